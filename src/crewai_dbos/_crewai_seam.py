@@ -1,0 +1,128 @@
+"""Everything of crewAI that is not public, in one place. Read against crewai 1.15.30.
+
+`tests/test_crewai_seam.py` fails when one of these moves.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+from crewai import Agent
+from crewai.agents.agent_builder.utilities.base_token_process import TokenProcess
+from crewai.llms import retry as _llm_retry
+from crewai.llms.base_llm import BaseLLM
+
+from crewai_dbos._scope import open_call
+
+PROVIDER_STATE = ("_last_response_id", "_last_reasoning_items", "_previous_thinking_blocks")
+"""What a provider remembers of its last request and sends with the next one."""
+
+_CLIENTS = ("_client", "_async_client")
+
+
+# LLM ---------------------------------------------------------------------------
+
+
+def forget_shared_state(llm: BaseLLM) -> None:
+    """Give a shallow copy of an LLM counters and a conversation of its own."""
+    private = dict(llm.__pydantic_private__ or {})
+    object.__setattr__(llm, "__pydantic_private__", private)
+    private["_token_usage"] = dict.fromkeys(llm._token_usage, 0)
+    for name in PROVIDER_STATE:
+        if name in private:
+            private[name] = None
+    # An async client belongs to the event loop it was first used on.
+    if "_async_client" in private and hasattr(llm, "_get_async_client"):
+        private["_async_client"] = None
+
+
+def one_layer_of_retries(llm: BaseLLM) -> None:
+    """Inside a recorded call the SDK's clients make one attempt; the journal retries."""
+    private = llm.__pydantic_private__ or {}
+    for name in _CLIENTS:
+        if private.get(name) is not None:
+            private[name] = _single_attempt(private[name])
+
+
+def single_attempt_builders(cls: type[BaseLLM]) -> dict[str, Any]:
+    """Methods for a subclass of `cls` that do the same for clients built later."""
+    names = ("_build_sync_client", "_build_async_client")
+    return {name: _single_attempt_builder(getattr(cls, name)) for name in names if hasattr(cls, name)}
+
+
+def _single_attempt_builder(build: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(build)
+    def built(llm: BaseLLM) -> Any:
+        return _single_attempt(build(llm))
+
+    return built
+
+
+def _single_attempt(client: Any) -> Any:
+    if not hasattr(client, "with_options") or not hasattr(client, "max_retries"):
+        return client
+    copied = client.with_options()
+    if not hasattr(type(copied), "_crewai_dbos_retries"):
+        copied.__class__ = _single_attempt_class(type(copied))
+    return copied
+
+
+@lru_cache(maxsize=None)
+def _single_attempt_class(cls: type) -> type:
+    def max_retries(client: Any) -> int:
+        return 0 if open_call() else int(client.__dict__["max_retries"])
+
+    def set_max_retries(client: Any, value: int) -> None:
+        client.__dict__["max_retries"] = value
+
+    body = {"max_retries": property(max_retries, set_max_retries), "_crewai_dbos_retries": True}
+    return type(cls.__name__, (cls,), body)
+
+
+def counts_tokens_remotely(llm: BaseLLM) -> bool:
+    """Whether counting a prompt's tokens may be a request to the provider."""
+    if type(llm).__mro__[2].get_input_tokens_count is BaseLLM.get_input_tokens_count:
+        return False
+    compatible = getattr(llm, "_on_compatible_server", None)
+    return not (llm.is_litellm or (callable(compatible) and compatible()))
+
+
+@contextmanager
+def without_rate_limit_retry() -> Iterator[None]:
+    """crewAI's own retry of rate limits is off in this block."""
+    token = _llm_retry._active_llm_rate_limit_retry.set(True)
+    try:
+        yield
+    finally:
+        _llm_retry._active_llm_rate_limit_retry.reset(token)
+
+
+# Agent -------------------------------------------------------------------------
+
+
+def forget_agent_state(agent: Agent) -> None:
+    """Give a shallow copy of an agent the private state of one that has done nothing yet."""
+    private = dict(agent.__pydantic_private__ or {})
+    object.__setattr__(agent, "__pydantic_private__", private)
+    fresh = {
+        "_times_executed": 0,
+        "_token_process": TokenProcess(),
+        "_tool_failures": [],
+        "_last_messages": [],
+        "_mcp_resolver": None,
+        "_kickoff_event_id": None,
+    }
+    private.update({name: value for name, value in fresh.items() if name in private})
+
+
+def publish_agent_state(run: Agent, front: Agent) -> None:
+    """Show on the user's agent what crewAI reads from it after a run: last messages, usage."""
+    front._last_messages = list(run._last_messages)
+    front._tool_failures = list(run._tool_failures)
+    if isinstance(front.llm, BaseLLM) and isinstance(run.llm, BaseLLM):
+        for counter, spent in run.llm._token_usage.items():
+            front.llm._token_usage[counter] = front.llm._token_usage.get(counter, 0) + spent

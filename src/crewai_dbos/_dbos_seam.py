@@ -1,0 +1,188 @@
+"""Everything of DBOS that is not public, in one place. Read against dbos 3.4.0.
+
+`tests/test_dbos_seam.py` fails when one of these moves.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, TypeVar
+
+from dbos import DBOS, Serializer
+from dbos._context import (
+    DBOSContext,
+    _dbos_context_var,
+    get_local_dbos_context,
+    get_workflow_start_options,
+)
+from dbos._datasource import AsyncSQLAlchemyDatasource, SQLAlchemyDatasource
+from dbos._error import DBOSBaseException, DBOSStepTimeoutError, DBOSUnexpectedStepError
+from dbos._serialization import DBOSPortableJSON
+
+import dbos._dbos as _dbos_module
+
+__all__ = [
+    "DBOSBaseException",
+    "DBOSContext",
+    "DBOSStepTimeoutError",
+    "DBOSUnexpectedStepError",
+    "assigned_workflow_id",
+    "current_context",
+    "decorated_kind",
+    "detached",
+    "is_launched",
+    "portable_row",
+    "step_options_of",
+    "user_code",
+    "using_context",
+    "write_portable_rows",
+]
+
+T = TypeVar("T")
+
+
+def is_launched() -> bool:
+    instance = _dbos_module._dbos_global_instance
+    return instance is not None and instance._launched
+
+
+def current_context() -> DBOSContext | None:
+    return get_local_dbos_context()
+
+
+def assigned_workflow_id() -> str | None:
+    """The id of the enclosing ``with SetWorkflowID(...)`` that no workflow has taken yet."""
+    assigned = get_workflow_start_options().assigned_id
+    return None if assigned is None or assigned.consumed else assigned.workflow_id
+
+
+@contextmanager
+def using_context(context: DBOSContext | None) -> Iterator[None]:
+    """Run a block as the workflow position that `context` stands for."""
+    before = _dbos_context_var.get()
+    _dbos_context_var.set(context)
+    try:
+        yield
+    finally:
+        _dbos_context_var.set(before)
+
+
+def detached(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    """Call `function` outside every workflow, so that DBOS does not record it as a step."""
+    return contextvars.Context().run(function, *args, **kwargs)
+
+
+# Readable rows ----------------------------------------------------------------
+# DBOS writes a step's output with the serializer of the whole application, pickle by default, and
+# has no option for one step. Our entries are JSON already: while one of them is written, the
+# application's serializer says it is DBOS's own portable JSON, and DBOS writes and labels the row
+# so. Every DBOS tool can read such a row, without this package.
+
+_writing_entry: ContextVar[bool] = ContextVar("crewai_dbos_writing_entry", default=False)
+
+
+class _EntryFormat(Serializer):
+    def __init__(self, application: Serializer) -> None:
+        self._application = application
+
+    def serialize(self, data: Any) -> str:
+        return self._application.serialize(data)
+
+    def deserialize(self, serialized_data: str) -> Any:  # type: ignore[override]
+        return self._application.deserialize(serialized_data)
+
+    def name(self) -> str:
+        return DBOSPortableJSON.name() if _writing_entry.get() else self._application.name()
+
+
+def write_portable_rows() -> None:
+    """Prepare the launched DBOS instance for `portable_row`. Any number of times."""
+    instance = _dbos_module._get_dbos_instance()
+    if not isinstance(instance._serializer, _EntryFormat):
+        instance._serializer = _EntryFormat(instance._serializer)
+
+
+@contextmanager
+def _writing(entry: bool) -> Iterator[None]:
+    token = _writing_entry.set(entry)
+    try:
+        yield
+    finally:
+        _writing_entry.reset(token)
+
+
+@contextmanager
+def portable_row() -> Iterator[None]:
+    """The step run in this block is stored as portable JSON."""
+    with _writing(True):
+        yield
+
+
+@contextmanager
+def user_code() -> Iterator[None]:
+    """What is stored inside a step's body is the user's, in the application's format."""
+    with _writing(False):
+        yield
+
+
+# What a function was decorated with --------------------------------------------
+
+
+def decorated_kind(function: Any) -> str | None:
+    """``"step"``, ``"workflow"``, ``"transaction"`` (of a datasource), or None for a plain one."""
+    for layer in _layers(function):
+        name = getattr(layer, "dbos_function_name", None)
+        if name is not None:
+            original = getattr(layer, "__orig_func", None)
+            temporary = getattr(original, "dbos_function_name", "").startswith("<temp>.")
+            if original is not None:
+                return "step" if temporary else "workflow"
+        if isinstance(_closure(layer).get("self"), (SQLAlchemyDatasource, AsyncSQLAlchemyDatasource)):
+            return "transaction"
+    return None
+
+
+def step_options_of(function: Any) -> dict[str, Any]:
+    """The options given to ``@DBOS.step(...)`` on `function`, all of `dbos.StepOptions` but name."""
+    for layer in _layers(function):
+        found = _closure(layer)
+        if "retries_allowed" in found:
+            names = (
+                "retries_allowed",
+                "interval_seconds",
+                "max_attempts",
+                "backoff_rate",
+                "should_retry",
+                "preemptible",
+                "timeout_seconds",
+            )
+            return {name: found.get(name) for name in names}
+    raise TypeError(f"{function!r} is not decorated with DBOS.step")
+
+
+def _layers(function: Any) -> Iterator[Any]:
+    seen: set[int] = set()
+    while function is not None and id(function) not in seen:
+        seen.add(id(function))
+        function = getattr(function, "__func__", function)
+        yield function
+        function = getattr(function, "__wrapped__", None)
+
+
+def _closure(function: Any) -> dict[str, Any]:
+    if not inspect.isfunction(function) or function.__closure__ is None:
+        return {}
+    cells = zip(function.__code__.co_freevars, function.__closure__, strict=True)
+    return {name: cell.cell_contents for name, cell in cells if _filled(cell)}
+
+
+def _filled(cell: Any) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,184 @@
+"""One recorded call: how it is asked for, what is stored of it, how it is read back."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from dbos import StepInfo
+
+from crewai_dbos import _codec, _names
+from crewai_dbos._config import PLAIN, StepConfig
+from crewai_dbos._errors import JournalCorruptError, UnstorableValueError
+
+logger = logging.getLogger("crewai_dbos")
+
+_NAME = re.compile(r"(?:(?P<path>.*)/)?(?P<what>[^/]+)#(?P<occurrence>\d+)", re.DOTALL)
+
+Payload = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call that the journal is asked to make or to replay.
+
+    Attributes:
+        what: Its name within its scope, without the occurrence.
+        kind: ``llm``, ``tool``, ``memory``, ...: what the entry is counted as.
+        request: What is sent, by part (``messages``, ``tools``, ...). Only digests are stored.
+        config: Retries and limits.
+        concurrent: Whether it may run beside others of its scope; `what` then names its content.
+        known: Classes that may occur in the result without being importable.
+        secrets: Texts that must not be stored in an error message.
+        as_text: Turns a result that has no JSON form into one, or None if that is an error.
+        collect: Says after the call what else to store (token usage, provider state).
+        restore: Gets that back on replay.
+    """
+
+    what: str
+    kind: str
+    request: Mapping[str, Any] = field(default_factory=dict)
+    config: StepConfig = PLAIN
+    concurrent: bool = False
+    known: tuple[type, ...] = ()
+    secrets: tuple[str, ...] = ()
+    as_text: Callable[[Any], str] | None = None
+    collect: Callable[[], Mapping[str, Any]] | None = None
+    restore: Callable[[Mapping[str, Any]], None] | None = None
+
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        return {part: _names.digest(value) for part, value in self.request.items()}
+
+    def named_by_content(self) -> str:
+        return f"{self.what}({_names.digest(self.digests)})"
+
+    def read(self, name: str, payload: Payload) -> Outcome:
+        """The outcome in `payload`.
+
+        Raises:
+            JournalCorruptError: It does not decode.
+        """
+        if "error" in payload:
+            return Outcome(error=_codec.decode_error(payload["error"]))
+        try:
+            return Outcome(value=_codec.decode(payload["result"], self.known))
+        except (KeyError, TypeError, ValueError) as error:
+            raise JournalCorruptError(f"{name} can't be read: {error}") from error
+
+
+@dataclass(frozen=True)
+class Outcome:
+    value: Any = None
+    error: Exception | None = None
+
+
+@dataclass
+class Entry:
+    """A recorded call, as found when the run was opened."""
+
+    name: str
+    path: str
+    what: str
+    occurrence: int
+    step_id: int
+    stored: Any
+    claimed: bool = False
+
+    @property
+    def kind(self) -> str:
+        return str(self.payload()["kind"])
+
+    @property
+    def concurrent(self) -> bool:
+        return self.is_readable and bool(self.stored.get("concurrent"))
+
+    @property
+    def last_id(self) -> int:
+        """The last step id that this entry occupies or keeps free."""
+        return self.step_id + (int(self.stored.get("ids", 0)) if self.is_readable else 0)
+
+    @property
+    def is_readable(self) -> bool:
+        return (
+            isinstance(self.stored, dict)
+            and self.stored.get("v") == _names.ENTRY_VERSION
+            and ("result" in self.stored or isinstance(self.stored.get("error"), dict))
+        )
+
+    def payload(self) -> Payload:
+        """What was stored.
+
+        Raises:
+            JournalCorruptError: It is not an entry, or one of a newer version.
+        """
+        if not self.is_readable:
+            raise JournalCorruptError(
+                f"The journal entry {self.name} (step {self.step_id}) can't be read. Fork the run "
+                f"from step {self.step_id} to make that call again: "
+                f"DBOS.fork_workflow(run_id, {self.step_id})"
+            )
+        return dict(self.stored)
+
+    def changes(self, call: Call) -> list[str]:
+        """The parts of the request that are not what was recorded."""
+        recorded = self.payload().get("request", {})
+        return [part for part, digest in call.digests.items() if recorded.get(part) != digest]
+
+
+def read_entry(row: StepInfo) -> Entry | None:
+    """The entry in a step row of DBOS, or None for a row of somebody else."""
+    match = _NAME.fullmatch(row["function_name"])
+    if match is None:
+        return None
+    return Entry(
+        name=row["function_name"],
+        path=match["path"] or "",
+        what=match["what"],
+        occurrence=int(match["occurrence"]),
+        step_id=row["function_id"],
+        stored=row["output"],
+    )
+
+
+def success(call: Call, value: Any, *, seconds: float = 0.0) -> Payload:
+    """The payload of a call that returned `value`; of a failed one if that can't be stored."""
+    try:
+        result = _codec.encode(value, call.known)
+    except (UnstorableValueError, RecursionError) as error:
+        if call.as_text is None:
+            return failure(call, error, seconds=seconds)
+        logger.warning(
+            "%s returned %s, which has no JSON form. It is recorded as the text that the model "
+            "sees. Return plain data or a pydantic model to keep the value.",
+            call.what,
+            type(value).__qualname__,
+        )
+        result = _codec.encode(call.as_text(value))
+    return {**_head(call, seconds), "result": result}
+
+
+def failure(call: Call, error: BaseException, *, seconds: float = 0.0) -> Payload:
+    return {**_head(call, seconds), "error": _codec.encode_error(error, call.secrets)}
+
+
+def pin(call: Call, ids: int) -> Payload:
+    """The payload that keeps the `ids` step ids after its own for an operation of DBOS."""
+    return {**_head(call, 0.0), "result": None, "ids": ids}
+
+
+def _head(call: Call, seconds: float) -> Payload:
+    head: Payload = {"v": _names.ENTRY_VERSION, "kind": call.kind}
+    if call.concurrent:
+        head["concurrent"] = True
+    if seconds:
+        head["seconds"] = round(seconds, 4)
+    if call.digests:
+        head["request"] = call.digests
+    if call.collect is not None and (extra := call.collect()):
+        head["extra"] = _codec.encode(dict(extra))
+    return head

@@ -1,0 +1,110 @@
+"""`DBOSAgentExecutor`: crewAI's agent loop, unchanged, inside a DBOS workflow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, ClassVar
+
+from crewai.agents.agent_executor import AgentExecutor
+from crewai.utilities.agent_utils import extract_tool_call_info, is_inside_event_loop
+from crewai.utilities.string_utils import sanitize_tool_name
+
+from crewai_dbos import _names, _run_scope
+from crewai_dbos._dbos_seam import is_launched
+from crewai_dbos._entry import Call
+from crewai_dbos._scope import Scope, current_scope
+from crewai_dbos._tools import is_durable
+
+
+class DBOSAgentExecutor(AgentExecutor):
+    """An `AgentExecutor` whose `invoke` runs inside a DBOS workflow.
+
+    The one that is open is joined. If none is, one is opened, which needs an agent that a fresh
+    process can find: a `DBOSAgent`. Set as the ``executor_class`` of an ordinary agent it joins
+    the workflows it is called in.
+    """
+
+    # A subclass of a crewAI Flow finds only flow methods of its own body.
+    _flow_definition: ClassVar[Any] = AgentExecutor.flow_definition()
+
+    def invoke(self, inputs: dict[str, Any]) -> Any:
+        """Run the agent loop.
+
+        Args:
+            inputs: What crewAI's agent passes: ``input`` (the prompt), ``tools``, ``tool_names``.
+
+        Returns:
+            ``{"output": answer}``, or a coroutine of it inside an event loop.
+        """
+        if is_inside_event_loop():
+            return self.invoke_async(inputs)
+        opened = self._opener()
+        if opened is None:
+            return super().invoke(inputs)
+        return opened.invoke_executor(self.task, inputs)
+
+    async def invoke_async(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """As `invoke`, for async code."""
+        opened = self._opener()
+        if opened is None:
+            return await super().invoke_async(inputs)
+        result: dict[str, Any] = await opened.ainvoke_executor(self.task, inputs)
+        return result
+
+    def _opener(self) -> Any:
+        """The `DBOSAgent` whose run has to be opened or joined first; None if that is done."""
+        if not is_launched() or _run_scope.in_step() or current_scope() is not None:
+            return None
+        return self.agent if hasattr(self.agent, "invoke_executor") else None
+
+    def _execute_single_native_tool_call(self, tool_call: Any) -> dict[str, Any]:
+        scope = current_scope()
+        info = extract_tool_call_info(tool_call)
+        if scope is None or info is None:
+            return super()._execute_single_native_tool_call(tool_call)
+        _, name, arguments = info
+        # Equal calls of one reply go one after the other: whether the second finds the first in
+        # crewAI's tool cache must not depend on which thread was faster.
+        what = _names.tool(name, arguments)
+        with scope.journal.lock(f"{scope.path}/{what}"), self._branch(scope, what, name):
+            return super()._execute_single_native_tool_call(tool_call)
+
+    def _branch(self, scope: Scope, what: str, name: str) -> AbstractContextManager[Any]:
+        """A branch of the run for a tool that crewAI added; ours open their own."""
+        for tool in self.original_tools:
+            if sanitize_tool_name(tool.name) == name and is_durable(tool):
+                return nullcontext()
+        return scope.child(what).entered()
+
+    def _ensure_step_executor(self) -> Any:
+        created = self._step_executor is None
+        step_executor = super()._ensure_step_executor()
+        if created:
+            step_executor.execute = _in_its_own_branch(step_executor.execute)
+        return step_executor
+
+
+def _in_its_own_branch(execute: Callable[..., Any]) -> Callable[..., Any]:
+    """Each planned step is a branch of the run, because crewAI runs ready ones side by side."""
+
+    def run(
+        todo: Any, context: Any, max_step_iterations: int = 15, step_timeout: int | None = None
+    ) -> Any:
+        scope = current_scope()
+        if scope is None:
+            return execute(todo, context, max_step_iterations, step_timeout)
+        what = _names.todo(todo.step_number)
+        if step_timeout is None:
+            with scope.child(what).entered():
+                return execute(todo, context, max_step_iterations)
+        # What a time limit cut short can't be found out by replaying it.
+        call = Call(what, kind="todo", concurrent=True)
+        return scope.journal.summarize(
+            scope,
+            call,
+            lambda: execute(todo, context, max_step_iterations, step_timeout),
+            ordered=True,
+        )
+
+    return run

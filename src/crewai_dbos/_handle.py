@@ -1,0 +1,99 @@
+"""Runs by their id: status and result, from any process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from dbos import DBOS, WorkflowStatus
+
+from crewai_dbos import _codec, _errors, _names
+from crewai_dbos._dbos_seam import assigned_workflow_id, detached
+from crewai_dbos._errors import CrewaiDbosError, RunConflictError
+
+
+class RunHandle:
+    """A run of a definition.
+
+    Attributes:
+        workflow_id: The DBOS workflow id of the run.
+    """
+
+    def __init__(self, workflow_id: str) -> None:
+        self.workflow_id = workflow_id
+
+    def get_status(self) -> WorkflowStatus:
+        """The workflow's status row.
+
+        Raises:
+            CrewaiDbosError: There is no such run.
+        """
+        status = DBOS.get_workflow_status(self.workflow_id)
+        if status is None:
+            raise CrewaiDbosError(f"There is no run {self.workflow_id!r} in this database")
+        return status
+
+    def get_result(self) -> Any:
+        """Wait for the run and return what the call that started it returned, or would have.
+
+        Raises:
+            Exception: The error that the run ended with.
+            DriftError, JournalCorruptError: The run is stopped until that is put right.
+        """
+        try:
+            return _codec.decode(DBOS.retrieve_workflow(self.workflow_id).get_result())
+        except Exception as error:
+            raise self._as_raised(error) from None
+
+    async def get_result_async(self) -> Any:
+        """As `get_result`, for async code."""
+        return await asyncio.to_thread(self.get_result)
+
+    def _as_raised(self, error: Exception) -> Exception:
+        status = detached(DBOS.get_workflow_status, self.workflow_id)
+        note = ((status.attributes if status else None) or {}).get(_names.ATTRIBUTE, {})
+        if "stopped" in note and status is not None and status.status == "CANCELLED":
+            cls = getattr(_errors, note.get("error", ""), CrewaiDbosError)
+            stopped: Exception = cls(note["stopped"])
+            return stopped
+        if isinstance(status and status.error, Exception) and hasattr(error, "data"):
+            return _codec.decode_error(error.data) if error.data else error
+        return error
+
+
+@contextmanager
+def own_run(order: Mapping[str, Any]) -> Iterator[None]:
+    """Within the block a run of `order` is started, perhaps under an id that is in use already.
+
+    Raises:
+        RunConflictError: The id belongs to a run of something else. Its result is not returned.
+    """
+    run_id = assigned_workflow_id()
+    if run_id is None:
+        yield
+        return
+    _refuse_foreign(run_id, order)
+    yield
+    _refuse_foreign(run_id, order)
+
+
+def _refuse_foreign(run_id: str, order: Mapping[str, Any]) -> None:
+    status = detached(DBOS.get_workflow_status, run_id)
+    if status is None or status.input is None:
+        return
+    args = status.input["args"]
+    taken = args[0] if args and isinstance(args[0], Mapping) else {}
+    for part in ("agent", "method", "task", "arguments"):
+        if taken.get(part) != order.get(part):
+            raise RunConflictError(
+                f"Workflow id {run_id!r} belongs to a run with another {part}: "
+                f"{_short(taken.get(part))} there, {_short(order.get(part))} here. Use an id of "
+                "its own for each piece of work."
+            )
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}…"

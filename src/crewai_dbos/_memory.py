@@ -1,0 +1,166 @@
+"""Memory and knowledge in a run: each access is recorded, and the LLM and embedder calls inside.
+
+What memory recalls carries a score that changes with the clock, so a replay must not ask again.
+"""
+
+from __future__ import annotations
+
+import base64
+import copy
+from array import array
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+from crewai.knowledge.knowledge import Knowledge
+from crewai.memory.memory_scope import MemoryScope, MemorySlice
+from crewai.memory.unified_memory import Memory
+
+from crewai_dbos import _names, _run_scope
+from crewai_dbos._config import StepConfig, for_llm
+from crewai_dbos._entry import Call
+from crewai_dbos._llm import DBOSLLM, durable_llm
+from crewai_dbos._scope import Scope
+
+_RUN = "_crewai_dbos_run"
+
+
+def durable_memory(memory: Any, scope: Scope, llm_config: StepConfig | None) -> Any:
+    """A view of `memory` for one run, on the same storage.
+
+    Args:
+        memory: A `Memory`, `MemoryScope` or `MemorySlice`.
+        scope: The run.
+        llm_config: Retries of its LLM and embedder calls.
+    """
+    view = copy.copy(memory)
+    object.__setattr__(view, "__pydantic_private__", dict(memory.__pydantic_private__ or {}))
+    if isinstance(memory, (MemoryScope, MemorySlice)):
+        view._memory = durable_memory(memory._memory, scope, llm_config)
+        return view
+    if isinstance(memory, Memory):
+        view.__class__ = _durable_memory_class(type(memory))
+        view.__dict__[_RUN] = (scope, llm_config)
+        view._pending_saves = []
+    return view
+
+
+def drain(memory: Any) -> None:
+    """Wait for what `memory` still saves in the background."""
+    inner = getattr(memory, "_memory", memory)
+    if isinstance(inner, Memory):
+        inner.drain_writes()
+
+
+def durable_knowledge(knowledge: Knowledge, scope: Scope) -> Knowledge:
+    """A copy of `knowledge` for one run whose queries are recorded."""
+    copied = copy.copy(knowledge)
+    copied.__class__ = _durable_knowledge_class(type(knowledge))
+    copied.__dict__[_RUN] = (scope, None)
+    return copied
+
+
+class _DurableMemory:
+    """Overrides of `Memory`; its background saves run in the save pool as before."""
+
+    @property
+    def _llm(self) -> Any:
+        scope, config = self.__dict__[_RUN]
+        llm = super()._llm  # type: ignore[misc]
+        if not isinstance(llm, DBOSLLM):
+            llm = durable_llm(llm, role=_names.MEMORY_LLM, config=config, scope=scope)
+            self._llm_instance = llm
+        return llm
+
+    @property
+    def _embedder(self) -> Any:
+        scope, config = self.__dict__[_RUN]
+        return _DurableEmbedder(super()._embedder, scope, for_llm(config))  # type: ignore[misc]
+
+    def recall(self, query: str, *args: Any, **kwargs: Any) -> Any:
+        original = super().recall  # type: ignore[misc]
+        # Reading has to wait for the saves before it, on replay as well.
+        self.drain_writes()  # type: ignore[attr-defined]
+        call = Call(_names.MEMORY_RECALL, kind="memory", request={"query": [query, args, kwargs]})
+        return _summarized(self, call, lambda: original(query, *args, **kwargs))
+
+    def _submit_save(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        content = _names.digest([args, kwargs])
+        call = Call(f"{_names.MEMORY_SAVE}({content})", kind="memory", concurrent=True)
+
+        def save() -> Any:
+            return _summarized(self, call, lambda: fn(*args, **kwargs))
+
+        return super()._submit_save(save)  # type: ignore[misc]
+
+
+class _DurableKnowledge:
+    def query(self, *args: Any, **kwargs: Any) -> Any:
+        original = super().query  # type: ignore[misc]
+        scope = _run_scope.for_call(self.__dict__[_RUN][0], "knowledge query")
+        if scope is None:
+            return original(*args, **kwargs)
+        call = Call(_names.KNOWLEDGE_QUERY, kind="knowledge", request={"query": [args, kwargs]})
+        return scope.journal.run(scope, call, lambda: original(*args, **kwargs))
+
+    async def aquery(self, *args: Any, **kwargs: Any) -> Any:
+        original = super().aquery  # type: ignore[misc]
+        scope = _run_scope.for_call(self.__dict__[_RUN][0], "knowledge query")
+        if scope is None:
+            return await original(*args, **kwargs)
+        call = Call(_names.KNOWLEDGE_QUERY, kind="knowledge", request={"query": [args, kwargs]})
+        return await scope.journal.arun(scope, call, lambda: original(*args, **kwargs))
+
+
+class _DurableEmbedder:
+    """Embeds through the journal; any other attribute is the embedder's own."""
+
+    def __init__(self, embedder: Any, bound: Scope, config: StepConfig) -> None:
+        self._embedder = embedder
+        self._bound = bound
+        self._config = config
+
+    def __call__(self, texts: list[str], *args: Any, **kwargs: Any) -> list[list[float]]:
+        scope = _run_scope.for_call(self._bound, "embedding")
+        if scope is None:
+            return list(self._embedder(texts, *args, **kwargs))
+        call = Call(
+            f"embedding({_names.digest(list(texts))})",
+            kind="embedding",
+            config=self._config,
+            concurrent=True,
+        )
+        packed = scope.journal.run(
+            scope, call, lambda: [_pack(v) for v in self._embedder(texts, *args, **kwargs)]
+        )
+        return [_unpack(text) for text in packed]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._embedder, name)
+
+
+def _pack(vector: Any) -> str:
+    return base64.b64encode(array("d", [float(x) for x in vector]).tobytes()).decode("ascii")
+
+
+def _unpack(text: str) -> list[float]:
+    vector = array("d")
+    vector.frombytes(base64.b64decode(text))
+    return vector.tolist()
+
+
+def _summarized(owner: Any, call: Call, function: Callable[[], Any]) -> Any:
+    scope = _run_scope.for_call(owner.__dict__[_RUN][0], call.what)
+    if scope is None:
+        return function()
+    return scope.journal.summarize(scope, call, function)
+
+
+@lru_cache(maxsize=None)
+def _durable_memory_class(cls: type) -> type:
+    return type(cls.__name__, (_DurableMemory, cls), {"__module__": cls.__module__})
+
+
+@lru_cache(maxsize=None)
+def _durable_knowledge_class(cls: type) -> type:
+    return type(cls.__name__, (_DurableKnowledge, cls), {"__module__": cls.__module__})

@@ -1,0 +1,88 @@
+"""Names that are stored in users' databases.
+
+Persisted compatibility data: a name here is never changed or reused without reading the old one too,
+because a run recorded by an earlier version is looked up by it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import Any
+
+AGENT_WORKFLOW = "crewai_dbos.agent"
+AGENT_WORKFLOW_ASYNC = "crewai_dbos.agent_async"
+
+ENTRY_VERSION = 1
+INPUT_VERSION = 1
+
+LLM = "llm"
+FUNCTION_CALLING_LLM = "function_calling_llm"
+PLANNING_LLM = "planning_llm"
+GUARDRAIL_LLM = "guardrail.llm"
+MEMORY_LLM = "memory.llm"
+MEMORY_RECALL = "memory.recall"
+MEMORY_EXTRACT = "memory.extract"
+MEMORY_SAVE = "memory.save"
+MEMORY_SEARCH = "memory.search"
+KNOWLEDGE_QUERY = "knowledge.query"
+MCP_DISCOVERY = "mcp.tools"
+DATE = "date"
+TOKEN_COUNT = "tokens"
+PIN = "dbos"
+
+ATTRIBUTE = "crewai_dbos"
+"""Key of the workflow attribute in which a run says why it is not going on."""
+
+
+def part(text: str) -> str:
+    """`text` as one component of a path: no slash, no hash, nothing that moves a cursor."""
+    return re.sub(r"[%/#\x00-\x1f\x7f]", lambda m: f"%{ord(m.group()):02X}", text)
+
+
+def agent(agent_name: str) -> str:
+    return f"agent:{part(agent_name)}"
+
+
+def tool(tool_name: str, arguments: Any) -> str:
+    return f"tool:{part(tool_name)}({digest(arguments)})"
+
+
+def todo(step_number: int) -> str:
+    return f"todo:{step_number}"
+
+
+def event(event_type: str, content: Any = None) -> str:
+    """`content` tells apart events that may come in any order, as those of parallel tool calls."""
+    return f"event:{part(event_type)}" + ("" if content is None else f"({digest(content)})")
+
+
+def handler(qualname: str) -> str:
+    return f"handler:{part(qualname)}"
+
+
+def numbered(path: str, what: str, occurrence: int) -> str:
+    """The name of the `occurrence`-th `what` (1-based) under `path` ("" is the run itself)."""
+    return f"{path}/{what}#{occurrence}" if path else f"{what}#{occurrence}"
+
+
+def digest(value: Any) -> str:
+    """Eight hex digits that stand for a JSON-like value; the same in every process."""
+    text = json.dumps(value, sort_keys=True, default=_shape, ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _shape(value: Any) -> Any:
+    """What stays the same of an object between processes: never its address."""
+    dump = getattr(value, "model_dump", None)
+    if callable(dump) and not isinstance(value, type):
+        try:
+            return dump(mode="json")
+        except Exception:
+            return type(value).__qualname__
+    if isinstance(value, (set, frozenset)):
+        return sorted(map(str, value))
+    if isinstance(value, bytes):
+        return hashlib.sha256(value).hexdigest()
+    return value.__qualname__ if isinstance(value, type) else type(value).__qualname__

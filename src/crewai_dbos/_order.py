@@ -1,0 +1,133 @@
+"""What a run is asked to do, as live objects and as the plain JSON that is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from crewai import Task
+from crewai.tools.base_tool import BaseTool
+from pydantic import BaseModel
+
+from crewai_dbos import _codec, _names
+from crewai_dbos._definition import AgentDefinition
+from crewai_dbos._errors import UnstorableInputError, UnstorableValueError
+
+_MODELS = ("output_json", "output_pydantic", "response_model")
+_PLAIN = ("name", "description", "expected_output", "markdown", "human_input", "prompt_context")
+
+
+@dataclass
+class Order:
+    """One call of an agent.
+
+    Attributes:
+        method: ``execute_task``, ``kickoff`` or ``invoke``.
+        task: The task, for ``execute_task`` and ``invoke``.
+        tools: The task's tools, if it brings its own.
+        arguments: The other arguments; each has a JSON form.
+        response_format: The model that `kickoff` is asked to answer with.
+    """
+
+    method: str
+    task: Task | None = None
+    tools: list[BaseTool] | None = None
+    arguments: dict[str, Any] = field(default_factory=dict)
+    response_format: type[BaseModel] | None = None
+
+    def stored(self, definition: AgentDefinition) -> dict[str, Any]:
+        """This order as plain JSON.
+
+        Raises:
+            UnstorableInputError: Something in it could not be rebuilt by another process.
+        """
+        order: dict[str, Any] = {
+            "v": _names.INPUT_VERSION,
+            "agent": definition.name,
+            "method": self.method,
+            "arguments": _storable("the arguments", self.arguments),
+        }
+        if self.task is not None:
+            order["task"] = _stored_task(self.task)
+        if self.tools is not None:
+            order["tools"] = _stored_tools(self.tools, definition)
+        if self.response_format is not None:
+            order["response_format"] = _importable("response_format", self.response_format)
+        return order
+
+
+def load(order: Mapping[str, Any], definition: AgentDefinition) -> Order:
+    """The live objects of a stored order."""
+    model = order.get("response_format")
+    return Order(
+        method=order["method"],
+        task=_loaded_task(order["task"]) if "task" in order else None,
+        tools=_loaded_tools(order["tools"], definition) if "tools" in order else None,
+        arguments=_codec.decode(order["arguments"]),
+        response_format=_codec.load_type(model, BaseModel) if model else None,
+    )
+
+
+def _stored_task(task: Task) -> dict[str, Any]:
+    if task.input_files:
+        raise UnstorableInputError(
+            "Task.input_files can't be stored with a run yet. Pass the files' paths in the "
+            "description and read them with a tool."
+        )
+    stored = {name: getattr(task, name, None) for name in _PLAIN}
+    stored = {name: value for name, value in stored.items() if value not in (None, False)}
+    for name in _MODELS:
+        model = getattr(task, name, None)
+        if model is not None:
+            stored[name] = _importable(f"Task.{name}", model)
+    return dict(_storable("the task", stored))
+
+
+def _loaded_task(stored: Mapping[str, Any]) -> Task:
+    fields: dict[str, Any] = dict(_codec.decode(dict(stored)))
+    for name in _MODELS:
+        if name in fields:
+            fields[name] = _codec.load_type(fields[name], BaseModel)
+    return Task(**fields)
+
+
+def _stored_tools(tools: list[BaseTool], definition: AgentDefinition) -> list[str]:
+    known = _tools_of(definition)
+    for tool in tools:
+        if tool.name not in known:
+            raise UnstorableInputError(
+                f"Tool {tool.name!r} was handed over at call time, so a fresh process would not "
+                f"find it. Add it to the tools of the agent that DBOSAgent {definition.name!r} "
+                "wraps."
+            )
+    return [tool.name for tool in tools]
+
+
+def _loaded_tools(names: list[str], definition: AgentDefinition) -> list[BaseTool]:
+    known = _tools_of(definition)
+    missing = [name for name in names if name not in known]
+    if missing:
+        raise UnstorableValueError(
+            f"The run uses the tool {missing[0]!r}, which the agent {definition.name!r} no longer "
+            "has. Put it back."
+        )
+    return [known[name] for name in names]
+
+
+def _tools_of(definition: AgentDefinition) -> dict[str, BaseTool]:
+    return {tool.name: tool for tool in definition.build().tools or []}
+
+
+def _importable(what: str, model: type) -> str:
+    try:
+        return _codec.type_path(model)
+    except UnstorableValueError as error:
+        raise UnstorableInputError(f"{what}: {error}") from None
+
+
+def _storable(what: str, value: Any) -> Any:
+    try:
+        return _codec.encode(value)
+    except UnstorableValueError as error:
+        raise UnstorableInputError(f"{what} can't be stored with the run: {error}") from None

@@ -1,0 +1,149 @@
+"""Carrying out an order: the body of a run, whether it has a workflow of its own or joins one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import copy
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from crewai import Agent
+from dbos import DBOS
+
+from crewai_dbos import _codec, _events, _mcp, _names, _order, _run_agent, _run_scope
+from crewai_dbos._crewai_seam import publish_agent_state
+from crewai_dbos._dbos_seam import current_context, detached
+from crewai_dbos._definition import AgentDefinition, agents
+from crewai_dbos._errors import ControlSignal, DriftError, JournalCorruptError, RunSuspended
+from crewai_dbos._order import Order
+
+logger = logging.getLogger("crewai_dbos")
+
+DEFINITION_GRACE = 1.0
+"""Seconds that a recovered run waits for its definition before it says that it is missing."""
+
+
+def run(stored: Mapping[str, Any]) -> Any:
+    """Carry out a stored order inside the workflow opened for it."""
+    definition = _definition_of(stored)
+    with _told_why_it_stopped():
+        return _codec.encode(perform(definition, _order.load(stored, definition)))
+
+
+async def arun(stored: Mapping[str, Any]) -> Any:
+    """As `run`, on a thread with an event loop of its own.
+
+    crewAI's async methods block the loop they run on in many places (memory, MCP discovery,
+    planning), and a recovered run would share that loop with all the others.
+    """
+    definition = await asyncio.to_thread(_definition_of, stored)
+
+    def work() -> Any:
+        with _told_why_it_stopped():
+            order = _order.load(stored, definition)
+            return _codec.encode(asyncio.run(aperform(definition, order)))
+
+    return await asyncio.to_thread(work)
+
+
+def perform(definition: AgentDefinition, order: Order) -> Any:
+    """Carry out `order` in the workflow that is open here. Returns what crewAI returns."""
+    with _working(definition) as agent:
+        if order.method == "kickoff":
+            return agent.kickoff(response_format=order.response_format, **order.arguments)
+        task, tools = _for_run(agent, order)
+        if order.method == "execute_task":
+            return agent.execute_task(task, tools=tools, **order.arguments)
+        agent.create_agent_executor(tools=tools, task=task)
+        assert agent.agent_executor is not None
+        return agent.agent_executor.invoke(**order.arguments)
+
+
+async def aperform(definition: AgentDefinition, order: Order) -> Any:
+    """As `perform`, through crewAI's async methods."""
+    with _working(definition) as agent:
+        if order.method == "kickoff":
+            return await agent.kickoff_async(
+                response_format=order.response_format, **order.arguments
+            )
+        task, tools = _for_run(agent, order)
+        if order.method == "execute_task":
+            return await agent.aexecute_task(task, tools=tools, **order.arguments)
+        agent.create_agent_executor(tools=tools, task=task)
+        assert agent.agent_executor is not None
+        return await agent.agent_executor.invoke_async(**order.arguments)
+
+
+@contextmanager
+def _working(definition: AgentDefinition) -> Iterator[Agent]:
+    _events.install()
+    _mcp.install()
+    with _run_scope.joined(_names.agent(definition.name)) as scope, _events.handled():
+        agent = _run_agent.agent_of_run(definition, scope)
+        try:
+            yield agent
+        finally:
+            _run_agent.finish(agent)
+        publish_agent_state(agent, definition.front)
+
+
+def _for_run(agent: Agent, order: Order) -> tuple[Any, Any]:
+    assert order.task is not None
+    task = copy.copy(order.task)
+    task.agent = agent
+    tools = None if order.tools is None else _run_agent.durable_tools(agent, order.tools)
+    return task, tools
+
+
+def _definition_of(stored: Mapping[str, Any]) -> AgentDefinition:
+    name = stored["agent"]
+    definition = agents.find(name, timeout=DEFINITION_GRACE)
+    if definition is None:
+        _suspend(name)
+    assert definition is not None
+    return definition
+
+
+def _suspend(name: str) -> None:
+    """Leave the run PENDING until its agent is defined, and say so where it will be looked for."""
+    context = current_context()
+    assert context is not None
+    run_id = context.workflow_id
+    known = ", ".join(map(repr, agents.names())) or "none"
+    why = (
+        f"no DBOSAgent named {name!r} is defined in this process (defined: {known}). Import the "
+        f"module that builds it before DBOS.launch(). The run goes on at the next launch, as soon "
+        f"as the agent is built, or with DBOS.resume_workflow({run_id!r})."
+    )
+    logger.error("Run %s waits: %s", run_id, why)
+    _note(run_id, {"waiting": why})
+    agents.when_added(name, lambda: detached(DBOS.resume_workflow, run_id))
+    raise RunSuspended(why)
+
+
+@contextmanager
+def _told_why_it_stopped() -> Iterator[None]:
+    """Turn what ended the run from a signal into what a user of DBOS expects."""
+    context = current_context()
+    assert context is not None
+    run_id = context.workflow_id
+    try:
+        yield
+    except ControlSignal as signal:
+        error = signal.error
+        if isinstance(error, (DriftError, JournalCorruptError)):
+            # Not an error for good: with the code or the entry put right, the run can go on.
+            logger.error("Run %s stopped: %s", run_id, error)
+            _note(run_id, {"stopped": str(error), "error": type(error).__name__})
+            detached(DBOS.cancel_workflow, run_id)
+        raise error from None
+
+
+def _note(run_id: str, note: dict[str, Any]) -> None:
+    with contextlib.suppress(Exception):
+        detached(
+            DBOS.update_workflow_attributes, run_id, {_names.ATTRIBUTE: note}, merge=True
+        )

@@ -1,0 +1,214 @@
+"""`DBOSAgent`: a crewAI agent whose runs survive the process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, cast
+
+from crewai import Agent, Task
+from crewai.tools.base_tool import BaseTool
+from pydantic import PrivateAttr
+
+from crewai_dbos import _codec, _perform, _run_scope, _workflows
+from crewai_dbos._config import StepConfig, ToolStepConfig
+from crewai_dbos._dbos_seam import is_launched
+from crewai_dbos._definition import AgentDefinition, agents, build_agent
+from crewai_dbos._handle import RunHandle, own_run
+from crewai_dbos._order import Order
+from crewai_dbos._tools import check_tools
+
+
+class DBOSAgent(Agent):
+    """Wraps a crewAI agent: each of its runs is a DBOS workflow that a fresh process finishes.
+
+    Use it wherever an `Agent` goes. With DBOS launched, `execute_task` and `kickoff` open a
+    workflow, or join the one that is open; LLM requests and tools are its steps. Without DBOS it
+    behaves as `orig_agent`.
+
+    Args:
+        agent_name: Stored with every run. Unique in the process; keep it over releases.
+        orig_agent: The agent, or a callable that builds one. Each run works on a copy.
+        llm_step_config: Retries of LLM requests; see `StepConfig`. By default five attempts
+            after rate limits, timeouts, lost connections and 5xx.
+        function_calling_llm_step_config: The same for ``function_calling_llm``.
+        tool_step_config: What to do with tools that have no DBOS decorator. None (the default)
+            does not record them. A `StepConfig` records all of them, a mapping of tool names
+            those it gives a `StepConfig`.
+
+    Raises:
+        DefinitionError: The name is empty or taken, or an option can't mean anything.
+    """
+
+    _definition: AgentDefinition = PrivateAttr()
+
+    def __init__(
+        self,
+        *,
+        agent_name: str,
+        orig_agent: Agent | Callable[[], Agent],
+        llm_step_config: StepConfig | None = None,
+        function_calling_llm_step_config: StepConfig | None = None,
+        tool_step_config: ToolStepConfig = None,
+    ) -> None:
+        template = build_agent(orig_agent)
+        if isinstance(template, DBOSAgent):
+            template = template.orig_agent
+            orig_agent = template
+        check_tools(template.tools or [], tool_step_config)
+        self._take_after(template)
+        self._definition = AgentDefinition(
+            name=agent_name,
+            source=orig_agent,
+            llm_step_config=llm_step_config,
+            function_calling_llm_step_config=function_calling_llm_step_config,
+            tool_step_config=tool_step_config,
+            front=self,
+        )
+        agents.add(self._definition)
+
+    def _take_after(self, other: Agent) -> None:
+        """Become a view of `other`: the same fields, without building them again."""
+        object.__setattr__(self, "__dict__", dict(other.__dict__))
+        object.__setattr__(self, "__pydantic_extra__", other.__pydantic_extra__)
+        object.__setattr__(self, "__pydantic_fields_set__", set(other.__pydantic_fields_set__))
+        object.__setattr__(self, "__pydantic_private__", dict(other.__pydantic_private__ or {}))
+
+    @property
+    def agent_name(self) -> str:
+        """The name that is stored with this agent's runs."""
+        return self._definition.name
+
+    @property
+    def orig_agent(self) -> Agent:
+        """The agent that was wrapped, or a new one if a callable was."""
+        return self._definition.build()
+
+    def copy(self) -> DBOSAgent:  # type: ignore[override]
+        """Another view of the same definition. crewAI copies agents for every item of a batch."""
+        view = DBOSAgent.__new__(DBOSAgent)
+        view._take_after(self)
+        return view
+
+    # Runs --------------------------------------------------------------------
+
+    def execute_task(
+        self, task: Task, context: str | None = None, tools: list[BaseTool] | None = None
+    ) -> Any:
+        """Run `task` as a DBOS workflow. See `Agent.execute_task`.
+
+        Args:
+            task: The task; its texts, options and output models are stored.
+            context: Text that the task is given with.
+            tools: Tools for this task only; they must be among the agent's.
+
+        Returns:
+            The agent's answer: text, or the task's response model.
+
+        Raises:
+            UnstorableInputError: The task needs something that another process could not rebuild.
+            RunConflictError: The workflow id belongs to a run of something else.
+        """
+        order = Order("execute_task", task=task, tools=tools, arguments={"context": context})
+        return self._carry_out(order, lambda: self.orig_agent.execute_task(task, context, tools))
+
+    async def aexecute_task(
+        self, task: Task, context: str | None = None, tools: list[BaseTool] | None = None
+    ) -> Any:
+        """As `execute_task`, for async code."""
+        order = Order("execute_task", task=task, tools=tools, arguments={"context": context})
+        return await self._acarry_out(
+            order, lambda: self.orig_agent.aexecute_task(task, context, tools)
+        )
+
+    def kickoff(self, messages: Any, response_format: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Answer `messages` as a DBOS workflow. See `Agent.kickoff`.
+
+        Args:
+            messages: A question, or a list of messages with ``role`` and ``content``.
+            response_format: A pydantic model for the answer.
+
+        Returns:
+            A `LiteAgentOutput`; inside an event loop, a coroutine of one, as crewAI does.
+        """
+        if _in_event_loop():
+            return self.kickoff_async(messages, response_format, *args, **kwargs)
+        return self._carry_out(
+            _kickoff_order(messages, response_format, args, kwargs),
+            lambda: self.orig_agent.kickoff(messages, response_format, *args, **kwargs),
+        )
+
+    async def kickoff_async(
+        self, messages: Any, response_format: Any = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        """As `kickoff`, for async code."""
+        return await self._acarry_out(
+            _kickoff_order(messages, response_format, args, kwargs),
+            lambda: self.orig_agent.kickoff_async(messages, response_format, *args, **kwargs),
+        )
+
+    async def akickoff(
+        self, messages: Any, response_format: Any = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        """As `kickoff_async`."""
+        return await self.kickoff_async(messages, response_format, *args, **kwargs)
+
+    def invoke_executor(self, task: Task | None, inputs: dict[str, Any]) -> Any:
+        """Run the agent loop of `task` on a finished prompt; what `DBOSAgentExecutor` opens."""
+        order = Order("invoke", task=task, arguments={"inputs": inputs})
+        return self._carry_out(order, lambda: None)
+
+    async def ainvoke_executor(self, task: Task | None, inputs: dict[str, Any]) -> Any:
+        """As `invoke_executor`, for async code."""
+        order = Order("invoke", task=task, arguments={"inputs": inputs})
+        return await self._acarry_out(order, lambda: None)
+
+    def retrieve(self, run_id: str) -> RunHandle:
+        """The run with this workflow id, in this process or another, finished or not."""
+        return RunHandle(run_id)
+
+    def _carry_out(self, order: Order, ordinary: Callable[[], Any]) -> Any:
+        if not is_launched() or _run_scope.in_step():
+            _run_scope.warn_if_in_step(f"DBOSAgent {self.agent_name!r}")
+            return ordinary()
+        if _in_event_loop():
+            raise RuntimeError(
+                f"DBOSAgent {self.agent_name!r} was run synchronously inside an event loop. Use "
+                "aexecute_task, kickoff_async or akickoff."
+            )
+        if _run_scope.in_workflow():
+            return _perform.perform(self._definition, order)
+        stored = order.stored(self._definition)
+        with own_run(stored):
+            return _codec.decode(_workflows.run_agent(stored))
+
+    async def _acarry_out(self, order: Order, ordinary: Callable[[], Any]) -> Any:
+        if not is_launched() or _run_scope.in_step():
+            _run_scope.warn_if_in_step(f"DBOSAgent {self.agent_name!r}")
+            return await ordinary()
+        if _run_scope.in_workflow():
+            return await _perform.aperform(self._definition, order)
+        stored = order.stored(self._definition)
+        with own_run(stored):
+            return _codec.decode(await _workflows.run_agent_async(stored))
+
+
+def _kickoff_order(
+    messages: Any, response_format: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Order:
+    names = ("input_files", "from_checkpoint")
+    extra = {**dict(zip(names, args, strict=False)), **kwargs}
+    given = {name: value for name, value in extra.items() if value is not None}
+    return Order(
+        "kickoff",
+        arguments={"messages": messages, **given},
+        response_format=cast("type[Any] | None", response_format),
+    )
+
+
+def _in_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

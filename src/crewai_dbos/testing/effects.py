@@ -1,0 +1,60 @@
+"""A count of side effects that outlives the process that had them."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Effect:
+    """One reported effect: its kind, the fields given, who reported it and when."""
+
+    kind: str
+    fields: Mapping[str, Any]
+    pid: int
+    at: float
+
+
+class EffectLog:
+    """An append-only log of effects in one file, for any number of processes on one machine.
+
+    A report is in the file when `report` returns, and stays there if the process is then killed.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+
+    def report(self, kind: str, /, **fields: Any) -> None:
+        """Append one effect. `fields` must be JSON data."""
+        record = {"kind": kind, "fields": fields, "pid": os.getpid(), "at": time.time()}
+        line = (json.dumps(record) + "\n").encode()
+        # One write to an O_APPEND descriptor cannot mix with another process's, and what the
+        # kernel has accepted survives SIGKILL. Buffered file objects promise neither.
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            if os.write(descriptor, line) != len(line):
+                raise OSError(f"{self.path}: the effect was not written whole")
+        finally:
+            os.close(descriptor)
+
+    def read(self) -> list[Effect]:
+        """Every effect so far, oldest first; none when the file does not exist yet."""
+        try:
+            text = self.path.read_text()
+        except FileNotFoundError:
+            return []
+        # What follows the last newline is a report still being written, or nothing.
+        return [Effect(**json.loads(line)) for line in text.split("\n")[:-1]]
+
+    def count(self, kind: str, /, **match: Any) -> int:
+        """How many effects of this kind have all the given fields."""
+        return sum(
+            effect.kind == kind and all(effect.fields.get(k) == v for k, v in match.items())
+            for effect in self.read()
+        )

@@ -1,0 +1,270 @@
+"""A scripted OpenAI-compatible model server on 127.0.0.1, for tests and offline demos."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request as HttpRequest
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from . import _openai_wire as wire
+from ._playback import Playback, TransportProtocol, error_response
+from .replies import Message, Reply, error
+from .request import SECRET_HEADERS, Request
+
+Script = Callable[[Request], Reply | str]
+
+CHAT = "/v1/chat/completions"
+EMBEDDINGS = "/v1/embeddings"
+
+
+class ScriptError(AssertionError):
+    """The script had no reply for a request: its list was used up, or it raised."""
+
+
+class ModelServer:
+    """A model server that answers from a script, started and stopped as a context manager.
+
+    `script` is a function from `Request` to a reply, or a list of replies used up in order of
+    arrival; a plain string stands for `text(...)`. The function runs in a worker thread, for
+    several requests at once if they come at once. Only chat requests reach the script. A request
+    the script cannot answer gets a 400 that no client retries, and leaving the `with` block
+    raises `ScriptError`.
+
+    Embeddings are computed from the words of the text, with `dimensions` numbers unless the
+    request says otherwise. With `check_history` a conversation whose tool results do not pair up
+    with its tool calls is refused the way OpenAI refuses it.
+    """
+
+    def __init__(
+        self,
+        script: Script | Iterable[Reply | str],
+        *,
+        port: int = 0,
+        dimensions: int = 1536,
+        check_history: bool = True,
+    ) -> None:
+        self._script = script if callable(script) else _in_order(script)
+        self._port = port
+        self._dimensions = dimensions
+        self._check_history = check_history
+        self._arrived = threading.Condition()
+        self._requests: list[Request] = []
+        self._script_errors: list[str] = []
+        self._server: _Server | None = None
+        self._thread: threading.Thread | None = None
+
+    # Lifecycle
+
+    def start(self) -> ModelServer:
+        """Listen, and return once connections are accepted."""
+        if self._thread is not None:
+            raise RuntimeError("the model server is already running")
+        listener = socket.create_server(("127.0.0.1", self._port))
+        self._port = listener.getsockname()[1]
+        config = uvicorn.Config(
+            self._app(),
+            http=TransportProtocol,
+            ws="none",
+            loop="asyncio",
+            lifespan="off",
+            log_config=None,
+            log_level="critical",
+            server_header=False,
+            date_header=False,
+            # Long, so that a client's pooled connection never closes under its next request.
+            timeout_keep_alive=600,
+        )
+        self._server = _Server(config)
+        self._thread = threading.Thread(
+            target=self._server.run, args=([listener],), name="model-server", daemon=True
+        )
+        self._thread.start()
+        if not self._server.ready.wait(10):
+            raise RuntimeError("the model server did not start within 10 s")
+        return self
+
+    def stop(self) -> None:
+        """Cut every open connection, held replies included, and stop listening.
+
+        A later `start` listens at the same address and adds to the same requests.
+        """
+        if self._server is None or self._thread is None:
+            return
+        self._server.stop()
+        self._thread.join()
+        self._server = self._thread = None
+
+    def __enter__(self) -> ModelServer:
+        return self.start()
+
+    def __exit__(self, exception_type: type[BaseException] | None, *_: object) -> None:
+        self.stop()
+        if self._script_errors and exception_type is None:
+            raise ScriptError("; ".join(self._script_errors))
+
+    # What a test reads
+
+    @property
+    def base_url(self) -> str:
+        """The address to give to an OpenAI client, ending in /v1."""
+        return f"http://127.0.0.1:{self._port}/v1"
+
+    @property
+    def env(self) -> dict[str, str]:
+        """Environment variables that point the openai SDK and crewAI at this server."""
+        return {"OPENAI_BASE_URL": self.base_url, "OPENAI_API_KEY": "test"}
+
+    @property
+    def requests(self) -> list[Request]:
+        """The chat requests so far, in order of arrival, answered or not."""
+        return self.requests_to(CHAT)
+
+    @property
+    def embedding_requests(self) -> list[Request]:
+        """The embedding requests so far."""
+        return self.requests_to(EMBEDDINGS)
+
+    @property
+    def all_requests(self) -> list[Request]:
+        """Every request so far, to any path."""
+        with self._arrived:
+            return list(self._requests)
+
+    def requests_to(self, path: str) -> list[Request]:
+        """The requests to one path so far."""
+        return [request for request in self.all_requests if request.path == path]
+
+    def counts(self) -> Counter[str]:
+        """How often each chat request was made, by fingerprint."""
+        return Counter(request.fingerprint for request in self.requests)
+
+    def wait_for_requests(self, count: int, timeout: float = 10.0) -> list[Request]:
+        """Block until `count` chat requests have arrived and return them.
+
+        Raises TimeoutError when they do not arrive in `timeout` seconds.
+        """
+        with self._arrived:
+            if not self._arrived.wait_for(lambda: self._number(CHAT) >= count, timeout):
+                got = self._number(CHAT)
+                raise TimeoutError(f"{got} of {count} chat requests arrived in {timeout} s")
+            return [request for request in self._requests if request.path == CHAT]
+
+    # Serving
+
+    def _app(self) -> Starlette:
+        return Starlette(
+            routes=[
+                Route(CHAT, self._chat, methods=["POST"]),
+                Route(EMBEDDINGS, self._embeddings, methods=["POST"]),
+                Route("/v1/models", self._models),
+                Route("/v1/models/{name:path}", self._model),
+                Route("/{path:path}", self._unknown, methods=["GET", "POST", "DELETE"]),
+            ]
+        )
+
+    async def _chat(self, http: HttpRequest) -> Playback:
+        request = await self._record(http)
+        fault = wire.request_fault(request) if self._check_history else None
+        if fault is not None:
+            return Playback(request, fault)
+        return Playback(request, await run_in_threadpool(self._ask_script, request))
+
+    async def _embeddings(self, http: HttpRequest) -> Response:
+        return JSONResponse(wire.embeddings(await self._record(http), self._dimensions))
+
+    async def _models(self, http: HttpRequest) -> Response:
+        await self._record(http)
+        return JSONResponse(wire.models())
+
+    async def _model(self, http: HttpRequest) -> Response:
+        await self._record(http)
+        return JSONResponse(wire.model(http.path_params["name"]))
+
+    async def _unknown(self, http: HttpRequest) -> Response:
+        request = await self._record(http)
+        return error_response(error(404, message=f"Invalid URL ({http.method} {request.path})"))
+
+    async def _record(self, http: HttpRequest) -> Request:
+        try:
+            body = json.loads(await http.body() or b"{}")
+        except ValueError:
+            body = {}  # refused further on, for what it lacks
+        headers = dict(http.headers)
+        secrets = SECRET_HEADERS & headers.keys()
+        path = http.url.path
+        with self._arrived:
+            request = Request(
+                path=path,
+                body=body,
+                headers={name: headers[name] for name in headers.keys() - secrets},
+                has_auth=bool(secrets),
+                number=self._number(path) + 1,
+            )
+            self._requests.append(request)
+            self._arrived.notify_all()
+        return request
+
+    def _number(self, path: str) -> int:
+        return sum(request.path == path for request in self._requests)
+
+    def _ask_script(self, request: Request) -> Reply:
+        try:
+            reply = self._script(request)
+            if not isinstance(reply, str | Reply):
+                raise TypeError(f"{reply!r} is not a reply")
+        except Exception as problem:
+            fault = f"the script failed at request {request.number}: {problem!r}"
+            self._script_errors.append(fault)
+            return error(400, message=fault, code="script_error")
+        return Message(reply) if isinstance(reply, str) else reply
+
+
+def _in_order(replies: Iterable[Reply | str]) -> Script:
+    """A script that gives the n-th request the n-th reply."""
+    replies = list(replies)
+
+    def script(request: Request) -> Reply | str:
+        if request.number > len(replies):
+            raise LookupError(f"only {len(replies)} replies were scripted")
+        return replies[request.number - 1]
+
+    return script
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, stopping at once.
+
+    The original looks for a stop ten times a second and then waits for its clients. Tests start
+    and stop many servers, and cut their clients off on purpose.
+    """
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = threading.Event()
+
+    async def main_loop(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stopped = asyncio.Event()
+        self.ready.set()
+        await self._stopped.wait()
+
+    def stop(self) -> None:
+        """Make `main_loop` return; called from another thread."""
+        self._loop.call_soon_threadsafe(self._stopped.set)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for listener in self.servers:
+            listener.close()
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        await asyncio.sleep(0)  # the aborted connections close on the next turn of the loop
