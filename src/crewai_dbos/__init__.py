@@ -1,39 +1,57 @@
-"""crewAI work that survives the process, on DBOS Transact."""
+"""crewAI work that survives the process, on DBOS Transact.
 
-from crewai_dbos._config import StepConfig
-from crewai_dbos._errors import (
-    ConcurrentRunError,
-    CrewaiDbosError,
-    DefinitionError,
-    DriftError,
-    JournalCorruptError,
-    LostContextError,
-    RecordedError,
-    RunConflictError,
-    UnstorableInputError,
-    UnstorableValueError,
-)
-from crewai_dbos._executor import DBOSAgentExecutor
-from crewai_dbos._handle import RunHandle
-from crewai_dbos._llm import DBOSLLM
-from crewai_dbos._tools import idempotency_key
-from crewai_dbos.agent import DBOSAgent
+Importing this package registers its workflows with DBOS. crewAI itself, which takes seconds to
+import, is loaded with the first name that needs it.
+"""
 
-__all__ = [
-    "DBOSLLM",
-    "ConcurrentRunError",
-    "CrewaiDbosError",
-    "DBOSAgent",
-    "DBOSAgentExecutor",
-    "DefinitionError",
-    "DriftError",
-    "JournalCorruptError",
-    "LostContextError",
-    "RecordedError",
-    "RunConflictError",
-    "RunHandle",
-    "StepConfig",
-    "UnstorableInputError",
-    "UnstorableValueError",
-    "idempotency_key",
-]
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from crewai_dbos import _workflows as _workflows
+
+if TYPE_CHECKING:
+    from crewai_dbos._config import StepConfig as StepConfig
+    from crewai_dbos._errors import ConcurrentRunError as ConcurrentRunError
+    from crewai_dbos._errors import CrewaiDbosError as CrewaiDbosError
+    from crewai_dbos._errors import DefinitionError as DefinitionError
+    from crewai_dbos._errors import DriftError as DriftError
+    from crewai_dbos._errors import JournalCorruptError as JournalCorruptError
+    from crewai_dbos._errors import LostContextError as LostContextError
+    from crewai_dbos._errors import RecordedError as RecordedError
+    from crewai_dbos._errors import RunConflictError as RunConflictError
+    from crewai_dbos._errors import UnstorableInputError as UnstorableInputError
+    from crewai_dbos._errors import UnstorableValueError as UnstorableValueError
+    from crewai_dbos._executor import DBOSAgentExecutor as DBOSAgentExecutor
+    from crewai_dbos._handle import RunHandle as RunHandle
+    from crewai_dbos._llm import DBOSLLM as DBOSLLM
+    from crewai_dbos._tools import idempotency_key as idempotency_key
+    from crewai_dbos.agent import DBOSAgent as DBOSAgent
+
+_HOME = {
+    "DBOSAgent": "agent",
+    "DBOSAgentExecutor": "_executor",
+    "DBOSLLM": "_llm",
+    "StepConfig": "_config",
+    "RunHandle": "_handle",
+    "idempotency_key": "_tools",
+    "CrewaiDbosError": "_errors",
+    "DefinitionError": "_errors",
+    "UnstorableInputError": "_errors",
+    "UnstorableValueError": "_errors",
+    "DriftError": "_errors",
+    "JournalCorruptError": "_errors",
+    "LostContextError": "_errors",
+    "ConcurrentRunError": "_errors",
+    "RunConflictError": "_errors",
+    "RecordedError": "_errors",
+}
+
+__all__ = list(_HOME)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -21,15 +21,17 @@ from dbos._context import (
 )
 from dbos._datasource import AsyncSQLAlchemyDatasource, SQLAlchemyDatasource
 from dbos._error import DBOSBaseException, DBOSStepTimeoutError, DBOSUnexpectedStepError
-from dbos._serialization import DBOSPortableJSON
+from dbos._serialization import DBOSPortableJSON, PortableWorkflowError
 
 import dbos._dbos as _dbos_module
+from crewai_dbos._threads import off_the_loop
 
 __all__ = [
     "DBOSBaseException",
     "DBOSContext",
     "DBOSStepTimeoutError",
     "DBOSUnexpectedStepError",
+    "PortableWorkflowError",
     "assigned_workflow_id",
     "current_context",
     "decorated_kind",
@@ -73,7 +75,7 @@ def using_context(context: DBOSContext | None) -> Iterator[None]:
 
 def detached(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
     """Call `function` outside every workflow, so that DBOS does not record it as a step."""
-    return contextvars.Context().run(function, *args, **kwargs)
+    return off_the_loop(lambda: contextvars.Context().run(function, *args, **kwargs))
 
 
 # Readable rows ----------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from dbos import DBOS, WorkflowStatus
 
 from crewai_dbos import _codec, _errors, _names
-from crewai_dbos._dbos_seam import assigned_workflow_id, detached
+from crewai_dbos._dbos_seam import PortableWorkflowError, assigned_workflow_id, detached
 from crewai_dbos._errors import CrewaiDbosError, RunConflictError
 
 
@@ -58,9 +59,26 @@ class RunHandle:
             cls = getattr(_errors, note.get("error", ""), CrewaiDbosError)
             stopped: Exception = cls(note["stopped"])
             return stopped
-        if isinstance(status and status.error, Exception) and hasattr(error, "data"):
-            return _codec.decode_error(error.data) if error.data else error
+        if isinstance(error, PortableWorkflowError) and isinstance(error.data, dict):
+            return _codec.decode_error(error.data)
         return error
+
+
+class _Remembered(dict[str, Any]):
+    """The JSON form of an error, on the error itself, where DBOS looks for what to store."""
+
+
+def remember(error: Exception) -> None:
+    """Have DBOS store `error`, which ends a run, so that `RunHandle.get_result` can rebuild it."""
+    if not hasattr(error, "data"):
+        with contextlib.suppress(AttributeError, TypeError):
+            error.data = _Remembered(_codec.encode_error(error))  # type: ignore[attr-defined]
+
+
+def forget(error: Exception) -> None:
+    """Take back what `remember` did, before the caller sees the error."""
+    if isinstance(getattr(error, "data", None), _Remembered):
+        del error.data  # type: ignore[attr-defined]
 
 
 @contextmanager
@@ -71,12 +89,15 @@ def own_run(order: Mapping[str, Any]) -> Iterator[None]:
         RunConflictError: The id belongs to a run of something else. Its result is not returned.
     """
     run_id = assigned_workflow_id()
-    if run_id is None:
+    if run_id is not None:
+        _refuse_foreign(run_id, order)
+    try:
         yield
-        return
-    _refuse_foreign(run_id, order)
-    yield
-    _refuse_foreign(run_id, order)
+    except Exception as error:
+        forget(error)
+        raise
+    if run_id is not None:
+        _refuse_foreign(run_id, order)
 
 
 def _refuse_foreign(run_id: str, order: Mapping[str, Any]) -> None:

@@ -13,14 +13,12 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import inspect
 import logging
 import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeVar, cast
 
@@ -47,6 +45,7 @@ from crewai_dbos._errors import (
 )
 from crewai_dbos._retry import retry_after
 from crewai_dbos._scope import OpenCall, Scope, inside_call
+from crewai_dbos._threads import in_event_loop, off_the_loop
 
 logger = logging.getLogger("crewai_dbos")
 
@@ -85,10 +84,7 @@ class Journal:
         self._foreign: dict[int, str] = {}
         self._last_id = root.function_id
         write_portable_rows()
-        if _in_event_loop():
-            _on_a_thread(self._load)
-        else:
-            self._load()
+        self._load()
 
     def _load(self) -> None:
         for row in detached(DBOS.list_workflow_steps, self.run_id):
@@ -255,8 +251,8 @@ class Journal:
             Exception: The call's own error, rebuilt from the record.
             ControlSignal: The run is over for another reason.
         """
-        if _in_event_loop():
-            return _on_a_thread(lambda: self.run(scope, call, function))
+        if in_event_loop():
+            return off_the_loop(lambda: self.run(scope, call, function))
         name, entry = self._claim(scope, call)
         if entry is not None:
             return cast(T, self._replay(entry, call))
@@ -404,8 +400,8 @@ class Journal:
     def _write(
         self, reservation: StepReservation, name: str, config: StepConfig, body: Callable[[], Any]
     ) -> dict[str, Any]:
-        if _in_event_loop():
-            return _on_a_thread(lambda: self._write(reservation, name, config, body))
+        if in_event_loop():
+            return off_the_loop(lambda: self._write(reservation, name, config, body))
         try:
             with portable_row():
                 return cast(dict[str, Any], reservation.run(config.step_options(name), body))
@@ -499,17 +495,3 @@ async def _within(limit: float | None, name: str, work: Awaitable[T]) -> T:
         return await asyncio.wait_for(work, limit)
     except asyncio.TimeoutError:
         raise DBOSStepTimeoutError(name, limit) from None
-
-
-def _in_event_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
-
-
-def _on_a_thread(function: Callable[[], T]) -> T:
-    """Run blocking `function` off the event loop's thread, in the same context, and wait."""
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        return pool.submit(contextvars.copy_context().run, function).result()

@@ -18,6 +18,7 @@ from crewai_dbos._crewai_seam import publish_agent_state
 from crewai_dbos._dbos_seam import current_context, detached
 from crewai_dbos._definition import AgentDefinition, agents
 from crewai_dbos._errors import ControlSignal, DriftError, JournalCorruptError, RunSuspended
+from crewai_dbos._handle import remember
 from crewai_dbos._order import Order
 
 logger = logging.getLogger("crewai_dbos")
@@ -140,6 +141,9 @@ def _told_why_it_stopped() -> Iterator[None]:
             _note(run_id, {"stopped": str(error), "error": type(error).__name__})
             detached(DBOS.cancel_workflow, run_id)
         raise error from None
+    except Exception as error:
+        remember(error)
+        raise
 
 
 def _note(run_id: str, note: dict[str, Any]) -> None:

@@ -11,13 +11,15 @@ from typing import Any
 
 from dbos import DBOS, WorkflowSerializationFormat
 
-from crewai_dbos import _names, _perform
+from crewai_dbos import _names
 
 
 @DBOS.workflow(
     name=_names.AGENT_WORKFLOW, serialization_type=WorkflowSerializationFormat.PORTABLE
 )
 def run_agent(order: dict[str, Any]) -> Any:
+    from crewai_dbos import _perform
+
     return _perform.run(order)
 
 
@@ -25,4 +27,6 @@ def run_agent(order: dict[str, Any]) -> Any:
     name=_names.AGENT_WORKFLOW_ASYNC, serialization_type=WorkflowSerializationFormat.PORTABLE
 )
 async def run_agent_async(order: dict[str, Any]) -> Any:
+    from crewai_dbos import _perform
+
     return await _perform.arun(order)

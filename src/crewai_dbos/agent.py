@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -16,6 +15,7 @@ from crewai_dbos._dbos_seam import is_launched
 from crewai_dbos._definition import AgentDefinition, agents, build_agent
 from crewai_dbos._handle import RunHandle, own_run
 from crewai_dbos._order import Order
+from crewai_dbos._threads import in_event_loop
 from crewai_dbos._tools import check_tools
 
 
@@ -131,7 +131,7 @@ class DBOSAgent(Agent):
         Returns:
             A `LiteAgentOutput`; inside an event loop, a coroutine of one, as crewAI does.
         """
-        if _in_event_loop():
+        if in_event_loop():
             return self.kickoff_async(messages, response_format, *args, **kwargs)
         return self._carry_out(
             _kickoff_order(messages, response_format, args, kwargs),
@@ -171,7 +171,7 @@ class DBOSAgent(Agent):
         if not is_launched() or _run_scope.in_step():
             _run_scope.warn_if_in_step(f"DBOSAgent {self.agent_name!r}")
             return ordinary()
-        if _in_event_loop():
+        if in_event_loop():
             raise RuntimeError(
                 f"DBOSAgent {self.agent_name!r} was run synchronously inside an event loop. Use "
                 "aexecute_task, kickoff_async or akickoff."
@@ -204,11 +204,3 @@ def _kickoff_order(
         arguments={"messages": messages, **given},
         response_format=cast("type[Any] | None", response_format),
     )
-
-
-def _in_event_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
