@@ -157,10 +157,8 @@ _TAGGED: dict[str, tuple[type | tuple[type, ...], Callable[[Any], Any], Callable
 
 
 def _plain(value: Any) -> Any:
-    for base in (str, int, float, list, dict):
-        if isinstance(value, base):
-            return base(value)
-    raise AssertionError(type(value))
+    base: Any = next(b for b in (str, int, float, list, dict) if isinstance(value, b))
+    return base(value)
 
 
 def _is_text(value: str) -> bool:
@@ -186,7 +184,8 @@ def type_path(cls: type) -> str:
 
 def load_type(path: str, base: type[T]) -> type[T]:
     """The class at ``module:QualifiedName``, which must derive from `base`."""
-    return _load(path, base)
+    found: type[T] = _load(path, base)
+    return found
 
 
 def _is_importable(cls: type) -> bool:

@@ -54,7 +54,9 @@ class StepConfig:
                 f"StepConfig: {', '.join(given)} has no effect without retries_allowed=True"
             )
         if self.max_attempts is not None and self.max_attempts < 1:
-            raise DefinitionError(f"StepConfig: max_attempts must be 1 or more: {self.max_attempts}")
+            raise DefinitionError(
+                f"StepConfig: max_attempts must be 1 or more: {self.max_attempts}"
+            )
         limit = self.timeout_seconds
         if limit is not None and not (limit > 0 and math.isfinite(limit)):
             raise DefinitionError(f"StepConfig: timeout_seconds must be positive: {limit}")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from typing import Any
 
 from crewai import Agent
@@ -51,7 +50,9 @@ def one_layer_of_retries(llm: BaseLLM) -> None:
 def single_attempt_builders(cls: type[BaseLLM]) -> dict[str, Any]:
     """Methods for a subclass of `cls` that do the same for clients built later."""
     names = ("_build_sync_client", "_build_async_client")
-    return {name: _single_attempt_builder(getattr(cls, name)) for name in names if hasattr(cls, name)}
+    return {
+        name: _single_attempt_builder(getattr(cls, name)) for name in names if hasattr(cls, name)
+    }
 
 
 def _single_attempt_builder(build: Callable[..., Any]) -> Callable[..., Any]:
@@ -71,8 +72,8 @@ def _single_attempt(client: Any) -> Any:
     return copied
 
 
-@lru_cache(maxsize=None)
-def _single_attempt_class(cls: type) -> type:
+@functools.cache
+def _single_attempt_class(cls: Any) -> type:
     def max_retries(client: Any) -> int:
         return 0 if open_call() else int(client.__dict__["max_retries"])
 
@@ -83,9 +84,9 @@ def _single_attempt_class(cls: type) -> type:
     return type(cls.__name__, (cls,), body)
 
 
-def counts_tokens_remotely(llm: BaseLLM) -> bool:
-    """Whether counting a prompt's tokens may be a request to the provider."""
-    if type(llm).__mro__[2].get_input_tokens_count is BaseLLM.get_input_tokens_count:
+def counts_tokens_remotely(llm: Any, cls: type[BaseLLM]) -> bool:
+    """Whether counting a prompt's tokens with `llm`, a `cls`, may be a request to the provider."""
+    if cls.get_input_tokens_count is BaseLLM.get_input_tokens_count:
         return False
     compatible = getattr(llm, "_on_compatible_server", None)
     return not (llm.is_litellm or (callable(compatible) and compatible()))

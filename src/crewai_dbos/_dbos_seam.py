@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
-from dbos import DBOS, Serializer
+import dbos._dbos as _dbos_module
+from dbos import PortableWorkflowError, Serializer
 from dbos._context import (
     DBOSContext,
     _dbos_context_var,
@@ -21,9 +22,8 @@ from dbos._context import (
 )
 from dbos._datasource import AsyncSQLAlchemyDatasource, SQLAlchemyDatasource
 from dbos._error import DBOSBaseException, DBOSStepTimeoutError, DBOSUnexpectedStepError
-from dbos._serialization import DBOSPortableJSON, PortableWorkflowError
+from dbos._serialization import DBOSPortableJSON
 
-import dbos._dbos as _dbos_module
 from crewai_dbos._threads import off_the_loop
 
 __all__ = [
@@ -94,7 +94,7 @@ class _EntryFormat(Serializer):
     def serialize(self, data: Any) -> str:
         return self._application.serialize(data)
 
-    def deserialize(self, serialized_data: str) -> Any:  # type: ignore[override]
+    def deserialize(self, serialized_data: str) -> Any:
         return self._application.deserialize(serialized_data)
 
     def name(self) -> str:
@@ -143,13 +143,15 @@ def decorated_kind(function: Any) -> str | None:
             temporary = getattr(original, "dbos_function_name", "").startswith("<temp>.")
             if original is not None:
                 return "step" if temporary else "workflow"
-        if isinstance(_closure(layer).get("self"), (SQLAlchemyDatasource, AsyncSQLAlchemyDatasource)):
+        if isinstance(
+            _closure(layer).get("self"), (SQLAlchemyDatasource, AsyncSQLAlchemyDatasource)
+        ):
             return "transaction"
     return None
 
 
 def step_options_of(function: Any) -> dict[str, Any]:
-    """The options given to ``@DBOS.step(...)`` on `function`, all of `dbos.StepOptions` but name."""
+    """The options given to ``@DBOS.step(...)`` on `function`: `dbos.StepOptions` less the name."""
     for layer in _layers(function):
         found = _closure(layer)
         if "retries_allowed" in found:

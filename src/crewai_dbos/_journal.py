@@ -153,9 +153,7 @@ class Journal:
                 )
             )
 
-    def _check_order(
-        self, place: _Place, name: str, entry: Entry | None, concurrent: bool
-    ) -> None:
+    def _check_order(self, place: _Place, name: str, entry: Entry | None, concurrent: bool) -> None:
         """A recorded call whose turn has passed means that the code now asks for other calls."""
         if concurrent and entry is not None:
             return
@@ -354,9 +352,7 @@ class Journal:
 
     # Writing -----------------------------------------------------------------
 
-    def _body(
-        self, name: str, call: Call, function: Callable[[], Any]
-    ) -> Callable[[], Any]:
+    def _body(self, name: str, call: Call, function: Callable[[], Any]) -> Callable[[], Any]:
         if inspect.iscoroutinefunction(function):
             return self._abody(name, call, function)
         if call.config.supervised:

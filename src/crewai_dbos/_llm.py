@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from crewai import LLM
@@ -131,7 +131,7 @@ class DBOSLLM:
         """As the original's; recorded, because some providers ask their server."""
         original = super().get_input_tokens_count  # type: ignore[misc]
         scope = _run_scope.enclosing()
-        if scope is None or not counts_tokens_remotely(self):
+        if scope is None or not counts_tokens_remotely(self, type(self).__bases__[-1]):
             return int(original(*args, **kwargs))
         call = Call(_names.TOKEN_COUNT, kind="tokens")
         return int(scope.journal.run(scope, call, lambda: int(original(*args, **kwargs))))
@@ -219,7 +219,7 @@ def durable_llm(
     return durable
 
 
-@lru_cache(maxsize=None)
+@cache
 def _durable_class(cls: type[BaseLLM]) -> type[BaseLLM]:
     body = {"__module__": cls.__module__, **single_attempt_builders(cls)}
     return type(cls.__name__, (DBOSLLM, cls), body)

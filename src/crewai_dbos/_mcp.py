@@ -13,7 +13,7 @@ from crewai_dbos._entry import Call
 
 def install() -> None:
     """Make crewAI discover MCP tools through the journal. Any number of times."""
-    tool_resolver.MCPClient = RecordedDiscovery  # type: ignore[misc]
+    vars(tool_resolver)["MCPClient"] = RecordedDiscovery
 
 
 class RecordedDiscovery(MCPClient):

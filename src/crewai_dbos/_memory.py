@@ -9,7 +9,7 @@ import base64
 import copy
 from array import array
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from crewai.knowledge.knowledge import Knowledge
@@ -156,11 +156,11 @@ def _summarized(owner: Any, call: Call, function: Callable[[], Any]) -> Any:
     return scope.journal.summarize(scope, call, function)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _durable_memory_class(cls: type) -> type:
     return type(cls.__name__, (_DurableMemory, cls), {"__module__": cls.__module__})
 
 
-@lru_cache(maxsize=None)
+@cache
 def _durable_knowledge_class(cls: type) -> type:
     return type(cls.__name__, (_DurableKnowledge, cls), {"__module__": cls.__module__})

@@ -1,7 +1,7 @@
 """Names that are stored in users' databases.
 
-Persisted compatibility data: a name here is never changed or reused without reading the old one too,
-because a run recorded by an earlier version is looked up by it.
+Persisted compatibility data: a run recorded by an earlier version is looked up by these. A name is
+never changed, nor used for something else, unless the old one is still read.
 """
 
 from __future__ import annotations

@@ -121,8 +121,12 @@ def _suspend(name: str) -> None:
     )
     logger.error("Run %s waits: %s", run_id, why)
     _note(run_id, {"waiting": why})
-    agents.when_added(name, lambda: detached(DBOS.resume_workflow, run_id))
+    agents.when_added(name, lambda: _resume(run_id))
     raise RunSuspended(why)
+
+
+def _resume(run_id: str) -> None:
+    detached(DBOS.resume_workflow, run_id)
 
 
 @contextmanager
@@ -148,6 +152,4 @@ def _told_why_it_stopped() -> Iterator[None]:
 
 def _note(run_id: str, note: dict[str, Any]) -> None:
     with contextlib.suppress(Exception):
-        detached(
-            DBOS.update_workflow_attributes, run_id, {_names.ATTRIBUTE: note}, merge=True
-        )
+        detached(DBOS.update_workflow_attributes, run_id, {_names.ATTRIBUTE: note}, merge=True)

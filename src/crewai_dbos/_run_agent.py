@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from datetime import datetime
-from functools import lru_cache
+from functools import cache
 from typing import Any, cast
 
 from crewai import Agent
@@ -92,7 +92,7 @@ class _RunAgent:
         return prepared
 
 
-@lru_cache(maxsize=None)
+@cache
 def _run_agent_class(cls: type[Agent]) -> type[Agent]:
     return type(cls.__name__, (_RunAgent, cls), {"__module__": cls.__module__})
 
@@ -118,7 +118,7 @@ def _give_llms(agent: Agent, definition: AgentDefinition, scope: Scope) -> None:
     if isinstance(guardrail, LLMGuardrail) and not isinstance(guardrail.llm, DBOSLLM):
         copied = copy.copy(guardrail)
         copied.llm = durable(guardrail.llm, _names.GUARDRAIL_LLM, config)
-        agent.guardrail = copied
+        agent.guardrail = cast(Any, copied)
 
 
 def _give_cache(agent: Agent, template: Agent) -> None:
@@ -145,7 +145,7 @@ class _Literal(str):
 
 
 class _NoWaitOnReplay:
-    """A requests-per-minute limit, shared by all runs, that a recorded request does not count for."""
+    """A requests-per-minute limit shared by all runs; a recorded request does not count."""
 
     def __init__(self, controller: Any, scope: Scope) -> None:
         self._controller = controller

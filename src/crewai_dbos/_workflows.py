@@ -14,9 +14,7 @@ from dbos import DBOS, WorkflowSerializationFormat
 from crewai_dbos import _names
 
 
-@DBOS.workflow(
-    name=_names.AGENT_WORKFLOW, serialization_type=WorkflowSerializationFormat.PORTABLE
-)
+@DBOS.workflow(name=_names.AGENT_WORKFLOW, serialization_type=WorkflowSerializationFormat.PORTABLE)
 def run_agent(order: dict[str, Any]) -> Any:
     from crewai_dbos import _perform
 
