@@ -68,7 +68,7 @@ def _single_attempt(client: Any) -> Any:
         return client
     copied = client.with_options()
     if not hasattr(type(copied), "_crewai_dbos_retries"):
-        copied.__class__ = _single_attempt_class(type(copied))
+        copied.__class__ = _single_attempt_class(type(copied))  # type: ignore[arg-type]
     return copied
 
 

@@ -11,6 +11,7 @@ from crewai.utilities.agent_utils import extract_tool_call_info, is_inside_event
 from crewai.utilities.string_utils import sanitize_tool_name
 
 from crewai_dbos import _names, _run_scope
+from crewai_dbos._artifacts import StableArtifacts
 from crewai_dbos._dbos_seam import is_launched
 from crewai_dbos._entry import Call
 from crewai_dbos._scope import Scope, current_scope
@@ -57,6 +58,11 @@ class DBOSAgentExecutor(AgentExecutor):
         if not is_launched() or _run_scope.in_step() or current_scope() is not None:
             return None
         return self.agent if hasattr(self.agent, "invoke_executor") else None
+
+    def _prepare_tool_result_for_context(self, execution_result: dict[str, Any]) -> str:
+        if self._tool_result_artifact_store is None and current_scope() is not None:
+            self._tool_result_artifact_store = StableArtifacts()
+        return super()._prepare_tool_result_for_context(execution_result)
 
     def _execute_single_native_tool_call(self, tool_call: Any) -> dict[str, Any]:
         scope = current_scope()

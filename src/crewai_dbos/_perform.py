@@ -148,6 +148,8 @@ def _told_why_it_stopped() -> Iterator[None]:
     except Exception as error:
         remember(error)
         raise
+    finally:
+        _run_scope.close(context)
 
 
 def _note(run_id: str, note: dict[str, Any]) -> None:

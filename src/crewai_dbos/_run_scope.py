@@ -27,6 +27,13 @@ def journal_of(context: DBOSContext) -> Journal:
     return journal
 
 
+def close(context: DBOSContext) -> None:
+    """The workflow that was opened at `context` is over; a thread left behind records no more."""
+    journal: Journal | None = context.__dict__.get(_JOURNAL)
+    if journal is not None:
+        journal.close()
+
+
 def in_workflow() -> bool:
     """Whether work that starts here would join an open DBOS workflow."""
     if not is_launched() or open_call() is not None:

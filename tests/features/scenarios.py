@@ -6,6 +6,7 @@ A scenario is run three times: by crewAI alone, by a DBOSAgent, and by forks of 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -101,6 +102,7 @@ class Scenario:
         ask: Runs it; the default is a task.
         react: Whether the model has no native tool calls.
         llm: More options for the LLM.
+        random_prompt: Whether crewAI puts something random into the prompt.
         shared_state: Whether it leaves something behind that another run of it would see.
     """
 
@@ -110,6 +112,7 @@ class Scenario:
     react: bool = False
     llm: dict[str, Any] = field(default_factory=dict)
     shared_state: bool = False
+    random_prompt: bool = False
 
     def build(self, server: ModelServer) -> Agent:
         options = {"model": "openai/gpt-4o-mini", "api_key": "sk-test", "base_url": server.base_url}
@@ -175,6 +178,25 @@ def _context_length(request: Request) -> Reply:
     if request.assistant_turns or "a is known" in str(request.messages):
         return text("Done after compaction.")
     return tool_calls(A)
+
+
+@tool
+@DBOS.step()
+def read_log(day: str) -> str:
+    """Read the log of a day: far too much text."""
+    effects.append(f"read_log {day}")
+    return "\n".join(f"{day} line {n}: all is well" for n in range(6000))
+
+
+def _reads_what_was_put_aside(request: Request) -> Reply:
+    if not request.tool_results:
+        return tool_calls(ToolCall("read_log", {"day": "monday"}))
+    last = request.tool_results[-1][1]
+    path = re.search(r"file path `([^`]+)`", last)
+    if path:
+        lines = {"file_path": path[1], "start_line": 4000, "line_count": 1}
+        return tool_calls(ToolCall("read_a_deferred_tool_result", lines))
+    return text(last.strip())
 
 
 def _memory(request: Request) -> Reply:
@@ -322,6 +344,9 @@ SCENARIOS: dict[str, Scenario] = {
     ),
     "context length": Scenario(
         _context_length, lambda llm: person(llm, tools=[look_up])
+    ),
+    "large result put aside": Scenario(
+        _reads_what_was_put_aside, lambda llm: person(llm, tools=[read_log]), random_prompt=True
     ),
     "agent retries": Scenario(_fails_once_for_good, person),
     "response_model": Scenario(

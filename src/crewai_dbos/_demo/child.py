@@ -1,6 +1,6 @@
 """One process of the demo: `python -m crewai_dbos._demo.child ROLE`.
 
-It says ``ready`` on standard output once crewAI is imported, and starts when it reads a line.
+It says ``ready`` on standard output when crewAI is imported, and starts when it reads a line.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def main(role: str) -> None:
     to_parent = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
 
-    import crewai_dbos.agent  # crewAI comes with it
+    import crewai_dbos.agent as _  # the slow part: crewAI comes with it
 
     to_parent.write("ready\n")
     if not sys.stdin.readline():
@@ -25,15 +25,16 @@ def main(role: str) -> None:
 
     from crewai_dbos._demo import mailer
 
-    if role == "durable":
-        mailer.launch()
-        mailer.invite_durably(RUN_ID)
-    elif role == "durable-restarted":
-        mailer.launch()
-    else:
-        result = mailer.invite(mailer.assistant)
-        to_parent.write(json.dumps(result) + "\n")
-    sys.stdin.read()
+    match role:
+        case "durable":
+            mailer.launch()
+            mailer.invite_durably(RUN_ID)
+        case "durable-restarted":
+            mailer.launch()
+            sys.stdin.read()  # a service goes on serving; this one waits to be ended
+        case "plain" | "plain-restarted":
+            answer = mailer.invite(mailer.assistant)
+            to_parent.write(json.dumps(answer) + "\n")
 
 
 if __name__ == "__main__":

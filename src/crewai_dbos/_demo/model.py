@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
-from crewai_dbos.testing import Hang, Message, Reply, Request, ToolCall, delayed, hang, text
+from crewai_dbos.testing import Message, Reply, Request, ToolCall, delayed, hang, text, tool_calls
 from crewai_dbos.testing import _openai_wire as wire
-from crewai_dbos.testing import tool_calls as asks_for
 
 PEOPLE = ("Ada", "Grace", "Edsger")
 
@@ -16,37 +16,41 @@ _SECONDS_TO_THINK = 0.1
 class Model:
     """Asks for one email after the other, then sums up.
 
-    The first time that it is asked for the email after `held_after` others it keeps the caller
-    waiting: that is where the demo kills.
+    The first request after `emails_before` emails is never answered: there the demo kills.
 
     Attributes:
-        held: Holds that one request.
+        held: Set when that request has come.
+        answered: How many requests got an answer.
         tokens: What the answered requests came to.
     """
 
-    def __init__(self, held_after: int, on_request: Callable[[Request, Message | None], None]):
-        self.held: Hang | None = None
+    def __init__(
+        self, emails_before: int, on_request: Callable[[Request, Message | None], None]
+    ) -> None:
+        self.held = threading.Event()
+        self.answered = 0
         self.tokens = 0
-        self._held_after = held_after
+        self._emails_before = emails_before
         self._on_request = on_request
 
     def __call__(self, request: Request) -> Reply:
-        done = len(request.tool_results)
-        if done == self._held_after and self.held is None:
+        emails = len(request.tool_results)
+        if emails == self._emails_before and not self.held.is_set():
             self._on_request(request, None)
-            self.held = hang()
-            return self.held
-        reply = _invite(PEOPLE[done]) if done < len(PEOPLE) else text(_SUMMARY)
+            self.held.set()
+            return hang()
+        reply = _invitation(PEOPLE[emails]) if emails < len(PEOPLE) else text(_SUMMARY)
+        self.answered += 1
         self.tokens += wire.usage(request, reply)["total_tokens"]
         self._on_request(request, reply)
         return delayed(_SECONDS_TO_THINK, reply)
 
 
-_SUMMARY = f"{', '.join(PEOPLE[:-1])} and {PEOPLE[-1]} were invited to the review on Friday."
+_SUMMARY = f"{', '.join(PEOPLE[:-1])} and {PEOPLE[-1]} are invited to the review on Friday."
 
 
-def _invite(person: str) -> Message:
-    return asks_for(
+def _invitation(person: str) -> Message:
+    return tool_calls(
         ToolCall(
             "send_email",
             {

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,25 +21,28 @@ _QUIET = {
     "CREWAI_TRACING_ENABLED": "false",
     "OTEL_SDK_DISABLED": "true",
 }
-# What a user has set for crewAI, DBOS and a provider must not reach the demo.
-_DROPPED = ("CREWAI", "DBOS", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "OPENAI", "OTEL", "XDG_")
+# What is set for the user's own crewAI, DBOS and provider must not reach the demo.
+_DROPPED = ("ALL_PROXY", "CREWAI", "DBOS", "HTTP_PROXY", "HTTPS_PROXY", "OPENAI", "OTEL", "XDG_")
+
+_IMPORT_PATIENCE = 180.0
 
 
 class ChildError(Exception):
-    """A process did not do what it was started for; the message ends with what it wrote."""
+    """A process did not do its part. The message ends with what it wrote last."""
 
 
 class Child:
-    """One process of the demo in a folder of its own making.
+    """One process of the demo, with `folder` as its home and working directory.
 
     Args:
         role: What it does; see `child`.
-        folder: Its home and working directory.
+        folder: Where its output goes too.
         env: Variables beside those that keep it quiet.
     """
 
     def __init__(self, role: str, folder: Path, env: Mapping[str, str]) -> None:
-        self.role = role
+        self.is_ready = False
+        self._role = role
         self._log = folder / f"{role}.log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
@@ -51,11 +56,13 @@ class Child:
             )
         self.pid = self._process.pid
         self._lines: queue.Queue[str | None] = queue.Queue()
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
 
     def wait_until_ready(self) -> None:
         """Block until the process has imported crewAI."""
-        self.read(timeout=180)
+        self.read(_IMPORT_PATIENCE)
+        self.is_ready = True
 
     def start(self) -> None:
         """Let it do its work."""
@@ -67,52 +74,54 @@ class Child:
         """The next line that the process says.
 
         Raises:
-            ChildError: It ended, or said nothing in `timeout` seconds.
+            ChildError: It ended, or said nothing for `timeout` seconds.
         """
         try:
             line = self._lines.get(timeout=timeout)
         except queue.Empty:
-            raise ChildError(self._trouble(f"was silent for {timeout:.0f} s")) from None
+            raise self._error(f"said nothing for {timeout:.0f} s") from None
         if line is None:
-            raise ChildError(self._trouble(f"ended with exit code {self._process.wait()}"))
+            raise self._error(f"ended with exit code {self._process.wait()}")
         return line
 
-    def check(self) -> None:
-        """Raise `ChildError` if the process has ended."""
+    def check(self, deadline: float) -> None:
+        """Raise `ChildError` if the process has ended or `deadline` (monotonic) is over."""
         code = self._process.poll()
         if code is not None:
-            raise ChildError(self._trouble(f"ended with exit code {code}"))
+            raise self._error(f"ended with exit code {code}")
+        if time.monotonic() > deadline:
+            raise self._error("got stuck")
 
     def kill(self) -> None:
-        """SIGKILL: no handler runs, nothing is flushed."""
+        """SIGKILL: no handler runs and nothing is flushed."""
         self._process.kill()
         self._process.wait()
 
     def close(self) -> None:
         self.kill()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                pipe.close()
+        self._listener.join()
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()
+        self._process.stdout.close()
 
     def _listen(self) -> None:
         assert self._process.stdout is not None
-        try:
-            for line in self._process.stdout:
-                self._lines.put(line.strip())
-        except ValueError:  # closed while reading
-            pass
+        for line in self._process.stdout:
+            self._lines.put(line.strip())
         self._lines.put(None)
 
-    def _trouble(self, what: str) -> str:
+    def _error(self, what: str) -> ChildError:
         tail = self._log.read_text(errors="replace").splitlines()[-15:]
-        return "\n".join([f"The process {self.role} (pid {self.pid}) {what}.", *tail])
+        return ChildError("\n".join([f"The process {self._role!r} ({self.pid}) {what}.", *tail]))
 
 
 def _environment(folder: Path, env: Mapping[str, str]) -> dict[str, str]:
     kept = {
         name: value for name, value in os.environ.items() if not name.upper().startswith(_DROPPED)
     }
-    # The child runs elsewhere, where a relative PYTHONPATH means nothing.
+    # The child runs in another directory, where a relative PYTHONPATH means nothing.
     source = str(Path(crewai_dbos.__file__).parents[1])
     path = os.pathsep.join(filter(None, [source, kept.get("PYTHONPATH")]))
     return {**kept, **_QUIET, "HOME": str(folder), "PYTHONPATH": path, **env}

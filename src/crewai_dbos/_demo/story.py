@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 from dbos import DBOSClient
@@ -53,15 +53,16 @@ class Step:
 
 @dataclass(frozen=True)
 class Figures:
-    """What one way of running the agent came to. Counted outside the processes that ran it.
+    """What one way of running the agent came to, counted outside the processes that ran it.
 
     Attributes:
         llm_calls: Requests that reached the model server.
         llm_calls_cut_off: Those of them that the kill left without an answer.
-        emails: The addressees, in order, from the log that the tool appends to.
-        replayed_llm_calls: Recorded before the kill, and not made again.
+        emails: The addressees in order, from the log that the tool appends to.
+        replayed_llm_calls: Recorded before the kill, read back after it.
         tokens: Of the answered requests, as the server counted them.
         tokens_saved: Of the replayed requests, as the journal has them.
+        steps: The journal.
     """
 
     processes: int
@@ -74,7 +75,7 @@ class Figures:
     tokens: int
     tokens_saved: int
     result: str
-    journal: list[Step] = field(default_factory=list)
+    steps: list[Step]
 
 
 @dataclass(frozen=True)
@@ -83,70 +84,183 @@ class Outcome:
     plain: Figures
 
 
+def database_url(folder: Path) -> str:
+    """Where the durable part of a story told in `folder` keeps its runs."""
+    return f"sqlite:///{folder / 'durable' / 'dbos.sqlite'}"
+
+
 def run(folder: Path, tell: Tell, waiting: Waiting) -> Outcome:
-    """Tell the story in `folder`, which keeps the databases, the email logs and the outputs.
+    """Tell the story in `folder`, where the database, the email logs and the outputs stay.
 
     Raises:
-        ChildError: A process failed.
+        ChildError: A process did not do its part.
     """
     with ExitStack() as stack:
-        durable = stack.enter_context(_stage(folder, "durable", tell))
-        plain = stack.enter_context(_stage(folder, "plain", tell))
-        with waiting("4 processes import crewAI"):
-            durable.prepare()
-            # Not earlier: on two cores they would hold up the two that are needed first.
-            plain.prepare()
-        return Outcome(_with_us(durable, waiting), _without_us(plain, waiting))
+        durable = stack.enter_context(_Stage("durable", folder, tell, waiting))
+        plain = stack.enter_context(_Stage("plain", folder, tell, waiting))
+        durable.prepare()
+        durable.wait_until_ready()
+        # Not before: importing takes all cores, and these two are not needed yet.
+        plain.prepare()
+        return Outcome(durable=_with_us(durable, folder), plain=_without_us(plain))
 
 
-def _with_us(stage: _Stage, waiting: Waiting) -> Figures:
+def _with_us(stage: _Stage, folder: Path) -> Figures:
     stage.tell(Event("part", "crewAI with crewai-dbos"))
-    stage.until_killed("starts the agent")
-    client = DBOSClient(system_database_url=database_url(stage.folder))
+    stage.run_until_killed()
+    client = DBOSClient(system_database_url=database_url(folder))
     try:
-        before = _entries(client)
-        stage.tell(Event("journal", f"the database has {_described(before)} of this run"))
-        stage.restart("a new process: imports the module and calls DBOS.launch(), nothing else")
-        with waiting("DBOS looks for unfinished runs"):
-            stage.wait_for_a_request()
-        result = _finished(client, stage.current)
+        recorded = _entries(client)
+        stage.tell(Event("journal", f"recorded so far: {_described(recorded)}"))
+        stage.restart("a new process imports the module and calls DBOS.launch(), nothing else")
+        result = stage.until_finished(client)
         entries = _entries(client)
     finally:
         client.destroy()
-    recorded = {(entry.step_id, entry.name) for entry in before}
-    steps = [_step(entry, (entry.step_id, entry.name) in recorded) for entry in entries]
-    return stage.figures(result, steps)
+    before = {(entry.step_id, entry.name) for entry in recorded}
+    return stage.figures(
+        result, [_step(entry, (entry.step_id, entry.name) in before) for entry in entries]
+    )
 
 
-def _without_us(stage: _Stage, waiting: Waiting) -> Figures:
-    stage.tell(Event("part", "crewAI alone, the same agent, killed at the same place"))
-    with waiting("crewAI is being imported"):
-        stage.current.wait_until_ready()
-    stage.until_killed("starts the agent")
-    with waiting("crewAI is being imported"):
-        stage.restarted.wait_until_ready()
-    stage.restart("a new process: nothing to go on from, so it starts the agent again")
-    return stage.figures(json.loads(stage.current.read(_PATIENCE)), [])
+def _without_us(stage: _Stage) -> Figures:
+    stage.tell(Event("part", "crewAI alone: the same agent, killed at the same place"))
+    stage.run_until_killed()
+    stage.restart("a new process starts the agent again, from the beginning")
+    result = json.loads(stage.process.read(_PATIENCE))
+    return stage.figures(result, [])
 
 
 class _Stage:
-    """Two processes, one after the other, with their model server and email log."""
+    """Two processes, one after the other, with their model server and their email log."""
 
-    def __init__(self, folder: Path, tell: Tell) -> None:
-        self.folder = folder
+    def __init__(self, name: str, folder: Path, tell: Tell, waiting: Waiting) -> None:
         self.tell = tell
-        self.sent = EffectLog(folder / "sent.jsonl")
-        self.model = Model(_EMAILS_BEFORE_THE_KILL, self._on_request)
-        self.server = ModelServer(self.model)
-        self.children: list[Child] = []
-        self._told = 0
+        self._name = name
+        self._waiting = waiting
+        self._folder = folder / name
+        self._folder.mkdir()
+        self._env = {
+            "DEMO_SENT": str(self._folder / "sent.jsonl"),
+            "DEMO_DATABASE_URL": database_url(folder),
+        }
+        self._sent = EffectLog(self._env["DEMO_SENT"])
+        self._told_emails = 0
+        self._model = Model(_EMAILS_BEFORE_THE_KILL, self._on_request)
+        self._server = ModelServer(self._model)
+        self._children: list[Child] = []
+        self._started = 0
+
+    def __enter__(self) -> _Stage:
+        self._server.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for child in self._children:
+            child.close()
+        self._server.stop()
+
+    @property
+    def process(self) -> Child:
+        """The process that is on stage, or about to be."""
+        return self._children[max(self._started - 1, 0)]
 
     def prepare(self) -> None:
-        name = self.folder.name
-        env = {
-            **self.server.env,
-            "DEMO_SENT": str(self.sent.path),
-            "DEMO_DATABASE_URL": database_url(self.folder),
-        }
-        roles = (name, f"{name}-restarted")
-        self.children = [Child(role, self.folder, env) for role in roles]
+        """Have both processes import crewAI, which takes seconds."""
+        env = {**self._server.env, **self._env}
+        self._children = [
+            Child(role, self._folder, env) for role in (self._name, f"{self._name}-restarted")
+        ]
+
+    def wait_until_ready(self) -> None:
+        with self._waiting("importing crewAI"):
+            self._children[self._started].wait_until_ready()
+
+    def run_until_killed(self) -> None:
+        """Run the first process until the model is asked for the call that is never answered."""
+        self._start("starts the agent")
+        held = self._model.held
+        deadline = time.monotonic() + _PATIENCE
+        while not held.is_set():
+            self.process.check(deadline)
+            held.wait(0.05)
+        self.process.kill()
+        self.tell(Event("kill", "kill -9", self.process.pid))
+
+    def restart(self, how: str) -> None:
+        self._start(how)
+
+    def until_finished(self, client: DBOSClient) -> str:
+        """Wait for the durable run to end in whatever process, and return its result."""
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            status = client.retrieve_workflow(RUN_ID).get_status()
+            if status.status not in ("PENDING", "ENQUEUED"):
+                break
+            self.process.check(deadline)
+            time.sleep(0.05)
+        if status.status != "SUCCESS":
+            raise ChildError(f"The run ended as {status.status}: {status.error}")
+        return str(status.output)
+
+    def figures(self, result: str, steps: list[Step]) -> Figures:
+        self._tell_emails()
+        self.tell(Event("end", result, self.process.pid))
+        emails = [str(effect.fields["to"]) for effect in self._sent.read()]
+        replayed = [step for step in steps if step.replayed]
+        return Figures(
+            processes=self._started,
+            llm_calls=len(self._server.requests),
+            llm_calls_cut_off=len(self._server.requests) - self._model.answered,
+            emails=emails,
+            emails_sent_twice=[to for to, count in Counter(emails).items() if count > 1],
+            replayed_llm_calls=sum(step.kind == "llm" for step in replayed),
+            replayed_tool_calls=sum(step.kind == "tool" for step in replayed),
+            tokens=self._model.tokens,
+            tokens_saved=sum(step.tokens for step in replayed),
+            result=result,
+            steps=steps,
+        )
+
+    def _start(self, how: str) -> None:
+        if not self._children[self._started].is_ready:
+            self.wait_until_ready()
+        self._started += 1
+        self.tell(Event("start", how, self.process.pid))
+        self.process.start()
+
+    def _on_request(self, request: Request, reply: Message | None) -> None:
+        # An email was sent before the model was asked what comes next.
+        self._tell_emails()
+        if reply is None:
+            said = "the model is thinking ..."
+        elif reply.calls:
+            said = f"the model asks for {reply.calls[0].name}"
+        else:
+            said = "the model sums up"
+        self.tell(Event("llm", f"LLM call {request.number}: {said}", self.process.pid))
+
+    def _tell_emails(self) -> None:
+        emails = self._sent.read()
+        for at in range(self._told_emails, len(emails)):
+            to = emails[at].fields["to"]
+            again = any(earlier.fields["to"] == to for earlier in emails[:at])
+            text = f"email to {to}" + (" AGAIN" if again else "")
+            self.tell(Event("email", text, emails[at].pid))
+        self._told_emails = len(emails)
+
+
+def _entries(client: DBOSClient) -> list[Entry]:
+    rows = client.list_workflow_steps(RUN_ID)
+    return [entry for entry in map(read_entry, rows) if entry is not None]
+
+
+def _described(entries: list[Entry]) -> str:
+    kinds = Counter(entry.kind for entry in entries)
+    return f"{kinds['llm']} LLM calls, {kinds['tool']} tool calls"
+
+
+def _step(entry: Entry, replayed: bool) -> Step:
+    usage = entry.payload().get("extra", {}).get("usage", [])
+    tokens = sum(int(used["total_tokens"]) for used in usage)
+    return Step(entry.step_id, entry.name, entry.kind, tokens, replayed)
