@@ -26,6 +26,7 @@ from crewai_dbos import (
     StepConfig,
     UnstorableInputError,
 )
+from support.dbos_config import QUICK
 from crewai_dbos.testing import (
     ModelServer,
     Reply,
@@ -44,7 +45,7 @@ _ids = itertools.count()
 @pytest.fixture(scope="module", autouse=True)
 def launched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     path: Path = tmp_path_factory.mktemp("agent") / "dbos.sqlite"
-    DBOS(config={"name": "agents", "system_database_url": f"sqlite:///{path}"})
+    DBOS(config={"system_database_url": f"sqlite:///{path}", **QUICK})
     DBOS.launch()
     yield
     DBOS.destroy()

@@ -18,6 +18,7 @@ from crewai.tools import BaseTool, tool
 from dbos import DBOS, SetWorkflowID, SQLAlchemyDatasource
 
 from crewai_dbos import DBOSAgent, DefinitionError, StepConfig, idempotency_key
+from support.dbos_config import QUICK
 from crewai_dbos.testing import ModelServer, Reply, Request, ToolCall, text, tool_calls
 
 _ids = itertools.count()
@@ -29,7 +30,7 @@ datasource: SQLAlchemyDatasource
 def launched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     global datasource
     folder: Path = tmp_path_factory.mktemp("tools")
-    DBOS(config={"name": "tools", "system_database_url": f"sqlite:///{folder}/dbos.sqlite"})
+    DBOS(config={"system_database_url": f"sqlite:///{folder}/dbos.sqlite", **QUICK})
     datasource = SQLAlchemyDatasource.create(f"sqlite:///{folder}/app.sqlite")
     with datasource.engine.begin() as connection:
         connection.execute(sa.text("CREATE TABLE transfers (amount INTEGER, key TEXT)"))

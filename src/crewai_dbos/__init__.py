@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from crewai_dbos import _sqlite_clock
 from crewai_dbos import _workflows as _workflows
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from crewai_dbos._llm import DBOSLLM as DBOSLLM
     from crewai_dbos._tools import idempotency_key as idempotency_key
     from crewai_dbos.agent import DBOSAgent as DBOSAgent
+
+_sqlite_clock.install()
 
 _HOME = {
     "DBOSAgent": "agent",

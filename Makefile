@@ -1,0 +1,68 @@
+# Everything runs from a bare clone with Python (3.10 to 3.13) and make.
+
+VERSIONS := 3.10 3.11 3.12 3.13
+# The Python of .venv: python3 where it is one of these, else any of them.
+VERSION := $(shell python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+PYTHON := $(shell scripts/find-python $(filter $(VERSION),$(VERSIONS)) 3.12 3.11 3.13 3.10)
+MAIN := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+OTHERS := $(filter-out $(MAIN),$(VERSIONS))
+
+.PHONY: help demo test lint typecheck format pytest smoke constraints clean venv venvs
+
+help:
+	@echo 'make demo         show a crashed crew going on where it was'
+	@echo 'make test         all checks: lint, typecheck, smoke, pytest'
+	@echo 'make lint         ruff check and ruff format --check'
+	@echo 'make typecheck    mypy'
+	@echo 'make pytest       the test suite; ARGS="-k name" for some of it'
+	@echo 'make smoke        one workflow on each other Python found'
+	@echo 'make format       ruff format and ruff check --fix'
+	@echo 'make constraints  write constraints.txt anew, from the newest releases'
+	@echo 'make clean        remove what the above made'
+
+demo: venv
+	@.venv/bin/crewai-dbos demo
+
+test: venvs
+	@$(MAKE) --no-print-directory lint typecheck smoke pytest
+
+lint: venv
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+
+typecheck: venv
+	.venv/bin/mypy
+
+format: venv
+	.venv/bin/ruff format .
+	.venv/bin/ruff check --fix .
+
+pytest: venv
+	.venv/bin/pytest $(ARGS)
+
+smoke: $(OTHERS:%=smoke-%)
+
+smoke-%: .venvs/%
+	@if [ -x .venvs/$*/bin/python ]; then .venvs/$*/bin/python tests/smoke/smoke.py; fi
+
+# Two at a time: one alone leaves a core idle.
+venvs:
+	@$(MAKE) --no-print-directory -j2 venv $(OTHERS:%=.venvs/%)
+
+venv:
+	@if [ -z "$(PYTHON)" ]; then echo 'no Python 3.10 to 3.13 with venv found' >&2; exit 1; fi
+	@$(PYTHON) scripts/make_venv.py .venv dev
+
+.PHONY: $(OTHERS:%=.venvs/%)
+$(OTHERS:%=.venvs/%): .venvs/%:
+	@python=$$(scripts/find-python $*); \
+	if [ -n "$$python" ]; then $$python scripts/make_venv.py $@ testing; \
+	else echo "Python $* not found: no smoke test on it"; fi
+
+constraints:
+	$(PYTHON) scripts/constraints.py $(VERSIONS) >constraints.new
+	mv constraints.new constraints.txt
+
+clean:
+	rm -rf .venv .venvs .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
+	find . -name __pycache__ -prune -exec rm -rf {} +

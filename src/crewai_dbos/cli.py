@@ -1,0 +1,89 @@
+"""The command line, `crewai-dbos`. Commands import what they need when they run."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from contextlib import ExitStack, nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+try:
+    import typer
+except ImportError:
+    sys.exit("The command line is an extra: pip install 'crewai-dbos[cli]'")
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def _root() -> None:
+    """Durable execution for crewAI agents."""
+
+
+@app.command()
+def demo(
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep the database and show where it is.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the figures as JSON and nothing else.")
+    ] = False,
+) -> None:
+    """Kill an agent in the middle of its work and see what the restart repeats.
+
+    Runs offline, with a scripted model and SQLite in a temporary folder.
+    """
+    try:
+        from rich.console import Console
+
+        from crewai_dbos._demo import show, story
+        from crewai_dbos._demo.process import ChildError
+    except ImportError as error:
+        if error.name not in ("rich", "starlette", "uvicorn"):
+            raise
+        raise _failed("The demo is an extra: pip install 'crewai-dbos[demo]'") from None
+
+    began = time.monotonic()
+    screen = show.Show(Console(highlight=False))
+    with ExitStack() as stack:
+        if keep:
+            folder = Path(tempfile.mkdtemp(prefix="crewai-dbos-demo-"))
+        else:
+            temporary = tempfile.TemporaryDirectory(
+                prefix="crewai-dbos-demo-", ignore_cleanup_errors=True
+            )
+            folder = Path(stack.enter_context(temporary))
+        try:
+            if as_json:
+                outcome = story.run(folder, lambda _: None, lambda _: nullcontext())
+            else:
+                outcome = story.run(folder, screen.tell, screen.waiting)
+        except ChildError as error:
+            raise _failed(f"The demo failed. {error}") from None
+    seconds = time.monotonic() - began
+    if as_json:
+        figures = {**asdict(outcome), "seconds": round(seconds, 1)}
+        if keep:
+            figures["database"] = str(story.database_path(folder))
+        typer.echo(json.dumps(figures, indent=2))
+        return
+    screen.figures(outcome, seconds)
+    if keep:
+        screen.kept(folder, outcome.durable.steps)
+
+
+def _failed(message: str) -> typer.Exit:
+    typer.echo(message, err=True)
+    return typer.Exit(1)
+
+
+def main() -> None:
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# Set before crewAI is imported: it reads these then. Child processes inherit them.
+_home = tempfile.TemporaryDirectory(prefix="crewai-dbos-home-")
+os.environ.update(
+    HOME=_home.name,
+    CREWAI_DISABLE_TELEMETRY="true",
+    CREWAI_DISABLE_VERSION_CHECK="true",
+    CREWAI_TESTING="true",
+    CREWAI_TRACING_ENABLED="false",
+    OTEL_SDK_DISABLED="true",
+)
+for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "CREWAI_STORAGE_DIR"):
+    os.environ.pop(name, None)
+
+from support.postgres import Postgres, running_postgres  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    with running_postgres() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A fresh system database for DBOS, once on each kind."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/dbos.sqlite"
+        return
+    server: Postgres = request.getfixturevalue("postgres")
+    url = server.create_database()
+    yield url
+    server.drop_database(url)

@@ -1,0 +1,41 @@
+"""The README's programs run as they stand."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from crewai_dbos.testing import ModelServer, Reply, Request, ToolCall, text, tool_calls
+
+README = Path(__file__).parent.parent / "README.md"
+
+# The last block only configures a Postgres that is not there.
+BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)[:-1]
+
+
+def script(request: Request) -> Reply:
+    if request.tool_results or "ticket 7" not in request.last_user_text:
+        return text("Dear customer.")
+    return tool_calls(ToolCall("send_email", {"to": "a@example.com", "body": "Soon."}))
+
+
+def test_the_blocks_run_one_after_the_other_as_one_program(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text("\n".join([*BLOCKS, "with SetWorkflowID('mine'):\n    print(handle(3))\n"]))
+    with ModelServer(script) as server:
+        done = subprocess.run(
+            [sys.executable, program],
+            cwd=tmp_path,
+            env={**os.environ, **server.env},
+            capture_output=True,
+            text=True,
+            timeout=110,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    answers = [line for line in done.stdout.splitlines() if line == "Dear customer."]
+    assert len(answers) == 4
+    assert len(server.requests) == 3
