@@ -119,8 +119,8 @@ def replays(run_id: str, server: ModelServer) -> None:
     end = DBOS.fork_workflow(run_id, steps[-1]["function_id"] + 1)
     assert end.get_result() == expected
     assert (len(trace), len(server.requests)) == (notes, requests)
-    for step in steps:
-        assert DBOS.fork_workflow(run_id, step["function_id"]).get_result() == expected
+    forks = [DBOS.fork_workflow(run_id, step["function_id"]) for step in steps]
+    assert all(fork.get_result() == expected for fork in forks)
 
 
 def test_an_agent_joins_the_workflow_it_is_called_in() -> None:
