@@ -1,4 +1,4 @@
-"""DBOSAgent, DBOSLLM and DBOSAgentExecutor: where they open a run, join one, or are plain crewAI."""
+"""Where DBOSAgent, DBOSLLM and DBOSAgentExecutor open a run, join one, or are plain crewAI."""
 
 from __future__ import annotations
 
@@ -26,7 +26,6 @@ from crewai_dbos import (
     StepConfig,
     UnstorableInputError,
 )
-from support.dbos_config import QUICK
 from crewai_dbos.testing import (
     ModelServer,
     Reply,
@@ -38,6 +37,7 @@ from crewai_dbos.testing import (
     text,
     tool_calls,
 )
+from support.dbos_config import QUICK
 
 _ids = itertools.count()
 
@@ -56,9 +56,7 @@ def unique(name: str) -> str:
 
 
 def model(server: ModelServer, **options: Any) -> Any:
-    return LLM(
-        model="openai/gpt-4o-mini", api_key="sk-test", base_url=server.base_url, **options
-    )
+    return LLM(model="openai/gpt-4o-mini", api_key="sk-test", base_url=server.base_url, **options)
 
 
 def clerk(server: ModelServer, **options: Any) -> Agent:
@@ -131,8 +129,11 @@ def test_an_agent_joins_the_workflow_it_is_called_in() -> None:
         with SetWorkflowID(run_id):
             result = report()
         assert result == [
-            "before", "You said: Current Task: Do it.", "between",
-            "You said: Current Task: Again.", "after",
+            "before",
+            "You said: Current Task: Do it.",
+            "between",
+            "You said: Current Task: Again.",
+            "after",
         ]
         assert [w.workflow_id for w in DBOS.list_workflows(parent_workflow_id=run_id)] == []
         replays(run_id, server)
@@ -148,7 +149,12 @@ def test_agents_side_by_side_in_one_async_workflow_keep_their_answers() -> None:
             with SetWorkflowID(run_id):
                 return await report_async()
 
-        expected = ["before", "You said: Current Task: One.", "You said: Current Task: Two.", "after"]
+        expected = [
+            "before",
+            "You said: Current Task: One.",
+            "You said: Current Task: Two.",
+            "after",
+        ]
         assert asyncio.run(main()) == expected
         replays(run_id, server)
 
@@ -303,7 +309,7 @@ def test_what_can_not_pass_is_not_tried_again(status: int) -> None:
         agent = DBOSAgent(
             agent_name=unique("hopeless"), orig_agent=clerk(server), llm_step_config=FAST
         )
-        with pytest.raises(Exception, match="."):
+        with pytest.raises(Exception, match=r"status|Error|failed|not found"):
             agent.kickoff("Hello.")
         assert len(server.requests) == 1
 
@@ -313,7 +319,7 @@ def test_no_retry_if_told_so() -> None:
         agent = DBOSAgent(
             agent_name=unique("once"), orig_agent=clerk(server), llm_step_config=StepConfig()
         )
-        with pytest.raises(Exception, match="."):
+        with pytest.raises(Exception, match=r"status|Error|failed|not found"):
             agent.kickoff("Hello.")
         assert len(server.requests) == 1
 
@@ -462,7 +468,9 @@ def test_a_structural_change_stops_the_run_until_the_code_is_put_right() -> None
             answer = agent.kickoff("Hello.").raw
         orig.inject_date = False
         fork = DBOS.fork_workflow(run_id, 10_000).get_workflow_id()
-        with pytest.raises(DriftError, match=r"next comes agent:.*/date#1, but .*/llm#1 was called"):
+        with pytest.raises(
+            DriftError, match=r"next comes agent:.*/date#1, but .*/llm#1 was called"
+        ):
             agent.retrieve(fork).get_result()
         status = agent.retrieve(fork).get_status()
         assert status.status == "CANCELLED"

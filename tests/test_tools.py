@@ -6,6 +6,7 @@ import itertools
 import logging
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ from crewai.tools import BaseTool, tool
 from dbos import DBOS, SetWorkflowID, SQLAlchemyDatasource
 
 from crewai_dbos import DBOSAgent, DefinitionError, StepConfig, idempotency_key
-from support.dbos_config import QUICK
 from crewai_dbos.testing import ModelServer, Reply, Request, ToolCall, text, tool_calls
+from support.dbos_config import QUICK
 
 _ids = itertools.count()
 effects: list[tuple[str, Any]] = []
@@ -116,32 +117,47 @@ def script(*turns: list[ToolCall]) -> Callable[[Request], Reply]:
     return reply
 
 
-def run(
-    tools: list[BaseTool],
-    turns: list[list[ToolCall]],
-    **options: Any,
-) -> tuple[str, str, DBOSAgent, ModelServer]:
-    """Run an agent with `tools` through `turns`; returns run id, answer, agent, model server."""
+@dataclass
+class Ran:
+    """A run that has ended."""
+
+    id: str
+    answer: str
+    agent: DBOSAgent
+
+    def replayed(self) -> str:
+        """The answer of a replay of the whole run."""
+        fork = DBOS.fork_workflow(self.id, 10_000).get_workflow_id()
+        return str(self.agent.retrieve(fork).get_result())
+
+    def replay_from_every_step(self) -> None:
+        """Check that a fork from any step gives the same answer."""
+        starts = [1, *(step["function_id"] + 1 for step in DBOS.list_workflow_steps(self.id))]
+        forks = [DBOS.fork_workflow(self.id, start).get_workflow_id() for start in starts]
+        assert all(self.agent.retrieve(fork).get_result() == self.answer for fork in forks)
+
+
+_servers: list[ModelServer] = []
+
+
+@pytest.fixture(autouse=True)
+def stopped_servers() -> Iterator[None]:
+    yield
+    while _servers:
+        _servers.pop().stop()
+
+
+def run(tools: list[BaseTool], turns: list[list[ToolCall]], **options: Any) -> Ran:
+    """Run a DBOSAgent with `tools` whose model makes the calls of `turns`, then answers."""
     server = ModelServer(script(*turns)).start()
+    _servers.append(server)
     llm = LLM(model="openai/gpt-4o-mini", api_key="sk-test", base_url=server.base_url)
     agent = Agent(role="Clerk", goal="Work", backstory="Diligent.", llm=llm, tools=tools)
     run_id = f"run-{next(_ids)}"
     durable = DBOSAgent(agent_name=run_id, orig_agent=agent, **options)
     with SetWorkflowID(run_id):
         answer = durable.execute_task(Task(description="Do it.", expected_output="A text."))
-    return run_id, answer, durable, server
-
-
-def replay_from_every_step(run_id: str, agent: DBOSAgent, answer: str) -> None:
-    starts = [1, *(step["function_id"] + 1 for step in DBOS.list_workflow_steps(run_id))]
-    forks = [DBOS.fork_workflow(run_id, start).get_workflow_id() for start in starts]
-    for fork in forks:
-        assert agent.retrieve(fork).get_result() == answer
-
-
-def replay_all(run_id: str, agent: DBOSAgent) -> str:
-    fork = DBOS.fork_workflow(run_id, 10_000).get_workflow_id()
-    return str(agent.retrieve(fork).get_result())
+    return Ran(run_id, answer, durable)
 
 
 A, B = {"key": "a"}, {"key": "b"}
@@ -149,38 +165,35 @@ A, B = {"key": "a"}, {"key": "b"}
 
 def test_a_workflow_is_invoked_as_a_child_workflow_and_not_again() -> None:
     calls = [[ToolCall("order_parts", {"part": "bolt"}), ToolCall("order_parts", {"part": "nut"})]]
-    run_id, answer, agent, server = run([order_parts], calls)
-    assert answer == "audited bolt | audited nut"
-    children = DBOS.list_workflows(parent_workflow_id=run_id)
+    ran = run([order_parts], calls)
+    assert ran.answer == "audited bolt | audited nut"
+    children = DBOS.list_workflows(parent_workflow_id=ran.id)
     assert len(children) == 2
-    assert all(child.workflow_id.startswith(f"{run_id}/agent:") for child in children)
+    assert all(child.workflow_id.startswith(f"{ran.id}/agent:") for child in children)
     done = list(effects)
-    assert replay_all(run_id, agent) == answer
+    assert ran.replayed() == ran.answer
     assert effects == done
-    replay_from_every_step(run_id, agent, answer)
-    server.stop()
+    ran.replay_from_every_step()
 
 
 def test_a_transaction_runs_exactly_once() -> None:
     calls = [[ToolCall("transfer", {"amount": 5}), ToolCall("transfer", {"amount": 7})]]
-    run_id, answer, agent, server = run([transfer], calls)
-    assert replay_all(run_id, agent) == answer == "transferred 5 | transferred 7"
+    ran = run([transfer], calls)
+    assert ran.replayed() == ran.answer == "transferred 5 | transferred 7"
     with datasource.engine.begin() as connection:
         rows = connection.execute(sa.text("SELECT amount FROM transfers ORDER BY 1")).scalars()
         assert list(rows) == [5, 7]
-    server.stop()
 
 
 def test_dbos_steps_inside_a_plain_tool_are_steps_also_in_parallel_calls() -> None:
     calls = [[ToolCall("steps_inside", {"key": key}) for key in "abcd"]]
-    run_id, answer, agent, server = run([steps_inside], calls)
-    assert answer == " | ".join(f"audited {k}-1 and audited {k}-2" for k in "abcd")
+    ran = run([steps_inside], calls)
+    assert ran.answer == " | ".join(f"audited {k}-1 and audited {k}-2" for k in "abcd")
     done = sorted(effects)
     assert len(done) == 8
-    assert replay_all(run_id, agent) == answer
+    assert ran.replayed() == ran.answer
     assert sorted(effects) == done
-    replay_from_every_step(run_id, agent, answer)
-    server.stop()
+    ran.replay_from_every_step()
 
 
 def test_a_handler_that_is_a_step_runs_once_for_each_event() -> None:
@@ -201,48 +214,40 @@ def test_a_handler_that_is_a_step_runs_once_for_each_event() -> None:
             [ToolCall("keyed", {"key": "c"})],
             [ToolCall("keyed", A)],
         ]
-        run_id, answer, agent, server = run([keyed], calls)
+        ran = run([keyed], calls)
         events = sorted(effect for effect in effects if "event" in effect[0])
         assert events == sorted(
             (kind, key) for kind in ("event", "async event") for key in ("a", "b", "c", "a")
         )
         effects.clear()
-        assert replay_all(run_id, agent) == answer
+        assert ran.replayed() == ran.answer
         assert effects == []
-    server.stop()
 
 
 def test_an_undecorated_tool_is_called_again_and_one_warning_says_so(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with caplog.at_level(logging.WARNING, logger="crewai_dbos"):
-        run_id, answer, agent, server = run([plain], [[ToolCall("plain", A)], [ToolCall("plain", B)]])
+        ran = run([plain], [[ToolCall("plain", A)], [ToolCall("plain", B)]])
     warnings = [r.getMessage() for r in caplog.records if "'plain'" in r.getMessage()]
     assert len(warnings) == 1
     assert "@DBOS.step()" in warnings[0]
     assert "tool_step_config" in warnings[0]
-    assert replay_all(run_id, agent) == answer
+    assert ran.replayed() == ran.answer
     assert effects == [("plain", "a"), ("plain", "b")] * 2
-    server.stop()
 
 
 @pytest.mark.parametrize("config", [StepConfig(), {"plain": StepConfig()}], ids=["all", "named"])
 def test_tool_step_config_records_undecorated_tools(config: Any) -> None:
-    run_id, answer, agent, server = run(
-        [plain], [[ToolCall("plain", A)], [ToolCall("plain", B)]], tool_step_config=config
-    )
-    assert replay_all(run_id, agent) == answer
+    ran = run([plain], [[ToolCall("plain", A)], [ToolCall("plain", B)]], tool_step_config=config)
+    assert ran.replayed() == ran.answer
     assert effects == [("plain", "a"), ("plain", "b")]
-    server.stop()
 
 
 def test_tool_step_config_of_none_leaves_a_tool_out() -> None:
-    run_id, answer, agent, server = run(
-        [plain, keyed], [[ToolCall("plain", A)]], tool_step_config={"plain": None}
-    )
-    assert replay_all(run_id, agent) == answer
+    ran = run([plain, keyed], [[ToolCall("plain", A)]], tool_step_config={"plain": None})
+    assert ran.replayed() == ran.answer
     assert effects == [("plain", "a")] * 2
-    server.stop()
 
 
 def test_a_tool_config_that_means_nothing_is_refused() -> None:
@@ -250,26 +255,22 @@ def test_a_tool_config_that_means_nothing_is_refused() -> None:
     with pytest.raises(DefinitionError, match="names 'plane', but the agent's tools are 'plain'"):
         DBOSAgent(agent_name="n1", orig_agent=agent, tool_step_config={"plane": StepConfig()})
     with pytest.raises(DefinitionError, match="need an async tool"):
-        DBOSAgent(
-            agent_name="n2", orig_agent=agent, tool_step_config=StepConfig(timeout_seconds=1)
-        )
+        DBOSAgent(agent_name="n2", orig_agent=agent, tool_step_config=StepConfig(timeout_seconds=1))
 
 
 def test_every_call_has_its_own_idempotency_key() -> None:
     calls = [[ToolCall("keyed", A), ToolCall("keyed", A)], [ToolCall("keyed", A)]]
-    run_id, _, agent, server = run([keyed], calls)
+    run([keyed], calls)
     keys = [value for kind, value in effects if kind == "keyed"]
     assert len(keys) == len(set(keys)) == 3
     with pytest.raises(RuntimeError, match="inside a tool call"):
         idempotency_key()
-    server.stop()
 
 
 def test_a_result_without_a_json_form_is_recorded_as_the_text_the_model_sees() -> None:
-    run_id, answer, agent, server = run([opaque], [[ToolCall("opaque", A)]])
-    assert answer == "an opaque value"
-    assert replay_all(run_id, agent) == answer
-    server.stop()
+    ran = run([opaque], [[ToolCall("opaque", A)]])
+    assert ran.answer == "an opaque value"
+    assert ran.replayed() == ran.answer
 
 
 def test_a_failing_tool_is_retried_inside_one_entry() -> None:
@@ -284,13 +285,12 @@ def test_a_failing_tool_is_retried_inside_one_entry() -> None:
             raise ConnectionError("not yet")
         return "at last"
 
-    run_id, answer, agent, server = run([flaky], [[ToolCall("flaky", A)]])
-    assert answer == "at last"
+    ran = run([flaky], [[ToolCall("flaky", A)]])
+    assert ran.answer == "at last"
     assert len(attempts) == 3
     assert len(set(attempts)) == 1
-    kinds = [s["function_name"] for s in DBOS.list_workflow_steps(run_id)]
+    kinds = [s["function_name"] for s in DBOS.list_workflow_steps(ran.id)]
     assert sum("flaky" in name for name in kinds) == 1
-    server.stop()
 
 
 MCP_SERVER = """
@@ -314,6 +314,7 @@ def test_mcp_tools_are_discovered_and_called_once(tmp_path: Path) -> None:
     program, log = tmp_path / "shop.py", tmp_path / "log"
     program.write_text(MCP_SERVER)
     mcp = MCPServerStdio(command=sys.executable, args=[str(program), str(log)])
+
     def reply(request: Request) -> Reply:
         if request.tool_results:
             return text(request.tool_results[0][1])
@@ -323,9 +324,7 @@ def test_mcp_tools_are_discovered_and_called_once(tmp_path: Path) -> None:
     with ModelServer(reply) as server:
         llm = LLM(model="openai/gpt-4o-mini", api_key="sk-test", base_url=server.base_url)
         agent = Agent(role="Clerk", goal="Work", backstory="Diligent.", llm=llm, mcps=[mcp])
-        durable = DBOSAgent(
-            agent_name="mcp", orig_agent=agent, tool_step_config=StepConfig()
-        )
+        durable = DBOSAgent(agent_name="mcp", orig_agent=agent, tool_step_config=StepConfig())
         with SetWorkflowID("mcp"):
             answer = durable.kickoff("What is the price of tea?")
         assert answer.raw == "tea costs 3"

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 from crewai.events.event_bus import crewai_event_bus
@@ -21,10 +21,8 @@ from crewai.events.event_bus import crewai_event_bus
 from crewai_dbos import _names
 from crewai_dbos._scope import Scope, inside_call, open_call, running_scope
 
-_INSTALLED = "_crewai_dbos_installed"
-
 _emitting: ContextVar[Scope | None] = ContextVar("crewai_dbos_emitting", default=None)
-_pending: ContextVar[list[Future[Any]] | None] = ContextVar("crewai_dbos_pending", default=None)
+_pending: ContextVar[list[Future[None]] | None] = ContextVar("crewai_dbos_pending", default=None)
 
 
 def install() -> None:
@@ -32,50 +30,87 @@ def install() -> None:
 
     Outside a run the bus works as before.
     """
-    bus = crewai_event_bus
-    if getattr(bus, _INSTALLED, False):
-        return
-    emit, call_handlers, acall_handlers = bus.emit, bus._call_handlers, bus._acall_handlers
-
-    @functools.wraps(emit)
-    def emit_in_place(source: Any, event: Any) -> Any:
-        place = _place_of(event)
-        if place is None:
-            return emit(source, event)
-        token = _emitting.set(place)
-        try:
-            # A handler is not part of the recorded call that emits its event.
-            with inside_call(None), place.entered():
-                future = emit(source, event)
-        finally:
-            _emitting.reset(token)
-        _keep(future)
-        return future
-
-    @functools.wraps(call_handlers)
-    def call_in_place(source: Any, event: Any, handlers: Any, state: Any) -> None:
-        call_handlers(source, event, _placed(handlers), state)
-
-    @functools.wraps(acall_handlers)
-    async def acall_in_place(source: Any, event: Any, handlers: Any, state: Any) -> None:
-        await acall_handlers(source, event, _placed(handlers), state)
-
-    bus.__dict__.update(
-        emit=emit_in_place, _call_handlers=call_in_place, _acall_handlers=acall_in_place
-    )
-    bus.__dict__[_INSTALLED] = True
+    bus: Any = crewai_event_bus
+    if not isinstance(bus, _PlacedHandlers):
+        bus.__class__ = _placed_bus(type(bus))
 
 
 @contextmanager
 def handled() -> Iterator[None]:
     """When the block is left, the handlers of every event that it emitted have returned."""
-    pending: list[Future[Any]] = []
+    pending: list[Future[None]] = []
     token = _pending.set(pending)
     try:
         yield
     finally:
         _pending.reset(token)
         wait(pending)
+
+
+class _PlacedHandlers:
+    """Overrides of crewAI's event bus."""
+
+    def emit(self, source: Any, event: Any) -> Any:
+        original = super().emit  # type: ignore[misc]
+        place = _place_of(event)
+        if place is None:
+            return original(source, event)
+        token = _emitting.set(place)
+        try:
+            # A handler is not part of the recorded call that emits its event.
+            with inside_call(None), place.entered():
+                return original(source, event)
+        finally:
+            _emitting.reset(token)
+
+    # The bus looks these two up when it schedules handlers. It hands out a future for only one of
+    # them, so each lookup counts as work to wait for.
+
+    @property
+    def _call_handlers(self) -> Callable[..., None]:
+        original: Callable[..., None] = super()._call_handlers  # type: ignore[misc]
+        if _emitting.get() is None:
+            return original
+        done = _awaited()
+
+        def call(source: Any, event: Any, handlers: Any, state: Any) -> None:
+            try:
+                original(source, event, frozenset(map(_in_place, handlers)), state)
+            finally:
+                done.set_result(None)
+
+        return call
+
+    @property
+    def _acall_handlers(self) -> Callable[..., Coroutine[Any, Any, None]]:
+        original: Callable[..., Coroutine[Any, Any, None]] = super()._acall_handlers  # type: ignore[misc]
+        if _emitting.get() is None:
+            return original
+        done = _awaited()
+
+        async def call(source: Any, event: Any, handlers: Any, state: Any) -> None:
+            try:
+                await original(source, event, frozenset(map(_in_place, handlers)), state)
+            finally:
+                done.set_result(None)
+
+        return call
+
+
+@cache
+def _placed_bus(cls: type) -> type:
+    return type(cls.__name__, (_PlacedHandlers, cls), {"__module__": cls.__module__})
+
+
+def _awaited() -> Future[None]:
+    """A future that the run waits for before it ends."""
+    done: Future[None] = Future()
+    pending = _pending.get()
+    if pending is not None:
+        pending.append(done)
+        if len(pending) > 1000:
+            pending[:] = [unfinished for unfinished in pending if not unfinished.done()]
+    return done
 
 
 def _place_of(event: Any) -> Scope | None:
@@ -90,21 +125,6 @@ def _place_of(event: Any) -> Scope | None:
     what = _names.event(type(event).__name__, content)
     occurrence = scope.journal.count(path, what)
     return Scope(scope.journal, _names.numbered(path, what, occurrence))
-
-
-def _keep(future: Any) -> None:
-    pending = _pending.get()
-    if pending is None or not isinstance(future, Future):
-        return
-    pending.append(future)
-    if len(pending) > 1000:
-        pending[:] = [unfinished for unfinished in pending if not unfinished.done()]
-
-
-def _placed(handlers: Any) -> Any:
-    if _emitting.get() is None:
-        return handlers
-    return frozenset(_in_place(handler) for handler in handlers)
 
 
 @lru_cache(maxsize=1024)

@@ -14,10 +14,9 @@ from typing import Any
 from crewai import LLM, Agent, Task
 from crewai.agent.planning_config import PlanningConfig
 from crewai.knowledge.knowledge import Knowledge
-from crewai.knowledge.source.string_knowledge_source import StringKnowledgeSource
+from crewai.knowledge.storage.base_knowledge_storage import BaseKnowledgeStorage
 from crewai.memory.unified_memory import Memory
 from crewai.tools import BaseTool, tool
-from crewai.tools.base_tool import Tool
 from dbos import DBOS
 from pydantic import BaseModel
 
@@ -42,10 +41,6 @@ effects: list[str] = []
 class Person(BaseModel):
     name: str
     age: int
-
-
-class TextOnlyLLM(LLM):
-    """A model without native tool calls."""
 
 
 @tool
@@ -232,12 +227,18 @@ def _planning(request: Request) -> Reply:
     names = request.offered_tools
     if "create_reasoning_plan" in names:
         steps = [
-            {"step_number": n, "description": f"Look up {k}", "tool_to_use": "look_up",
-             "depends_on": []}
+            {
+                "step_number": n,
+                "description": f"Look up {k}",
+                "tool_to_use": "look_up",
+                "depends_on": [],
+            }
             for n, k in ((1, "a"), (2, "b"))
         ]
         return tool_calls(
-            ToolCall("create_reasoning_plan", {"plan": "Look up both", "steps": steps, "ready": True})
+            ToolCall(
+                "create_reasoning_plan", {"plan": "Look up both", "steps": steps, "ready": True}
+            )
         )
     if names and not request.tool_results:
         key = "b" if "Look up b" in str(request.messages) else "a"
@@ -279,8 +280,31 @@ def _with_memory(llm: Any) -> Agent:
     return person(llm, memory=memory)
 
 
-def _undecorated(function: Any) -> Tool[Any, Any]:
-    return tool(function)
+class Shelf(BaseKnowledgeStorage):
+    """A user's own knowledge storage: one document, found by any query."""
+
+    def search(self, query: list[str], *args: Any, **kwargs: Any) -> list[Any]:
+        effects.append(f"search {query[0]}")
+        return [{"id": "1", "content": "a is blue", "metadata": {}, "score": 0.9}]
+
+    async def asearch(self, query: list[str], *args: Any, **kwargs: Any) -> list[Any]:
+        return self.search(query)
+
+    def save(self, documents: list[str]) -> None:
+        """Nothing is kept."""
+
+    async def asave(self, documents: list[str]) -> None:
+        """Nothing is kept."""
+
+    def reset(self) -> None:
+        """Nothing was kept."""
+
+    async def areset(self) -> None:
+        """Nothing was kept."""
+
+
+def _with_knowledge(llm: Any) -> Agent:
+    return person(llm, knowledge=Knowledge("shelf", sources=[], storage=Shelf()))
 
 
 SCENARIOS: dict[str, Scenario] = {
@@ -342,9 +366,7 @@ SCENARIOS: dict[str, Scenario] = {
         calls_then("Forced.", *[[ToolCall("look_up", {"key": str(n)})] for n in range(9)]),
         lambda llm: person(llm, tools=[look_up], max_iter=3),
     ),
-    "context length": Scenario(
-        _context_length, lambda llm: person(llm, tools=[look_up])
-    ),
+    "context length": Scenario(_context_length, lambda llm: person(llm, tools=[look_up])),
     "large result put aside": Scenario(
         _reads_what_was_put_aside, lambda llm: person(llm, tools=[read_log]), random_prompt=True
     ),
@@ -441,14 +463,20 @@ SCENARIOS: dict[str, Scenario] = {
         lambda agent: agent.kickoff("What do you remember?"),
         shared_state=True,
     ),
+    "knowledge": Scenario(lambda r: text("It is blue."), _with_knowledge),
+    "knowledge, async": Scenario(
+        lambda r: text("It is blue."),
+        _with_knowledge,
+        lambda agent: asyncio.run(
+            agent.aexecute_task(Task(description="Colour?", expected_output="A text."))
+        ),
+    ),
     "streaming": Scenario(
         calls_then("Streamed.", [A]),
         lambda llm: person(llm, tools=[look_up]),
         llm={"stream": True},
     ),
-    "inject_date": Scenario(
-        lambda r: text("Today."), lambda llm: person(llm, inject_date=True)
-    ),
+    "inject_date": Scenario(lambda r: text("Today."), lambda llm: person(llm, inject_date=True)),
     "max_rpm": Scenario(
         calls_then("Known.", [A]), lambda llm: person(llm, tools=[look_up], max_rpm=100)
     ),

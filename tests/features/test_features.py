@@ -13,9 +13,9 @@ from crewai.lite_agent_output import LiteAgentOutput
 from dbos import DBOS, SetWorkflowID
 
 from crewai_dbos import DBOSAgent
-from support.dbos_config import QUICK
 from crewai_dbos.testing import ModelServer
 from features.scenarios import SCENARIOS, Scenario, effects
+from support.dbos_config import QUICK
 
 _names = itertools.count()
 

@@ -1,5 +1,5 @@
-"""`crewai-dbos demo`: one crash, with and without durable execution, and what each of them cost.
+"""`crewai-dbos demo`: the same crash with and without durable execution, and what each cost.
 
-`mailer` is the agent and an example of using the library, `model` answers it, `child` is the process
-that gets killed, `story` kills and counts, `show` draws.
+`mailer` is the agent and an example of using the library, `model` answers it, `child` is the
+process that gets killed, `process` handles it, `story` kills and counts, `show` prints.
 """

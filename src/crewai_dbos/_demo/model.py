@@ -10,7 +10,7 @@ from crewai_dbos.testing import _openai_wire as wire
 
 PEOPLE = ("Ada", "Grace", "Edsger")
 
-_SECONDS_TO_THINK = 0.1
+_SECONDS_TO_THINK = 0.05
 
 
 class Model:

@@ -27,7 +27,8 @@ class Event:
     """Something that happened just now, for a person who watches.
 
     Attributes:
-        kind: ``part``, ``start``, ``llm``, ``email``, ``kill``, ``journal`` or ``end``.
+        kind: ``part``, ``start``, ``llm``, ``email``, ``again``, ``kill``, ``journal`` or
+            ``end``.
         pid: The process that it happened in, if it was one.
     """
 
@@ -84,9 +85,14 @@ class Outcome:
     plain: Figures
 
 
-def database_url(folder: Path) -> str:
+def database_path(folder: Path) -> Path:
     """Where the durable part of a story told in `folder` keeps its runs."""
-    return f"sqlite:///{folder / 'durable' / 'dbos.sqlite'}"
+    return folder / "durable" / "dbos.sqlite"
+
+
+def database_url(folder: Path) -> str:
+    """The same, as DBOS takes it."""
+    return f"sqlite:///{database_path(folder)}"
 
 
 def run(folder: Path, tell: Tell, waiting: Waiting) -> Outcome:
@@ -111,8 +117,8 @@ def _with_us(stage: _Stage, folder: Path) -> Figures:
     client = DBOSClient(system_database_url=database_url(folder))
     try:
         recorded = _entries(client)
-        stage.tell(Event("journal", f"recorded so far: {_described(recorded)}"))
-        stage.restart("a new process imports the module and calls DBOS.launch(), nothing else")
+        stage.tell(Event("journal", f"in the database: {_described(recorded)}"))
+        stage.restart("a new process: it imports the agent and calls DBOS.launch()")
         result = stage.until_finished(client)
         entries = _entries(client)
     finally:
@@ -126,7 +132,7 @@ def _with_us(stage: _Stage, folder: Path) -> Figures:
 def _without_us(stage: _Stage) -> Figures:
     stage.tell(Event("part", "crewAI alone: the same agent, killed at the same place"))
     stage.run_until_killed()
-    stage.restart("a new process starts the agent again, from the beginning")
+    stage.restart("a new process: it starts the agent from the beginning")
     result = json.loads(stage.process.read(_PATIENCE))
     return stage.figures(result, [])
 
@@ -185,7 +191,7 @@ class _Stage:
             self.process.check(deadline)
             held.wait(0.05)
         self.process.kill()
-        self.tell(Event("kill", "kill -9", self.process.pid))
+        self.tell(Event("kill", f"kill -9 {self.process.pid}"))
 
     def restart(self, how: str) -> None:
         self._start(how)
@@ -245,8 +251,8 @@ class _Stage:
         for at in range(self._told_emails, len(emails)):
             to = emails[at].fields["to"]
             again = any(earlier.fields["to"] == to for earlier in emails[:at])
-            text = f"email to {to}" + (" AGAIN" if again else "")
-            self.tell(Event("email", text, emails[at].pid))
+            text = f"email to {to}{', again' if again else ''}"
+            self.tell(Event("again" if again else "email", text, emails[at].pid))
         self._told_emails = len(emails)
 
 
@@ -257,7 +263,7 @@ def _entries(client: DBOSClient) -> list[Entry]:
 
 def _described(entries: list[Entry]) -> str:
     kinds = Counter(entry.kind for entry in entries)
-    return f"{kinds['llm']} LLM calls, {kinds['tool']} tool calls"
+    return f"{kinds['llm']} LLM calls and {kinds['tool']} tool calls"
 
 
 def _step(entry: Entry, replayed: bool) -> Step:
