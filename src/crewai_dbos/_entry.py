@@ -6,7 +6,6 @@ import logging
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 from dbos import StepInfo
@@ -50,9 +49,12 @@ class Call:
     collect: Callable[[], Mapping[str, Any]] | None = None
     restore: Callable[[Mapping[str, Any]], None] | None = None
 
-    @cached_property
-    def digests(self) -> dict[str, str]:
-        return {part: _names.digest(value) for part, value in self.request.items()}
+    digests: dict[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Now, because crewAI goes on with the same list of messages while the call is made.
+        digests = {part: _names.digest(value) for part, value in self.request.items()}
+        object.__setattr__(self, "digests", digests)
 
     def named_by_content(self) -> str:
         return f"{self.what}({_names.digest(self.digests)})"

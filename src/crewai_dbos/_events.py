@@ -13,13 +13,13 @@ from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any
 
 from crewai.events.event_bus import crewai_event_bus
 
-from crewai_dbos import _names
-from crewai_dbos._scope import Scope, inside_call, open_call, running_scope
+from crewai_dbos import _names, _run_scope
+from crewai_dbos._scope import Scope, inside_call, open_call
 
 _emitting: ContextVar[Scope | None] = ContextVar("crewai_dbos_emitting", default=None)
 _pending: ContextVar[list[Future[None]] | None] = ContextVar("crewai_dbos_pending", default=None)
@@ -32,7 +32,8 @@ def install() -> None:
     """
     bus: Any = crewai_event_bus
     if not isinstance(bus, _PlacedHandlers):
-        bus.__class__ = _placed_bus(type(bus))
+        cls = type(bus)
+        bus.__class__ = type(cls.__name__, (_PlacedHandlers, cls), {"__module__": cls.__module__})
 
 
 @contextmanager
@@ -97,11 +98,6 @@ class _PlacedHandlers:
         return call
 
 
-@cache
-def _placed_bus(cls: type) -> type:
-    return type(cls.__name__, (_PlacedHandlers, cls), {"__module__": cls.__module__})
-
-
 def _awaited() -> Future[None]:
     """A future that the run waits for before it ends."""
     done: Future[None] = Future()
@@ -115,7 +111,7 @@ def _awaited() -> Future[None]:
 
 def _place_of(event: Any) -> Scope | None:
     """Where in the run `event` happens; None outside one."""
-    scope = running_scope()
+    scope = _run_scope.around()
     if scope is None:
         return None
     call = open_call()

@@ -14,7 +14,7 @@ from crewai_dbos import _names, _run_scope
 from crewai_dbos._artifacts import StableArtifacts
 from crewai_dbos._dbos_seam import is_launched
 from crewai_dbos._entry import Call
-from crewai_dbos._scope import Scope, current_scope
+from crewai_dbos._scope import Scope
 from crewai_dbos._tools import is_durable
 
 
@@ -55,17 +55,17 @@ class DBOSAgentExecutor(AgentExecutor):
 
     def _opener(self) -> Any:
         """The `DBOSAgent` whose run has to be opened or joined first; None if that is done."""
-        if not is_launched() or _run_scope.in_step() or current_scope() is not None:
+        if not is_launched() or _run_scope.in_step() or _run_scope.around() is not None:
             return None
         return self.agent if hasattr(self.agent, "invoke_executor") else None
 
     def _prepare_tool_result_for_context(self, execution_result: dict[str, Any]) -> str:
-        if self._tool_result_artifact_store is None and current_scope() is not None:
+        if self._tool_result_artifact_store is None and _run_scope.enclosing() is not None:
             self._tool_result_artifact_store = StableArtifacts()
         return super()._prepare_tool_result_for_context(execution_result)
 
     def _execute_single_native_tool_call(self, tool_call: Any) -> dict[str, Any]:
-        scope = current_scope()
+        scope = _run_scope.enclosing()
         info = extract_tool_call_info(tool_call)
         if scope is None or info is None:
             return super()._execute_single_native_tool_call(tool_call)
@@ -97,7 +97,7 @@ def _in_its_own_branch(execute: Callable[..., Any]) -> Callable[..., Any]:
     def run(
         todo: Any, context: Any, max_step_iterations: int = 15, step_timeout: int | None = None
     ) -> Any:
-        scope = current_scope()
+        scope = _run_scope.enclosing()
         if scope is None:
             return execute(todo, context, max_step_iterations, step_timeout)
         what = _names.todo(todo.step_number)

@@ -106,7 +106,8 @@ class DBOSLLM:
 
         collected: dict[str, Any] = {}
         call = self._as_call(binding, collected, messages, args, kwargs)
-        return scope.journal.run(scope, call, request)
+        with _run_scope.surfacing(scope):
+            return scope.journal.run(scope, call, request)
 
     async def acall(self, messages: Any, *args: Any, **kwargs: Any) -> Any:
         """As `BaseLLM.acall`; recorded when it happens inside a DBOS workflow."""
@@ -125,7 +126,8 @@ class DBOSLLM:
 
         collected: dict[str, Any] = {}
         call = self._as_call(binding, collected, messages, args, kwargs)
-        return await scope.journal.arun(scope, call, request)
+        with _run_scope.surfacing(scope):
+            return await scope.journal.arun(scope, call, request)
 
     def get_input_tokens_count(self, *args: Any, **kwargs: Any) -> int:
         """As the original's; recorded, because some providers ask their server."""
@@ -135,6 +137,16 @@ class DBOSLLM:
             return int(original(*args, **kwargs))
         call = Call(_names.TOKEN_COUNT, kind="tokens")
         return int(scope.journal.run(scope, call, lambda: int(original(*args, **kwargs))))
+
+    def summarize_messages(self, *args: Any, **kwargs: Any) -> None:
+        """As the original's, which may ask for several summaries at once."""
+        original = super().summarize_messages  # type: ignore[misc]
+        scope = _run_scope.enclosing()
+        if scope is None:
+            original(*args, **kwargs)
+            return
+        with scope.child(_names.SUMMARY, ordered=False).entered():
+            original(*args, **kwargs)
 
     # An outer wrapper of crewAI would turn each of its retries into a call of ours.
     call._crewai_rate_limit_wrapped = True  # type: ignore[attr-defined]

@@ -29,6 +29,7 @@ MEMORY_SEARCH = "memory.search"
 KNOWLEDGE_QUERY = "knowledge.query"
 MCP_DISCOVERY = "mcp.tools"
 DATE = "date"
+SUMMARY = "summary"
 TOKEN_COUNT = "tokens"
 PIN = "dbos"
 

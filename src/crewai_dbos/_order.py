@@ -28,6 +28,8 @@ class Order:
         tools: The task's tools, if it brings its own.
         arguments: The other arguments; each has a JSON form.
         response_format: The model that `kickoff` is asked to answer with.
+        persona: Role, goal and backstory where they are not the definition's, because a crew has
+            filled its inputs into them.
     """
 
     method: str
@@ -35,6 +37,7 @@ class Order:
     tools: list[BaseTool] | None = None
     arguments: dict[str, Any] = field(default_factory=dict)
     response_format: type[BaseModel] | None = None
+    persona: dict[str, str] = field(default_factory=dict)
 
     def stored(self, definition: AgentDefinition) -> dict[str, Any]:
         """This order as plain JSON.
@@ -48,6 +51,8 @@ class Order:
             "method": self.method,
             "arguments": _storable("the arguments", self.arguments),
         }
+        if self.persona:
+            order["persona"] = dict(self.persona)
         if self.task is not None:
             order["task"] = _stored_task(self.task)
         if self.tools is not None:
@@ -66,6 +71,7 @@ def load(order: Mapping[str, Any], definition: AgentDefinition) -> Order:
         tools=_loaded_tools(order["tools"], definition) if "tools" in order else None,
         arguments=_codec.decode(order["arguments"]),
         response_format=_codec.load_type(model, BaseModel) if model else None,
+        persona=dict(order.get("persona", {})),
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import copy
 import logging
 from collections.abc import Iterator, Mapping
@@ -17,7 +16,7 @@ from crewai_dbos import _codec, _events, _mcp, _names, _order, _run_agent, _run_
 from crewai_dbos._crewai_seam import publish_agent_state
 from crewai_dbos._dbos_seam import current_context, detached
 from crewai_dbos._definition import AgentDefinition, agents
-from crewai_dbos._errors import ControlSignal, DriftError, JournalCorruptError, RunSuspended
+from crewai_dbos._errors import RunSuspended
 from crewai_dbos._handle import remember
 from crewai_dbos._order import Order
 
@@ -30,7 +29,7 @@ DEFINITION_GRACE = 1.0
 def run(stored: Mapping[str, Any]) -> Any:
     """Carry out a stored order inside the workflow opened for it."""
     definition = _definition_of(stored)
-    with _told_why_it_stopped():
+    with _closing():
         return _codec.encode(perform(definition, _order.load(stored, definition)))
 
 
@@ -43,7 +42,7 @@ async def arun(stored: Mapping[str, Any]) -> Any:
     definition = await asyncio.to_thread(_definition_of, stored)
 
     def work() -> Any:
-        with _told_why_it_stopped():
+        with _closing():
             order = _order.load(stored, definition)
             return _codec.encode(asyncio.run(aperform(definition, order)))
 
@@ -52,7 +51,7 @@ async def arun(stored: Mapping[str, Any]) -> Any:
 
 def perform(definition: AgentDefinition, order: Order) -> Any:
     """Carry out `order` in the workflow that is open here. Returns what crewAI returns."""
-    with _working(definition) as agent:
+    with _working(definition, order) as agent:
         if order.method == "kickoff":
             return agent.kickoff(response_format=order.response_format, **order.arguments)
         task, tools = _for_run(agent, order)
@@ -65,7 +64,7 @@ def perform(definition: AgentDefinition, order: Order) -> Any:
 
 async def aperform(definition: AgentDefinition, order: Order) -> Any:
     """As `perform`, through crewAI's async methods."""
-    with _working(definition) as agent:
+    with _working(definition, order) as agent:
         if order.method == "kickoff":
             return await agent.kickoff_async(
                 response_format=order.response_format, **order.arguments
@@ -79,11 +78,17 @@ async def aperform(definition: AgentDefinition, order: Order) -> Any:
 
 
 @contextmanager
-def _working(definition: AgentDefinition) -> Iterator[Agent]:
+def _working(definition: AgentDefinition, order: Order) -> Iterator[Agent]:
     _events.install()
     _mcp.install()
-    with _run_scope.joined(_names.agent(definition.name)) as scope, _events.handled():
-        agent = _run_agent.agent_of_run(definition, scope)
+    outer = _run_scope.enclosing()
+    assert outer is not None
+    with (
+        _run_scope.surfacing(outer),
+        _run_scope.joined(_names.agent(definition.name)) as scope,
+        _events.handled(),
+    ):
+        agent = _run_agent.agent_of_run(definition, scope, order.persona)
         try:
             yield agent
         finally:
@@ -120,7 +125,7 @@ def _suspend(name: str) -> None:
         f"as the agent is built, or with DBOS.resume_workflow({run_id!r})."
     )
     logger.error("Run %s waits: %s", run_id, why)
-    _note(run_id, {"waiting": why})
+    _run_scope.note(run_id, {"waiting": why})
     agents.when_added(name, lambda: _resume(run_id))
     raise RunSuspended(why)
 
@@ -130,28 +135,14 @@ def _resume(run_id: str) -> None:
 
 
 @contextmanager
-def _told_why_it_stopped() -> Iterator[None]:
-    """Turn what ended the run from a signal into what a user of DBOS expects."""
+def _closing() -> Iterator[None]:
+    """The block is the whole of a run that has a workflow of its own."""
     context = current_context()
     assert context is not None
-    run_id = context.workflow_id
     try:
         yield
-    except ControlSignal as signal:
-        error = signal.error
-        if isinstance(error, (DriftError, JournalCorruptError)):
-            # Not an error for good: with the code or the entry put right, the run can go on.
-            logger.error("Run %s stopped: %s", run_id, error)
-            _note(run_id, {"stopped": str(error), "error": type(error).__name__})
-            detached(DBOS.cancel_workflow, run_id)
-        raise error from None
     except Exception as error:
         remember(error)
         raise
     finally:
         _run_scope.close(context)
-
-
-def _note(run_id: str, note: dict[str, Any]) -> None:
-    with contextlib.suppress(Exception):
-        detached(DBOS.update_workflow_attributes, run_id, {_names.ATTRIBUTE: note}, merge=True)

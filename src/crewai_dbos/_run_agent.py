@@ -7,7 +7,7 @@ an agent, an LLM or a tool with another.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from typing import Any, cast
@@ -35,11 +35,16 @@ from crewai_dbos._tools import durable_tool
 _RUN = "_crewai_dbos_run"
 
 
-def agent_of_run(definition: AgentDefinition, scope: Scope) -> Agent:
-    """A fresh durable agent of `definition` for the run that `scope` is a place in."""
+def agent_of_run(definition: AgentDefinition, scope: Scope, persona: Mapping[str, str]) -> Agent:
+    """A fresh durable agent of `definition` for the run that `scope` is a place in.
+
+    Args:
+        persona: Role, goal or backstory that this run has instead of the definition's.
+    """
     template = definition.build()
     agent = copy.copy(template)
     agent.__class__ = _run_agent_class(type(template))
+    agent.__dict__.update(persona)
     agent.__dict__[_RUN] = (definition, scope)
     forget_agent_state(agent)
     agent.agent_executor = None

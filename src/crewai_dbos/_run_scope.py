@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from crewai_dbos._dbos_seam import DBOSContext, current_context, is_launched
-from crewai_dbos._errors import LostContextError
+from dbos import DBOS
+
+from crewai_dbos import _names
+from crewai_dbos._dbos_seam import DBOSContext, current_context, detached, is_launched
+from crewai_dbos._errors import (
+    ControlSignal,
+    DriftError,
+    JournalCorruptError,
+    LostContextError,
+)
 from crewai_dbos._journal import Journal
-from crewai_dbos._scope import Scope, current_scope, open_call
+from crewai_dbos._scope import Scope, last_entered, open_call
 
 logger = logging.getLogger("crewai_dbos")
 
@@ -36,10 +45,10 @@ def close(context: DBOSContext) -> None:
 
 def in_workflow() -> bool:
     """Whether work that starts here would join an open DBOS workflow."""
-    if not is_launched() or open_call() is not None:
+    if open_call() is not None or not is_launched():
         return False
     context = current_context()
-    return current_scope() is not None or (context is not None and context.is_workflow())
+    return context is not None and context.is_workflow()
 
 
 def in_step() -> bool:
@@ -47,7 +56,7 @@ def in_step() -> bool:
     if open_call() is not None:
         return True
     context = current_context()
-    return context is not None and context.is_within_workflow() and context.is_step()
+    return context is not None and context.is_step()
 
 
 def warn_if_in_step(what: str) -> None:
@@ -65,12 +74,21 @@ def enclosing() -> Scope | None:
     """The scope that a call made here belongs to; None if it is not recorded here."""
     if not in_workflow():
         return None
-    scope = current_scope()
-    if scope is not None:
-        return scope
     context = current_context()
     assert context is not None
+    scope = last_entered()
+    # A child workflow that a tool of this run started has a journal of its own.
+    if scope is not None and scope.journal.run_id == context.workflow_id:
+        return scope
     return Scope(journal_of(context), "")
+
+
+def around() -> Scope | None:
+    """As `enclosing`, and inside a recorded call the scope of that call. None outside any run."""
+    scope, context = last_entered(), current_context()
+    if scope is None or context is None or context.workflow_id != scope.journal.run_id:
+        return None
+    return scope
 
 
 def for_call(bound: Scope | None, what: str) -> Scope | None:
@@ -80,7 +98,7 @@ def for_call(bound: Scope | None, what: str) -> Scope | None:
         ControlSignal: The object belongs to a run that this thread can't see.
     """
     scope = enclosing()
-    if scope is None and bound is not None and open_call() is None:
+    if scope is None and bound is not None and not in_step():
         bound.journal.fail(
             LostContextError(
                 f"Run {bound.journal.run_id}: the {what} was made on a thread without the run's "
@@ -105,7 +123,39 @@ def joined(what: str) -> Iterator[Scope]:
     try:
         with scope.entered():
             yield scope
+    except Exception:
+        journal.raise_if_over()
+        raise
     finally:
         if journal.ended_by is None:
             journal.leave(scope.path)
     journal.raise_if_over()
+
+
+@contextmanager
+def surfacing(scope: Scope) -> Iterator[None]:
+    """Where user code called us from its own workflow, it gets the error and not the signal.
+
+    A run stopped by drift or an unreadable entry is cancelled, with the reason in its attributes:
+    once that is put right, it can be resumed.
+    """
+    if scope.path:
+        yield
+        return
+    try:
+        yield
+    except ControlSignal as signal:
+        error = signal.error
+        if isinstance(error, (DriftError, JournalCorruptError)):
+            run_id = scope.journal.run_id
+            logger.error("Run %s stopped: %s", run_id, error)
+            note(run_id, {"stopped": str(error), "error": type(error).__name__})
+            detached(DBOS.cancel_workflow, run_id)
+        raise error from None
+
+
+def note(run_id: str, what: Mapping[str, str]) -> None:
+    """Put `what` into the attributes of a run, where its status is looked up."""
+    with contextlib.suppress(Exception):
+        attributes = {_names.ATTRIBUTE: dict(what)}
+        detached(DBOS.update_workflow_attributes, run_id, attributes, merge=True)

@@ -63,17 +63,16 @@ _scope: ContextVar[Scope | None] = ContextVar("crewai_dbos_scope", default=None)
 _open_call: ContextVar[OpenCall | None] = ContextVar("crewai_dbos_open_call", default=None)
 
 
-def current_scope() -> Scope | None:
-    """The scope of the running code; None outside a run and inside a recorded call."""
-    return None if _open_call.get() else _scope.get()
+def last_entered() -> Scope | None:
+    """The scope entered last; inside a recorded call, the scope of that call.
 
-
-def running_scope() -> Scope | None:
-    """As `current_scope`, but inside a recorded call it is the scope of that call."""
+    Code that DBOS runs in another workflow since then is not in it: see `_run_scope`.
+    """
     return _scope.get()
 
 
 def open_call() -> OpenCall | None:
+    """The recorded call whose body is running; None in between."""
     return _open_call.get()
 
 

@@ -22,10 +22,15 @@ from crewai_dbos._config import (
     for_tool,
     from_dbos_options,
 )
-from crewai_dbos._dbos_seam import DBOSUnexpectedStepError, decorated_kind, step_options_of
+from crewai_dbos._dbos_seam import (
+    DBOSUnexpectedStepError,
+    current_context,
+    decorated_kind,
+    step_options_of,
+)
 from crewai_dbos._entry import Call
 from crewai_dbos._errors import DefinitionError
-from crewai_dbos._scope import Scope, current_scope, open_call
+from crewai_dbos._scope import Scope, open_call
 
 logger = logging.getLogger("crewai_dbos")
 
@@ -37,22 +42,26 @@ def idempotency_key() -> str:
     """A key for the tool call that is running, to hand to a service that drops duplicates.
 
     The same when the call is made again because a crash cut it short; different for every other
-    call, also for another call with equal arguments. 32 hex digits.
+    call, also for another call with equal arguments. 32 hex digits. In a workflow that a tool
+    started it is that workflow's, in a DBOS step of yours that step's.
 
     Raises:
-        RuntimeError: No tool call of a durable run is open on this thread.
+        RuntimeError: The code is not part of a DBOS workflow.
     """
     call = open_call()
-    scope = current_scope()
+    context = current_context()
+    scope = _run_scope.around()
     if call is not None:
         run_id, name = call.run_id, call.name
-    elif scope is not None and "tool:" in scope.path:
-        run_id, name = scope.journal.run_id, scope.path
-    else:
+    elif context is None or not context.is_within_workflow():
         raise RuntimeError(
             "idempotency_key() works inside a tool call of a durable run. Outside one there is "
             "nothing that would be made again."
         )
+    elif context.is_step():
+        run_id, name = context.workflow_id, f"step {context.function_id}"
+    else:
+        run_id, name = context.workflow_id, scope.path if scope is not None else ""
     return hashlib.sha256(f"{run_id}\0{name}".encode()).hexdigest()[:32]
 
 

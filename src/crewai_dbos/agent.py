@@ -41,6 +41,7 @@ class DBOSAgent(Agent):
     """
 
     _definition: AgentDefinition = PrivateAttr()
+    _defined_as: dict[str, str] = PrivateAttr()
 
     def __init__(
         self,
@@ -57,6 +58,7 @@ class DBOSAgent(Agent):
             orig_agent = template
         check_tools(template.tools or [], tool_step_config)
         self._take_after(template)
+        self._defined_as = {n: getattr(template, n) for n in ("role", "goal", "backstory")}
         self._definition = AgentDefinition(
             name=agent_name,
             source=orig_agent,
@@ -167,6 +169,11 @@ class DBOSAgent(Agent):
         """The run with this workflow id, in this process or another, finished or not."""
         return RunHandle(run_id)
 
+    def _persona(self) -> dict[str, str]:
+        """What a crew has filled its inputs into since this agent was defined."""
+        mine = {name: getattr(self, name) for name in ("role", "goal", "backstory")}
+        return {name: text for name, text in mine.items() if text != self._defined_as[name]}
+
     def _carry_out(self, order: Order, ordinary: Callable[[], Any]) -> Any:
         if not is_launched() or _run_scope.in_step():
             _run_scope.warn_if_in_step(f"DBOSAgent {self.agent_name!r}")
@@ -176,6 +183,7 @@ class DBOSAgent(Agent):
                 f"DBOSAgent {self.agent_name!r} was run synchronously inside an event loop. Use "
                 "aexecute_task, kickoff_async or akickoff."
             )
+        order.persona = self._persona()
         if _run_scope.in_workflow():
             return _perform.perform(self._definition, order)
         stored = order.stored(self._definition)
@@ -186,6 +194,7 @@ class DBOSAgent(Agent):
         if not is_launched() or _run_scope.in_step():
             _run_scope.warn_if_in_step(f"DBOSAgent {self.agent_name!r}")
             return await ordinary()
+        order.persona = self._persona()
         if _run_scope.in_workflow():
             return await _perform.aperform(self._definition, order)
         stored = order.stored(self._definition)
