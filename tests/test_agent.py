@@ -190,6 +190,57 @@ def test_an_agent_inside_a_tool_of_an_agent_joins_the_same_run() -> None:
             assert before == (len(inner_server.requests), len(server.requests))
 
 
+@DBOS.workflow()
+def ask_in_a_workflow_of_its_own(question: str) -> str:
+    """Ask the helper."""
+    return str(_now["helper"].kickoff(question).raw)
+
+
+@DBOS.step()
+def ask_in_a_step(question: str) -> str:
+    """Ask the helper."""
+    return str(_now["helper"].kickoff(question).raw)
+
+
+@pytest.mark.parametrize("decorated", [ask_in_a_workflow_of_its_own, ask_in_a_step])
+def test_an_agent_behind_a_decorated_tool_belongs_to_that_workflow_or_step(decorated: Any) -> None:
+    def script(request: Request) -> Reply:
+        if request.tool_results:
+            return text(request.tool_results[0][1])
+        return tool_calls(ToolCall(decorated.__name__, {"question": "Why."}))
+
+    with ModelServer(echo) as inner_server, ModelServer(script) as server:
+        _now["helper"] = DBOSAgent(agent_name=unique("helper"), orig_agent=clerk(inner_server))
+        outer = clerk(server, tools=[tool(decorated)])
+        agent = DBOSAgent(agent_name=unique("boss"), orig_agent=outer)
+        run_id = unique("behind")
+        with SetWorkflowID(run_id):
+            answer = agent.execute_task(job())
+        assert answer == "You said: Current Task: Why."
+        own = [s["function_name"] for s in DBOS.list_workflow_steps(run_id)]
+        assert not any("helper" in name for name in own)
+        for child in DBOS.list_workflows(parent_workflow_id=run_id):
+            names = [s["function_name"] for s in DBOS.list_workflow_steps(child.workflow_id)]
+            assert len(names) == 1
+            assert names[0].endswith("llm#1")
+        fork = DBOS.fork_workflow(run_id, 10_000).get_workflow_id()
+        assert agent.retrieve(fork).get_result() == answer
+        assert len(inner_server.requests) == 1
+
+
+def test_a_crew_fills_its_inputs_into_a_durable_agent() -> None:
+    with ModelServer(lambda request: text(request.system_text)) as server:
+        orig = Agent(
+            role="{topic} expert", goal="Know {topic}", backstory="Old.", llm=model(server)
+        )
+        agent = DBOSAgent(agent_name=unique("templated"), orig_agent=orig)
+        task = Task(description="About {topic}", expected_output="A text.", agent=agent)
+        crew = Crew(agents=[agent], tasks=[task])
+        assert "tea expert" in crew.kickoff(inputs={"topic": "tea"}).raw
+        outputs = crew.kickoff_for_each(inputs=[{"topic": "ink"}, {"topic": "wax"}])
+        assert ["ink expert" in outputs[0].raw, "wax expert" in outputs[1].raw] == [True, True]
+
+
 def test_two_runs_of_one_agent_in_flight_do_not_see_each_other() -> None:
     def script(request: Request) -> Reply:
         return delayed(0.1, echo(request))

@@ -194,6 +194,18 @@ def _reads_what_was_put_aside(request: Request) -> Reply:
     return text(last.strip())
 
 
+def _too_long(request: Request) -> Reply:
+    conversation = str(request.messages)
+    if not request.offered_tools:
+        return text(f"<summary>{len(conversation)} characters, all is well</summary>")
+    days = ["monday", "tuesday", "wednesday", "thursday"]
+    if "all is well</summary>" in conversation or "characters, all" in conversation:
+        return text("All was well.")
+    if request.assistant_turns < len(days):
+        return tool_calls(ToolCall("read_log", {"day": days[request.assistant_turns]}))
+    return text("Not reached.")
+
+
 def _memory(request: Request) -> Reply:
     if request.schema_name == "ExtractedMemories":
         return structured({"memories": ["The sky over a is blue.", "b is larger than a."]})
@@ -369,6 +381,9 @@ SCENARIOS: dict[str, Scenario] = {
     "context length": Scenario(_context_length, lambda llm: person(llm, tools=[look_up])),
     "large result put aside": Scenario(
         _reads_what_was_put_aside, lambda llm: person(llm, tools=[read_log]), random_prompt=True
+    ),
+    "context length, several summaries at once": Scenario(
+        _too_long, lambda llm: person(llm, tools=[read_log], use_better_compaction=False)
     ),
     "agent retries": Scenario(_fails_once_for_good, person),
     "response_model": Scenario(
