@@ -106,11 +106,7 @@ class Entry:
 
     @property
     def is_readable(self) -> bool:
-        return (
-            isinstance(self.stored, dict)
-            and self.stored.get("v") == _names.ENTRY_VERSION
-            and ("result" in self.stored or isinstance(self.stored.get("error"), dict))
-        )
+        return _is_payload(self.stored)
 
     def payload(self) -> Payload:
         """What was stored.
@@ -135,7 +131,8 @@ class Entry:
 def read_entry(row: StepInfo) -> Entry | None:
     """The entry in a step row of DBOS, or None for a row of somebody else."""
     match = _NAME.fullmatch(row["function_name"])
-    if match is None:
+    ours = _names.is_ours(row["function_name"]) or _is_payload(row["output"])
+    if match is None or not ours:
         return None
     return Entry(
         name=row["function_name"],
@@ -144,6 +141,14 @@ def read_entry(row: StepInfo) -> Entry | None:
         occurrence=int(match["occurrence"]),
         step_id=row["function_id"],
         stored=row["output"],
+    )
+
+
+def _is_payload(stored: Any) -> bool:
+    return (
+        isinstance(stored, dict)
+        and stored.get("v") == _names.ENTRY_VERSION
+        and ("result" in stored or isinstance(stored.get("error"), dict))
     )
 
 

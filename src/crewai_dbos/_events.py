@@ -119,7 +119,7 @@ def _place_of(event: Any) -> Scope | None:
     tool = getattr(event, "tool_name", None)
     content = None if tool is None else [tool, getattr(event, "tool_args", None)]
     what = _names.event(type(event).__name__, content)
-    occurrence = scope.journal.count(path, what)
+    occurrence = scope.journal.record.count(path, what)
     return Scope(scope.journal, _names.numbered(path, what, occurrence))
 
 

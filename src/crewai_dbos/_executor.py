@@ -73,7 +73,7 @@ class DBOSAgentExecutor(AgentExecutor):
         # Equal calls of one reply go one after the other: whether the second finds the first in
         # crewAI's tool cache must not depend on which thread was faster.
         what = _names.tool(name, arguments)
-        with scope.journal.lock(f"{scope.path}/{what}"), self._branch(scope, what, name):
+        with scope.journal.record.lock(f"{scope.path}/{what}"), self._branch(scope, what, name):
             return super()._execute_single_native_tool_call(tool_call)
 
     def _branch(self, scope: Scope, what: str, name: str) -> AbstractContextManager[Any]:

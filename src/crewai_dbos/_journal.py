@@ -15,11 +15,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-import threading
 import time
-from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeVar, cast
 
 from dbos import DBOS, StepReservation
@@ -29,20 +26,19 @@ from crewai_dbos._config import PLAIN, StepConfig
 from crewai_dbos._dbos_seam import (
     DBOSContext,
     DBOSStepTimeoutError,
-    detached,
     portable_row,
     user_code,
-    using_context,
     write_portable_rows,
 )
-from crewai_dbos._entry import Call, Entry, failure, pin, read_entry, success
+from crewai_dbos._entry import Call, Entry, failure, pin, success
 from crewai_dbos._errors import (
-    ConcurrentRunError,
     ControlSignal,
+    CrewaiDbosError,
     DriftError,
     JournalCorruptError,
     LostContextError,
 )
+from crewai_dbos._record import Record
 from crewai_dbos._retry import retry_after
 from crewai_dbos._scope import OpenCall, Scope, inside_call
 from crewai_dbos._threads import in_event_loop, off_the_loop
@@ -52,139 +48,33 @@ logger = logging.getLogger("crewai_dbos")
 T = TypeVar("T")
 
 
-@dataclass
-class _Place:
-    """What is recorded and claimed directly under one path."""
-
-    recorded: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
-    claimed: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    sequence: deque[Entry] = field(default_factory=deque)
-    running: str | None = None
-
-
 class Journal:
-    """The recorded entries of one workflow and the counters for new ones.
+    """Makes the calls of one execution of a workflow, or answers them from its record.
 
-    One object for each execution of a workflow; threads share it.
+    One object for each execution; threads share it.
+
+    Attributes:
+        root: DBOS's context of the workflow.
+        run_id: The workflow's id.
+        llms: By role, what gives an LLM back the usage of a request that is not replayed.
     """
 
     def __init__(self, root: DBOSContext) -> None:
         self.root = root
         self.run_id: str = root.workflow_id
-        self.replayed: dict[str, int] = defaultdict(int)
         self.llms: dict[str, Callable[[Any], None]] = {}
-        self._lock = threading.RLock()
         self._latched: BaseException | None = None
         self._closed = False
         self._drift_told = False
-        self._counts: dict[tuple[str, str], int] = defaultdict(int)
-        self._places: dict[str, _Place] = defaultdict(_Place)
-        self._entries: dict[str, Entry] = {}
-        self._locks: dict[str, threading.Lock] = {}
-        self._foreign: dict[int, str] = {}
-        self._last_id = root.function_id
         write_portable_rows()
-        self._load()
-
-    def _load(self) -> None:
-        for row in detached(DBOS.list_workflow_steps, self.run_id):
-            entry = read_entry(row)
-            self._last_id = max(self._last_id, row["function_id"])
-            if entry is None:
-                self._foreign[row["function_id"]] = row["function_name"]
-                continue
-            self._last_id = max(self._last_id, entry.last_id)
-            self._entries[entry.name] = entry
-            place = self._places[entry.path]
-            place.recorded[entry.what].append(entry.occurrence)
-            place.sequence.append(entry)
-        for place in self._places.values():
-            for numbers in place.recorded.values():
-                numbers.sort(reverse=True)
-
-    # Names -------------------------------------------------------------------
-
-    def count(self, path: str, what: str) -> int:
-        """How many-eth `what` under `path` this is, counting from 1."""
-        with self._lock:
-            self._counts[path, what] += 1
-            return self._counts[path, what]
-
-    def lock(self, key: str) -> threading.Lock:
-        """The lock of this run called `key`."""
-        with self._lock:
-            return self._locks.setdefault(key, threading.Lock())
+        self.record = Record(root)
 
     def _claim(self, scope: Scope, call: Call) -> tuple[str, Entry | None]:
-        what = call.what if scope.ordered or call.concurrent else call.named_by_content()
-        with self._lock:
-            self.raise_if_over()
-            place = self._places[scope.path]
-            if scope.ordered and not call.concurrent:
-                self._check_alone(scope, place, call)
-            # Calls of equal content are interchangeable, so those already recorded go first.
-            waiting = place.recorded.get(what)
-            if waiting:
-                occurrence = waiting.pop()
-            else:
-                occurrence = place.claimed[what] + 1
-                while _names.numbered(scope.path, what, occurrence) in self._entries:
-                    occurrence += 1
-                place.claimed[what] = occurrence
-            name = _names.numbered(scope.path, what, occurrence)
-            entry = self._entries.get(name)
-            if entry is not None:
-                entry.claimed = True
-                self._advance(entry.last_id)
-            if scope.ordered:
-                self._check_order(place, name, entry, call.concurrent)
-            if scope.ordered and not call.concurrent and entry is None:
-                place.running = name
-        return name, entry
-
-    def _check_alone(self, scope: Scope, place: _Place, call: Call) -> None:
-        if place.running is not None:
-            self.fail(
-                ConcurrentRunError(
-                    f"Run {self.run_id}: {call.what} was called under {scope.path!r} while "
-                    f"{place.running} was still running, so only their order would tell them "
-                    "apart after a crash. Make the calls one after the other, or each in a run "
-                    "of its own (a DBOSAgent.execute_task of its own workflow)."
-                )
-            )
-
-    def _check_order(self, place: _Place, name: str, entry: Entry | None, concurrent: bool) -> None:
-        """A recorded call whose turn has passed means that the code now asks for other calls."""
-        if concurrent and entry is not None:
-            return
-        for earlier in place.sequence:
-            if entry is not None and earlier.step_id >= entry.step_id:
-                break
-            if not earlier.claimed and not (concurrent and earlier.concurrent):
-                self.fail(
-                    DriftError(
-                        f"Run {self.run_id} was recorded by other code: next comes "
-                        f"{earlier.name}, but {name} was called. Put the code back and "
-                        f"DBOS.resume_workflow({self.run_id!r}), or fork the run."
-                    )
-                )
-        while place.sequence and place.sequence[0].claimed:
-            place.sequence.popleft()
-
-    # Step ids ----------------------------------------------------------------
-
-    def _advance(self, step_id: int) -> None:
-        # Keeps DBOS's own counter where it was when this entry was recorded, for steps that the
-        # user's workflow makes after us.
-        self.root.function_id = max(self.root.function_id, step_id)
-
-    def _reserve(self) -> StepReservation:
-        with self._lock:
-            self._advance(self._last_id)
-            with using_context(self.root):
-                reservation = DBOS.reserve_step()
-            self._last_id = reservation.step_id
-            return reservation
+        self.raise_if_over()
+        try:
+            return self.record.claim(scope, call)
+        except CrewaiDbosError as error:
+            self.fail(error)
 
     def pin(self, scope: Scope, ids: int) -> int:
         """Step ids for a DBOS operation that user code makes in `scope`; the same on recovery.
@@ -202,27 +92,19 @@ class Journal:
         name, entry = self._claim(scope, call)
         if entry is not None:
             return entry.step_id + 1
-        with self._lock:
-            reservation = self._reserve()
-            for _ in range(ids):
-                last = self._reserve()
-            if last.step_id != reservation.step_id + ids:
-                self.fail(
-                    ConcurrentRunError(
-                        f"Run {self.run_id}: a DBOS step was started outside {scope.path!r} while "
-                        "a run was open in the same workflow. Await the run first."
-                    )
-                )
         try:
+            reservation = self.record.reserve(1 + ids)
             payload = pin(call, ids)
             self._write(reservation, name, PLAIN, lambda: payload)
+        except CrewaiDbosError as error:
+            self.fail(error)
         finally:
-            self._done(scope, name)
+            self.record.done(scope, name)
         return int(reservation.step_id) + 1
 
     def check_pinned(self, step_id: int, step_name: str) -> None:
         """Stop the run if the pinned `step_id` was recorded by a step of another name."""
-        recorded = self._foreign.get(step_id)
+        recorded = self.record.recorded_step(step_id)
         if recorded is not None and recorded != step_name:
             self.fail(
                 DriftError(
@@ -256,9 +138,9 @@ class Journal:
             return cast(T, self._replay(entry, call))
         try:
             body = self._body(name, call, function)
-            payload = self._write(self._reserve(), name, call.config, body)
+            payload = self._write(self.record.reserve(), name, call.config, body)
         finally:
-            self._done(scope, name)
+            self.record.done(scope, name)
         return cast(T, self._outcome(name, payload, call))
 
     async def arun(self, scope: Scope, call: Call, function: Callable[[], Awaitable[T]]) -> T:
@@ -269,7 +151,7 @@ class Journal:
         try:
             payload = await self._awrite(name, call.config, self._abody(name, call, function))
         finally:
-            self._done(scope, name)
+            self.record.done(scope, name)
         return cast(T, self._outcome(name, payload, call))
 
     def summarize(
@@ -288,7 +170,7 @@ class Journal:
         """
         name, entry = self._claim(scope, call)
         if entry is not None:
-            self._pass_over(f"{name}/")
+            self._pass_over(name)
             return cast(T, self._replay(entry, call))
         try:
             with Scope(self, name, ordered=ordered).entered():
@@ -300,26 +182,18 @@ class Journal:
                     payload = failure(call, error, seconds=time.time() - started)
                 else:
                     payload = success(call, value, seconds=time.time() - started)
-            self._write(self._reserve(), name, PLAIN, lambda: payload)
+            self._write(self.record.reserve(), name, PLAIN, lambda: payload)
         finally:
-            self._done(scope, name)
+            self.record.done(scope, name)
         return cast(T, self._outcome(name, payload, call))
 
-    def _pass_over(self, prefix: str) -> None:
-        """Count what the recorded calls under `prefix` used, without replaying them."""
-        for name, entry in self._entries.items():
-            if name.startswith(prefix) and entry.is_readable and not entry.claimed:
-                entry.claimed = True
-                llm = self.llms.get(entry.what)
-                extra = entry.payload().get("extra")
-                if llm is not None and extra is not None:
-                    llm(_codec.decode(extra))
-
-    def _done(self, scope: Scope, name: str) -> None:
-        with self._lock:
-            place = self._places[scope.path]
-            if place.running == name:
-                place.running = None
+    def _pass_over(self, path: str) -> None:
+        """Count what the recorded calls below `path` used, without replaying them."""
+        for entry in self.record.unclaimed_under(path):
+            llm = self.llms.get(entry.what)
+            extra = entry.payload().get("extra") if entry.is_readable else None
+            if llm is not None and extra is not None:
+                llm(_codec.decode(extra))
 
     def _replay(self, entry: Entry, call: Call) -> Any:
         try:
@@ -336,7 +210,6 @@ class Journal:
             payload = entry.payload()
         except JournalCorruptError as error:
             self.fail(error)
-        self.replayed[entry.kind] += 1
         if call.restore is not None and "extra" in payload:
             call.restore(_codec.decode(payload["extra"]))
         return self._outcome(entry.name, payload, call)
@@ -410,7 +283,7 @@ class Journal:
     async def _awrite(
         self, name: str, config: StepConfig, body: Callable[[], Any]
     ) -> dict[str, Any]:
-        reservation = self._reserve()
+        reservation = self.record.reserve()
         try:
             with portable_row():
                 options = config.step_options(name)
@@ -428,9 +301,8 @@ class Journal:
         # A cancelled asyncio task (a time limit, a lost race) ends a branch, not the run.
         if isinstance(error, asyncio.CancelledError):
             return
-        with self._lock:
-            if self._latched is None:
-                self._latched = error.error if isinstance(error, ControlSignal) else error
+        if self._latched is None:
+            self._latched = error.error if isinstance(error, ControlSignal) else error
 
     def fail(self, error: BaseException) -> NoReturn:
         """End the run with `error`, past everything that catches `Exception`."""
@@ -452,16 +324,6 @@ class Journal:
                     "not made. Wait for your threads before the run ends."
                 )
             )
-
-    def is_recorded(self, scope: Scope, what: str) -> bool:
-        """Whether the next `what` of an ordered `scope` will be answered from the record."""
-        return bool(self._places[scope.path].recorded.get(what))
-
-    def leave(self, path: str) -> None:
-        """The work under `path` is done: DBOS's counter moves past everything recorded there."""
-        with self._lock:
-            inside = (e.last_id for n, e in self._entries.items() if n.startswith(f"{path}/"))
-            self._advance(max(inside, default=0))
 
     def close(self) -> None:
         self._closed = True

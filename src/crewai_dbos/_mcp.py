@@ -21,7 +21,7 @@ class RecordedDiscovery(MCPClient):
 
     async def connect(self) -> Any:
         scope = _run_scope.enclosing()
-        if scope is not None and scope.journal.is_recorded(scope, _names.MCP_DISCOVERY):
+        if scope is not None and scope.journal.record.is_recorded(scope, _names.MCP_DISCOVERY):
             return self
         return await super().connect()
 

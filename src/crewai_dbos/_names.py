@@ -37,6 +37,14 @@ ATTRIBUTE = "crewai_dbos"
 """Key of the workflow attribute in which a run says why it is not going on."""
 
 
+_AT_THE_ROOT = (LLM, FUNCTION_CALLING_LLM, TOKEN_COUNT)
+
+
+def is_ours(step_name: str) -> bool:
+    """Whether the journal writes step rows of this name: paths, and requests of a bare LLM."""
+    return "/" in step_name or step_name.rpartition("#")[0] in _AT_THE_ROOT
+
+
 def part(text: str) -> str:
     """`text` as one component of a path: no slash, no hash, nothing that moves a cursor."""
     return re.sub(r"[%/#\x00-\x1f\x7f]", lambda m: f"%{ord(m.group()):02X}", text)

@@ -157,7 +157,7 @@ class _NoWaitOnReplay:
         self._scope = scope
 
     def check_or_wait(self) -> bool:
-        if self._scope.journal.is_recorded(self._scope, _names.LLM):
+        if self._scope.journal.record.is_recorded(self._scope, _names.LLM):
             return True
         return bool(self._controller.check_or_wait())
 

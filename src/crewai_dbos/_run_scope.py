@@ -128,7 +128,7 @@ def joined(what: str) -> Iterator[Scope]:
         raise
     finally:
         if journal.ended_by is None:
-            journal.leave(scope.path)
+            journal.record.leave(scope.path)
     journal.raise_if_over()
 
 

@@ -38,7 +38,7 @@ class Scope:
 
     def child(self, what: str, *, ordered: bool = True) -> Scope:
         """The next `what` inside this scope, as a scope of its own."""
-        occurrence = self.journal.count(self.path, what)
+        occurrence = self.journal.record.count(self.path, what)
         return Scope(self.journal, _names.numbered(self.path, what, occurrence), ordered=ordered)
 
     @contextmanager

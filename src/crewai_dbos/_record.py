@@ -1,0 +1,201 @@
+"""What a run has recorded, by name, and the step ids of what it records next.
+
+Threads share one `Record`; every method takes its lock. Errors are ordinary here: the journal turns
+them into the end of the run.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict, deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from dbos import DBOS, StepReservation
+
+from crewai_dbos import _names
+from crewai_dbos._dbos_seam import DBOSContext, detached, using_context
+from crewai_dbos._entry import Call, Entry, read_entry
+from crewai_dbos._errors import ConcurrentRunError, DriftError
+
+if TYPE_CHECKING:
+    from crewai_dbos._scope import Scope
+
+
+@dataclass
+class _Place:
+    """What is recorded, claimed and running directly under one path.
+
+    Attributes:
+        recorded: The occurrences of each name that wait to be claimed, the first one last.
+        claimed: The last new occurrence of each name.
+        sequence: The recorded entries in the order of their step ids.
+        running: The one new call that is being made here, in a place where calls follow another.
+    """
+
+    recorded: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    claimed: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    sequence: deque[Entry] = field(default_factory=deque)
+    running: str | None = None
+
+
+class Record:
+    """The entries of one execution of a workflow.
+
+    Args:
+        root: DBOS's context of the workflow; its counter is kept past every id used here.
+    """
+
+    def __init__(self, root: DBOSContext) -> None:
+        self._root = root
+        self._run_id: str = root.workflow_id
+        self._lock = threading.RLock()
+        self._locks: dict[str, threading.Lock] = {}
+        self._counts: dict[tuple[str, str], int] = defaultdict(int)
+        self._places: dict[str, _Place] = defaultdict(_Place)
+        self._entries: dict[str, Entry] = {}
+        self._foreign: dict[int, str] = {}
+        self._last_id = root.function_id
+        self._load()
+
+    def _load(self) -> None:
+        for row in detached(DBOS.list_workflow_steps, self._run_id):
+            entry = read_entry(row)
+            self._last_id = max(self._last_id, row["function_id"])
+            if entry is None:
+                self._foreign[row["function_id"]] = row["function_name"]
+                continue
+            self._last_id = max(self._last_id, entry.last_id)
+            self._entries[entry.name] = entry
+            place = self._places[entry.path]
+            place.recorded[entry.what].append(entry.occurrence)
+            place.sequence.append(entry)
+        for place in self._places.values():
+            for numbers in place.recorded.values():
+                numbers.sort(reverse=True)
+
+    # Names -------------------------------------------------------------------
+
+    def count(self, path: str, what: str) -> int:
+        """How many-eth `what` under `path` this is, counting from 1."""
+        with self._lock:
+            self._counts[path, what] += 1
+            return self._counts[path, what]
+
+    def lock(self, key: str) -> threading.Lock:
+        """The lock of this run called `key`."""
+        with self._lock:
+            return self._locks.setdefault(key, threading.Lock())
+
+    def claim(self, scope: Scope, call: Call) -> tuple[str, Entry | None]:
+        """The name of `call`, and its entry if it is recorded.
+
+        Raises:
+            ConcurrentRunError: Another call is running where only the order tells them apart.
+            DriftError: Other calls are recorded to come first.
+        """
+        counted = scope.ordered and not call.concurrent
+        what = call.what if scope.ordered or call.concurrent else call.named_by_content()
+        with self._lock:
+            place = self._places[scope.path]
+            if counted and place.running is not None:
+                raise ConcurrentRunError(
+                    f"Run {self._run_id}: {call.what} was called under {scope.path!r} while "
+                    f"{place.running} was still running, so only their order would tell them "
+                    "apart after a crash. Make the calls one after the other, or each in a run "
+                    "of its own (a DBOSAgent.execute_task of its own workflow)."
+                )
+            name = self._next_name(scope.path, place, what)
+            entry = self._entries.get(name)
+            if entry is not None:
+                entry.claimed = True
+                self._advance(entry.last_id)
+            if scope.ordered:
+                self._check_order(place, name, entry, call.concurrent)
+            if counted and entry is None:
+                place.running = name
+        return name, entry
+
+    def done(self, scope: Scope, name: str) -> None:
+        """The new call `name` is not running any more."""
+        with self._lock:
+            place = self._places[scope.path]
+            if place.running == name:
+                place.running = None
+
+    def is_recorded(self, scope: Scope, what: str) -> bool:
+        """Whether the next `what` of an ordered `scope` will be answered from the record."""
+        with self._lock:
+            return bool(self._places[scope.path].recorded.get(what))
+
+    def unclaimed_under(self, path: str) -> Iterator[Entry]:
+        """Claim every entry below `path` that was not asked for."""
+        for name, entry in self._entries.items():
+            if name.startswith(f"{path}/") and not entry.claimed:
+                entry.claimed = True
+                yield entry
+
+    def recorded_step(self, step_id: int) -> str | None:
+        """The name of the step of somebody else that is recorded at `step_id`."""
+        return self._foreign.get(step_id)
+
+    def _next_name(self, path: str, place: _Place, what: str) -> str:
+        # Calls of equal content are interchangeable, so those already recorded go first.
+        waiting = place.recorded.get(what)
+        if waiting:
+            return _names.numbered(path, what, waiting.pop())
+        occurrence = place.claimed[what] + 1
+        while _names.numbered(path, what, occurrence) in self._entries:
+            occurrence += 1
+        place.claimed[what] = occurrence
+        return _names.numbered(path, what, occurrence)
+
+    def _check_order(self, place: _Place, name: str, entry: Entry | None, concurrent: bool) -> None:
+        """A recorded call whose turn has passed means that the code now asks for other calls."""
+        if concurrent and entry is not None:
+            return
+        for earlier in place.sequence:
+            if entry is not None and earlier.step_id >= entry.step_id:
+                break
+            if not earlier.claimed and not (concurrent and earlier.concurrent):
+                raise DriftError(
+                    f"Run {self._run_id} was recorded by other code: next comes {earlier.name}, "
+                    f"but {name} was called. Put the code back and "
+                    f"DBOS.resume_workflow({self._run_id!r}), or fork the run."
+                )
+        while place.sequence and place.sequence[0].claimed:
+            place.sequence.popleft()
+
+    # Step ids ----------------------------------------------------------------
+
+    def reserve(self, ids: int = 1) -> StepReservation:
+        """The next of `ids` consecutive step ids, past all that are recorded or kept free.
+
+        Raises:
+            ConcurrentRunError: The workflow draws ids elsewhere at the same time.
+        """
+        with self._lock:
+            self._advance(self._last_id)
+            with using_context(self._root):
+                first = last = DBOS.reserve_step()
+                for _ in range(ids - 1):
+                    last = DBOS.reserve_step()
+            self._last_id = last.step_id
+        if last.step_id != first.step_id + ids - 1:
+            raise ConcurrentRunError(
+                f"Run {self._run_id}: the workflow started a DBOS step of its own while a run was "
+                "open in it. Wait for the run first."
+            )
+        return first
+
+    def leave(self, path: str) -> None:
+        """The work under `path` is done: DBOS's counter moves past everything recorded there."""
+        with self._lock:
+            inside = (e.last_id for n, e in self._entries.items() if n.startswith(f"{path}/"))
+            self._advance(max(inside, default=0))
+
+    def _advance(self, step_id: int) -> None:
+        # Keeps DBOS's own counter where it was when this entry was recorded, for steps that the
+        # user's workflow makes after us.
+        self._root.function_id = max(self._root.function_id, step_id)
