@@ -28,6 +28,8 @@ T = TypeVar("T")
 
 MAX_CAUSES = 4
 
+_LARGE = 2**63
+
 
 def encode(value: Any, known: Iterable[type] = ()) -> Json:
     """The JSON form of `value`.
@@ -50,8 +52,10 @@ def decode(data: Json, known: Iterable[type] = ()) -> Any:
 
 def _encode(value: Any, local: Mapping[str, type]) -> Json:
     kind = type(value)
-    if value is None or kind is bool or kind is int:
+    if value is None or kind is bool:
         return value
+    if kind is int:
+        return value if abs(value) < _LARGE else {"$int": hex(value)}
     if kind is float:
         return value if math.isfinite(value) else {"$float": repr(value)}
     if kind is str:
@@ -66,7 +70,7 @@ def _encode(value: Any, local: Mapping[str, type]) -> Json:
         return {"$enum": _importable(kind), "value": _encode(value.value, local)}
     if isinstance(value, BaseModel):
         return _encode_model(value, local)
-    if dataclasses.is_dataclass(value):
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
         return {"$dataclass": _importable(kind), "fields": _encode(fields, local)}
     for tag, (cls, dump, _) in _TAGGED.items():
@@ -91,6 +95,8 @@ def _decode(data: Json, local: Mapping[str, type]) -> Any:
     body = data[tag]
     if tag == "$float":
         return float(body)
+    if tag == "$int":
+        return int(body, 16)
     if tag == "$str":
         return base64.b64decode(body).decode("utf-8", "surrogatepass")
     if tag == "$map":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dbos import StepInfo
@@ -31,6 +31,7 @@ class Call:
         request: What is sent, by part (``messages``, ``tools``, ...). Only digests are stored.
         config: Retries and limits.
         concurrent: Whether it may run beside others of its scope; `what` then names its content.
+        background: Whether the work goes on without waiting for it; it is concurrent then.
         known: Classes that may occur in the result without being importable.
         secrets: Texts that must not be stored in an error message.
         as_text: Turns a result that has no JSON form into one, or None if that is an error.
@@ -43,6 +44,7 @@ class Call:
     request: Mapping[str, Any] = field(default_factory=dict)
     config: StepConfig = PLAIN
     concurrent: bool = False
+    background: bool = False
     known: tuple[type, ...] = ()
     secrets: tuple[str, ...] = ()
     as_text: Callable[[Any], str] | None = None
@@ -55,6 +57,7 @@ class Call:
         # Now, because crewAI goes on with the same list of messages while the call is made.
         digests = {part: _names.digest(value) for part, value in self.request.items()}
         object.__setattr__(self, "digests", digests)
+        object.__setattr__(self, "concurrent", self.concurrent or self.background)
 
     def named_by_content(self) -> str:
         return f"{self.what}({_names.digest(self.digests)})"
@@ -65,11 +68,11 @@ class Call:
         Raises:
             JournalCorruptError: It does not decode.
         """
-        if "error" in payload:
-            return Outcome(error=_codec.decode_error(payload["error"]))
         try:
+            if "error" in payload:
+                return Outcome(error=_codec.decode_error(payload["error"]))
             return Outcome(value=_codec.decode(payload["result"], self.known))
-        except (KeyError, TypeError, ValueError) as error:
+        except Exception as error:
             raise JournalCorruptError(f"{name} can't be read: {error}") from error
 
 
@@ -98,6 +101,10 @@ class Entry:
     @property
     def concurrent(self) -> bool:
         return self.is_readable and bool(self.stored.get("concurrent"))
+
+    @property
+    def background(self) -> bool:
+        return self.is_readable and bool(self.stored.get("background"))
 
     @property
     def last_id(self) -> int:
@@ -145,15 +152,20 @@ def read_entry(row: StepInfo) -> Entry | None:
 
 
 def _is_payload(stored: Any) -> bool:
-    return (
-        isinstance(stored, dict)
-        and stored.get("v") == _names.ENTRY_VERSION
-        and ("result" in stored or isinstance(stored.get("error"), dict))
-    )
+    if not isinstance(stored, dict) or stored.get("v") != _names.ENTRY_VERSION:
+        return False
+    fields = {"kind": str, "request": dict, "ids": int, "error": dict, "extra": dict}
+    given = {name: cls for name, cls in fields.items() if name in stored or name == "kind"}
+    well_formed = all(isinstance(stored.get(name), cls) for name, cls in given.items())
+    return well_formed and ("result" in stored) != ("error" in stored)
 
 
 def success(call: Call, value: Any, *, seconds: float = 0.0) -> Payload:
     """The payload of a call that returned `value`; of a failed one if that can't be stored."""
+    try:
+        head = _head(call, seconds)
+    except (UnstorableValueError, RecursionError) as error:
+        return failure(replace(call, collect=None), error, seconds=seconds)
     try:
         result = _codec.encode(value, call.known)
     except (UnstorableValueError, RecursionError) as error:
@@ -166,7 +178,7 @@ def success(call: Call, value: Any, *, seconds: float = 0.0) -> Payload:
             type(value).__qualname__,
         )
         result = _codec.encode(call.as_text(value))
-    return {**_head(call, seconds), "result": result}
+    return {**head, "result": result}
 
 
 def failure(call: Call, error: BaseException, *, seconds: float = 0.0) -> Payload:
@@ -182,6 +194,8 @@ def _head(call: Call, seconds: float) -> Payload:
     head: Payload = {"v": _names.ENTRY_VERSION, "kind": call.kind}
     if call.concurrent:
         head["concurrent"] = True
+    if call.background:
+        head["background"] = True
     if seconds:
         head["seconds"] = round(seconds, 4)
     if call.digests:

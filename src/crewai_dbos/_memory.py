@@ -86,7 +86,7 @@ class _DurableMemory:
 
     def _submit_save(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         content = _names.digest([args, kwargs])
-        call = Call(f"{_names.MEMORY_SAVE}({content})", kind="memory", concurrent=True)
+        call = Call(f"{_names.MEMORY_SAVE}({content})", kind="memory", background=True)
 
         def save() -> Any:
             return _summarized(self, call, lambda: fn(*args, **kwargs))

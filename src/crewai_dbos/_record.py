@@ -56,6 +56,7 @@ class Record:
         self._places: dict[str, _Place] = defaultdict(_Place)
         self._entries: dict[str, Entry] = {}
         self._foreign: dict[int, str] = {}
+        self._outside = 0
         self._last_id = root.function_id
         self._load()
 
@@ -71,6 +72,8 @@ class Record:
             place = self._places[entry.path]
             place.recorded[entry.what].append(entry.occurrence)
             place.sequence.append(entry)
+        pinned = {n for e in self._entries.values() for n in range(e.step_id + 1, e.last_id + 1)}
+        self._outside = max((n for n in self._foreign if n not in pinned), default=0)
         for place in self._places.values():
             for numbers in place.recorded.values():
                 numbers.sort(reverse=True)
@@ -111,6 +114,13 @@ class Record:
             if entry is not None:
                 entry.claimed = True
                 self._advance(entry.last_id)
+            if entry is None and self._outside > self._root.function_id:
+                raise DriftError(
+                    f"Run {self._run_id} was recorded by other code: the workflow had gone on to "
+                    f"step {self._outside} ({self._foreign[self._outside]}), but {name} was "
+                    f"called, which is not recorded. Put the code back and "
+                    f"DBOS.resume_workflow({self._run_id!r}), or fork the run."
+                )
             if scope.ordered:
                 self._check_order(place, name, entry, call.concurrent)
             if counted and entry is None:
@@ -158,12 +168,13 @@ class Record:
         for earlier in place.sequence:
             if entry is not None and earlier.step_id >= entry.step_id:
                 break
-            if not earlier.claimed and not (concurrent and earlier.concurrent):
-                raise DriftError(
-                    f"Run {self._run_id} was recorded by other code: next comes {earlier.name}, "
-                    f"but {name} was called. Put the code back and "
-                    f"DBOS.resume_workflow({self._run_id!r}), or fork the run."
-                )
+            if earlier.claimed or earlier.background or (concurrent and earlier.concurrent):
+                continue
+            raise DriftError(
+                f"Run {self._run_id} was recorded by other code: next comes {earlier.name}, but "
+                f"{name} was called. Put the code back and "
+                f"DBOS.resume_workflow({self._run_id!r}), or fork the run."
+            )
         while place.sequence and place.sequence[0].claimed:
             place.sequence.popleft()
 
@@ -192,8 +203,23 @@ class Record:
     def leave(self, path: str) -> None:
         """The work under `path` is done: DBOS's counter moves past everything recorded there."""
         with self._lock:
-            inside = (e.last_id for n, e in self._entries.items() if n.startswith(f"{path}/"))
-            self._advance(max(inside, default=0))
+            inside = [e for n, e in self._entries.items() if n.startswith(f"{path}/")]
+            self._advance(max((entry.last_id for entry in inside), default=0))
+
+    def check_complete(self, path: str) -> None:
+        """The work under `path` has returned.
+
+        Raises:
+            DriftError: A call recorded there was not asked for.
+        """
+        for name, entry in self._entries.items():
+            # What handled an event of a call that was answered from the record was not asked again.
+            if name.startswith(f"{path}/") and not entry.claimed and "/event:" not in name:
+                raise DriftError(
+                    f"Run {self._run_id} was recorded by other code: {name} is recorded, but was "
+                    f"not called. Put the code back and DBOS.resume_workflow({self._run_id!r}), "
+                    "or fork the run."
+                )
 
     def _advance(self, step_id: int) -> None:
         # Keeps DBOS's own counter where it was when this entry was recorded, for steps that the

@@ -123,6 +123,7 @@ def joined(what: str) -> Iterator[Scope]:
     try:
         with scope.entered():
             yield scope
+        journal.check_complete(scope.path)
     except Exception:
         journal.raise_if_over()
         raise

@@ -1,62 +1,209 @@
-"""A DBOS workflow that follows a plan, for tests of the journal without crewAI."""
+"""DBOS workflows that follow a plan, to test the journal without crewAI."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator
+import sqlite3
+import threading
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
-from dbos import DBOS, SetWorkflowID, WorkflowHandle
+import sqlalchemy as sa
+from dbos import DBOS, SetWorkflowID, StepInfo, WorkflowHandle
 
+from crewai_dbos._dbos_seam import current_context
+from crewai_dbos._entry import Call
 from crewai_dbos._errors import ControlSignal
+from crewai_dbos._run_scope import close, enclosing
+from crewai_dbos._scope import Scope
 
-PLANS: dict[str, Callable[[], Any]] = {}
-"""What a run does, by the name that its workflow is given. The workflow's source stays as it is."""
+Plan = Callable[[], Any]
+
+plans: dict[str, Any] = {}
+"""What a run does, by its name. Plans change from test to test, the workflows' source does not."""
 
 _numbers = itertools.count(1)
 
 
-@DBOS.workflow(name="follow")
-def follow(plan: str) -> Any:
+@sa.event.listens_for(sa.Engine, "connect")
+def _do_not_wait_for_the_disk(connection: Any, _: Any) -> None:
+    """A killed process loses nothing by it, only a power failure would."""
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute("PRAGMA synchronous=OFF")
+
+
+@contextlib.contextmanager
+def whole_run() -> Iterator[None]:
+    """The block is all that a workflow does; what ended it is raised as it is."""
+    context = current_context()
+    assert context is not None
     try:
-        return PLANS[plan]()
+        yield
     except ControlSignal as signal:
         raise signal.error from None
+    finally:
+        close(context)
+
+
+@DBOS.workflow(name="follow")
+def follow(plan: str) -> Any:
+    with whole_run():
+        return plans[plan]()
 
 
 @DBOS.workflow(name="afollow")
 async def afollow(plan: str) -> Any:
-    try:
-        return await PLANS[plan]()
-    except ControlSignal as signal:
-        raise signal.error from None
+    with whole_run():
+        return await plans[plan]()
+
+
+@DBOS.workflow(name="follow_plainly")
+def follow_plainly(plan: str) -> Any:
+    """As users write their workflows, who know nothing of signals."""
+    return plans[plan]()
 
 
 @contextlib.contextmanager
 def launched(database_url: str, **config: Any) -> Iterator[None]:
     """DBOS on this database, as quick to notice work as it can be."""
-    options = {"name": "journal", "system_database_url": database_url, "log_level": "ERROR"}
+    options = {"name": "journal", "system_database_url": database_url, "log_level": "CRITICAL"}
     options["notification_listener_polling_interval_sec"] = 0.02
-    dbos = DBOS(config={**options, **config})
-    # Forked, resumed and recovered workflows wait in this queue.
+    dbos = DBOS(config={**options, **config})  # type: ignore[typeddict-item]
+    # Runs that are forked, resumed or recovered wait in this queue.
     dbos._registry.get_internal_queue()._polling_interval_sec = 0.02
     DBOS.launch()
     try:
         yield
     finally:
         DBOS.destroy()
-        PLANS.clear()
 
 
-def start(plan: Callable[[], Any], *, run_id: str | None = None, background: bool = False) -> Any:
-    """Run `plan` in a workflow of its own: its handle if in the background, else its result."""
-    name = run_id or f"run-{next(_numbers)}"
-    PLANS[name] = plan
-    with SetWorkflowID(name):
-        handle: WorkflowHandle[Any] = DBOS.start_workflow(follow, name)
-    return handle if background else result(handle)
+def run_id() -> str:
+    return f"run-{next(_numbers)}"
+
+
+def begin(plan: Plan, run: str, workflow: Any = follow) -> WorkflowHandle[Any]:
+    """Run `plan` in a workflow of its own called `run`."""
+    plans[run] = plan
+    with SetWorkflowID(run):
+        return DBOS.start_workflow(workflow, run)
+
+
+def finish(plan: Plan, run: str, workflow: Any = follow) -> Any:
+    return result(begin(plan, run, workflow))
+
+
+def fork(run: str, step: int, plan: Plan | None = None) -> Any:
+    """What the run returns when all before `step` is replayed, with `plan` as its code now."""
+    if plan is not None:
+        plans[run] = plan
+    return result(DBOS.fork_workflow(run, step))
+
+
+def replay(run: str, plan: Plan | None = None) -> Any:
+    """What the run returns when all of it is replayed."""
+    return fork(run, max((step["function_id"] for step in steps(run)), default=0) + 1, plan)
 
 
 def result(handle: WorkflowHandle[Any]) -> Any:
     return handle.get_result(polling_interval_sec=0.01)
+
+
+def steps(run: str) -> list[StepInfo]:
+    return DBOS.list_workflow_steps(run)
+
+
+def entries(run: str) -> list[str]:
+    """The names of what the journal recorded, pins aside."""
+    names = [step["function_name"] for step in steps(run)]
+    return [name for name in names if "#" in name and "/dbos#" not in name]
+
+
+def every_step(run: str) -> list[int]:
+    """Where to fork a run to replay less and less of it, then all."""
+    ids = [step["function_id"] for step in steps(run)]
+    return [1, *(step_id + 1 for step_id in ids)]
+
+
+class Rows:
+    """The rows that DBOS keeps of steps, as a person with an SQL prompt sees them."""
+
+    def __init__(self, database_url: str) -> None:
+        self._sqlite = database_url.startswith("sqlite")
+        self._engine = sa.create_engine(
+            database_url if self._sqlite else database_url.replace("://", "+psycopg://", 1)
+        )
+
+    def one(self, run: str, name: str) -> tuple[str | None, str | None, str | None]:
+        """Output, error and format of the step called `name`."""
+        return tuple(self._execute("SELECT output, error, serialization FROM", run, name).one())  # type: ignore[return-value]
+
+    def damage(self, run: str, name: str, output: str | None) -> None:
+        self._execute("UPDATE", run, name, output)
+
+    def _execute(self, verb: str, run: str, name: str, output: str | None = None) -> Any:
+        table = "operation_outputs" if self._sqlite else "dbos.operation_outputs"
+        change = "SET output = :output" if verb == "UPDATE" else ""
+        where = "WHERE workflow_uuid = :run AND function_name = :name"
+        with self._engine.begin() as connection:
+            done = connection.execute(
+                sa.text(f"{verb} {table} {change} {where}"),
+                {"run": run, "name": name, **({"output": output} if change else {})},
+            )
+            if verb == "UPDATE":
+                assert done.rowcount == 1
+                return None
+            return done.freeze()()
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+
+class Work:
+    """What was done since `done` was cleared. Each time gives a text of its own."""
+
+    def __init__(self) -> None:
+        self.done: Counter[str] = Counter()
+        self._times: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def forget(self) -> None:
+        self.done.clear()
+        self._times.clear()
+
+    def do(self, what: str) -> str:
+        with self._lock:
+            self.done[what] += 1
+            self._times[what] += 1
+            return f"{what} {self._times[what]}"
+
+    def call(
+        self, scope: Scope, what: str, body: Callable[[], Any] | None = None, **options: Any
+    ) -> Any:
+        """Do `what` as a recorded call of `scope`."""
+
+        def work() -> Any:
+            text = self.do(what)
+            return text if body is None else body()
+
+        return scope.journal.run(scope, Call(what, kind="work", **options), work)
+
+    async def acall(
+        self,
+        scope: Scope,
+        what: str,
+        body: Callable[[], Awaitable[Any]] | None = None,
+        **options: Any,
+    ) -> Any:
+        async def work() -> Any:
+            text = self.do(what)
+            return text if body is None else await body()
+
+        return await scope.journal.arun(scope, Call(what, kind="work", **options), work)
+
+    def durably(self, what: str) -> Any:
+        """Do `what` as an LLM or a tool does it: recorded in the run that is open, if one is."""
+        scope = enclosing()
+        return self.do(what) if scope is None else self.call(scope, what)

@@ -13,7 +13,7 @@ sent = EffectLog(os.environ["DEMO_SENT"])
 
 
 @tool
-@DBOS.step()  # recorded: an email that went out is never sent again
+@DBOS.step()  # recorded: a call that has returned is never made again
 def send_email(to: str, subject: str, body: str) -> str:
     """Send an email."""
     sent.report("email", to=to, subject=subject)  # stands for your mail provider

@@ -59,8 +59,8 @@ class Show:
         self._console.print()
         self._console.print(table)
         self._console.print(
-            "Counted by the model server, in the log that the email tool appends to and in the\n"
-            "journal. The model is a script behind a local server; a word counts as a token.\n"
+            "Counted by the model server, in the log that the email tool appends to and in the "
+            "journal. The model is a script behind a local server; a word counts as a token. "
             f"Took {seconds:.1f} s: each new process had imported crewAI before it was needed."
         )
 
