@@ -21,9 +21,9 @@ from crewai_dbos._tools import is_durable
 class DBOSAgentExecutor(AgentExecutor):
     """An `AgentExecutor` whose `invoke` runs inside a DBOS workflow.
 
-    The one that is open is joined. If none is, one is opened, which needs an agent that a fresh
-    process can find: a `DBOSAgent`. Set as the ``executor_class`` of an ordinary agent it joins
-    the workflows it is called in.
+    The one that is open is joined; if none is, one is opened. Either needs an agent that a fresh
+    process can find: this is the ``executor_class`` of every `DBOSAgent`. With an ordinary agent
+    it is an ordinary executor, and says so once.
     """
 
     # A subclass of a crewAI Flow finds only flow methods of its own body.
@@ -57,7 +57,14 @@ class DBOSAgentExecutor(AgentExecutor):
         """The `DBOSAgent` whose run has to be opened or joined first; None if that is done."""
         if not is_launched() or _run_scope.in_step() or _run_scope.around() is not None:
             return None
-        return self.agent if hasattr(self.agent, "invoke_executor") else None
+        if hasattr(self.agent, "invoke_executor"):
+            return self.agent
+        role = getattr(self.agent, "role", "?")
+        _run_scope.warn_once(
+            f"The agent {role!r} has a DBOSAgentExecutor but is no DBOSAgent, so its calls are not "
+            "recorded. Wrap it: DBOSAgent(agent_name=..., orig_agent=agent)."
+        )
+        return None
 
     def _prepare_tool_result_for_context(self, execution_result: dict[str, Any]) -> str:
         if self._tool_result_artifact_store is None and _run_scope.enclosing() is not None:

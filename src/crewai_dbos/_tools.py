@@ -6,7 +6,6 @@ import asyncio
 import functools
 import hashlib
 import inspect
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -32,10 +31,7 @@ from crewai_dbos._entry import Call
 from crewai_dbos._errors import DefinitionError
 from crewai_dbos._scope import Scope, open_call
 
-logger = logging.getLogger("crewai_dbos")
-
 _RECORDED = "_crewai_dbos_recorded"
-_warned: set[str] = set()
 
 
 def idempotency_key() -> str:
@@ -165,10 +161,7 @@ def _finished(result: Any) -> Any:
 
 
 def _warn_unrecorded(tool_name: str) -> None:
-    if tool_name not in _warned:
-        _warned.add(tool_name)
-        logger.warning(
-            "Tool %r is not recorded: after a crash its finished calls are made again. Decorate "
-            "its function with @DBOS.step(), or pass tool_step_config=StepConfig().",
-            tool_name,
-        )
+    _run_scope.warn_once(
+        f"Tool {tool_name!r} is not recorded: after a crash its finished calls are made again. "
+        "Decorate its function with @DBOS.step(), or pass tool_step_config=StepConfig()."
+    )

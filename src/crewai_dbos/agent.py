@@ -13,6 +13,7 @@ from crewai_dbos import _codec, _perform, _run_scope, _workflows
 from crewai_dbos._config import StepConfig, ToolStepConfig
 from crewai_dbos._dbos_seam import is_launched
 from crewai_dbos._definition import AgentDefinition, agents, build_agent
+from crewai_dbos._executor import DBOSAgentExecutor
 from crewai_dbos._handle import RunHandle, own_run
 from crewai_dbos._order import Order
 from crewai_dbos._threads import in_event_loop
@@ -58,6 +59,7 @@ class DBOSAgent(Agent):
             orig_agent = template
         check_tools(template.tools or [], tool_step_config)
         self._take_after(template)
+        self.executor_class = DBOSAgentExecutor
         self._defined_as = {n: getattr(template, n) for n in ("role", "goal", "backstory")}
         self._definition = AgentDefinition(
             name=agent_name,
