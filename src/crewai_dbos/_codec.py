@@ -16,10 +16,11 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, get_args
 from uuid import UUID
 
 from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
 
 from crewai_dbos._errors import RecordedError, UnstorableValueError
 
@@ -28,7 +29,8 @@ T = TypeVar("T")
 
 MAX_CAUSES = 4
 
-_LARGE = 2**63
+# Python refuses to read or write decimal integers of more than 4300 digits.
+_LARGE_BITS = 10_000
 
 
 def encode(value: Any, known: Iterable[type] = ()) -> Json:
@@ -41,13 +43,12 @@ def encode(value: Any, known: Iterable[type] = ()) -> Json:
     Raises:
         UnstorableValueError: `value` holds something without a JSON form.
     """
-    local = {_path(cls): cls for cls in known}
-    return _encode(value, local)
+    return _encode(value, _by_path(known))
 
 
 def decode(data: Json, known: Iterable[type] = ()) -> Any:
     """The value that `encode` was given, as a fresh copy."""
-    return _decode(data, {_path(cls): cls for cls in known})
+    return _decode(data, _by_path(known))
 
 
 def _encode(value: Any, local: Mapping[str, type]) -> Json:
@@ -55,7 +56,7 @@ def _encode(value: Any, local: Mapping[str, type]) -> Json:
     if value is None or kind is bool:
         return value
     if kind is int:
-        return value if abs(value) < _LARGE else {"$int": hex(value)}
+        return value if value.bit_length() < _LARGE_BITS else {"$int": hex(value)}
     if kind is float:
         return value if math.isfinite(value) else {"$float": repr(value)}
     if kind is str:
@@ -67,12 +68,12 @@ def _encode(value: Any, local: Mapping[str, type]) -> Json:
             return {key: _encode(item, local) for key, item in value.items()}
         return {"$map": [[_encode(k, local), _encode(v, local)] for k, v in value.items()]}
     if isinstance(value, Enum):
-        return {"$enum": _importable(kind), "value": _encode(value.value, local)}
+        return {"$enum": _importable(kind, local), "value": _encode(value.value, local)}
     if isinstance(value, BaseModel):
         return _encode_model(value, local)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-        return {"$dataclass": _importable(kind), "fields": _encode(fields, local)}
+        return {"$dataclass": _importable(kind, local), "fields": _encode(fields, local)}
     for tag, (cls, dump, _) in _TAGGED.items():
         if isinstance(value, cls):
             return {tag: _encode(dump(value), local)}
@@ -102,14 +103,11 @@ def _decode(data: Json, local: Mapping[str, type]) -> Any:
     if tag == "$map":
         return {_decode(k, local): _decode(v, local) for k, v in body}
     if tag == "$enum":
-        return _load(body, Enum)(_decode(data["value"], local))
+        return _load(body, Enum, local)(_decode(data["value"], local))
     if tag == "$model":
-        fields = _decode(data["fields"], local)
-        return _load(body, BaseModel).model_construct(_fields_set=set(data["set"]), **fields)
-    if tag == "$local":
-        return cast(type[BaseModel], local[body]).model_validate(data["data"])
+        return _rebuild_model(_load(body, BaseModel, local), data, local)
     if tag == "$dataclass":
-        return _rebuild_dataclass(_load(body, object), _decode(data["fields"], local))
+        return _rebuild_dataclass(_load(body, object, local), _decode(data["fields"], local))
     try:
         _, _, load = _TAGGED[tag]
     except KeyError:
@@ -120,15 +118,39 @@ def _decode(data: Json, local: Mapping[str, type]) -> Any:
 
 
 def _encode_model(value: BaseModel, local: Mapping[str, type]) -> Json:
-    path = _path(type(value))
-    if path in local and not _is_importable(type(value)):
-        return {"$local": path, "data": value.model_dump(mode="json")}
-    fields = {**value.__dict__, **(value.__pydantic_extra__ or {})}
-    return {
-        "$model": _importable(type(value)),
+    cls = type(value)
+    fields = {name: value.__dict__[name] for name in cls.model_fields if name in value.__dict__}
+    stored = {
+        "$model": _importable(cls, local),
         "fields": _encode(fields, local),
         "set": sorted(value.model_fields_set),
     }
+    if value.__pydantic_extra__:
+        stored["extra"] = _encode(dict(value.__pydantic_extra__), local)
+    private = {}
+    for name, item in (value.__pydantic_private__ or {}).items():
+        # A lock or a client in a private attribute starts anew, as after a restart.
+        with contextlib.suppress(UnstorableValueError):
+            private[name] = _encode(item, local)
+    if private:
+        stored["private"] = private
+    return stored
+
+
+def _rebuild_model(cls: type[BaseModel], data: Json, local: Mapping[str, type]) -> BaseModel:
+    """The model as it was: neither validated nor initialised a second time."""
+    model = cls.__new__(cls)
+    object.__setattr__(model, "__dict__", _decode(data["fields"], local))
+    object.__setattr__(model, "__pydantic_fields_set__", set(data["set"]))
+    extra = _decode(data.get("extra", {}), local)
+    allows_extra = cls.model_config.get("extra") == "allow"
+    object.__setattr__(model, "__pydantic_extra__", extra if allows_extra else None)
+    attributes = cls.__private_attributes__
+    private = {name: attribute.get_default() for name, attribute in attributes.items()}
+    private = {name: item for name, item in private.items() if item is not PydanticUndefined}
+    private.update({n: _decode(item, local) for n, item in data.get("private", {}).items()})
+    object.__setattr__(model, "__pydantic_private__", private if attributes else None)
+    return model
 
 
 def _rebuild_dataclass(cls: type[T], fields: dict[str, Any]) -> T:
@@ -179,19 +201,45 @@ def _path(cls: type) -> str:
     return f"{cls.__module__}:{cls.__qualname__}"
 
 
+def _by_path(known: Iterable[type]) -> dict[str, type]:
+    """`known` and the classes that their fields are declared with, by import path."""
+    found: dict[str, type] = {}
+    waiting: list[Any] = list(known)
+    while waiting:
+        item = waiting.pop()
+        waiting.extend(get_args(item))
+        if not isinstance(item, type) or _path(item) in found:
+            continue
+        found[_path(item)] = item
+        if issubclass(item, BaseModel):
+            waiting.extend(item.__mro__[1:-1])
+            waiting.extend(field.annotation for field in item.model_fields.values())
+    return found
+
+
 def type_path(cls: type) -> str:
     """``module:QualifiedName`` of a class that another process can import.
 
     Raises:
         UnstorableValueError: The class is defined inside a function or under another name.
     """
-    return _importable(cls)
+    return _importable(cls, {})
 
 
 def load_type(path: str, base: type[T]) -> type[T]:
     """The class at ``module:QualifiedName``, which must derive from `base`."""
-    found: type[T] = _load(path, base)
+    found: type[T] = _load(path, base, {})
     return found
+
+
+def _importable(cls: type, local: Mapping[str, type]) -> str:
+    path = _path(cls)
+    if local.get(path) is not cls and not _is_importable(cls):
+        raise UnstorableValueError(
+            f"{path} can't be imported by another process. Define it at the top level of a "
+            "module, under its own name."
+        )
+    return path
 
 
 def _is_importable(cls: type) -> bool:
@@ -199,15 +247,6 @@ def _is_importable(cls: type) -> bool:
         return _resolve(_path(cls)) is cls
     except (ImportError, AttributeError, ValueError):
         return False
-
-
-def _importable(cls: type) -> str:
-    if not _is_importable(cls):
-        raise UnstorableValueError(
-            f"{_path(cls)} can't be imported by another process. Define it at the top level of a "
-            "module, under its own name."
-        )
-    return _path(cls)
 
 
 def _resolve(path: str) -> Any:
@@ -218,9 +257,9 @@ def _resolve(path: str) -> Any:
     return found
 
 
-def _load(path: str, base: type[T]) -> Any:
+def _load(path: str, base: type[T], local: Mapping[str, type]) -> Any:
     try:
-        found = _resolve(path)
+        found = local[path] if path in local else _resolve(path)
     except (ImportError, AttributeError) as error:
         raise UnstorableValueError(
             f"The journal names the class {path}, which can't be imported here ({error}). "
@@ -246,21 +285,31 @@ def encode_error(error: BaseException, secrets: Iterable[str] = ()) -> Json:
 
 
 def _encode_error(error: BaseException, secrets: list[str], depth: int) -> Json:
+    # The file name of an OSError is in neither its args nor its attributes.
+    made_of = error.__reduce__()[1] if isinstance(error, OSError) else error.args
+    attributes = getattr(error, "__dict__", {}).items()
     data: dict[str, Any] = {
         "type": _path(type(error)),
         "bases": [_path(cls) for cls in type(error).__mro__[1:] if issubclass(cls, Exception)],
         "message": _hide(_text(error), secrets),
-        "args": [_hide(arg, secrets) if _is_scalar(arg) else None for arg in error.args],
+        "args": [_hide(_encode_or_none(arg), secrets) for arg in made_of],
         "attrs": {
-            name: _hide(item, secrets)
-            for name, item in getattr(error, "__dict__", {}).items()
-            if _is_scalar(item) and not name.startswith("__")
+            name: _hide(stored, secrets)
+            for name, item in attributes
+            if not name.startswith("__") and (stored := _encode_or_none(item)) is not None
         },
     }
     cause = error.__cause__ or error.__context__
     if cause is not None and depth > 1:
         data["cause"] = _encode_error(cause, secrets, depth - 1)
     return data
+
+
+def _encode_or_none(value: Any) -> Json:
+    try:
+        return _encode(value, {})
+    except (UnstorableValueError, RecursionError):
+        return None
 
 
 def decode_error(data: Json) -> Exception:
@@ -277,11 +326,11 @@ def decode_error(data: Json) -> Exception:
 
 def _rebuild_error(path: str, data: Json) -> Exception | None:
     try:
-        cls = _load(path, Exception)
-        error: Exception = cls.__new__(cls, *data["args"])
-        error.args = tuple(data["args"])
-        for name, item in data["attrs"].items():
-            setattr(error, name, item)
+        cls = _load(path, Exception, {})
+        args = tuple(_decode(arg, {}) for arg in data["args"])
+        error: Exception = cls.__new__(cls, *args)
+        error.args = args
+        _set_attributes(error, data)
         matches = _text(error) == data["message"]
     except Exception:
         return None
@@ -289,16 +338,24 @@ def _rebuild_error(path: str, data: Json) -> Exception | None:
 
 
 def _stand_in(data: Json) -> Exception:
-    for path in data["bases"]:
+    for path in (data["type"], *data["bases"]):
         with contextlib.suppress(Exception):
-            base = _load(path, Exception)
+            base = _load(path, Exception, {})
             error: RecordedError = type("RecordedError", (RecordedError, base), {})(data["message"])
             if _text(error) == data["message"]:
                 break
     else:
         error = RecordedError(data["message"])
+    _set_attributes(error, data)
     error.recorded_type = data["type"]
     return error
+
+
+def _set_attributes(error: Exception, data: Json) -> None:
+    for name, item in data["attrs"].items():
+        # A property of the class that can't be set computes its value itself.
+        with contextlib.suppress(AttributeError):
+            setattr(error, name, _decode(item, {}))
 
 
 def _text(error: BaseException) -> str:
@@ -308,13 +365,13 @@ def _text(error: BaseException) -> str:
         return type(error).__name__
 
 
-def _is_scalar(value: Any) -> bool:
-    return value is None or type(value) in (bool, int, float, str)
-
-
-def _hide(value: Any, secrets: list[str]) -> Any:
-    if type(value) is not str:
-        return value
+def _hide(stored: Json, secrets: list[str]) -> Json:
+    if isinstance(stored, list):
+        return [_hide(item, secrets) for item in stored]
+    if isinstance(stored, dict):
+        return {key: _hide(item, secrets) for key, item in stored.items()}
+    if not isinstance(stored, str):
+        return stored
     for secret in secrets:
-        value = value.replace(secret, "***")
-    return value if _is_text(value) else value.encode("utf-8", "replace").decode()
+        stored = stored.replace(secret, "***")
+    return stored if _is_text(stored) else stored.encode("utf-8", "replace").decode()

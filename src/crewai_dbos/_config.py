@@ -57,6 +57,10 @@ class StepConfig:
             raise DefinitionError(
                 f"StepConfig: max_attempts must be 1 or more: {self.max_attempts}"
             )
+        for name in ("interval_seconds", "backoff_rate"):
+            number = getattr(self, name)
+            if number is not None and not (number >= 0 and math.isfinite(number)):
+                raise DefinitionError(f"StepConfig: {name} must be 0 or more: {number}")
         limit = self.timeout_seconds
         if limit is not None and not (limit > 0 and math.isfinite(limit)):
             raise DefinitionError(f"StepConfig: timeout_seconds must be positive: {limit}")

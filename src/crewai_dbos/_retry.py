@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import email.utils
 import time
 from collections.abc import Iterator
@@ -22,6 +23,8 @@ _TRANSIENT_NAMES = (
     "toomanyrequests",
     "resourceexhausted",
 )
+_CONNECTION_TROUBLE = (TimeoutError, asyncio.TimeoutError, ConnectionError, httpx.TransportError)
+_WRAPPERS = (ConnectionError, TimeoutError, RuntimeError)
 _LONGEST_WAIT = 3600.0
 
 
@@ -30,20 +33,18 @@ def is_transient(error: BaseException) -> bool:
 
     Reads the SDK-independent marks (``status_code``, the class name) of `error` and its causes.
     """
-    for link in _chain(error):
-        if getattr(link, "code", None) in _HOPELESS_CODES:
-            return False
-        status = _status(link)
-        if status is not None:
-            return status in _TRANSIENT_STATUS or status >= 500
-        if isinstance(link, (TimeoutError, ConnectionError, httpx.TransportError)) and not (
-            link.__cause__ or link.__context__
-        ):
-            return True
-        name = type(link).__name__.lower()
-        if any(mark in name for mark in _TRANSIENT_NAMES):
-            return True
-    return False
+    chain = list(_chain(error))
+    if any(getattr(link, "code", None) in _HOPELESS_CODES for link in chain):
+        return False
+    # What the server said counts for more than how the SDK dressed it up.
+    for status in filter(None, map(_status, chain)):
+        return status in _TRANSIENT_STATUS or status >= 500
+    # crewAI puts a plain ConnectionError around whatever went wrong.
+    telling = [link for link in chain if type(link) not in _WRAPPERS or not _cause(link)]
+    if any(isinstance(link, _CONNECTION_TROUBLE) for link in telling):
+        return True
+    names = [type(link).__name__.lower() for link in telling]
+    return any(mark in name for name in names for mark in _TRANSIENT_NAMES)
 
 
 def retry_after(error: BaseException) -> float:
@@ -86,4 +87,8 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
     while link is not None and id(link) not in seen:
         seen.add(id(link))
         yield link
-        link = link.__cause__ or link.__context__
+        link = _cause(link)
+
+
+def _cause(error: BaseException) -> BaseException | None:
+    return error.__cause__ or error.__context__
