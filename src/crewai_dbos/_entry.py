@@ -81,6 +81,12 @@ class Outcome:
     value: Any = None
     error: Exception | None = None
 
+    def get(self) -> Any:
+        """The value, or the error raised."""
+        if self.error is not None:
+            raise self.error
+        return self.value
+
 
 @dataclass
 class Entry:
@@ -122,11 +128,7 @@ class Entry:
             JournalCorruptError: It is not an entry, or one of a newer version.
         """
         if not self.is_readable:
-            raise JournalCorruptError(
-                f"The journal entry {self.name} (step {self.step_id}) can't be read. Fork the run "
-                f"from step {self.step_id} to make that call again: "
-                f"DBOS.fork_workflow(run_id, {self.step_id})"
-            )
+            raise JournalCorruptError(f"{self.name} is no entry of this version")
         return dict(self.stored)
 
     def changes(self, call: Call) -> list[str]:

@@ -218,22 +218,25 @@ class Journal:
                 )
             payload = entry.payload()
             extra = _codec.decode(payload.get("extra", {}))
-        except JournalCorruptError as error:
-            self.fail(error)
+            outcome = call.read(entry.name, payload)
         except Exception as error:
-            self.fail(JournalCorruptError(f"{entry.name} can't be read: {error}"))
+            self.fail(
+                JournalCorruptError(
+                    f"The journal entry {entry.name} can't be read ({error}). Fork the run from "
+                    f"its step to make that call again: "
+                    f"DBOS.fork_workflow({self.run_id!r}, {entry.step_id})"
+                )
+            )
         if call.restore is not None and extra:
             call.restore(extra)
-        return self._outcome(entry.name, payload, call)
+        return outcome.get()
 
     def _outcome(self, name: str, payload: dict[str, Any], call: Call) -> Any:
         try:
             outcome = call.read(name, payload)
-        except Exception as error:
+        except JournalCorruptError as error:
             self.fail(error)
-        if isinstance(outcome.error, Exception):
-            raise outcome.error
-        return outcome.value
+        return outcome.get()
 
     # Writing -----------------------------------------------------------------
 

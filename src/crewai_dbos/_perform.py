@@ -110,6 +110,9 @@ def _definition_of(stored: Mapping[str, Any]) -> AgentDefinition:
     if definition is None:
         _suspend(name)
     assert definition is not None
+    context = current_context()
+    assert context is not None
+    _run_scope.clear_note(context.workflow_id)
     return definition
 
 

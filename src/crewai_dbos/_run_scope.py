@@ -159,6 +159,14 @@ def surfacing(scope: Scope) -> Iterator[None]:
         raise error from None
 
 
+def clear_note(run_id: str) -> None:
+    """Take back the `note` of a run that goes on, if it has one."""
+    status = detached(DBOS.get_workflow_status, run_id)
+    attributes = dict((status.attributes if status else None) or {})
+    if attributes.pop(_names.ATTRIBUTE, None) is not None:
+        detached(DBOS.update_workflow_attributes, run_id, attributes)
+
+
 def note(run_id: str, what: Mapping[str, str]) -> None:
     """Put `what` into the attributes of a run, where its status is looked up."""
     with contextlib.suppress(Exception):

@@ -1,0 +1,106 @@
+"""The user's module in the crash tests: tools, agents, and what a process does with them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable
+from typing import Any
+
+from crewai import Agent, Task
+from crewai.llms.providers.openai.completion import OpenAICompletion
+from crewai.tools import tool
+from dbos import DBOS, DBOSConfig, SetWorkflowID
+
+from crash import faults
+from crash.names import API_KEY, ASK, RUN
+from crewai_dbos import DBOSAgent, idempotency_key
+from crewai_dbos.testing import EffectLog
+
+
+@tool
+@DBOS.step()
+def send_letter(to: str) -> str:
+    """Send a letter and return the receipt."""
+    EffectLog(os.environ["EFFECTS"]).report("letter", to=to, key=idempotency_key())
+    return f"receipt for {to}"
+
+
+class TextOnlyLLM(OpenAICompletion):
+    """A model without native tool calls."""
+
+    def supports_function_calling(self) -> bool:
+        return False
+
+
+def _postman(model: Callable[..., Any] = OpenAICompletion) -> Agent:
+    llm = model(
+        model="gpt-4o-mini",
+        api_key=API_KEY,
+        base_url=os.environ.get("MODEL_URL", "http://127.0.0.1:1/v1"),
+    )
+    return Agent(
+        role="Postman",
+        goal="Deliver",
+        backstory="You send letters.",
+        llm=llm,
+        tools=[send_letter],
+    )
+
+
+def build(name: str, source: Callable[[], Agent] = _postman) -> DBOSAgent:
+    """A postman of this name, and nothing else of a process."""
+    return DBOSAgent(agent_name=name, orig_agent=source)
+
+
+# Built by a callable in each run: the model server's address is not known at import.
+AGENTS = {
+    "native": build("native"),
+    "react": build("react", lambda: _postman(TextOnlyLLM)),
+}
+
+
+# Jobs -------------------------------------------------------------------------
+
+
+def start(order: dict[str, Any]) -> Any:
+    """Begin the run, perhaps to be killed in it."""
+    launch(order)
+    agent = AGENTS[order["agent"]]
+    with SetWorkflowID(RUN):
+        if order["entry"] == "async":
+            return plain(asyncio.run(agent.akickoff(ASK)))
+        return plain(agent.execute_task(Task(description=ASK, expected_output="The receipts.")))
+
+
+def recover(order: dict[str, Any]) -> Any:
+    """What a restarted program does: import the agents, launch DBOS. Returns the run's answer."""
+    launch(order)
+    return answer_of(AGENTS[order["agent"]])
+
+
+# Their parts ------------------------------------------------------------------
+
+
+def launch(order: dict[str, Any]) -> None:
+    faults.install(**order.get("fault", {}))
+    config: DBOSConfig = {"name": "crash", "system_database_url": order["database_url"]}
+    if "executor_id" in order:
+        config["executor_id"] = order["executor_id"]
+    DBOS(config=config)
+    DBOS.launch()
+
+
+def answer_of(agent: DBOSAgent, run_id: str = RUN) -> Any:
+    # Only so that the wait is not rounded up to a second, which is what DBOS polls by default.
+    with contextlib.suppress(Exception):
+        DBOS.retrieve_workflow(run_id).get_result(polling_interval_sec=0.02)
+    return plain(agent.retrieve(run_id).get_result())
+
+
+def plain(answer: Any) -> Any:
+    """An answer as JSON data, with what crewAI counts beside it."""
+    if isinstance(answer, str):
+        return answer
+    return [answer.raw, answer.usage_metrics, len(answer.messages)]

@@ -1,0 +1,328 @@
+"""Processes to kill: forked from one that has imported everything, or fresh interpreters.
+
+A process carries out one job, a function named ``module:function`` that gets a dict and returns
+JSON data, and is watched from outside: its pid, what it returned, how it ended.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import gc
+import importlib
+import json
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# Numpy's BLAS starts threads when it is imported, and a process with threads must not fork.
+_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+_TESTS = Path(__file__).parent.parent
+
+PATIENCE = 60.0
+"""Seconds after which a process is taken to hang."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one process does.
+
+    Attributes:
+        function: ``module:function``.
+        order: The function's argument, plain JSON.
+        log: A file for its stdout and stderr.
+        environment: Additional variables.
+    """
+
+    function: str
+    order: dict[str, Any]
+    log: Path
+    environment: dict[str, str]
+
+    def to_json(self) -> str:
+        return json.dumps({**vars(self), "log": str(self.log)})
+
+    @classmethod
+    def from_json(cls, text: str) -> Job:
+        fields = json.loads(text)
+        return cls(**{**fields, "log": Path(fields["log"])})
+
+
+@dataclass(frozen=True)
+class End:
+    """How a process ended: its exit code (negative for a signal) and what the job returned.
+
+    `late` is one that was killed because it did not end in time.
+    """
+
+    code: int
+    result: Any = None
+    late: bool = False
+
+    @property
+    def killed(self) -> bool:
+        return self.code == -signal.SIGKILL and not self.late
+
+    def __str__(self) -> str:
+        return "out of time" if self.late else f"exit code {self.code}"
+
+
+class Process:
+    """A process at work. `wait` returns when it is gone and its parent has reaped it."""
+
+    def __init__(self, job: Job, connection: socket.socket) -> None:
+        self.job = job
+        self._connection = connection
+        self._unread = b""
+        self._said: dict[str, Any] = {}
+
+    @property
+    def pid(self) -> int:
+        return int(self._said["pid"])
+
+    def kill(self) -> None:
+        """SIGKILL, for a process that is known to be alive."""
+        os.kill(self.pid, signal.SIGKILL)
+
+    def hear(self, word: str, timeout: float = PATIENCE) -> Any:
+        """Wait until the job says `word`.
+
+        Raises:
+            EOFError: It ended without.
+            TimeoutError: It still has not.
+        """
+        self._connection.settimeout(timeout)
+        return self._heard(word)
+
+    def wait(self, timeout: float = PATIENCE) -> End:
+        """Wait for the end; a process that takes longer than `timeout` is killed."""
+        self._connection.settimeout(timeout)
+        late = False
+        try:
+            code = self._exit_code()
+        except TimeoutError:
+            late = True
+            self.kill()
+            self._connection.settimeout(PATIENCE)
+            code = self._exit_code()
+        self._connection.close()
+        return End(code, self._said.get("result"), late)
+
+    def end(self) -> None:
+        """Leave nothing behind, whatever state it is in."""
+        if self._connection.fileno() >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                self.kill()
+            self.wait()
+
+    def output(self) -> str:
+        return self.job.log.read_text() if self.job.log.exists() else ""
+
+    def _exit_code(self) -> int:
+        return int(self._heard("exit"))
+
+    def _heard(self, word: str) -> Any:
+        while word not in self._said:
+            data = self._connection.recv(65536)
+            if not data:
+                raise EOFError(f"{self.job.function} did not say {word!r}:\n{self.output()}")
+            *lines, self._unread = (self._unread + data).split(b"\n")
+            for line in lines:
+                self._said.update(json.loads(line))
+        return self._said[word]
+
+
+class FreshProcess(Process):
+    """A new interpreter."""
+
+    def __init__(self, job: Job) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs, job.log.open("ab") as log:
+            command = [sys.executable, "-m", "crash.processes", "job", str(theirs.fileno())]
+            self._popen = subprocess.Popen(
+                [*command, job.to_json()],
+                env=_environment(),
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        super().__init__(job, ours)
+        self._said["pid"] = self._popen.pid
+
+    def _exit_code(self) -> int:
+        with contextlib.suppress(EOFError):
+            self._heard("exit")  # which a job never says: reads until the process is gone
+        return self._popen.wait()
+
+
+class ForkServer:
+    """A process that imports `modules`, starts no thread, and forks itself for every job."""
+
+    def __init__(self, *modules: str) -> None:
+        self._sending = threading.Lock()
+        self._control, theirs = socket.socketpair()
+        with theirs:
+            command = [sys.executable, "-m", "crash.processes", "serve", str(theirs.fileno())]
+            self._popen = subprocess.Popen(
+                [*command, *modules],
+                env=_environment(),
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+            )
+        if self._control.recv(1) != b"+":
+            raise RuntimeError(f"the fork server ended with {self._popen.wait()}, see above")
+
+    def start(self, job: Job) -> Process:
+        ours, theirs = socket.socketpair()
+        with theirs, self._sending:
+            _send(self._control, job.to_json().encode(), theirs.fileno())
+        process = Process(job, ours)
+        process.hear("pid")
+        return process
+
+    def stop(self) -> None:
+        self._control.close()
+        self._popen.wait()
+
+
+@contextlib.contextmanager
+def fork_server(*modules: str) -> Iterator[ForkServer]:
+    server = ForkServer(*modules)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def say(**words: Any) -> None:
+    """From within a job: tell the test something at once."""
+    assert _speaker is not None
+    _speaker.sendall((json.dumps(words) + "\n").encode())
+
+
+# Inside the processes ---------------------------------------------------------
+
+_speaker: socket.socket | None = None
+
+
+def _environment() -> dict[str, str]:
+    path = os.pathsep.join([str(_TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**os.environ, **_ENVIRONMENT, "PYTHONPATH": path}
+
+
+def _send(control: socket.socket, data: bytes, descriptor: int) -> None:
+    # The descriptor travels with the head, so that it stays with its job.
+    control.sendmsg(
+        [len(data).to_bytes(8, "big")],
+        [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))],
+    )
+    control.sendall(data)
+
+
+def _receive(control: socket.socket) -> tuple[str, socket.socket] | None:
+    head, descriptors, _, _ = socket.recv_fds(control, 8, 1)
+    if not head:
+        return None
+    length = int.from_bytes(head, "big")
+    data = control.recv(length, socket.MSG_WAITALL)
+    return data.decode(), socket.socket(fileno=descriptors[0])
+
+
+def _serve(control: socket.socket, modules: list[str]) -> None:
+    for module in modules:
+        importlib.import_module(module)
+    gc.freeze()  # the collector would otherwise copy every page in every child
+    threads = len(os.listdir("/proc/self/task")) if os.path.isdir("/proc/self/task") else 1
+    if threads != 1:
+        raise RuntimeError(f"{threads} threads after importing {modules}: forking is not safe")
+    control.sendall(b"+")
+
+    children: dict[int, socket.socket] = {}
+    woken, waker = socket.socketpair()
+    for end in (woken, waker):
+        end.setblocking(False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
+    with selectors.DefaultSelector() as selector:
+        selector.register(control, selectors.EVENT_READ)
+        selector.register(woken, selectors.EVENT_READ)
+        while True:
+            for key, _ in selector.select():
+                if key.fileobj is woken:
+                    woken.recv(4096)
+                    _reap(children)
+                    continue
+                received = _receive(control)
+                if received is None:
+                    for pid in children:
+                        os.kill(pid, signal.SIGKILL)
+                    return
+                job, connection = received
+                pid = os.fork()
+                if pid == 0:
+                    signal.set_wakeup_fd(-1)
+                    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                    for inherited in (control, woken, waker, *children.values()):
+                        inherited.close()
+                    _work(connection, Job.from_json(job))
+                children[pid] = connection
+                _tell(connection, pid=pid)
+
+
+def _reap(children: dict[int, socket.socket]) -> None:
+    while children:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if pid == 0:
+            return
+        with children.pop(pid) as connection:
+            _tell(connection, exit=os.waitstatus_to_exitcode(status))
+
+
+def _tell(connection: socket.socket, **words: Any) -> None:
+    with contextlib.suppress(OSError):  # nobody listens any more
+        connection.sendall((json.dumps(words) + "\n").encode())
+
+
+def _work(connection: socket.socket, job: Job) -> None:
+    """Carry out `job` and leave without any of Python's clean-up, as a killed process would."""
+    global _speaker
+    _speaker = connection
+    os.environ.update(job.environment)
+    log = os.open(job.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    code = 0
+    try:
+        module, _, function = job.function.partition(":")
+        say(result=getattr(importlib.import_module(module), function)(job.order))
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)
+
+
+def _main(what: str, descriptor: str, *rest: str) -> None:
+    connection = socket.socket(fileno=int(descriptor))
+    if what == "serve":
+        _serve(connection, list(rest))
+    else:
+        _work(connection, Job.from_json(rest[0]))
+
+
+if __name__ == "__main__":
+    # `say` must be the one that jobs import, not a second copy of it in __main__.
+    from crash import processes
+
+    processes._main(*sys.argv[1:])
