@@ -7,6 +7,7 @@ them into the end of the run.
 from __future__ import annotations
 
 import threading
+from bisect import bisect_right
 from collections import defaultdict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -56,7 +57,7 @@ class Record:
         self._places: dict[str, _Place] = defaultdict(_Place)
         self._entries: dict[str, Entry] = {}
         self._foreign: dict[int, str] = {}
-        self._outside = 0
+        self._outside: list[int] = []
         self._last_id = root.function_id
         self._load()
 
@@ -73,7 +74,7 @@ class Record:
             place.recorded[entry.what].append(entry.occurrence)
             place.sequence.append(entry)
         pinned = {n for e in self._entries.values() for n in range(e.step_id + 1, e.last_id + 1)}
-        self._outside = max((n for n in self._foreign if n not in pinned), default=0)
+        self._outside = sorted(n for n in self._foreign if n not in pinned)
         for place in self._places.values():
             for numbers in place.recorded.values():
                 numbers.sort(reverse=True)
@@ -111,17 +112,12 @@ class Record:
                 )
             name = self._next_name(scope.path, place, what)
             entry = self._entries.get(name)
+            self._check_outside(name, entry)
             if entry is not None:
                 entry.claimed = True
                 self._advance(entry.last_id)
-            if entry is None and self._outside > self._root.function_id:
-                raise DriftError(
-                    f"Run {self._run_id} was recorded by other code: the workflow had gone on to "
-                    f"step {self._outside} ({self._foreign[self._outside]}), but {name} was "
-                    f"called, which is not recorded. Put the code back and "
-                    f"DBOS.resume_workflow({self._run_id!r}), or fork the run."
-                )
-            if scope.ordered:
+            # What runs in the background is not before or after anything.
+            if scope.ordered and not call.background:
                 self._check_order(place, name, entry, call.concurrent)
             if counted and entry is None:
                 place.running = name
@@ -160,6 +156,19 @@ class Record:
             occurrence += 1
         place.claimed[what] = occurrence
         return _names.numbered(path, what, occurrence)
+
+    def _check_outside(self, name: str, entry: Entry | None) -> None:
+        """The workflow's own earlier steps must not be passed over: they would be made again."""
+        at = bisect_right(self._outside, self._root.function_id)
+        skipped = self._outside[at] if at < len(self._outside) else None
+        if skipped is None or (entry is not None and skipped > entry.step_id):
+            return
+        raise DriftError(
+            f"Run {self._run_id}: {name} was called before the workflow's own step {skipped} "
+            f"({self._foreign[skipped]}), which is recorded to come first. If the code changed, "
+            f"put it back and DBOS.resume_workflow({self._run_id!r}), or fork the run. If that "
+            "step is made beside the run, make it before or after."
+        )
 
     def _check_order(self, place: _Place, name: str, entry: Entry | None, concurrent: bool) -> None:
         """A recorded call whose turn has passed means that the code now asks for other calls."""

@@ -1,4 +1,4 @@
-"""Runs of any shape, whose every piece of work can be told apart, and that crash where they are told.
+"""Runs of any shape, whose every piece of work can be told apart, and that crash where told.
 
 A tree is plain JSON, the argument of its workflow, so that another process can go on with it:
 
@@ -7,6 +7,7 @@ A tree is plain JSON, the argument of its workflow, so that another process can 
 - ``["threads", [trees, ...]]``, ``["tasks", [trees, ...]]``: branches side by side
 - ``["fan", n]``, ``["ask", n]``: calls side by side, told apart by their name or their request
 - ``["same", n]``: equal calls side by side
+- ``["background", trees]``: a call on a thread of its own, while the trees are done in turn
 
 Run as a program it works through trees and kills itself; see `main`.
 """
@@ -51,6 +52,7 @@ class Doer:
 
     Attributes:
         done: The texts of what was done. Each says where in the tree it belongs, and is unique.
+        crashed: Whether it came to that.
     """
 
     def __init__(
@@ -62,6 +64,8 @@ class Doer:
         note: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.done: list[str] = []
+        self.crashed = False
+        self.over = threading.Event()
         self._random = random.Random(seed)
         self._crash_at = crash_at
         self._crash = crash
@@ -77,6 +81,7 @@ class Doer:
             self.done.append(text)
             self._note(text)
             if len(self.done) == self._crash_at:
+                self.crashed = True
                 self._crash()
         return text
 
@@ -105,11 +110,26 @@ async def bare_async(place: str) -> str:
 @DBOS.workflow(name="grow")
 def grow(trees: list[Tree]) -> list[Any]:
     """A bare step, a run that is a tree, a bare step."""
-    with whole_run():
-        before = bare("before")
-        with joined("work") as scope:
-            inside = in_turn(trees, scope, "")
-        return [before, inside, bare("after")]
+    try:
+        with whole_run():
+            before = bare("before")
+            with joined("work") as scope:
+                inside = in_turn(trees, scope, "")
+            return [before, inside, bare("after")]
+    finally:
+        doer.over.set()
+
+
+def outcome_of(handle: Any) -> Any:
+    """The result of a run of `grow` that is under way.
+
+    Raises:
+        Crash: It crashed, so that the run is not over and has none.
+    """
+    assert doer.over.wait(60)
+    if doer.crashed:
+        raise Crash
+    return result(handle)
 
 
 def in_turn(trees: Iterable[Tree], scope: Scope, place: str) -> list[Any]:
@@ -129,7 +149,7 @@ def perform(tree: Tree, scope: Scope, place: str) -> Any:
         with scope.child(rest[0]).entered() as part:
             return in_turn(rest[1], part, place)
     if kind == "summary":
-        call = Call(rest[0], kind="work")
+        call = Call(f"summary {rest[0]}", kind="work")
         return scope.journal.summarize(
             scope, call, lambda: in_turn(rest[1], here(), place), ordered=True
         )
@@ -146,6 +166,8 @@ def perform(tree: Tree, scope: Scope, place: str) -> Any:
                 lambda n=n: one(asking, "ask", f"{place}/{n}", request={"question": n})
                 for n in range(rest[0])
             )
+    if kind == "background":
+        return beside(rest[0], scope, place)
     if kind == "fan":
         return side_by_side(
             lambda n=n: one(scope, f"f{n}", f"{place}/{n}", concurrent=True) for n in range(rest[0])
@@ -190,6 +212,16 @@ def side_by_side(functions: Iterable[Callable[[], Any]]) -> list[Any]:
         return [future.result() for future in futures]
 
 
+def beside(trees: list[Tree], scope: Scope, place: str) -> list[Any]:
+    def in_the_background() -> str:
+        return one(scope, f"background {place.count('/')}", f"{place}/background", background=True)
+
+    with ThreadPoolExecutor(1) as pool:
+        saved = pool.submit(contextvars.copy_context().run, in_the_background)
+        meanwhile = in_turn(trees, scope, place)
+        return [*meanwhile, saved.result()]
+
+
 async def as_tasks(branches: list[list[Tree]], scope: Scope, place: str) -> list[Any]:
     async def branch(number: int, trees: list[Tree]) -> list[Any]:
         texts = []
@@ -206,7 +238,14 @@ async def as_tasks(branches: list[list[Tree]], scope: Scope, place: str) -> list
                 texts.append(await inside.journal.arun(inside, Call(name, kind="work"), work))
         return texts
 
-    return await asyncio.gather(*(branch(n, trees) for n, trees in enumerate(branches)))
+    # All of them end before a crash goes on, as they would with the process.
+    ended = await asyncio.gather(
+        *(branch(n, trees) for n, trees in enumerate(branches)), return_exceptions=True
+    )
+    for outcome in ended:
+        if isinstance(outcome, BaseException):
+            raise outcome
+    return ended
 
 
 # What must come out ------------------------------------------------------------------
@@ -228,6 +267,8 @@ def _places(tree: Tree, place: str) -> list[str]:
     if kind in ("threads", "tasks"):
         branches = enumerate(rest[0])
         return [p for n, trees in branches for p in _places_in_turn(trees, f"{place}/{n}")]
+    if kind == "background":
+        return [*_places_in_turn(rest[0], place), f"{place}/background"]
     if kind in ("fan", "ask"):
         return [f"{place}/{n}" for n in range(rest[0])]
     return [place] * (rest[0] if kind == "same" else 1)
@@ -278,9 +319,8 @@ def grown(seed: int) -> list[Tree]:
         return [[chance.choice(("call", "step")), "a"] for _ in range(chance.randint(1, most))]
 
     def tree(depth: int) -> Tree:
-        kind = chance.choice(
-            ("call", "step", "part", "summary", "threads", "threads", "tasks", "fan", "ask", "same")
-        )
+        kinds = "call step part summary threads threads tasks fan ask same background"
+        kind = chance.choice(kinds.split())
         if kind in ("call", "step"):
             return [kind, "a"]
         if kind in ("fan", "ask", "same"):
@@ -290,6 +330,8 @@ def grown(seed: int) -> list[Tree]:
         inner = [tree(depth - 1), *leaves(2)] if depth else leaves(3)
         if kind == "threads":
             return [kind, [inner, leaves(3), leaves(3)]]
+        if kind == "background":
+            return [kind, inner]
         return [kind, chance.choice("ab"), inner]
 
     return [tree(2) for _ in range(4)]
@@ -309,6 +351,7 @@ def main(database_url: str, log: str, first: int, last: int, crash_at: int) -> N
     def die() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
+    employ(Doer(seed=crash_at, note=note))
     with launched(database_url, application_version="1"):
         results = {}
         for seed in range(first, last + 1):

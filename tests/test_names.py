@@ -1,0 +1,148 @@
+"""Names say where a call happened: different for different calls, the same in every process."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from dbos import StepInfo
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from crewai_dbos import _names
+from crewai_dbos._entry import read_entry
+
+
+class Size(Enum):
+    S = 1
+    L = 2
+
+
+@dataclass
+class Item:
+    name: str
+
+
+class Order(BaseModel):
+    item: str
+    when: date | None = None
+
+
+texts = st.text(st.characters(categories=["L", "N", "P", "S", "Z", "Cc", "Cs"]), max_size=8)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | texts,
+    lambda items: st.lists(items, max_size=3) | st.dictionaries(texts, items, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(deadline=None)
+@given(json_values, json_values)
+def test_a_digest_tells_values_apart_and_does_not_depend_on_their_order(a: Any, b: Any) -> None:
+    shuffled = dict(reversed(a.items())) if isinstance(a, dict) else a
+    assert _names.digest(a) == _names.digest(shuffled)
+    if json.dumps(a, sort_keys=True) != json.dumps(b, sort_keys=True):
+        assert _names.digest(a) != _names.digest(b)
+
+
+PAIRS: list[tuple[Any, Any]] = [
+    (date(2026, 1, 1), date(2026, 1, 2)),
+    (datetime(2026, 1, 1, 1), datetime(2026, 1, 1, 2)),
+    (time(1), time(2)),
+    (timedelta(1), timedelta(2)),
+    (Decimal("1.1"), Decimal("1.2")),
+    (UUID(int=1), UUID(int=2)),
+    (Path("a"), Path("b")),
+    (Size.S, Size.L),
+    (b"a", b"b"),
+    ({"a"}, {"b"}),
+    ((1, 2), (1, 3)),
+    (Item("a"), Item("b")),
+    (Order(item="a"), Order(item="b")),
+    (Order(item="a", when=date(2026, 1, 1)), Order(item="a", when=date(2026, 1, 2))),
+]
+
+
+@pytest.mark.parametrize(("a", "b"), PAIRS, ids=lambda value: type(value).__name__)
+def test_arguments_as_crewai_hands_them_to_a_tool_are_told_apart(a: Any, b: Any) -> None:
+    """Parallel calls of one tool are named by arguments that its schema has converted."""
+    assert _names.tool("book", {"x": a}) != _names.tool("book", {"x": b})
+    assert _names.tool("book", {"x": [a, b]}) != _names.tool("book", {"x": [b, a]})
+
+
+@pytest.mark.parametrize(
+    "value", [{1: "a", "b": 2}, {(1, 2): 3}, {None: 1, "x": 2}, {"a": {1: {True: 2}}}], ids=repr
+)
+def test_a_mapping_may_have_any_keys(value: Any) -> None:
+    assert _names.digest(value) == _names.digest(dict(reversed(value.items())))
+
+
+def test_names_are_the_same_in_every_process() -> None:
+    program = (
+        "import test_names as t\n"
+        "values = [{'b': 1, 'a': {'x', 'y', 'z'}}, *sum(t.PAIRS, ()), object(), t.Order, len]\n"
+        "print([t._names.digest(value) for value in values])"
+    )
+    path = os.pathsep.join([str(Path(__file__).parent), *map(os.path.abspath, sys.path)])
+    told = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(told) == 1
+
+
+@settings(deadline=None)
+@given(texts, texts)
+def test_a_part_of_a_path_is_storable_and_stays_its_own(a: str, b: str) -> None:
+    part = _names.part(a)
+    part.encode()
+    assert not set(part) & {"/", "#", "\x00", "\n", "\x1b"}
+    assert (part == _names.part(b)) == (a == b)
+
+
+@settings(deadline=None)
+@given(st.lists(texts.filter(bool), min_size=1, max_size=3), st.integers(1, 10**6))
+def test_a_name_is_read_as_it_was_made(parts: list[str], occurrence: int) -> None:
+    *above, what = map(_names.part, parts)
+    path = ""
+    for part in above:
+        path = _names.numbered(path, part, 1)
+    name = _names.numbered(path, what, occurrence)
+    entry = read_entry(row(name))
+    assert entry is not None
+    assert (entry.path, entry.what, entry.occurrence) == (path, what, occurrence)
+
+
+def row(name: str, output: Any = None) -> StepInfo:
+    return {
+        "function_id": 1,
+        "function_name": name,
+        "output": output or {"v": 1, "kind": "work", "result": 1},
+        "error": None,
+        "child_workflow_id": None,
+        "child_shard_key": None,
+        "started_at_epoch_ms": 1,
+        "completed_at_epoch_ms": 2,
+    }
+
+
+@pytest.mark.parametrize("name", ["bare", "DBOS.sleep", "Class.method", "a/b", "#", "x#", "#1"])
+def test_steps_of_the_user_are_not_ours(name: str) -> None:
+    assert read_entry(row(name)) is None
