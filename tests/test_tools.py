@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import contextvars
 import itertools
 import logging
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from crewai import LLM, Agent, Task
-from crewai.events import ToolUsageFinishedEvent, crewai_event_bus
+from crewai.events import Depends, ToolUsageFinishedEvent, crewai_event_bus
+from crewai.hooks import register_before_tool_call_hook, unregister_before_tool_call_hook
 from crewai.mcp import MCPServerStdio
 from crewai.tools import BaseTool, tool
 from dbos import DBOS, SetWorkflowID, SQLAlchemyDatasource
+from pydantic import BaseModel
 
-from crewai_dbos import DBOSAgent, DefinitionError, StepConfig, idempotency_key
+from crewai_dbos import (
+    ConcurrentRunError,
+    DBOSAgent,
+    DefinitionError,
+    StepConfig,
+    idempotency_key,
+)
 from crewai_dbos.testing import ModelServer, Reply, Request, ToolCall, text, tool_calls
 from support.dbos_config import QUICK
 
@@ -222,6 +233,94 @@ def test_a_handler_that_is_a_step_runs_once_for_each_event() -> None:
         effects.clear()
         assert ran.replayed() == ran.answer
         assert effects == []
+
+
+def test_two_handlers_made_by_one_function_keep_apart() -> None:
+    def notify(channel: str) -> Callable[[Any, Any], None]:
+        @DBOS.step()
+        def handler(source: Any, event: Any) -> None:
+            effects.append(("notified", channel))
+
+        return handler
+
+    with crewai_event_bus.scoped_handlers():
+        for channel in ("a", "b"):
+            crewai_event_bus.on(ToolUsageFinishedEvent)(notify(channel))
+        ran = run([keyed], [[ToolCall("keyed", A)]])
+        assert sorted(e for e in effects if e[0] == "notified") == [
+            ("notified", "a"),
+            ("notified", "b"),
+        ]
+        names = [s["function_name"] for s in DBOS.list_workflow_steps(ran.id)]
+        assert len({n for n in names if "handler" in n and n.endswith("dbos#1")}) == 2
+        assert not any("handler#2" in name for name in names)
+
+
+def test_handlers_that_wait_for_each_other_have_all_run_when_the_run_ends() -> None:
+    with crewai_event_bus.scoped_handlers():
+
+        @crewai_event_bus.on(ToolUsageFinishedEvent)
+        def first(source: Any, event: Any) -> None:
+            effects.append(("first", None))
+
+        @crewai_event_bus.on(ToolUsageFinishedEvent, depends_on=[Depends(first)])
+        def second(source: Any, event: Any) -> None:
+            effects.append(("second", None))
+
+        run([keyed], [[ToolCall("keyed", A)]])
+        assert [e for e in effects if e[1] is None] == [("first", None), ("second", None)]
+
+
+class Booking(BaseModel):
+    day: date
+
+
+class Book(BaseTool):
+    name: str = "book"
+    description: str = "Book a day."
+    args_schema: type[BaseModel] = Booking
+
+    @DBOS.step()
+    def _run(self, day: date) -> str:
+        return f"booked {day}"
+
+
+def test_parallel_calls_that_differ_in_a_date_keep_their_results() -> None:
+    days = [f"2024-01-0{n}" for n in range(1, 6)]
+    ran = run([Book()], [[ToolCall("book", {"day": day}) for day in days]])
+    steps = [step["function_name"] for step in DBOS.list_workflow_steps(ran.id)]
+    assert len({name.rpartition("#")[0] for name in steps if "tool:book" in name}) == 5
+    assert ran.replayed() == ran.answer == " | ".join(f"booked {day}" for day in days)
+
+
+def test_dbos_steps_on_threads_of_a_tool_are_refused() -> None:
+    @tool
+    def crawl(key: str) -> str:
+        """Fetch on threads."""
+        with ThreadPoolExecutor(2) as pool:
+            futures = [pool.submit(contextvars.copy_context().run, audited, k) for k in "ab"]
+            return " ".join(future.result() for future in futures)
+
+    with pytest.raises(ConcurrentRunError, match="on the tool's own thread"):
+        run([crawl], [[ToolCall("crawl", A)]])
+    assert effects == []
+
+
+def test_a_step_in_a_tool_hook_belongs_to_that_call() -> None:
+    def audit(context: Any) -> None:
+        effects.append(("hook", audited(context.tool_input["key"])))
+
+    register_before_tool_call_hook(audit)
+    try:
+        ran = run([keyed], [[ToolCall("keyed", {"key": key}) for key in "abcd"]])
+        done = [e for e in effects if e[0] == "audited"]
+        assert sorted(done) == [("audited", key) for key in "abcd"]
+        effects.clear()
+        assert ran.replayed() == ran.answer
+        assert sorted(effects) == [("hook", f"audited {key}") for key in "abcd"]
+        ran.replay_from_every_step()
+    finally:
+        unregister_before_tool_call_hook(audit)
 
 
 def test_an_undecorated_tool_is_called_again_and_one_warning_says_so(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextvars
 import inspect
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -24,7 +25,7 @@ from dbos._datasource import AsyncSQLAlchemyDatasource, SQLAlchemyDatasource
 from dbos._error import DBOSBaseException, DBOSStepTimeoutError, DBOSUnexpectedStepError
 from dbos._serialization import DBOSPortableJSON
 
-from crewai_dbos._threads import off_the_loop
+from crewai_dbos._threads import in_event_loop, off_the_loop
 
 __all__ = [
     "DBOSBaseException",
@@ -37,6 +38,7 @@ __all__ = [
     "decorated_kind",
     "detached",
     "is_launched",
+    "on_workflow_thread",
     "portable_row",
     "step_options_of",
     "user_code",
@@ -54,6 +56,12 @@ def is_launched() -> bool:
 
 def current_context() -> DBOSContext | None:
     return get_local_dbos_context()
+
+
+def on_workflow_thread() -> bool:
+    """Whether this is a thread on which DBOS recovers workflows, and not one they started."""
+    executor = _dbos_module._get_dbos_instance()._executor
+    return in_event_loop() or threading.current_thread() in executor._threads
 
 
 def assigned_workflow_id() -> str | None:

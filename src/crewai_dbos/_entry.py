@@ -137,17 +137,24 @@ class Entry:
         return [part for part, digest in call.digests.items() if recorded.get(part) != digest]
 
 
+def split_name(name: str) -> tuple[str, str, int] | None:
+    """Path, what and occurrence of a numbered name; None if it is not one."""
+    match = _NAME.fullmatch(name)
+    return None if match is None else (match["path"] or "", match["what"], int(match["occurrence"]))
+
+
 def read_entry(row: StepInfo) -> Entry | None:
     """The entry in a step row of DBOS, or None for a row of somebody else."""
-    match = _NAME.fullmatch(row["function_name"])
+    parts = split_name(row["function_name"])
     ours = _names.is_ours(row["function_name"]) or _is_payload(row["output"])
-    if match is None or not ours:
+    if parts is None or not ours:
         return None
+    path, what, occurrence = parts
     return Entry(
         name=row["function_name"],
-        path=match["path"] or "",
-        what=match["what"],
-        occurrence=int(match["occurrence"]),
+        path=path,
+        what=what,
+        occurrence=occurrence,
         step_id=row["function_id"],
         stored=row["output"],
     )

@@ -60,7 +60,10 @@ class _PlacedHandlers:
         try:
             # A handler is not part of the recorded call that emits its event.
             with inside_call(None), place.entered():
-                return original(source, event)
+                future = original(source, event)
+            # Of handlers that depend on each other, the later ones are looked up only then.
+            _await(future)
+            return future
         finally:
             _emitting.reset(token)
 
@@ -101,12 +104,17 @@ class _PlacedHandlers:
 def _awaited() -> Future[None]:
     """A future that the run waits for before it ends."""
     done: Future[None] = Future()
-    pending = _pending.get()
-    if pending is not None:
-        pending.append(done)
-        if len(pending) > 1000:
-            pending[:] = [unfinished for unfinished in pending if not unfinished.done()]
+    _await(done)
     return done
+
+
+def _await(future: Any) -> None:
+    pending = _pending.get()
+    if pending is None or not isinstance(future, Future):
+        return
+    pending.append(future)
+    if len(pending) > 1000:
+        pending[:] = [unfinished for unfinished in pending if not unfinished.done()]
 
 
 def _place_of(event: Any) -> Scope | None:
@@ -126,7 +134,14 @@ def _place_of(event: Any) -> Scope | None:
 @lru_cache(maxsize=1024)
 def _in_place(handler: Callable[..., Any]) -> Callable[..., Any]:
     """`handler`, run in a place of its own under the event that is being emitted."""
-    what = _names.handler(getattr(handler, "__qualname__", type(handler).__qualname__))
+    name = getattr(handler, "__qualname__", type(handler).__qualname__)
+    # Handlers made by one function differ in what they close over.
+    closed_over = (
+        inspect.getclosurevars(unwrapped).nonlocals
+        if inspect.isfunction(unwrapped := inspect.unwrap(handler))
+        else {}
+    )
+    what = _names.handler(f"{name}({_names.digest(dict(closed_over))})" if closed_over else name)
 
     if inspect.iscoroutinefunction(handler):
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
 from crewai.agents.agent_executor import AgentExecutor
@@ -87,7 +87,8 @@ class DBOSAgentExecutor(AgentExecutor):
         """A branch of the run for a tool that crewAI added; ours open their own."""
         for tool in self.original_tools:
             if sanitize_tool_name(tool.name) == name and is_durable(tool):
-                return nullcontext()
+                # For its hooks and events; the call itself belongs to `scope`.
+                return scope.child(_names.around(what), around=scope).entered()
         return scope.child(what).entered()
 
     def _ensure_step_executor(self) -> Any:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn, TypeVar, cast
@@ -32,6 +33,7 @@ from crewai_dbos._dbos_seam import (
 )
 from crewai_dbos._entry import Call, Entry, failure, pin, success
 from crewai_dbos._errors import (
+    ConcurrentRunError,
     ControlSignal,
     CrewaiDbosError,
     DriftError,
@@ -88,6 +90,14 @@ class Journal:
         Returns:
             The first of them.
         """
+        if scope.thread is not None and scope.thread != threading.get_ident():
+            self.fail(
+                ConcurrentRunError(
+                    f"Run {self.run_id}: {scope.path} made a DBOS operation on another thread, "
+                    "where only the order of threads would tell it apart after a crash. Make it "
+                    "on the tool's own thread, or make the tool a DBOS workflow."
+                )
+            )
         call = Call(_names.PIN, kind="pin")
         name, entry = self._claim(scope, call)
         if entry is not None:

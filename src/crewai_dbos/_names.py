@@ -9,7 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from dataclasses import fields, is_dataclass
+from datetime import date, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from pathlib import PurePath
 from typing import Any
+from uuid import UUID
 
 AGENT_WORKFLOW = "crewai_dbos.agent"
 AGENT_WORKFLOW_ASYNC = "crewai_dbos.agent_async"
@@ -29,6 +35,7 @@ MEMORY_SEARCH = "memory.search"
 KNOWLEDGE_QUERY = "knowledge.query"
 MCP_DISCOVERY = "mcp.tools"
 DATE = "date"
+ORDER = "order"
 SUMMARY = "summary"
 TOKEN_COUNT = "tokens"
 PIN = "dbos"
@@ -56,6 +63,10 @@ def agent(agent_name: str) -> str:
 
 def tool(tool_name: str, arguments: Any) -> str:
     return f"tool:{part(tool_name)}({digest(arguments)})"
+
+
+def around(tool_call: str) -> str:
+    return f"around:{tool_call}"
 
 
 def todo(step_number: int) -> str:
@@ -92,6 +103,10 @@ def _shape(value: Any) -> Any:
             return type(value).__qualname__
     if isinstance(value, (set, frozenset)):
         return sorted(map(str, value))
+    if isinstance(value, (date, time, timedelta, Decimal, UUID, PurePath, Enum)):
+        return [type(value).__qualname__, str(value)]
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: getattr(value, f.name) for f in fields(value)}
     if isinstance(value, bytes):
         return hashlib.sha256(value).hexdigest()
     return value.__qualname__ if isinstance(value, type) else type(value).__qualname__

@@ -39,6 +39,12 @@ class Order:
     response_format: type[BaseModel] | None = None
     persona: dict[str, str] = field(default_factory=dict)
 
+    def digest(self) -> str:
+        """Stands for what is asked, to tell orders apart that are carried out side by side."""
+        task = self.task
+        asked = [task.description, task.expected_output] if task is not None else []
+        return _names.digest([self.method, asked, self.arguments, self.persona])
+
     def stored(self, definition: AgentDefinition) -> dict[str, Any]:
         """This order as plain JSON.
 

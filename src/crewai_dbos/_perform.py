@@ -16,7 +16,7 @@ from crewai_dbos import _codec, _events, _mcp, _names, _order, _run_agent, _run_
 from crewai_dbos._crewai_seam import publish_agent_state
 from crewai_dbos._dbos_seam import current_context, detached
 from crewai_dbos._definition import AgentDefinition, agents
-from crewai_dbos._errors import RunSuspended
+from crewai_dbos._errors import DriftError, RunSuspended, UnstorableValueError
 from crewai_dbos._handle import remember
 from crewai_dbos._order import Order
 
@@ -30,7 +30,7 @@ def run(stored: Mapping[str, Any]) -> Any:
     """Carry out a stored order inside the workflow opened for it."""
     definition = _definition_of(stored)
     with _closing():
-        return _codec.encode(perform(definition, _order.load(stored, definition)))
+        return _codec.encode(perform(definition, _loaded(stored, definition), own=True))
 
 
 async def arun(stored: Mapping[str, Any]) -> Any:
@@ -43,15 +43,19 @@ async def arun(stored: Mapping[str, Any]) -> Any:
 
     def work() -> Any:
         with _closing():
-            order = _order.load(stored, definition)
-            return _codec.encode(asyncio.run(aperform(definition, order)))
+            order = _loaded(stored, definition)
+            return _codec.encode(asyncio.run(aperform(definition, order, own=True)))
 
     return await asyncio.to_thread(work)
 
 
-def perform(definition: AgentDefinition, order: Order) -> Any:
-    """Carry out `order` in the workflow that is open here. Returns what crewAI returns."""
-    with _working(definition, order) as agent:
+def perform(definition: AgentDefinition, order: Order, *, own: bool = False) -> Any:
+    """Carry out `order` in the workflow that is open here. Returns what crewAI returns.
+
+    Args:
+        own: Whether the workflow was opened for this order.
+    """
+    with _working(definition, order, own) as agent:
         if order.method == "kickoff":
             return agent.kickoff(response_format=order.response_format, **order.arguments)
         task, tools = _for_run(agent, order)
@@ -62,9 +66,9 @@ def perform(definition: AgentDefinition, order: Order) -> Any:
         return agent.agent_executor.invoke(**order.arguments)
 
 
-async def aperform(definition: AgentDefinition, order: Order) -> Any:
+async def aperform(definition: AgentDefinition, order: Order, *, own: bool = False) -> Any:
     """As `perform`, through crewAI's async methods."""
-    with _working(definition, order) as agent:
+    with _working(definition, order, own) as agent:
         if order.method == "kickoff":
             return await agent.kickoff_async(
                 response_format=order.response_format, **order.arguments
@@ -78,14 +82,14 @@ async def aperform(definition: AgentDefinition, order: Order) -> Any:
 
 
 @contextmanager
-def _working(definition: AgentDefinition, order: Order) -> Iterator[Agent]:
+def _working(definition: AgentDefinition, order: Order, own: bool) -> Iterator[Agent]:
     _events.install()
     _mcp.install()
     outer = _run_scope.enclosing()
     assert outer is not None
     with (
         _run_scope.surfacing(outer),
-        _run_scope.joined(_names.agent(definition.name)) as scope,
+        _run_scope.joined(_names.agent(definition.name), None if own else order.digest()) as scope,
         _events.handled(),
     ):
         agent = _run_agent.agent_of_run(definition, scope, order.persona)
@@ -94,6 +98,17 @@ def _working(definition: AgentDefinition, order: Order) -> Iterator[Agent]:
         finally:
             _run_agent.finish(agent)
         publish_agent_state(agent, definition.front)
+
+
+def _loaded(stored: Mapping[str, Any], definition: AgentDefinition) -> Order:
+    try:
+        return _order.load(stored, definition)
+    except UnstorableValueError as error:
+        context = current_context()
+        assert context is not None
+        stopped = DriftError(f"{error} Then DBOS.resume_workflow({context.workflow_id!r}).")
+        _run_scope.stop(context.workflow_id, stopped)
+        raise stopped from error
 
 
 def _for_run(agent: Agent, order: Order) -> tuple[Any, Any]:

@@ -11,13 +11,18 @@ from bisect import bisect_right
 from collections import defaultdict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dbos import DBOS, StepReservation
 
 from crewai_dbos import _names
-from crewai_dbos._dbos_seam import DBOSContext, detached, using_context
-from crewai_dbos._entry import Call, Entry, read_entry
+from crewai_dbos._dbos_seam import (
+    DBOSContext,
+    detached,
+    on_workflow_thread,
+    using_context,
+)
+from crewai_dbos._entry import Call, Entry, read_entry, split_name
 from crewai_dbos._errors import ConcurrentRunError, DriftError
 
 if TYPE_CHECKING:
@@ -41,6 +46,10 @@ class _Place:
     running: str | None = None
 
 
+def _ordered(stored: Any) -> Any:
+    return stored.get("result") if isinstance(stored, dict) else None
+
+
 class Record:
     """The entries of one execution of a workflow.
 
@@ -58,6 +67,8 @@ class Record:
         self._entries: dict[str, Entry] = {}
         self._foreign: dict[int, str] = {}
         self._outside: list[int] = []
+        self._orders: dict[tuple[str, str], dict[int, Any]] = defaultdict(dict)
+        self._parts: set[str] = set()
         self._last_id = root.function_id
         self._load()
 
@@ -70,6 +81,9 @@ class Record:
                 continue
             self._last_id = max(self._last_id, entry.last_id)
             self._entries[entry.name] = entry
+            if entry.what == _names.ORDER and (parts := split_name(entry.path)):
+                path, what, occurrence = parts
+                self._orders[path, what][occurrence] = entry.stored
             place = self._places[entry.path]
             place.recorded[entry.what].append(entry.occurrence)
             place.sequence.append(entry)
@@ -86,6 +100,29 @@ class Record:
         with self._lock:
             self._counts[path, what] += 1
             return self._counts[path, what]
+
+    def next_part(self, path: str, what: str, order: str) -> str:
+        """The name of the next `what` under `path`, which carries out `order` (a digest).
+
+        Parts that were started side by side find their own record by their order, whichever comes
+        first. One whose order has changed is known by its number, if it comes where numbers can be
+        relied on: on the thread of the workflow itself.
+        """
+        with self._lock:
+            recorded = self._orders[path, what]
+            equal = [n for n, stored in recorded.items() if _ordered(stored) == order]
+            number = min(equal, default=0)
+            if not number:
+                number = self._counts[path, what] + 1
+                while number in recorded and not on_workflow_thread():
+                    number += 1
+                while _names.numbered(path, what, number) in self._parts:
+                    number += 1
+                self._counts[path, what] = number
+            recorded.pop(number, None)
+            name = _names.numbered(path, what, number)
+            self._parts.add(name)
+            return name
 
     def lock(self, key: str) -> threading.Lock:
         """The lock of this run called `key`."""

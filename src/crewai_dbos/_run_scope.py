@@ -11,6 +11,7 @@ from dbos import DBOS
 
 from crewai_dbos import _names
 from crewai_dbos._dbos_seam import DBOSContext, current_context, detached, is_launched
+from crewai_dbos._entry import Call
 from crewai_dbos._errors import (
     ControlSignal,
     DriftError,
@@ -114,18 +115,28 @@ def for_call(bound: Scope | None, what: str) -> Scope | None:
 
 
 @contextmanager
-def joined(what: str) -> Iterator[Scope]:
+def joined(what: str, order: str | None = None) -> Iterator[Scope]:
     """A branch `what` of the workflow that is open here.
 
     Whatever ended the run is raised when the block is left, even if something in between
     swallowed it.
+
+    Args:
+        what: Its name.
+        order: A digest of what it does, where others of its name may be started beside it.
     """
     outer = enclosing()
     assert outer is not None
-    scope = outer.child(what)
-    journal = scope.journal
+    journal = outer.journal
+    if order is None:
+        scope = outer.child(what)
+    else:
+        scope = Scope(journal, journal.record.next_part(outer.path, what, order))
     try:
         with scope.entered():
+            if order is not None:
+                call = Call(_names.ORDER, kind="order", request={"order": order})
+                journal.run(scope, call, lambda: order)
             yield scope
         journal.check_complete(scope.path)
     except Exception:
@@ -150,13 +161,16 @@ def surfacing(scope: Scope) -> Iterator[None]:
     try:
         yield
     except ControlSignal as signal:
-        error = signal.error
-        if isinstance(error, (DriftError, JournalCorruptError)):
-            run_id = scope.journal.run_id
-            logger.error("Run %s stopped: %s", run_id, error)
-            note(run_id, {"stopped": str(error), "error": type(error).__name__})
-            detached(DBOS.cancel_workflow, run_id)
-        raise error from None
+        if isinstance(signal.error, (DriftError, JournalCorruptError)):
+            stop(scope.journal.run_id, signal.error)
+        raise signal.error from None
+
+
+def stop(run_id: str, error: Exception) -> None:
+    """Cancel a run that does not fit the code, and say why where its status is looked up."""
+    logger.error("Run %s stopped: %s", run_id, error)
+    note(run_id, {"stopped": str(error), "error": type(error).__name__})
+    detached(DBOS.cancel_workflow, run_id)
 
 
 def clear_note(run_id: str) -> None:

@@ -28,18 +28,37 @@ class Scope:
         journal: The run's journal.
         path: Where, "" for the run itself.
         ordered: Whether calls here follow one another. If not, each is named by its content.
+        around: The scope that a tool call belongs to whose hooks and events are here.
+        thread: The only thread whose DBOS operations can be told apart here, if there is one.
     """
 
-    def __init__(self, journal: Journal, path: str, *, ordered: bool = True) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        path: str,
+        *,
+        ordered: bool = True,
+        around: Scope | None = None,
+        thread: int | None = None,
+    ) -> None:
         self.journal = journal
         self.path = path
         self.ordered = ordered
+        self.around = around
+        self.thread = thread
         self.context = _PinningContext.at(self)
 
-    def child(self, what: str, *, ordered: bool = True) -> Scope:
+    def child(
+        self,
+        what: str,
+        *,
+        ordered: bool = True,
+        around: Scope | None = None,
+        thread: int | None = None,
+    ) -> Scope:
         """The next `what` inside this scope, as a scope of its own."""
-        occurrence = self.journal.record.count(self.path, what)
-        return Scope(self.journal, _names.numbered(self.path, what, occurrence), ordered=ordered)
+        path = _names.numbered(self.path, what, self.journal.record.count(self.path, what))
+        return Scope(self.journal, path, ordered=ordered, around=around, thread=thread)
 
     @contextmanager
     def entered(self) -> Iterator[Scope]:

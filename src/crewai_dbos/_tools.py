@@ -6,6 +6,7 @@ import asyncio
 import functools
 import hashlib
 import inspect
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -124,13 +125,14 @@ def _recorded(
         scope = _run_scope.for_call(bound, f"call of tool {tool_name!r}")
         if scope is None:
             return function(*args, **kwargs)
+        scope = scope.around or scope
         what = _names.tool(sanitize_tool_name(tool_name), [args, kwargs] if args else kwargs)
         if step is not None:
             call = Call(what, kind="tool", config=step, concurrent=True, as_text=str)
             return scope.journal.run(scope, call, _bound(function, args, kwargs))
         if kind is None:
             _warn_unrecorded(tool_name)
-        with scope.child(what).entered() as inside:
+        with scope.child(what, thread=threading.get_ident()).entered() as inside:
             try:
                 if kind == "workflow":
                     with SetWorkflowID(f"{scope.journal.run_id}/{inside.path}"):
