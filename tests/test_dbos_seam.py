@@ -25,7 +25,8 @@ from dbos._error import DBOSWorkflowCancelledError, DBOSWorkflowConflictIDError
 from crewai_dbos import _dbos_seam as seam
 from crewai_dbos._entry import Call
 from crewai_dbos._run_scope import joined
-from support.runs import Rows, finish, fork, launched, replay, run_id, steps
+from support.dbos_config import QUICK
+from support.runs import Rows, before_launch, finish, fork, launched, replay, run_id, steps
 
 
 @pytest.fixture
@@ -39,10 +40,17 @@ def url(tmp_path: Path) -> str:
 @pytest.fixture(scope="module")
 def datasources(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("datasources")
-    return (
-        SQLAlchemyDatasource.create(f"sqlite:///{folder}/sync.sqlite"),
-        asyncio.run(AsyncSQLAlchemyDatasource.create(f"sqlite+aiosqlite:///{folder}/async.sqlite")),
-    )
+    # DBOS wants them before its launch, and remembers the launch of another test.
+    DBOS(config={"system_database_url": f"sqlite:///{folder}/dbos.sqlite", **QUICK})
+    try:
+        return (
+            SQLAlchemyDatasource.create(f"sqlite:///{folder}/sync.sqlite"),
+            asyncio.run(
+                AsyncSQLAlchemyDatasource.create(f"sqlite+aiosqlite:///{folder}/async.sqlite")
+            ),
+        )
+    finally:
+        DBOS.destroy()
 
 
 def plain(x: int) -> int:

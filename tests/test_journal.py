@@ -47,6 +47,7 @@ from support.runs import (
     Rows,
     Work,
     afollow,
+    before_launch,
     begin,
     entries,
     every_step,
@@ -75,7 +76,8 @@ def ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[sa.Engine
     engine = sa.create_engine(url)
     with engine.begin() as connection:
         connection.execute(sa.text("CREATE TABLE entries (what TEXT)"))
-    datasource = SQLAlchemyDatasource.create(url)
+    with before_launch():
+        datasource = SQLAlchemyDatasource.create(url)
 
     @datasource.transaction()
     def enter(what: str) -> str:
