@@ -101,7 +101,8 @@ def test_every_position(mode: str, entry: str, setup: Any, report: Report) -> No
 
 def test_killed_again_and_again(setup: Any, report: Report) -> None:
     """Each process gets one call further: it is killed before it could record the next one."""
-    chosen = setup("parallel", "sync")
+    # Not the parallel calls: which of them the last process had recorded is a matter of chance.
+    chosen = setup("native", "sync")
     expected = undisturbed(chosen)
     kills = [Position(row, "done") for row in expected.last.rows]
     observed = kill_and_recover(chosen, expected, *kills)
