@@ -41,13 +41,12 @@ from crewai_dbos._entry import Call
 from crewai_dbos._errors import ControlSignal
 from crewai_dbos._retry import is_transient
 from crewai_dbos._run_scope import enclosing, for_call, joined, surfacing
-from crewai_dbos._scope import Scope, inside_call
+from crewai_dbos._scope import Scope
 from support.runs import (
     Plan,
     Rows,
     Work,
     afollow,
-    before_launch,
     begin,
     entries,
     every_step,
@@ -76,8 +75,7 @@ def ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[sa.Engine
     engine = sa.create_engine(url)
     with engine.begin() as connection:
         connection.execute(sa.text("CREATE TABLE entries (what TEXT)"))
-    with before_launch():
-        datasource = SQLAlchemyDatasource.create(url)
+    datasource = SQLAlchemyDatasource.create(url)
 
     @datasource.transaction()
     def enter(what: str) -> str:
@@ -607,24 +605,6 @@ def test_a_time_limit_does_not_take_credit_for_another_timeout(dbos: None) -> No
     assert finish(plan, run_id()) == "b 1"
 
 
-def test_a_call_that_its_caller_gave_up_does_not_end_the_run(dbos: None) -> None:
-    def plan() -> Any:
-        with joined("work") as scope:
-
-            async def impatient() -> Any:
-                try:
-                    return await asyncio.wait_for(acall(scope, "slow", never), 0.05)
-                except asyncio.TimeoutError:
-                    return "gave up"
-
-            return [asyncio.run(impatient()), call(scope, "b")]
-
-    run = run_id()
-    assert finish(plan, run) == ["gave up", "b 1"]
-    assert replay(run) == ["gave up", "b 1"]
-    assert work.done["b"] == 1
-
-
 def test_a_preemptible_call_is_interrupted_when_the_run_is_cancelled(dbos: None) -> None:
     started = threading.Event()
 
@@ -1098,39 +1078,6 @@ def test_a_step_of_the_user_may_have_a_name_that_looks_like_ours(dbos: None) -> 
     run = run_id()
     expected = finish(plan, run)
     replays_from_every_step(run, expected)
-
-
-def test_a_step_in_a_handler_of_an_event_shifts_no_step_after_it(dbos: None) -> None:
-    """A call answered from the record emits no events, so its handlers' steps are not asked for."""
-
-    def plan() -> Any:
-        with joined("work") as scope:
-
-            def emitting() -> str:
-                place = Scope(scope.journal, "work#1/a#1/event:Happened#1")
-                with inside_call(None), place.entered():
-                    bare("heard")
-                return work.do("a")
-
-            got = [scope.journal.run(scope, Call("a", kind="work"), emitting)]
-        return [*got, bare("after")]
-
-    run = run_id()
-    expected = finish(plan, run)
-    assert expected == ["a 1", "bare after 1"]
-    assert replay(run) == expected
-    assert work.done == {"bare heard": 1, "a": 1, "bare after": 1}
-
-
-def test_a_durable_call_inside_a_recorded_call_is_part_of_it(dbos: None) -> None:
-    def plan() -> Any:
-        with joined("work") as scope:
-            return [call(scope, "a", lambda: work.durably("inner")), call(scope, "inner")]
-
-    run = run_id()
-    assert finish(plan, run) == ["inner 1", "inner 2"]
-    assert entries(run) == ["work#1/a#1", "work#1/inner#1"]
-    assert replay(run) == ["inner 1", "inner 2"]
 
 
 def test_what_a_child_workflow_does_is_recorded_in_the_child(dbos: None) -> None:
