@@ -26,7 +26,7 @@ from crewai_dbos import _dbos_seam as seam
 from crewai_dbos._entry import Call
 from crewai_dbos._run_scope import joined
 from support.dbos_config import QUICK
-from support.runs import Rows, before_launch, finish, fork, launched, replay, run_id, steps
+from support.runs import Rows, finish, fork, launched, replay, run_id, steps
 
 
 @pytest.fixture

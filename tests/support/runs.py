@@ -80,6 +80,16 @@ def launched(database_url: str, **config: Any) -> Iterator[None]:
         DBOS.destroy()
 
 
+@contextlib.contextmanager
+def before_launch() -> Iterator[None]:
+    """Where datasources are made: DBOS takes one for launched after it has been destroyed, too."""
+    DBOS(config={"name": "journal", "system_database_url": "sqlite:///never-launched.sqlite"})
+    try:
+        yield
+    finally:
+        DBOS.destroy()
+
+
 def run_id() -> str:
     return f"run-{next(_numbers)}"
 
