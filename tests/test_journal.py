@@ -42,6 +42,7 @@ from crewai_dbos._errors import ControlSignal
 from crewai_dbos._retry import is_transient
 from crewai_dbos._run_scope import enclosing, for_call, joined, surfacing
 from crewai_dbos._scope import Scope
+from support.dbos_config import QUICK as QUICK_POLL
 from support.runs import (
     Plan,
     Rows,
@@ -75,7 +76,10 @@ def ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[sa.Engine
     engine = sa.create_engine(url)
     with engine.begin() as connection:
         connection.execute(sa.text("CREATE TABLE entries (what TEXT)"))
+    # DBOS wants it before its launch, and remembers the launch of another test.
+    DBOS(config={"system_database_url": url, **QUICK_POLL})
     datasource = SQLAlchemyDatasource.create(url)
+    DBOS.destroy()
 
     @datasource.transaction()
     def enter(what: str) -> str:
