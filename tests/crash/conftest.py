@@ -19,7 +19,7 @@ _counts: list[Counts] = []
 def server() -> Iterator[ForkServer]:
     """A process that has imported the application, to be forked."""
     # openai imports its resources, 490 modules, at the first request.
-    with fork_server("crash.application", "crash.office", "openai.resources") as started:
+    with fork_server("crash.application", "openai.resources") as started:
         yield started
 
 
