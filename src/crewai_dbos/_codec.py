@@ -280,7 +280,7 @@ def encode_error(error: BaseException, secrets: Iterable[str] = ()) -> Json:
         error: The exception; its traceback is not stored.
         secrets: Texts (API keys) that are replaced by ``***`` wherever they occur.
     """
-    hidden = [secret for secret in secrets if len(secret) >= 4]
+    hidden = sorted((secret for secret in secrets if len(secret) >= 4), key=len, reverse=True)
     return _encode_error(error, hidden, MAX_CAUSES)
 
 

@@ -39,6 +39,7 @@ __all__ = [
     "detached",
     "is_launched",
     "on_workflow_thread",
+    "operation_name",
     "portable_row",
     "step_options_of",
     "user_code",
@@ -84,6 +85,15 @@ def using_context(context: DBOSContext | None) -> Iterator[None]:
 def detached(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
     """Call `function` outside every workflow, so that DBOS does not record it as a step."""
     return off_the_loop(lambda: contextvars.Context().run(function, *args, **kwargs))
+
+
+def operation_name(name: str) -> str:
+    """One spelling for what DBOS stores as ``DBOS.setEvent`` and starts as ``set_event``."""
+    own = name.startswith("DBOS.") or name in _STARTED_AS
+    return name.removeprefix("DBOS.").replace("_", "").lower() if own else name
+
+
+_STARTED_AS = {"sleep", "recv", "send", "send_bulk", "set_event", "write_stream", "close_stream"}
 
 
 # Readable rows ----------------------------------------------------------------

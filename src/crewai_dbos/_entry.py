@@ -10,7 +10,7 @@ from typing import Any
 
 from dbos import StepInfo
 
-from crewai_dbos import _codec, _names
+from crewai_dbos import _codec, _names, _secrets
 from crewai_dbos._config import PLAIN, StepConfig
 from crewai_dbos._errors import JournalCorruptError, UnstorableValueError
 
@@ -191,7 +191,8 @@ def success(call: Call, value: Any, *, seconds: float = 0.0) -> Payload:
 
 
 def failure(call: Call, error: BaseException, *, seconds: float = 0.0) -> Payload:
-    return {**_head(call, seconds), "error": _codec.encode_error(error, call.secrets)}
+    hidden = {*call.secrets, *_secrets.of_environment()}
+    return {**_head(call, seconds), "error": _codec.encode_error(error, hidden)}
 
 
 def pin(call: Call, ids: int) -> Payload:

@@ -13,6 +13,7 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import logging
 import threading
@@ -27,6 +28,7 @@ from crewai_dbos._config import PLAIN, StepConfig
 from crewai_dbos._dbos_seam import (
     DBOSContext,
     DBOSStepTimeoutError,
+    operation_name,
     portable_row,
     user_code,
     write_portable_rows,
@@ -49,6 +51,9 @@ logger = logging.getLogger("crewai_dbos")
 
 T = TypeVar("T")
 
+_END = Call(_names.END, kind="end", background=True)
+_GIVEN_UP = Call(_names.GIVEN_UP, kind="given_up", background=True)
+
 
 class Journal:
     """Makes the calls of one execution of a workflow, or answers them from its record.
@@ -58,13 +63,13 @@ class Journal:
     Attributes:
         root: DBOS's context of the workflow.
         run_id: The workflow's id.
-        llms: By role, what gives an LLM back the usage of a request that is not replayed.
+        llms: By place and role, what gives an LLM back the usage of a request that is not replayed.
     """
 
     def __init__(self, root: DBOSContext) -> None:
         self.root = root
         self.run_id: str = root.workflow_id
-        self.llms: dict[str, Callable[[Any], None]] = {}
+        self.llms: dict[tuple[str, str], Callable[[Any], None]] = {}
         self._latched: BaseException | None = None
         self._closed = False
         self._drift_told = False
@@ -103,7 +108,7 @@ class Journal:
         if entry is not None:
             return entry.step_id + 1
         try:
-            reservation = self.record.reserve(1 + ids)
+            reservation = self.record.reserve(scope.path, 1 + ids)
             payload = pin(call, ids)
             self._write(reservation, name, PLAIN, lambda: payload)
         except CrewaiDbosError as error:
@@ -123,8 +128,7 @@ class Journal:
     def check_pinned(self, step_id: int, step_name: str) -> None:
         """Stop the run if the pinned `step_id` was recorded by a step of another name."""
         recorded = self.record.recorded_step(step_id)
-        # DBOS names its own operations in two ways, and compares them itself.
-        if recorded is not None and recorded != step_name and not recorded.startswith("DBOS."):
+        if recorded is not None and operation_name(recorded) != operation_name(step_name):
             self.fail(
                 DriftError(
                     f"Run {self.run_id}: the DBOS step {recorded!r} was recorded where now "
@@ -157,7 +161,8 @@ class Journal:
             return cast(T, self._replay(entry, call))
         try:
             body = self._body(name, call, function)
-            payload = self._write(self.record.reserve(), name, call.config, body)
+            reservation = self.record.reserve(scope.path)
+            payload = self._write(reservation, name, call.config, body)
         finally:
             self.record.done(scope, name)
         return cast(T, self._outcome(name, payload, call))
@@ -167,8 +172,14 @@ class Journal:
         name, entry = self._claim(scope, call)
         if entry is not None:
             return cast(T, self._replay(entry, call))
+        await self.unless_given_up(name)
         try:
-            payload = await self._awrite(name, call.config, self._abody(name, call, function))
+            reservation = self.record.reserve(scope.path)
+            body = self._abody(name, call, function)
+            payload = await self._awrite(reservation, name, call.config, body)
+        except asyncio.CancelledError:
+            self.give_up(name)
+            raise
         finally:
             self.record.done(scope, name)
         return cast(T, self._outcome(name, payload, call))
@@ -201,18 +212,73 @@ class Journal:
                     payload = failure(call, error, seconds=time.time() - started)
                 else:
                     payload = success(call, value, seconds=time.time() - started)
-            self._write(self.record.reserve(), name, PLAIN, lambda: payload)
+            self._write(self.record.reserve(scope.path), name, PLAIN, lambda: payload)
         finally:
             self.record.done(scope, name)
         return cast(T, self._outcome(name, payload, call))
 
+    # The end of a part -------------------------------------------------------
+    # What a time limit cut short can't be found out by replaying it.
+
+    def fail_part(self, scope: Scope, error: Exception) -> NoReturn:
+        """Record that the part `scope` of a workflow ended with `error`, and raise the copy.
+
+        Raises:
+            Exception: The recorded copy of `error`.
+        """
+        payload = failure(_END, error)
+        self._mark(scope, _END, payload)
+        self._outcome(scope.path, payload, _END)
+        raise AssertionError
+
+    def replay_failed_part(self, scope: Scope) -> None:
+        """Raise the error that the part `scope` is recorded to have ended with, if it has.
+
+        Raises:
+            Exception: That error.
+        """
+        if self.record.is_recorded(scope, _END.what):
+            _, entry = self._claim(scope, _END)
+            assert entry is not None
+            self._pass_over(scope.path)
+            self._replay(entry, _END)
+
+    def give_up(self, name: str) -> None:
+        """Mark the call or part `name`, whose asyncio task was cancelled, as cut short."""
+        if self._latched is not None or self._closed:
+            return
+        # Whoever cancelled the task waits for it to end, not for what else went wrong.
+        with contextlib.suppress(ControlSignal):
+            self._mark(Scope(self, name), _GIVEN_UP, success(_GIVEN_UP, None))
+
+    async def unless_given_up(self, name: str) -> None:
+        """Wait to be cancelled if the call or part `name` was cut short and its caller went on.
+
+        The same time limit, or the same lost race, cuts it short again.
+        """
+        if not self.record.was_given_up(name):
+            return
+        self._pass_over(name)
+        logger.info("Run %s: %s waits to be cut short, as it was recorded.", self.run_id, name)
+        await asyncio.Event().wait()
+
+    def _mark(self, scope: Scope, call: Call, payload: dict[str, Any]) -> None:
+        name, _ = self._claim(scope, call)
+        self._write(self.record.reserve_last(scope.path), name, PLAIN, lambda: payload)
+
     def _pass_over(self, path: str) -> None:
         """Count what the recorded calls below `path` used, without replaying them."""
         for entry in self.record.unclaimed_under(path):
-            llm = self.llms.get(entry.what)
+            llm = self._llm_of(entry)
             extra = entry.payload().get("extra") if entry.is_readable else None
             if llm is not None and extra is not None:
                 llm(_codec.decode(extra))
+
+    def _llm_of(self, entry: Entry) -> Callable[[Any], None] | None:
+        place = entry.path
+        while place and (place, entry.what) not in self.llms:
+            place = place.rpartition("/")[0]
+        return self.llms.get((place, entry.what))
 
     def _replay(self, entry: Entry, call: Call) -> Any:
         try:
@@ -306,9 +372,8 @@ class Journal:
             raise
 
     async def _awrite(
-        self, name: str, config: StepConfig, body: Callable[[], Any]
+        self, reservation: StepReservation, name: str, config: StepConfig, body: Callable[[], Any]
     ) -> dict[str, Any]:
-        reservation = self.record.reserve()
         try:
             with portable_row():
                 options = config.step_options(name)

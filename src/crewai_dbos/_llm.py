@@ -17,7 +17,7 @@ from typing import Any
 from crewai import LLM
 from crewai.llms.base_llm import BaseLLM
 
-from crewai_dbos import _names, _run_scope
+from crewai_dbos import _names, _run_scope, _secrets
 from crewai_dbos._config import StepConfig, for_llm
 from crewai_dbos._crewai_seam import (
     PROVIDER_STATE,
@@ -171,14 +171,13 @@ class DBOSLLM:
             request["tools"] = given["tools"]
         if model is not None:
             request["response model"] = _schema(model)
-        secret = getattr(self, "api_key", None)
         return Call(
             binding.role,
             kind="llm",
             request=request,
             config=binding.config,
             known=(model,) if isinstance(model, type) else (),
-            secrets=(secret,) if isinstance(secret, str) else (),
+            secrets=tuple(_secrets.of_llm(self)),
             collect=lambda: collected,
             restore=self._restore,
         )
@@ -227,7 +226,7 @@ def durable_llm(
     durable.__dict__[_BINDING] = _Binding(role, step, scope)
     one_layer_of_retries(durable)
     if scope is not None:
-        scope.journal.llms[role] = durable._restore  # type: ignore[attr-defined]
+        scope.journal.llms[scope.path, role] = durable._restore  # type: ignore[attr-defined]
     return durable
 
 

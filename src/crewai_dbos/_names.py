@@ -9,13 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from datetime import date, time, timedelta
-from decimal import Decimal
-from enum import Enum
-from pathlib import PurePath
 from typing import Any
-from uuid import UUID
 
 AGENT_WORKFLOW = "crewai_dbos.agent"
 AGENT_WORKFLOW_ASYNC = "crewai_dbos.agent_async"
@@ -36,6 +32,8 @@ KNOWLEDGE_QUERY = "knowledge.query"
 MCP_DISCOVERY = "mcp.tools"
 DATE = "date"
 ORDER = "order"
+END = "end"
+GIVEN_UP = "given_up"
 SUMMARY = "summary"
 TOKEN_COUNT = "tokens"
 PIN = "dbos"
@@ -88,25 +86,59 @@ def numbered(path: str, what: str, occurrence: int) -> str:
 
 
 def digest(value: Any) -> str:
-    """Eight hex digits that stand for a JSON-like value; the same in every process."""
-    text = json.dumps(value, sort_keys=True, default=_shape, ensure_ascii=True)
+    """Eight hex digits that stand for `value`; the same in every process."""
+    try:
+        text = json.dumps(_shape(value), sort_keys=True, ensure_ascii=True)
+    except RecursionError:
+        text = type(value).__qualname__
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def _shape(value: Any) -> Any:
-    """What stays the same of an object between processes: never its address."""
+    """What stays the same of a value between processes, as JSON data: never its address."""
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    if isinstance(value, Mapping):
+        return _mapping(value)
+    if isinstance(value, (list, tuple)):
+        return [_shape(item) for item in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted((_shape(item) for item in value), key=_text)
+    if isinstance(value, type):
+        return value.__qualname__
+    if isinstance(value, (bytes, bytearray)):
+        return hashlib.sha256(value).hexdigest()
     dump = getattr(value, "model_dump", None)
-    if callable(dump) and not isinstance(value, type):
+    if callable(dump):
         try:
             return dump(mode="json")
         except Exception:
             return type(value).__qualname__
-    if isinstance(value, (set, frozenset)):
-        return sorted(map(str, value))
-    if isinstance(value, (date, time, timedelta, Decimal, UUID, PurePath, Enum)):
-        return [type(value).__qualname__, str(value)]
-    if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: getattr(value, f.name) for f in fields(value)}
-    if isinstance(value, bytes):
-        return hashlib.sha256(value).hexdigest()
-    return value.__qualname__ if isinstance(value, type) else type(value).__qualname__
+    if is_dataclass(value):
+        return {f.name: _shape(getattr(value, f.name)) for f in fields(value)}
+    return _object(value)
+
+
+def _mapping(value: Mapping[Any, Any]) -> Any:
+    if all(isinstance(key, str) for key in value):
+        return {str(key): _shape(item) for key, item in value.items()}
+    return sorted(([_shape(key), _shape(item)] for key, item in value.items()), key=_text)
+
+
+def _object(value: Any) -> Any:
+    """A date, a URL, a number of some library: its text, if its class has one of its own."""
+    cls = type(value)
+    if "__str__" not in _defined(cls) and "__repr__" not in _defined(cls):
+        return cls.__qualname__
+    try:
+        return [cls.__qualname__, re.sub(r"\b0x[0-9a-fA-F]+", "0x", str(value))]
+    except Exception:
+        return cls.__qualname__
+
+
+def _defined(cls: type) -> set[str]:
+    return {name for base in cls.__mro__[:-1] for name in vars(base)}
+
+
+def _text(shape: Any) -> str:
+    return json.dumps(shape, sort_keys=True)

@@ -19,6 +19,7 @@ from crewai_dbos._definition import AgentDefinition, agents
 from crewai_dbos._errors import DriftError, RunSuspended, UnstorableValueError
 from crewai_dbos._handle import remember
 from crewai_dbos._order import Order
+from crewai_dbos._scope import Scope
 
 logger = logging.getLogger("crewai_dbos")
 
@@ -55,7 +56,7 @@ def perform(definition: AgentDefinition, order: Order, *, own: bool = False) -> 
     Args:
         own: Whether the workflow was opened for this order.
     """
-    with _working(definition, order, own) as agent:
+    with _part(definition, order, own) as scope, _agent(definition, order, scope, own) as agent:
         if order.method == "kickoff":
             return agent.kickoff(response_format=order.response_format, **order.arguments)
         task, tools = _for_run(agent, order)
@@ -68,21 +69,24 @@ def perform(definition: AgentDefinition, order: Order, *, own: bool = False) -> 
 
 async def aperform(definition: AgentDefinition, order: Order, *, own: bool = False) -> Any:
     """As `perform`, through crewAI's async methods."""
-    with _working(definition, order, own) as agent:
-        if order.method == "kickoff":
-            return await agent.kickoff_async(
-                response_format=order.response_format, **order.arguments
-            )
-        task, tools = _for_run(agent, order)
-        if order.method == "execute_task":
-            return await agent.aexecute_task(task, tools=tools, **order.arguments)
-        agent.create_agent_executor(tools=tools, task=task)
-        assert agent.agent_executor is not None
-        return await agent.agent_executor.invoke_async(**order.arguments)
+    with _part(definition, order, own) as scope:
+        await scope.journal.unless_given_up(scope.path)
+        with _agent(definition, order, scope, own) as agent:
+            if order.method == "kickoff":
+                return await agent.kickoff_async(
+                    response_format=order.response_format, **order.arguments
+                )
+            task, tools = _for_run(agent, order)
+            if order.method == "execute_task":
+                return await agent.aexecute_task(task, tools=tools, **order.arguments)
+            agent.create_agent_executor(tools=tools, task=task)
+            assert agent.agent_executor is not None
+            return await agent.agent_executor.invoke_async(**order.arguments)
 
 
 @contextmanager
-def _working(definition: AgentDefinition, order: Order, own: bool) -> Iterator[Agent]:
+def _part(definition: AgentDefinition, order: Order, own: bool) -> Iterator[Scope]:
+    """The part of the open workflow in which `order` is carried out."""
     _events.install()
     _mcp.install()
     outer = _run_scope.enclosing()
@@ -92,11 +96,28 @@ def _working(definition: AgentDefinition, order: Order, own: bool) -> Iterator[A
         _run_scope.joined(_names.agent(definition.name), None if own else order.digest()) as scope,
         _events.handled(),
     ):
-        agent = _run_agent.agent_of_run(definition, scope, order.persona)
+        yield scope
+
+
+@contextmanager
+def _agent(definition: AgentDefinition, order: Order, scope: Scope, own: bool) -> Iterator[Agent]:
+    """The agent that works in `scope`. A workflow of its own may fail as the agent fails; another
+    goes on, perhaps, so the failure is recorded."""
+    agent = _run_agent.agent_of_run(definition, scope, order.persona)
+    try:
+        if own:
+            yield agent
+            return
+        scope.journal.replay_failed_part(scope)
         try:
             yield agent
-        finally:
-            _run_agent.finish(agent)
+        except asyncio.CancelledError:
+            scope.journal.give_up(scope.path)
+            raise
+        except Exception as error:
+            scope.journal.fail_part(scope, error)
+    finally:
+        _run_agent.finish(agent)
         publish_agent_state(agent, definition.front)
 
 

@@ -23,7 +23,7 @@ from crewai_dbos._dbos_seam import (
     using_context,
 )
 from crewai_dbos._entry import Call, Entry, read_entry, split_name
-from crewai_dbos._errors import ConcurrentRunError, DriftError
+from crewai_dbos._errors import ConcurrentRunError, ControlSignal, DriftError, LostContextError
 
 if TYPE_CHECKING:
     from crewai_dbos._scope import Scope
@@ -44,6 +44,19 @@ class _Place:
     claimed: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     sequence: deque[Entry] = field(default_factory=deque)
     running: str | None = None
+
+
+def _and_above(path: str) -> Iterator[str]:
+    """`path`, the one it is in, and so on."""
+    while path:
+        yield path
+        path = path.rpartition("/")[0]
+
+
+def _branch_beside(above: list[str], name: str) -> str:
+    """The outermost path with `name` in it that is not one of `above`."""
+    beside = [path for path in _and_above(name) if path not in above]
+    return beside[-1] if beside else name
 
 
 def _ordered(stored: Any) -> Any:
@@ -69,6 +82,8 @@ class Record:
         self._outside: list[int] = []
         self._orders: dict[tuple[str, str], dict[int, Any]] = defaultdict(dict)
         self._parts: set[str] = set()
+        self._ended: set[str] = set()
+        self._given_up: dict[str, int] = {}
         self._last_id = root.function_id
         self._load()
 
@@ -81,6 +96,8 @@ class Record:
                 continue
             self._last_id = max(self._last_id, entry.last_id)
             self._entries[entry.name] = entry
+            if entry.what == _names.GIVEN_UP:
+                self._given_up[entry.path] = entry.step_id
             if entry.what == _names.ORDER and (parts := split_name(entry.path)):
                 path, what, occurrence = parts
                 self._orders[path, what][occurrence] = entry.stored
@@ -135,10 +152,12 @@ class Record:
         Raises:
             ConcurrentRunError: Another call is running where only the order tells them apart.
             DriftError: Other calls are recorded to come first.
+            ControlSignal: The part of the run that `scope` is in has ended.
         """
         counted = scope.ordered and not call.concurrent
         what = call.what if scope.ordered or call.concurrent else call.named_by_content()
         with self._lock:
+            self._check_open(scope.path)
             place = self._places[scope.path]
             if counted and place.running is not None:
                 raise ConcurrentRunError(
@@ -149,6 +168,8 @@ class Record:
                 )
             name = self._next_name(scope.path, place, what)
             entry = self._entries.get(name)
+            if entry is None and self.was_given_up(name):
+                return name, None
             self._check_outside(name, entry)
             if entry is not None:
                 entry.claimed = True
@@ -178,6 +199,28 @@ class Record:
             if name.startswith(f"{path}/") and not entry.claimed:
                 entry.claimed = True
                 yield entry
+
+    def was_given_up(self, name: str) -> bool:
+        """Whether the call or part `name` was cut short by its caller, who then went on.
+
+        A mark that nothing follows was left by a program that was being stopped: the work is
+        resumed. What branches beside it did is no sign of the caller.
+        """
+        mark = self._given_up.get(name)
+        if mark is None:
+            return False
+        above = list(_and_above(name))
+        began: dict[str, int] = {}
+        went_on = any(step_id > mark for step_id in self._outside)
+        for entry in sorted(self._entries.values(), key=lambda entry: entry.step_id):
+            branch = _branch_beside(above, entry.name)
+            began.setdefault(branch, entry.step_id)
+            if entry.step_id < mark or entry.what == _names.GIVEN_UP:
+                continue
+            if name in _and_above(entry.name):
+                return False  # it was resumed after that
+            went_on = went_on or (began[branch] > mark and not entry.concurrent)
+        return went_on
 
     def recorded_step(self, step_id: int) -> str | None:
         """The name of the step of somebody else that is recorded at `step_id`."""
@@ -226,13 +269,19 @@ class Record:
 
     # Step ids ----------------------------------------------------------------
 
-    def reserve(self, ids: int = 1) -> StepReservation:
+    def reserve(self, path: str, ids: int = 1) -> StepReservation:
         """The next of `ids` consecutive step ids, past all that are recorded or kept free.
+
+        Args:
+            path: The scope that they are for.
+            ids: How many.
 
         Raises:
             ConcurrentRunError: The workflow draws ids elsewhere at the same time.
+            ControlSignal: The part of the run that `path` is in has ended.
         """
         with self._lock:
+            self._check_open(path)
             self._advance(self._last_id)
             with using_context(self._root):
                 first = last = DBOS.reserve_step()
@@ -245,6 +294,26 @@ class Record:
                 "open in it. Wait for the run first."
             )
         return first
+
+    def reserve_last(self, path: str) -> StepReservation:
+        """As `reserve`, for the last entry of a part that failed or was given up.
+
+        A thread that it left behind records nothing afterwards.
+        """
+        with self._lock:
+            last = self.reserve(path)
+            self._ended.add(path)
+        return last
+
+    def _check_open(self, path: str) -> None:
+        for ended in _and_above(path):
+            if ended in self._ended:
+                # Not the end of the run: only the thread that was left behind hears of it.
+                error = LostContextError(
+                    f"Run {self._run_id}: {ended} has ended, but a thread of it still makes "
+                    "calls. They are not made."
+                )
+                raise ControlSignal(error)
 
     def leave(self, path: str) -> None:
         """The work under `path` is done: DBOS's counter moves past everything recorded there."""
@@ -260,7 +329,8 @@ class Record:
         """
         for name, entry in self._entries.items():
             # What handled an event of a call that was answered from the record was not asked again.
-            if name.startswith(f"{path}/") and not entry.claimed and "/event:" not in name:
+            expected = "/event:" not in name and entry.what != _names.GIVEN_UP
+            if name.startswith(f"{path}/") and not entry.claimed and expected:
                 raise DriftError(
                     f"Run {self._run_id} was recorded by other code: {name} is recorded, but was "
                     f"not called. Put the code back and DBOS.resume_workflow({self._run_id!r}), "

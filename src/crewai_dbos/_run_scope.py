@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -26,15 +27,19 @@ logger = logging.getLogger("crewai_dbos")
 _warned: set[str] = set()
 
 _JOURNAL = "_crewai_dbos_journal"
+_JOURNAL_LOCK = "_crewai_dbos_journal_lock"
 
 
 def journal_of(context: DBOSContext) -> Journal:
     """The journal of the workflow execution that `context` is the position in."""
-    journal: Journal | None = context.__dict__.get(_JOURNAL)
-    if journal is None or journal.run_id != context.workflow_id:
-        journal = Journal(context)
-        context.__dict__[_JOURNAL] = journal
-    return journal
+    # Threads that the workflow started may all be the first one here.
+    lock = context.__dict__.setdefault(_JOURNAL_LOCK, threading.Lock())
+    with lock:
+        journal: Journal | None = context.__dict__.get(_JOURNAL)
+        if journal is None or journal.run_id != context.workflow_id:
+            journal = Journal(context)
+            context.__dict__[_JOURNAL] = journal
+        return journal
 
 
 def close(context: DBOSContext) -> None:
