@@ -8,7 +8,6 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from dbos import DBOS, DBOSClient, SetWorkflowID
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from support.runs import launched, run_id, steps
+from support.runs import run_id, steps
 from support.trees import (
     Crash,
     Doer,
@@ -60,17 +59,10 @@ stops = st.lists(st.tuples(st.integers(1, 12), seeds), max_size=2)
 forks = st.lists(st.tuples(st.integers(0, 40), seeds), max_size=2)
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgres"])
-def examples(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[int]:
-    """DBOS on each kind of database, and how many examples to try there."""
-    if request.param == "sqlite":
-        url, number = f"sqlite:///{tmp_path_factory.mktemp('trees')}/dbos.sqlite", 60
-    else:
-        url, number = request.getfixturevalue("postgres").create_database(), 20
-    with launched(url):
-        yield number
+@pytest.fixture
+def examples(database: str) -> int:
+    """How many to try on this kind of database."""
+    return 60 if database.startswith("sqlite") else 20
 
 
 # The threads of DBOS use `random` while hypothesis draws.
@@ -124,7 +116,7 @@ def process(url: str, log: Path, first: int, last: int, crash_at: int) -> subpro
     command = [sys.executable, "-m", "support.trees", url, str(log)]
     return subprocess.Popen(
         [*command, *map(str, (first, last, crash_at))],
-        cwd=Path(__file__).parent,
+        cwd=Path(__file__).parents[1],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

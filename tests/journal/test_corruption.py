@@ -1,0 +1,49 @@
+"""Rows that can't be read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from crewai_dbos import JournalCorruptError
+from crewai_dbos._run_scope import joined
+from journal.helpers import as_crewai_does, call, shape, work
+from support.runs import Rows, finish, fork, replay, run_id
+
+DAMAGED = {
+    "not JSON": "garbage",
+    "nothing": None,
+    "another kind of JSON": '"text"',
+    "a newer version": '{"v":2,"kind":"work","result":1}',
+    "no kind": '{"v":1,"result":1}',
+    "no result": '{"v":1,"kind":"work"}',
+    "an unknown type": '{"v":1,"kind":"work","result":{"$later":1}}',
+    "a class that is gone": '{"v":1,"kind":"work","result":{"$model":"a:B","fields":{},"set":[]}}',
+    "half a model": '{"v":1,"kind":"work","result":{"$model":"journal.helpers:Pet"}}',
+    "a class that is not known": '{"v":1,"kind":"work","result":{"$local":"a:B","data":{}}}',
+    "half an error": '{"v":1,"kind":"work","error":{}}',
+    "an odd error": '{"v":1,"kind":"work","error":{"type":1,"message":2}}',
+    "an odd request": '{"v":1,"kind":"work","result":1,"request":["x"]}',
+    "odd ids": '{"v":1,"kind":"work","result":1,"ids":"x"}',
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_an_entry_that_can_not_be_read_stops_the_run(dbos: None, rows: Rows, name: str) -> None:
+    def plan() -> Any:
+        with joined("work") as scope:
+            got = [call(scope, "a")]
+            with as_crewai_does():
+                got.append(call(scope, "b", request={"messages": "x"}))
+            return [*got, call(scope, "c")]
+
+    run = run_id()
+    finish(plan, run)
+    rows.damage(run, "work#1/b#1", DAMAGED[name])
+    work.done.clear()
+    with pytest.raises(JournalCorruptError, match=r"work#1/b#1"):
+        replay(run)
+    assert work.done.total() == 0
+    # As the message says: from before that entry.
+    assert shape(fork(run, 2)) == ["a ", "b ", "c "]

@@ -1,0 +1,205 @@
+"""What the user's code does with DBOS inside, around and between runs."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from dbos import DBOS
+
+from crewai_dbos._entry import Call
+from crewai_dbos._run_scope import joined
+from journal.helpers import (
+    Turns,
+    abare,
+    acall,
+    achild,
+    bare,
+    call,
+    child,
+    durable_bare,
+    durable_child,
+    in_threads,
+    operations,
+    replays_from_every_step,
+    shape,
+    work,
+)
+from support.runs import Plan, afollow, entries, every_step, finish, fork, replay, run_id, steps
+
+OPERATIONS = list(operations(None))
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_an_operation_of_dbos_between_calls_replays(dbos: None, ledger: Any, name: str) -> None:
+    operation = operations(ledger[1])[name]
+
+    def plan() -> Any:
+        with joined("work") as scope:
+            first = [call(scope, "a"), operation(), call(scope, "b")]
+            with scope.child("part").entered() as part:
+                inner = [operation(), call(part, "a"), operation()]
+            return [*first, *inner, call(scope, "c")]
+
+    run = run_id()
+    expected = finish(plan, run)
+    replays_from_every_step(run, expected)
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_operations_of_dbos_in_parallel_threads_keep_their_results(
+    dbos: None, ledger: Any, name: str
+) -> None:
+    operation = operations(ledger[1])[name]
+
+    def plan_in(order: str) -> Plan:
+        def plan() -> Any:
+            turns = Turns(order)
+            with joined("work") as scope:
+
+                def branch(label: str) -> list[Any]:
+                    with turns.of(label), scope.child(label).entered() as here:
+                        got = [operation(), call(here, "a")]
+                    with turns.of(label), here.entered():
+                        return [*got, operation(), call(here, "b")]
+
+                return [in_threads(*(lambda b=b: branch(b) for b in "xyz")), call(scope, "end")]
+
+        return plan
+
+    run = run_id()
+    expected = finish(plan_in("xyzzxy"), run)
+    assert work.done["a"] == 3
+    work.done.clear()
+    assert replay(run, plan_in("zxyyxz")) == expected
+    assert work.done.total() == 0
+    for step in every_step(run)[:: max(1, len(steps(run)) // 5)]:
+        assert shape(fork(run, step, plan_in("yxzxzy"))) == shape(expected)
+
+
+def test_operations_of_dbos_in_a_gather_keep_their_results(dbos: None) -> None:
+    async def started(handle: Any) -> Any:
+        return await handle.get_result(polling_interval_sec=0.01)
+
+    async def plan() -> Any:
+        with joined("work") as scope:
+
+            async def branch(label: str) -> list[Any]:
+                with scope.child(label).entered() as here:
+                    return [
+                        await abare(label),
+                        await acall(here, "a"),
+                        await DBOS.sleep_async(0.001),
+                        await achild(label),
+                        await started(await DBOS.start_workflow_async(achild, label)),
+                        await abare(label),
+                    ]
+
+            return [await asyncio.gather(*map(branch, "xy")), await acall(scope, "end")]
+
+    run = run_id()
+    expected = finish(plan, run, afollow)
+    replays_from_every_step(run, expected)
+
+
+def test_a_transaction_in_a_run_is_made_once(dbos: None, ledger: Any) -> None:
+    engine, enter = ledger
+
+    def plan() -> Any:
+        with joined("work") as scope:
+            return [enter("once"), call(scope, "a"), enter("twice")]
+
+    def count(what: str) -> int:
+        with engine.connect() as connection:
+            statement = sa.text("SELECT count(*) FROM entries WHERE what = :what")
+            return int(connection.execute(statement, {"what": what}).scalar_one())
+
+    run = run_id()
+    expected = finish(plan, run)
+    before = count("once"), count("twice")
+    assert replay(run) == expected
+    assert (count("once"), count("twice")) == before
+    fork(run, steps(run)[-1]["function_id"])
+    assert (count("once"), count("twice")) == (before[0], before[1] + 1)
+
+
+def test_steps_around_and_between_two_runs_of_one_workflow_replay(dbos: None) -> None:
+    def plan() -> list[Any]:
+        got = [bare("before")]
+        with joined("work") as scope:
+            got += [call(scope, "a"), bare("inside"), call(scope, "b")]
+        got += [bare("between"), bare("between")]
+        with joined("work") as scope:
+            got += in_threads(*(lambda n=n: call(scope, n, concurrent=True) for n in "cde"))
+        got += [child("after"), bare("after")]
+        with joined("other") as scope, scope.child("part").entered() as part:
+            got += [call(part, "a")]
+        return [*got, bare("last")]
+
+    run = run_id()
+    expected = finish(plan, run)
+    assert len(expected) == 13
+    replays_from_every_step(run, expected)
+
+
+def test_a_step_after_a_run_that_failed_replays(dbos: None) -> None:
+    def fails() -> Any:
+        raise ValueError(work.do("b"))
+
+    def plan() -> Any:
+        got: list[Any] = []
+        try:
+            with joined("work") as scope:
+                got.append(call(scope, "a"))
+                scope.journal.run(scope, Call("b", kind="work"), fails)
+        except ValueError as error:
+            got.append(str(error))
+        return [*got, bare("after")]
+
+    run = run_id()
+    expected = finish(plan, run)
+    assert expected == ["a 1", "b 1", "bare after 1"]
+    replays_from_every_step(run, expected)
+
+
+@DBOS.step(name="review#1")
+def reviewed(what: str) -> str:
+    return work.do(f"review of {what}")
+
+
+def test_a_step_of_the_user_may_have_a_name_that_looks_like_ours(dbos: None) -> None:
+    def plan() -> Any:
+        got = [reviewed("x"), work.durably("a")]
+        with joined("work") as scope:
+            got += [reviewed("y"), call(scope, "b")]
+        return [*got, work.durably("c"), reviewed("z")]
+
+    run = run_id()
+    expected = finish(plan, run)
+    replays_from_every_step(run, expected)
+
+
+def test_what_a_child_workflow_does_is_recorded_in_the_child(dbos: None) -> None:
+    def plan() -> Any:
+        with joined("work") as scope:
+            return [call(scope, "a"), durable_child("x"), call(scope, "b")]
+
+    run = run_id()
+    assert finish(plan, run) == ["a 1", "x 1", "b 1"]
+    [started] = DBOS.list_workflows(parent_workflow_id=run)
+    assert entries(started.workflow_id) == ["inside#1/x#1"]
+    assert entries(run) == ["work#1/a#1", "work#1/b#1"]
+    assert replay(run) == ["a 1", "x 1", "b 1"]
+
+
+def test_what_happens_inside_a_step_is_recorded_with_the_step(dbos: None) -> None:
+    def plan() -> Any:
+        with joined("work") as scope:
+            return [call(scope, "a"), durable_bare("x"), call(scope, "x")]
+
+    run = run_id()
+    assert finish(plan, run) == ["a 1", "bare of x 1", "x 2"]
+    assert entries(run) == ["work#1/a#1", "work#1/x#1"]
+    assert replay(run) == ["a 1", "bare of x 1", "x 2"]
