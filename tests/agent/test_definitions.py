@@ -1,0 +1,80 @@
+"""What DBOSAgent takes, and what it refuses before anything ran."""
+
+from __future__ import annotations
+
+import pytest
+from crewai import Agent
+from crewai.tools import tool
+from dbos import SetWorkflowID
+from pydantic import BaseModel
+
+from agent.helpers import clerk, echo, job, unique
+from crewai_dbos import DBOSAgent, DefinitionError, RunConflictError, UnstorableInputError
+from crewai_dbos.testing import ModelServer
+
+
+def test_a_name_is_needed_and_unique() -> None:
+    agent = Agent(role="r", goal="g", backstory="b", llm="openai/gpt-4o-mini")
+    with pytest.raises(DefinitionError, match="non-empty"):
+        DBOSAgent(agent_name=" ", orig_agent=agent)
+    name = unique("twice")
+    DBOSAgent(agent_name=name, orig_agent=agent)
+    with pytest.raises(DefinitionError, match="already"):
+        DBOSAgent(agent_name=name, orig_agent=agent)
+    with pytest.raises(DefinitionError, match="callable that returns one"):
+        DBOSAgent(agent_name=unique("odd"), orig_agent=lambda: "no agent")  # type: ignore[arg-type,return-value]
+
+
+def test_an_agent_can_be_built_anew_for_each_run() -> None:
+    built: list[Agent] = []
+
+    with ModelServer(echo) as server:
+
+        def build() -> Agent:
+            built.append(clerk(server))
+            return built[-1]
+
+        agent = DBOSAgent(agent_name=unique("factory"), orig_agent=build)
+        count = len(built)
+        agent.kickoff("One.")
+        agent.kickoff("Two.")
+        assert len(built) == count + 2
+
+
+def test_what_another_process_could_not_rebuild_is_refused_before_anything_ran() -> None:
+    class Local(BaseModel):
+        name: str
+
+    @tool
+    def extra(key: str) -> str:
+        """Not a tool of the agent."""
+        return key
+
+    with ModelServer(echo) as server:
+        agent = DBOSAgent(agent_name=unique("strict"), orig_agent=clerk(server))
+        with pytest.raises(UnstorableInputError, match="top level"):
+            agent.execute_task(job(output_pydantic=Local))
+        with pytest.raises(UnstorableInputError, match="top level"):
+            agent.kickoff("Who?", response_format=Local)
+        with pytest.raises(UnstorableInputError, match=r"'extra'.*Add it to the tools"):
+            agent.execute_task(job(), tools=[extra])
+        with pytest.raises(UnstorableInputError, match="JSON form"):
+            agent.kickoff([{"role": "user", "content": object()}])
+        assert server.requests == []
+
+
+def test_a_workflow_id_is_not_shared_between_different_work() -> None:
+    with ModelServer(echo) as server:
+        one = DBOSAgent(agent_name=unique("one"), orig_agent=clerk(server))
+        two = DBOSAgent(agent_name=unique("two"), orig_agent=clerk(server))
+        run_id = unique("shared")
+        with SetWorkflowID(run_id):
+            first = one.kickoff("Hello.")
+        with SetWorkflowID(run_id):
+            assert one.kickoff("Hello.").raw == first.raw
+        assert len(server.requests) == 1
+        with pytest.raises(RunConflictError, match="another agent"), SetWorkflowID(run_id):
+            two.kickoff("Hello.")
+        with pytest.raises(RunConflictError, match="another arguments"), SetWorkflowID(run_id):
+            one.kickoff("Goodbye.")
+        assert len(server.requests) == 1

@@ -1,0 +1,193 @@
+"""An error is raised again as what it was, or as something near it."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from codec.errors import REQUEST, Demanding, error_back, response
+from codec.values import Animal, values
+from crewai_dbos._errors import CrewaiDbosError, RecordedError
+
+
+class Formatted(Exception):
+    """Its text comes from its attributes."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        self.code = code
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.code} {self.reason}"
+
+
+class Live(Exception):
+    """Its text comes from something that is not stored."""
+
+    def __init__(self, source: Any) -> None:
+        self.source = source
+
+    def __str__(self) -> str:
+        return f"from {self.source.name}"
+
+
+def invalid() -> ValidationError:
+    with pytest.raises(ValidationError) as caught:
+        Animal(name=1)  # type: ignore[arg-type]
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        openai.RateLimitError("slow", response=response(429), body={"code": "rate_limit"}),
+        openai.BadRequestError(
+            "long", response=response(400), body={"code": "context_length_exceeded"}
+        ),
+        openai.AuthenticationError("who", response=response(401), body=None),
+        openai.InternalServerError("oops", response=response(500), body=None),
+        openai.APIConnectionError(request=REQUEST),
+        openai.APITimeoutError(request=REQUEST),
+        httpx.ConnectError("refused", request=REQUEST),
+        httpx.HTTPStatusError("bad", request=REQUEST, response=response(500)),
+        KeyError("key"),
+        ValueError(),
+        ValueError("one", 2, None),
+        ValueError("nul \x00 inside"),
+        OSError(28, "No space left on device"),
+        TimeoutError("late"),
+        Demanding(7, detail="no"),
+        Formatted(8, "no"),
+        AssertionError(),
+        StopIteration("x"),
+    ],
+    ids=repr,
+)
+def test_an_error_comes_back_as_what_it_was(error: Exception) -> None:
+    decoded = error_back(error)
+    assert type(decoded) is type(error)
+    assert str(decoded) == str(error)
+    assert decoded.args == error.args
+    for name in ("status_code", "code", "param", "request_id", "detail", "errno"):
+        assert getattr(decoded, name, None) == getattr(error, name, None)
+
+
+def test_a_recorded_error_can_be_raised_and_recorded_again() -> None:
+    first = error_back(openai.RateLimitError("slow", response=response(429), body=None))
+    second = error_back(first)
+    with pytest.raises(openai.RateLimitError, match="slow") as caught:
+        raise second
+    assert caught.value.status_code == 429
+
+
+def test_an_error_that_can_not_be_rebuilt_has_a_stand_in_of_its_nearest_base() -> None:
+    error = invalid()
+    decoded = error_back(error)
+    assert isinstance(decoded, ValueError)
+    assert isinstance(decoded, RecordedError)
+    assert isinstance(decoded, CrewaiDbosError)
+    assert str(decoded) == str(error)
+    assert decoded.recorded_type == "pydantic_core._pydantic_core:ValidationError"
+
+
+@pytest.mark.parametrize(
+    ("error", "base"),
+    [
+        (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"), ValueError),
+        (Live(SimpleNamespace(name="x")), Exception),
+    ],
+    ids=repr,
+)
+def test_whatever_the_stand_in_it_tells_the_same(error: Exception, base: type) -> None:
+    decoded = error_back(error)
+    assert isinstance(decoded, base)
+    assert str(decoded) == str(error)
+    assert decoded.recorded_type.endswith(type(error).__qualname__)
+
+
+def test_an_error_class_of_a_function_has_a_stand_in() -> None:
+    class Local(Demanding):
+        pass
+
+    class LocalValue(ValueError):
+        pass
+
+    decoded = error_back(Local(3, detail="no"))
+    assert isinstance(decoded, RecordedError)
+    assert str(decoded) == "3: no"
+    assert decoded.recorded_type.endswith("<locals>.Local")
+    assert isinstance(error_back(LocalValue("v")), ValueError)
+
+
+def test_a_stand_in_keeps_what_crewai_and_retries_look_at() -> None:
+    class Throttled(openai.RateLimitError):
+        pass
+
+    error = Throttled("slow", response=response(429), body={"code": "rate_limit"})
+    decoded = error_back(error)
+    assert isinstance(decoded, openai.OpenAIError)
+    assert (decoded.status_code, decoded.code) == (429, "rate_limit")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError({"field": "name"}),
+        KeyError(("tuple", "key")),
+        FileNotFoundError(2, "No such file or directory", "/tmp/x"),
+    ],
+    ids=repr,
+)
+def test_an_error_with_other_than_plain_arguments_is_still_one_of_its_class(
+    error: Exception,
+) -> None:
+    decoded = error_back(error)
+    assert str(decoded) == str(error)
+    assert isinstance(decoded, type(error))
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf], ids=str)
+def test_an_error_about_a_number_that_json_lacks_is_stored(number: float) -> None:
+    decoded = error_back(ValueError(number))
+    assert isinstance(decoded, ValueError)
+    assert str(decoded) == str(number)
+
+
+def test_a_text_that_is_no_text_does_not_keep_an_error_from_being_stored() -> None:
+    assert isinstance(error_back(ValueError("half \ud83d")), ValueError)
+
+
+class Unprintable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+def test_an_error_without_a_text_is_stored() -> None:
+    assert isinstance(error_back(Unprintable()), Unprintable)
+
+
+@settings(deadline=None)
+@given(st.lists(values, max_size=3))
+def test_any_arguments_of_an_error_are_stored_as_strict_json(args: list[Any]) -> None:
+    error = RuntimeError(*args)
+    decoded = error_back(error)
+    assert isinstance(decoded, Exception)
+    if all(ord(c) < 0xD800 or ord(c) > 0xDFFF for c in str(error)):
+        assert str(decoded) == str(error)
+
+
+def test_the_error_of_a_time_limit_comes_back() -> None:
+    from dbos._error import DBOSStepTimeoutError
+
+    error = DBOSStepTimeoutError("work/llm#1", 1.5)
+    decoded = error_back(error)
+    assert type(decoded) is DBOSStepTimeoutError
+    assert str(decoded) == str(error)

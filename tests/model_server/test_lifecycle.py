@@ -1,0 +1,63 @@
+"""Starting, stopping and importing it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from pathlib import Path
+
+import openai
+import pytest
+
+from crewai_dbos.testing import Hang, ModelServer, hang
+from model_server.helpers import ask, expect
+
+
+class TestLifecycle:
+    def test_starts_and_stops_fast(self) -> None:
+        def seconds() -> float:
+            started = time.monotonic()
+            with ModelServer([]) as server:
+                urllib.request.urlopen(f"{server.base_url}/models").close()
+            return time.monotonic() - started
+
+        assert min(seconds() for _ in range(3)) < 0.3
+
+    def test_comes_back_at_the_same_address(self) -> None:
+        server = ModelServer(lambda request: "hi")
+        with server:
+            address = server.base_url
+            ask(server)
+        with pytest.raises(urllib.error.URLError):
+            urllib.request.urlopen(f"{address}/models")
+        with server:
+            assert server.base_url == address
+            ask(server)
+        assert len(server.requests) == 2
+
+    def test_stopping_frees_held_clients(self) -> None:
+        held: Hang = hang()
+        server = ModelServer([held]).start()
+        thread = threading.Thread(
+            target=expect, args=[openai.APIConnectionError, lambda: ask(server)]
+        )
+        thread.start()
+        held.wait_until_held()
+        server.stop()
+        thread.join(5)
+        assert not thread.is_alive()
+        held.release()
+
+    def test_does_not_import_crewai_or_dbos(self) -> None:
+        # A stand-in for the parent package: what that imports is not this package's affair.
+        package = Path(__file__).parents[2] / "src" / "crewai_dbos"
+        program = (
+            "import sys, types; parent = types.ModuleType('crewai_dbos');"
+            f"parent.__path__ = [{str(package)!r}]; sys.modules['crewai_dbos'] = parent;"
+            "import crewai_dbos.testing;"
+            "sys.exit(bool({'crewai', 'dbos', 'openai'} & set(sys.modules)))"
+        )
+        assert subprocess.run([sys.executable, "-c", program]).returncode == 0
