@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -120,10 +121,21 @@ def forget_agent_state(agent: Agent) -> None:
     private.update({name: value for name, value in fresh.items() if name in private})
 
 
+def share_usage(durable: BaseLLM, original: BaseLLM) -> BaseLLM:
+    """Let `durable` count its tokens where `original` does. Returns `durable`."""
+    durable._token_usage = original._token_usage
+    return durable
+
+
+_counting = threading.Lock()
+
+
 def publish_agent_state(run: Agent, front: Agent) -> None:
     """Show on the user's agent what crewAI reads from it after a run: last messages, usage."""
     front._last_messages = list(run._last_messages)
     front._tool_failures = list(run._tool_failures)
     if isinstance(front.llm, BaseLLM) and isinstance(run.llm, BaseLLM):
-        for counter, spent in run.llm._token_usage.items():
-            front.llm._token_usage[counter] = front.llm._token_usage.get(counter, 0) + spent
+        total = front.llm._token_usage
+        with _counting:
+            for counter, spent in run.llm._token_usage.items():
+                total[counter] = total.get(counter, 0) + spent

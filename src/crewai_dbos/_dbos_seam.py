@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import inspect
 import threading
@@ -38,6 +39,7 @@ __all__ = [
     "decorated_kind",
     "detached",
     "is_launched",
+    "on_the_loop_of_dbos",
     "on_workflow_thread",
     "operation_name",
     "portable_row",
@@ -63,6 +65,17 @@ def on_workflow_thread() -> bool:
     """Whether this is a thread on which DBOS recovers workflows, and not one they started."""
     executor = _dbos_module._get_dbos_instance()._executor
     return in_event_loop() or threading.current_thread() in executor._threads
+
+
+def on_the_loop_of_dbos() -> bool:
+    """Whether this thread runs the event loop that DBOS hands coroutines to.
+
+    A sync call in it that DBOS runs as a coroutine would wait for itself.
+    """
+    if not in_event_loop():
+        return False
+    loops = _dbos_module._get_dbos_instance()._background_event_loop
+    return asyncio.get_running_loop() is loops.target_loop()
 
 
 def assigned_workflow_id() -> str | None:

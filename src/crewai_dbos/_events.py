@@ -141,7 +141,8 @@ def _in_place(handler: Callable[..., Any]) -> Callable[..., Any]:
         if inspect.isfunction(unwrapped := inspect.unwrap(handler))
         else {}
     )
-    what = _names.handler(f"{name}({_names.digest(dict(closed_over))})" if closed_over else name)
+    plain = {name: value for name, value in closed_over.items() if _is_plain(value)}
+    what = _names.handler(f"{name}({_names.digest(plain)})" if plain else name)
 
     if inspect.iscoroutinefunction(handler):
 
@@ -158,6 +159,15 @@ def _in_place(handler: Callable[..., Any]) -> Callable[..., Any]:
             return handler(*args)
 
     return run
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether `value` is the same in every process; an object may have a random id."""
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return all(map(_is_plain, value))
+    if isinstance(value, dict):
+        return all(_is_plain(item) for pair in value.items() for item in pair)
+    return value is None or isinstance(value, (str, int, float, bytes))
 
 
 def _emitted_place() -> Scope:

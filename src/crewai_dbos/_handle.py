@@ -44,9 +44,11 @@ class RunHandle:
             DriftError, JournalCorruptError: The run is stopped until that is put right.
         """
         try:
-            return _codec.decode(DBOS.retrieve_workflow(self.workflow_id).get_result())
+            result: Any = DBOS.retrieve_workflow(self.workflow_id).get_result()
         except Exception as error:
             raise self._as_raised(error) from None
+        # A workflow of the user's own returns what it returns.
+        return _codec.decode(result) if self.get_status().name in _names.WORKFLOWS else result
 
     async def get_result_async(self) -> Any:
         """As `get_result`, for async code."""
@@ -106,7 +108,7 @@ def _refuse_foreign(run_id: str, order: Mapping[str, Any]) -> None:
         return
     args = status.input["args"]
     taken = args[0] if args and isinstance(args[0], Mapping) else {}
-    for part in ("agent", "method", "task", "arguments"):
+    for part in ("agent", "method", "task", "tools", "response_format", "arguments", "given"):
         if taken.get(part) != order.get(part):
             raise RunConflictError(
                 f"Workflow id {run_id!r} belongs to a run with another {part}: "

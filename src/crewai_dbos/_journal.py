@@ -45,7 +45,7 @@ from crewai_dbos._errors import (
 from crewai_dbos._record import Record
 from crewai_dbos._retry import retry_after
 from crewai_dbos._scope import OpenCall, Scope, inside_call
-from crewai_dbos._threads import in_event_loop, off_the_loop
+from crewai_dbos._threads import in_event_loop, off_the_loop, on_a_thread
 
 logger = logging.getLogger("crewai_dbos")
 
@@ -321,7 +321,7 @@ class Journal:
             return self._abody(name, call, function)
         if call.config.supervised:
             # DBOS can only watch async code; the thread is left behind when time is up.
-            return self._abody(name, call, lambda: asyncio.to_thread(function))
+            return self._abody(name, call, lambda: on_a_thread(function))
 
         def body() -> dict[str, Any]:
             started = time.time()

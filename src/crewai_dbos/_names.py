@@ -15,6 +15,7 @@ from typing import Any
 
 AGENT_WORKFLOW = "crewai_dbos.agent"
 AGENT_WORKFLOW_ASYNC = "crewai_dbos.agent_async"
+WORKFLOWS = (AGENT_WORKFLOW, AGENT_WORKFLOW_ASYNC)
 
 ENTRY_VERSION = 1
 INPUT_VERSION = 1

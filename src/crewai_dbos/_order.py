@@ -8,9 +8,10 @@ from typing import Any
 
 from crewai import Task
 from crewai.tools.base_tool import BaseTool
+from crewai.tools.memory_tools import create_memory_tools
 from pydantic import BaseModel
 
-from crewai_dbos import _codec, _names
+from crewai_dbos import _codec, _given, _names
 from crewai_dbos._definition import AgentDefinition
 from crewai_dbos._errors import UnstorableInputError, UnstorableValueError
 
@@ -28,8 +29,7 @@ class Order:
         tools: The task's tools, if it brings its own.
         arguments: The other arguments; each has a JSON form.
         response_format: The model that `kickoff` is asked to answer with.
-        persona: Role, goal and backstory where they are not the definition's, because a crew has
-            filled its inputs into them.
+        given: What was set on the agent since it was defined; see `_given`.
     """
 
     method: str
@@ -37,13 +37,14 @@ class Order:
     tools: list[BaseTool] | None = None
     arguments: dict[str, Any] = field(default_factory=dict)
     response_format: type[BaseModel] | None = None
-    persona: dict[str, str] = field(default_factory=dict)
+    given: dict[str, Any] = field(default_factory=dict)
 
     def digest(self) -> str:
         """Stands for what is asked, to tell orders apart that are carried out side by side."""
         task = self.task
         asked = [task.description, task.expected_output] if task is not None else []
-        return _names.digest([self.method, asked, self.arguments, self.persona])
+        texts = {name: self.given[name] for name in _given.TEXTS if name in self.given}
+        return _names.digest([self.method, asked, self.arguments, texts])
 
     def stored(self, definition: AgentDefinition) -> dict[str, Any]:
         """This order as plain JSON.
@@ -57,8 +58,8 @@ class Order:
             "method": self.method,
             "arguments": _storable("the arguments", self.arguments),
         }
-        if self.persona:
-            order["persona"] = dict(self.persona)
+        if given := _given.stored(self.given, definition.front, definition.name):
+            order["given"] = given
         if self.task is not None:
             order["task"] = _stored_task(self.task)
         if self.tools is not None:
@@ -77,7 +78,7 @@ def load(order: Mapping[str, Any], definition: AgentDefinition) -> Order:
         tools=_loaded_tools(order["tools"], definition) if "tools" in order else None,
         arguments=_codec.decode(order["arguments"]),
         response_format=_codec.load_type(model, BaseModel) if model else None,
-        persona=dict(order.get("persona", {})),
+        given=_given.loaded(order.get("given", {}), definition.front),
     )
 
 
@@ -109,9 +110,10 @@ def _stored_tools(tools: list[BaseTool], definition: AgentDefinition) -> list[st
     for tool in tools:
         if tool.name not in known:
             raise UnstorableInputError(
-                f"Tool {tool.name!r} was handed over at call time, so a fresh process would not "
-                f"find it. Add it to the tools of the agent that DBOSAgent {definition.name!r} "
-                "wraps."
+                f"Tool {tool.name!r} was handed to DBOSAgent {definition.name!r} at call time, so "
+                "a fresh process would not find it. Add it to the tools of the agent that is "
+                "wrapped. If a crew adds it, for its memory or to delegate, call the crew inside "
+                "a @DBOS.workflow()."
             )
     return [tool.name for tool in tools]
 
@@ -128,7 +130,11 @@ def _loaded_tools(names: list[str], definition: AgentDefinition) -> list[BaseToo
 
 
 def _tools_of(definition: AgentDefinition) -> dict[str, BaseTool]:
-    return {tool.name: tool for tool in definition.build().tools or []}
+    agent = definition.build()
+    tools = list(agent.tools or [])
+    if agent.memory:
+        tools += create_memory_tools(agent.memory)
+    return {tool.name: tool for tool in tools}
 
 
 def _importable(what: str, model: type) -> str:

@@ -14,12 +14,13 @@ from dbos import DBOS
 
 from crewai_dbos import _codec, _events, _mcp, _names, _order, _run_agent, _run_scope
 from crewai_dbos._crewai_seam import publish_agent_state
-from crewai_dbos._dbos_seam import current_context, detached
+from crewai_dbos._dbos_seam import current_context, detached, on_the_loop_of_dbos
 from crewai_dbos._definition import AgentDefinition, agents
 from crewai_dbos._errors import DriftError, RunSuspended, UnstorableValueError
 from crewai_dbos._handle import remember
 from crewai_dbos._order import Order
 from crewai_dbos._scope import Scope
+from crewai_dbos._threads import on_a_loop_of_its_own, on_a_thread
 
 logger = logging.getLogger("crewai_dbos")
 
@@ -35,19 +36,15 @@ def run(stored: Mapping[str, Any]) -> Any:
 
 
 async def arun(stored: Mapping[str, Any]) -> Any:
-    """As `run`, on a thread with an event loop of its own.
+    """As `run`, on an event loop of its own; see `aperform`."""
+    definition = await on_a_thread(lambda: _definition_of(stored))
 
-    crewAI's async methods block the loop they run on in many places (memory, MCP discovery,
-    planning), and a recovered run would share that loop with all the others.
-    """
-    definition = await asyncio.to_thread(_definition_of, stored)
-
-    def work() -> Any:
+    async def work() -> Any:
         with _closing():
             order = _loaded(stored, definition)
-            return _codec.encode(asyncio.run(aperform(definition, order, own=True)))
+            return _codec.encode(await aperform(definition, order, own=True))
 
-    return await asyncio.to_thread(work)
+    return await on_a_loop_of_its_own(work)
 
 
 def perform(definition: AgentDefinition, order: Order, *, own: bool = False) -> Any:
@@ -68,7 +65,13 @@ def perform(definition: AgentDefinition, order: Order, *, own: bool = False) -> 
 
 
 async def aperform(definition: AgentDefinition, order: Order, *, own: bool = False) -> Any:
-    """As `perform`, through crewAI's async methods."""
+    """As `perform`, through crewAI's async methods.
+
+    These block the loop they run on in many places (memory, MCP discovery, planning). On DBOS's
+    loop that would be every other run's loop, and the one that this run waits for.
+    """
+    if on_the_loop_of_dbos():
+        return await on_a_loop_of_its_own(lambda: aperform(definition, order, own=own))
     with _part(definition, order, own) as scope:
         await scope.journal.unless_given_up(scope.path)
         with _agent(definition, order, scope, own) as agent:
@@ -103,7 +106,7 @@ def _part(definition: AgentDefinition, order: Order, own: bool) -> Iterator[Scop
 def _agent(definition: AgentDefinition, order: Order, scope: Scope, own: bool) -> Iterator[Agent]:
     """The agent that works in `scope`. A workflow of its own may fail as the agent fails; another
     goes on, perhaps, so the failure is recorded."""
-    agent = _run_agent.agent_of_run(definition, scope, order.persona)
+    agent = _run_agent.agent_of_run(definition, scope, order.given)
     try:
         if own:
             yield agent

@@ -19,10 +19,11 @@ from crewai.agents.tools_handler import ToolsHandler
 from crewai.llms.base_llm import BaseLLM
 from crewai.tasks.llm_guardrail import LLMGuardrail
 from crewai.tools.base_tool import BaseTool
+from crewai.tools.memory_tools import RecallMemoryTool, RememberTool
 from crewai.utilities.llm_utils import create_llm
 from crewai.utilities.prompts import VALID_DATE_FORMAT_CODES
 
-from crewai_dbos import _names
+from crewai_dbos import _given, _names, _run_scope
 from crewai_dbos._crewai_seam import forget_agent_state
 from crewai_dbos._definition import AgentDefinition
 from crewai_dbos._entry import Call
@@ -35,18 +36,18 @@ from crewai_dbos._tools import durable_tool
 _RUN = "_crewai_dbos_run"
 
 
-def agent_of_run(definition: AgentDefinition, scope: Scope, persona: Mapping[str, str]) -> Agent:
+def agent_of_run(definition: AgentDefinition, scope: Scope, given: Mapping[str, Any]) -> Agent:
     """A fresh durable agent of `definition` for the run that `scope` is a place in.
 
     Args:
-        persona: Role, goal or backstory that this run has instead of the definition's.
+        given: What this run has instead of the definition's; see `_given`.
     """
     template = definition.build()
     agent = copy.copy(template)
     agent.__class__ = _run_agent_class(type(template))
-    agent.__dict__.update(persona)
     agent.__dict__[_RUN] = (definition, scope)
     forget_agent_state(agent)
+    _given.give(given, agent, scope)
     agent.agent_executor = None
     agent.executor_class = DBOSAgentExecutor
     agent.tools_results = []
@@ -58,7 +59,7 @@ def agent_of_run(definition: AgentDefinition, scope: Scope, persona: Mapping[str
     if agent.knowledge is not None:
         agent.knowledge = durable_knowledge(agent.knowledge, scope)
     if agent._rpm_controller is not None:
-        agent._rpm_controller = cast(Any, _NoWaitOnReplay(agent._rpm_controller, scope))
+        agent._rpm_controller = cast(Any, _NoWaitOnReplay(agent._rpm_controller))
     if agent.inject_date:
         agent.__dict__["date_format"] = _recorded_date(scope, agent.date_format)
     return agent
@@ -67,7 +68,14 @@ def agent_of_run(definition: AgentDefinition, scope: Scope, persona: Mapping[str
 def durable_tools(agent: Agent, tools: Sequence[BaseTool]) -> list[BaseTool]:
     """Copies of `tools` for the run of `agent`."""
     definition, scope = agent.__dict__[_RUN]
-    return [durable_tool(tool, definition.tool_step_config, scope) for tool in tools]
+
+    def durable(tool: BaseTool) -> BaseTool:
+        if isinstance(tool, (RecallMemoryTool, RememberTool)):
+            # The memory records what they do.
+            return tool.model_copy(update={"memory": agent.memory}) if agent.memory else tool
+        return durable_tool(tool, definition.tool_step_config, scope)
+
+    return [durable(tool) for tool in tools]
 
 
 def finish(agent: Agent) -> None:
@@ -152,12 +160,12 @@ class _Literal(str):
 class _NoWaitOnReplay:
     """A requests-per-minute limit shared by all runs; a recorded request does not count."""
 
-    def __init__(self, controller: Any, scope: Scope) -> None:
+    def __init__(self, controller: Any) -> None:
         self._controller = controller
-        self._scope = scope
 
     def check_or_wait(self) -> bool:
-        if self._scope.journal.record.is_recorded(self._scope, _names.LLM):
+        scope = _run_scope.enclosing()
+        if scope is not None and scope.journal.record.is_recorded(scope, _names.LLM):
             return True
         return bool(self._controller.check_or_wait())
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -18,6 +21,84 @@ def in_event_loop() -> bool:
     except RuntimeError:
         return False
     return True
+
+
+async def on_a_thread(function: Callable[[], T]) -> T:
+    """Run blocking `function`, in the same context, on a thread of its own; wait for it.
+
+    Unlike `asyncio.to_thread`, a function that is not waited for any more takes no place in a pool
+    that others wait for, nor does it keep the process alive.
+    """
+    ended: _Ended[T] = _Ended()
+
+    def work() -> None:
+        with ended.by():
+            ended.result = function()
+
+    _start_thread(work)
+    return await ended.future
+
+
+async def on_a_loop_of_its_own(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run async `work`, in the same context, on a thread with an event loop of its own.
+
+    It is cancelled with this call, which ends when it has ended.
+    """
+    started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = Future()
+    ended: _Ended[T] = _Ended()
+
+    async def main() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        started.set_result((asyncio.get_running_loop(), task))
+        with ended.by():
+            ended.result = await work()
+
+    _start_thread(lambda: asyncio.run(main()))
+    try:
+        return await asyncio.shield(ended.future)
+    except asyncio.CancelledError:
+        loop, task = await asyncio.wrap_future(started)
+        with contextlib.suppress(RuntimeError):  # it has ended meanwhile
+            loop.call_soon_threadsafe(task.cancel)
+        await asyncio.wait({ended.future})
+        raise
+
+
+class _Ended(Generic[T]):
+    """How work on another thread ended, for the loop that is running here."""
+
+    result: T
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.future: asyncio.Future[T] = self._loop.create_future()
+
+    @contextmanager
+    def by(self) -> Iterator[None]:
+        """The block does the work and sets `result`."""
+        error: BaseException | None = None
+        try:
+            yield
+        except BaseException as raised:
+            error = raised
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+            self._loop.call_soon_threadsafe(self._settle, error)
+
+    def _settle(self, error: BaseException | None) -> None:
+        if self.future.done():
+            return
+        if error is None:
+            self.future.set_result(self.result)
+        elif isinstance(error, asyncio.CancelledError):
+            self.future.cancel()
+        else:
+            self.future.set_exception(error)
+
+
+def _start_thread(function: Callable[[], None]) -> None:
+    run = contextvars.copy_context().run
+    threading.Thread(target=run, args=(function,), name="crewai-dbos", daemon=True).start()
 
 
 def off_the_loop(function: Callable[[], T]) -> T:

@@ -6,15 +6,18 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from crewai import Agent, Task
+from crewai.llms.base_llm import BaseLLM
 from crewai.tools.base_tool import BaseTool
 from pydantic import PrivateAttr
 
-from crewai_dbos import _codec, _perform, _run_scope, _workflows
+from crewai_dbos import _codec, _given, _names, _perform, _run_scope, _workflows
 from crewai_dbos._config import StepConfig, ToolStepConfig
+from crewai_dbos._crewai_seam import share_usage
 from crewai_dbos._dbos_seam import is_launched
 from crewai_dbos._definition import AgentDefinition, agents, build_agent
 from crewai_dbos._executor import DBOSAgentExecutor
 from crewai_dbos._handle import RunHandle, own_run
+from crewai_dbos._llm import durable_llm
 from crewai_dbos._order import Order
 from crewai_dbos._threads import in_event_loop
 from crewai_dbos._tools import check_tools
@@ -42,7 +45,7 @@ class DBOSAgent(Agent):
     """
 
     _definition: AgentDefinition = PrivateAttr()
-    _defined_as: dict[str, str] = PrivateAttr()
+    _defined_as: dict[str, Any] = PrivateAttr()
 
     def __init__(
         self,
@@ -60,7 +63,8 @@ class DBOSAgent(Agent):
         check_tools(template.tools or [], tool_step_config)
         self._take_after(template)
         self.executor_class = DBOSAgentExecutor
-        self._defined_as = {n: getattr(template, n) for n in ("role", "goal", "backstory")}
+        self._share_llms(llm_step_config, function_calling_llm_step_config)
+        self._defined_as = _given.snapshot(self)
         self._definition = AgentDefinition(
             name=agent_name,
             source=orig_agent,
@@ -77,6 +81,16 @@ class DBOSAgent(Agent):
         object.__setattr__(self, "__pydantic_extra__", other.__pydantic_extra__)
         object.__setattr__(self, "__pydantic_fields_set__", set(other.__pydantic_fields_set__))
         object.__setattr__(self, "__pydantic_private__", dict(other.__pydantic_private__ or {}))
+
+    def _share_llms(self, config: StepConfig | None, calling_config: StepConfig | None) -> None:
+        """Record also what a crew asks the agent's LLMs, to convert an output or to check it."""
+        for field, role, chosen in (
+            ("llm", _names.LLM, config),
+            ("function_calling_llm", _names.FUNCTION_CALLING_LLM, calling_config),
+        ):
+            llm = self.__dict__.get(field)
+            if isinstance(llm, BaseLLM):
+                self.__dict__[field] = share_usage(durable_llm(llm, role=role, config=chosen), llm)
 
     @property
     def agent_name(self) -> str:
@@ -114,16 +128,16 @@ class DBOSAgent(Agent):
             RunConflictError: The workflow id belongs to a run of something else.
         """
         order = Order("execute_task", task=task, tools=tools, arguments={"context": context})
-        return self._carry_out(order, lambda: self.orig_agent.execute_task(task, context, tools))
+        ordinary = super().execute_task
+        return self._carry_out(order, lambda: ordinary(task, context, tools))
 
     async def aexecute_task(
         self, task: Task, context: str | None = None, tools: list[BaseTool] | None = None
     ) -> Any:
         """As `execute_task`, for async code."""
         order = Order("execute_task", task=task, tools=tools, arguments={"context": context})
-        return await self._acarry_out(
-            order, lambda: self.orig_agent.aexecute_task(task, context, tools)
-        )
+        ordinary = super().aexecute_task
+        return await self._acarry_out(order, lambda: ordinary(task, context, tools))
 
     def kickoff(self, messages: Any, response_format: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Answer `messages` as a DBOS workflow. See `Agent.kickoff`.
@@ -137,18 +151,20 @@ class DBOSAgent(Agent):
         """
         if in_event_loop():
             return self.kickoff_async(messages, response_format, *args, **kwargs)
+        ordinary = super().kickoff
         return self._carry_out(
             _kickoff_order(messages, response_format, args, kwargs),
-            lambda: self.orig_agent.kickoff(messages, response_format, *args, **kwargs),
+            lambda: ordinary(messages, response_format, *args, **kwargs),
         )
 
     async def kickoff_async(
         self, messages: Any, response_format: Any = None, *args: Any, **kwargs: Any
     ) -> Any:
         """As `kickoff`, for async code."""
+        ordinary = super().kickoff_async
         return await self._acarry_out(
             _kickoff_order(messages, response_format, args, kwargs),
-            lambda: self.orig_agent.kickoff_async(messages, response_format, *args, **kwargs),
+            lambda: ordinary(messages, response_format, *args, **kwargs),
         )
 
     async def akickoff(
@@ -171,11 +187,6 @@ class DBOSAgent(Agent):
         """The run with this workflow id, in this process or another, finished or not."""
         return RunHandle(run_id)
 
-    def _persona(self) -> dict[str, str]:
-        """What a crew has filled its inputs into since this agent was defined."""
-        mine = {name: getattr(self, name) for name in ("role", "goal", "backstory")}
-        return {name: text for name, text in mine.items() if text != self._defined_as[name]}
-
     def _carry_out(self, order: Order, ordinary: Callable[[], Any]) -> Any:
         if not is_launched() or _run_scope.in_step():
             _run_scope.warn_if_in_step(f"DBOSAgent {self.agent_name!r}")
@@ -185,7 +196,7 @@ class DBOSAgent(Agent):
                 f"DBOSAgent {self.agent_name!r} was run synchronously inside an event loop. Use "
                 "aexecute_task, kickoff_async or akickoff."
             )
-        order.persona = self._persona()
+        order.given = _given.since(self._defined_as, self)
         if _run_scope.in_workflow():
             return _perform.perform(self._definition, order)
         stored = order.stored(self._definition)
@@ -196,7 +207,7 @@ class DBOSAgent(Agent):
         if not is_launched() or _run_scope.in_step():
             _run_scope.warn_if_in_step(f"DBOSAgent {self.agent_name!r}")
             return await ordinary()
-        order.persona = self._persona()
+        order.given = _given.since(self._defined_as, self)
         if _run_scope.in_workflow():
             return await _perform.aperform(self._definition, order)
         stored = order.stored(self._definition)
