@@ -256,6 +256,31 @@ def test_two_handlers_made_by_one_function_keep_apart() -> None:
         assert not any("handler#2" in name for name in names)
 
 
+def test_a_handler_made_around_an_object_has_the_same_name_in_every_process() -> None:
+    """crewAI's objects have an id of their own in each."""
+
+    def watch(agent: Agent) -> Callable[[Any, Any], None]:
+        def handler(source: Any, event: Any) -> None:
+            record(agent.role)
+
+        return handler
+
+    @DBOS.step()
+    def record(role: str) -> None:
+        effects.append(("recorded", role))
+
+    def name_of_the_handler() -> str:
+        with crewai_event_bus.scoped_handlers():
+            agent = Agent(role="Clerk", goal="Work", backstory="Diligent.", llm="gpt-4o")
+            crewai_event_bus.on(ToolUsageFinishedEvent)(watch(agent))
+            ran = run([keyed], [[ToolCall("keyed", A)]])
+        steps = DBOS.list_workflow_steps(ran.id)
+        [name] = [s["function_name"] for s in steps if "/handler:" in s["function_name"]]
+        return name.partition("/handler:")[2]
+
+    assert name_of_the_handler() == name_of_the_handler()
+
+
 def test_handlers_that_wait_for_each_other_have_all_run_when_the_run_ends() -> None:
     with crewai_event_bus.scoped_handlers():
 

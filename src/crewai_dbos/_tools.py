@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from crewai import Agent
 from crewai.tools.base_tool import BaseTool, Tool
 from crewai.utilities.string_utils import sanitize_tool_name
 from dbos import SetWorkflowID
@@ -90,14 +91,17 @@ def durable_tool(tool: BaseTool, config: ToolStepConfig, scope: Scope | None) ->
     return copied
 
 
-def check_tools(tools: list[BaseTool], config: ToolStepConfig) -> None:
-    """Refuse a tool configuration that can't mean anything.
+def check_tools(agent: Agent, config: ToolStepConfig) -> None:
+    """Refuse a tool configuration that can't mean anything for `agent`.
 
     Raises:
         DefinitionError: A config names no tool, or asks for what a sync tool can't do.
     """
+    tools = agent.tools or []
     names = {tool.name for tool in tools}
-    if config is not None and not isinstance(config, StepConfig):
+    # Tools that crewAI adds have names that are not known yet.
+    closed = not (agent.mcps or agent.apps or agent.memory or agent.allow_delegation)
+    if closed and config is not None and not isinstance(config, StepConfig):
         unknown = sorted(set(config) - names)
         if unknown:
             raise DefinitionError(

@@ -9,7 +9,13 @@ from dbos import SetWorkflowID
 from pydantic import BaseModel
 
 from agent.helpers import clerk, echo, job, unique
-from crewai_dbos import DBOSAgent, DefinitionError, RunConflictError, UnstorableInputError
+from crewai_dbos import (
+    DBOSAgent,
+    DefinitionError,
+    RunConflictError,
+    StepConfig,
+    UnstorableInputError,
+)
 from crewai_dbos.testing import ModelServer
 
 
@@ -61,6 +67,15 @@ def test_what_another_process_could_not_rebuild_is_refused_before_anything_ran()
         with pytest.raises(UnstorableInputError, match="JSON form"):
             agent.kickoff([{"role": "user", "content": object()}])
         assert server.requests == []
+
+
+def test_a_tool_configuration_may_name_tools_that_come_later_if_they_can() -> None:
+    later = {"search_docs": StepConfig()}
+    with ModelServer(echo) as server:
+        with pytest.raises(DefinitionError, match=r"names 'search_docs'.*are none"):
+            DBOSAgent(agent_name=unique("closed"), orig_agent=clerk(server), tool_step_config=later)
+        orig = clerk(server, mcps=["https://example.invalid/mcp"])
+        DBOSAgent(agent_name=unique("open"), orig_agent=orig, tool_step_config=later)
 
 
 def test_a_workflow_id_is_not_shared_between_different_work() -> None:

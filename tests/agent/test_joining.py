@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -69,6 +70,23 @@ def report_by_threads() -> dict[str, str]:
     return dict(sorted(answers.items()))
 
 
+@DBOS.workflow()
+def crowd() -> list[str]:
+    """Ask on several threads at once, none of them the workflow's own."""
+    together = threading.Barrier(4)
+
+    def ask(name: str) -> str:
+        together.wait(30)
+        return str(now["agent"].kickoff(f"{name}.").raw)
+
+    with ThreadPoolExecutor(4) as pool:
+        contexts = [contextvars.copy_context() for _ in range(4)]
+        futures = [
+            pool.submit(context.run, ask, f"Question {n}") for n, context in enumerate(contexts)
+        ]
+        return [future.result() for future in futures]
+
+
 def test_runs_on_threads_find_their_own_record_whichever_comes_first() -> None:
     with ModelServer(echo) as server:
         now["agent"] = DBOSAgent(agent_name=unique("threads"), orig_agent=clerk(server))
@@ -81,6 +99,19 @@ def test_runs_on_threads_find_their_own_record_whichever_comes_first() -> None:
         for start in (10_000, 3):
             assert DBOS.fork_workflow(run_id, start).get_result() == expected
         assert len(server.requests) == 3
+
+
+def test_threads_that_are_the_first_to_record_share_one_journal() -> None:
+    with ModelServer(echo) as server:
+        now["agent"] = DBOSAgent(agent_name=unique("threads"), orig_agent=clerk(server))
+        for _ in range(5):
+            now["threads"] = []
+            run_id = unique("crowd")
+            with SetWorkflowID(run_id):
+                answers = crowd()
+            names = [s["function_name"] for s in DBOS.list_workflow_steps(run_id)]
+            assert len(names) == len(set(names)) == 2 * len(answers)
+            replays(run_id, server)
 
 
 def test_agents_side_by_side_in_one_async_workflow_keep_their_answers() -> None:

@@ -14,7 +14,6 @@ from journal.helpers import (
     as_crewai_does,
     call,
     calling,
-    durable_child,
     only_sqlite,
     operations,
     work,
@@ -89,7 +88,6 @@ def test_a_recorded_step_after_the_run_is_not_made_again_whatever_the_run_does_n
         ("a sleep", "a step"),
         ("a sleep", "an event"),
         ("a child", "a step"),
-        ("a child", "another child"),
         ("a started child", "a step"),
         ("a transaction", "a step"),
     ],
@@ -101,7 +99,6 @@ def test_another_operation_of_dbos_at_the_same_place_stops_the_run(
     known = {
         **operations(ledger[1]),
         "another step": lambda: asyncio.run(abare("x")),
-        "another child": lambda: durable_child("x"),
     }
 
     def plan_with(name: str) -> Plan:

@@ -1,0 +1,92 @@
+"""A durable agent in a user's async workflow, on whatever event loop DBOS runs it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from crewai.memory.unified_memory import Memory
+from crewai.tools import tool
+from dbos import DBOS, SetWorkflowID
+
+from agent.helpers import clerk, job, model, now, replays, unique
+from agent.test_given import embed, script
+from crewai_dbos import DBOSAgent, StepConfig
+from crewai_dbos.testing import ModelServer, Reply, Request, ToolCall, text, tool_calls
+
+
+@DBOS.workflow()
+async def ask() -> Any:
+    return await now["agent"].aexecute_task(job())
+
+
+def start(workflow: Any) -> str:
+    """Run `workflow` as DBOS runs it after a restart: on its own event loop."""
+    run_id = unique("loop")
+    with SetWorkflowID(run_id):
+        handle = DBOS.start_workflow(workflow)
+    now["answer"] = handle.get_result(polling_interval_sec=0.02)
+    return run_id
+
+
+@pytest.mark.parametrize(
+    "config", [StepConfig(timeout_seconds=30), StepConfig(preemptible=True)], ids=repr
+)
+def test_blocking_code_of_crewai_does_not_wait_for_itself(
+    config: StepConfig, tmp_path: Path
+) -> None:
+    with ModelServer(script) as server:
+        memory = Memory(llm=model(server), embedder=embed, storage=str(tmp_path / "memory"))
+        now["agent"] = DBOSAgent(
+            agent_name=unique("blocking"),
+            orig_agent=clerk(server, memory=memory),
+            llm_step_config=config,
+        )
+        run_id = start(ask)
+        assert now["answer"] == "no idea"
+        replays(run_id, server)
+
+
+def test_an_async_tool_runs_in_an_async_workflow() -> None:
+    @tool
+    @DBOS.step()
+    async def wait_a_little(key: str) -> str:
+        """Wait."""
+        await asyncio.sleep(0)
+        return f"waited for {key}"
+
+    def script(request: Request) -> Reply:
+        if request.tool_results:
+            return text(request.tool_results[-1][1])
+        return tool_calls(ToolCall("wait_a_little", {"key": "a"}))
+
+    with ModelServer(script) as server:
+        now["agent"] = DBOSAgent(
+            agent_name=unique("async"), orig_agent=clerk(server, tools=[wait_a_little])
+        )
+        run_id = start(ask)
+        assert now["answer"] == "waited for a"
+        replays(run_id, server)
+
+
+def test_a_run_that_its_caller_no_longer_waits_for_stops_working() -> None:
+    """And is left to recovery, as DBOS leaves any workflow whose task was cancelled."""
+    with ModelServer(script) as server:
+        agent = DBOSAgent(agent_name=unique("left"), orig_agent=clerk(server))
+        run_id = unique("left")
+
+        async def impatient() -> None:
+            with SetWorkflowID(run_id):
+                task = asyncio.ensure_future(agent.akickoff("Hello."))
+            while await DBOS.get_workflow_status_async(run_id) is None:
+                await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+        asyncio.run(impatient())
+        assert agent.retrieve(run_id).get_status().status == "PENDING"
+        DBOS.resume_workflow(run_id)
+        assert agent.retrieve(run_id).get_result().raw == "no idea"

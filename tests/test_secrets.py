@@ -1,0 +1,61 @@
+"""A key that a server repeats in its error is not stored."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+from crewai import LLM, Agent
+from dbos import DBOS
+
+from crewai_dbos import DBOSAgent, _secrets
+from crewai_dbos.testing import ModelServer, error
+from support.runs import launched
+
+
+def stored_texts(path: Path) -> str:
+    with sqlite3.connect(path) as connection:
+        tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        rows = [connection.execute(f'SELECT * FROM "{name}"').fetchall() for (name,) in tables]
+    return str(rows)
+
+
+def test_keys_headers_and_the_environment_are_not_found_in_the_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VENDOR_TOKEN", "env-token-111111")
+    secrets = ["sk-attribute-222222", "header-secret-333333", "env-token-111111"]
+    message = f"Incorrect keys provided: {', '.join(secrets)}."
+    with ModelServer(lambda request: error(401, message=message)) as server:
+        llm = LLM(
+            model="openai/gpt-4o-mini",
+            api_key=secrets[0],
+            base_url=server.base_url,
+            default_headers={"Authorization": f"Bearer {secrets[1]}"},
+        )
+        orig = Agent(role="R", goal="G", backstory="B", llm=llm, max_retry_limit=0)
+        agent = DBOSAgent(agent_name="secretive", orig_agent=orig)
+        with launched(f"sqlite:///{tmp_path}/dbos.sqlite"):
+            with pytest.raises(Exception, match=r"provided: \*\*\*, \*\*\*, \*\*\*\."):
+                agent.kickoff("Hello.")
+            assert DBOS.list_workflows()[0].status == "ERROR"
+        stored = stored_texts(tmp_path / "dbos.sqlite")
+    assert "Incorrect keys provided" in stored
+    assert [secret for secret in secrets if secret in stored] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("OPENAI_API_KEY", True),
+        ("DB_PASSWORD", True),
+        ("X-Auth-Token", True),
+        ("TOKENIZERS_PARALLELISM", False),
+        ("KEYBOARD", False),
+    ],
+)
+def test_a_secret_is_known_by_its_name(name: str, found: bool, monkeypatch: Any) -> None:
+    monkeypatch.setenv(name, "a-value-of-some-length")
+    assert ("a-value-of-some-length" in list(_secrets.of_environment())) is found
