@@ -8,10 +8,11 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any
 
-from crewai import Agent
+from crewai import Agent, Task
 from crewai.agents.agent_builder.utilities.base_token_process import TokenProcess
 from crewai.llms import retry as _llm_retry
 from crewai.llms.base_llm import BaseLLM
@@ -101,6 +102,29 @@ def without_rate_limit_retry() -> Iterator[None]:
         yield
     finally:
         _llm_retry._active_llm_rate_limit_retry.reset(token)
+
+
+# Task --------------------------------------------------------------------------
+
+
+def hand_signals_to_futures() -> None:
+    """Let a task on a thread of its own tell the crew what ended its run. Any number of times.
+
+    crewAI passes on an `Exception` only; after anything else the crew would wait for ever.
+    """
+    original = Task._execute_task_async
+    if hasattr(original, "_crewai_dbos"):
+        return
+
+    @functools.wraps(original)
+    def execute(task: Task, agent: Any, context: Any, tools: Any, future: Future[Any]) -> None:
+        try:
+            original(task, agent, context, tools, future)
+        except BaseException as signal:
+            future.set_exception(signal)
+
+    execute._crewai_dbos = True  # type: ignore[attr-defined]
+    Task._execute_task_async = execute  # type: ignore[method-assign, assignment]
 
 
 # Agent -------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from pydantic import PrivateAttr
 
 from crewai_dbos import _codec, _given, _names, _perform, _run_scope, _workflows
 from crewai_dbos._config import StepConfig, ToolStepConfig
-from crewai_dbos._crewai_seam import share_usage
+from crewai_dbos._crewai_seam import hand_signals_to_futures, share_usage
 from crewai_dbos._dbos_seam import is_launched
 from crewai_dbos._definition import AgentDefinition, agents, build_agent
 from crewai_dbos._executor import DBOSAgentExecutor
@@ -73,6 +73,7 @@ class DBOSAgent(Agent):
             tool_step_config=tool_step_config,
             front=self,
         )
+        hand_signals_to_futures()
         agents.add(self._definition)
 
     def _take_after(self, other: Agent) -> None:

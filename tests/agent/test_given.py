@@ -20,6 +20,7 @@ from crewai_dbos.testing import (
     Reply,
     Request,
     ToolCall,
+    hang,
     structured,
     text,
     tool_calls,
@@ -172,6 +173,26 @@ def test_what_is_set_on_a_durable_agent_later_is_used_or_refused() -> None:
         assert server.requests == []
         in_a_workflow(lambda: crew_of(agent), server)
         assert server.requests[0].offered_tools == ["late"]
+
+
+def test_a_crew_with_a_task_on_a_thread_ends_when_its_workflow_is_cancelled() -> None:
+    hold = hang(text("late"))
+    with ModelServer(lambda request: hold) as server:
+        agent = DBOSAgent(agent_name=unique("beside"), orig_agent=clerk(server))
+
+        def crew() -> Crew:
+            tasks = [job(agent=agent, async_execution=True), job(agent=agent)]
+            return Crew(agents=[agent], tasks=tasks)
+
+        now["crew"] = crew
+        run_id = unique("cancelled")
+        with SetWorkflowID(run_id):
+            handle = DBOS.start_workflow(around_the_crew)
+        server.wait_for_requests(1)
+        DBOS.cancel_workflow(run_id)
+        hold.release()
+        with pytest.raises(Exception, match="cancelled"):
+            handle.get_result()
 
 
 def test_a_guardrail_of_a_task_is_asked_once() -> None:
