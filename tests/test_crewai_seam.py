@@ -1,0 +1,544 @@
+"""What we touch of crewAI's inside is there and does what we take it to do (read at 1.15.30)."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import copy
+import inspect
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from crewai import LLM, Agent, Crew, llms
+from crewai.agents.agent_executor import AgentExecutor
+from crewai.agents.step_executor import StepExecutor
+from crewai.events import crewai_event_bus
+from crewai.events.base_events import BaseEvent
+from crewai.knowledge.knowledge import Knowledge
+from crewai.llms import retry as llm_retry
+from crewai.llms.base_llm import BaseLLM
+from crewai.llms.providers.openai.completion import OpenAICompletion
+from crewai.mcp import tool_resolver
+from crewai.mcp.client import MCPClient
+from crewai.memory.memory_scope import MemoryScope, MemorySlice
+from crewai.memory.unified_memory import Memory
+from crewai.tasks.llm_guardrail import LLMGuardrail
+from crewai.tools import BaseTool, tool
+from crewai.tools.memory_tools import RecallMemoryTool, RememberTool, create_memory_tools
+from crewai.utilities.agent_utils import extract_tool_call_info
+from crewai.utilities.llm_utils import create_llm
+from crewai.utilities.planning_types import TodoItem
+from crewai.utilities.prompts import VALID_DATE_FORMAT_CODES
+from crewai.utilities.tool_result_artifacts import ToolResultArtifactStore
+from openai.types.chat import ChatCompletionMessageFunctionToolCall
+
+from crewai_dbos import DBOSAgent, StepConfig, _events, _mcp
+from crewai_dbos import _crewai_seam as seam
+from crewai_dbos._artifacts import StableArtifacts
+from crewai_dbos._executor import DBOSAgentExecutor
+from crewai_dbos._llm import durable_llm
+from crewai_dbos._run_agent import _Literal
+from crewai_dbos._run_scope import joined
+from crewai_dbos.testing import ModelServer, error, text
+from support.runs import entries, finish, launched, replay, run_id
+
+
+@pytest.fixture(scope="module")
+def dbos(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with launched(f"sqlite:///{tmp_path_factory.mktemp('seam')}/dbos.sqlite"):
+        yield
+
+
+def model(server: ModelServer | None = None, **options: Any) -> Any:
+    url = server.base_url if server else "https://api.openai.com/v1"
+    given = {"model": "openai/gpt-4o-mini", "api_key": "sk-test", "base_url": url, **options}
+    return LLM(**given)
+
+
+def parameters(function: Callable[..., Any]) -> list[str]:
+    return [name for name in inspect.signature(function).parameters if name != "self"]
+
+
+# LLM -------------------------------------------------------------------------------------
+
+
+def test_providers_keep_their_state_where_we_look_for_it() -> None:
+    private = OpenAICompletion.__private_attributes__
+    assert {"_client", "_async_client", "_last_response_id", "_last_reasoning_items"} <= set(
+        private
+    )
+    assert "_token_usage" in BaseLLM.__private_attributes__
+    for name in ("_build_sync_client", "_build_async_client", "_get_async_client"):
+        assert callable(getattr(OpenAICompletion, name))
+    assert "previous_response_id" in inspect.getsource(OpenAICompletion)
+
+
+# Azure asks through an LLM in `_responses_delegate`.
+CLIENTS = {
+    "_client", "_async_client", "_async_client_initialized", "_async_exit_stack",
+    "_responses_delegate",
+}  # fmt: skip
+
+
+def test_no_provider_remembers_a_request_elsewhere_than_we_look() -> None:
+    # Read, not imported: an import needs the SDK of each provider.
+    folder = Path(llms.__path__[0]) / "providers"
+    trees = [ast.parse(path.read_text()) for path in folder.rglob("*.py")]
+    assert trees
+    private = {
+        node.target.id
+        for tree in trees
+        for node in ast.walk(tree)
+        if isinstance(node, ast.AnnAssign)
+        and isinstance(node.target, ast.Name)
+        and isinstance(node.value, ast.Call)
+        and ast.unparse(node.value.func) == "PrivateAttr"
+    }
+    assert private - CLIENTS == set(seam.PROVIDER_STATE)
+    assert private >= {"_client", "_async_client"}
+
+
+def test_a_copy_of_an_llm_shares_neither_counters_nor_conversation() -> None:
+    llm = model()
+    llm._track_token_usage_internal({"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7})
+    llm._last_response_id = "resp_1"
+    copied = copy.copy(llm)
+    seam.forget_shared_state(copied)
+    assert copied.get_token_usage_summary().total_tokens == 0
+    assert copied._last_response_id is None
+    copied._track_token_usage_internal({"prompt_tokens": 1, "total_tokens": 1})
+    copied._last_response_id = "resp_2"
+    assert llm.get_token_usage_summary().total_tokens == 7
+    assert llm._last_response_id == "resp_1"
+
+
+def test_what_the_llm_of_a_durable_agent_spends_is_counted_on_the_users() -> None:
+    with ModelServer(lambda request: text("Hello.")) as server:
+        llm = model(server)
+        orig = Agent(role="Clerk", goal="Work", backstory="Diligent.", llm=llm)
+        agent: Any = DBOSAgent(agent_name="spending", orig_agent=orig)
+        assert agent.llm is not llm
+        agent.llm.call("Hi.")
+        assert llm.get_token_usage_summary().successful_requests == 1
+
+
+def test_usage_and_state_are_put_back_on_replay(dbos: None) -> None:
+    with ModelServer(lambda request: text("Hello.")) as server:
+        llm = model(server)
+
+        def plan() -> list[Any]:
+            with joined("work") as scope:
+                durable: Any = durable_llm(llm, role="llm", config=None, scope=scope)
+                answer = durable.call("Hi.")
+                return [answer, durable.get_token_usage_summary().model_dump()]
+
+        run = run_id()
+        answer, usage = finish(plan, run)
+        assert answer == "Hello."
+        assert usage["successful_requests"] == 1
+        assert usage["total_tokens"] > 0
+        assert replay(run) == [answer, usage]
+        assert len(server.requests) == 1
+        assert llm.get_token_usage_summary().total_tokens == 0
+
+
+def ask(llm: Any, asynchronous: bool) -> Any:
+    return asyncio.run(llm.acall("Hi.")) if asynchronous else llm.call("Hi.")
+
+
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
+@pytest.mark.parametrize("built", ["early", "late"])
+def test_the_sdk_retries_outside_a_recorded_call_and_not_inside(
+    dbos: None, asynchronous: bool, built: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ModelServer(lambda request: error(500, retry_after=0.01)) as server:
+        if built == "late":
+            monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+            llm = model(server, api_key=None, max_retries=2)
+            monkeypatch.setenv("OPENAI_API_KEY", "sk-late")
+        else:
+            llm = model(server, max_retries=2)
+        assert (llm._client is None) == (built == "late")
+
+        with pytest.raises(Exception, match="error"):
+            ask(llm, asynchronous)
+        assert len(server.requests) == 3
+
+        durable = durable_llm(llm, role="llm", config=StepConfig())
+        with pytest.raises(Exception, match="error"):
+            ask(durable, asynchronous)
+        assert len(server.requests) == 6, "outside a run it is an ordinary LLM"
+
+        def plan() -> str:
+            with joined("work") as scope:
+                bound = durable_llm(llm, role="llm", config=StepConfig(), scope=scope)
+                with pytest.raises(Exception, match="error"):
+                    ask(bound, asynchronous)
+            return "failed"
+
+        run = run_id()
+        assert finish(plan, run) == "failed"
+        assert len(server.requests) == 7
+        assert entries(run) == ["work#1/llm#1"]
+
+        with pytest.raises(Exception, match="error"):
+            ask(llm, asynchronous)
+        assert len(server.requests) == 10, "the user's own LLM retries as before"
+
+
+def test_the_users_client_is_left_alone() -> None:
+    llm = model(max_retries=4)
+    client = llm._client
+    durable: Any = durable_llm(llm, role="llm", config=None)
+    assert llm._client is client
+    assert type(client) is openai.OpenAI
+    assert client.max_retries == 4
+    assert isinstance(durable._client, openai.OpenAI)
+    assert durable._client.max_retries == 4
+    assert durable._client.with_options(max_retries=1).max_retries == 1
+    assert durable._client._client is client._client, "the connections are shared"
+
+
+def test_a_rate_limit_is_retried_by_the_journal_alone(dbos: None) -> None:
+    replies = iter([error(429, retry_after=0.01), error(429, retry_after=0.01), text("At last.")])
+    config = StepConfig(retries_allowed=True, max_attempts=3, interval_seconds=0.01)
+    with ModelServer(lambda request: next(replies)) as server:
+        llm = model(server, max_retries=2)
+
+        def plan() -> Any:
+            with joined("work") as scope:
+                durable: Any = durable_llm(llm, role="llm", config=config, scope=scope)
+                return durable.call("Hi.")
+
+        run = run_id()
+        assert finish(plan, run) == "At last."
+        assert len(server.requests) == 3
+        assert entries(run) == ["work#1/llm#1"]
+
+
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
+def test_crewai_does_not_retry_what_the_journal_gave_up(dbos: None, asynchronous: bool) -> None:
+    config = StepConfig(retries_allowed=True, max_attempts=2, interval_seconds=0.01)
+    with ModelServer(lambda request: error(429, retry_after=0.01)) as server:
+        llm = model(server)
+
+        def plan() -> str:
+            with joined("work") as scope:
+                durable = durable_llm(llm, role="llm", config=config, scope=scope)
+                with pytest.raises(openai.RateLimitError):
+                    ask(durable, asynchronous)
+            return "given up"
+
+        run = run_id()
+        assert finish(plan, run) == "given up"
+        assert len(server.requests) == 2
+        assert entries(run) == ["work#1/llm#1"]
+
+
+def test_a_summary_of_a_long_conversation_has_a_place_of_its_own(dbos: None) -> None:
+    said = [{"role": "user", "content": "Tell me more. " * 20}] * 3
+
+    with ModelServer(lambda request: text("<summary>Much was told.</summary>")) as server:
+        llm = model(server)
+
+        def plan() -> Any:
+            with joined("work") as scope:
+                durable: Any = durable_llm(llm, role="llm", config=None, scope=scope)
+                messages = list(said)
+                durable.summarize_messages(messages, [], False)
+                return [message["content"] for message in messages]
+
+        run = run_id()
+        kept = finish(plan, run)
+        assert "Much was told." in kept[-1]
+        [name] = entries(run)
+        assert name.startswith("work#1/summary#1/llm(")
+        assert replay(run) == kept
+        assert len(server.requests) == 1
+
+
+def test_crewais_own_retry_is_off_in_the_block_and_on_outside() -> None:
+    response = httpx.Response(429, request=httpx.Request("POST", "http://x"))
+    made: list[int] = []
+
+    def limited() -> None:
+        made.append(1)
+        raise openai.RateLimitError("slow down", response=response, body=None)
+
+    with seam.without_rate_limit_retry(), pytest.raises(openai.RateLimitError):
+        llm_retry.run_with_rate_limit_retry(limited, sleep=lambda seconds: None)
+    assert len(made) == 1
+    with pytest.raises(openai.RateLimitError):
+        llm_retry.run_with_rate_limit_retry(limited, sleep=lambda seconds: None)
+    assert len(made) > 2
+
+
+class Offline(BaseLLM):
+    """A model of the user's own."""
+
+    def call(self, messages: Any, *args: Any, **kwargs: Any) -> str:
+        return "offline"
+
+
+def test_only_some_providers_ask_their_server_for_a_token_count() -> None:
+    with ModelServer([]) as server:
+        compatible = model(server)
+    assert seam.counts_tokens_remotely(model(), OpenAICompletion)
+    assert not seam.counts_tokens_remotely(compatible, OpenAICompletion)
+    assert not seam.counts_tokens_remotely(Offline(model="offline"), Offline)
+
+
+def test_an_llm_of_the_users_own_class_is_still_one(dbos: None) -> None:
+    durable: Any = durable_llm(Offline(model="offline"), role="llm", config=None)
+    assert isinstance(durable, Offline)
+    assert durable.call("Hi.") == "offline"
+    assert isinstance(create_llm(durable), Offline)
+
+
+# Agent -----------------------------------------------------------------------------------
+
+
+def clerk(**options: Any) -> Agent:
+    return Agent(role="Clerk", goal="Work", backstory="Diligent.", llm=model(), **options)
+
+
+def test_an_agent_keeps_its_state_where_we_look_for_it() -> None:
+    names = {
+        "_times_executed", "_token_process", "_tool_failures", "_last_messages", "_mcp_resolver",
+        "_kickoff_event_id", "_rpm_controller",
+    }  # fmt: skip
+    assert names <= set(clerk().__pydantic_private__ or {})
+    assert "_memory" in Crew.__private_attributes__
+
+
+def test_a_limit_of_requests_is_asked_and_stopped_by_the_names_that_we_stand_in_for() -> None:
+    controller: Any = clerk(max_rpm=3)._rpm_controller
+    assert controller.check_or_wait() is True
+    controller.stop_rpm_counter()
+    assert clerk()._rpm_controller is None
+
+
+def test_a_copy_of_an_agent_has_done_nothing_yet() -> None:
+    agent = clerk()
+    agent._times_executed = 3
+    agent._last_messages = [{"role": "user", "content": "Hi."}]
+    copied = copy.copy(agent)
+    seam.forget_agent_state(copied)
+    assert (copied._times_executed, copied._last_messages, copied._tool_failures) == (0, [], [])
+    copied._times_executed = 1
+    copied._last_messages.append({"role": "user", "content": "Bye."})
+    assert agent._times_executed == 3
+    assert agent._last_messages == [{"role": "user", "content": "Hi."}]
+    assert copied._token_process is not agent._token_process
+
+
+def test_what_an_agent_shows_after_a_run_is_shown_on_the_users() -> None:
+    front, run = clerk(), clerk()
+    run._last_messages = [{"role": "user", "content": "Hi."}]
+    usage = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
+    for agent in (front, run):
+        agent.llm._track_token_usage_internal(usage)  # type: ignore[union-attr]
+    seam.publish_agent_state(run, front)
+    assert front.last_messages == [{"role": "user", "content": "Hi."}]
+    assert front.llm.get_token_usage_summary().total_tokens == 14  # type: ignore[union-attr]
+
+
+def test_a_kickoff_is_prepared_with_crewais_executor_first() -> None:
+    agent = clerk()
+    executor, *_ = agent._prepare_kickoff("Hi.")
+    assert type(executor) is AgentExecutor
+    assert isinstance(executor.use_better_compaction, bool)
+    assert isinstance(agent.use_better_compaction, bool)
+
+
+def test_guardrails_dates_and_caches_are_where_we_look_for_them() -> None:
+    guardrail = LLMGuardrail(description="Be polite.", llm=model())
+    assert isinstance(guardrail.llm, BaseLLM)
+    agent = clerk(guardrail=guardrail)
+    assert agent.guardrail is guardrail
+    assert agent.tools_handler.cache is None
+    assert clerk(cache=True).tools_handler.cache is not None
+
+
+def test_a_date_that_is_settled_passes_crewais_check_and_comes_out_as_it_is() -> None:
+    for written in ("2026-11-22", "Sunday, 100% sure"):
+        settled = _Literal(written.replace("%", "%%"))
+        assert any(code in settled for code in VALID_DATE_FORMAT_CODES)
+        assert datetime.now().strftime(settled) == written
+    assert not any(code in "2026-11-22" for code in VALID_DATE_FORMAT_CODES)
+
+
+# The agent loop ----------------------------------------------------------------------------
+
+
+def test_the_loop_has_the_methods_that_we_override() -> None:
+    assert parameters(AgentExecutor._execute_single_native_tool_call) == ["tool_call"]
+    assert parameters(AgentExecutor._prepare_tool_result_for_context) == ["execution_result"]
+    assert parameters(AgentExecutor._ensure_step_executor) == []
+    assert parameters(AgentExecutor.invoke) == ["inputs"]
+    assert inspect.iscoroutinefunction(AgentExecutor.invoke_async)
+    assert {"_step_executor", "_tool_result_artifact_store"} <= set(
+        AgentExecutor.__private_attributes__
+    )
+    assert "original_tools" in AgentExecutor.model_fields
+    names = ["todo", "context", "max_step_iterations", "step_timeout"]
+    assert parameters(StepExecutor.execute) == names
+
+
+def test_a_planned_step_has_a_number() -> None:
+    assert TodoItem(step_number=2, description="Look it up.").step_number == 2
+
+
+def test_our_executor_has_the_steps_of_crewais_flow() -> None:
+    ours, theirs = DBOSAgentExecutor._flow_definition, AgentExecutor.flow_definition()
+    assert theirs.methods
+    assert ours.methods.keys() == theirs.methods.keys()
+
+
+def test_a_tool_call_is_an_id_a_name_and_arguments() -> None:
+    call = ChatCompletionMessageFunctionToolCall.model_validate(
+        {"id": "call_1", "type": "function", "function": {"name": "add", "arguments": '{"x": 1}'}}
+    )
+    info = extract_tool_call_info(call)
+    assert info is not None
+    assert info[:2] == ("call_1", "add")
+    assert info[2] in ('{"x": 1}', {"x": 1})
+    assert extract_tool_call_info(object()) is None
+
+
+def test_large_results_lie_where_their_content_says() -> None:
+    stores = [StableArtifacts(), StableArtifacts()]
+    stored = [[store.store(content, 9).relative_path for content in "ab"] for store in stores]
+    assert stored[0] == stored[1]
+    assert len({*stored[0]}) == 2
+    first = stores[0].store("c" * 100, 9)
+    assert first.file_path.read_text() == "c" * 100
+    folder = first.file_path.parent
+    for store in stores:
+        assert isinstance(store, ToolResultArtifactStore)
+        store.cleanup()
+    assert not folder.exists()
+
+
+class Doubling(BaseTool):
+    name: str = "doubling"
+    description: str = "Doubles."
+
+    def _run(self, x: int) -> int:
+        return 2 * x
+
+
+@tool
+def tripling(x: int) -> int:
+    """Triple a number."""
+    return 3 * x
+
+
+def test_both_ways_of_calling_a_tool_use_the_function_that_we_replace() -> None:
+    doubling = Doubling().model_copy()
+    object.__setattr__(doubling, "_run", lambda x: f"doubled {x}")
+    three = tripling.model_copy()
+    three.func = lambda x: f"tripled {x}"
+    for changed, expected in ((doubling, "doubled 1"), (three, "tripled 1")):
+        changed.current_usage_count = 0
+        assert changed.run(x=1) == expected
+        assert changed.to_structured_tool().invoke({"x": 1}) == expected
+    assert Doubling().run(x=1) == 2
+    assert tripling.run(x=1) == 3
+
+
+# Events, memory, MCP -----------------------------------------------------------------------
+
+
+class Happened(BaseEvent):
+    type: str = "happened"
+
+
+def test_the_bus_looks_its_handlers_up_where_we_stand() -> None:
+    _events.install()
+    _events.install()
+    bus: Any = crewai_event_bus
+    assert type(bus).__mro__.count(_events._PlacedHandlers) == 1
+    base = type(bus).__mro__[2]
+    for function in (base._call_handlers, base._acall_handlers):
+        assert parameters(function) == ["source", "event", "handlers", "state"]
+    assert parameters(base.emit) == ["source", "event"]
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["outside a run", "in a run"])
+def test_every_handler_hears_an_event_once(dbos: None, inside: bool) -> None:
+    _events.install()
+    heard: list[str] = []
+    both = threading.Barrier(2)
+
+    with crewai_event_bus.scoped_handlers():
+
+        @crewai_event_bus.on(Happened)
+        def on_thread(source: Any, event: Happened) -> None:
+            heard.append("sync")
+            both.wait(30)
+
+        @crewai_event_bus.on(Happened)
+        async def on_loop(source: Any, event: Happened) -> None:
+            heard.append("async")
+            await asyncio.to_thread(both.wait, 30)
+
+        def plan() -> str:
+            with joined("work"), _events.handled():
+                crewai_event_bus.emit(None, Happened())
+            return "emitted"
+
+        if inside:
+            assert finish(plan, run_id()) == "emitted"
+        else:
+            future = crewai_event_bus.emit(None, Happened())
+            if isinstance(future, Future):
+                future.result(30)
+    assert sorted(heard) == ["async", "sync"]
+
+
+def test_memory_has_the_places_that_we_override() -> None:
+    for name in ("_llm", "_embedder"):
+        assert isinstance(inspect.getattr_static(Memory, name), property)
+    assert {"_llm_instance", "_pending_saves"} <= set(Memory.__private_attributes__)
+    assert parameters(Memory._submit_save) == ["fn", "args", "kwargs"]
+    assert callable(Memory.drain_writes)
+    assert parameters(Memory.recall)[0] == "query"
+    for view in (MemoryScope, MemorySlice):
+        assert "_memory" in view.__private_attributes__
+
+
+def test_the_tools_of_a_memory_take_another_memory() -> None:
+    memory = Memory.model_construct(read_only=False)
+    tools = create_memory_tools(memory)
+    assert {type(tool) for tool in tools} == {RecallMemoryTool, RememberTool}
+    other = Memory.model_construct(read_only=False)
+    for memory_tool in tools:
+        assert memory_tool.memory is memory  # type: ignore[attr-defined]
+        assert memory_tool.model_copy(update={"memory": other}).memory is other  # type: ignore[attr-defined]
+
+
+def test_knowledge_is_asked_by_the_two_methods_that_we_override() -> None:
+    assert parameters(Knowledge.query)[0] == parameters(Knowledge.aquery)[0]
+    assert inspect.iscoroutinefunction(Knowledge.aquery)
+
+
+def test_mcp_servers_are_asked_through_a_name_that_we_replace() -> None:
+    _mcp.install()
+    _mcp.install()
+    assert vars(tool_resolver)["MCPClient"] is _mcp.RecordedDiscovery
+    assert issubclass(_mcp.RecordedDiscovery, MCPClient)
+    assert inspect.iscoroutinefunction(MCPClient.connect)
+    assert inspect.iscoroutinefunction(MCPClient.list_tools)
+    assert parameters(MCPClient.list_tools) == ["use_cache"]
+    assert parameters(MCPClient.connect) == []
+    resolver = vars(tool_resolver)["MCPToolResolver"]
+    functions = [f for _, f in inspect.getmembers(resolver, inspect.isfunction)]
+    assert any("MCPClient" in function.__code__.co_names for function in functions)

@@ -1,0 +1,232 @@
+"""Names say where a call happened: different for different calls, the same in every process."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from dbos import StepInfo
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from crewai_dbos import _names
+from crewai_dbos._entry import read_entry
+
+
+class Size(Enum):
+    S = 1
+    L = 2
+
+
+@dataclass
+class Item:
+    name: str
+
+
+class Order(BaseModel):
+    item: str
+    when: date | None = None
+
+
+class Live(BaseModel):
+    """Has no JSON form."""
+
+    connection: Any
+
+
+texts = st.text(st.characters(categories=["L", "N", "P", "S", "Z", "Cc", "Cs"]), max_size=8)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | texts,
+    lambda items: st.lists(items, max_size=3) | st.dictionaries(texts, items, max_size=3),
+    max_leaves=6,
+)
+
+
+# What is stored in users' databases -------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("made", "stored"),
+    [
+        (_names.agent("Night clerk/50%#1"), "agent:Night clerk%2F50%25%231"),
+        (_names.tool("book", {"to": "Oslo", "seats": [1, 2.5, None]}), "tool:book(3513d17f)"),
+        (_names.tool("book", {"seats": [1, 2.5, None], "to": "Oslo"}), "tool:book(3513d17f)"),
+        (_names.tool("book", {}), "tool:book(44136fa3)"),
+        (_names.around("tool:book(44136fa3)"), "around:tool:book(44136fa3)"),
+        (_names.todo(2), "todo:2"),
+        (_names.event("ToolUsageStartedEvent"), "event:ToolUsageStartedEvent"),
+        (_names.event("Started", ["book", {}]), "event:Started(bc8e02c7)"),
+        (_names.handler("on.<locals>.tell"), "handler:on.<locals>.tell"),
+        (_names.numbered("", "llm", 1), "llm#1"),
+        (_names.numbered("agent:clerk#1", "llm", 12), "agent:clerk#1/llm#12"),
+        (_names.digest("\ud83d ä\x00"), "b14cbe6e"),
+        (_names.digest(date(2026, 1, 2)), "9d120f14"),
+        (_names.digest(Size.S), "78f0408c"),
+        (_names.digest(Order(item="a", when=date(2026, 1, 2))), "609ac8f6"),
+        (_names.digest({"b", "a"}), "3554d2b8"),
+        (_names.digest({1: "a", "b": 2}), "9b310fd0"),
+    ],
+)
+def test_names_are_those_of_the_runs_that_users_have_in_flight(made: str, stored: str) -> None:
+    """Only a name of something that no release has recorded may be changed here."""
+    assert made == stored
+
+
+# Digests ----------------------------------------------------------------------------
+
+
+@settings(deadline=None)
+@given(json_values, json_values)
+def test_a_digest_tells_values_apart_and_does_not_depend_on_their_order(a: Any, b: Any) -> None:
+    shuffled = dict(reversed(a.items())) if isinstance(a, dict) else a
+    assert _names.digest(a) == _names.digest(shuffled)
+    if json.dumps(a, sort_keys=True) != json.dumps(b, sort_keys=True):
+        assert _names.digest(a) != _names.digest(b)
+
+
+PAIRS: list[tuple[Any, Any]] = [
+    (date(2026, 1, 1), date(2026, 1, 2)),
+    (datetime(2026, 1, 1, 1), datetime(2026, 1, 1, 2)),
+    (time(1), time(2)),
+    (timedelta(1), timedelta(2)),
+    (Decimal("1.1"), Decimal("1.2")),
+    (UUID(int=1), UUID(int=2)),
+    (Path("a"), Path("b")),
+    (Size.S, Size.L),
+    (b"a", b"b"),
+    (float("nan"), float("inf")),
+    ({"a"}, {"b"}),
+    ((1, 2), (1, 3)),
+    ({1: "a"}, {2: "a"}),
+    (Item("a"), Item("b")),
+    (Order(item="a"), Order(item="b")),
+    (Order(item="a", when=date(2026, 1, 1)), Order(item="a", when=date(2026, 1, 2))),
+]
+
+
+@pytest.mark.parametrize(("a", "b"), PAIRS, ids=lambda value: type(value).__name__)
+def test_arguments_as_crewai_hands_them_to_a_tool_are_told_apart(a: Any, b: Any) -> None:
+    """Parallel calls of one tool are named by arguments that its schema has converted."""
+    assert _names.tool("book", {"x": a}) != _names.tool("book", {"x": b})
+    assert _names.tool("book", {"x": [a, b]}) != _names.tool("book", {"x": [b, a]})
+
+
+@pytest.mark.parametrize(
+    "value", [{1: "a", "b": 2}, {(1, 2): 3}, {None: 1, "x": 2}, {"a": {1: {True: 2}}}], ids=repr
+)
+def test_a_mapping_may_have_any_keys(value: Any) -> None:
+    assert _names.digest(value) == _names.digest(dict(reversed(value.items())))
+
+
+def endless() -> list[Any]:
+    items: list[Any] = []
+    items.append(items)
+    return items
+
+
+class Unprintable:
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [object(), Live(connection=object()), endless(), Unprintable(), lambda: None, Order],
+    ids=lambda value: type(value).__name__,
+)
+def test_an_argument_that_has_no_text_does_not_stop_the_call(value: Any) -> None:
+    name = _names.tool("book", {"x": value})
+    assert name == _names.tool("book", {"x": value})
+
+
+def test_an_argument_is_not_named_by_its_address() -> None:
+    values = [object() for _ in range(3)]
+    assert len({_names.digest(value) for value in values}) == 1
+    functions = [lambda: None for _ in range(3)]
+    assert len({_names.digest(function) for function in functions}) == 1
+
+
+def test_names_are_the_same_in_every_process() -> None:
+    program = (
+        "import test_names as t\n"
+        "values = [{'b': 1, 'a': {'x', 'y', 'z'}}, *sum(t.PAIRS, ()), object(), t.Order, len]\n"
+        "print([t._names.digest(value) for value in values])"
+    )
+    path = os.pathsep.join([str(Path(__file__).parent), *map(os.path.abspath, sys.path)])
+    told = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(told) == 1
+
+
+# Paths ------------------------------------------------------------------------------
+
+
+@settings(deadline=None)
+@given(texts, texts)
+def test_a_part_of_a_path_does_not_break_the_path_and_stays_its_own(a: str, b: str) -> None:
+    part = _names.part(a)
+    assert not set(part) & {"/", "#", "\x00", "\n", "\x1b"}
+    assert (part == _names.part(b)) == (a == b)
+
+
+@settings(deadline=None)
+@given(st.lists(texts.filter(bool), min_size=1, max_size=3), st.integers(1, 10**6))
+def test_a_name_is_read_as_it_was_made(parts: list[str], occurrence: int) -> None:
+    *above, what = map(_names.part, parts)
+    path = ""
+    for part in above:
+        path = _names.numbered(path, part, 1)
+    name = _names.numbered(path, what, occurrence)
+    entry = read_entry(row(name))
+    assert entry is not None
+    assert (entry.path, entry.what, entry.occurrence) == (path, what, occurrence)
+
+
+def row(name: str, output: Any = None) -> StepInfo:
+    return {
+        "function_id": 1,
+        "function_name": name,
+        "output": output or {"v": 1, "kind": "work", "result": 1},
+        "error": None,
+        "child_workflow_id": None,
+        "child_shard_key": None,
+        "started_at_epoch_ms": 1,
+        "completed_at_epoch_ms": 2,
+    }
+
+
+@pytest.mark.parametrize("name", ["bare", "DBOS.sleep", "Class.method", "a/b", "#", "x#", "#1"])
+def test_steps_of_the_user_are_not_ours(name: str) -> None:
+    assert read_entry(row(name)) is None
+
+
+@pytest.mark.parametrize("name", ["review#1", "gpt#2"])
+def test_a_step_of_the_user_with_a_number_is_not_ours_either(name: str) -> None:
+    assert read_entry(row(name, "its result")) is None
+
+
+@pytest.mark.parametrize("name", ["llm#1", "function_calling_llm#1", "tokens#2", "a#1/date#1"])
+def test_a_row_of_ours_with_a_damaged_output_is_still_ours(name: str) -> None:
+    """It would be made again, silently, if it were taken for the user's."""
+    entry = read_entry(row(name, "damaged"))
+    assert entry is not None
+    assert not entry.is_readable
