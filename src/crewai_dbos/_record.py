@@ -6,6 +6,7 @@ them into the end of the run.
 
 from __future__ import annotations
 
+import logging
 import threading
 from bisect import bisect_right
 from collections import defaultdict, deque
@@ -27,6 +28,8 @@ from crewai_dbos._errors import ConcurrentRunError, ControlSignal, DriftError, L
 
 if TYPE_CHECKING:
     from crewai_dbos._scope import Scope
+
+logger = logging.getLogger("crewai_dbos")
 
 
 @dataclass
@@ -84,7 +87,9 @@ class Record:
         self._parts: set[str] = set()
         self._ended: set[str] = set()
         self._given_up: dict[str, int] = {}
-        self._last_id = root.function_id
+        self._last_id = self._drawn = root.function_id
+        self._open_parts = 0
+        self._told = False
         self._load()
 
     def _load(self) -> None:
@@ -282,12 +287,13 @@ class Record:
         """
         with self._lock:
             self._check_open(path)
+            self._check_alone()
             self._advance(self._last_id)
             with using_context(self._root):
                 first = last = DBOS.reserve_step()
                 for _ in range(ids - 1):
                     last = DBOS.reserve_step()
-            self._last_id = last.step_id
+            self._last_id = self._drawn = last.step_id
         if last.step_id != first.step_id + ids - 1:
             raise ConcurrentRunError(
                 f"Run {self._run_id}: the workflow started a DBOS step of its own while a run was "
@@ -305,6 +311,16 @@ class Record:
             self._ended.add(path)
         return last
 
+    def _check_alone(self) -> None:
+        if self._open_parts and self._root.function_id > self._drawn and not self._told:
+            self._told = True
+            logger.warning(
+                "Run %s: the workflow made a DBOS step of its own while an agent was at work in "
+                "it. If a crash comes between the two, the run can't tell their order and stops. "
+                "Make the step before the agent's call or after it.",
+                self._run_id,
+            )
+
     def _check_open(self, path: str) -> None:
         for ended in _and_above(path):
             if ended in self._ended:
@@ -315,8 +331,21 @@ class Record:
                 )
                 raise ControlSignal(error)
 
-    def leave(self, path: str) -> None:
-        """The work under `path` is done: DBOS's counter moves past everything recorded there."""
+    def enter(self) -> None:
+        """A part of the workflow begins."""
+        with self._lock:
+            if not self._open_parts:
+                self._drawn = self._root.function_id
+            self._open_parts += 1
+
+    def leave(self) -> None:
+        """A part of the workflow has ended."""
+        with self._lock:
+            self._check_alone()
+            self._open_parts -= 1
+
+    def move_past(self, path: str) -> None:
+        """DBOS's counter moves past everything recorded under `path`."""
         with self._lock:
             inside = [e for n, e in self._entries.items() if n.startswith(f"{path}/")]
             self._advance(max((entry.last_id for entry in inside), default=0))
@@ -341,3 +370,4 @@ class Record:
         # Keeps DBOS's own counter where it was when this entry was recorded, for steps that the
         # user's workflow makes after us.
         self._root.function_id = max(self._root.function_id, step_id)
+        self._drawn = max(self._drawn, step_id)

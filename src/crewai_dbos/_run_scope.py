@@ -137,6 +137,7 @@ def joined(what: str, order: str | None = None) -> Iterator[Scope]:
         scope = outer.child(what)
     else:
         scope = Scope(journal, journal.record.next_part(outer.path, what, order))
+    journal.record.enter()
     try:
         with scope.entered():
             if order is not None:
@@ -148,8 +149,9 @@ def joined(what: str, order: str | None = None) -> Iterator[Scope]:
         journal.raise_if_over()
         raise
     finally:
+        journal.record.leave()
         if journal.ended_by is None:
-            journal.record.leave(scope.path)
+            journal.record.move_past(scope.path)
     journal.raise_if_over()
 
 

@@ -145,6 +145,25 @@ def test_a_step_of_the_workflow_beside_a_run_is_replayed_or_refused_but_never_mi
                 assert now == before
 
 
+@only_sqlite
+def test_a_step_beside_a_run_is_warned_of_before_any_crash(
+    dbos: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def plan() -> Any:
+        async def a_run() -> Any:
+            with joined("work") as scope:
+                return await acall(scope, "a")
+
+        before = await abare("before")
+        first = await a_run()
+        between = await abare("between")
+        assert "of its own" not in caplog.text
+        return [before, first, between, *await asyncio.gather(a_run(), abare("beside"))]
+
+    finish(plan, run_id(), afollow)
+    assert caplog.text.count("made a DBOS step of its own while an agent was at work") == 1
+
+
 def test_an_async_workflow_has_parallel_branches_too(dbos: None) -> None:
     async def plan() -> Any:
         with joined("work") as scope:
