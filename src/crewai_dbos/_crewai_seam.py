@@ -23,6 +23,7 @@ PROVIDER_STATE = ("_last_response_id", "_last_reasoning_items", "_previous_think
 """What a provider remembers of its last request and sends with the next one."""
 
 _CLIENTS = ("_client", "_async_client")
+_DELEGATE = "_responses_delegate"
 
 
 # LLM ---------------------------------------------------------------------------
@@ -39,6 +40,8 @@ def forget_shared_state(llm: BaseLLM) -> None:
     # An async client belongs to the event loop it was first used on.
     if "_async_client" in private and hasattr(llm, "_get_async_client"):
         private["_async_client"] = None
+        if "_async_client_initialized" in private:
+            private["_async_client_initialized"] = False
 
 
 def one_layer_of_retries(llm: BaseLLM) -> None:
@@ -143,6 +146,18 @@ def forget_agent_state(agent: Agent) -> None:
         "_kickoff_event_id": None,
     }
     private.update({name: value for name, value in fresh.items() if name in private})
+
+
+def asked_through(llm: BaseLLM) -> BaseLLM:
+    """The LLM that sends the requests of `llm`: itself, or one inside it (Azure's responses)."""
+    delegate = (llm.__pydantic_private__ or {}).get(_DELEGATE)
+    return delegate if isinstance(delegate, BaseLLM) else llm
+
+
+def ask_through(llm: BaseLLM, delegate: BaseLLM) -> None:
+    """Let `llm` send its requests through `delegate`."""
+    assert llm.__pydantic_private__ is not None
+    llm.__pydantic_private__[_DELEGATE] = delegate
 
 
 def share_usage(durable: BaseLLM, original: BaseLLM) -> BaseLLM:

@@ -21,6 +21,8 @@ from crewai_dbos import _names, _run_scope, _secrets
 from crewai_dbos._config import StepConfig, for_llm
 from crewai_dbos._crewai_seam import (
     PROVIDER_STATE,
+    ask_through,
+    asked_through,
     counts_tokens_remotely,
     forget_shared_state,
     one_layer_of_retries,
@@ -148,10 +150,6 @@ class DBOSLLM:
         with scope.child(_names.SUMMARY, ordered=False).entered():
             original(*args, **kwargs)
 
-    # An outer wrapper of crewAI would turn each of its retries into a call of ours.
-    call._crewai_rate_limit_wrapped = True  # type: ignore[attr-defined]
-    acall._crewai_rate_limit_wrapped = True  # type: ignore[attr-defined]
-
     def _described(self) -> str:
         return str(getattr(self, "model", "?"))
 
@@ -187,17 +185,19 @@ class DBOSLLM:
         extra: dict[str, Any] = {}
         if observed is not None and observed.usage:
             extra["usage"] = observed.usage
-        state = {name: getattr(self, name, None) for name in PROVIDER_STATE}
+        sender = asked_through(self)  # type: ignore[arg-type]
+        state = {name: getattr(sender, name, None) for name in PROVIDER_STATE}
         state = {name: value for name, value in state.items() if value is not None}
         if state:
             extra["state"] = state
         return extra
 
     def _restore(self, extra: Mapping[str, Any]) -> None:
+        sender: Any = asked_through(self)  # type: ignore[arg-type]
         for usage in extra.get("usage", ()):
-            super()._track_token_usage_internal(usage)  # type: ignore[misc]
+            sender._track_token_usage_internal(usage)
         for name, value in extra.get("state", {}).items():
-            setattr(self, name, value)
+            setattr(sender, name, value)
 
     def _track_token_usage_internal(self, usage_data: dict[str, Any]) -> None:
         observed = _observed.get()
@@ -225,6 +225,10 @@ def durable_llm(
         durable.__class__ = _durable_class(type(llm))
     durable.__dict__[_BINDING] = _Binding(role, step, scope)
     one_layer_of_retries(durable)
+    sender = asked_through(durable)
+    if sender is not durable:
+        # Inside a recorded request it makes its own without recording it again.
+        ask_through(durable, durable_llm(sender, role=role, config=config))
     if scope is not None:
         scope.journal.llms[scope.path, role] = durable._restore  # type: ignore[attr-defined]
     return durable

@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from types import SimpleNamespace
 from typing import Any
 
 AGENT_WORKFLOW = "crewai_dbos.agent"
@@ -52,8 +54,12 @@ def is_ours(step_name: str) -> bool:
 
 
 def part(text: str) -> str:
-    """`text` as one component of a path: no slash, no hash, nothing that moves a cursor."""
-    return re.sub(r"[%/#\x00-\x1f\x7f]", lambda m: f"%{ord(m.group()):02X}", text)
+    """`text` as one component of a path: no slash, no hash, nothing that moves a cursor.
+
+    Nor anything that is no text, as half of a surrogate pair.
+    """
+    unsafe = r"[%/#\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]"
+    return re.sub(unsafe, lambda m: f"%{ord(m.group()):02X}", text)
 
 
 def agent(agent_name: str) -> str:
@@ -97,11 +103,15 @@ def digest(value: Any) -> str:
 
 def _shape(value: Any) -> Any:
     """What stays the same of a value between processes, as JSON data: never its address."""
+    if isinstance(value, int) and value.bit_length() > _LONG:
+        return hex(value)
     if value is None or isinstance(value, (str, int, float)):
         return value
+    if isinstance(value, SimpleNamespace):
+        return _mapping(vars(value))
     if isinstance(value, Mapping):
         return _mapping(value)
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, (list, tuple, deque)):
         return [_shape(item) for item in value]
     if isinstance(value, (set, frozenset)):
         return sorted((_shape(item) for item in value), key=_text)
@@ -112,12 +122,16 @@ def _shape(value: Any) -> Any:
     dump = getattr(value, "model_dump", None)
     if callable(dump):
         try:
-            return dump(mode="json")
+            return _shape(dump())
         except Exception:
             return type(value).__qualname__
     if is_dataclass(value):
         return {f.name: _shape(getattr(value, f.name)) for f in fields(value)}
     return _object(value)
+
+
+# Python does not write integers of more than 4300 digits in decimal.
+_LONG = 10_000
 
 
 def _mapping(value: Mapping[Any, Any]) -> Any:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from crewai.llms.providers.openai.completion import OpenAICompletion
 from dbos import DBOS, SetWorkflowID
-from pydantic import BaseModel
+from pydantic import BaseModel, PrivateAttr
 
 from agent.helpers import clerk, echo, model, note, now, replays, trace, unique
 from crewai_dbos import DBOSLLM, DBOSAgent, StepConfig
@@ -71,6 +72,37 @@ def test_a_durable_llm_records_in_any_workflow_and_is_plain_outside() -> None:
         used = durable.get_token_usage_summary().successful_requests
         DBOS.fork_workflow(run_id, 10_000).get_result()
         assert durable.get_token_usage_summary().successful_requests == used + 2
+
+
+class Delegating(OpenAICompletion):
+    """Asks through another LLM inside it, as crewAI's Azure LLM does with ``api="responses"``."""
+
+    _responses_delegate: Any = PrivateAttr(default=None)
+
+    def call(self, *args: Any, **kwargs: Any) -> Any:
+        return self._responses_delegate.call(*args, **kwargs)
+
+
+def test_an_llm_inside_an_llm_belongs_to_one_run_and_is_not_recorded_twice() -> None:
+    replies = {"Hello.": [error(500), text("Hello.")], "Goodbye.": [text("Goodbye.")]}
+
+    with ModelServer(lambda request: replies[request.last_user_text].pop(0)) as server:
+        inside = model(server)
+        llm = Delegating(model="gpt-4o-mini", api_key="sk-test", base_url=server.base_url)
+        llm._responses_delegate = inside
+        now["llm"] = DBOSLLM(llm, step_config=FAST)
+        run_id = unique("delegating")
+        with SetWorkflowID(run_id):
+            assert just_the_model() == ["Hello.", "between", "Goodbye."]
+        # One layer of retries: of the SDK's there would be a second.
+        assert len(server.requests) == 3
+        names = [step["function_name"] for step in DBOS.list_workflow_steps(run_id)]
+        assert names == ["llm#1", "note", "llm#2"]
+        assert inside.get_token_usage_summary().successful_requests == 0
+        used = now["llm"]._responses_delegate.get_token_usage_summary()
+        DBOS.fork_workflow(run_id, 10_000).get_result()
+        again = now["llm"]._responses_delegate.get_token_usage_summary()
+        assert again.successful_requests == 2 * used.successful_requests == 4
 
 
 def test_an_llm_answers_with_a_model_defined_anywhere() -> None:
