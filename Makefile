@@ -24,7 +24,8 @@ demo: venv
 	@.venv/bin/crewai-dbos demo
 
 test: venvs
-	@$(MAKE) --no-print-directory lint typecheck smoke pytest
+	@$(MAKE) --no-print-directory lint typecheck smoke
+	.venv/bin/pytest --numprocesses 2 --dist loadfile
 
 lint: venv
 	.venv/bin/ruff check .

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from dbos import DBOS
 
-from crash.matrix import Counts, table
+from crash.matrix import Line, table
 from crash.processes import ForkServer, fork_server
 
-_counts: list[Counts] = []
+_lines: list[Line] = []
 
 
 @pytest.fixture(scope="session")
@@ -55,13 +55,23 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
 
 
 @pytest.fixture
-def all_counts() -> list[Counts]:
-    """The matrices whose counts are printed when all tests are done."""
-    return _counts
+def all_lines() -> list[Line]:
+    """The lines of the table that is printed when all tests are done."""
+    return _lines
+
+
+def pytest_sessionfinish(session: Any) -> None:
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["crash matrix"] = _lines
+
+
+def pytest_testnodedown(node: Any, error: Any) -> None:
+    """A worker of pytest-xdist has counted for us."""
+    _lines.extend(getattr(node, "workeroutput", {}).get("crash matrix", []))
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    if _counts:
+    if _lines:
         terminalreporter.section("crash matrix")
-        for line in table(_counts):
+        for line in table(_lines):
             terminalreporter.line(line)

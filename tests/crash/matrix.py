@@ -18,6 +18,10 @@ from crash.positions import LLM, TOOL, Position, Row, journal
 from crash.processes import End, Job, Process
 from crewai_dbos.testing import Effect, EffectLog, ModelServer, Reply, Request
 
+Line = tuple[str, ...]
+"""A line of the table of matrices: a name and its sums."""
+
+
 # Running ----------------------------------------------------------------------
 
 
@@ -250,7 +254,7 @@ class Counts:
     verdicts: list[Verdict]
     seconds: float
 
-    def line(self) -> tuple[str, ...]:
+    def line(self) -> Line:
         numbers = (
             len(self.verdicts),
             sum(verdict.killed for verdict in self.verdicts),
@@ -262,11 +266,10 @@ class Counts:
         return (self.name, *map(str, numbers), f"{self.seconds:.0f}")
 
 
-def table(counts: list[Counts]) -> list[str]:
+def table(lines: Sequence[Line]) -> list[str]:
     """The lines of all matrices, with their sums."""
-    lines = [count.line() for count in counts]
     sums = [str(sum(map(int, column))) for column in list(zip(*lines, strict=True))[1:]]
-    cells = [_HEADER, *lines, ("all", *sums)]
+    cells = [_HEADER, *map(tuple, lines), ("all", *sums)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return [
         "  ".join(

@@ -14,7 +14,16 @@ from typing import Any
 import pytest
 
 from crash import models
-from crash.matrix import Counts, Observed, Setup, Verdict, judge, kill_and_recover, undisturbed
+from crash.matrix import (
+    Counts,
+    Line,
+    Observed,
+    Setup,
+    Verdict,
+    judge,
+    kill_and_recover,
+    undisturbed,
+)
 from crash.names import RUN
 from crash.positions import LLM, TOOL, Position, positions
 from crash.processes import ForkServer, FreshProcess
@@ -76,11 +85,11 @@ class Report:
 
 
 @pytest.fixture
-def report(request: pytest.FixtureRequest, all_counts: list[Counts]) -> Iterator[Report]:
+def report(request: pytest.FixtureRequest, all_lines: list[Line]) -> Iterator[Report]:
     name = request.node.name.removeprefix("test_")
     reported = Report(request.node.callspec.id if name.startswith("every") else name)
     yield reported
-    all_counts.append(reported.counts())
+    all_lines.append(reported.counts().line())
 
 
 # The tests --------------------------------------------------------------------
