@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import pytest
@@ -18,6 +19,11 @@ from crewai_dbos._config import (
 )
 from crewai_dbos._dbos_seam import step_options_of
 from crewai_dbos._retry import is_transient
+
+
+def readable(value: object) -> str:
+    """The same in every process of pytest-xdist: no address."""
+    return re.sub(" at 0x[0-9a-f]+", "", str(value))
 
 
 def never(error: BaseException) -> bool:
@@ -53,7 +59,7 @@ async def async_tool() -> None: ...
         ({"retries_allowed": True, "backoff_rate": -2}, "backoff_rate"),
         ({"retries_allowed": True, "backoff_rate": math.nan}, "backoff_rate"),
     ],
-    ids=str,
+    ids=readable,
 )
 def test_options_that_can_not_mean_anything_are_refused(options: dict[str, Any], told: str) -> None:
     with pytest.raises(DefinitionError, match=told):
@@ -84,7 +90,7 @@ def test_retries_without_a_number_are_three_calls() -> None:
         ({"interval_seconds": 2, "backoff_rate": 1}, [2.0, 2.0, 2.0]),
         ({"backoff_rate": 3}, [1.0, 3.0, 9.0]),
     ],
-    ids=str,
+    ids=readable,
 )
 def test_the_waits_grow_by_the_backoff_rate(options: dict[str, Any], waits: list[float]) -> None:
     config = StepConfig(retries_allowed=True, **options)
@@ -124,7 +130,7 @@ def test_an_undecorated_tool_is_recorded_if_the_config_names_it() -> None:
         },
         {"max_attempts": 9, "interval_seconds": 7},
     ],
-    ids=str,
+    ids=readable,
 )
 def test_a_decorated_tool_keeps_the_options_of_its_step(options: dict[str, Any]) -> None:
     @DBOS.step(name=f"kept {options}", **options)

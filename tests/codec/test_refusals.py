@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +32,9 @@ def _local_things() -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    "value", [object(), print, type, iter(()), Animal, openai, *_local_things()], ids=repr
+    "value",
+    [object(), print, type, iter(()), Animal, openai, *_local_things()],
+    ids=lambda value: re.sub(" (at|from) .*", ">", repr(value)),
 )
 def test_what_has_no_json_form_is_refused_with_the_fix(value: Any) -> None:
     for holder in (value, [value], {"key": value}, Point(value)):
