@@ -14,6 +14,7 @@ from typing import Any
 
 from crewai import Agent, Task
 from crewai.agents.agent_builder.utilities.base_token_process import TokenProcess
+from crewai.events.event_bus import crewai_event_bus
 from crewai.llms import retry as _llm_retry
 from crewai.llms.base_llm import BaseLLM
 
@@ -128,6 +129,18 @@ def hand_signals_to_futures() -> None:
 
     execute._crewai_dbos = True  # type: ignore[attr-defined]
     Task._execute_task_async = execute  # type: ignore[method-assign, assignment]
+
+
+# Events ------------------------------------------------------------------------
+
+
+def event_handlers() -> Iterator[tuple[str, Callable[..., Any]]]:
+    """The handlers on the event bus, each with the name of its event; crewAI's own too."""
+    bus: Any = crewai_event_bus
+    for handlers in (dict(bus._sync_handlers), dict(bus._async_handlers)):
+        for event, functions in handlers.items():
+            for function in functions:
+                yield event.__name__, function
 
 
 # Agent -------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from dbos._context import (
 from dbos._datasource import AsyncSQLAlchemyDatasource, SQLAlchemyDatasource
 from dbos._error import DBOSBaseException, DBOSStepTimeoutError, DBOSUnexpectedStepError
 from dbos._serialization import DBOSPortableJSON
+from dbos._utils import GlobalParams
 
 from crewai_dbos._threads import in_event_loop, off_the_loop
 
@@ -35,6 +36,7 @@ __all__ = [
     "DBOSUnexpectedStepError",
     "PortableWorkflowError",
     "assigned_workflow_id",
+    "configuration",
     "current_context",
     "decorated_kind",
     "detached",
@@ -43,6 +45,7 @@ __all__ = [
     "on_workflow_thread",
     "operation_name",
     "portable_row",
+    "registered_functions",
     "step_options_of",
     "user_code",
     "using_context",
@@ -107,6 +110,39 @@ def operation_name(name: str) -> str:
 
 
 _STARTED_AS = {"sleep", "recv", "send", "send_bulk", "set_event", "write_stream", "close_stream"}
+
+
+# What the doctor reads ----------------------------------------------------------
+
+
+def configuration() -> dict[str, Any] | None:
+    """What the DBOS instance of this process was configured with; None if there is none.
+
+    By the names of `DBOSConfig`, as far as the doctor needs them. What is DBOS's own choice is
+    left out.
+    """
+    instance = _dbos_module._dbos_global_instance
+    if instance is None:
+        return None
+    version, executor = GlobalParams.app_version, GlobalParams.executor_id
+    if instance._launched and version == instance._registry.compute_app_version(
+        instance._config["name"]
+    ):
+        version = ""
+    found = {
+        "system_database_url": instance._config.get("system_database_url"),
+        "system_database_engine": instance._config.get("system_database_engine"),
+        "application_version": version,
+        "executor_id": "" if executor == "local" else executor,
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def registered_functions() -> tuple[list[str], list[str]]:
+    """The names of the workflows and of the steps that are registered in this process."""
+    names = list(_dbos_module._get_or_create_dbos_registry().workflow_info_map)
+    steps = [name.removeprefix("<temp>.") for name in names if name.startswith("<temp>.")]
+    return [name for name in names if not name.startswith("<temp>.")], steps
 
 
 # Readable rows ----------------------------------------------------------------

@@ -76,9 +76,40 @@ def demo(
         screen.kept(folder, outcome.durable.steps)
 
 
-def _failed(message: str) -> typer.Exit:
+@app.command()
+def doctor(
+    path: Annotated[
+        str, typer.Argument(metavar="MODULE:OBJECT", help="A DBOSAgent, Agent or Crew.")
+    ],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the report as JSON and nothing else.")
+    ] = False,
+) -> None:
+    """Read a definition without running it: what is recorded, and what to put right.
+
+    Exits with 1 if there is an error in it, and with 2 if the path leads nowhere.
+    """
+    from rich.console import Console
+
+    from crewai_dbos.doctor import Report, _load, _show, inspect
+
+    try:
+        found, module = _load.load(path)
+        report = inspect(found, module=module)
+    except _load.BrokenDefinition as broken:
+        report = Report(path, findings=(broken.finding,))
+    except _load.NotFoundError as error:
+        raise _failed(str(error), 2) from None
+    if as_json:
+        typer.echo(json.dumps(report.as_json(), indent=2))
+    else:
+        _show.show(report, Console(highlight=False))
+    raise typer.Exit(1 if report.has_errors else 0)
+
+
+def _failed(message: str, code: int = 1) -> typer.Exit:
     typer.echo(message, err=True)
-    return typer.Exit(1)
+    return typer.Exit(code)
 
 
 def main() -> None:

@@ -1,0 +1,43 @@
+"""Reads a definition without running it: what of it is recorded, and what to put right.
+
+`inspect` gives a `Report`; ``crewai-dbos doctor module:object`` prints one.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+from crewai import Agent
+
+from crewai_dbos import _run_scope
+from crewai_dbos.doctor import _rules, _subject
+from crewai_dbos.doctor._report import Finding as Finding
+from crewai_dbos.doctor._report import Item as Item
+from crewai_dbos.doctor._report import Report as Report
+from crewai_dbos.doctor._report import Severity as Severity
+
+__all__ = ["Finding", "Item", "Report", "Severity", "inspect"]
+
+
+def inspect(what: Any, *, module: ModuleType | None = None) -> Report:
+    """Read a definition and what surrounds it. Nothing is called and nothing is stored.
+
+    Args:
+        what: A `DBOSAgent`, or a crewAI `Agent` or `Crew`.
+        module: The module it is defined in, to find the tasks there that are this agent's and,
+            in its source, the config given to `DBOS`.
+
+    Raises:
+        TypeError: `what` is something else.
+    """
+    subject = _subject.read(what, module)
+    return Report(subject.title, subject.items, _rules.findings(subject))
+
+
+def warn(agent: Agent) -> None:
+    """Log once each warning and error about a new definition that no run would log itself."""
+    rules = tuple(rule for rule in _rules.RULES if rule not in _rules.SAID_LATER)
+    for finding in _rules.findings(_subject.read(agent, None), rules):
+        if finding.severity != "hint":
+            _run_scope.warn_once(f"{finding.what} {finding.fix}")

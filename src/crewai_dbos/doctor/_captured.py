@@ -1,0 +1,65 @@
+"""What a function carries with it that is not in the module it is defined in."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import is_dataclass
+from datetime import date, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from pathlib import PurePath
+from types import ModuleType
+from typing import Any, cast
+from uuid import UUID
+
+from crewai.events import BaseEventListener
+
+_CONSTANT = (
+    *(type(None), str, bytes, int, float, complex, type, ModuleType),
+    *(Enum, re.Pattern, PurePath, date, time, timedelta, Decimal, UUID),
+    # A logger's state is no run's, and a listener is how crewAI wants handlers to be written.
+    *(logging.Logger, BaseEventListener),
+)
+
+
+def captured_state(function: Any) -> list[str]:
+    """The objects that can change between two calls of `function`, as ``name (class)``.
+
+    Its closure, its defaults and the arguments of a `functools.partial` are looked at, module
+    globals and the object of a bound method are not.
+    """
+    return sorted({f"{name} ({type(value).__name__})" for name, value in _carried(function)})
+
+
+def _carried(function: Any) -> Iterator[tuple[str, Any]]:
+    while isinstance(function, functools.partial):
+        named = {f"argument {place}": value for place, value in enumerate(function.args, 1)}
+        yield from _changing({**named, **function.keywords})
+        function = function.func
+    function = inspect.unwrap(function)
+    if not inspect.isfunction(function):
+        return
+    yield from _changing(inspect.getclosurevars(function).nonlocals)
+    yield from _changing(
+        {
+            name: parameter.default
+            for name, parameter in inspect.signature(function).parameters.items()
+            if parameter.default is not parameter.empty
+        }
+    )
+
+
+def _changing(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    return ((name, value) for name, value in values.items() if not _is_constant(value))
+
+
+def _is_constant(value: Any) -> bool:
+    if isinstance(value, (tuple, frozenset)):
+        return all(map(_is_constant, value))
+    if isinstance(value, _CONSTANT) or inspect.isroutine(value):
+        return True
+    return is_dataclass(value) and bool(cast(Any, value).__dataclass_params__.frozen)

@@ -1,0 +1,212 @@
+"""The parts of agents, tasks and crews that do something in a run, and what records each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+from crewai import Agent, Crew, Task
+from crewai.hooks import InterceptionPoint, get_hooks
+from crewai.tasks.llm_guardrail import LLMGuardrail
+from crewai.utilities.string_utils import sanitize_tool_name
+
+from crewai_dbos import _names
+from crewai_dbos._config import StepConfig, ToolStepConfig, for_tool
+from crewai_dbos._crewai_seam import event_handlers
+from crewai_dbos._dbos_seam import decorated_kind
+from crewai_dbos._llm import DBOSLLM
+from crewai_dbos._tools import tool_function
+from crewai_dbos.doctor._report import Item
+
+ANSWERED = "answered from the record"
+AGAIN = "called again"
+REPLAYED = "runs again on replay"
+
+_OWN_RECORD = "DBOS's own record"
+
+
+def of_agent(agent: Agent, config: ToolStepConfig, owner: str) -> Iterator[Item]:
+    """The items of `agent`, as a `DBOSAgent` with this ``tool_step_config`` records them."""
+    fields = agent.__dict__
+    yield _llm(agent.llm, _names.LLM, owner)
+    if fields.get("function_calling_llm") is not None:
+        yield _llm(fields["function_calling_llm"], _names.FUNCTION_CALLING_LLM, owner)
+    planning = agent.planning_config
+    if planning is not None and planning.llm is not None:
+        yield _llm(planning.llm, _names.PLANNING_LLM, owner)
+    for tool in agent.tools or []:
+        yield _tool(tool, config, owner)
+    for server in agent.mcps or []:
+        yield from _mcp(server, config, owner)
+    for app in agent.apps or []:
+        yield Item("app", str(app), owner, None, "asked for its tools again", app)
+        yield _tools_of(str(app), config, owner)
+    if agent.memory:
+        yield from _memory(agent.memory, owner)
+    yield from _knowledge(agent, owner)
+    if agent.guardrail is not None:
+        yield _guardrail(agent.guardrail, "guardrail", owner)
+    if agent.step_callback is not None:
+        yield _code("callback", "step_callback", agent.step_callback, owner)
+    for callback in agent.callbacks or []:
+        yield _code("callback", "callbacks", callback, owner)
+    if agent.inject_date:
+        yield Item("clock", "inject_date", owner, _names.DATE, "the day on which the run began")
+    if getattr(agent, "a2a", None) is not None:
+        yield Item("a2a", "remote agents", owner, None, "asked again", agent.a2a)
+
+
+def of_task(task: Task, owner: str) -> Iterator[Item]:
+    """The items of `task` itself; its agent's are not among them."""
+    for field in ("output_pydantic", "output_json", "response_model"):
+        model = getattr(task, field, None)
+        if model is not None:
+            name = f"{field}: {_called(model)}"
+            yield Item("model", name, owner, "its import path", "imported again", model)
+    guardrails = task.guardrails or ([] if task.guardrail is None else [task.guardrail])
+    for guardrail in guardrails if isinstance(guardrails, (list, tuple)) else [guardrails]:
+        yield _guardrail(guardrail, "guardrail", owner)
+    if task.callback is not None:
+        yield _code("callback", "callback", task.callback, owner)
+    if task.human_input:
+        yield Item("person", "human_input", owner, None, "asked again")
+
+
+def of_crew(crew: Crew) -> Iterator[Item]:
+    """The items of `crew` itself; its agents' and tasks' are not among them."""
+    owner = "crew"
+    for field in ("manager_llm", "planning_llm", "function_calling_llm"):
+        llm = getattr(crew, field, None)
+        if llm is not None:
+            yield _llm(llm, None, owner, field)
+    if crew._memory:
+        yield from _memory(crew._memory, owner)
+    yield from _knowledge(crew, owner)
+    for field in ("step_callback", "task_callback"):
+        if getattr(crew, field) is not None:
+            yield _code("callback", field, getattr(crew, field), owner)
+    for field in ("before_kickoff_callbacks", "after_kickoff_callbacks"):
+        for callback in getattr(crew, field):
+            yield _code("callback", field, callback, owner)
+
+
+def of_process() -> Iterator[Item]:
+    """Hooks and event handlers: they see every run of the process."""
+    for point in InterceptionPoint:
+        for hook in get_hooks(point):
+            yield _code("hook", point.value, hook, "process")
+    events: dict[Any, list[str]] = {}
+    for event, handler in event_handlers():
+        if not _is_crewais(handler):
+            events.setdefault(handler, []).append(event)
+    for handler, names in sorted(events.items(), key=lambda found: (found[1], _called(found[0]))):
+        yield _code("handler", ", ".join(sorted(names)), handler, "process")
+
+
+# One of each ----------------------------------------------------------------------
+
+
+def _llm(llm: Any, role: str | None, owner: str, field: str | None = None) -> Item:
+    model = str(getattr(llm, "model", None) or llm)
+    name = model if field is None else f"{field}: {model}"
+    if role is not None:
+        return Item("llm", name, owner, role, ANSWERED, llm)
+    seam = _names.LLM if isinstance(llm, DBOSLLM) else None
+    return Item("llm", name, owner, seam, ANSWERED if seam else AGAIN, llm)
+
+
+def _tool(tool: Any, config: ToolStepConfig, owner: str) -> Item:
+    kind = decorated_kind(tool_function(tool))
+    entry = f"tool:{sanitize_tool_name(tool.name)}(...)"
+    if kind == "workflow":
+        seam, recovery = "a child workflow", "its result; it recovers by itself"
+    elif kind == "transaction":
+        seam, recovery = _OWN_RECORD, "committed once"
+    elif kind == "step" or for_tool(config, tool.name) is not None:
+        seam, recovery = entry, ANSWERED
+    else:
+        return Item("tool", tool.name, owner, None, AGAIN, tool)
+    return Item("tool", tool.name, owner, seam, recovery, tool)
+
+
+def _tools_of(server: str, config: ToolStepConfig, owner: str) -> Item:
+    """The tools of a server; which ones it has is not known before a run asks it."""
+    name = f"tools of {server}"
+    if config is None:
+        return Item("tool", name, owner, None, AGAIN)
+    if isinstance(config, StepConfig):
+        return Item("tool", name, owner, "tool:name(...)", ANSWERED)
+    named = ", ".join(sorted(tool for tool, chosen in config.items() if chosen is not None))
+    return Item("tool", name, owner, f"tool:name(...) of {named}", f"{ANSWERED}; others {AGAIN}")
+
+
+def _mcp(server: Any, config: ToolStepConfig, owner: str) -> Iterator[Item]:
+    if isinstance(server, str):
+        name = _without_secrets(server)
+        yield Item("mcp", name, owner, None, "asked for its tools again", server)
+    else:
+        name = _without_secrets(getattr(server, "url", None) or server.command)
+        recovery = "the same tools, not asked again"
+        yield Item("mcp", name, owner, _names.MCP_DISCOVERY, recovery, server)
+    yield _tools_of(name, config, owner)
+
+
+def _without_secrets(address: str) -> str:
+    """`address` less user, password and query, where some servers want their key."""
+    parts = urlsplit(address)
+    if not parts.scheme:
+        return address
+    return f"{parts.scheme}://{parts.hostname or ''}{parts.path}"
+
+
+def _memory(memory: Any, owner: str) -> Iterator[Item]:
+    seam = f"{_names.MEMORY_RECALL}, {_names.MEMORY_SAVE}"
+    recovery = f"{ANSWERED}; a save cut short is done again"
+    yield Item("memory", type(memory).__name__, owner, seam, recovery, memory)
+    inner = getattr(memory, "_memory", memory)
+    yield _llm(getattr(inner, "llm", None), _names.MEMORY_LLM, owner)
+    yield Item("embedder", "memory", owner, "embedding(...)", ANSWERED)
+
+
+def _knowledge(holder: Any, owner: str) -> Iterator[Item]:
+    sources = list(holder.knowledge_sources or [])
+    if not sources and holder.knowledge is not None:
+        sources = list(holder.knowledge.sources)
+    recovery = f"queries {ANSWERED}; the source is loaded again"
+    for source in sources:
+        yield Item("knowledge", _source(source), owner, _names.KNOWLEDGE_QUERY, recovery, source)
+
+
+def _source(source: Any) -> str:
+    paths = getattr(source, "file_paths", None) or getattr(source, "file_path", None)
+    if not paths:
+        return type(source).__name__
+    paths = paths if isinstance(paths, (list, tuple)) else [paths]
+    return f"{type(source).__name__}: {', '.join(map(str, paths))}"
+
+
+def _guardrail(guardrail: Any, field: str, owner: str) -> Item:
+    if isinstance(guardrail, str):
+        return Item("guardrail", "a text", owner, _names.LLM, ANSWERED, guardrail)
+    if isinstance(guardrail, LLMGuardrail):
+        return Item("guardrail", "LLMGuardrail", owner, _names.GUARDRAIL_LLM, ANSWERED, guardrail)
+    return _code("guardrail", field, guardrail, owner)
+
+
+def _code(kind: str, field: str, function: Any, owner: str) -> Item:
+    """A function of the user's that crewAI calls."""
+    name = f"{field}: {_called(function)}"
+    if decorated_kind(function) is not None:
+        return Item(kind, name, owner, _OWN_RECORD, "not called again", function)
+    return Item(kind, name, owner, None, REPLAYED, function)
+
+
+def _called(function: Any) -> str:
+    named = getattr(function, "func", function)
+    return str(getattr(named, "__qualname__", type(named).__qualname__))
+
+
+def _is_crewais(function: Any) -> bool:
+    package = (getattr(function, "__module__", None) or "").partition(".")[0]
+    return package in ("crewai", "crewai_dbos")

@@ -1,0 +1,250 @@
+"""The rules. Each looks at the whole subject and yields what it finds.
+
+One more finding has no rule here: a definition that raises a `DefinitionError` when its module is
+imported (its name is missing or taken, its options contradict each other), see `_load`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from crewai.utilities.string_utils import sanitize_tool_name
+
+from crewai_dbos import _codec
+from crewai_dbos._errors import UnstorableValueError
+from crewai_dbos.doctor._application import COMPUTED
+from crewai_dbos.doctor._captured import captured_state
+from crewai_dbos.doctor._report import SEVERITIES, Finding, Severity
+from crewai_dbos.doctor._subject import Subject
+from crewai_dbos.doctor._texts import secret_in
+
+_FUNCTIONS = ("callback", "guardrail", "hook", "handler")
+
+Rule = Callable[[Subject], Iterator[Finding]]
+
+
+def secret(subject: Subject) -> Iterator[Finding]:
+    for text in subject.texts:
+        name = secret_in(text.text, subject.llms)
+        if name is not None:
+            yield _found(
+                "secret",
+                "error",
+                f"{text.place} contains the value of {name}. It {text.fate}.",
+                "Take it out, and read it inside the tool that needs it.",
+            )
+
+
+def same_tool_name(subject: Subject) -> Iterator[Finding]:
+    counted = Counter(
+        (item.owner, sanitize_tool_name(item.name))
+        for item in subject.items
+        if item.kind == "tool" and item.live is not None
+    )
+    for (owner, name), count in counted.items():
+        if count > 1:
+            yield _found(
+                "same-tool-name",
+                "error",
+                f"{count} tools of {owner} are called {name!r}. Their calls are recorded under "
+                "one name, so one can be answered with the result of another.",
+                "Give each tool its own name.",
+            )
+
+
+def local_model(subject: Subject) -> Iterator[Finding]:
+    for item in subject.items:
+        if item.kind == "model" and (why := _not_importable(item.live)):
+            # Inside a user's workflow the crew's task is not stored, so there it would work.
+            severity: Severity = "warning" if subject.crew else "error"
+            yield _found(
+                "local-model",
+                severity,
+                f"{item.name} of {item.owner}: {why}. A run of its own is refused.",
+                "Define the model at the top level of a module.",
+            )
+
+
+def local_result(subject: Subject) -> Iterator[Finding]:
+    for item in subject.items:
+        if item.kind != "tool" or not item.recorded or item.live is None:
+            continue
+        if not (why := _not_importable(item.live.result_schema)):
+            continue
+        yield _found(
+            "local-result",
+            "warning",
+            f"The result of tool {item.name!r} of {item.owner}: {why}. The record keeps its text "
+            "instead.",
+            "Define the model at the top level of a module, or return plain data.",
+        )
+
+
+def undecorated_tool(subject: Subject) -> Iterator[Finding]:
+    for item in subject.items:
+        if item.kind == "tool" and not item.recorded:
+            decorate = "Decorate its function with @DBOS.step(), or pass" if item.live else "Pass"
+            yield _found(
+                "undecorated-tool",
+                "warning",
+                f"Tool {item.name!r} of {item.owner} is not recorded: after a crash its finished "
+                "calls are made again.",
+                f"{decorate} tool_step_config=StepConfig().",
+            )
+
+
+def captured(subject: Subject) -> Iterator[Finding]:
+    for item in subject.items:
+        state = captured_state(item.live) if item.kind in _FUNCTIONS else []
+        if state:
+            yield _found(
+                "captured-state",
+                "warning",
+                f"The {item.kind} {item.name} of {item.owner} keeps state between its calls: "
+                f"{', '.join(state)}. A fresh process starts with a new one, so on recovery it may "
+                "do or decide something else.",
+                "Take what it needs from its arguments, or from where the state outlives the "
+                "process.",
+            )
+
+
+def human_input(subject: Subject) -> Iterator[Finding]:
+    for item in subject.items:
+        if item.kind == "person":
+            yield _found(
+                "human-input",
+                "warning",
+                f"human_input of {item.owner}: after a crash the person is asked again, also what "
+                "was answered before.",
+                "Ask before the run and pass the answer in, or tell the people.",
+            )
+
+
+def not_durable(subject: Subject) -> Iterator[Finding]:
+    for agent, fix in subject.plain:
+        yield _found(
+            "not-durable",
+            "warning",
+            f"{agent} is a plain crewAI agent, so nothing of it is recorded. The table shows what "
+            "would be.",
+            fix,
+        )
+
+
+def application_version(subject: Subject) -> Iterator[Finding]:
+    application = subject.application
+    if application.version_is_pinned:
+        return
+    known = application.config is not None
+    fix = (
+        'Set "application_version" in the DBOS config, and change it only for a release that must '
+        "not go on with the runs of the one before."
+    )
+    if application.workflows:
+        names = ", ".join(application.workflows)
+        yield _found(
+            "application-version",
+            "warning" if known else "hint",
+            f"The application_version is not set{'' if known else ', as far as can be seen'}. DBOS "
+            f"makes one from the source of your workflows ({names}): when that changes, runs "
+            "that are not finished are not recovered.",
+            fix,
+        )
+    elif application.steps and known:
+        yield _found(
+            "application-version",
+            "hint",
+            "The application_version is not set. DBOS makes one that changes with the number of "
+            "functions decorated @DBOS.step(): a release with a tool more or less does not "
+            "recover the runs of the one before.",
+            fix,
+        )
+
+
+def several_processes(subject: Subject) -> Iterator[Finding]:
+    application = subject.application
+    executor = application.executor_id
+    if application.processes > 1 and executor is not COMPUTED:
+        known = application.config is not None
+        shared = "'local'" if executor is None else repr(executor)
+        yield _found(
+            "several-processes",
+            "warning" if known else "hint",
+            f"The environment asks for {application.processes} processes, and as far as can be "
+            f"seen they have one executor_id, {shared}. One that starts takes over the runs of "
+            "the others.",
+            "Give each process an executor_id of its own that it keeps over restarts.",
+        )
+    elif executor is not None and application.on_sqlite:
+        yield _found(
+            "several-processes",
+            "hint",
+            "An executor_id is set, as for several processes, and the database is SQLite. They "
+            "see each other's runs only if they are on one machine and open one file.",
+            "Set system_database_url to a Postgres if they are on several machines.",
+        )
+
+
+def crew_alone(subject: Subject) -> Iterator[Finding]:
+    if subject.crew and not subject.plain:
+        yield _found(
+            "crew-alone",
+            "hint",
+            "Outside a workflow each task of the crew is a run of its own, and is refused if the "
+            "crew gives its agents memory, knowledge, callbacks or coworkers.",
+            "Call the crew inside a @DBOS.workflow().",
+        )
+
+
+def replayed(subject: Subject) -> Iterator[Finding]:
+    for item in subject.items:
+        if item.kind in _FUNCTIONS and not item.recorded and not captured_state(item.live):
+            yield _found(
+                "replayed",
+                "hint",
+                f"The {item.kind} {item.name} of {item.owner} is not recorded: it runs again when "
+                "a run is replayed.",
+                "Decorate it with @DBOS.step() if it must not.",
+            )
+
+
+RULES: tuple[Rule, ...] = (
+    secret,
+    same_tool_name,
+    local_model,
+    local_result,
+    undecorated_tool,
+    captured,
+    human_input,
+    not_durable,
+    application_version,
+    several_processes,
+    crew_alone,
+    replayed,
+)
+
+SAID_LATER: frozenset[Rule] = frozenset({local_result, undecorated_tool})
+"""Rules whose findings a run warns of itself, at the first call."""
+
+
+def findings(subject: Subject, rules: tuple[Rule, ...] = RULES) -> tuple[Finding, ...]:
+    """What `rules` find, worst first, in the order of the rules."""
+    found = [finding for rule in rules for finding in rule(subject)]
+    return tuple(sorted(found, key=lambda finding: SEVERITIES.index(finding.severity)))
+
+
+def _found(rule: str, severity: Severity, what: str, fix: str) -> Finding:
+    return Finding(rule, severity, what[0].upper() + what[1:], fix)
+
+
+def _not_importable(model: Any) -> str | None:
+    """Why `model` can't be stored by its import path; None if it can, or is no class."""
+    if not isinstance(model, type):
+        return None
+    try:
+        _codec.type_path(model)
+    except UnstorableValueError as error:
+        return str(error).partition(". ")[0]
+    return None

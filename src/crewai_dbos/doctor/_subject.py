@@ -1,0 +1,115 @@
+"""What is inspected, read once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from crewai import Agent, Crew, Task
+
+from crewai_dbos._definition import AgentDefinition, agents
+from crewai_dbos.doctor import _application, _items, _texts
+from crewai_dbos.doctor._application import Application
+from crewai_dbos.doctor._report import Item
+from crewai_dbos.doctor._texts import Text
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A definition and what belongs to it.
+
+    Attributes:
+        title: What it is, in words.
+        items: Its parts.
+        texts: What it stores or sends.
+        plain: Agents with nothing durable around them, and what to do about each.
+        crew: Whether it is a crew.
+        llms: The LLMs whose keys must not be in a text.
+        application: The DBOS application around it.
+    """
+
+    title: str
+    items: tuple[Item, ...]
+    texts: tuple[Text, ...]
+    plain: tuple[tuple[str, str], ...]
+    crew: bool
+    llms: tuple[Any, ...]
+    application: Application
+
+
+def read(what: Any, module: ModuleType | None) -> Subject:
+    """The subject that `what`, an agent or a crew, is.
+
+    Raises:
+        TypeError: It is neither.
+    """
+    if isinstance(what, Crew):
+        members = [agent for agent in what.agents if isinstance(agent, Agent)]
+        if isinstance(what.manager_agent, Agent):
+            members.append(what.manager_agent)
+        tasks = list(what.tasks)
+        title = f"crew {what.name!r}"
+    elif isinstance(what, Agent):
+        members = [what]
+        tasks = list(_tasks_for(what, module))
+        title = _title(what)
+    else:
+        raise TypeError(
+            f"The doctor reads a DBOSAgent, an Agent or a Crew, not {type(what).__name__}"
+        )
+    items: list[Item] = []
+    texts: list[Text] = []
+    for agent in members:
+        definition = _definition(agent)
+        config = definition.tool_step_config if definition is not None else None
+        items += _items.of_agent(agent, config, _called(agent))
+        texts += _texts.of_agent(agent, _called(agent))
+    for number, task in enumerate(tasks, 1):
+        owner = f"task {task.name!r}" if task.name else f"task {number}"
+        items += _items.of_task(task, owner)
+        texts += _texts.of_task(task, owner)
+    if isinstance(what, Crew):
+        items += _items.of_crew(what)
+    items += _items.of_process()
+    return Subject(
+        title=title,
+        items=tuple(items),
+        texts=tuple(texts),
+        plain=tuple((_called(a), _wrapping(a)) for a in members if _definition(a) is None),
+        crew=isinstance(what, Crew),
+        llms=tuple(item.live for item in items if item.kind == "llm"),
+        application=_application.around(module),
+    )
+
+
+def _tasks_for(agent: Agent, module: ModuleType | None) -> Iterator[Task]:
+    for value in vars(module).values() if module is not None else ():
+        if isinstance(value, Task) and value.agent is agent:
+            yield value
+
+
+def _definition(agent: Agent) -> AgentDefinition | None:
+    found = getattr(agent, "_definition", None)
+    return found if isinstance(found, AgentDefinition) else None
+
+
+def _called(agent: Agent) -> str:
+    definition = _definition(agent)
+    return f"agent {definition.name if definition is not None else agent.role!r}"
+
+
+def _title(agent: Agent) -> str:
+    definition = _definition(agent)
+    if definition is not None:
+        return f"DBOSAgent {definition.name!r}"
+    return f"agent {agent.role!r}, which is not durable: this is what a DBOSAgent would record"
+
+
+def _wrapping(agent: Agent) -> str:
+    for name in agents.names():
+        definition = agents.find(name)
+        if definition is not None and definition.source is agent:
+            return f"Use the DBOSAgent {name!r}, which is around it."
+    return "Wrap it: DBOSAgent(agent_name=..., orig_agent=agent)."

@@ -1,0 +1,66 @@
+"""Texts that a run stores or sends to the model, and the secrets in them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from crewai import Agent, Task
+from crewai.llms.base_llm import BaseLLM
+
+from crewai_dbos import _secrets
+
+_OF_AGENT = (
+    *("role", "goal", "backstory"),
+    *("system_template", "prompt_template", "response_template"),
+)
+_OF_TASK = ("name", "description", "expected_output", "prompt_context")
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text of a definition.
+
+    Attributes:
+        place: What it is, as ``backstory of agent 'support'``.
+        text: It.
+        fate: What happens to it in a run.
+    """
+
+    place: str
+    text: str
+    fate: str
+
+
+def of_agent(agent: Agent, owner: str) -> Iterator[Text]:
+    """The texts of `agent` and of the tools that the model is told of."""
+    fate = "is sent to the model, and stored with a run for which a crew fills it in"
+    for field in _OF_AGENT:
+        if isinstance(text := getattr(agent, field, None), str):
+            yield Text(f"The {field} of {owner}", text, fate)
+    fate = "is shown to the model, which may repeat it in a call or an answer that is stored"
+    for tool in agent.tools or []:
+        yield Text(f"The description of tool {tool.name!r}", tool.description, fate)
+        for name, argument in tool.args_schema.model_fields.items():
+            if isinstance(default := argument.default, str):
+                yield Text(f"The default of {name!r} of tool {tool.name!r}", default, fate)
+
+
+def of_task(task: Task, owner: str) -> Iterator[Text]:
+    for field in _OF_TASK:
+        if isinstance(text := getattr(task, field, None), str):
+            yield Text(f"The {field} of {owner}", text, "is stored with the run")
+
+
+def secret_in(text: str, llms: Sequence[Any]) -> str | None:
+    """What the secret in `text` is called, if there is one that is known here."""
+    for secret in set(_secrets.of_environment()):
+        if secret in text:
+            names = (name for name, value in os.environ.items() if value.endswith(secret))
+            return next(names, "an environment variable")
+    for llm in llms:
+        if isinstance(llm, BaseLLM) and any(secret in text for secret in _secrets.of_llm(llm)):
+            return f"a key of the LLM {llm.model!r}"
+    return None
