@@ -10,7 +10,7 @@ from crewai.llms.base_llm import BaseLLM
 from crewai.tools.base_tool import BaseTool
 from pydantic import PrivateAttr
 
-from crewai_dbos import _codec, _given, _names, _perform, _run_scope, _workflows
+from crewai_dbos import _codec, _given, _names, _perform, _run_scope, _workflows, doctor
 from crewai_dbos._config import StepConfig, ToolStepConfig
 from crewai_dbos._crewai_seam import hand_signals_to_futures, share_usage
 from crewai_dbos._dbos_seam import is_launched
@@ -75,6 +75,7 @@ class DBOSAgent(Agent):
         )
         hand_signals_to_futures()
         agents.add(self._definition)
+        doctor.warn(self)
 
     def _take_after(self, other: Agent) -> None:
         """Become a view of `other`: the same fields, without building them again."""

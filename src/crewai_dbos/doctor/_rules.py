@@ -18,7 +18,7 @@ from crewai_dbos.doctor._application import COMPUTED
 from crewai_dbos.doctor._captured import captured_state
 from crewai_dbos.doctor._report import SEVERITIES, Finding, Severity
 from crewai_dbos.doctor._subject import Subject
-from crewai_dbos.doctor._texts import secret_in
+from crewai_dbos.doctor._texts import known_secrets
 
 _FUNCTIONS = ("callback", "guardrail", "hook", "handler")
 
@@ -26,9 +26,9 @@ Rule = Callable[[Subject], Iterator[Finding]]
 
 
 def secret(subject: Subject) -> Iterator[Finding]:
+    secrets = known_secrets(subject.llms)
     for text in subject.texts:
-        name = secret_in(text.text, subject.llms)
-        if name is not None:
+        for name in {name for value, name in secrets.items() if value in text.text}:
             yield _found(
                 "secret",
                 "error",
@@ -143,12 +143,11 @@ def application_version(subject: Subject) -> Iterator[Finding]:
         "not go on with the runs of the one before."
     )
     if application.workflows:
-        names = ", ".join(application.workflows)
         yield _found(
             "application-version",
             "warning" if known else "hint",
             f"The application_version is not set{'' if known else ', as far as can be seen'}. DBOS "
-            f"makes one from the source of your workflows ({names}): when that changes, runs "
+            "makes one from the source of your @DBOS.workflow() functions: when that changes, runs "
             "that are not finished are not recovered.",
             fix,
         )

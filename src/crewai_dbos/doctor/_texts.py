@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,13 +54,13 @@ def of_task(task: Task, owner: str) -> Iterator[Text]:
             yield Text(f"The {field} of {owner}", text, "is stored with the run")
 
 
-def secret_in(text: str, llms: Sequence[Any]) -> str | None:
-    """What the secret in `text` is called, if there is one that is known here."""
-    for secret in set(_secrets.of_environment()):
-        if secret in text:
-            names = (name for name, value in os.environ.items() if value.endswith(secret))
-            return next(names, "an environment variable")
+def known_secrets(llms: Iterable[Any]) -> dict[str, str]:
+    """Secrets that this process knows, and what each is called."""
+    secrets = {}
     for llm in llms:
-        if isinstance(llm, BaseLLM) and any(secret in text for secret in _secrets.of_llm(llm)):
-            return f"a key of the LLM {llm.model!r}"
-    return None
+        if isinstance(llm, BaseLLM):
+            secrets.update(dict.fromkeys(_secrets.of_llm(llm), f"a key of the LLM {llm.model!r}"))
+    for secret in _secrets.of_environment():
+        names = (name for name, value in os.environ.items() if value.endswith(secret))
+        secrets[secret] = next(names, "an environment variable")
+    return secrets
