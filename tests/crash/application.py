@@ -13,17 +13,17 @@ from crewai.llms.providers.openai.completion import OpenAICompletion
 from crewai.tools import tool
 from dbos import DBOS, DBOSConfig, SetWorkflowID
 
-from crash import faults
 from crash.names import API_KEY, ASK, RUN
 from crewai_dbos import DBOSAgent, idempotency_key
-from crewai_dbos.testing import EffectLog
+from crewai_dbos.testing import report_effect
+from crewai_dbos.testing.crash import _faults
 
 
 @tool
 @DBOS.step()
 def send_letter(to: str) -> str:
     """Send a letter and return the receipt."""
-    EffectLog(os.environ["EFFECTS"]).report("letter", to=to, key=idempotency_key())
+    report_effect("letter", to=to, key=idempotency_key())
     return f"receipt for {to}"
 
 
@@ -38,7 +38,7 @@ def _postman(model: Callable[..., Any] = OpenAICompletion) -> Agent:
     llm = model(
         model="gpt-4o-mini",
         api_key=API_KEY,
-        base_url=os.environ.get("MODEL_URL", "http://127.0.0.1:1/v1"),
+        base_url=os.environ.get("OPENAI_BASE_URL", "http://127.0.0.1:1/v1"),
     )
     return Agent(
         role="Postman",
@@ -59,6 +59,9 @@ AGENTS = {
     "native": build("native"),
     "react": build("react", lambda: _postman(TextOnlyLLM)),
 }
+
+
+native_postman, react_postman = AGENTS["native"], AGENTS["react"]
 
 
 # Jobs -------------------------------------------------------------------------
@@ -84,7 +87,7 @@ def recover(order: dict[str, Any]) -> Any:
 
 
 def launch(order: dict[str, Any]) -> None:
-    faults.install(**order.get("fault", {}))
+    _faults.install(RUN, **order.get("fault", {}))
     config: DBOSConfig = {"name": "crash", "system_database_url": order["database_url"]}
     if "executor_id" in order:
         config["executor_id"] = order["executor_id"]

@@ -12,11 +12,11 @@ from crewai import Task
 from dbos import DBOS, SetWorkflowID
 from dbos._sys_db import SystemDatabase
 
-from crash import faults
 from crash.application import AGENTS, answer_of, build, launch, plain, start
 from crash.names import ASK, RUN
-from crash.processes import say
 from crewai_dbos import DBOSAgent
+from crewai_dbos.testing.crash import _faults
+from crewai_dbos.testing.crash._processes import say
 
 Order = dict[str, Any]
 
@@ -173,7 +173,7 @@ def recover_damaged(order: Order) -> Any:
 
 def start_and_tell_of_writes(order: Order) -> Any:
     """Say for each entry when it is about to be written."""
-    faults.watchers.append(lambda entry, moment: say(**{f"{entry} {moment}": True}))
+    _faults.watchers.append(lambda entry, moment: say(**{f"{entry} {moment}": True}))
     return start(order)
 
 

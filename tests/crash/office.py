@@ -10,27 +10,23 @@ from crewai import Agent
 from crewai.events import ToolUsageFinishedEvent, crewai_event_bus
 from crewai.llms.providers.openai.completion import OpenAICompletion
 from crewai.tools import tool
-from dbos import DBOS, SetWorkflowID, SQLAlchemyDatasource
+from dbos import DBOS, SQLAlchemyDatasource
 
-from crash import application
-from crash.names import API_KEY, ASK, RUN
+from crash.names import API_KEY
 from crewai_dbos import DBOSAgent
-from crewai_dbos.testing import EffectLog
+from crewai_dbos.testing import report_effect
+from crewai_dbos.testing.effects import EFFECTS
 
 _datasource: SQLAlchemyDatasource
 
 
-def did(what: str) -> None:
-    EffectLog(os.environ["EFFECTS"]).report(what)
-
-
 def ledger_url() -> str:
-    return f"sqlite:///{os.environ['EFFECTS']}.ledger"
+    return f"sqlite:///{os.environ[EFFECTS]}.ledger"
 
 
 @DBOS.step()
 def pack(part: str) -> str:
-    did(f"pack {part}")
+    report_effect(f"pack {part}")
     return f"packed {part}"
 
 
@@ -56,13 +52,13 @@ def pay(amount: int) -> str:
 
 @DBOS.step()
 def stamp(to: str) -> str:
-    did(f"stamp {to}")
+    report_effect(f"stamp {to}")
     return f"stamped {to}"
 
 
 @DBOS.step()
 def seal(to: str) -> str:
-    did(f"seal {to}")
+    report_effect(f"seal {to}")
     return f"sealed {to}"
 
 
@@ -76,37 +72,31 @@ def _clerk() -> Agent:
     llm = OpenAICompletion(
         model="gpt-4o-mini",
         api_key=API_KEY,
-        base_url=os.environ.get("MODEL_URL", "http://127.0.0.1:1/v1"),
+        base_url=os.environ.get("OPENAI_BASE_URL", "http://127.0.0.1:1/v1"),
     )
     tools = [order, pay, post]
     return Agent(role="Clerk", goal="Work", backstory="Diligent.", llm=llm, tools=tools)
 
 
-CLERK = DBOSAgent(agent_name="clerk", orig_agent=_clerk)
+clerk = DBOSAgent(agent_name="clerk", orig_agent=_clerk)
 
 
-def start(job: dict[str, Any]) -> Any:
-    """Begin the run, perhaps to be killed in it."""
-    _open(job)
-    with SetWorkflowID(RUN):
-        return application.plain(CLERK.kickoff(ASK))
-
-
-def recover(job: dict[str, Any]) -> Any:
-    """What a restarted program does. Returns the run's answer."""
-    _open(job)
-    return application.answer_of(CLERK)
-
-
-def _open(job: dict[str, Any]) -> None:
+def open_for_business() -> None:
+    """What the program does before it launches DBOS."""
     global _datasource
 
     @crewai_event_bus.on(ToolUsageFinishedEvent)
     @DBOS.step()
     def on_tool(source: Any, event: Any) -> None:
-        did(f"event {event.tool_name} {sorted(event.tool_args.values())}")
+        report_effect(f"event {event.tool_name} {sorted(event.tool_args.values())}")
 
     _datasource = SQLAlchemyDatasource.create(ledger_url())
     with _datasource.engine.begin() as connection:
         connection.execute(sa.text("CREATE TABLE IF NOT EXISTS ledger (amount INTEGER)"))
-    application.launch(job)
+
+
+def ledger() -> list[int]:
+    """What has been paid."""
+    with _datasource.engine.begin() as connection:
+        rows = connection.execute(sa.text("SELECT amount FROM ledger ORDER BY 1"))
+        return list(rows.scalars())

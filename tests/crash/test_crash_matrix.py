@@ -7,129 +7,125 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
-from crash import models
-from crash.matrix import (
-    Counts,
-    Line,
-    Observed,
-    Setup,
-    Verdict,
-    judge,
-    kill_and_recover,
-    undisturbed,
-)
-from crash.names import RUN
-from crash.positions import LLM, TOOL, Position, positions
-from crash.processes import ForkServer, FreshProcess
+from crash import models, table
+from crash.names import ASK
+from crewai_dbos.testing.crash import CrashTest, Position, Verdict
+from crewai_dbos.testing.effects import Effect
 
 AT_ONCE = 6
 """Positions that are worked on at the same time. A recovery mostly waits for DBOS's queue poll."""
 
+TASK = {"description": ASK, "expected_output": "The receipts."}
 
 MODES = {
-    "react": ("react", models.react),
-    "native": ("native", models.letters(["Ann"], ["Bob"])),
+    "react": ("react_postman", models.react),
+    "native": ("native_postman", models.letters(["Ann"], ["Bob"])),
     # Two equal calls at the same time, and one that comes again in the next turn.
-    "parallel": ("native", models.letters(["Ann", "Bob", "Ann"], ["Bob", "Eve"])),
+    "parallel": ("native_postman", models.letters(["Ann", "Bob", "Ann"], ["Bob", "Eve"])),
 }
 
-
-# What the runs need -----------------------------------------------------------
+MOMENTS = {"before", "during", "unrecorded", "after"}
 
 
 @pytest.fixture
-def setup(database: Any, server: ForkServer, tmp_path: Path) -> Callable[..., Setup]:
-    """Builds the setup of a matrix."""
+def matrix(database_kind: str) -> Iterator[Callable[..., CrashTest]]:
+    """Builds a matrix on a kind of database."""
+    with ExitStack() as stack:
 
-    def build(mode: str, entry: str, spawn: Any = server.start) -> Setup:
-        agent, script = MODES[mode]
-        directory = tmp_path / f"{mode}-{entry}"
-        directory.mkdir(exist_ok=True)
-        return Setup(
-            script=script,
-            order={"agent": agent, "entry": entry},
-            run_id=RUN,
-            start="crash.application:start",
-            recover="crash.application:recover",
-            spawn=spawn,
-            database=database,
-            directory=directory,
-        )
+        def build(mode: str, entry: str, **options: Any) -> CrashTest:
+            agent, script = MODES[mode]
+            return stack.enter_context(
+                CrashTest(
+                    f"crash.application:{agent}",
+                    TASK if entry == "sync" else {"messages": ASK},
+                    model=script,
+                    asynchronous=entry == "async",
+                    database=database_kind,
+                    **options,
+                )
+            )
 
-    return build
+        yield build
 
 
 class Report:
     """Collects the verdicts of one test."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self) -> None:
         self.verdicts: list[Verdict] = []
-        self.failures: list[str] = []
         self._started = time.monotonic()
 
-    def add(self, label: object, verdict: Verdict, observed: Observed) -> None:
-        self.verdicts.append(verdict)
-        if verdict.wrong:
-            log = [f"    | {line}" for line in observed.log.splitlines()[-15:]]
-            self.failures.append("\n".join([f"{label}: {'; '.join(verdict.wrong)}", *log]))
+    def line(self, name: str) -> table.Line:
+        return table.line(name, self.verdicts, time.monotonic() - self._started)
 
-    def counts(self) -> Counts:
-        return Counts(self.name, self.verdicts, time.monotonic() - self._started)
+    def check(self) -> None:
+        wrong = [str(verdict) for verdict in self.verdicts if not verdict.ok]
+        assert not wrong, "\n".join(wrong)
+        for verdict in self.verdicts:
+            # Of calls that run side by side a kill may cut each one short, but each only once.
+            cut_short = [verdict.in_flight.count(name) for name in set(verdict.in_flight)]
+            assert max(cut_short, default=0) <= verdict.observed.deaths, str(verdict)
+            assert keys_of(verdict.observed.effects), str(verdict)
+
+
+def keys_of(effects: list[Effect]) -> dict[str, str]:
+    """The idempotency key of each entry: the same each time, and no other's."""
+    keys = {effect.fields["entry"]: effect.fields["key"] for effect in effects}
+    assert all(effect.fields["key"] == keys[effect.fields["entry"]] for effect in effects)
+    assert len(set(keys.values())) == len(keys)
+    return keys
 
 
 @pytest.fixture
-def report(request: pytest.FixtureRequest, all_lines: list[Line]) -> Iterator[Report]:
+def report(request: pytest.FixtureRequest, all_lines: list[table.Line]) -> Iterator[Report]:
     name = request.node.name.removeprefix("test_")
-    reported = Report(request.node.callspec.id if name.startswith("every") else name)
+    reported = Report()
     yield reported
-    all_lines.append(reported.counts().line())
-
-
-# The tests --------------------------------------------------------------------
+    all_lines.append(reported.line(request.node.callspec.id if name.startswith("every") else name))
 
 
 @pytest.mark.parametrize("entry", ["sync", "async"])
 @pytest.mark.parametrize("mode", MODES)
-def test_every_position(mode: str, entry: str, setup: Any, report: Report) -> None:
-    chosen = setup(mode, entry)
-    expected = undisturbed(chosen)
-    every = list(positions(expected.last.rows))
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        results = pool.map(lambda position: kill_and_recover(chosen, expected, position), every)
-        for position, observed in zip(every, results, strict=True):
-            report.add(position, judge(observed, expected), observed)
-    assert not report.failures, "\n".join(report.failures)
+def test_every_position(mode: str, entry: str, matrix: Any, report: Report) -> None:
+    test = matrix(mode, entry)
+    every = test.positions()
+    for entry_name in {position.entry for position in every} - {"result"}:
+        assert {p.moment for p in every if p.entry == entry_name} == MOMENTS
+    report.verdicts += test.run_all(every, AT_ONCE)
+    report.check()
 
 
-def test_killed_again_and_again(setup: Any, report: Report) -> None:
+def test_killed_again_and_again(matrix: Any, report: Report) -> None:
     """Each process gets one call further: it is killed before it could record the next one."""
     # Not the parallel calls: which of them the last process had recorded is a matter of chance.
-    chosen = setup("native", "sync")
-    expected = undisturbed(chosen)
-    kills = [Position(row, "done") for row in expected.last.rows]
-    observed = kill_and_recover(chosen, expected, *kills)
-    report.add("every call in turn", judge(observed, expected, len(kills)), observed)
-    assert not report.failures, "\n".join(report.failures)
+    test = matrix("native", "sync")
+    kills = [p for p in test.positions() if p.moment == "unrecorded" and p.entry != "result"]
+    report.verdicts.append(test.run(*kills))
+    report.check()
 
 
-def test_fresh_interpreters(setup: Any, report: Report) -> None:
+def test_fresh_interpreters(matrix: Any, report: Report) -> None:
     """The same without the fork server: a new interpreter imports the module and launches DBOS."""
-    cases = [("parallel", "sync", TOOL, "inside"), ("react", "async", LLM, "inside")]
+    for mode, entry, kind in (("parallel", "sync", "/tool:"), ("react", "async", "/llm#")):
+        test = matrix(mode, entry, fresh=True)
+        during = [p for p in test.positions() if p.moment == "during" and kind in p.entry]
+        report.verdicts.append(test.run(during[1]))
+    report.check()
 
-    def one(mode: str, entry: str, kind: str, moment: str) -> None:
-        expected = undisturbed(setup(mode, entry))
-        second = [row for row in expected.last.rows if row.kind == kind][1]
-        position = Position(second, moment)
-        observed = kill_and_recover(setup(mode, entry, FreshProcess), expected, position)
-        report.add(f"{mode} {entry} {position}", judge(observed, expected), observed)
 
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda case: one(*case), cases))
-    assert not report.failures, "\n".join(report.failures)
+def test_a_sample_is_spread_and_reproducible(matrix: Any) -> None:
+    test = matrix("native", "sync")
+    every = test.positions()
+    chosen = test.positions(5, seed=7)
+    assert chosen == test.positions(5, seed=7) != test.positions(5, seed=8)
+    places = [every.index(position) for position in chosen]
+    assert places == sorted(places)
+    assert places[0] < len(every) / 5
+    assert places[-1] >= len(every) * 4 / 5 - 1
+    assert test.positions(10_000) == every
+    assert isinstance(chosen[0], Position)

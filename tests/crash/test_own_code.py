@@ -6,19 +6,9 @@ event is handled once.
 
 from __future__ import annotations
 
-import sqlite3
-from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
-
-import pytest
-from dbos import DBOSClient
-
-from crash.names import RUN
-from crash.processes import ForkServer, Job, fork_server
-from crewai_dbos.testing import EffectLog, ModelServer, Reply, Request, ToolCall, text, tool_calls
+from crash.names import ASK
+from crewai_dbos.testing import Reply, Request, ToolCall, text, tool_calls
+from crewai_dbos.testing.crash import CrashTest
 
 TURNS = [
     [ToolCall("order", {"part": "bolt"})],
@@ -38,97 +28,18 @@ def script(request: Request) -> Reply:
     return text(" ".join(f"{call}={result}" for call, result in request.tool_results))
 
 
-@pytest.fixture(scope="module")
-def office() -> Iterator[ForkServer]:
-    """A process that has imported the office. Its workflows are part of the version of a program,
-    so it can't be the one that the other tests fork."""
-    with fork_server("crash.office", "openai.resources") as started:
-        yield started
-
-
-class Run:
-    """One run in its own database, killed at `moment` of the step row `name` if one is given."""
-
-    def __init__(
-        self, server: ForkServer, database: Any, folder: Path, name: str = "", moment: str = ""
-    ) -> None:
-        label = f"{name} {moment}".replace("/", "-")[-80:]
-        self.effects = EffectLog(folder / f"{label}.effects")
-        self.log = folder / f"{label}.log"
-        fault = {"entry": name, "moment": moment} if name else {}
-        with database() as url, ModelServer(script) as model:
-            environment = {"MODEL_URL": model.base_url, "EFFECTS": str(self.effects.path)}
-
-            def job(function: str, fault: dict[str, str]) -> Job:
-                order = {"database_url": url, "fault": fault}
-                return Job(f"crash.office:{function}", order, self.log, environment)
-
-            self.first = server.start(job("start", fault)).wait()
-            self.recorded = recorded(url)
-            self.done = Counter(effect.kind for effect in self.effects.read())
-            self.last = self.first
-            if self.first.killed:
-                self.last = server.start(job("recover", {})).wait()
-            self.requests = len(model.requests)
-            self.finally_recorded = recorded(url)
-
-    @property
-    def all_done(self) -> Counter[str]:
-        return Counter(effect.kind for effect in self.effects.read())
-
-    @property
-    def ledger(self) -> list[int]:
-        with sqlite3.connect(f"{self.effects.path}.ledger") as connection:
-            return [row[0] for row in connection.execute("SELECT amount FROM ledger ORDER BY 1")]
-
-
-def recorded(url: str) -> Counter[str]:
-    """The step rows of the run and its children, by name."""
-    client = DBOSClient(system_database_url=url)
-    try:
-        ids = [RUN, *(w.workflow_id for w in client.list_workflows(parent_workflow_id=RUN))]
-        return Counter(
-            step["function_name"] for run in ids for step in client.list_workflow_steps(run)
-        )
-    finally:
-        client.destroy()
-
-
-def step_of(effect: str) -> str:
-    return "on_tool" if effect.startswith("event ") else effect.partition(" ")[0]
-
-
-def test_every_row(office: ForkServer, database: Any, tmp_path: Path) -> None:
-    undisturbed = Run(office, database, tmp_path)
-    assert undisturbed.first.code == 0, undisturbed.log.read_text()
-    assert undisturbed.ledger == [5, 7]
-    expected = undisturbed.last.result
-    # DBOS writes these two in transactions that `faults` does not watch.
-    names = [n for n in undisturbed.recorded if n != "order" and not n.startswith("DBOS.")]
-    cases = [(name, moment) for name in names for moment in ("done", "recorded")]
-
-    def problems(name: str, moment: str) -> str:
-        run = Run(office, database, tmp_path, name, moment)
-        wrong = []
-        if not run.first.killed:
-            wrong.append("was not killed")
-        if run.last.result != expected:
-            wrong.append(f"the answer is {run.last.result!r}")
-        if run.ledger != [5, 7]:
-            wrong.append(f"the ledger is {run.ledger}")
-        again = run.all_done - undisturbed.all_done
-        in_flight = Counter(map(step_of, run.done.elements())) - run.recorded
-        if Counter(map(step_of, again.elements())) - in_flight:
-            wrong.append(f"done again: {dict(again)}, in flight: {dict(in_flight)}")
-        if undisturbed.all_done - run.all_done:
-            wrong.append(f"never done: {dict(undisturbed.all_done - run.all_done)}")
-        if run.finally_recorded != undisturbed.recorded:
-            wrong.append(f"recorded: {run.finally_recorded - undisturbed.recorded}")
-        tail = run.log.read_text().splitlines()[-12:] if wrong else []
-        return "\n".join([f"{name} {moment}: {'; '.join(wrong)}", *tail]) if wrong else ""
-
-    with ThreadPoolExecutor(6) as pool:
-        futures: list[Future[str]] = [pool.submit(problems, *case) for case in cases]
-        failures = [found for future in futures if (found := future.result())]
-    print(f"{len(cases)} kills, {len(cases) - len(failures)} runs as if nothing had happened")
-    assert not failures, "\n".join(failures)
+def test_every_row(database_kind: str) -> None:
+    with CrashTest(
+        "crash.office:clerk",
+        {"messages": ASK},
+        model=script,
+        setup="crash.office:open_for_business",
+        left_behind="crash.office:ledger",
+        database=database_kind,
+    ) as test:
+        assert test.undisturbed.ended["left behind"] == [5, 7]
+        every = [p for p in test.positions() if p.moment in ("unrecorded", "after")]
+        for step in ("pack#1", "stamp#1", "seal#1", "on_tool#1"):
+            assert any(position.entry.endswith(step) for position in every)
+        wrong = [str(verdict) for verdict in test.run_all(every, 6) if not verdict.ok]
+    assert not wrong, "\n".join(wrong)

@@ -21,8 +21,9 @@ from sqlalchemy.engine import make_url
 from crash import models
 from crash.models import Script
 from crash.names import API_KEY, RUN
-from crash.processes import PATIENCE, ForkServer, FreshProcess, Job, Process
 from crewai_dbos.testing import EffectLog, Hang, ModelServer, Reply, Request, error, hang
+from crewai_dbos.testing.crash._processes import PATIENCE, ForkServer, FreshProcess, Job, Process
+from crewai_dbos.testing.effects import EFFECTS
 
 ANN_AND_BOB = models.letters(["Ann"], ["Bob"])
 
@@ -52,8 +53,8 @@ class Lab:
         function = job if ":" in job else f"crash.jobs:{job}"
         log = self._directory / f"{len(self._processes)}.log"
         environment = {
-            "MODEL_URL": self.model.base_url,
-            "EFFECTS": str(self.effects.path),
+            **self.model.env,
+            EFFECTS: str(self.effects.path),
             **(environment or {}),
         }
         order = {"database_url": self.url, "agent": "native", "entry": "sync", **order}
@@ -324,7 +325,7 @@ def test_the_database_is_gone_for_a_while(lab: Lab, postgres: Any, entry: str) -
         held.wait_until_held(timeout=PATIENCE)
         postgres.stop()
     try:
-        process.hear("agent:native#1/llm#2 done")
+        process.hear("agent:native#1/llm#2 unrecorded")
         _wait_for(lambda: "Database connection failed" in process.output())
     finally:
         postgres.start()

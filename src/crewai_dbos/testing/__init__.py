@@ -3,7 +3,7 @@
 Nothing here imports crewai or dbos, so a server is up long before a crew could be.
 """
 
-from .effects import Effect, EffectLog
+from .effects import Effect, EffectLog, report_effect
 from .model_server import ModelServer, Script, ScriptError
 from .replies import (
     ApiError,
@@ -47,6 +47,7 @@ __all__ = [
     "hang",
     "react_answer",
     "react_call",
+    "report_effect",
     "structured",
     "text",
     "tool_calls",

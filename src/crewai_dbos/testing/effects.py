@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+EFFECTS = "CREWAI_DBOS_EFFECTS"
+"""Environment variable that names the file of `report_effect`."""
+
 
 @dataclass(frozen=True)
 class Effect:
@@ -58,3 +61,15 @@ class EffectLog:
             effect.kind == kind and all(effect.fields.get(k) == v for k, v in match.items())
             for effect in self.read()
         )
+
+
+def report_effect(kind: str, /, **fields: Any) -> None:
+    """In a tool under test: tell the test that an effect has happened. Elsewhere nothing.
+
+    Args:
+        kind: What happened, as ``email``.
+        fields: What tells one from another, JSON data.
+    """
+    path = os.environ.get(EFFECTS)
+    if path:
+        EffectLog(path).report(kind, **fields)

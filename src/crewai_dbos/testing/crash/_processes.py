@@ -7,7 +7,9 @@ JSON data, and is watched from outside: its pid, what it returned, how it ended.
 from __future__ import annotations
 
 import array
+import atexit
 import contextlib
+import functools
 import gc
 import importlib
 import json
@@ -19,15 +21,13 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 # Numpy's BLAS starts threads when it is imported, and a process with threads must not fork.
+_COMMAND = (sys.executable, "-c", f"import sys, {__name__} as p; p.main(*sys.argv[1:])")
 _ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-_TESTS = Path(__file__).parent.parent
-
 PATIENCE = 60.0
 """Seconds after which a process is taken to hang."""
 
@@ -147,7 +147,7 @@ class FreshProcess(Process):
     def __init__(self, job: Job) -> None:
         ours, theirs = socket.socketpair()
         with theirs, job.log.open("ab") as log:
-            command = [sys.executable, "-m", "crash.processes", "job", str(theirs.fileno())]
+            command = [*_COMMAND, "job", str(theirs.fileno())]
             self._popen = subprocess.Popen(
                 [*command, job.to_json()],
                 env=_environment(),
@@ -172,7 +172,7 @@ class ForkServer:
         self._sending = threading.Lock()
         self._control, theirs = socket.socketpair()
         with theirs:
-            command = [sys.executable, "-m", "crash.processes", "serve", str(theirs.fileno())]
+            command = [*_COMMAND, "serve", str(theirs.fileno())]
             self._popen = subprocess.Popen(
                 [*command, *modules],
                 env=_environment(),
@@ -180,7 +180,10 @@ class ForkServer:
                 stdin=subprocess.DEVNULL,
             )
         if self._control.recv(1) != b"+":
-            raise RuntimeError(f"the fork server ended with {self._popen.wait()}, see above")
+            raise RuntimeError(
+                f"{', '.join(modules)} can't be imported and forked: the process that tried ended "
+                f"with {self._popen.wait()}, see above"
+            )
 
     def start(self, job: Job) -> Process:
         ours, theirs = socket.socketpair()
@@ -195,13 +198,12 @@ class ForkServer:
         self._popen.wait()
 
 
-@contextlib.contextmanager
-def fork_server(*modules: str) -> Iterator[ForkServer]:
+@functools.cache
+def fork_server(*modules: str) -> ForkServer:
+    """The server that has imported `modules`, until this process ends. Importing takes seconds."""
     server = ForkServer(*modules)
-    try:
-        yield server
-    finally:
-        server.stop()
+    atexit.register(server.stop)
+    return server
 
 
 def say(**words: Any) -> None:
@@ -216,7 +218,8 @@ _speaker: socket.socket | None = None
 
 
 def _environment() -> dict[str, str]:
-    path = os.pathsep.join([str(_TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
+    # What is importable here is importable there, as a test's own modules are.
+    path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
     return {**os.environ, **_ENVIRONMENT, "PYTHONPATH": path}
 
 
@@ -244,7 +247,10 @@ def _serve(control: socket.socket, modules: list[str]) -> None:
     gc.freeze()  # the collector would otherwise copy every page in every child
     threads = len(os.listdir("/proc/self/task")) if os.path.isdir("/proc/self/task") else 1
     if threads != 1:
-        raise RuntimeError(f"{threads} threads after importing {modules}: forking is not safe")
+        raise RuntimeError(
+            f"{threads} threads after importing {', '.join(modules)}: a process with threads must "
+            "not be forked. Start them when the program starts, or test with fresh=True."
+        )
     control.sendall(b"+")
 
     children: dict[int, socket.socket] = {}
@@ -313,16 +319,9 @@ def _work(connection: socket.socket, job: Job) -> None:
     os._exit(code)
 
 
-def _main(what: str, descriptor: str, *rest: str) -> None:
+def main(what: str, descriptor: str, *rest: str) -> None:
     connection = socket.socket(fileno=int(descriptor))
     if what == "serve":
         _serve(connection, list(rest))
     else:
         _work(connection, Job.from_json(rest[0]))
-
-
-if __name__ == "__main__":
-    # `say` must be the one that jobs import, not a second copy of it in __main__.
-    from crash import processes
-
-    processes._main(*sys.argv[1:])

@@ -1,0 +1,166 @@
+"""In the process that is to die: what it does at every moment of every entry, and the kill.
+
+Everything is real but the moment. DBOS's own reads and writes are wrapped, and what it calls is
+told to a log that outlives the process.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections import defaultdict
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+from dbos._sys_db import SystemDatabase
+
+from crewai_dbos import _names
+from crewai_dbos._dbos_seam import current_context
+from crewai_dbos._scope import open_call
+from crewai_dbos.testing.effects import EffectLog
+
+RESULT = "result"
+"""Stands for the row that is not a step: the run's own result."""
+
+BEFORE, DURING, UNRECORDED, AFTER = MOMENTS = ("before", "during", "unrecorded", "after")
+"""No record was found; the call is at work; it has an outcome; that is committed."""
+
+ENTRY_HEADER = "x-crewai-dbos-entry"
+
+watchers: list[Callable[[str, str], None]] = []
+"""Called with entry and moment at every moment of every entry, after `install`."""
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A row of the journal.
+
+    Attributes:
+        entry: What it is called in every run. Steps of the user's are counted, as they come.
+        row: What it is called in every process of this run.
+    """
+
+    entry: str
+    row: str
+
+
+_NONE = _Row("", "")
+_running: ContextVar[_Row] = ContextVar("running", default=_NONE)
+
+
+def install(
+    run_id: str, log: str = "", entry: str = "", moment: str = "", model_url: str = "\0"
+) -> None:
+    """Tell `log` of every moment; send this process SIGKILL at `moment` of `entry`.
+
+    Args:
+        run_id: The run's workflow id.
+        log: A file to append to, in the form of an `EffectLog`.
+        entry: The name of an entry: of a step that is not ours with ``#`` and which one it is,
+            of a child workflow's with the child's id before it.
+        moment: One of `MOMENTS`.
+        model_url: The server that will see, and may kill in, a request of an entry.
+    """
+    check, record = SystemDatabase.check_operation_execution, SystemDatabase.record_operation_result
+    finish, report = SystemDatabase.update_workflow_outcome, EffectLog.report
+    send, asend = httpx.Client.send, httpx.AsyncClient.send
+    entries = _Entries(run_id)
+
+    def tell(row: _Row, now: str, **how: str) -> None:
+        if log:
+            report(EffectLog(log), now, entry=row.entry, row=row.row, **how)
+
+    def at(row: _Row, now: str, **how: str) -> None:
+        tell(row, now, **how)
+        for watch in watchers:
+            watch(row.entry, now)
+        if (row.entry, now) == (entry, moment):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def checked(self: Any, workflow_id: str, function_id: int, name: str, **options: Any) -> Any:
+        found = check(self, workflow_id, function_id, name, **options)
+        row = entries.row(workflow_id, function_id, name)
+        if found is None:
+            at(row, BEFORE)
+        _running.set(row)
+        return found
+
+    def recorded(self: Any, result: Any, **options: Any) -> None:
+        place = (result["workflow_uuid"], result["function_id"], result["function_name"])
+        row = entries.row(*place)
+        at(row, UNRECORDED)
+        record(self, result, **options)
+        at(row, AFTER)
+
+    def finished(self: Any, workflow_id: str, *args: Any, **options: Any) -> Any:
+        row = entries.of(workflow_id, RESULT)
+        at(row, UNRECORDED)
+        updated = finish(self, workflow_id, *args, **options)
+        at(row, AFTER)
+        return updated
+
+    def now() -> _Row:
+        call = open_call()
+        if call is not None:
+            return entries.of(call.run_id, call.name)
+        context = current_context()
+        return _running.get() if context is not None and context.is_step() else _NONE
+
+    def reported(self: EffectLog, kind: str, /, **fields: Any) -> None:
+        row = now()
+        report(self, kind, **fields, entry=row.row)
+        if row is not _NONE:
+            at(row, DURING, by="effect")
+
+    def named(request: httpx.Request) -> httpx.Request:
+        row = now()
+        if str(request.url).startswith(model_url):
+            request.headers[ENTRY_HEADER] = row.entry
+            if row is not _NONE and request.url.path.endswith("/chat/completions"):
+                # The server strikes, because only there is the request made and not answered.
+                tell(row, DURING, by="model")
+        return request
+
+    def sent(self: Any, request: httpx.Request, **options: Any) -> Any:
+        return send(self, named(request), **options)
+
+    async def asent(self: Any, request: httpx.Request, **options: Any) -> Any:
+        return await asend(self, named(request), **options)
+
+    for cls, name, wrapper in (
+        (SystemDatabase, "check_operation_execution", checked),
+        (SystemDatabase, "record_operation_result", recorded),
+        (SystemDatabase, "update_workflow_outcome", finished),
+        (EffectLog, "report", reported),
+        (httpx.Client, "send", sent),
+        (httpx.AsyncClient, "send", asent),
+    ):
+        setattr(cls, name, wrapper)
+
+
+class _Entries:
+    """Finds the rows' names."""
+
+    def __init__(self, run_id: str) -> None:
+        self._run_id = run_id
+        self._lock = threading.Lock()
+        self._numbers: dict[tuple[str, str], dict[int, int]] = defaultdict(dict)
+
+    def row(self, workflow_id: str, function_id: int, name: str) -> _Row:
+        if _names.is_ours(name):
+            return self.of(workflow_id, name)
+        with self._lock:
+            numbers = self._numbers[workflow_id, name]
+            number = numbers.setdefault(function_id, len(numbers) + 1)
+        # The journal pins such a step, so that its id is the same when the run is recovered.
+        row = self.of(workflow_id, f"{name}@{function_id}").row
+        return _Row(self.of(workflow_id, f"{name}#{number}").entry, row)
+
+    def of(self, workflow_id: str, name: str) -> _Row:
+        child = workflow_id.removeprefix(self._run_id).lstrip("/")
+        name = f"{child}: {name}" if child else name
+        return _Row(name, name)

@@ -1,0 +1,120 @@
+"""What the processes of a crash test do: begin the run, or only restart and wait for its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from dbos import DBOS, SetWorkflowID
+
+from crewai_dbos import _codec, _names
+from crewai_dbos.testing.crash import _faults
+
+RUN = "crash-test"
+"""The workflow id of the run."""
+
+
+def start(order: Mapping[str, Any]) -> Any:
+    """Begin the run, perhaps to be killed in it."""
+    target = _launched(order)
+    inputs = dict(order["inputs"])
+    try:
+        with SetWorkflowID(RUN):
+            answer = _begun(target, inputs, order["asynchronous"])
+    except Exception as error:
+        return _ended(order, error=error)
+    return _ended(order, answer)
+
+
+def recover(order: Mapping[str, Any]) -> Any:
+    """What a restarted program does: import, launch, and be told how the run ended."""
+    target = _launched(order)
+    # Only so that the wait is not rounded up to a second, which is what DBOS polls by default.
+    with contextlib.suppress(Exception):
+        DBOS.retrieve_workflow(RUN).get_result(polling_interval_sec=0.02)
+    handle = target.retrieve(RUN) if hasattr(target, "retrieve") else DBOS.retrieve_workflow(RUN)
+    try:
+        answer = handle.get_result()
+    except Exception as error:
+        return _ended(order, error=error)
+    return _ended(order, answer)
+
+
+def load(path: str) -> Any:
+    """What ``module:name`` names.
+
+    Raises:
+        ValueError: There is no such thing.
+    """
+    module, _, name = path.partition(":")
+    if not name:
+        raise ValueError(f"{path!r} is no import path: write module:name")
+    found: Any = importlib.import_module(module)
+    for part in name.split("."):
+        if not hasattr(found, part):
+            raise ValueError(f"{module!r} has no {name!r}")
+        found = getattr(found, part)
+    return found
+
+
+def _launched(order: Mapping[str, Any]) -> Any:
+    target = load(order["target"])
+    if order["setup"]:
+        load(order["setup"])()
+    _faults.install(RUN, **order["fault"])
+    DBOS(config={"name": "crash-test", "system_database_url": order["database_url"]})
+    DBOS.launch()
+    return target
+
+
+def _begun(target: Any, inputs: dict[str, Any], asynchronous: bool) -> Any:
+    from crewai import Agent, Task
+
+    if isinstance(target, Agent):
+        if "description" in inputs:
+            task = Task(**inputs)
+            return _finished(
+                target.aexecute_task(task) if asynchronous else target.execute_task(task)
+            )
+        return _finished((target.akickoff if asynchronous else target.kickoff)(**inputs))
+    return _finished(target(**inputs))
+
+
+def _finished(answer: Any) -> Any:
+    if not inspect.isawaitable(answer):
+        return answer
+
+    async def wait() -> Any:
+        return await answer
+
+    return asyncio.run(wait())
+
+
+def _ended(
+    order: Mapping[str, Any], answer: Any = None, error: Exception | None = None
+) -> dict[str, Any]:
+    """How the run ended, as JSON data."""
+    status = DBOS.get_workflow_status(RUN)
+    found = status.status if status is not None else "never started"
+    note = ((status.attributes if status else None) or {}).get(_names.ATTRIBUTE, {})
+    ended: dict[str, Any] = {"status": found, "stopped": note.get("stopped", "")}
+    if order["left_behind"]:
+        ended["left behind"] = load(order["left_behind"])()
+    if error is not None:
+        return {**ended, "error": f"{type(error).__name__}: {error}"}
+    return {**ended, "answer": _plain(answer)}
+
+
+def _plain(answer: Any) -> Any:
+    """An answer as JSON data; of crewAI's outputs what a user reads of them."""
+    if hasattr(answer, "raw") and hasattr(answer, "usage_metrics"):
+        names = ("raw", "pydantic", "usage_metrics")
+        return {name: _plain(getattr(answer, name, None)) for name in names}
+    try:
+        return _codec.encode(answer)
+    except Exception:
+        return repr(answer)

@@ -1,0 +1,232 @@
+"""`CrashTest`: kill a run at every position of its journal, and see whether it survives."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+from typing import Any
+
+from dbos import DBOSClient
+
+from crewai_dbos.testing.crash import _program, positions, verdict
+from crewai_dbos.testing.crash._databases import Databases
+from crewai_dbos.testing.crash._faults import ENTRY_HEADER
+from crewai_dbos.testing.crash._processes import FreshProcess, Job, Process, fork_server
+from crewai_dbos.testing.crash.positions import Position
+from crewai_dbos.testing.crash.verdict import Observed, Verdict
+from crewai_dbos.testing.effects import EFFECTS, EffectLog
+from crewai_dbos.testing.model_server import ModelServer, Script
+from crewai_dbos.testing.replies import Message, Reply
+from crewai_dbos.testing.request import Request
+
+_PROGRAM = _program.__name__
+
+
+class CrashTest:
+    """Runs a definition in processes of its own, kills them, and judges what recovery made of it.
+
+    Every run has a fresh database and, with `model`, a fresh model server. Use as a context
+    manager: processes and databases are gone when it is left.
+
+    Args:
+        target: Import path of a `DBOSAgent`, or of a function that starts one run,
+            ``module:name``. Importing it must not construct `DBOS`.
+        inputs: Keyword arguments, JSON data: of the function, of the agent's ``kickoff``
+            (``{"messages": ...}``), or of a task (``{"description": ..., ...}``) to execute.
+        model: A script for a `ModelServer`, as a function or as an import path. The processes
+            find the server by ``OPENAI_BASE_URL``. Without one the definition's own model is asked,
+            and kills during a request are left out.
+        setup: Import path of a function to call in each process before ``DBOS.launch()``.
+        left_behind: Import path of a function that tells, after the run, what it has done to the
+            world, as JSON data: rows of your own database, for one. It has to be the same as
+            undisturbed.
+        database: ``sqlite``, or the URL of a Postgres server's database.
+        asynchronous: Call ``akickoff`` or ``aexecute_task``.
+        fresh: A new interpreter for each process, instead of forks of one that has imported
+            `target`.
+        environment: Additional environment variables of the processes.
+        timeout: Seconds after which a process is taken to hang.
+
+    Raises:
+        RuntimeError: `target` can't be imported, or a run without a fault fails.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        inputs: Mapping[str, Any] | None = None,
+        *,
+        model: Script | str | None = None,
+        setup: str | None = None,
+        left_behind: str | None = None,
+        database: str = "sqlite",
+        asynchronous: bool = False,
+        fresh: bool = False,
+        environment: Mapping[str, str] | None = None,
+        timeout: float = 60.0,
+    ) -> None:
+        self._order = {
+            "target": target,
+            "setup": setup,
+            "left_behind": left_behind,
+            "inputs": dict(inputs or {}),
+            "asynchronous": asynchronous,
+        }
+        self._script = _program.load(model) if isinstance(model, str) else model
+        self._database = database
+        self._fresh = fresh
+        self._environment = dict(environment or {})
+        self._timeout = timeout
+        self._stack = ExitStack()
+        self._starting = threading.RLock()
+        self._spawn: Callable[[Job], Process] | None = None
+        self._undisturbed: Observed | None = None
+
+    def __enter__(self) -> CrashTest:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End every process and drop every database."""
+        self._stack.close()
+        self._spawn = None
+
+    @property
+    def undisturbed(self) -> Observed:
+        """A run that nothing happens to; made once.
+
+        Raises:
+            RuntimeError: It failed.
+        """
+        with self._starting:
+            if self._undisturbed is None:
+                observed = self._observe(())
+                if observed.trouble or "answer" not in observed.ended:
+                    why = observed.trouble or observed.ended.get("error")
+                    raise RuntimeError(
+                        f"The run fails without any crash: {why}\n{observed.log[-4000:]}"
+                    )
+                self._undisturbed = observed
+            return self._undisturbed
+
+    def positions(self, count: int | None = None, seed: int = 0) -> list[Position]:
+        """Where the run can be killed: everywhere, or at `count` places spread over it.
+
+        Args:
+            count: How many.
+            seed: Chooses which.
+        """
+        every = list(positions.positions(self.undisturbed.events))
+        return every if count is None else positions.sample(every, count, seed)
+
+    def run(self, *kills: Position) -> Verdict:
+        """Run once; kill the first process at the first position, the next at the second, ...
+
+        The process after those is left alone.
+        """
+        expected = self.undisturbed
+        return verdict.judge(self._observe(kills), expected, kills)
+
+    def run_all(self, kills: Sequence[Position], at_once: int = 4) -> Iterator[Verdict]:
+        """A run for each position, `at_once` of them at the same time, in the given order."""
+        with ThreadPoolExecutor(at_once) as pool:
+            yield from pool.map(self.run, kills)
+
+    # One run -----------------------------------------------------------------
+
+    def _observe(self, kills: Sequence[Position]) -> Observed:
+        spawn, databases, directory = self._started()
+        observed = Observed()
+        with contextlib.ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=directory)))
+            url = stack.enter_context(databases.fresh())
+            model = stack.enter_context(_Killer(self._script)) if self._script else None
+            effects, events = EffectLog(folder / "effects"), EffectLog(folder / "events")
+            for position in (*kills, None):
+                fault: dict[str, str] = {"log": str(events.path)}
+                environment = {**self._environment, EFFECTS: str(effects.path)}
+                if model is not None:
+                    fault["model_url"] = model.server.base_url
+                    environment.update(model.server.env)
+                    model.aim(position)
+                if position is not None and not position.by_model:
+                    fault.update(entry=position.entry, moment=position.moment)
+                job = f"{_PROGRAM}:{'recover' if observed.deaths else 'start'}"
+                order = {**self._order, "database_url": url, "fault": fault}
+                process = spawn(Job(job, order, folder / "log", environment))
+                if model is not None:
+                    model.victim.set_result(process)
+                end = process.wait(self._timeout)
+                if end.killed:
+                    observed.deaths += 1
+                    continue
+                observed.ended = end.result or {}
+                if end.code != 0:
+                    observed.trouble = f"a process ended otherwise: {end}"
+                break
+            observed.rows = _rows(url)
+            observed.events, observed.effects = events.read(), effects.read()
+            observed.requests = model.server.requests if model is not None else []
+            log = folder / "log"
+            observed.log = log.read_text(errors="replace") if log.exists() else ""
+        return observed
+
+    def _started(self) -> tuple[Callable[[Job], Process], Databases, Path]:
+        with self._starting:
+            if self._spawn is None:
+                temporary = tempfile.TemporaryDirectory(prefix="crewai-dbos-crash-")
+                self._directory = Path(self._stack.enter_context(temporary))
+                self._databases = Databases(self._database, self._directory)
+                self._stack.callback(self._databases.close)
+                self._spawn = FreshProcess if self._fresh else self._forking()
+            return self._spawn, self._databases, self._directory
+
+    def _forking(self) -> Callable[[Job], Process]:
+        named = [self._order[name] for name in ("target", "setup", "left_behind")]
+        modules = [str(path).partition(":")[0] for path in named if path]
+        # openai imports its resources, 490 modules, at the first request.
+        return fork_server(_PROGRAM, *dict.fromkeys(modules), "openai.resources").start
+
+
+class _Killer(AbstractContextManager["_Killer"]):
+    """A model server that kills the process which makes the request of one entry."""
+
+    def __init__(self, script: Script) -> None:
+        self.server = ModelServer(self._reply)
+        self.victim: Future[Process] = Future()
+        self._doomed: str | None = None
+        self._script = script
+
+    def __enter__(self) -> _Killer:
+        self.server.start()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.server.__exit__(*error)
+
+    def aim(self, position: Position | None) -> None:
+        """The next process is to die at `position`, if that is the server's business."""
+        self._doomed = position.entry if position is not None and position.by_model else None
+        self.victim = Future()
+
+    def _reply(self, request: Request) -> Reply:
+        if self._doomed and request.headers.get(ENTRY_HEADER) == self._doomed:
+            # The client waits for this reply: the request is made and has no outcome.
+            self.victim.result(timeout=60).kill()
+        reply = self._script(request)
+        return Message(reply) if isinstance(reply, str) else reply
+
+
+def _rows(database_url: str) -> list[str]:
+    client = DBOSClient(system_database_url=database_url)
+    try:
+        return sorted(s["function_name"] for s in client.list_workflow_steps(_program.RUN))
+    finally:
+        client.destroy()

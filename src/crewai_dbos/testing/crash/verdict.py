@@ -1,0 +1,168 @@
+"""What a kill did to a run, found out by comparing it with one that nothing happened to."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from crewai_dbos.testing.crash._faults import AFTER, BEFORE, ENTRY_HEADER, RESULT
+from crewai_dbos.testing.crash.positions import Position
+from crewai_dbos.testing.effects import Effect
+from crewai_dbos.testing.request import Request
+
+
+@dataclass
+class Observed:
+    """A run, seen from outside of its processes.
+
+    Attributes:
+        events: Every moment of every entry, in order, of all processes.
+        effects: What tools reported to `report_effect`, with the entry they belong to.
+        requests: What reached the scripted model server.
+        rows: The names of what is recorded, when the run has ended.
+        deaths: How many processes were killed where they should be.
+        ended: What the last process said: ``status``, and ``answer`` or ``error``.
+        trouble: How a process ended that should have ended otherwise; "" if none did.
+        log: The output of all processes.
+    """
+
+    events: list[Effect] = field(default_factory=list)
+    effects: list[Effect] = field(default_factory=list)
+    requests: list[Request] = field(default_factory=list)
+    rows: list[str] = field(default_factory=list)
+    deaths: int = 0
+    ended: dict[str, Any] = field(default_factory=dict)
+    trouble: str = ""
+    log: str = ""
+
+    def made(self) -> Counter[str]:
+        """How often each entry's call was made."""
+        return Counter(e.fields["row"] for e in self.events if e.kind == BEFORE)
+
+    def completed(self) -> list[str]:
+        """The entries whose outcome was committed before the last process began."""
+        last = self.events[-1].pid if self.events else 0
+        return [e.fields["row"] for e in self.events if e.kind == AFTER and e.pid != last]
+
+
+@dataclass
+class Verdict:
+    """What became of a run that was killed.
+
+    Attributes:
+        positions: Where its processes were killed, one after the other.
+        observed: The run itself.
+        completed: Calls that had been recorded when the last kill came.
+        repeated: Recorded calls that were made again, by name.
+        in_flight: Calls made again because a kill cut them short, by name: at most one each kill
+            for what runs alone, one for each of several that run side by side.
+        effects_repeated: Effects of which there are more than in the undisturbed run, though no
+            kill cut their call short.
+        result_equal: Whether the run's result is that of the undisturbed run.
+        problems: All that is wrong, in words. Empty if the run survived.
+    """
+
+    positions: Sequence[Position]
+    observed: Observed
+    completed: int = 0
+    repeated: list[str] = field(default_factory=list)
+    in_flight: list[str] = field(default_factory=list)
+    effects_repeated: list[str] = field(default_factory=list)
+    result_equal: bool = False
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether the run survived."""
+        return not self.problems
+
+    def __str__(self) -> str:
+        where = " then ".join(map(str, self.positions))
+        if self.ok:
+            return f"{where}: survived"
+        tail = [f"    | {line}" for line in self.observed.log.splitlines()[-15:]]
+        return "\n".join([f"{where}: {'; '.join(self.problems)}", *tail])
+
+
+def judge(observed: Observed, undisturbed: Observed, positions: Sequence[Position]) -> Verdict:
+    """Compare a run that was killed at `positions` with the undisturbed one."""
+    verdict = Verdict(positions, observed)
+    problems = verdict.problems
+    if observed.deaths != len(positions):
+        problems.append(f"{observed.deaths} of {len(positions)} positions were reached")
+    if observed.trouble:
+        problems.append(observed.trouble)
+    if stopped := observed.ended.get("stopped"):
+        problems.append(f"the run stopped: {stopped}")
+
+    verdict.result_equal = _result(observed) == _result(undisturbed)
+    if not verdict.result_equal:
+        problems.append(f"the result is {_result(observed)}, undisturbed {_result(undisturbed)}")
+    left, usual = (seen.ended.get("left behind") for seen in (observed, undisturbed))
+    if left != usual:
+        problems.append(f"the run left behind {left}, undisturbed {usual}")
+    if lost := Counter(undisturbed.rows) - Counter(observed.rows):
+        problems.append(f"not in the journal: {_listed(lost.elements())}")
+    if added := Counter(observed.rows) - Counter(undisturbed.rows):
+        problems.append(f"in the journal, but not undisturbed: {_listed(added.elements())}")
+
+    _count_calls(observed, verdict)
+    if verdict.repeated:
+        problems.append(f"recorded, but made again: {_listed(verdict.repeated)}")
+    _count_effects(observed, undisturbed, verdict)
+    if verdict.effects_repeated:
+        problems.append(f"effects that happened again: {_listed(verdict.effects_repeated)}")
+    if again := _unrecorded_requests(observed) - _unrecorded_requests(undisturbed):
+        problems.append(f"requests of no entry that were made again: {again.total()}")
+    return verdict
+
+
+def _count_calls(observed: Observed, verdict: Verdict) -> None:
+    committed: set[str] = set()
+    begun: set[str] = set()
+    for event in observed.events:
+        entry = event.fields["row"]
+        if event.kind == AFTER:
+            committed.add(entry)
+        elif event.kind == BEFORE and entry in committed:
+            verdict.repeated.append(entry)
+        elif event.kind == BEFORE and entry in begun:
+            verdict.in_flight.append(entry)
+        if event.kind == BEFORE:
+            begun.add(entry)
+    verdict.completed = len([name for name in observed.completed() if name != RESULT])
+
+
+def _count_effects(observed: Observed, undisturbed: Observed, verdict: Verdict) -> None:
+    happened, usual = (Counter(map(_effect, seen.effects)) for seen in (observed, undisturbed))
+    cut_short = Counter(verdict.in_flight)
+    for what, times in (happened - usual).items():
+        calls = {e.fields["entry"] for e in observed.effects if _effect(e) == what}
+        allowed = sum(cut_short[call] for call in calls)
+        verdict.effects_repeated += [what] * max(0, times - allowed)
+    if never := usual - happened:
+        verdict.problems.append(f"effects that never happened: {_listed(never.elements())}")
+
+
+def _effect(effect: Effect) -> str:
+    fields = {name: value for name, value in effect.fields.items() if name != "entry"}
+    return f"{effect.kind} {json.dumps(fields, sort_keys=True)}" if fields else effect.kind
+
+
+def _unrecorded_requests(observed: Observed) -> Counter[str]:
+    free = (r for r in observed.requests if not r.headers.get(ENTRY_HEADER))
+    return Counter(request.fingerprint for request in free)
+
+
+def _result(observed: Observed) -> str:
+    ended = observed.ended
+    return json.dumps(ended.get("answer", ended.get("error")), sort_keys=True)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(
+        f"{name} ({times} times)" if times > 1 else name for name, times in Counter(names).items()
+    )
