@@ -23,6 +23,9 @@ ANSWERED = "answered from the record"
 AGAIN = "called again"
 REPLAYED = "runs again on replay"
 
+CREW = "crew"
+PROCESS = "process"
+
 _OWN_RECORD = "DBOS's own record"
 
 
@@ -75,9 +78,10 @@ def of_task(task: Task, owner: str) -> Iterator[Item]:
 
 def of_crew(crew: Crew) -> Iterator[Item]:
     """The items of `crew` itself; its agents' and tasks' are not among them."""
-    owner = "crew"
+    owner = CREW
     for field in ("manager_llm", "planning_llm", "function_calling_llm"):
-        llm = getattr(crew, field, None)
+        # Some are deprecated, which asking for them as an attribute warns of.
+        llm = vars(crew).get(field)
         if llm is not None:
             yield _llm(llm, None, owner, field)
     if crew._memory:
@@ -95,13 +99,13 @@ def of_process() -> Iterator[Item]:
     """Hooks and event handlers: they see every run of the process."""
     for point in InterceptionPoint:
         for hook in get_hooks(point):
-            yield _code("hook", point.value, hook, "process")
+            yield _code("hook", point.value, hook, PROCESS)
     events: dict[Any, list[str]] = {}
     for event, handler in event_handlers():
         if not _is_crewais(handler):
             events.setdefault(handler, []).append(event)
     for handler, names in sorted(events.items(), key=lambda found: (found[1], _called(found[0]))):
-        yield _code("handler", ", ".join(sorted(names)), handler, "process")
+        yield _code("handler", ", ".join(sorted(names)), handler, PROCESS)
 
 
 # One of each ----------------------------------------------------------------------

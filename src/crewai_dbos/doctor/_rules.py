@@ -16,7 +16,8 @@ from crewai_dbos import _codec
 from crewai_dbos._errors import UnstorableValueError
 from crewai_dbos.doctor._application import COMPUTED
 from crewai_dbos.doctor._captured import captured_state
-from crewai_dbos.doctor._report import SEVERITIES, Finding, Severity
+from crewai_dbos.doctor._items import CREW
+from crewai_dbos.doctor._report import SEVERITIES, Finding, Item, Severity
 from crewai_dbos.doctor._subject import Subject
 from crewai_dbos.doctor._texts import known_secrets
 
@@ -187,12 +188,13 @@ def several_processes(subject: Subject) -> Iterator[Finding]:
 
 
 def crew_alone(subject: Subject) -> Iterator[Finding]:
-    if subject.crew and not subject.plain:
+    given = [item.name for item in subject.items if item.owner == CREW and _is_shared(item)]
+    if given and not subject.plain:
         yield _found(
             "crew-alone",
             "hint",
-            "Outside a workflow each task of the crew is a run of its own, and is refused if the "
-            "crew gives its agents memory, knowledge, callbacks or coworkers.",
+            f"The crew gives its agents {', '.join(given)}. Outside a workflow each of its tasks "
+            "is a run of its own, and is refused, because a fresh process would not find that.",
             "Call the crew inside a @DBOS.workflow().",
         )
 
@@ -236,6 +238,13 @@ def findings(subject: Subject, rules: tuple[Rule, ...] = RULES) -> tuple[Finding
 
 def _found(rule: str, severity: Severity, what: str, fix: str) -> Finding:
     return Finding(rule, severity, what[0].upper() + what[1:], fix)
+
+
+def _is_shared(item: Item) -> bool:
+    """Whether this item of a crew is handed to its agents."""
+    return item.kind in ("memory", "knowledge") or item.name.startswith(
+        ("step_callback:", "function_calling_llm:")
+    )
 
 
 def _not_importable(model: Any) -> str | None:

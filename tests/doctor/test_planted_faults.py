@@ -1,0 +1,519 @@
+"""Each of these programs has one fault. The doctor finds it and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from crewai_dbos.doctor import _rules
+from doctor.conftest import Run, report
+
+HEAD = '''
+from crewai import Agent, Crew, Task
+from crewai.events import ToolUsageFinishedEvent, crewai_event_bus
+from crewai.hooks import before_tool_call
+from crewai.mcp import MCPServerHTTP
+from crewai.tools import tool
+from dbos import DBOS
+from pydantic import BaseModel
+
+from crewai_dbos import DBOSAgent, StepConfig
+
+
+@tool
+@DBOS.step()
+def send(to: str) -> str:
+    """Send it."""
+    return to
+
+
+class Reply(BaseModel):
+    text: str
+
+
+def clerk(**options):
+    given = {"role": "Clerk", "goal": "Work", "backstory": "Kind.", "llm": "openai/gpt-4o-mini"}
+    return Agent(**{**given, "tools": [send], **options})
+
+
+def durable(name, **options):
+    return DBOSAgent(agent_name=name, orig_agent=clerk(**options))
+
+
+def job(agent, **options):
+    return Task(**{"description": "Do it.", "expected_output": "A text.", **options}, agent=agent)
+'''
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A program, and the finding that it is there for.
+
+    Attributes:
+        name: Of the module and of the agent; the object is called ``x``.
+        source: What follows `HEAD`.
+        rule: The rule that finds the fault; None if there is no fault.
+        severity: Of the finding.
+        says: Parts of what it says.
+        env: The environment.
+    """
+
+    name: str
+    source: str
+    rule: str | None = None
+    severity: str = ""
+    says: tuple[str, ...] = ()
+    env: dict[str, str] = field(default_factory=dict)
+
+
+FAULTS = [
+    Fault("sound", "x = durable('sound')\ntask = job(x, output_pydantic=Reply)"),
+    Fault(
+        "undecorated",
+        """
+@tool
+def search(query: str) -> str:
+    "Search."
+    return query
+
+x = durable("undecorated", tools=[send, search])
+""",
+        "undecorated-tool",
+        "warning",
+        ("'search'", "agent 'undecorated'"),
+    ),
+    Fault(
+        "configured",
+        """
+@tool
+def search(query: str) -> str:
+    "Search."
+    return query
+
+x = DBOSAgent(
+    agent_name="configured",
+    orig_agent=clerk(tools=[search], guardrail="Is it kind?"),
+    tool_step_config={"search": StepConfig()},
+)
+""",
+    ),
+    Fault(
+        "tools_of_a_server",
+        "x = durable('tools_of_a_server', "
+        "mcps=[MCPServerHTTP(url='https://u:p@mcp.test/all?key=1')])",
+        "undecorated-tool",
+        "warning",
+        ("'tools of https://mcp.test/all'",),
+    ),
+    Fault(
+        "name_missing",
+        "x = durable(' ')",
+        "definition",
+        "error",
+        ("agent_name must be a non-empty string", "name_missing.py, line "),
+    ),
+    Fault(
+        "name_taken",
+        "x = durable('name_taken')\ny = durable('name_taken')",
+        "definition",
+        "error",
+        ("'name_taken' is defined already",),
+    ),
+    Fault(
+        "config_of_no_tool",
+        "x = DBOSAgent(agent_name='n', orig_agent=clerk(), tool_step_config={'sned': None})",
+        "definition",
+        "error",
+        ("'sned'",),
+    ),
+    Fault(
+        "local_model",
+        """
+def make():
+    class Answer(BaseModel):
+        text: str
+
+    return Answer
+
+x = durable("local_model")
+task = job(x, output_pydantic=make())
+""",
+        "local-model",
+        "error",
+        ("Output_pydantic", "task 1", "make.<locals>.Answer"),
+    ),
+    Fault(
+        "local_model_in_a_crew",
+        """
+def make():
+    class Answer(BaseModel):
+        text: str
+
+    return Answer
+
+a = durable("local_model_in_a_crew")
+x = Crew(agents=[a], tasks=[job(a, response_model=make())])
+""",
+        "local-model",
+        "warning",
+        ("Response_model",),
+    ),
+    Fault(
+        "local_result",
+        """
+def make():
+    class Found(BaseModel):
+        text: str
+
+    @tool
+    @DBOS.step()
+    def search(query: str) -> Found:
+        "Search."
+        return Found(text=query)
+
+    return search
+
+x = durable("local_result", tools=[make()])
+""",
+        "local-result",
+        "warning",
+        ("'search'", "make.<locals>.Found"),
+    ),
+    Fault(
+        "guardrail_with_state",
+        """
+def counting():
+    seen = []
+    return lambda output: (len(seen) < 3, output)
+
+x = durable("guardrail_with_state", guardrail=counting())
+""",
+        "captured-state",
+        "warning",
+        ("guardrail", "seen (list)"),
+    ),
+    Fault(
+        "handler_with_state",
+        """
+def listen():
+    count = {}
+
+    @crewai_event_bus.on(ToolUsageFinishedEvent)
+    def counted(source, event):
+        count[event.tool_name] = 1
+
+listen()
+x = durable("handler_with_state")
+""",
+        "captured-state",
+        "warning",
+        ("handler", "counted", "count (dict)"),
+    ),
+    Fault(
+        "recorded_handler_with_state",
+        """
+def listen():
+    count = {}
+
+    @crewai_event_bus.on(ToolUsageFinishedEvent)
+    @DBOS.step()
+    def counted(source, event):
+        count[event.tool_name] = 1
+
+listen()
+x = durable("recorded_handler_with_state")
+""",
+        "captured-state",
+        "warning",
+        ("count (dict)",),
+    ),
+    Fault(
+        "default_with_state",
+        """
+def tell(output, told=[]):
+    told.append(output)
+
+x = durable("default_with_state", step_callback=tell)
+""",
+        "captured-state",
+        "warning",
+        ("callback", "told (list)"),
+    ),
+    Fault(
+        "guardrail_of_constants",
+        """
+def at_most(length, names=("a", "b")):
+    return lambda output: (len(output.raw) <= length, names)
+
+x = durable("guardrail_of_constants", guardrail=at_most(80))
+""",
+        "replayed",
+        "hint",
+        ("guardrail",),
+    ),
+    Fault(
+        "plain_handler",
+        """
+@crewai_event_bus.on(ToolUsageFinishedEvent)
+def told(source, event): ...
+
+x = durable("plain_handler")
+""",
+        "replayed",
+        "hint",
+        ("handler", "told"),
+    ),
+    Fault(
+        "plain_hook",
+        """
+@before_tool_call
+def allow(context): ...
+
+x = durable("plain_hook")
+""",
+        "replayed",
+        "hint",
+        ("hook", "allow"),
+    ),
+    Fault(
+        "recorded_code",
+        """
+@crewai_event_bus.on(ToolUsageFinishedEvent)
+@DBOS.step()
+def told(source, event): ...
+
+@DBOS.step()
+def look(step): ...
+
+x = durable("recorded_code", step_callback=look)
+""",
+    ),
+    Fault(
+        "version_not_set",
+        """
+x = durable("version_not_set")
+
+@DBOS.workflow()
+def handle(number): ...
+
+if __name__ == "__main__":
+    config = {"name": "app"}
+    DBOS(config=config)
+""",
+        "application-version",
+        "warning",
+    ),
+    Fault(
+        "version_not_set_alive",
+        """
+x = durable("version_not_set_alive")
+
+@DBOS.workflow()
+def handle(number): ...
+
+DBOS(config={"name": "some-app", "log_level": "CRITICAL"})
+""",
+        "application-version",
+        "warning",
+    ),
+    Fault(
+        "version_not_seen",
+        """
+x = durable("version_not_seen")
+
+@DBOS.workflow()
+def handle(number): ...
+""",
+        "application-version",
+        "hint",
+        ("as far as can be seen",),
+    ),
+    Fault(
+        "version_of_steps",
+        "x = durable('version_of_steps')\nif not x: DBOS(config={'name': 'app'})",
+        "application-version",
+        "hint",
+        ("the number of",),
+    ),
+    Fault(
+        "version_set",
+        """
+x = durable("version_set")
+version = 1
+
+@DBOS.workflow()
+def handle(number): ...
+
+if __name__ == "__main__":
+    DBOS(config={"name": "app", "application_version": str(version)})
+""",
+    ),
+    Fault(
+        "executors_on_sqlite",
+        """
+x = durable("executors_on_sqlite")
+if not x:
+    DBOS(config={"name": "app", "application_version": "1", "executor_id": str(x)})
+""",
+        "several-processes",
+        "hint",
+        ("SQLite",),
+    ),
+    Fault(
+        "executors_on_sqlite_by_environment",
+        """
+x = durable("executors_on_sqlite_by_environment")
+if not x:
+    DBOS(config={"name": "app", "application_version": "1"})
+""",
+        "several-processes",
+        "hint",
+        ("SQLite",),
+        {"DBOS__VMID": "machine-1"},
+    ),
+    Fault(
+        "executors_on_postgres",
+        """
+x = durable("executors_on_postgres")
+url = "postgresql://localhost/app"
+if not x:
+    DBOS(config={"name": "app", "application_version": "1", "executor_id": str(x),
+                 "system_database_url": url})
+""",
+        env={"WEB_CONCURRENCY": "4"},
+    ),
+    Fault(
+        "workers_of_one_name",
+        """
+x = durable("workers_of_one_name")
+if not x:
+    DBOS(config={"name": "app", "application_version": "1"})
+""",
+        "several-processes",
+        "warning",
+        ("4 processes", "'local'"),
+        {"GUNICORN_CMD_ARGS": "--bind :80 --workers=4"},
+    ),
+    Fault(
+        "secret_in_a_text",
+        "x = durable('secret_in_a_text', backstory='The door opens with hunter2hunter2.')",
+        "secret",
+        "error",
+        ("backstory", "DOOR_PASSWORD"),
+        {"DOOR_PASSWORD": "hunter2hunter2"},
+    ),
+    Fault(
+        "secret_in_a_task",
+        "x = durable('secret_in_a_task')\n"
+        "task = job(x, name='login', description='Use hunter2hunter2.')",
+        "secret",
+        "error",
+        ("description of task 'login'", "DOOR_PASSWORD", "stored"),
+        {"DOOR_PASSWORD": "hunter2hunter2"},
+    ),
+    Fault(
+        "secret_in_a_default",
+        """
+@tool
+@DBOS.step()
+def open_door(password: str = "hunter2hunter2") -> str:
+    "Open it."
+    return "open"
+
+x = durable("secret_in_a_default", tools=[open_door])
+""",
+        "secret",
+        "error",
+        ("default of 'password'", "'open_door'"),
+        {"DOOR_PASSWORD": "hunter2hunter2"},
+    ),
+    Fault(
+        "key_of_the_model",
+        """
+from crewai import LLM
+
+key = "sk-of-this-llm-only"
+model = LLM(model="openai/gpt-4o-mini", api_key=key)
+x = durable("key_of_the_model", llm=model, goal=f"Call it with {key}")
+""",
+        "secret",
+        "error",
+        ("goal", "LLM 'gpt-4o-mini'"),
+    ),
+    Fault(
+        "two_of_one_name",
+        """
+@tool("Send")
+@DBOS.step(name="other")
+def other(to: str) -> str:
+    "Send it elsewhere."
+    return to
+
+x = durable("two_of_one_name", tools=[send, other])
+""",
+        "same-tool-name",
+        "error",
+        ("2 tools", "'send'"),
+    ),
+    Fault(
+        "asks_a_person",
+        "x = durable('asks_a_person')\ntask = job(x, human_input=True)\nother = job(None)",
+        "human-input",
+        "warning",
+        ("task 1",),
+    ),
+    Fault("plain_agent", "x = clerk()", "not-durable", "warning", ("Agent 'Clerk'",)),
+    Fault(
+        "plain_crew",
+        "a = clerk()\nx = Crew(agents=[a], tasks=[job(a)])",
+        "not-durable",
+        "warning",
+        ("Agent 'Clerk'",),
+    ),
+    Fault(
+        "durable_crew",
+        "a = durable('durable_crew')\nx = Crew(agents=[a], tasks=[job(a)], name='office')",
+    ),
+    Fault(
+        "crew_that_shares",
+        """
+@DBOS.step()
+def look(step): ...
+
+a = durable("crew_that_shares")
+x = Crew(agents=[a], tasks=[job(a)], step_callback=look)
+""",
+        "crew-alone",
+        "hint",
+        ("step_callback: look",),
+    ),
+]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_it_is_found_and_nothing_else(
+    fault: Fault,
+    module: Callable[[str, str], None],
+    doctor: Run,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in fault.env.items():
+        monkeypatch.setenv(name, value)
+    module(fault.name, HEAD + fault.source)
+    result = doctor(f"{fault.name}:x", "--json")
+    found: list[dict[str, Any]] = report(result)["findings"]
+    expected = [] if fault.rule is None else [(fault.rule, fault.severity)]
+    assert [(finding["rule"], finding["severity"]) for finding in found] == expected
+    for part in fault.says:
+        assert part in found[0]["what"]
+    assert all(value not in result.output for value in fault.env.values() if len(value) > 9)
+    assert result.exit_code == (1 if fault.severity == "error" else 0)
+
+
+def test_every_rule_has_a_fault() -> None:
+    planted = {fault.rule for fault in FAULTS if fault.rule}
+    named = {rule.__name__.replace("_", "-") for rule in _rules.RULES}
+    assert planted == {"captured-state" if n == "captured" else n for n in named} | {"definition"}
