@@ -107,6 +107,80 @@ def doctor(
     raise typer.Exit(1 if report.has_errors else 0)
 
 
+@app.command()
+def crashtest(
+    target: Annotated[
+        str,
+        typer.Argument(metavar="MODULE:DEFINITION", help="A DBOSAgent, or a function that runs."),
+    ],
+    inputs: Annotated[str, typer.Option(help="Keyword arguments of the run, as JSON.")] = "{}",
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="MODULE:SCRIPT", help="Answer its LLM requests with this script."),
+    ] = None,
+    setup: Annotated[
+        str | None,
+        typer.Option(metavar="MODULE:FUNCTION", help="Call this before DBOS.launch()."),
+    ] = None,
+    left_behind: Annotated[
+        str | None,
+        typer.Option(metavar="MODULE:FUNCTION", help="Compare what this tells after the run."),
+    ] = None,
+    database: Annotated[
+        str, typer.Option(help="sqlite, or a URL of a Postgres server, for databases of our own.")
+    ] = "sqlite",
+    positions: Annotated[
+        int | None, typer.Option(min=1, help="Kill at so many places instead of all.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Chooses which.")] = 0,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="A new interpreter each time: slower, nothing forked.")
+    ] = False,
+    at_once: Annotated[int, typer.Option(min=1, help="Runs at the same time.")] = 4,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the figures as JSON and nothing else.")
+    ] = False,
+) -> None:
+    """Kill a run at every entry of its journal, recover it, and compare.
+
+    Exits with 1 if a run did not survive, and with 2 if there is nothing to test.
+    """
+    try:
+        from rich.console import Console
+
+        from crewai_dbos.testing.crash import CrashTest, report
+    except ImportError as error:
+        if error.name not in ("rich", "starlette", "uvicorn"):
+            raise
+        raise _failed("This is an extra: pip install 'crewai-dbos[cli,testing]'", 2) from None
+
+    sys.path.insert(0, "")
+    console = Console(highlight=False, stderr=as_json)
+    try:
+        test = CrashTest(
+            target,
+            json.loads(inputs),
+            model=model,
+            setup=setup,
+            left_behind=left_behind,
+            database=database,
+            fresh=fresh,
+        )
+        with test:
+            kills = test.positions(positions, seed)
+            verdicts = []
+            for verdict in test.run_all(kills, at_once):
+                verdicts.append(verdict)
+                console.print(f"{len(verdicts)} of {len(kills)}", end="\r")
+    except (ImportError, RuntimeError, ValueError) as error:
+        raise _failed(str(error), 2) from None
+    if as_json:
+        typer.echo(json.dumps(report.as_data(verdicts), indent=2))
+    else:
+        report.show(verdicts, console)
+    raise typer.Exit(not all(verdict.ok for verdict in verdicts))
+
+
 def _failed(message: str, code: int = 1) -> typer.Exit:
     typer.echo(message, err=True)
     return typer.Exit(code)

@@ -49,3 +49,6 @@ def as_asked(request: Request) -> Reply:
     if not request.tool_results:
         return tool_calls(letter(asked[1]))
     return text(f"{asked[1]}: {request.tool_results[0][1]}")
+
+
+ann_and_bob = letters(["Ann"], ["Bob"])

@@ -1,0 +1,18 @@
+"""A journal as a naive integration keeps it: entries named by the order in which calls arrive.
+
+A program that imports this runs on it. The crash matrix must find that out.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from crash.application import native_postman as native_postman
+from crewai_dbos import _tools
+
+
+def _by_arrival(tool_name: str, arguments: Any) -> str:
+    return "tool:call"
+
+
+_tools._names = type("Names", (), {"tool": staticmethod(_by_arrival)})  # type: ignore[assignment]
