@@ -166,12 +166,12 @@ def crashtest(
             database=database,
             fresh=fresh,
         )
-        with test:
+        with test, console.status("a run that nothing happens to") as status:
             kills = test.positions(positions, seed)
             verdicts = []
             for verdict in test.run_all(kills, at_once):
                 verdicts.append(verdict)
-                console.print(f"{len(verdicts)} of {len(kills)}", end="\r")
+                status.update(f"{len(verdicts)} of {len(kills)} positions")
     except (ImportError, RuntimeError, ValueError) as error:
         raise _failed(str(error), 2) from None
     if as_json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,10 @@ from crash.names import ASK
 from crewai_dbos.testing.crash import CrashTest, Verdict
 
 CLI = [sys.executable, "-m", "crewai_dbos.cli", "crashtest"]
-TESTS = Path(__file__).parent.parent
+PAGE = (Path(__file__).parents[2] / "docs/prove-it-survives.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+TOLD = " ".join(re.findall(r"ends with `(.*?)`", PAGE, re.DOTALL)[0].split())
+SURVIVED = TOLD.split()[0]
 
 
 @pytest.mark.crash_matrix(
@@ -52,47 +56,38 @@ def command(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-PROGRAM = '''
-from crewai import Agent
-from crewai.tools import tool
-from dbos import DBOS
-
-from crewai_dbos import DBOSAgent
-from crewai_dbos.testing import ToolCall, report_effect, text, tool_calls
-
-
-@tool
-{decorator}
-def send_email(to: str) -> str:
-    """Send an email."""
-    report_effect("email", to=to)
-    return f"sent to {{to}}"
-
-
-def script(request):
-    if request.tool_results:
-        return text("Done.")
-    return tool_calls(ToolCall("send_email", {{"to": "ann"}}))
-
-
-agent = DBOSAgent(
-    agent_name="support",
-    orig_agent=lambda: Agent(
-        role="Support", goal="Help", backstory="Kind.", llm="openai/gpt-4o-mini", tools=[send_email]
-    ),
-)
-'''
+def test_the_page_of_the_docs(tmp_path: Path) -> None:
+    for block in BLOCKS:
+        name = block.splitlines()[0].removeprefix("# ")
+        (tmp_path / name).write_text(block)
+    tests = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_support.py"]
+    ran = subprocess.run(
+        tests, capture_output=True, text=True, timeout=280, cwd=tmp_path, check=False
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert f"{SURVIVED} passed" in ran.stdout
+    ran = subprocess.run(
+        [sys.executable, "by_hand.py"],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert ran.stdout.splitlines()[-1:] == ["True"], ran.stdout + ran.stderr
 
 
 def test_the_command_says_what_survived_and_what_did_not(tmp_path: Path) -> None:
-    (tmp_path / "good.py").write_text(PROGRAM.format(decorator="@DBOS.step()"))
-    (tmp_path / "bad.py").write_text(PROGRAM.format(decorator=""))
-    options = ["--inputs", '{"messages": "Go."}', "--positions", "3"]
+    (tmp_path / "good.py").write_text(BLOCKS[0])
+    (tmp_path / "bad.py").write_text(BLOCKS[0].replace("@DBOS.step()\n", ""))
+    options = ["--inputs", '{"messages": "Tell Ann and Bob."}']
 
     good = command("good:agent", "--model", "good:script", *options, folder=tmp_path)
     assert good.returncode == 0, good.stdout + good.stderr
-    assert "3 of 3 survived" in good.stdout
+    told = " ".join(good.stdout.split())
+    assert TOLD in told
 
+    options += ["--positions", "3"]
     bad = command("bad:agent", "--model", "bad:script", *options, "--json", folder=tmp_path)
     assert bad.returncode == 1, bad.stdout + bad.stderr
     figures: dict[str, Any] = json.loads(bad.stdout)
