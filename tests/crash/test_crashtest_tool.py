@@ -94,7 +94,7 @@ def test_the_command_says_what_survived_and_what_did_not(tmp_path: Path) -> None
     assert figures["repeated"] == 0
     assert figures["survived"] < figures["positions"] == 3
     again = [run["effects_repeated"] for run in figures["runs"] if not run["ok"]]
-    assert ['email {"to": "ann"}'] in again
+    assert any('email {"to": "ann"}' in effects for effects in again)
 
     for arguments, told in (
         (["good"], "write module:name"),

@@ -143,7 +143,7 @@ task = job(x, output_pydantic=make())
 """,
         "local-model",
         "error",
-        ("Output_pydantic", "task 1", "make.<locals>.Answer"),
+        ("(output_pydantic)", "task 1", "make.<locals>.Answer"),
     ),
     Fault(
         "local_model_in_a_crew",
@@ -159,7 +159,7 @@ x = Crew(agents=[a], tasks=[job(a, response_model=make())])
 """,
         "local-model",
         "warning",
-        ("Response_model",),
+        ("(response_model)",),
     ),
     Fault(
         "local_result",
@@ -488,7 +488,7 @@ x = Crew(agents=[a], tasks=[job(a)], step_callback=look)
 """,
         "crew-alone",
         "hint",
-        ("step_callback: look",),
+        ("look (step_callback)",),
     ),
 ]
 

@@ -49,7 +49,7 @@ def of_agent(agent: Agent, config: ToolStepConfig, owner: str) -> Iterator[Item]
         yield from _memory(agent.memory, owner)
     yield from _knowledge(agent, owner)
     if agent.guardrail is not None:
-        yield _guardrail(agent.guardrail, "guardrail", owner)
+        yield _guardrail(agent.guardrail, owner)
     if agent.step_callback is not None:
         yield _code("callback", "step_callback", agent.step_callback, owner)
     for callback in agent.callbacks or []:
@@ -65,11 +65,11 @@ def of_task(task: Task, owner: str) -> Iterator[Item]:
     for field in ("output_pydantic", "output_json", "response_model"):
         model = getattr(task, field, None)
         if model is not None:
-            name = f"{field}: {_called(model)}"
+            name = f"{_called(model)} ({field})"
             yield Item("model", name, owner, "its import path", "imported again", model)
     guardrails = task.guardrails or ([] if task.guardrail is None else [task.guardrail])
     for guardrail in guardrails if isinstance(guardrails, (list, tuple)) else [guardrails]:
-        yield _guardrail(guardrail, "guardrail", owner)
+        yield _guardrail(guardrail, owner)
     if task.callback is not None:
         yield _code("callback", "callback", task.callback, owner)
     if task.human_input:
@@ -113,7 +113,7 @@ def of_process() -> Iterator[Item]:
 
 def _llm(llm: Any, role: str | None, owner: str, field: str | None = None) -> Item:
     model = str(getattr(llm, "model", None) or llm)
-    name = model if field is None else f"{field}: {model}"
+    name = model if field is None else f"{model} ({field})"
     if role is not None:
         return Item("llm", name, owner, role, ANSWERED, llm)
     seam = _names.LLM if isinstance(llm, DBOSLLM) else None
@@ -174,12 +174,14 @@ def _memory(memory: Any, owner: str) -> Iterator[Item]:
 
 
 def _knowledge(holder: Any, owner: str) -> Iterator[Item]:
-    sources = list(holder.knowledge_sources or [])
-    if not sources and holder.knowledge is not None:
-        sources = list(holder.knowledge.sources)
+    knowledge = holder.knowledge
+    sources = list(holder.knowledge_sources or (knowledge.sources if knowledge is not None else []))
     recovery = f"queries {ANSWERED}; the source is loaded again"
     for source in sources:
         yield Item("knowledge", _source(source), owner, _names.KNOWLEDGE_QUERY, recovery, source)
+    if knowledge is not None and not sources:
+        name = type(knowledge.storage).__name__
+        yield Item("knowledge", name, owner, _names.KNOWLEDGE_QUERY, ANSWERED, knowledge)
 
 
 def _source(source: Any) -> str:
@@ -190,17 +192,17 @@ def _source(source: Any) -> str:
     return f"{type(source).__name__}: {', '.join(map(str, paths))}"
 
 
-def _guardrail(guardrail: Any, field: str, owner: str) -> Item:
+def _guardrail(guardrail: Any, owner: str) -> Item:
     if isinstance(guardrail, str):
         return Item("guardrail", "a text", owner, _names.LLM, ANSWERED, guardrail)
     if isinstance(guardrail, LLMGuardrail):
         return Item("guardrail", "LLMGuardrail", owner, _names.GUARDRAIL_LLM, ANSWERED, guardrail)
-    return _code("guardrail", field, guardrail, owner)
+    return _code("guardrail", None, guardrail, owner)
 
 
-def _code(kind: str, field: str, function: Any, owner: str) -> Item:
+def _code(kind: str, field: str | None, function: Any, owner: str) -> Item:
     """A function of the user's that crewAI calls."""
-    name = f"{field}: {_called(function)}"
+    name = _called(function) if field is None else f"{_called(function)} ({field})"
     if decorated_kind(function) is not None:
         return Item(kind, name, owner, _OWN_RECORD, "not called again", function)
     return Item(kind, name, owner, None, REPLAYED, function)

@@ -63,7 +63,7 @@ def local_model(subject: Subject) -> Iterator[Finding]:
             yield _found(
                 "local-model",
                 severity,
-                f"{item.name} of {item.owner}: {why}. A run of its own is refused.",
+                f"The model {item.name} of {item.owner}: {why}. A run of its own is refused.",
                 "Define the model at the top level of a module.",
             )
 
@@ -242,8 +242,8 @@ def _found(rule: str, severity: Severity, what: str, fix: str) -> Finding:
 
 def _is_shared(item: Item) -> bool:
     """Whether this item of a crew is handed to its agents."""
-    return item.kind in ("memory", "knowledge") or item.name.startswith(
-        ("step_callback:", "function_calling_llm:")
+    return item.kind in ("memory", "knowledge") or item.name.endswith(
+        ("(step_callback)", "(function_calling_llm)")
     )
 
 
