@@ -16,8 +16,8 @@ from crewai.hooks import InterceptionPoint, get_hooks, register_hook, unregister
 from dbos import DBOS
 from typer.testing import CliRunner, Result
 
+from crewai_dbos._definition import agents
 from crewai_dbos.cli import app
-from crewai_dbos.doctor import warn
 
 ABOUT_PROCESSES = ("DBOS__APPVERSION", "DBOS__VMID", "WEB_CONCURRENCY", "UVICORN_WORKERS")
 
@@ -27,6 +27,7 @@ Run = Callable[..., Result]
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(dbos._dbos, "_dbos_global_registry", None)
+    monkeypatch.setattr(agents, "_definitions", {})
     monkeypatch.setenv("OPENAI_API_KEY", "sk-0123456789abcdef")
     for name in (*ABOUT_PROCESSES, "GUNICORN_CMD_ARGS"):
         monkeypatch.delenv(name, raising=False)
@@ -73,6 +74,3 @@ def doctor() -> Run:
 def report(result: Result) -> Any:
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return json.loads(result.stdout)
-
-
-__all__ = ["Run", "report", "warn"]

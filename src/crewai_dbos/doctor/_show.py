@@ -13,7 +13,7 @@ _STYLES: dict[Severity, str] = {"error": "bold red", "warning": "yellow", "hint"
 
 
 def show(report: Report, console: Console) -> None:
-    console.print(Text(report.subject[:1].upper() + report.subject[1:], style="bold"))
+    console.print(Text(report.subject, style="bold"))
     console.print()
     if report.items:
         console.print(_table(report))

@@ -50,7 +50,7 @@ def read(what: Any, module: ModuleType | None) -> Subject:
         if isinstance(what.manager_agent, Agent):
             members.append(what.manager_agent)
         tasks = list(what.tasks)
-        title = f"crew {what.name!r}"
+        title = f"Crew {what.name!r}"
     elif isinstance(what, Agent):
         members = [what]
         tasks = list(_tasks_for(what, module))
@@ -104,7 +104,7 @@ def _title(agent: Agent) -> str:
     definition = _definition(agent)
     if definition is not None:
         return f"DBOSAgent {definition.name!r}"
-    return f"agent {agent.role!r}, which is not durable: this is what a DBOSAgent would record"
+    return f"Agent {agent.role!r}, not durable; what a DBOSAgent around it would record"
 
 
 def _wrapping(agent: Agent) -> str:

@@ -1,0 +1,191 @@
+"""`crewai-dbos doctor` on the programs that we show, and what it exits with."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import crewai_dbos
+from doctor.conftest import Run, report
+
+ROOT = Path(__file__).parents[2]
+SOURCE = str(Path(crewai_dbos.__file__).parents[1])
+PAGE = (ROOT / "docs" / "doctor.md").read_text()
+
+
+def programs(page: str) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+
+
+def run(folder: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "crewai_dbos.cli", "doctor", *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": SOURCE, "COLUMNS": "88", **env},
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+
+
+def plain(output: str) -> str:
+    return "\n".join(line.rstrip() for line in output.splitlines())
+
+
+# As a person starts it -------------------------------------------------------------
+
+
+def test_the_page_shows_what_its_program_gives(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(programs(PAGE)[0])
+    shown = PAGE.partition("$ crewai-dbos doctor app:agent\n")[2].partition("\n```")[0]
+    done = run(tmp_path, "app:agent", SHOP_PASSWORD="correct-horse-battery")
+    assert plain(done.stdout) == shown
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_a_program_that_prints_while_it_is_imported() -> None:
+    done = run(ROOT / "examples", "seed:dbos_agent", "--json")
+    assert done.returncode == 0, done.stderr
+    assert "The result of the multiplication is 12." in done.stderr
+    given = json.loads(done.stdout)
+    assert given["subject"] == "DBOSAgent 'test_agent_execution_with_tools'"
+    assert [(item["kind"], item["name"], item["seam"]) for item in given["items"]] == [
+        ("llm", "gpt-4o-mini", "llm"),
+        ("tool", "multiplier", "tool:multiplier(...)"),
+        ("handler", "handle_tool_end (ToolUsageFinishedEvent)", "DBOS's own record"),
+    ]
+    assert rules(given) == [("application-version", "hint")]
+
+
+def test_a_path_that_leads_nowhere(tmp_path: Path) -> None:
+    done = run(tmp_path, "nowhere:agent", "--json")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "There is no module 'nowhere' here or installed.\n"
+
+
+# In this process, which has crewAI imported ------------------------------------------
+
+
+def rules(given: Any) -> list[tuple[str, str]]:
+    return [(finding["rule"], finding["severity"]) for finding in given["findings"]]
+
+
+def test_the_readme(module: Callable[[str, str], None], doctor: Run) -> None:
+    program, *_, workflow, _, _ = programs((ROOT / "README.md").read_text())
+    module("readme", program)
+    table = plain(doctor("readme:agent").stdout)
+    assert table.startswith(
+        "DBOSAgent 'support'\n"
+        "\n"
+        "part  name         recorded as           on recovery\n"
+        "llm   gpt-4o-mini  llm                   answered from the record\n"
+        "tool  send_email   tool:send_email(...)  answered from the record\n"
+        "\n"
+        "hint  application-version\n"
+    )
+    assert table.endswith("\n1 hint")
+
+    # With a workflow the version of the application matters.
+    module("readme_workflows", "\n".join([program, workflow]).replace('"support"', '"shop"'))
+    assert rules(report(doctor("readme_workflows:agent", "--json"))) == [
+        ("application-version", "warning")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("quickstart:writer", [("application-version", "hint")]),
+        ("local_model:writer", [("application-version", "warning")]),
+        ("crewai_dbos._demo.mailer:durable_assistant", [("application-version", "hint")]),
+        (
+            "crewai_dbos._demo.mailer:assistant",
+            [("not-durable", "warning"), ("application-version", "hint")],
+        ),
+    ],
+)
+def test_the_examples(
+    path: str,
+    found: list[tuple[str, str]],
+    doctor: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    monkeypatch.setenv("DEMO_SENT", str(tmp_path / "sent"))
+    name = path.partition(":")[0]
+    first = sys.modules.pop(name, None)
+    try:
+        result = doctor(path, "--json")
+    finally:
+        sys.modules.pop(name, None)
+        if first is not None:
+            sys.modules[name] = first
+    given = report(result)
+    assert rules(given) == found
+    assert all(item["recorded"] for item in given["items"])
+    assert result.exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("", "'' is not an import path. It is module:object, as app:agent."),
+        ("named", "'named' is not an import path."),
+        ("named:", "'named:' is not an import path."),
+        ("named:agnt", "named has no 'agnt'. It has: agent."),
+        ("named:make", "named:make is a function, not a DBOSAgent, an Agent or a Crew."),
+        ("broken:agent", "Importing broken failed: ZeroDivisionError: division by zero"),
+        ("needs:agent", "Importing needs failed: ModuleNotFoundError: No module named 'nobodys'"),
+        ("leaves:agent", "Importing leaves failed: SystemExit: 3"),
+        ("named.inside:agent", "There is no module 'named.inside' here or installed."),
+        ("bad..name:agent", "There is no module 'bad'"),
+    ],
+)
+def test_a_path_that_leads_nowhere_is_one_line(
+    path: str, says: str, module: Callable[[str, str], None], doctor: Run
+) -> None:
+    module(
+        "named",
+        "from crewai import Agent\n"
+        "def make(): ...\n"
+        "agent = Agent(role='r', goal='g', backstory='b', llm='openai/gpt-4o-mini')\n",
+    )
+    module("broken", "1 / 0")
+    module("needs", "import nobodys")
+    module("leaves", "raise SystemExit(3)")
+    result = doctor(path)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr.count("\n") == 1
+    assert result.stderr.startswith(says)
+
+
+def test_a_definition_that_is_refused_is_a_finding(
+    module: Callable[[str, str], None], doctor: Run
+) -> None:
+    module(
+        "twice",
+        "from crewai import Agent\n"
+        "from crewai_dbos import DBOSAgent\n"
+        "agent = Agent(role='r', goal='g', backstory='b', llm='openai/gpt-4o-mini')\n"
+        "for _ in range(2):\n"
+        "    DBOSAgent(agent_name='twice', orig_agent=agent)\n",
+    )
+    result = doctor("twice:agent")
+    assert result.exit_code == 1
+    output = " ".join(result.stdout.split())
+    assert output.startswith("twice:agent error definition An agent named 'twice' is defined")
+    assert "twice.py, line 5)." in output
+    assert "Fix: Give each DBOSAgent its own agent_name" in output
+    assert "Traceback" not in output
