@@ -36,6 +36,7 @@ __all__ = [
     "DBOSUnexpectedStepError",
     "PortableWorkflowError",
     "assigned_workflow_id",
+    "closure_of",
     "configuration",
     "current_context",
     "decorated_kind",
@@ -211,7 +212,7 @@ def decorated_kind(function: Any) -> str | None:
             if original is not None:
                 return "step" if temporary else "workflow"
         if isinstance(
-            _closure(layer).get("self"), (SQLAlchemyDatasource, AsyncSQLAlchemyDatasource)
+            closure_of(layer).get("self"), (SQLAlchemyDatasource, AsyncSQLAlchemyDatasource)
         ):
             return "transaction"
     return None
@@ -220,7 +221,7 @@ def decorated_kind(function: Any) -> str | None:
 def step_options_of(function: Any) -> dict[str, Any]:
     """The options given to ``@DBOS.step(...)`` on `function`: `dbos.StepOptions` less the name."""
     for layer in _layers(function):
-        found = _closure(layer)
+        found = closure_of(layer)
         if "retries_allowed" in found:
             names = (
                 "retries_allowed",
@@ -244,7 +245,8 @@ def _layers(function: Any) -> Iterator[Any]:
         function = getattr(function, "__wrapped__", None)
 
 
-def _closure(function: Any) -> dict[str, Any]:
+def closure_of(function: Any) -> dict[str, Any]:
+    """What a function refers to in the functions around it, by name, as far as it is set."""
     if not inspect.isfunction(function) or function.__closure__ is None:
         return {}
     cells = zip(function.__code__.co_freevars, function.__closure__, strict=True)

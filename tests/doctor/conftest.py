@@ -4,6 +4,7 @@ as far as that goes."""
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,6 +32,8 @@ def _alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-0123456789abcdef")
     for name in (*ABOUT_PROCESSES, "GUNICORN_CMD_ARGS"):
         monkeypatch.delenv(name, raising=False)
+    log = logging.getLogger("dbos")
+    handlers = list(log.handlers)
     hooks = {point: get_hooks(point) for point in InterceptionPoint}
     for point, registered in hooks.items():
         for hook in registered:
@@ -43,6 +46,8 @@ def _alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         for hook in registered:
             register_hook(point, hook)
     DBOS.destroy()
+    # A handler made inside the command writes to a stream that is closed when the command ends.
+    log.handlers[:] = handlers
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import Any
 
@@ -73,3 +74,16 @@ def test_it_takes_a_few_milliseconds() -> None:
         DBOSAgent(agent_name=unique("fast"), orig_agent=agent)
         seconds.append(time.perf_counter() - began)
     assert sorted(seconds)[5] < 0.02, "0.4 ms on two idle cores"
+
+
+def test_an_object_that_can_not_be_read_breaks_no_agent(caplog: pytest.LogCaptureFixture) -> None:
+    class Odd:
+        def __call__(self, step: Any) -> None: ...
+
+        @property
+        def __wrapped__(self) -> Any:
+            raise RuntimeError("not to be looked at")
+
+    agent = build(step_callback=Odd())
+    assert agent.agent_name
+    assert not [record for record in caplog.records if record.levelno > logging.DEBUG]

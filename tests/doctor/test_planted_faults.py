@@ -183,6 +183,70 @@ x = durable("local_result", tools=[make()])
         ("'search'", "make.<locals>.Found"),
     ),
     Fault(
+        "local_result_of_a_workflow",
+        """
+def make():
+    class Found(BaseModel):
+        text: str
+
+    @tool
+    @DBOS.workflow()
+    def search(query: str) -> Found:
+        "Search."
+        return Found(text=query)
+
+    return search
+
+x = durable("local_result_of_a_workflow", tools=[make()])
+if not x: DBOS(config={"name": "app", "application_version": "1"})
+""",
+        "local-result",
+        "error",
+        ("fails",),
+    ),
+    Fault(
+        "crew_with_a_planner",
+        "a = durable('crew_with_a_planner')\n"
+        "x = Crew(agents=[a], tasks=[job(a)], planning=True, planning_llm='openai/gpt-4o')",
+        "unrecorded-llm",
+        "warning",
+        ("gpt-4o (planning_llm)",),
+    ),
+    Fault(
+        "crew_with_a_durable_planner",
+        "from crewai_dbos import DBOSLLM\n"
+        "a = durable('crew_with_a_durable_planner')\n"
+        "llm = DBOSLLM('openai/gpt-4o')\n"
+        "x = Crew(agents=[a], tasks=[job(a)], planning=True, planning_llm=llm)",
+    ),
+    Fault(
+        "method_of_its_own",
+        """
+a = clerk()
+object.__setattr__(a, "execute_task", lambda task, context=None, tools=None: "mine")
+x = DBOSAgent(agent_name="method_of_its_own", orig_agent=a)
+assert x.execute_task(None) == "mine"
+""",
+        "replaced-method",
+        "error",
+        ("execute_task",),
+    ),
+    Fault(
+        "name_set_later",
+        """
+def make():
+    def check(output):
+        return (limit > 3, later)
+    limit = 4
+    return check
+    later = 5
+
+x = durable("name_set_later", guardrail=make())
+""",
+        "replayed",
+        "hint",
+    ),
+    Fault(
         "guardrail_with_state",
         """
 def counting():
@@ -191,7 +255,7 @@ def counting():
 
 x = durable("guardrail_with_state", guardrail=counting())
 """,
-        "captured-state",
+        "changing-state",
         "warning",
         ("guardrail", "seen (list)"),
     ),
@@ -208,7 +272,7 @@ def listen():
 listen()
 x = durable("handler_with_state")
 """,
-        "captured-state",
+        "changing-state",
         "warning",
         ("handler", "counted", "count (dict)"),
     ),
@@ -226,7 +290,7 @@ def listen():
 listen()
 x = durable("recorded_handler_with_state")
 """,
-        "captured-state",
+        "changing-state",
         "warning",
         ("count (dict)",),
     ),
@@ -238,7 +302,7 @@ def tell(output, told=[]):
 
 x = durable("default_with_state", step_callback=tell)
 """,
-        "captured-state",
+        "changing-state",
         "warning",
         ("callback", "told (list)"),
     ),
@@ -516,4 +580,4 @@ def test_it_is_found_and_nothing_else(
 def test_every_rule_has_a_fault() -> None:
     planted = {fault.rule for fault in FAULTS if fault.rule}
     named = {rule.__name__.replace("_", "-") for rule in _rules.RULES}
-    assert planted == {"captured-state" if n == "captured" else n for n in named} | {"definition"}
+    assert planted == named | {"definition"}

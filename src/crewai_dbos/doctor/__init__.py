@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 from types import ModuleType
 from typing import Any
 
@@ -16,6 +17,8 @@ from crewai_dbos.doctor._report import Finding as Finding
 from crewai_dbos.doctor._report import Item as Item
 from crewai_dbos.doctor._report import Report as Report
 from crewai_dbos.doctor._report import Severity as Severity
+
+logger = logging.getLogger("crewai_dbos")
 
 __all__ = ["Finding", "Item", "Report", "Severity", "inspect"]
 
@@ -38,6 +41,12 @@ def inspect(what: Any, *, module: ModuleType | None = None) -> Report:
 def warn(agent: Agent) -> None:
     """Log once each warning and error about a new definition that no run would log itself."""
     rules = tuple(rule for rule in _rules.RULES if rule not in _rules.SAID_LATER)
-    for finding in _rules.findings(_subject.read(agent, None), rules):
+    try:
+        findings = _rules.findings(_subject.read(agent, None), rules)
+    except Exception:
+        # Objects of the user's are looked at here, and advice must not be what breaks an agent.
+        logger.debug("The doctor could not read %r", agent.role, exc_info=True)
+        return
+    for finding in findings:
         if finding.severity != "hint":
             _run_scope.warn_once(f"{finding.what} {finding.fix}")

@@ -50,10 +50,9 @@ class Application:
         if self.config is None:
             return None
         url = self.config.get("system_database_url")
-        if url is COMPUTED:
+        if url is COMPUTED or self.config.get("system_database_engine") is not None:
             return None
-        engine = self.config.get("system_database_engine")
-        return engine is None and (url is None or str(url).startswith("sqlite"))
+        return url is None or str(url).startswith("sqlite")
 
     @property
     def executor_id(self) -> Any:

@@ -18,6 +18,8 @@ from uuid import UUID
 
 from crewai.events import BaseEventListener
 
+from crewai_dbos._dbos_seam import closure_of
+
 _CONSTANT = (
     *(type(None), str, bytes, int, float, complex, type, ModuleType),
     *(Enum, re.Pattern, PurePath, date, time, timedelta, Decimal, UUID),
@@ -43,7 +45,7 @@ def _carried(function: Any) -> Iterator[tuple[str, Any]]:
     function = inspect.unwrap(function)
     if not inspect.isfunction(function):
         return
-    yield from _changing(inspect.getclosurevars(function).nonlocals)
+    yield from _changing(closure_of(function))
     yield from _changing(
         {
             name: parameter.default

@@ -79,11 +79,15 @@ def of_task(task: Task, owner: str) -> Iterator[Item]:
 def of_crew(crew: Crew) -> Iterator[Item]:
     """The items of `crew` itself; its agents' and tasks' are not among them."""
     owner = CREW
-    for field in ("manager_llm", "planning_llm", "function_calling_llm"):
-        # Some are deprecated, which asking for them as an attribute warns of.
-        llm = vars(crew).get(field)
-        if llm is not None:
-            yield _llm(llm, None, owner, field)
+    # Some fields are deprecated, which asking for them as an attribute warns of.
+    fields = vars(crew)
+    if fields["function_calling_llm"] is not None:
+        llm = fields["function_calling_llm"]
+        yield _llm(llm, _names.FUNCTION_CALLING_LLM, owner, "function_calling_llm")
+    if fields["manager_llm"] is not None:
+        yield _llm(fields["manager_llm"], None, owner, "manager_llm")
+    if fields["planning"]:
+        yield _llm(fields["planning_llm"] or "crewAI's default", None, owner, "planning_llm")
     if crew._memory:
         yield from _memory(crew._memory, owner)
     yield from _knowledge(crew, owner)

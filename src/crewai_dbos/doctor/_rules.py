@@ -13,7 +13,9 @@ from typing import Any
 from crewai.utilities.string_utils import sanitize_tool_name
 
 from crewai_dbos import _codec
+from crewai_dbos._dbos_seam import decorated_kind
 from crewai_dbos._errors import UnstorableValueError
+from crewai_dbos._tools import tool_function
 from crewai_dbos.doctor._application import COMPUTED
 from crewai_dbos.doctor._captured import captured_state
 from crewai_dbos.doctor._items import CREW
@@ -74,11 +76,12 @@ def local_result(subject: Subject) -> Iterator[Finding]:
             continue
         if not (why := _not_importable(item.live.result_schema)):
             continue
+        fails = decorated_kind(tool_function(item.live)) == "workflow"
         yield _found(
             "local-result",
-            "warning",
-            f"The result of tool {item.name!r} of {item.owner}: {why}. The record keeps its text "
-            "instead.",
+            "error" if fails else "warning",
+            f"The result of tool {item.name!r} of {item.owner}: {why}. "
+            + ("DBOS can't store it, so the call fails." if fails else "Its text is recorded."),
             "Define the model at the top level of a module, or return plain data.",
         )
 
@@ -96,12 +99,24 @@ def undecorated_tool(subject: Subject) -> Iterator[Finding]:
             )
 
 
-def captured(subject: Subject) -> Iterator[Finding]:
+def unrecorded_llm(subject: Subject) -> Iterator[Finding]:
+    for item in subject.items:
+        if item.kind == "llm" and not item.recorded:
+            yield _found(
+                "unrecorded-llm",
+                "warning",
+                f"The LLM {item.name} of {item.owner} is not recorded: after a crash it is asked "
+                "again.",
+                "Wrap it: DBOSLLM(llm), and call the crew inside a @DBOS.workflow().",
+            )
+
+
+def changing_state(subject: Subject) -> Iterator[Finding]:
     for item in subject.items:
         state = captured_state(item.live) if item.kind in _FUNCTIONS else []
         if state:
             yield _found(
-                "captured-state",
+                "changing-state",
                 "warning",
                 f"The {item.kind} {item.name} of {item.owner} keeps state between its calls: "
                 f"{', '.join(state)}. A fresh process starts with a new one, so on recovery it may "
@@ -121,6 +136,17 @@ def human_input(subject: Subject) -> Iterator[Finding]:
                 "was answered before.",
                 "Ask before the run and pass the answer in, or tell the people.",
             )
+
+
+def replaced_method(subject: Subject) -> Iterator[Finding]:
+    for agent, method in subject.replaced:
+        yield _found(
+            "replaced-method",
+            "error",
+            f"The method {method} of {agent} has been replaced on the wrapped agent, as crewAI "
+            "does for a2a. Calling it does not reach the DBOSAgent, so nothing is recorded.",
+            "Wrap an agent without a2a, or one whose methods are its class's.",
+        )
 
 
 def not_durable(subject: Subject) -> Iterator[Finding]:
@@ -214,10 +240,12 @@ def replayed(subject: Subject) -> Iterator[Finding]:
 RULES: tuple[Rule, ...] = (
     secret,
     same_tool_name,
+    replaced_method,
     local_model,
     local_result,
     undecorated_tool,
-    captured,
+    unrecorded_llm,
+    changing_state,
     human_input,
     not_durable,
     application_version,

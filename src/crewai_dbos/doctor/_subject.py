@@ -25,6 +25,7 @@ class Subject:
         items: Its parts.
         texts: What it stores or sends.
         plain: Agents with nothing durable around them, and what to do about each.
+        replaced: Durable agents and the method of each that is not the `DBOSAgent`'s.
         crew: Whether it is a crew.
         llms: The LLMs whose keys must not be in a text.
         application: The DBOS application around it.
@@ -34,6 +35,7 @@ class Subject:
     items: tuple[Item, ...]
     texts: tuple[Text, ...]
     plain: tuple[tuple[str, str], ...]
+    replaced: tuple[tuple[str, str], ...]
     crew: bool
     llms: tuple[Any, ...]
     application: Application
@@ -78,6 +80,7 @@ def read(what: Any, module: ModuleType | None) -> Subject:
         items=tuple(items),
         texts=tuple(texts),
         plain=tuple((_called(a), _wrapping(a)) for a in members if _definition(a) is None),
+        replaced=tuple(found for agent in members for found in _replaced(agent)),
         crew=isinstance(what, Crew),
         llms=tuple(item.live for item in items if item.kind == "llm"),
         application=_application.around(module),
@@ -98,6 +101,13 @@ def _definition(agent: Agent) -> AgentDefinition | None:
 def _called(agent: Agent) -> str:
     definition = _definition(agent)
     return f"agent {definition.name if definition is not None else agent.role!r}"
+
+
+def _replaced(agent: Agent) -> Iterator[tuple[str, str]]:
+    if _definition(agent) is not None:
+        for method in ("execute_task", "aexecute_task", "kickoff", "kickoff_async", "akickoff"):
+            if method in vars(agent):
+                yield _called(agent), method
 
 
 def _title(agent: Agent) -> str:
