@@ -17,6 +17,7 @@ from crewai.hooks import InterceptionPoint, get_hooks, register_hook, unregister
 from dbos import DBOS
 from typer.testing import CliRunner, Result
 
+from crewai_dbos import _run_scope
 from crewai_dbos._definition import agents
 from crewai_dbos.cli import app
 
@@ -29,6 +30,7 @@ Run = Callable[..., Result]
 def _alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(dbos._dbos, "_dbos_global_registry", None)
     monkeypatch.setattr(agents, "_definitions", {})
+    monkeypatch.setattr(_run_scope, "_warned", set())
     monkeypatch.setenv("OPENAI_API_KEY", "sk-0123456789abcdef")
     for name in (*ABOUT_PROCESSES, "GUNICORN_CMD_ARGS"):
         monkeypatch.delenv(name, raising=False)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from crewai import LLM, Agent, Crew, Task
 from crewai.agent.planning_config import PlanningConfig
+from crewai.agents.agent_builder.base_agent import BaseAgent
 from crewai.events import BaseEventListener, ToolUsageFinishedEvent, crewai_event_bus
 from crewai.hooks import before_tool_call
 from crewai.knowledge.source.string_knowledge_source import StringKnowledgeSource
@@ -237,3 +238,22 @@ def test_knowledge() -> None:
 def test_something_else_is_refused() -> None:
     with pytest.raises(TypeError, match="not OpenAICompletion"):
         inspect(model("gpt-4o"))
+
+
+def test_an_agent_of_another_library_in_a_crew() -> None:
+    class Adapter(BaseAgent):
+        def execute_task(self, *args: Any, **kwargs: Any) -> Any: ...
+        async def aexecute_task(self, *args: Any, **kwargs: Any) -> Any: ...
+        def create_agent_executor(self, *args: Any, **kwargs: Any) -> Any: ...
+        def get_delegation_tools(self, *args: Any, **kwargs: Any) -> Any: ...
+        def get_mcp_tools(self, *args: Any, **kwargs: Any) -> Any: ...
+        def get_platform_tools(self, *args: Any, **kwargs: Any) -> Any: ...
+
+    adapter = Adapter(role="Visitor", goal="g", backstory="b")
+    task = Task(description="Do it.", expected_output="A text.", agent=adapter)
+    (finding,) = inspect(Crew(agents=[adapter], tasks=[task])).findings
+    assert (finding.rule, finding.what) == (
+        "not-durable",
+        "Agent 'Visitor' is no DBOSAgent, so nothing of it is recorded.",
+    )
+    assert "can't wrap Adapter" in finding.fix

@@ -154,8 +154,7 @@ def not_durable(subject: Subject) -> Iterator[Finding]:
         yield _found(
             "not-durable",
             "warning",
-            f"{agent} is a plain crewAI agent, so nothing of it is recorded. The table shows what "
-            "would be.",
+            f"{agent} is no DBOSAgent, so nothing of it is recorded.",
             fix,
         )
 

@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from crewai import Agent, Crew, Task
+from crewai.agents.agent_builder.base_agent import BaseAgent
 
 from crewai_dbos._definition import AgentDefinition, agents
 from crewai_dbos.doctor import _application, _items, _texts
@@ -24,7 +25,7 @@ class Subject:
         title: What it is, in words.
         items: Its parts.
         texts: What it stores or sends.
-        plain: Agents with nothing durable around them, and what to do about each.
+        plain: Agents that are not durable, and what to do about each.
         replaced: Durable agents and the method of each that is not the `DBOSAgent`'s.
         crew: Whether it is a crew.
         llms: The LLMs whose keys must not be in a text.
@@ -48,19 +49,19 @@ def read(what: Any, module: ModuleType | None) -> Subject:
         TypeError: It is neither.
     """
     if isinstance(what, Crew):
-        members = [agent for agent in what.agents if isinstance(agent, Agent)]
-        if isinstance(what.manager_agent, Agent):
-            members.append(what.manager_agent)
+        everyone = [*what.agents, *filter(None, [what.manager_agent])]
         tasks = list(what.tasks)
         title = f"Crew {what.name!r}"
     elif isinstance(what, Agent):
-        members = [what]
+        everyone = [what]
         tasks = list(_tasks_for(what, module))
         title = _title(what)
     else:
         raise TypeError(
             f"The doctor reads a DBOSAgent, an Agent or a Crew, not {type(what).__name__}"
         )
+    members = [agent for agent in everyone if isinstance(agent, Agent)]
+    adapters = [agent for agent in everyone if not isinstance(agent, Agent)]
     items: list[Item] = []
     texts: list[Text] = []
     for agent in members:
@@ -79,7 +80,10 @@ def read(what: Any, module: ModuleType | None) -> Subject:
         title=title,
         items=tuple(items),
         texts=tuple(texts),
-        plain=tuple((_called(a), _wrapping(a)) for a in members if _definition(a) is None),
+        plain=(
+            *((_called(agent), _wrapping(agent)) for agent in members if not _definition(agent)),
+            *((f"agent {agent.role!r}", _replacing(agent)) for agent in adapters),
+        ),
         replaced=tuple(found for agent in members for found in _replaced(agent)),
         crew=isinstance(what, Crew),
         llms=tuple(item.live for item in items if item.kind == "llm"),
@@ -122,4 +126,11 @@ def _wrapping(agent: Agent) -> str:
         definition = agents.find(name)
         if definition is not None and definition.source is agent:
             return f"Use the DBOSAgent {name!r}, which is around it."
-    return "Wrap it: DBOSAgent(agent_name=..., orig_agent=agent)."
+    return (
+        "Wrap it: DBOSAgent(agent_name=..., orig_agent=agent). The table shows what that records."
+    )
+
+
+def _replacing(agent: BaseAgent) -> str:
+    """What to do about an adapter to the agents of another library."""
+    return f"Use a DBOSAgent in its place: that can't wrap {type(agent).__name__}."
