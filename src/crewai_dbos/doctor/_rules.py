@@ -31,7 +31,7 @@ Rule = Callable[[Subject], Iterator[Finding]]
 def secret(subject: Subject) -> Iterator[Finding]:
     secrets = known_secrets(subject.llms)
     for text in subject.texts:
-        for name in {name for value, name in secrets.items() if value in text.text}:
+        for name in sorted({name for value, name in secrets.items() if value in text.text}):
             yield _found(
                 "secret",
                 "error",
