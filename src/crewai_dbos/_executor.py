@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar
@@ -89,7 +90,7 @@ class DBOSAgentExecutor(AgentExecutor):
             if sanitize_tool_name(tool.name) == name and is_durable(tool):
                 # For its hooks and events; the call itself belongs to `scope`.
                 return scope.child(_names.around(what), around=scope).entered()
-        return scope.child(what).entered()
+        return scope.child(what, thread=threading.get_ident()).entered()
 
     def _ensure_step_executor(self) -> Any:
         created = self._step_executor is None

@@ -3,6 +3,9 @@
 A crew fills its inputs into an agent's texts, hands it its memory, knowledge and callbacks, and
 counts its requests. A run that joins the workflow around the crew takes all of it. A workflow of
 the agent's own is finished by a process that may have no crew: it takes what can be stored.
+
+What is set inside a workflow is seen in that workflow only. Crews of several workflows may have the
+same agent, and after a restart they all go on at once.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from typing import Any
 
 from crewai import Agent, Crew
 
+from crewai_dbos import _run_scope
 from crewai_dbos._errors import UnstorableInputError
 from crewai_dbos._memory import durable_knowledge
 from crewai_dbos._scope import Scope
@@ -38,10 +42,30 @@ _STATE = {
 _RATE = "_rpm_controller"
 
 
+FIELDS = frozenset({*Agent.model_fields, _RATE})
+"""What can be given."""
+
+_GIVEN = "_crewai_dbos_given"
+
+
+def here(agent: Agent) -> dict[str, Any] | None:
+    """What `agent` was given in the workflow that is open here; None outside of workflows."""
+    if not _run_scope.in_workflow():
+        return None
+    scope = _run_scope.enclosing()
+    if scope is None:
+        return None
+    agents = scope.journal.root.__dict__.setdefault(_GIVEN, {})
+    # The agent itself is kept beside what it was given, so that its id stays its own.
+    given: dict[str, Any] = agents.setdefault(id(agent), (agent, {}))[1]
+    return given
+
+
 def snapshot(agent: Agent) -> dict[str, Any]:
     """What `agent` is made of now."""
-    fields = {name: agent.__dict__.get(name) for name in Agent.model_fields if name not in _STATE}
-    return {**fields, _RATE: agent._rpm_controller}
+    # Not by getattr: some fields are deprecated and say so when they are read.
+    made_of = {**(agent.__pydantic_private__ or {}), **agent.__dict__, **(here(agent) or {})}
+    return {name: made_of.get(name) for name in FIELDS - _STATE}
 
 
 def since(before: Mapping[str, Any], agent: Agent) -> dict[str, Any]:

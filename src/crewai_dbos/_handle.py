@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from typing import Any
 
@@ -70,15 +70,24 @@ class _Remembered(dict[str, Any]):
     """The JSON form of an error, on the error itself, where DBOS looks for what to store."""
 
 
-def remember(error: Exception) -> None:
-    """Have DBOS store `error`, which ends a run, so that `RunHandle.get_result` can rebuild it."""
+def storable(error: Exception, secrets: Set[str]) -> Exception:
+    """`error`, which ends a run, so that DBOS stores what `RunHandle.get_result` rebuilds it from.
+
+    Args:
+        error: The exception; a copy of it is returned if there is a secret in its text.
+        secrets: Texts that must not be stored.
+    """
+    data = _codec.encode_error(error, secrets)
+    if any(secret in str(error) for secret in secrets):
+        error = _codec.decode_error(data)
     if not hasattr(error, "data"):
         with contextlib.suppress(AttributeError, TypeError):
-            error.data = _Remembered(_codec.encode_error(error))  # type: ignore[attr-defined]
+            error.data = _Remembered(data)  # type: ignore[attr-defined]
+    return error
 
 
 def forget(error: Exception) -> None:
-    """Take back what `remember` did, before the caller sees the error."""
+    """Take back what `storable` did, before the caller sees the error."""
     if isinstance(getattr(error, "data", None), _Remembered):
         del error.data  # type: ignore[attr-defined]
 

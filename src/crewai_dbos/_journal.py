@@ -19,6 +19,7 @@ import logging
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any, NoReturn, TypeVar, cast
 
 from dbos import DBOS, StepReservation
@@ -54,6 +55,9 @@ T = TypeVar("T")
 _END = Call(_names.END, kind="end", background=True)
 _GIVEN_UP = Call(_names.GIVEN_UP, kind="given_up", background=True)
 
+PATIENCE = 10.0
+"""Seconds for which a given-up call is held beyond the time after which it was given up."""
+
 
 class Journal:
     """Makes the calls of one execution of a workflow, or answers them from its record.
@@ -64,12 +68,14 @@ class Journal:
         root: DBOS's context of the workflow.
         run_id: The workflow's id.
         llms: By place and role, what gives an LLM back the usage of a request that is not replayed.
+        secrets: Texts that must not be stored when a part or the run fails.
     """
 
     def __init__(self, root: DBOSContext) -> None:
         self.root = root
         self.run_id: str = root.workflow_id
         self.llms: dict[tuple[str, str], Callable[[Any], None]] = {}
+        self.secrets: set[str] = set()
         self._latched: BaseException | None = None
         self._closed = False
         self._drift_told = False
@@ -173,12 +179,13 @@ class Journal:
         if entry is not None:
             return cast(T, self._replay(entry, call))
         await self.unless_given_up(name)
+        started = time.time()
         try:
             reservation = self.record.reserve(scope.path)
             body = self._abody(name, call, function)
             payload = await self._awrite(reservation, name, call.config, body)
         except asyncio.CancelledError:
-            self.give_up(name)
+            self.give_up(name, time.time() - started)
             raise
         finally:
             self.record.done(scope, name)
@@ -226,7 +233,7 @@ class Journal:
         Raises:
             Exception: The recorded copy of `error`.
         """
-        payload = failure(_END, error)
+        payload = failure(replace(_END, secrets=tuple(self.secrets)), error)
         self._mark(scope, _END, payload)
         self._outcome(scope.path, payload, _END)
         raise AssertionError
@@ -243,24 +250,43 @@ class Journal:
             self._pass_over(scope.path)
             self._replay(entry, _END)
 
-    def give_up(self, name: str) -> None:
-        """Mark the call or part `name`, whose asyncio task was cancelled, as cut short."""
-        if self._latched is not None or self._closed:
+    def give_up(self, name: str, seconds: float) -> None:
+        """Mark the call or part `name`, whose asyncio task was cancelled, as cut short.
+
+        Args:
+            name: Its name.
+            seconds: For how long it had been at work.
+        """
+        over = self._latched is not None or self._closed
+        if over or self.record.was_given_up(name) is not None:
             return
         # Whoever cancelled the task waits for it to end, not for what else went wrong.
         with contextlib.suppress(ControlSignal):
-            self._mark(Scope(self, name), _GIVEN_UP, success(_GIVEN_UP, None))
+            self._mark(Scope(self, name), _GIVEN_UP, success(_GIVEN_UP, seconds))
 
     async def unless_given_up(self, name: str) -> None:
         """Wait to be cancelled if the call or part `name` was cut short and its caller went on.
 
         The same time limit, or the same lost race, cuts it short again.
+
+        Raises:
+            ControlSignal: Nobody does.
         """
-        if not self.record.was_given_up(name):
+        mark = self.record.was_given_up(name)
+        if mark is None:
             return
         self._pass_over(name)
         logger.info("Run %s: %s waits to be cut short, as it was recorded.", self.run_id, name)
-        await asyncio.Event().wait()
+        await asyncio.sleep(float(mark.payload()["result"]) + PATIENCE)
+        self.fail(
+            DriftError(
+                f"Run {self.run_id}: {name} was cut short by its caller, which then went on, and "
+                "now nobody cuts it short. If a time limit was changed, put it back and "
+                f"DBOS.resume_workflow({self.run_id!r}). If the program was being stopped at that "
+                "time and only cleaned up, do the work from there on: "
+                f"DBOS.fork_workflow({self.run_id!r}, {mark.step_id})"
+            )
+        )
 
     def _mark(self, scope: Scope, call: Call, payload: dict[str, Any]) -> None:
         name, _ = self._claim(scope, call)

@@ -10,7 +10,7 @@ import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -37,11 +37,20 @@ _BINDING = "_crewai_dbos_binding"
 
 @dataclass(frozen=True)
 class _Binding:
-    """How the requests of one durable LLM are recorded."""
+    """How the requests of one durable LLM are recorded.
+
+    Attributes:
+        role: What they are called.
+        config: Their retries.
+        scope: The run it belongs to.
+        by_content: Whether they come from anywhere, at any time, so that only what they ask tells
+            them apart.
+    """
 
     role: str
     config: StepConfig
     scope: Scope | None
+    by_content: bool
 
 
 @dataclass
@@ -169,7 +178,7 @@ class DBOSLLM:
             request["tools"] = given["tools"]
         if model is not None:
             request["response model"] = _schema(model)
-        return Call(
+        call = Call(
             binding.role,
             kind="llm",
             request=request,
@@ -179,6 +188,9 @@ class DBOSLLM:
             collect=lambda: collected,
             restore=self._restore,
         )
+        if binding.by_content:
+            return replace(call, what=call.named_by_content(), concurrent=True)
+        return call
 
     def _collect(self) -> dict[str, Any]:
         observed = _observed.get()
@@ -207,7 +219,12 @@ class DBOSLLM:
 
 
 def durable_llm(
-    llm: BaseLLM, *, role: str, config: StepConfig | None, scope: Scope | None = None
+    llm: BaseLLM,
+    *,
+    role: str,
+    config: StepConfig | None,
+    scope: Scope | None = None,
+    by_content: bool = False,
 ) -> BaseLLM:
     """A fresh durable copy of `llm`, with no usage and no conversation state of the original.
 
@@ -216,6 +233,7 @@ def durable_llm(
         role: Names its requests in the journal.
         config: Its retries; None for the default, or those it already has.
         scope: The run it belongs to. A request made where that run can't be seen is an error.
+        by_content: Whether requests are named by what they ask, not counted.
     """
     bound: _Binding | None = llm.__dict__.get(_BINDING)
     step = bound.config if bound is not None and config is None else for_llm(config)
@@ -223,13 +241,14 @@ def durable_llm(
     forget_shared_state(durable)
     if bound is None:
         durable.__class__ = _durable_class(type(llm))
-    durable.__dict__[_BINDING] = _Binding(role, step, scope)
+    durable.__dict__[_BINDING] = _Binding(role, step, scope, by_content)
     one_layer_of_retries(durable)
     sender = asked_through(durable)
     if sender is not durable:
         # Inside a recorded request it makes its own without recording it again.
         ask_through(durable, durable_llm(sender, role=role, config=config))
     if scope is not None:
+        scope.journal.secrets.update(_secrets.of_llm(llm))
         scope.journal.llms[scope.path, role] = durable._restore  # type: ignore[attr-defined]
     return durable
 

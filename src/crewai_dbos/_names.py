@@ -50,7 +50,8 @@ _AT_THE_ROOT = (LLM, FUNCTION_CALLING_LLM, TOKEN_COUNT)
 
 def is_ours(step_name: str) -> bool:
     """Whether the journal writes step rows of this name: paths, and requests of a bare LLM."""
-    return "/" in step_name or step_name.rpartition("#")[0] in _AT_THE_ROOT
+    what = step_name.rpartition("#")[0]
+    return "/" in step_name or re.sub(r"\([0-9a-f]{8}\)$", "", what) in _AT_THE_ROOT
 
 
 def part(text: str) -> str:

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from crewai_dbos import _codec, _given, _names
 from crewai_dbos._definition import AgentDefinition
 from crewai_dbos._errors import UnstorableInputError, UnstorableValueError
+from crewai_dbos._tools import tool_function
 
 _MODELS = ("output_json", "output_pydantic", "response_model")
 _PLAIN = ("name", "description", "expected_output", "markdown", "human_input", "prompt_context")
@@ -42,8 +43,10 @@ class Order:
     def digest(self) -> str:
         """Stands for what is asked, to tell orders apart that are carried out side by side."""
         task = self.task
-        asked = [task.description, task.expected_output] if task is not None else []
+        asked = [getattr(task, name, None) for name in (*_PLAIN, *_MODELS)]
+        tools = None if self.tools is None else sorted(tool.name for tool in self.tools)
         texts = {name: self.given[name] for name in _given.TEXTS if name in self.given}
+        asked += [tools, self.response_format]
         return _names.digest([self.method, asked, self.arguments, texts])
 
     def stored(self, definition: AgentDefinition) -> dict[str, Any]:
@@ -108,7 +111,7 @@ def _loaded_task(stored: Mapping[str, Any]) -> Task:
 def _stored_tools(tools: list[BaseTool], definition: AgentDefinition) -> list[str]:
     known = _tools_of(definition)
     for tool in tools:
-        if tool.name not in known:
+        if tool.name not in known or not _are_alike(tool, known[tool.name]):
             raise UnstorableInputError(
                 f"Tool {tool.name!r} was handed to DBOSAgent {definition.name!r} at call time, so "
                 "a fresh process would not find it. Add it to the tools of the agent that is "
@@ -116,6 +119,13 @@ def _stored_tools(tools: list[BaseTool], definition: AgentDefinition) -> list[st
                 "a @DBOS.workflow()."
             )
     return [tool.name for tool in tools]
+
+
+def _are_alike(tool: BaseTool, other: BaseTool) -> bool:
+    """Whether the two do the same: one class, and one function in it."""
+    functions = [tool_function(each) for each in (tool, other)]
+    places = [(f.__module__, f.__qualname__) for f in functions if hasattr(f, "__qualname__")]
+    return type(tool) is type(other) and places[:1] == places[1:]
 
 
 def _loaded_tools(names: list[str], definition: AgentDefinition) -> list[BaseTool]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -17,7 +18,7 @@ from crewai_dbos._crewai_seam import publish_agent_state
 from crewai_dbos._dbos_seam import current_context, detached, on_the_loop_of_dbos
 from crewai_dbos._definition import AgentDefinition, agents
 from crewai_dbos._errors import DriftError, RunSuspended, UnstorableValueError
-from crewai_dbos._handle import remember
+from crewai_dbos._handle import storable
 from crewai_dbos._order import Order
 from crewai_dbos._scope import Scope
 from crewai_dbos._threads import on_a_loop_of_its_own, on_a_thread
@@ -70,21 +71,26 @@ async def aperform(definition: AgentDefinition, order: Order, *, own: bool = Fal
     These block the loop they run on in many places (memory, MCP discovery, planning). On DBOS's
     loop that would be every other run's loop, and the one that this run waits for.
     """
-    if on_the_loop_of_dbos():
-        return await on_a_loop_of_its_own(lambda: aperform(definition, order, own=own))
+    # The part has its name before it goes elsewhere: here coroutines start in a known order.
     with _part(definition, order, own) as scope:
+        if on_the_loop_of_dbos():
+            return await on_a_loop_of_its_own(lambda: _acarry_out(definition, order, scope, own))
+        return await _acarry_out(definition, order, scope, own)
+
+
+async def _acarry_out(definition: AgentDefinition, order: Order, scope: Scope, own: bool) -> Any:
+    with _agent(definition, order, scope, own) as agent:
         await scope.journal.unless_given_up(scope.path)
-        with _agent(definition, order, scope, own) as agent:
-            if order.method == "kickoff":
-                return await agent.kickoff_async(
-                    response_format=order.response_format, **order.arguments
-                )
-            task, tools = _for_run(agent, order)
-            if order.method == "execute_task":
-                return await agent.aexecute_task(task, tools=tools, **order.arguments)
-            agent.create_agent_executor(tools=tools, task=task)
-            assert agent.agent_executor is not None
-            return await agent.agent_executor.invoke_async(**order.arguments)
+        if order.method == "kickoff":
+            return await agent.kickoff_async(
+                response_format=order.response_format, **order.arguments
+            )
+        task, tools = _for_run(agent, order)
+        if order.method == "execute_task":
+            return await agent.aexecute_task(task, tools=tools, **order.arguments)
+        agent.create_agent_executor(tools=tools, task=task)
+        assert agent.agent_executor is not None
+        return await agent.agent_executor.invoke_async(**order.arguments)
 
 
 @contextmanager
@@ -97,7 +103,6 @@ def _part(definition: AgentDefinition, order: Order, own: bool) -> Iterator[Scop
     with (
         _run_scope.surfacing(outer),
         _run_scope.joined(_names.agent(definition.name), None if own else order.digest()) as scope,
-        _events.handled(),
     ):
         yield scope
 
@@ -107,21 +112,33 @@ def _agent(definition: AgentDefinition, order: Order, scope: Scope, own: bool) -
     """The agent that works in `scope`. A workflow of its own may fail as the agent fails; another
     goes on, perhaps, so the failure is recorded."""
     agent = _run_agent.agent_of_run(definition, scope, order.given)
+    started = time.time()
     try:
         if own:
-            yield agent
+            with _at_work(agent):
+                yield agent
             return
         scope.journal.replay_failed_part(scope)
         try:
-            yield agent
+            with _at_work(agent):
+                yield agent
         except asyncio.CancelledError:
-            scope.journal.give_up(scope.path)
+            scope.journal.give_up(scope.path, time.time() - started)
             raise
         except Exception as error:
             scope.journal.fail_part(scope, error)
     finally:
-        _run_agent.finish(agent)
         publish_agent_state(agent, definition.front)
+
+
+@contextmanager
+def _at_work(agent: Agent) -> Iterator[None]:
+    """When the block is left, handlers and saves that `agent` set going have ended."""
+    with _events.handled():
+        try:
+            yield
+        finally:
+            _run_agent.finish(agent)
 
 
 def _loaded(stored: Mapping[str, Any], definition: AgentDefinition) -> Order:
@@ -184,7 +201,6 @@ def _closing() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        remember(error)
-        raise
+        raise storable(error, _run_scope.secrets_of(context)) from error.__cause__
     finally:
         _run_scope.close(context)

@@ -25,6 +25,7 @@ from crewai_dbos._dbos_seam import (
 )
 from crewai_dbos._entry import Call, Entry, read_entry, split_name
 from crewai_dbos._errors import ConcurrentRunError, ControlSignal, DriftError, LostContextError
+from crewai_dbos._threads import in_event_loop
 
 if TYPE_CHECKING:
     from crewai_dbos._scope import Scope
@@ -86,9 +87,11 @@ class Record:
         self._orders: dict[tuple[str, str], dict[int, Any]] = defaultdict(dict)
         self._parts: set[str] = set()
         self._ended: set[str] = set()
-        self._given_up: dict[str, int] = {}
+        self._given_up: dict[str, Entry] = {}
         self._last_id = self._drawn = root.function_id
         self._open_parts = 0
+        self._open_orders: dict[str, tuple[str, str]] = {}
+        self._anew: dict[str, tuple[str, str]] = {}
         self._told = False
         self._load()
 
@@ -102,7 +105,7 @@ class Record:
             self._last_id = max(self._last_id, entry.last_id)
             self._entries[entry.name] = entry
             if entry.what == _names.GIVEN_UP:
-                self._given_up[entry.path] = entry.step_id
+                self._given_up[entry.path] = entry
             if entry.what == _names.ORDER and (parts := split_name(entry.path)):
                 path, what, occurrence = parts
                 self._orders[path, what][occurrence] = entry.stored
@@ -141,8 +144,10 @@ class Record:
                 while _names.numbered(path, what, number) in self._parts:
                     number += 1
                 self._counts[path, what] = number
-            recorded.pop(number, None)
             name = _names.numbered(path, what, number)
+            if recorded and number not in recorded:
+                self._anew[name] = (path, what)
+            recorded.pop(number, None)
             self._parts.add(name)
             return name
 
@@ -205,15 +210,16 @@ class Record:
                 entry.claimed = True
                 yield entry
 
-    def was_given_up(self, name: str) -> bool:
-        """Whether the call or part `name` was cut short by its caller, who then went on.
+    def was_given_up(self, name: str) -> Entry | None:
+        """The mark of the call or part `name` that was cut short by its caller, who then went on.
 
         A mark that nothing follows was left by a program that was being stopped: the work is
         resumed. What branches beside it did is no sign of the caller.
         """
-        mark = self._given_up.get(name)
-        if mark is None:
-            return False
+        found = self._given_up.get(name)
+        if found is None:
+            return None
+        mark = found.step_id
         above = list(_and_above(name))
         began: dict[str, int] = {}
         went_on = any(step_id > mark for step_id in self._outside)
@@ -223,9 +229,9 @@ class Record:
             if entry.step_id < mark or entry.what == _names.GIVEN_UP:
                 continue
             if name in _and_above(entry.name):
-                return False  # it was resumed after that
+                return None  # it was resumed after that
             went_on = went_on or (began[branch] > mark and not entry.concurrent)
-        return went_on
+        return found if went_on else None
 
     def recorded_step(self, step_id: int) -> str | None:
         """The name of the step of somebody else that is recorded at `step_id`."""
@@ -321,6 +327,18 @@ class Record:
                 self._run_id,
             )
 
+    def _check_not_again(self, path: str) -> None:
+        """Say so if the part was made anew though its like is recorded and was not asked for."""
+        left = self._orders.get(self._anew.pop(path, ("", "")))
+        if left:
+            logger.warning(
+                "Run %s: %s was carried out anew, while %s like it recorded and not asked for. If "
+                "its text was changed since then, that work was done twice.",
+                self._run_id,
+                path,
+                "one is" if len(left) == 1 else f"{len(left)} are",
+            )
+
     def _check_open(self, path: str) -> None:
         for ended in _and_above(path):
             if ended in self._ended:
@@ -331,17 +349,35 @@ class Record:
                 )
                 raise ControlSignal(error)
 
-    def enter(self) -> None:
-        """A part of the workflow begins."""
+    def enter(self, path: str, order: str | None) -> None:
+        """The part `path` of the workflow begins, to carry out `order` (a digest).
+
+        Raises:
+            ControlSignal: An equal order is being carried out, so that only the order of threads
+                would tell the two apart.
+        """
+        what = path.rpartition("#")[0]
         with self._lock:
+            equal = order is not None and (what, order) in self._open_orders.values()
+            if equal and not in_event_loop():
+                error = ConcurrentRunError(
+                    f"Run {self._run_id}: {what} was asked for the same twice at the same time, on "
+                    "two threads. After a crash nothing tells the answers apart. Ask one after the "
+                    "other, or with asyncio.gather, or put what differs into the text."
+                )
+                raise ControlSignal(error)
+            if order is not None:
+                self._open_orders[path] = (what, order)
             if not self._open_parts:
                 self._drawn = self._root.function_id
             self._open_parts += 1
 
-    def leave(self) -> None:
-        """A part of the workflow has ended."""
+    def leave(self, path: str) -> None:
+        """The part `path` of the workflow has ended."""
         with self._lock:
+            self._open_orders.pop(path, None)
             self._check_alone()
+            self._check_not_again(path)
             self._open_parts -= 1
 
     def move_past(self, path: str) -> None:

@@ -18,6 +18,7 @@ from crewai.agents.cache.cache_handler import CacheHandler
 from crewai.agents.tools_handler import ToolsHandler
 from crewai.llms.base_llm import BaseLLM
 from crewai.tasks.llm_guardrail import LLMGuardrail
+from crewai.tools.agent_tools.base_agent_tools import BaseAgentTool
 from crewai.tools.base_tool import BaseTool
 from crewai.tools.memory_tools import RecallMemoryTool, RememberTool
 from crewai.utilities.llm_utils import create_llm
@@ -73,6 +74,8 @@ def durable_tools(agent: Agent, tools: Sequence[BaseTool]) -> list[BaseTool]:
         if isinstance(tool, (RecallMemoryTool, RememberTool)):
             # The memory records what they do.
             return tool.model_copy(update={"memory": agent.memory}) if agent.memory else tool
+        if isinstance(tool, BaseAgentTool):
+            return tool  # what the coworker does is recorded call by call
         return durable_tool(tool, definition.tool_step_config, scope)
 
     return [durable(tool) for tool in tools]

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from dbos import DBOS
 
-from crewai_dbos import _names
+from crewai_dbos import _names, _secrets
 from crewai_dbos._dbos_seam import DBOSContext, current_context, detached, is_launched
 from crewai_dbos._entry import Call
 from crewai_dbos._errors import (
@@ -40,6 +40,12 @@ def journal_of(context: DBOSContext) -> Journal:
             journal = Journal(context)
             context.__dict__[_JOURNAL] = journal
         return journal
+
+
+def secrets_of(context: DBOSContext) -> set[str]:
+    """Texts that must not be stored when the workflow that was opened at `context` fails."""
+    journal: Journal | None = context.__dict__.get(_JOURNAL)
+    return {*_secrets.of_environment(), *(journal.secrets if journal is not None else ())}
 
 
 def close(context: DBOSContext) -> None:
@@ -137,7 +143,7 @@ def joined(what: str, order: str | None = None) -> Iterator[Scope]:
         scope = outer.child(what)
     else:
         scope = Scope(journal, journal.record.next_part(outer.path, what, order))
-    journal.record.enter()
+    journal.record.enter(scope.path, order)
     try:
         with scope.entered():
             if order is not None:
@@ -149,7 +155,7 @@ def joined(what: str, order: str | None = None) -> Iterator[Scope]:
         journal.raise_if_over()
         raise
     finally:
-        journal.record.leave()
+        journal.record.leave(scope.path)
         if journal.ended_by is None:
             journal.record.move_past(scope.path)
     journal.raise_if_over()

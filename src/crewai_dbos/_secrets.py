@@ -8,9 +8,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 _NAME = re.compile(
-    r"(?:^|[_-])(?:api[_-]?key|key|token|secret|password|passwd|credentials?|authorization)$",
+    r"(?:(?:^|[_-])(?:key|credentials?|authorization)|apikey|token|secret|password|passwd)$",
     re.IGNORECASE,
 )
+_PASSWORD = re.compile(r"://[^/@:\s]*:([^/@\s]{4,})@")
+"""In the URL of a database, say."""
+
 _SHORTEST = 8
 """Characters; a shorter one would be found in texts by chance."""
 
@@ -18,6 +21,9 @@ _SHORTEST = 8
 def of_environment() -> Iterator[str]:
     """Values of environment variables that are called like a secret."""
     yield from _named(os.environ)
+    for value in os.environ.values():
+        if found := _PASSWORD.search(value):
+            yield found[1]
 
 
 def of_llm(llm: Any) -> Iterator[str]:

@@ -77,6 +77,22 @@ class DBOSAgent(Agent):
         agents.add(self._definition)
         doctor.warn(self)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        given = _given.here(self) if name in _given.FIELDS else None
+        if given is None:
+            super().__setattr__(name, value)
+        else:
+            given[name] = value
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in _given.FIELDS:
+            given = _given.here(self)
+            # Read where they lie: pydantic's way would warn of deprecated fields in our name.
+            for values in (given or {}, super().__getattribute__("__dict__")):
+                if name in values:
+                    return values[name]
+        return super().__getattribute__(name)
+
     def _take_after(self, other: Agent) -> None:
         """Become a view of `other`: the same fields, without building them again."""
         object.__setattr__(self, "__dict__", dict(other.__dict__))
@@ -92,7 +108,12 @@ class DBOSAgent(Agent):
         ):
             llm = self.__dict__.get(field)
             if isinstance(llm, BaseLLM):
-                self.__dict__[field] = share_usage(durable_llm(llm, role=role, config=chosen), llm)
+                self.__dict__[field] = self._durable(llm, role, chosen)
+
+    @staticmethod
+    def _durable(llm: BaseLLM, role: str, config: StepConfig | None) -> BaseLLM:
+        # Several tasks of a crew may ask at the same time, on threads.
+        return share_usage(durable_llm(llm, role=role, config=config, by_content=True), llm)
 
     @property
     def agent_name(self) -> str:
