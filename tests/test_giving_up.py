@@ -13,7 +13,7 @@ import pytest
 from crewai import LLM, Agent, Task
 from dbos import DBOS
 
-from crewai_dbos import DBOSAgent
+from crewai_dbos import DBOSAgent, DriftError, _journal
 from crewai_dbos._run_scope import joined
 from crewai_dbos.testing import ModelServer, Reply, Request, error, hang, text
 from support.runs import (
@@ -142,6 +142,26 @@ def test_a_program_that_is_being_stopped_does_not_give_up_for_good() -> None:
     assert work.done == {"slow 1": 2, "slow 2": 2}
     assert replay(run) == resumed
     assert work.done == {"slow 1": 2, "slow 2": 2}
+
+
+def test_a_call_that_nobody_gives_up_any_more_stops_the_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The time limit was taken out, or there was none and the program was being stopped."""
+    monkeypatch.setattr(_journal, "PATIENCE", 0.1)
+    limit: float | None = 0.05
+
+    async def plan() -> Any:
+        with joined("work") as scope, contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(acall(scope, "slow", never), limit)
+        return await anote("after")
+
+    run = run_id()
+    assert finish(plan, run, afollow) == "after 1"
+    limit = None
+    with pytest.raises(DriftError, match=r"now nobody cuts it short.*fork_workflow"):
+        replay(run)
+    assert work.done == {"slow": 1, "after": 1}
 
 
 # Agents -----------------------------------------------------------------------

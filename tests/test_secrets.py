@@ -11,7 +11,7 @@ from crewai import LLM, Agent
 from dbos import DBOS
 
 from crewai_dbos import DBOSAgent, _secrets
-from crewai_dbos.testing import ModelServer, error
+from crewai_dbos.testing import ModelServer, error, text
 from support.runs import launched
 
 
@@ -44,6 +44,30 @@ def test_keys_headers_and_the_environment_are_not_found_in_the_database(
         stored = stored_texts(tmp_path / "dbos.sqlite")
     assert "Incorrect keys provided" in stored
     assert [secret for secret in secrets if secret in stored] == []
+
+
+def test_an_error_of_the_users_own_code_is_stored_without_secrets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGPASSWORD", "pg-password-1")
+    monkeypatch.setenv("DATABASE_URL", "postgresql://me:url-password-2@localhost/db")
+
+    def refuse(output: Any) -> Any:
+        raise RuntimeError("no connection with pg-password-1, url-password-2 or sk-attribute-3")
+
+    with ModelServer(lambda request: text("Hello.")) as server:
+        llm = LLM(model="openai/gpt-4o-mini", api_key="sk-attribute-3", base_url=server.base_url)
+        orig = Agent(role="R", goal="G", backstory="B", llm=llm, guardrail=refuse)
+        agent = DBOSAgent(agent_name="guarded", orig_agent=orig)
+        with (
+            launched(f"sqlite:///{tmp_path}/dbos.sqlite"),
+            pytest.raises(RuntimeError, match=r"no connection with \*\*\*, \*\*\* or \*\*\*"),
+        ):
+            agent.kickoff("Hello.")
+    stored = stored_texts(tmp_path / "dbos.sqlite")
+    assert "no connection" in stored
+    kept = ("pg-password-1", "url-password-2", "sk-attribute-3")
+    assert [secret for secret in kept if secret in stored] == []
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from crewai import Agent, Crew
 
 from crewai_dbos import _run_scope
 from crewai_dbos._errors import UnstorableInputError
+from crewai_dbos._llm import DBOSLLM
 from crewai_dbos._memory import durable_knowledge
 from crewai_dbos._scope import Scope
 
@@ -122,9 +123,24 @@ def give(given: Mapping[str, Any], agent: Agent, scope: Scope) -> None:
     crew = agent.crew
     if not isinstance(crew, Crew):
         return
+    _warn_of_others(crew)
     if not agent.memory and crew._memory:
         agent.memory = crew._memory
     knowledge = crew.knowledge
     if knowledge is not None:
         agent.crew = copy.copy(crew)
         agent.crew.knowledge = durable_knowledge(knowledge, scope)
+
+
+def _warn_of_others(crew: Crew) -> None:
+    """Say what else asks a model in this crew and is not recorded."""
+    members = [*crew.agents, *filter(None, [crew.manager_agent])]
+    plain = [f"the agent {each.role!r}" for each in members if not hasattr(each, "invoke_executor")]
+    if crew.planning and not isinstance(crew.planning_llm, DBOSLLM):
+        plain.append("its planner")
+    if plain:
+        _run_scope.warn_once(
+            f"In the crew of {', '.join(map(repr, (each.role for each in crew.agents)))} "
+            f"{' and '.join(plain)} will be asked again after a crash. Wrap agents in DBOSAgent "
+            "(a manager as manager_agent=), and the planner's model: planning_llm=DBOSLLM(...)."
+        )

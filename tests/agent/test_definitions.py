@@ -64,6 +64,15 @@ def test_what_another_process_could_not_rebuild_is_refused_before_anything_ran()
             agent.kickoff("Who?", response_format=Local)
         with pytest.raises(UnstorableInputError, match=r"'extra'.*Add it to the tools"):
             agent.execute_task(job(), tools=[extra])
+        kept = DBOSAgent(agent_name=unique("own"), orig_agent=clerk(server, tools=[extra]))
+
+        @tool("extra")
+        def other(key: str) -> str:
+            """Another tool of the same name."""
+            return key
+
+        with pytest.raises(UnstorableInputError, match=r"'extra'.*Add it to the tools"):
+            kept.execute_task(job(), tools=[other])
         with pytest.raises(UnstorableInputError, match="JSON form"):
             agent.kickoff([{"role": "user", "content": object()}])
         assert server.requests == []
