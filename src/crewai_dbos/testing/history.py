@@ -17,7 +17,8 @@ from dbos import DBOS
 from dbos._utils import GlobalParams
 from sqlalchemy.engine import make_url
 
-_RUN = ("name", "inputs", "output", "error", "serialization", "class_name", "config_name")
+_RUN = ("name", "serialization", "class_name", "config_name")
+_NAMES = ("workflow_status", "workflow_input", "operation_outputs")
 _STEP = ("function_id", "function_name", "output", "error", "serialization", "child_workflow_id")
 
 
@@ -31,7 +32,7 @@ def save(database_url: str, run_id: str) -> dict[str, Any]:
     Raises:
         LookupError: There is no such run.
     """
-    with _tables(database_url) as (connection, status, steps):
+    with _tables(database_url) as (connection, status, given, steps):
         runs: dict[str, Any] = {}
         waiting = [run_id]
         while waiting:
@@ -46,7 +47,10 @@ def save(database_url: str, run_id: str) -> dict[str, Any]:
                 .order_by(steps.c.function_id)
             )
             made = [{name: step[name] for name in _STEP} for step in recorded.mappings()]
-            runs[current] = {**{name: row[name] for name in _RUN}, "steps": made}
+            asked = connection.execute(sa.select(given).where(given.c.workflow_uuid == current))
+            inputs = asked.mappings().one()["inputs"]
+            run = {name: row[name] for name in _RUN}
+            runs[current] = {**run, "inputs": inputs, "steps": made}
             waiting += [step["child_workflow_id"] for step in made if step["child_workflow_id"]]
     versions = {
         name: importlib.metadata.version(name) for name in ("crewai-dbos", "crewai", "dbos")
@@ -56,7 +60,7 @@ def save(database_url: str, run_id: str) -> dict[str, Any]:
 
 def restore(history: Mapping[str, Any], database_url: str) -> str:
     """Put a saved run into a database that DBOS has been launched on. Returns its id."""
-    with _tables(database_url) as (connection, status, steps):
+    with _tables(database_url) as (connection, status, given, steps):
         for run_id, saved in history["runs"].items():
             run = {name: saved[name] for name in _RUN}
             known = {"status": "SUCCESS", "created_at": 0, "updated_at": 0, "priority": 0}
@@ -67,6 +71,11 @@ def restore(history: Mapping[str, Any], database_url: str) -> str:
             }
             connection.execute(
                 sa.insert(status).values(workflow_uuid=run_id, **run, **known, **here)
+            )
+            connection.execute(
+                sa.insert(given).values(
+                    workflow_uuid=run_id, inputs=saved["inputs"], retention_timestamp=0
+                )
             )
             for step in saved["steps"]:
                 kept = {name: step[name] for name in _STEP}
@@ -83,15 +92,16 @@ def replayed(run_id: str) -> Any:
 
 
 @contextlib.contextmanager
-def _tables(database_url: str) -> Iterator[tuple[sa.Connection, sa.Table, sa.Table]]:
+def _tables(database_url: str) -> Iterator[tuple[sa.Connection, sa.Table, sa.Table, sa.Table]]:
     url = make_url(database_url)
     sqlite = url.drivername.startswith("sqlite")
     engine = sa.create_engine(url if sqlite else url.set(drivername="postgresql+psycopg"))
     known = sa.MetaData(schema=None if sqlite else "dbos")
     try:
         with engine.begin() as connection:
-            known.reflect(connection, only=["workflow_status", "operation_outputs"])
+            known.reflect(connection, only=list(_NAMES))
             tables = {table.name: table for table in known.sorted_tables}
-            yield connection, tables["workflow_status"], tables["operation_outputs"]
+            status, given, steps = (tables[name] for name in _NAMES)
+            yield connection, status, given, steps
     finally:
         engine.dispose()
