@@ -12,7 +12,7 @@ from bisect import bisect_right
 from collections import defaultdict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dbos import DBOS, StepReservation
 
@@ -20,12 +20,11 @@ from crewai_dbos import _names
 from crewai_dbos._dbos_seam import (
     DBOSContext,
     detached,
-    on_workflow_thread,
     using_context,
 )
-from crewai_dbos._entry import Call, Entry, read_entry, split_name
-from crewai_dbos._errors import ConcurrentRunError, ControlSignal, DriftError, LostContextError
-from crewai_dbos._threads import in_event_loop
+from crewai_dbos._entry import Call, Entry, read_entry
+from crewai_dbos._errors import ConcurrentRunError, DriftError
+from crewai_dbos._parts import Parts
 
 if TYPE_CHECKING:
     from crewai_dbos._scope import Scope
@@ -50,23 +49,6 @@ class _Place:
     running: str | None = None
 
 
-def _and_above(path: str) -> Iterator[str]:
-    """`path`, the one it is in, and so on."""
-    while path:
-        yield path
-        path = path.rpartition("/")[0]
-
-
-def _branch_beside(above: list[str], name: str) -> str:
-    """The outermost path with `name` in it that is not one of `above`."""
-    beside = [path for path in _and_above(name) if path not in above]
-    return beside[-1] if beside else name
-
-
-def _ordered(stored: Any) -> Any:
-    return stored.get("result") if isinstance(stored, dict) else None
-
-
 class Record:
     """The entries of one execution of a workflow.
 
@@ -84,14 +66,8 @@ class Record:
         self._entries: dict[str, Entry] = {}
         self._foreign: dict[int, str] = {}
         self._outside: list[int] = []
-        self._orders: dict[tuple[str, str], dict[int, Any]] = defaultdict(dict)
-        self._parts: set[str] = set()
-        self._ended: set[str] = set()
-        self._given_up: dict[str, Entry] = {}
+        self.parts = Parts(self._run_id)
         self._last_id = self._drawn = root.function_id
-        self._open_parts = 0
-        self._open_orders: dict[str, tuple[str, str]] = {}
-        self._anew: dict[str, tuple[str, str]] = {}
         self._told = False
         self._load()
 
@@ -104,11 +80,7 @@ class Record:
                 continue
             self._last_id = max(self._last_id, entry.last_id)
             self._entries[entry.name] = entry
-            if entry.what == _names.GIVEN_UP:
-                self._given_up[entry.path] = entry
-            if entry.what == _names.ORDER and (parts := split_name(entry.path)):
-                path, what, occurrence = parts
-                self._orders[path, what][occurrence] = entry.stored
+            self.parts.load(entry)
             place = self._places[entry.path]
             place.recorded[entry.what].append(entry.occurrence)
             place.sequence.append(entry)
@@ -126,31 +98,6 @@ class Record:
             self._counts[path, what] += 1
             return self._counts[path, what]
 
-    def next_part(self, path: str, what: str, order: str) -> str:
-        """The name of the next `what` under `path`, which carries out `order` (a digest).
-
-        Parts that were started side by side find their own record by their order, whichever comes
-        first. One whose order has changed is known by its number, if it comes where numbers can be
-        relied on: on the thread of the workflow itself.
-        """
-        with self._lock:
-            recorded = self._orders[path, what]
-            equal = [n for n, stored in recorded.items() if _ordered(stored) == order]
-            number = min(equal, default=0)
-            if not number:
-                number = self._counts[path, what] + 1
-                while number in recorded and not on_workflow_thread():
-                    number += 1
-                while _names.numbered(path, what, number) in self._parts:
-                    number += 1
-                self._counts[path, what] = number
-            name = _names.numbered(path, what, number)
-            if recorded and number not in recorded:
-                self._anew[name] = (path, what)
-            recorded.pop(number, None)
-            self._parts.add(name)
-            return name
-
     def lock(self, key: str) -> threading.Lock:
         """The lock of this run called `key`."""
         with self._lock:
@@ -167,7 +114,7 @@ class Record:
         counted = scope.ordered and not call.concurrent
         what = call.what if scope.ordered or call.concurrent else call.named_by_content()
         with self._lock:
-            self._check_open(scope.path)
+            self.parts.check_open(scope.path)
             place = self._places[scope.path]
             if counted and place.running is not None:
                 raise ConcurrentRunError(
@@ -211,27 +158,8 @@ class Record:
                 yield entry
 
     def was_given_up(self, name: str) -> Entry | None:
-        """The mark of the call or part `name` that was cut short by its caller, who then went on.
-
-        A mark that nothing follows was left by a program that was being stopped: the work is
-        resumed. What branches beside it did is no sign of the caller.
-        """
-        found = self._given_up.get(name)
-        if found is None:
-            return None
-        mark = found.step_id
-        above = list(_and_above(name))
-        began: dict[str, int] = {}
-        went_on = any(step_id > mark for step_id in self._outside)
-        for entry in sorted(self._entries.values(), key=lambda entry: entry.step_id):
-            branch = _branch_beside(above, entry.name)
-            began.setdefault(branch, entry.step_id)
-            if entry.step_id < mark or entry.what == _names.GIVEN_UP:
-                continue
-            if name in _and_above(entry.name):
-                return None  # it was resumed after that
-            went_on = went_on or (began[branch] > mark and not entry.concurrent)
-        return found if went_on else None
+        """The mark of the call or part `name`, if it is to be given up again; see `Parts`."""
+        return self.parts.given_up(name, self._entries.values(), self._outside)
 
     def recorded_step(self, step_id: int) -> str | None:
         """The name of the step of somebody else that is recorded at `step_id`."""
@@ -292,7 +220,7 @@ class Record:
             ControlSignal: The part of the run that `path` is in has ended.
         """
         with self._lock:
-            self._check_open(path)
+            self.parts.check_open(path)
             self._check_alone()
             self._advance(self._last_id)
             with using_context(self._root):
@@ -314,11 +242,11 @@ class Record:
         """
         with self._lock:
             last = self.reserve(path)
-            self._ended.add(path)
+            self.parts.end(path)
         return last
 
     def _check_alone(self) -> None:
-        if self._open_parts and self._root.function_id > self._drawn and not self._told:
+        if self.parts.any_open and self._root.function_id > self._drawn and not self._told:
             self._told = True
             logger.warning(
                 "Run %s: the workflow made a DBOS step of its own while an agent was at work in "
@@ -327,58 +255,19 @@ class Record:
                 self._run_id,
             )
 
-    def _check_not_again(self, path: str) -> None:
-        """Say so if the part was made anew though its like is recorded and was not asked for."""
-        left = self._orders.get(self._anew.pop(path, ("", "")))
-        if left:
-            logger.warning(
-                "Run %s: %s was carried out anew, while %s like it recorded and not asked for. If "
-                "its text was changed since then, that work was done twice.",
-                self._run_id,
-                path,
-                "one is" if len(left) == 1 else f"{len(left)} are",
-            )
-
-    def _check_open(self, path: str) -> None:
-        for ended in _and_above(path):
-            if ended in self._ended:
-                # Not the end of the run: only the thread that was left behind hears of it.
-                error = LostContextError(
-                    f"Run {self._run_id}: {ended} has ended, but a thread of it still makes "
-                    "calls. They are not made."
-                )
-                raise ControlSignal(error)
-
     def enter(self, path: str, order: str | None) -> None:
-        """The part `path` of the workflow begins, to carry out `order` (a digest).
-
-        Raises:
-            ControlSignal: An equal order is being carried out, so that only the order of threads
-                would tell the two apart.
-        """
-        what = path.rpartition("#")[0]
+        """The part `path` of the workflow begins; see `Parts.enter`."""
         with self._lock:
-            equal = order is not None and (what, order) in self._open_orders.values()
-            if equal and not in_event_loop():
-                error = ConcurrentRunError(
-                    f"Run {self._run_id}: {what} was asked for the same twice at the same time, on "
-                    "two threads. After a crash nothing tells the answers apart. Ask one after the "
-                    "other, or with asyncio.gather, or put what differs into the text."
-                )
-                raise ControlSignal(error)
-            if order is not None:
-                self._open_orders[path] = (what, order)
-            if not self._open_parts:
+            first = not self.parts.any_open
+            self.parts.enter(path, order)
+            if first:
                 self._drawn = self._root.function_id
-            self._open_parts += 1
 
     def leave(self, path: str) -> None:
         """The part `path` of the workflow has ended."""
         with self._lock:
-            self._open_orders.pop(path, None)
             self._check_alone()
-            self._check_not_again(path)
-            self._open_parts -= 1
+            self.parts.leave(path)
 
     def move_past(self, path: str) -> None:
         """DBOS's counter moves past everything recorded under `path`."""

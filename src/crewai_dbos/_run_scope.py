@@ -142,7 +142,7 @@ def joined(what: str, order: str | None = None) -> Iterator[Scope]:
     if order is None:
         scope = outer.child(what)
     else:
-        scope = Scope(journal, journal.record.next_part(outer.path, what, order))
+        scope = Scope(journal, journal.record.parts.next_name(outer.path, what, order))
     journal.record.enter(scope.path, order)
     try:
         with scope.entered():
