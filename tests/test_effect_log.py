@@ -8,7 +8,9 @@ import sys
 import time
 from pathlib import Path
 
-from crewai_dbos.testing import EffectLog
+import pytest
+
+from crewai_dbos.testing import EffectLog, report_effect
 
 
 class TestEffectLog:
@@ -49,3 +51,16 @@ class TestEffectLog:
             assert ticks == list(range(len(ticks)))
             assert ticks
         assert log.count("tick") == len(effects)
+
+
+def test_the_fixture_counts_what_processes_report_and_elsewhere_nothing_is_written(
+    effect_log: EffectLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = "from crewai_dbos.testing import report_effect; report_effect('email', to='ann')"
+    subprocess.run([sys.executable, "-c", program], check=True)
+    report_effect("email", to="bob")
+    assert effect_log.count("email") == 2
+    assert effect_log.count("email", to="ann") == 1
+    monkeypatch.delenv("CREWAI_DBOS_EFFECTS")
+    report_effect("email", to="eve")
+    assert effect_log.count("email") == 2

@@ -9,9 +9,12 @@ The arguments of the mark are those of `CrashTest`, and ``positions=`` and ``see
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from crewai_dbos.testing.effects import EFFECTS, EffectLog
 
 if TYPE_CHECKING:
     from crewai_dbos.testing.crash import CrashTest, Verdict
@@ -55,6 +58,14 @@ def crash_run(request: pytest.FixtureRequest) -> Verdict:
     test, position = request.param
     verdict: Verdict = test.run(position)
     return verdict
+
+
+@pytest.fixture
+def effect_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EffectLog:
+    """Counts what `report_effect` is told, in this process and those that it starts."""
+    log = EffectLog(tmp_path / "effects")
+    monkeypatch.setenv(EFFECTS, str(log.path))
+    return log
 
 
 def _test(config: pytest.Config, args: tuple[Any, ...], options: dict[str, Any]) -> CrashTest:
