@@ -7,7 +7,7 @@ PYTHON := $(shell scripts/find-python $(filter $(VERSION),$(VERSIONS)) 3.12 3.11
 MAIN := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 OTHERS := $(filter-out $(MAIN),$(VERSIONS))
 
-.PHONY: help demo test lint typecheck format pytest smoke constraints clean venv venvs
+.PHONY: help demo test lint typecheck format pytest smoke bench constraints clean venv venvs
 
 help:
 	@echo 'make demo         show a crashed crew going on where it was'
@@ -16,6 +16,7 @@ help:
 	@echo 'make typecheck    mypy'
 	@echo 'make pytest       the test suite; ARGS="-k name" for some of it'
 	@echo 'make smoke        one workflow on each other Python found'
+	@echo 'make bench        measure, write benchmarks/RESULTS.md and the table of README.md'
 	@echo 'make format       ruff format and ruff check --fix'
 	@echo 'make constraints  write constraints.txt anew, from the newest releases'
 	@echo 'make clean        remove what the above made'
@@ -59,6 +60,9 @@ $(OTHERS:%=.venvs/%): .venvs/%:
 	@python=$$(scripts/find-python $*); \
 	if [ -n "$$python" ]; then $$python scripts/make_venv.py $@ testing; \
 	else echo "Python $* not found: no smoke test on it"; fi
+
+bench: venv
+	.venv/bin/python -m benchmarks $(ARGS)
 
 constraints:
 	$(PYTHON) scripts/constraints.py $(VERSIONS) >constraints.new

@@ -29,12 +29,14 @@ if TYPE_CHECKING:
     from crewai_dbos._llm import DBOSLLM as DBOSLLM
     from crewai_dbos._tools import idempotency_key as idempotency_key
     from crewai_dbos.agent import DBOSAgent as DBOSAgent
+    from crewai_dbos.crew import DBOSCrew as DBOSCrew
 
 _sqlite_clock.install()
 
 _HOME = {
     "DBOSAgent": "agent",
     "DBOSAgentExecutor": "_executor",
+    "DBOSCrew": "crew",
     "DBOSLLM": "_llm",
     "StepConfig": "_config",
     "RunHandle": "_handle",

@@ -12,11 +12,13 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any
 
-from crewai import Agent, Task
+from crewai import Agent, Crew, Task
 from crewai.agents.agent_builder.utilities.base_token_process import TokenProcess
 from crewai.events.event_bus import crewai_event_bus
 from crewai.llms import retry as _llm_retry
 from crewai.llms.base_llm import BaseLLM
+from crewai.utilities.planning_handler import CrewPlanner
+from crewai.utilities.rpm_controller import RPMController
 
 from crewai_dbos._scope import open_call
 
@@ -179,7 +181,8 @@ def share_usage(durable: BaseLLM, original: BaseLLM) -> BaseLLM:
     return durable
 
 
-_counting = threading.Lock()
+counting = threading.Lock()
+"""Held while token counters that threads share are changed."""
 
 
 def publish_agent_state(run: Agent, front: Agent) -> None:
@@ -188,6 +191,67 @@ def publish_agent_state(run: Agent, front: Agent) -> None:
     front._tool_failures = list(run._tool_failures)
     if isinstance(front.llm, BaseLLM) and isinstance(run.llm, BaseLLM):
         total = front.llm._token_usage
-        with _counting:
+        with counting:
             for counter, spent in run.llm._token_usage.items():
                 total[counter] = total.get(counter, 0) + spent
+
+
+# Crew --------------------------------------------------------------------------
+
+
+def forget_task_state(task: Task) -> None:
+    """Give a shallow copy of a task the state of one that has not been executed."""
+    private = dict(task.__pydantic_private__ or {})
+    object.__setattr__(task, "__pydantic_private__", private)
+    private.update({"_guardrail_retry_counts": {}, "_thread": None})
+    task.__dict__.update(
+        output=None,
+        used_tools=0,
+        tools_errors=0,
+        delegations=0,
+        retry_count=0,
+        processed_by_agents=set(),
+        prompt_context=None,
+        start_time=None,
+        end_time=None,
+    )
+
+
+def replace_guardrails(task: Task, replace: Callable[[Any], Any]) -> None:
+    """Put `replace(guardrail)` in place of each guardrail that `task`, a copy, calls."""
+    if task._guardrail is not None:
+        task._guardrail = replace(task._guardrail)
+    task._guardrails = [replace(guardrail) for guardrail in task._guardrails]
+
+
+class NoTaskOutputs:
+    """In place of the SQLite file in the home directory that all crews of a user share."""
+
+    def reset(self) -> None: ...
+
+    def update(self, task_index: int, log: dict[str, Any]) -> None: ...
+
+    def load(self) -> None:
+        return None
+
+
+def forget_crew_state(crew: Crew) -> None:
+    """Give a shallow copy of a crew the private state of one that has not been kicked off."""
+    private = dict(crew.__pydantic_private__ or {})
+    object.__setattr__(crew, "__pydantic_private__", private)
+    private.update(
+        {
+            "_rpm_controller": RPMController(max_rpm=crew.max_rpm, logger=crew._logger),
+            "_task_output_handler": NoTaskOutputs(),
+            "_inputs": None,
+            "_kickoff_event_id": None,
+            "_execution_start_dispatched": False,
+            "_execution_end_dispatched": False,
+        }
+    )
+    crew.__dict__.update(usage_metrics=None, token_usage=None, execution_logs=[])
+
+
+def default_planner() -> str:
+    """The model that plans a crew without a ``planning_llm``."""
+    return str(CrewPlanner(tasks=[]).planning_agent_llm)

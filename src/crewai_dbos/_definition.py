@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
-from crewai import Agent
+from crewai import Agent, Crew
 
-from crewai_dbos._config import StepConfig, ToolStepConfig
+from crewai_dbos._config import AgentOptions
 from crewai_dbos._errors import DefinitionError
 
 
@@ -20,19 +20,41 @@ class AgentDefinition:
     Attributes:
         name: Stored with every run of it.
         source: The user's agent, or a callable that builds one.
+        options: How its calls are recorded.
         front: The `DBOSAgent` itself.
     """
 
     name: str
     source: Agent | Callable[[], Agent]
-    llm_step_config: StepConfig | None
-    function_calling_llm_step_config: StepConfig | None
-    tool_step_config: ToolStepConfig
+    options: AgentOptions
     front: Agent = field(repr=False)
 
     def build(self) -> Agent:
         """The user's agent to copy, or a new one."""
         return build_agent(self.source)
+
+
+@dataclass(frozen=True)
+class CrewDefinition:
+    """What a `DBOSCrew` is made of.
+
+    Attributes:
+        name: Stored with every run of it.
+        source: The user's crew, a callable that builds one, or a ``@CrewBase`` class.
+        options: How its agents' calls are recorded.
+        of_role: The same for single agents, by their role.
+        front: The `DBOSCrew` itself.
+    """
+
+    name: str
+    source: Any
+    options: AgentOptions
+    of_role: dict[str, AgentOptions]
+    front: Crew = field(repr=False)
+
+    def build(self) -> Crew:
+        """The user's crew to copy, or a new one."""
+        return build_crew(self.source)
 
 
 def build_agent(source: Any) -> Agent:
@@ -49,15 +71,50 @@ def build_agent(source: Any) -> Agent:
     return agent
 
 
-class Registry:
-    """The definitions of this process, by name."""
+def build_crew(source: Any) -> Crew:
+    """The crew that `source` is or builds.
 
-    def __init__(self) -> None:
-        self._definitions: dict[str, AgentDefinition] = {}
+    Raises:
+        DefinitionError: It is and builds something else.
+    """
+    crew = source
+    if not isinstance(crew, Crew) and callable(crew):
+        crew = crew()
+    # What a class decorated with @CrewBase makes has a method that makes the crew.
+    if not isinstance(crew, Crew) and callable(getattr(crew, "crew", None)):
+        crew = crew.crew()
+    if not isinstance(crew, Crew):
+        raise DefinitionError(
+            "orig_crew must be a crewai Crew, a callable without arguments that returns one, or a "
+            f"@CrewBase class, not {source!r}"
+        )
+    return crew
+
+
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+D = TypeVar("D", bound=_Named)
+
+
+class Registry(Generic[D]):
+    """The definitions of one kind in this process, by name.
+
+    Args:
+        noun: What such a definition is of.
+        cls: The class that makes one.
+    """
+
+    def __init__(self, noun: str, cls: str) -> None:
+        self.noun = noun
+        self.cls = cls
+        self._definitions: dict[str, D] = {}
         self._waiting: dict[str, list[Callable[[], None]]] = {}
         self._changed = threading.Condition()
 
-    def add(self, definition: AgentDefinition) -> None:
+    def add(self, definition: D) -> None:
         """Register `definition` and wake the runs that wait for it.
 
         Raises:
@@ -66,14 +123,14 @@ class Registry:
         name = definition.name
         if not isinstance(name, str) or not name.strip():
             raise DefinitionError(
-                "agent_name must be a non-empty string: it is how a run finds its agent again "
-                "after a restart"
+                f"{self.noun}_name must be a non-empty string: it is how a run finds its "
+                f"{self.noun} again after a restart"
             )
         with self._changed:
             if name in self._definitions:
                 raise DefinitionError(
-                    f"An agent named {name!r} is defined already. Give each DBOSAgent its own "
-                    "agent_name, and build it once, where the module is imported."
+                    f"{self.noun.capitalize()} {name!r} is defined already. Give each {self.cls} "
+                    f"its own {self.noun}_name, and build it once, where the module is imported."
                 )
             self._definitions[name] = definition
             waiting = self._waiting.pop(name, [])
@@ -81,7 +138,7 @@ class Registry:
         for wake in waiting:
             wake()
 
-    def find(self, name: str, timeout: float = 0.0) -> AgentDefinition | None:
+    def find(self, name: str, timeout: float = 0.0) -> D | None:
         """The definition called `name`, waiting up to `timeout` seconds for it."""
         with self._changed:
             self._changed.wait_for(lambda: name in self._definitions, timeout)
@@ -105,4 +162,5 @@ class Registry:
             self._waiting.clear()
 
 
-agents = Registry()
+agents: Registry[AgentDefinition] = Registry("agent", "DBOSAgent")
+crews: Registry[CrewDefinition] = Registry("crew", "DBOSCrew")

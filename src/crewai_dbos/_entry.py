@@ -62,6 +62,10 @@ class Call:
     def named_by_content(self) -> str:
         return f"{self.what}({_names.digest(self.digests)})"
 
+    def by_content(self) -> Call:
+        """This call, told apart from others by what it asks and not by when it comes."""
+        return replace(self, what=self.named_by_content(), concurrent=True)
+
     def read(self, name: str, payload: Payload) -> Outcome:
         """The outcome in `payload`.
 

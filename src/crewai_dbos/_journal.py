@@ -123,11 +123,21 @@ class Journal:
             self.record.done(scope, name)
         return int(reservation.step_id) + 1
 
-    def check_complete(self, path: str) -> None:
-        """Stop the run if a call recorded under `path` was not asked for."""
+    def tell_of_drift(self, message: str) -> None:
+        """Warn, once in a run, that the code has changed since it began."""
+        if not self._drift_told:
+            self._drift_told = True
+            logger.warning("%s", message)
+
+    def check_complete(self, path: str, *, background: bool = True) -> None:
+        """Stop the run if a call recorded under `path` was not asked for.
+
+        Args:
+            background: Whether what goes on in the background has ended there too.
+        """
         self.raise_if_over()
         try:
-            self.record.check_complete(path)
+            self.record.check_complete(path, background=background)
         except DriftError as error:
             self.fail(error)
 
@@ -309,14 +319,11 @@ class Journal:
     def _replay(self, entry: Entry, call: Call) -> Any:
         try:
             changed = entry.changes(call)
-            if changed and not self._drift_told:
-                self._drift_told = True
-                logger.warning(
-                    "Run %s: %s was recorded with other %s. The recorded outcome is used; calls "
-                    "not recorded yet are made with the new code.",
-                    self.run_id,
-                    entry.name,
-                    " and ".join(changed),
+            if changed:
+                self.tell_of_drift(
+                    f"Run {self.run_id}: {entry.name} was recorded with other "
+                    f"{' and '.join(changed)}. The recorded outcome is used; calls not recorded "
+                    "yet are made with the new code."
                 )
             payload = entry.payload()
             extra = _codec.decode(payload.get("extra", {}))

@@ -10,7 +10,7 @@ import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -23,6 +23,7 @@ from crewai_dbos._crewai_seam import (
     PROVIDER_STATE,
     ask_through,
     asked_through,
+    counting,
     counts_tokens_remotely,
     forget_shared_state,
     one_layer_of_retries,
@@ -188,9 +189,7 @@ class DBOSLLM:
             collect=lambda: collected,
             restore=self._restore,
         )
-        if binding.by_content:
-            return replace(call, what=call.named_by_content(), concurrent=True)
-        return call
+        return call.by_content() if binding.by_content else call
 
     def _collect(self) -> dict[str, Any]:
         observed = _observed.get()
@@ -215,7 +214,9 @@ class DBOSLLM:
         observed = _observed.get()
         if observed is not None:
             observed.usage.append(usage_data)
-        super()._track_token_usage_internal(usage_data)  # type: ignore[misc]
+        # Several agents of a crew may count on one LLM, on threads.
+        with counting:
+            super()._track_token_usage_internal(usage_data)  # type: ignore[misc]
 
 
 def durable_llm(
@@ -251,6 +252,29 @@ def durable_llm(
         scope.journal.secrets.update(_secrets.of_llm(llm))
         scope.journal.llms[scope.path, role] = durable._restore  # type: ignore[attr-defined]
     return durable
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How requests of a durable LLM are recorded that do not go through its `call`.
+
+    Attributes:
+        config: Retries.
+        secrets: Texts that must not be stored.
+        by_content: Whether only what they ask tells them apart.
+    """
+
+    config: StepConfig
+    secrets: tuple[str, ...]
+    by_content: bool
+
+
+def settings_of(llm: Any) -> Settings | None:
+    """The settings of a durable LLM; None of another."""
+    if not isinstance(llm, DBOSLLM):
+        return None
+    binding: _Binding = llm.__dict__[_BINDING]
+    return Settings(binding.config, tuple(_secrets.of_llm(llm)), binding.by_content)
 
 
 @cache

@@ -7,40 +7,50 @@ from __future__ import annotations
 
 import base64
 import copy
+import threading
 from array import array
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
 from crewai.knowledge.knowledge import Knowledge
+from crewai.llms.base_llm import BaseLLM
 from crewai.memory.memory_scope import MemoryScope, MemorySlice
 from crewai.memory.unified_memory import Memory
 
 from crewai_dbos import _names, _run_scope
 from crewai_dbos._config import StepConfig, for_llm
 from crewai_dbos._entry import Call
-from crewai_dbos._llm import DBOSLLM, durable_llm
 from crewai_dbos._scope import Scope
+from crewai_dbos._threads import on_a_thread
 
 _RUN = "_crewai_dbos_run"
+_LOADING = "_crewai_dbos_loading"
 
 
-def durable_memory(memory: Any, scope: Scope, llm_config: StepConfig | None) -> Any:
+def durable_memory(
+    memory: Any,
+    scope: Scope,
+    durable: Callable[[BaseLLM], BaseLLM],
+    embedding: StepConfig | None,
+) -> Any:
     """A view of `memory` for one run, on the same storage.
 
     Args:
         memory: A `Memory`, `MemoryScope` or `MemorySlice`.
         scope: The run.
-        llm_config: Retries of its LLM and embedder calls.
+        durable: Makes the LLM that the memory asks one whose requests are recorded.
+        embedding: Retries of its embedder's calls.
     """
     view = copy.copy(memory)
     object.__setattr__(view, "__pydantic_private__", dict(memory.__pydantic_private__ or {}))
     if isinstance(memory, (MemoryScope, MemorySlice)):
-        view._memory = durable_memory(memory._memory, scope, llm_config)
+        view._memory = durable_memory(memory._memory, scope, durable, embedding)
         return view
     if isinstance(memory, Memory):
         view.__class__ = _durable_memory_class(type(memory))
-        view.__dict__[_RUN] = (scope, llm_config)
+        view.__dict__[_RUN] = (scope, durable, embedding)
         view._pending_saves = []
     return view
 
@@ -52,11 +62,16 @@ def drain(memory: Any) -> None:
         inner.drain_writes()
 
 
-def durable_knowledge(knowledge: Knowledge, scope: Scope) -> Knowledge:
-    """A copy of `knowledge` for one run whose queries are recorded."""
+def durable_knowledge(knowledge: Knowledge, scope: Scope, *, loaded: bool = True) -> Knowledge:
+    """A copy of `knowledge` for one run whose queries are recorded.
+
+    Args:
+        loaded: Whether its sources are in its storage already.
+    """
     copied = copy.copy(knowledge)
     copied.__class__ = _durable_knowledge_class(type(knowledge))
-    copied.__dict__[_RUN] = (scope, None)
+    copied.__dict__[_RUN] = (scope,)
+    copied.__dict__[_LOADING] = _Loading(loaded)
     return copied
 
 
@@ -65,16 +80,13 @@ class _DurableMemory:
 
     @property
     def _llm(self) -> Any:
-        scope, config = self.__dict__[_RUN]
-        llm = super()._llm  # type: ignore[misc]
-        if not isinstance(llm, DBOSLLM):
-            llm = durable_llm(llm, role=_names.MEMORY_LLM, config=config, scope=scope)
-            self._llm_instance = llm
-        return llm
+        _, durable, _ = self.__dict__[_RUN]
+        self._llm_instance = durable(super()._llm)  # type: ignore[misc]
+        return self._llm_instance
 
     @property
     def _embedder(self) -> Any:
-        scope, config = self.__dict__[_RUN]
+        scope, _, config = self.__dict__[_RUN]
         return _DurableEmbedder(super()._embedder, scope, for_llm(config))  # type: ignore[misc]
 
     def recall(self, query: str, *args: Any, **kwargs: Any) -> Any:
@@ -94,22 +106,51 @@ class _DurableMemory:
         return super()._submit_save(save)  # type: ignore[misc]
 
 
+@dataclass
+class _Loading:
+    """Whether the sources of a knowledge are in its storage."""
+
+    done: bool
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
 class _DurableKnowledge:
+    """Overrides of `Knowledge`. A run whose queries are all recorded does not load its sources."""
+
+    def _load(self) -> None:
+        loading: _Loading = self.__dict__[_LOADING]
+        with loading.lock:
+            if not loading.done:
+                self.add_sources()  # type: ignore[attr-defined]
+                loading.done = True
+
     def query(self, *args: Any, **kwargs: Any) -> Any:
         original = super().query  # type: ignore[misc]
         scope = _run_scope.for_call(self.__dict__[_RUN][0], "knowledge query")
         if scope is None:
+            self._load()
             return original(*args, **kwargs)
+
+        def ask() -> Any:
+            self._load()
+            return original(*args, **kwargs)
+
         call = Call(_names.KNOWLEDGE_QUERY, kind="knowledge", request={"query": [args, kwargs]})
-        return scope.journal.run(scope, call, lambda: original(*args, **kwargs))
+        return scope.journal.run(scope, call, ask)
 
     async def aquery(self, *args: Any, **kwargs: Any) -> Any:
         original = super().aquery  # type: ignore[misc]
         scope = _run_scope.for_call(self.__dict__[_RUN][0], "knowledge query")
         if scope is None:
+            await on_a_thread(self._load)
             return await original(*args, **kwargs)
+
+        async def ask() -> Any:
+            await on_a_thread(self._load)
+            return await original(*args, **kwargs)
+
         call = Call(_names.KNOWLEDGE_QUERY, kind="knowledge", request={"query": [args, kwargs]})
-        return await scope.journal.arun(scope, call, lambda: original(*args, **kwargs))
+        return await scope.journal.arun(scope, call, ask)
 
 
 class _DurableEmbedder:

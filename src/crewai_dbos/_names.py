@@ -17,7 +17,9 @@ from typing import Any
 
 AGENT_WORKFLOW = "crewai_dbos.agent"
 AGENT_WORKFLOW_ASYNC = "crewai_dbos.agent_async"
-WORKFLOWS = (AGENT_WORKFLOW, AGENT_WORKFLOW_ASYNC)
+CREW_WORKFLOW = "crewai_dbos.crew"
+CREW_WORKFLOW_ASYNC = "crewai_dbos.crew_async"
+WORKFLOWS = (AGENT_WORKFLOW, AGENT_WORKFLOW_ASYNC, CREW_WORKFLOW, CREW_WORKFLOW_ASYNC)
 
 ENTRY_VERSION = 1
 INPUT_VERSION = 1
@@ -32,7 +34,20 @@ MEMORY_EXTRACT = "memory.extract"
 MEMORY_SAVE = "memory.save"
 MEMORY_SEARCH = "memory.search"
 KNOWLEDGE_QUERY = "knowledge.query"
+KNOWLEDGE_LOAD = "knowledge.load"
+CONVERSION = "conversion"
+PLANNER_LLM = "planner.llm"
 MCP_DISCOVERY = "mcp.tools"
+CACHE = "cache"
+DEFINITION = "definition"
+BEFORE_KICKOFF = "before_kickoff"
+AFTER_KICKOFF = "after_kickoff"
+CALLBACK = "callback"
+STEP_CALLBACK = "step_callback"
+GUARDRAIL = "guardrail"
+CONDITION = "condition"
+OUTPUT_FILE = "output_file"
+LOG = "log"
 DATE = "date"
 ORDER = "order"
 END = "end"
@@ -45,7 +60,7 @@ ATTRIBUTE = "crewai_dbos"
 """Key of the workflow attribute in which a run says why it is not going on."""
 
 
-_AT_THE_ROOT = (LLM, FUNCTION_CALLING_LLM, TOKEN_COUNT)
+_AT_THE_ROOT = (LLM, FUNCTION_CALLING_LLM, TOKEN_COUNT, CONVERSION)
 
 
 def is_ours(step_name: str) -> bool:
@@ -67,6 +82,15 @@ def agent(agent_name: str) -> str:
     return f"agent:{part(agent_name)}"
 
 
+def crew(crew_name: str) -> str:
+    return f"crew:{part(crew_name)}"
+
+
+def task(number: int, name: str | None) -> str:
+    """The `number`-th task of a crew, counting from 1, with the name that the user gave it."""
+    return f"task:{number}.{part(name)}" if name else f"task:{number}"
+
+
 def tool(tool_name: str, arguments: Any) -> str:
     return f"tool:{part(tool_name)}({digest(arguments)})"
 
@@ -86,6 +110,11 @@ def event(event_type: str, content: Any = None) -> str:
 
 def handler(qualname: str) -> str:
     return f"handler:{part(qualname)}"
+
+
+def in_background(name: str) -> bool:
+    """Whether the entry `name` was made by work that its place does not wait for."""
+    return f"/{MEMORY_SAVE}(" in name
 
 
 def numbered(path: str, what: str, occurrence: int) -> str:

@@ -150,6 +150,11 @@ class Record:
         with self._lock:
             return bool(self._places[scope.path].recorded.get(what))
 
+    def names_under(self, path: str) -> list[str]:
+        """The names of the recorded entries below `path`, relative to it."""
+        start = f"{path}/"
+        return [name.removeprefix(start) for name in self._entries if name.startswith(start)]
+
     def unclaimed_under(self, path: str) -> Iterator[Entry]:
         """Claim every entry below `path` that was not asked for."""
         for name, entry in self._entries.items():
@@ -275,8 +280,11 @@ class Record:
             inside = [e for n, e in self._entries.items() if n.startswith(f"{path}/")]
             self._advance(max((entry.last_id for entry in inside), default=0))
 
-    def check_complete(self, path: str) -> None:
+    def check_complete(self, path: str, *, background: bool = True) -> None:
         """The work under `path` has returned.
+
+        Args:
+            background: Whether what goes on in the background has ended there too.
 
         Raises:
             DriftError: A call recorded there was not asked for.
@@ -284,6 +292,8 @@ class Record:
         for name, entry in self._entries.items():
             # What handled an event of a call that was answered from the record was not asked again.
             expected = "/event:" not in name and entry.what != _names.GIVEN_UP
+            if not background and _names.in_background(name):
+                continue
             if name.startswith(f"{path}/") and not entry.claimed and expected:
                 raise DriftError(
                     f"Run {self._run_id} was recorded by other code: {name} is recorded, but was "

@@ -1,40 +1,40 @@
-"""The agent of one run: a copy of the user's, each part of it durable.
-
-crewAI leaves state on an agent (its executor, tool results, usage, retry counts), so no run shares
-an agent, an LLM or a tool with another.
-"""
+"""The agent of one run: a copy of the user's, each part of it durable."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from typing import Any, cast
 
 from crewai import Agent
 from crewai.agents.agent_executor import AgentExecutor
-from crewai.agents.cache.cache_handler import CacheHandler
 from crewai.agents.tools_handler import ToolsHandler
-from crewai.llms.base_llm import BaseLLM
-from crewai.tasks.llm_guardrail import LLMGuardrail
-from crewai.tools.agent_tools.base_agent_tools import BaseAgentTool
 from crewai.tools.base_tool import BaseTool
-from crewai.tools.memory_tools import RecallMemoryTool, RememberTool
-from crewai.utilities.llm_utils import create_llm
 from crewai.utilities.prompts import VALID_DATE_FORMAT_CODES
 
-from crewai_dbos import _given, _names, _run_scope
+from crewai_dbos import _callbacks, _given, _names, _run_scope
+from crewai_dbos._config import AgentOptions
+from crewai_dbos._conversion import recording
 from crewai_dbos._crewai_seam import forget_agent_state
 from crewai_dbos._definition import AgentDefinition
 from crewai_dbos._entry import Call
 from crewai_dbos._executor import DBOSAgentExecutor
-from crewai_dbos._llm import DBOSLLM, durable_llm
-from crewai_dbos._memory import drain, durable_knowledge, durable_memory
+from crewai_dbos._memory import drain
+from crewai_dbos._run_objects import RunObjects
 from crewai_dbos._scope import Scope
-from crewai_dbos._tools import durable_tool
 
 _RUN = "_crewai_dbos_run"
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What the agent of a run belongs to."""
+
+    options: AgentOptions
+    objects: RunObjects
 
 
 def agent_of_run(definition: AgentDefinition, scope: Scope, given: Mapping[str, Any]) -> Agent:
@@ -45,40 +45,40 @@ def agent_of_run(definition: AgentDefinition, scope: Scope, given: Mapping[str, 
     """
     template = definition.build()
     agent = copy.copy(template)
-    agent.__class__ = _run_agent_class(type(template))
-    agent.__dict__[_RUN] = (definition, scope)
     forget_agent_state(agent)
     _given.give(given, agent, scope)
+    agent.__class__ = run_agent_class(type(template))
+    make_durable(agent, definition.options, RunObjects(scope))
+    return agent
+
+
+def make_durable(agent: Agent, options: AgentOptions, objects: RunObjects) -> None:
+    """Replace each part of `agent`, a copy of the user's, by the one of the run."""
+    agent.__dict__[_RUN] = _Run(options, objects)
     agent.agent_executor = None
     agent.executor_class = DBOSAgentExecutor
     agent.tools_results = []
-    _give_cache(agent, template)
-    _give_llms(agent, definition, scope)
-    agent.tools = durable_tools(agent, agent.tools or [])
+    _give_cache(agent, objects)
+    _give_llms(agent, options, objects)
     if agent.memory:
-        agent.memory = durable_memory(agent.memory, scope, definition.llm_step_config)
+        agent.memory = objects.memory(agent.memory, options.llm_step_config)
+    agent.tools = durable_tools(agent, agent.tools or [])
     if agent.knowledge is not None:
-        agent.knowledge = durable_knowledge(agent.knowledge, scope)
+        agent.knowledge = objects.knowledge(agent.knowledge)
     if agent._rpm_controller is not None:
-        agent._rpm_controller = cast(Any, _NoWaitOnReplay(agent._rpm_controller))
+        agent._rpm_controller = cast(Any, NoWaitOnReplay(agent._rpm_controller))
+    if agent.step_callback is not None:
+        agent.step_callback = _callbacks.recorded(agent.step_callback, _names.STEP_CALLBACK)
+    if agent.guardrail is not None:
+        agent.guardrail = objects.guardrail(agent.guardrail, options)
     if agent.inject_date:
-        agent.__dict__["date_format"] = _recorded_date(scope, agent.date_format)
-    return agent
+        agent.__dict__["date_format"] = _recorded_date(objects.scope, agent.date_format)
 
 
 def durable_tools(agent: Agent, tools: Sequence[BaseTool]) -> list[BaseTool]:
     """Copies of `tools` for the run of `agent`."""
-    definition, scope = agent.__dict__[_RUN]
-
-    def durable(tool: BaseTool) -> BaseTool:
-        if isinstance(tool, (RecallMemoryTool, RememberTool)):
-            # The memory records what they do.
-            return tool.model_copy(update={"memory": agent.memory}) if agent.memory else tool
-        if isinstance(tool, BaseAgentTool):
-            return tool  # what the coworker does is recorded call by call
-        return durable_tool(tool, definition.tool_step_config, scope)
-
-    return [durable(tool) for tool in tools]
+    run: _Run = agent.__dict__[_RUN]
+    return run.objects.tools(tools, run.options.tool_step_config, agent.memory)
 
 
 def finish(agent: Agent) -> None:
@@ -87,8 +87,8 @@ def finish(agent: Agent) -> None:
         drain(agent.memory)
 
 
-class _RunAgent:
-    """Overrides of `Agent` for tools and executors that crewAI makes during the run."""
+class RunAgent:
+    """Overrides of `Agent` for tools, executors and converters that crewAI makes during the run."""
 
     def get_mcp_tools(self, mcps: Any) -> list[BaseTool]:
         tools = super().get_mcp_tools(mcps)  # type: ignore[misc]
@@ -97,6 +97,11 @@ class _RunAgent:
     def get_platform_tools(self, apps: Any) -> list[BaseTool]:
         tools = super().get_platform_tools(apps)  # type: ignore[misc]
         return durable_tools(cast(Agent, self), tools)
+
+    def get_output_converter(self, **fields: Any) -> Any:
+        converter = super().get_output_converter(**fields)  # type: ignore[misc]
+        converter.__class__ = recording(converter.__class__)
+        return converter
 
     def _prepare_kickoff(self, *args: Any, **kwargs: Any) -> Any:
         prepared = super()._prepare_kickoff(*args, **kwargs)  # type: ignore[misc]
@@ -109,38 +114,29 @@ class _RunAgent:
 
 
 @cache
-def _run_agent_class(cls: type[Agent]) -> type[Agent]:
-    return type(cls.__name__, (_RunAgent, cls), {"__module__": cls.__module__})
+def run_agent_class(cls: type[Agent]) -> type[Agent]:
+    return type(cls.__name__, (RunAgent, cls), {"__module__": cls.__module__})
 
 
-def _give_llms(agent: Agent, definition: AgentDefinition, scope: Scope) -> None:
-    def durable(llm: Any, role: str, config: Any) -> BaseLLM:
-        resolved = llm if isinstance(llm, BaseLLM) else create_llm(llm)
-        assert isinstance(resolved, BaseLLM)
-        return durable_llm(resolved, role=role, config=config, scope=scope)
-
-    config = definition.llm_step_config
-    agent.llm = durable(agent.llm, _names.LLM, config)
+def _give_llms(agent: Agent, options: AgentOptions, objects: RunObjects) -> None:
+    config = options.llm_step_config
+    agent.llm = objects.llm(agent.llm, _names.LLM, config)
     calling = agent.__dict__.get("function_calling_llm")
     if calling is not None:
-        agent.__dict__["function_calling_llm"] = durable(
-            calling, _names.FUNCTION_CALLING_LLM, definition.function_calling_llm_step_config
+        agent.__dict__["function_calling_llm"] = objects.llm(
+            calling, _names.FUNCTION_CALLING_LLM, options.function_calling_llm_step_config
         )
     planning = agent.planning_config
     if planning is not None and planning.llm is not None:
-        llm = durable(planning.llm, _names.PLANNING_LLM, config)
+        llm = objects.llm(planning.llm, _names.PLANNING_LLM, config)
         agent.planning_config = planning.model_copy(update={"llm": llm})
-    guardrail = agent.guardrail
-    if isinstance(guardrail, LLMGuardrail) and not isinstance(guardrail.llm, DBOSLLM):
-        copied = copy.copy(guardrail)
-        copied.llm = durable(guardrail.llm, _names.GUARDRAIL_LLM, config)
-        agent.guardrail = cast(Any, copied)
 
 
-def _give_cache(agent: Agent, template: Agent) -> None:
+def _give_cache(agent: Agent, objects: RunObjects) -> None:
+    shared = agent.tools_handler.cache if agent.tools_handler is not None else None
     agent.tools_handler = ToolsHandler()
-    if template.tools_handler.cache is not None:
-        agent.cache_handler = CacheHandler()
+    if shared is not None:
+        agent.cache_handler = objects.cache(shared)
         agent.tools_handler.cache = agent.cache_handler
 
 
@@ -160,7 +156,7 @@ class _Literal(str):
         return True
 
 
-class _NoWaitOnReplay:
+class NoWaitOnReplay:
     """A requests-per-minute limit shared by all runs; a recorded request does not count."""
 
     def __init__(self, controller: Any) -> None:

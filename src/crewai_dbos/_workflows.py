@@ -1,8 +1,9 @@
 """The workflows that DBOS knows of this package.
 
-Two for all agents, under fixed names and with bodies that only delegate: DBOS hashes the source of
-every registered workflow into the application version, and a run of another version is not
-recovered. Defining an agent, or editing anything else in this package, changes no hash.
+Two for all agents and two for all crews, under fixed names and with bodies that only delegate: DBOS
+hashes the source of every registered workflow into the application version, and a run of another
+version is not recovered. Defining one more, or editing anything else in this package, changes no
+hash.
 """
 
 from __future__ import annotations
@@ -13,18 +14,45 @@ from dbos import DBOS, WorkflowSerializationFormat
 
 from crewai_dbos import _names
 
+_PORTABLE = WorkflowSerializationFormat.PORTABLE
 
-@DBOS.workflow(name=_names.AGENT_WORKFLOW, serialization_type=WorkflowSerializationFormat.PORTABLE)
+
+@DBOS.workflow(name=_names.AGENT_WORKFLOW, serialization_type=_PORTABLE)
 def run_agent(order: dict[str, Any]) -> Any:
-    from crewai_dbos import _perform
-
-    return _perform.run(order)
+    return _run("agent", order)
 
 
-@DBOS.workflow(
-    name=_names.AGENT_WORKFLOW_ASYNC, serialization_type=WorkflowSerializationFormat.PORTABLE
-)
+@DBOS.workflow(name=_names.AGENT_WORKFLOW_ASYNC, serialization_type=_PORTABLE)
 async def run_agent_async(order: dict[str, Any]) -> Any:
-    from crewai_dbos import _perform
+    return await _arun("agent", order)
 
-    return await _perform.arun(order)
+
+@DBOS.workflow(name=_names.CREW_WORKFLOW, serialization_type=_PORTABLE)
+def run_crew(order: dict[str, Any]) -> Any:
+    return _run("crew", order)
+
+
+@DBOS.workflow(name=_names.CREW_WORKFLOW_ASYNC, serialization_type=_PORTABLE)
+async def run_crew_async(order: dict[str, Any]) -> Any:
+    return await _arun("crew", order)
+
+
+# What starts a run imports this module, and what carries one out may start another.
+
+
+def _run(noun: str, order: dict[str, Any]) -> Any:
+    from crewai_dbos import _body
+
+    return _body.run(_kind(noun), order)
+
+
+async def _arun(noun: str, order: dict[str, Any]) -> Any:
+    from crewai_dbos import _body
+
+    return await _body.arun(_kind(noun), order)
+
+
+def _kind(noun: str) -> Any:
+    from crewai_dbos import _perform_agent, _perform_crew
+
+    return {"agent": _perform_agent.KIND, "crew": _perform_crew.KIND}[noun]

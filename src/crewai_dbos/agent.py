@@ -10,8 +10,9 @@ from crewai.llms.base_llm import BaseLLM
 from crewai.tools.base_tool import BaseTool
 from pydantic import PrivateAttr
 
-from crewai_dbos import _codec, _given, _names, _perform, _run_scope, _workflows, doctor
-from crewai_dbos._config import StepConfig, ToolStepConfig
+from crewai_dbos import _codec, _given, _names, _perform_agent, _run_scope, _workflows, doctor
+from crewai_dbos._config import AgentOptions, StepConfig, ToolStepConfig
+from crewai_dbos._conversion import recording
 from crewai_dbos._crewai_seam import hand_signals_to_futures, share_usage
 from crewai_dbos._dbos_seam import is_launched
 from crewai_dbos._definition import AgentDefinition, agents, build_agent
@@ -68,9 +69,11 @@ class DBOSAgent(Agent):
         self._definition = AgentDefinition(
             name=agent_name,
             source=orig_agent,
-            llm_step_config=llm_step_config,
-            function_calling_llm_step_config=function_calling_llm_step_config,
-            tool_step_config=tool_step_config,
+            options=AgentOptions(
+                llm_step_config=llm_step_config,
+                function_calling_llm_step_config=function_calling_llm_step_config,
+                tool_step_config=tool_step_config,
+            ),
             front=self,
         )
         hand_signals_to_futures()
@@ -100,6 +103,12 @@ class DBOSAgent(Agent):
         object.__setattr__(self, "__pydantic_fields_set__", set(other.__pydantic_fields_set__))
         object.__setattr__(self, "__pydantic_private__", dict(other.__pydantic_private__ or {}))
 
+    def get_output_converter(self, **fields: Any) -> Any:  # type: ignore[override]
+        """As `Agent.get_output_converter`; what it asks an LLM is recorded."""
+        converter = super().get_output_converter(**fields)
+        converter.__class__ = recording(type(converter))
+        return converter
+
     def _share_llms(self, config: StepConfig | None, calling_config: StepConfig | None) -> None:
         """Record also what a crew asks the agent's LLMs, to convert an output or to check it."""
         for field, role, chosen in (
@@ -119,6 +128,11 @@ class DBOSAgent(Agent):
     def agent_name(self) -> str:
         """The name that is stored with this agent's runs."""
         return self._definition.name
+
+    @property
+    def options(self) -> AgentOptions:
+        """How the calls of this agent are recorded."""
+        return self._definition.options
 
     @property
     def orig_agent(self) -> Agent:
@@ -221,7 +235,7 @@ class DBOSAgent(Agent):
             )
         order.given = _given.since(self._defined_as, self)
         if _run_scope.in_workflow():
-            return _perform.perform(self._definition, order)
+            return _perform_agent.perform(self._definition, order)
         stored = order.stored(self._definition)
         with own_run(stored):
             return _codec.decode(_workflows.run_agent(stored))
@@ -232,7 +246,7 @@ class DBOSAgent(Agent):
             return await ordinary()
         order.given = _given.since(self._defined_as, self)
         if _run_scope.in_workflow():
-            return await _perform.aperform(self._definition, order)
+            return await _perform_agent.aperform(self._definition, order)
         stored = order.stored(self._definition)
         with own_run(stored):
             return _codec.decode(await _workflows.run_agent_async(stored))

@@ -66,7 +66,7 @@ def read(what: Any, module: ModuleType | None) -> Subject:
     texts: list[Text] = []
     for agent in members:
         definition = _definition(agent)
-        config = definition.tool_step_config if definition is not None else None
+        config = definition.options.tool_step_config if definition is not None else None
         items += _items.of_agent(agent, config, _called(agent))
         texts += _texts.of_agent(agent, _called(agent))
     for number, task in enumerate(tasks, 1):

@@ -1,0 +1,31 @@
+"""A tool cache that agents of one crew share: which of them finds a result is recorded.
+
+It depends on who was faster, and must not be different on recovery.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from crewai.agents.cache.cache_handler import CacheHandler
+
+from crewai_dbos import _names, _run_scope
+from crewai_dbos._entry import Call
+
+
+class RecordedCache(CacheHandler):
+    """A `CacheHandler` whose reads are entries."""
+
+    def read(self, tool: str, input: str) -> Any:
+        found = super().read
+        scope = _run_scope.enclosing()
+        if scope is None:
+            return found(tool=tool, input=input)
+        scope = scope.around or scope
+        call = Call(
+            f"{_names.CACHE}({_names.digest([tool, input])})",
+            kind="cache",
+            concurrent=True,
+            as_text=str,
+        )
+        return scope.journal.run(scope, call, lambda: found(tool=tool, input=input))

@@ -1,0 +1,257 @@
+"""`DBOSCrew`: a crewAI crew whose kickoffs survive the process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
+
+from crewai import Crew
+from crewai.crews.crew_output import CrewOutput
+from crewai.types.usage_metrics import UsageMetrics
+from dbos import DBOS
+from pydantic import PrivateAttr
+
+from crewai_dbos import _codec, _perform_crew, _run_scope, _workflows
+from crewai_dbos._config import (
+    AgentOptions,
+    AgentStepConfigs,
+    StepConfig,
+    ToolStepConfig,
+    options_of_crew,
+)
+from crewai_dbos._crew_order import CrewOrder
+from crewai_dbos._dbos_seam import is_launched
+from crewai_dbos._definition import CrewDefinition, build_crew, crews
+from crewai_dbos._errors import DefinitionError
+from crewai_dbos._handle import RunHandle, own_run
+from crewai_dbos._threads import in_event_loop, on_a_thread
+from crewai_dbos._tools import check_tools
+
+
+class DBOSCrew(Crew):
+    """Wraps a crewAI crew: each of its kickoffs is a DBOS workflow that a fresh process finishes.
+
+    With DBOS launched, a kickoff opens a workflow, or joins the one that is open. Every LLM
+    request, tool call, callback, guardrail and memory access of the crew is recorded in it. Without
+    DBOS a kickoff is that of `orig_crew`.
+
+    Args:
+        crew_name: Stored with every run. Unique in the process; keep it over releases.
+        orig_crew: The crew, a callable without arguments that builds one, or a ``@CrewBase`` class.
+            Each run works on a copy.
+        llm_step_config: Retries of LLM requests; see `StepConfig`. By default five attempts
+            after rate limits, timeouts, lost connections and 5xx.
+        function_calling_llm_step_config: The same for ``function_calling_llm``.
+        tool_step_config: What to do with tools that have no DBOS decorator. A `StepConfig` (the
+            default) records all of them. A mapping of tool names gives some of them another one;
+            None opts a tool out, or all of them: it is called again on recovery.
+        agent_step_configs: The same three for single agents, by role, where they differ.
+
+    Raises:
+        DefinitionError: The name is empty or taken, or an option can't mean anything.
+    """
+
+    _definition: CrewDefinition = PrivateAttr()
+
+    def __init__(
+        self,
+        *,
+        crew_name: str,
+        orig_crew: Crew | Callable[[], Any],
+        llm_step_config: StepConfig | None = None,
+        function_calling_llm_step_config: StepConfig | None = None,
+        tool_step_config: ToolStepConfig = StepConfig(),  # noqa: B008
+        agent_step_configs: Mapping[str, AgentStepConfigs] | None = None,
+    ) -> None:
+        template = build_crew(orig_crew)
+        if isinstance(template, DBOSCrew):
+            raise DefinitionError(f"{template.crew_name!r} is a DBOSCrew already: use it as it is")
+        self._take_after(template)
+        options, of_role = options_of_crew(
+            AgentOptions(
+                llm_step_config=llm_step_config,
+                function_calling_llm_step_config=function_calling_llm_step_config,
+                tool_step_config=tool_step_config,
+            ),
+            agent_step_configs or {},
+            [agent.role for agent in _people(template)],
+        )
+        for agent in _people(template):
+            check_tools(agent, of_role.get(agent.role, options).tool_step_config)
+        self._definition = CrewDefinition(
+            name=crew_name, source=orig_crew, options=options, of_role=of_role, front=self
+        )
+        crews.add(self._definition)
+
+    def _take_after(self, other: Crew) -> None:
+        """Become a view of `other`: the same fields, without building them again."""
+        object.__setattr__(self, "__dict__", dict(other.__dict__))
+        object.__setattr__(self, "__pydantic_extra__", other.__pydantic_extra__)
+        object.__setattr__(self, "__pydantic_fields_set__", set(other.__pydantic_fields_set__))
+        object.__setattr__(self, "__pydantic_private__", dict(other.__pydantic_private__ or {}))
+
+    @property
+    def crew_name(self) -> str:
+        """The name that is stored with this crew's runs."""
+        return self._definition.name
+
+    @property
+    def orig_crew(self) -> Crew:
+        """The crew that was wrapped, or a new one if a callable or a class was."""
+        return self._definition.build()
+
+    def copy(self) -> Crew:  # type: ignore[override]
+        """An ordinary crew, as `Crew.train` and `Crew.test` want one to work on."""
+        return self.orig_crew.copy()
+
+    # Runs --------------------------------------------------------------------
+
+    def kickoff(
+        self,
+        inputs: Mapping[str, Any] | None = None,
+        input_files: Mapping[str, Any] | None = None,
+        from_checkpoint: Any = None,
+    ) -> Any:
+        """Run the crew as a DBOS workflow. See `Crew.kickoff`.
+
+        Args:
+            inputs: What the crew's texts are filled with. Stored, so plain data.
+            input_files: Files by name. Stored, so of a kind that has a JSON form.
+
+        Returns:
+            The `CrewOutput`.
+
+        Raises:
+            UnstorableInputError: The inputs, or an output model, could not be rebuilt by another
+                process.
+            RunConflictError: The workflow id belongs to a run of something else.
+        """
+        order = self._order(inputs, input_files, from_checkpoint)
+        if self._is_ordinary():
+            return self._ordinary(lambda crew: crew.kickoff(**vars(order)))
+        if in_event_loop():
+            raise RuntimeError(
+                f"DBOSCrew {self.crew_name!r} was kicked off synchronously inside an event loop. "
+                "Use kickoff_async or akickoff."
+            )
+        if _run_scope.in_workflow():
+            return self._published(_perform_crew.perform(self._definition, order))
+        stored = order.stored(self._definition)
+        with own_run(stored):
+            return self._published(_codec.decode(_workflows.run_crew(stored)))
+
+    async def kickoff_async(
+        self,
+        inputs: Mapping[str, Any] | None = None,
+        input_files: Mapping[str, Any] | None = None,
+        from_checkpoint: Any = None,
+    ) -> Any:
+        """As `kickoff`, on a thread, as crewAI does it."""
+        return await on_a_thread(lambda: self.kickoff(inputs, input_files, from_checkpoint))
+
+    async def akickoff(
+        self,
+        inputs: Mapping[str, Any] | None = None,
+        input_files: Mapping[str, Any] | None = None,
+        from_checkpoint: Any = None,
+    ) -> Any:
+        """As `kickoff`, through crewAI's async methods."""
+        order = self._order(inputs, input_files, from_checkpoint)
+        if self._is_ordinary():
+            return await self._ordinary(lambda crew: crew.akickoff(**vars(order)))
+        if _run_scope.in_workflow():
+            return self._published(await _perform_crew.aperform(self._definition, order))
+        stored = order.stored(self._definition)
+        with own_run(stored):
+            return self._published(_codec.decode(await _workflows.run_crew_async(stored)))
+
+    def start(
+        self,
+        inputs: Mapping[str, Any] | None = None,
+        input_files: Mapping[str, Any] | None = None,
+        *,
+        queue: str | None = None,
+    ) -> RunHandle:
+        """Begin a run and return at once.
+
+        Args:
+            inputs: As of `kickoff`.
+            input_files: As of `kickoff`.
+            queue: The name of a registered DBOS queue to put the run on; ``SetEnqueueOptions``
+                applies to it.
+
+        Returns:
+            The run; ``get_result()`` waits for its `CrewOutput`.
+
+        Raises:
+            UnstorableInputError: As of `kickoff`.
+            RunConflictError: The workflow id belongs to a run of something else.
+            CrewaiDbosError: DBOS is not launched.
+        """
+        if not is_launched():
+            raise DefinitionError(
+                f"DBOSCrew {self.crew_name!r} was started before DBOS.launch(), so nothing would "
+                "carry the run out. Launch DBOS first."
+            )
+        stored = CrewOrder(inputs, input_files).stored(self._definition)
+        with own_run(stored):
+            if queue is None:
+                handle = DBOS.start_workflow(_workflows.run_crew, stored)
+            else:
+                handle = DBOS.enqueue_workflow(queue, _workflows.run_crew, stored)
+        return RunHandle(handle.workflow_id)
+
+    def retrieve(self, run_id: str) -> RunHandle:
+        """The run with this workflow id, in this process or another, finished or not."""
+        return RunHandle(run_id)
+
+    def replay(self, task_id: str, inputs: dict[str, Any] | None = None) -> NoReturn:
+        """Not of a durable crew, whose runs can be gone back to any step of.
+
+        Raises:
+            NotImplementedError: Always; it says what to use.
+        """
+        raise NotImplementedError(
+            "A DBOSCrew keeps every run: DBOS.fork_workflow(run_id, step) makes a new run that "
+            "goes on from any step of it. Crew.replay knows only the last kickoff of this machine."
+        )
+
+    def _order(
+        self,
+        inputs: Mapping[str, Any] | None,
+        input_files: Mapping[str, Any] | None,
+        from_checkpoint: Any,
+    ) -> CrewOrder:
+        if from_checkpoint is not None:
+            raise DefinitionError(
+                "A DBOSCrew resumes its runs by itself. To go on from a checkpoint of crewAI, kick "
+                "off the ordinary crew: orig_crew.kickoff(from_checkpoint=...)."
+            )
+        if inputs is not None and not isinstance(inputs, Mapping):
+            raise TypeError(f"inputs must be a dict or Mapping, got {type(inputs).__name__}")
+        return CrewOrder(inputs, input_files)
+
+    def _is_ordinary(self) -> bool:
+        """Whether a kickoff here is not recorded on its own."""
+        _run_scope.warn_if_in_step(f"DBOSCrew {self.crew_name!r}")
+        return not is_launched() or _run_scope.in_step()
+
+    def _ordinary(self, kickoff: Callable[[Crew], Any]) -> Any:
+        crew = self.orig_crew
+        try:
+            return kickoff(crew)
+        finally:
+            self.__dict__["usage_metrics"] = crew.usage_metrics
+
+    def _published(self, output: CrewOutput) -> CrewOutput:
+        """Show on this crew what crewAI shows on one after a kickoff. Returns `output`."""
+        usage = UsageMetrics(**output.token_usage.model_dump())
+        self.__dict__.update(usage_metrics=usage, token_usage=usage)
+        return output
+
+
+def _people(crew: Crew) -> list[Any]:
+    """The agents of `crew` that crewAI itself runs, the manager and those of tasks included."""
+    everyone = [*crew.agents, crew.manager_agent, *(task.agent for task in crew.tasks)]
+    found = {id(agent): agent for agent in everyone if hasattr(agent, "execute_task")}
+    return list(found.values())
