@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from crewai_dbos import _codec, _names, _run_scope
 from crewai_dbos._entry import Call
 from crewai_dbos._errors import UnstorableInputError, UnstorableValueError
+from crewai_dbos._threads import off_the_loop
 
 _RECORDED = "_crewai_dbos_recorded"
 
@@ -66,7 +67,9 @@ def recorded(
 
 
 def _finished(result: Any) -> Any:
-    return asyncio.run(_awaited(result)) if inspect.isawaitable(result) else result
+    if not inspect.isawaitable(result):
+        return result
+    return off_the_loop(lambda: asyncio.run(_awaited(result)))
 
 
 async def _awaited(result: Any) -> Any:

@@ -52,6 +52,9 @@ def durable_memory(
         view.__class__ = _durable_memory_class(type(memory))
         view.__dict__[_RUN] = (scope, durable, embedding)
         view._pending_saves = []
+        if view._llm_instance is not None:
+            # Now, because a replay that asks nothing counts its tokens as well.
+            view._llm_instance = durable(view._llm_instance)
     return view
 
 
