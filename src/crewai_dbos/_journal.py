@@ -311,10 +311,10 @@ class Journal:
                 llm(_codec.decode(extra))
 
     def _llm_of(self, entry: Entry) -> Callable[[Any], None] | None:
-        place = entry.path
-        while place and (place, entry.what) not in self.llms:
+        place, role = entry.path, _names.without_digest(entry.what)
+        while place and (place, role) not in self.llms:
             place = place.rpartition("/")[0]
-        return self.llms.get((place, entry.what))
+        return self.llms.get((place, role))
 
     def _replay(self, entry: Entry, call: Call) -> Any:
         try:

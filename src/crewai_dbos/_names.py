@@ -66,7 +66,12 @@ _AT_THE_ROOT = (LLM, FUNCTION_CALLING_LLM, TOKEN_COUNT, CONVERSION)
 def is_ours(step_name: str) -> bool:
     """Whether the journal writes step rows of this name: paths, and requests of a bare LLM."""
     what = step_name.rpartition("#")[0]
-    return "/" in step_name or re.sub(r"\([0-9a-f]{8}\)$", "", what) in _AT_THE_ROOT
+    return "/" in step_name or without_digest(what) in _AT_THE_ROOT
+
+
+def without_digest(what: str) -> str:
+    """The name of a call, less the digest of its content if it is named by that."""
+    return re.sub(r"\([0-9a-f]{8}\)$", "", what)
 
 
 def part(text: str) -> str:

@@ -123,7 +123,7 @@ class _Hiring:
 
 
 class _RunCrew:
-    """Overrides of `Crew` for the manager and the tools that crewAI makes during the run."""
+    """Overrides of `Crew` for what crewAI makes during the run: the manager, tools, the output."""
 
     def _create_manager_agent(self) -> None:
         super()._create_manager_agent()  # type: ignore[misc]
@@ -131,6 +131,11 @@ class _RunCrew:
         if not is_member(manager):
             hiring: _Hiring = self.__dict__[_HIRING]
             self.__dict__["manager_agent"] = hiring.member(manager)
+
+    def _create_crew_output(self, *args: Any) -> Any:
+        # crewAI counts the tokens before it waits for the saves that spend them.
+        self._drain_memory_writes()  # type: ignore[attr-defined]
+        return super()._create_crew_output(*args)  # type: ignore[misc]
 
     def _prepare_tools(self, agent: BaseAgent, *args: Any) -> list[BaseTool]:
         tools: list[BaseTool] = super()._prepare_tools(agent, *args)  # type: ignore[misc]

@@ -49,7 +49,7 @@ class Scenario:
         inputs: Of the kickoff.
         shared_state: Whether it leaves something behind that another run of it would see.
         racing: Whether what is asked and done depends on who is faster, or on the clock.
-        better: Whether crewAI alone fails at it.
+        better: Whether crewAI alone fails at it, or counts its tokens too early.
         plain: Makes the crew that crewAI alone runs, if that is another.
         options: Of `DBOSCrew`.
     """
@@ -607,7 +607,7 @@ SCENARIOS: dict[str, Scenario] = {
     "output file": Scenario(output_file, answer),
     "planned": Scenario(planned, _planned),
     "reasoning": Scenario(reasoning, _reasoning),
-    "memory": Scenario(remembering, _remembering, shared_state=True, racing=True),
+    "memory": Scenario(remembering, _remembering, shared_state=True, better=True),
     "knowledge": Scenario(knowing, answer),
     "callbacks": Scenario(called_back, turns(search_for_it)),
     "cache": Scenario(cached, turns(searching("same"))),
