@@ -14,6 +14,7 @@ from crewai_dbos import _workflows as _workflows
 
 if TYPE_CHECKING:
     from crewai_dbos._config import StepConfig as StepConfig
+    from crewai_dbos._errors import BatchError as BatchError
     from crewai_dbos._errors import ConcurrentRunError as ConcurrentRunError
     from crewai_dbos._errors import CrewaiDbosError as CrewaiDbosError
     from crewai_dbos._errors import DefinitionError as DefinitionError
@@ -41,6 +42,7 @@ _HOME = {
     "StepConfig": "_config",
     "RunHandle": "_handle",
     "idempotency_key": "_tools",
+    "BatchError": "_errors",
     "CrewaiDbosError": "_errors",
     "DefinitionError": "_errors",
     "UnstorableInputError": "_errors",

@@ -133,6 +133,13 @@ class AgentOptions:
         return replace(self, **chosen)
 
 
+class RateLimit(TypedDict):
+    """How many runs of a queue may begin in a period of so many seconds, as DBOS takes it."""
+
+    limit: int
+    period: float
+
+
 class AgentStepConfigs(TypedDict, total=False):
     """What `DBOSCrew` takes for one agent: the options of `DBOSAgent`, as far as they differ."""
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -90,6 +91,34 @@ def _single_attempt_class(cls: Any) -> type:
 
     body = {"max_retries": property(max_retries, set_max_retries), "_crewai_dbos_retries": True}
     return type(cls.__name__, (cls,), body)
+
+
+def build_response_models() -> None:
+    """Have openai build the classes of a response. Any number of times.
+
+    It does so at the first response, and threads that come first together can meet a half-built
+    one: "Pydantic models should inherit from BaseModel, BaseModel cannot be instantiated directly".
+    """
+    if "openai.types.chat" in sys.modules:
+        _build_response_models()
+
+
+@functools.cache
+def _build_response_models() -> None:
+    from openai.types.chat import ChatCompletion
+
+    call = {"id": "", "type": "function", "function": {"name": "", "arguments": "{}"}}
+    message = {"role": "assistant", "content": "", "tool_calls": [call]}
+    usage: Any = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+    usage |= {"prompt_tokens_details": {}, "completion_tokens_details": {}}
+    ChatCompletion.construct(
+        id="",
+        object="chat.completion",
+        created=0,
+        model="",
+        choices=[{"index": 0, "finish_reason": "stop", "message": message}],
+        usage=usage,
+    )
 
 
 def counts_tokens_remotely(llm: Any, cls: type[BaseLLM]) -> bool:

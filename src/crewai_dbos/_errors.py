@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class CrewaiDbosError(Exception):
     """Base of every error this package raises on its own account."""
@@ -40,6 +42,28 @@ class LostContextError(CrewaiDbosError):
 
 class ConcurrentRunError(CrewaiDbosError):
     """Two calls that the journal can tell apart only by their order were made at the same time."""
+
+
+class BatchError(CrewaiDbosError):
+    """Some items of a batch failed; the others are done.
+
+    Attributes:
+        batch_id: The id to call `DBOSCrew.kickoff_for_each` under again, to run only these.
+        outputs: By position the output of each item, None of those that failed.
+        errors: The error of each item that failed, by position.
+    """
+
+    def __init__(self, batch_id: str, outputs: list[Any], errors: dict[int, Exception]) -> None:
+        self.batch_id = batch_id
+        self.outputs = outputs
+        self.errors = errors
+        position, first = next(iter(errors.items()))
+        listed = ", ".join(map(str, list(errors)[:10])) + (", ..." if len(errors) > 10 else "")
+        super().__init__(
+            f"{len(errors)} of {len(outputs)} items of batch {batch_id!r} failed, at positions "
+            f"{listed}. At {position}: {type(first).__name__}: {first}. Call kickoff_for_each with "
+            f"the same inputs in `with SetWorkflowID({batch_id!r})` to run only these again."
+        )
 
 
 class RunConflictError(CrewaiDbosError):

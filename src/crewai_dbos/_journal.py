@@ -45,7 +45,7 @@ from crewai_dbos._errors import (
 )
 from crewai_dbos._record import Record
 from crewai_dbos._retry import retry_after
-from crewai_dbos._scope import OpenCall, Scope, inside_call
+from crewai_dbos._scope import OpenCall, Scope, inside_call, inside_summary
 from crewai_dbos._threads import in_event_loop, off_the_loop, on_a_thread
 
 logger = logging.getLogger("crewai_dbos")
@@ -220,7 +220,8 @@ class Journal:
             self._pass_over(name)
             return cast(T, self._replay(entry, call))
         try:
-            with Scope(self, name, ordered=ordered).entered():
+            summary = inside_summary(OpenCall(self.run_id, name))
+            with Scope(self, name, ordered=ordered).entered(), summary:
                 started = time.time()
                 try:
                     value = function()

@@ -23,6 +23,7 @@ from crewai_dbos._crewai_seam import (
     PROVIDER_STATE,
     ask_through,
     asked_through,
+    build_response_models,
     counting,
     counts_tokens_remotely,
     forget_shared_state,
@@ -244,6 +245,7 @@ def durable_llm(
         durable.__class__ = _durable_class(type(llm))
     durable.__dict__[_BINDING] = _Binding(role, step, scope, by_content)
     one_layer_of_retries(durable)
+    build_response_models()
     sender = asked_through(durable)
     if sender is not durable:
         # Inside a recorded request it makes its own without recording it again.

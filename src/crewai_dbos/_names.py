@@ -19,6 +19,7 @@ AGENT_WORKFLOW = "crewai_dbos.agent"
 AGENT_WORKFLOW_ASYNC = "crewai_dbos.agent_async"
 CREW_WORKFLOW = "crewai_dbos.crew"
 CREW_WORKFLOW_ASYNC = "crewai_dbos.crew_async"
+BATCH_WORKFLOW = "crewai_dbos.batch"
 WORKFLOWS = (AGENT_WORKFLOW, AGENT_WORKFLOW_ASYNC, CREW_WORKFLOW, CREW_WORKFLOW_ASYNC)
 
 ENTRY_VERSION = 1
@@ -91,6 +92,16 @@ def crew(crew_name: str) -> str:
     return f"crew:{part(crew_name)}"
 
 
+def item(batch_id: str, number: int) -> str:
+    """The workflow id of the `number`-th run of a batch, counting from 1."""
+    return f"{batch_id}/{number}"
+
+
+def queue(crew_name: str, limits: Mapping[str, Any]) -> str:
+    """The queue of the batches of a crew that have these limits in common."""
+    return f"crewai_dbos.{crew_name}.{digest(limits)}"
+
+
 def task(number: int, name: str | None) -> str:
     """The `number`-th task of a crew, counting from 1, with the name that the user gave it."""
     return f"task:{number}.{part(name)}" if name else f"task:{number}"
@@ -120,6 +131,14 @@ def handler(qualname: str) -> str:
 def in_background(name: str) -> bool:
     """Whether the entry `name` was made by work that its place does not wait for."""
     return f"/{MEMORY_SAVE}(" in name
+
+
+def inside_save(name: str) -> bool:
+    """Whether the entry `name` was made while a memory was saved.
+
+    A save that was cut short finds other memories when it is done again, and asks for other calls.
+    """
+    return re.search(rf"/{re.escape(MEMORY_SAVE)}\([^/]*/", name) is not None
 
 
 def numbered(path: str, what: str, occurrence: int) -> str:

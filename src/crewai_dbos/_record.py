@@ -292,7 +292,7 @@ class Record:
         for name, entry in self._entries.items():
             # What handled an event of a call that was answered from the record was not asked again.
             expected = "/event:" not in name and entry.what != _names.GIVEN_UP
-            if not background and _names.in_background(name):
+            if _names.inside_save(name) or (not background and _names.in_background(name)):
                 continue
             if name.startswith(f"{path}/") and not entry.claimed and expected:
                 raise DriftError(

@@ -81,6 +81,8 @@ class OpenCall:
 _scope: ContextVar[Scope | None] = ContextVar("crewai_dbos_scope", default=None)
 _open_call: ContextVar[OpenCall | None] = ContextVar("crewai_dbos_open_call", default=None)
 
+_open_summary: ContextVar[OpenCall | None] = ContextVar("crewai_dbos_open_summary", default=None)
+
 
 def last_entered() -> Scope | None:
     """The scope entered last; inside a recorded call, the scope of that call.
@@ -93,6 +95,21 @@ def last_entered() -> Scope | None:
 def open_call() -> OpenCall | None:
     """The recorded call whose body is running; None in between."""
     return _open_call.get()
+
+
+def open_summary() -> OpenCall | None:
+    """The call that is being made up of other recorded calls; None outside of one."""
+    return _open_summary.get()
+
+
+@contextmanager
+def inside_summary(call: OpenCall) -> Iterator[None]:
+    """The block is the body of `call`: what is recorded in it comes first, then its outcome."""
+    token = _open_summary.set(call)
+    try:
+        yield
+    finally:
+        _open_summary.reset(token)
 
 
 @contextmanager

@@ -1,9 +1,9 @@
 """The workflows that DBOS knows of this package.
 
-Two for all agents and two for all crews, under fixed names and with bodies that only delegate: DBOS
-hashes the source of every registered workflow into the application version, and a run of another
-version is not recovered. Defining one more, or editing anything else in this package, changes no
-hash.
+Two for all agents, two for all crews and one for batches of them, under fixed names and with bodies
+that only delegate: DBOS hashes the source of every registered workflow into the application
+version, and a run of another version is not recovered. Defining one more agent, or editing anything
+else in this package, changes no hash.
 """
 
 from __future__ import annotations
@@ -37,6 +37,11 @@ async def run_crew_async(order: dict[str, Any]) -> Any:
     return await _arun("crew", order)
 
 
+@DBOS.workflow(name=_names.BATCH_WORKFLOW, serialization_type=_PORTABLE)
+def run_batch(order: dict[str, Any]) -> Any:
+    return _enqueue(order)
+
+
 # What starts a run imports this module, and what carries one out may start another.
 
 
@@ -50,6 +55,12 @@ async def _arun(noun: str, order: dict[str, Any]) -> Any:
     from crewai_dbos import _body
 
     return await _body.arun(_kind(noun), order)
+
+
+def _enqueue(order: dict[str, Any]) -> Any:
+    from crewai_dbos import _batch
+
+    return _batch.enqueue(order)
 
 
 def _kind(noun: str) -> Any:

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NoReturn
 
 from crewai import Crew
 from crewai.crews.crew_output import CrewOutput
 from crewai.types.usage_metrics import UsageMetrics
-from dbos import DBOS
+from dbos import DBOS, SetWorkflowID
 from pydantic import PrivateAttr
 
-from crewai_dbos import _codec, _perform_crew, _run_scope, _workflows
+from crewai_dbos import _batch, _codec, _perform_crew, _run_scope, _workflows
 from crewai_dbos._config import (
     AgentOptions,
     AgentStepConfigs,
+    RateLimit,
     StepConfig,
     ToolStepConfig,
     options_of_crew,
 )
 from crewai_dbos._crew_order import CrewOrder
-from crewai_dbos._dbos_seam import is_launched
+from crewai_dbos._dbos_seam import assigned_workflow_id, is_launched
 from crewai_dbos._definition import CrewDefinition, build_crew, crews
 from crewai_dbos._errors import DefinitionError
 from crewai_dbos._handle import RunHandle, own_run
 from crewai_dbos._threads import in_event_loop, on_a_thread
 from crewai_dbos._tools import check_tools
+
+_ASSIGNED = "_crewai_dbos_assigned"
 
 
 class DBOSCrew(Crew):
@@ -119,7 +123,8 @@ class DBOSCrew(Crew):
             input_files: Files by name. Stored, so of a kind that has a JSON form.
 
         Returns:
-            The `CrewOutput`.
+            The `CrewOutput`; with ``stream=True`` a `CrewStreamingOutput`, which carries the run
+            out while it is iterated. What is answered from the record has no chunks.
 
         Raises:
             UnstorableInputError: The inputs, or an output model, could not be rebuilt by another
@@ -129,6 +134,9 @@ class DBOSCrew(Crew):
         order = self._order(inputs, input_files, from_checkpoint)
         if self._is_ordinary():
             return self._ordinary(lambda crew: crew.kickoff(**vars(order)))
+        if self.stream:
+            # crewAI's own streaming, which comes back here without it.
+            return Crew.kickoff(self._view(), **vars(order))
         if in_event_loop():
             raise RuntimeError(
                 f"DBOSCrew {self.crew_name!r} was kicked off synchronously inside an event loop. "
@@ -137,7 +145,7 @@ class DBOSCrew(Crew):
         if _run_scope.in_workflow():
             return self._published(_perform_crew.perform(self._definition, order))
         stored = order.stored(self._definition)
-        with own_run(stored):
+        with self._assigned_id(), own_run(stored):
             return self._published(_codec.decode(_workflows.run_crew(stored)))
 
     async def kickoff_async(
@@ -159,11 +167,82 @@ class DBOSCrew(Crew):
         order = self._order(inputs, input_files, from_checkpoint)
         if self._is_ordinary():
             return await self._ordinary(lambda crew: crew.akickoff(**vars(order)))
+        if self.stream:
+            return await Crew.akickoff(self._view(), **vars(order))
         if _run_scope.in_workflow():
             return self._published(await _perform_crew.aperform(self._definition, order))
         stored = order.stored(self._definition)
-        with own_run(stored):
+        with self._assigned_id(), own_run(stored):
             return self._published(_codec.decode(await _workflows.run_crew_async(stored)))
+
+    def kickoff_for_each(
+        self,
+        inputs: Sequence[Mapping[str, Any]],
+        input_files: Mapping[str, Any] | None = None,
+        *,
+        return_exceptions: bool = False,
+        concurrency: int | None = 10,
+        limiter: RateLimit | None = None,
+    ) -> list[Any]:
+        """Run the crew for each of `inputs`, each a run of its own on a DBOS queue.
+
+        Every item is carried out, whatever becomes of the others, by this process or by any other
+        that has the crew defined. The batch is a DBOS workflow too: ``SetWorkflowID`` gives it an
+        id, and the items are ``id/1``, ``id/2``, ... Called again under the same id, the items that
+        are done are not run again; those that failed go on from the call that failed.
+
+        Args:
+            inputs: One mapping for each item, as of `kickoff`.
+            input_files: Files for all of them.
+            return_exceptions: Return the error of a failed item in its place.
+            concurrency: How many items run at the same time, over all processes; None for any
+                number.
+            limiter: How many may begin in a period: ``{"limit": 50, "period": 60.0}``, in seconds.
+
+        Returns:
+            The `CrewOutput` of each item, in the order of `inputs`.
+
+        Raises:
+            BatchError: Items failed. It has the outputs of the others, and the errors, by position.
+            UnstorableInputError: As of `kickoff`, of any item, before one was begun.
+            RunConflictError: The workflow id belongs to a batch of other inputs.
+        """
+        orders = [self._order(each, input_files, None) for each in inputs]
+        if self._is_ordinary():
+            plain = [dict(each) for each in inputs]
+            files = None if input_files is None else dict(input_files)
+            done: list[Any] = self._ordinary(lambda crew: crew.kickoff_for_each(plain, files))
+            return done
+        if in_event_loop():
+            raise RuntimeError(
+                f"DBOSCrew {self.crew_name!r} was kicked off synchronously inside an event loop. "
+                "Use kickoff_for_each_async or akickoff_for_each."
+            )
+        limits = {"concurrency": concurrency, "limiter": limiter}
+        outputs = _batch.run(self._definition, orders, limits, return_exceptions=return_exceptions)
+        total = UsageMetrics()
+        for usage in _batch.usage(outputs):
+            total.add_usage_metrics(usage)
+        self.__dict__["usage_metrics"] = total
+        return outputs
+
+    async def kickoff_for_each_async(
+        self,
+        inputs: Sequence[Mapping[str, Any]],
+        input_files: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> list[Any]:
+        """As `kickoff_for_each`, for async code."""
+        return await on_a_thread(lambda: self.kickoff_for_each(inputs, input_files, **options))
+
+    async def akickoff_for_each(
+        self,
+        inputs: Sequence[Mapping[str, Any]],
+        input_files: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> list[Any]:
+        """As `kickoff_for_each`, for async code."""
+        return await on_a_thread(lambda: self.kickoff_for_each(inputs, input_files, **options))
 
     def start(
         self,
@@ -230,6 +309,17 @@ class DBOSCrew(Crew):
         if inputs is not None and not isinstance(inputs, Mapping):
             raise TypeError(f"inputs must be a dict or Mapping, got {type(inputs).__name__}")
         return CrewOrder(inputs, input_files)
+
+    def _view(self) -> DBOSCrew:
+        """This crew for one stream, which is iterated when its workflow id is not set any more."""
+        view = DBOSCrew.__new__(DBOSCrew)
+        view._take_after(self)
+        view.__dict__[_ASSIGNED] = assigned_workflow_id()
+        return view
+
+    def _assigned_id(self) -> AbstractContextManager[Any]:
+        run_id = self.__dict__.get(_ASSIGNED)
+        return nullcontext() if run_id is None else SetWorkflowID(run_id)
 
     def _is_ordinary(self) -> bool:
         """Whether a kickoff here is not recorded on its own."""

@@ -14,14 +14,6 @@ def server() -> ForkServer:
     return fork_server("crash.application", "openai.resources")
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
-def database_kind(request: pytest.FixtureRequest) -> str:
-    """A kind of database, as `CrashTest` takes it."""
-    if request.param == "sqlite":
-        return "sqlite"
-    return str(request.getfixturevalue("postgres").url("postgres"))
-
-
 @pytest.fixture
 def all_lines() -> list[Line]:
     """The lines of the table that is printed when all tests are done."""

@@ -10,7 +10,6 @@ import asyncio
 import itertools
 import os
 import re
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +34,7 @@ from crewai_dbos.testing import (
     text,
     tool_calls,
 )
+from crewai_dbos.testing.effects import EFFECTS
 
 Script = Callable[[Request], Reply]
 
@@ -75,6 +75,11 @@ def model(**options: Any) -> LLM:
 def agent(role: str, **options: Any) -> Agent:
     options.setdefault("llm", model())
     return Agent(role=role, goal=f"{role} well", backstory="Diligent.", **options)
+
+
+def folder() -> Path:
+    """Where a run leaves things; no other run has the same."""
+    return Path(os.environ[EFFECTS]).parent
 
 
 def task(what: str, who: Agent | None, **options: Any) -> Task:
@@ -359,8 +364,7 @@ def _structured(request: Request) -> Reply:
 
 def output_file() -> Crew:
     clerk = agent("Clerk")
-    folder = os.environ.get("CREWS_FOLDER", tempfile.gettempdir())
-    path = f"{folder}/out/{{topic}}.md"
+    path = f"{folder()}/out/{{topic}}.md"
     return Crew(agents=[clerk], tasks=[task("Write {topic}", clerk, output_file=path)])
 
 
@@ -416,9 +420,8 @@ def embed(texts: list[str]) -> list[list[float]]:
 
 
 def remembering() -> Crew:
-    folder = os.environ.get("CREWS_FOLDER") or tempfile.mkdtemp()
     llm = model()
-    memory = Memory(llm=llm, embedder=embed, storage=f"{folder}/memory")
+    memory = Memory(llm=llm, embedder=embed, storage=f"{folder()}/memory")
     clerk, writer = agent("Clerk", llm=llm), agent("Writer", llm=llm)
     return Crew(
         agents=[clerk, writer],

@@ -48,7 +48,6 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]
         folder.mkdir()
         for key, value in server.env.items():
             monkeypatch.setenv(key, value)
-        monkeypatch.setenv("CREWS_FOLDER", str(folder))
         monkeypatch.setenv(EFFECTS, str(folder / "effects"))
         return EffectLog(folder / "effects")
 

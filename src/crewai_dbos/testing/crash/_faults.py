@@ -20,7 +20,7 @@ from dbos._sys_db import SystemDatabase
 
 from crewai_dbos import _names
 from crewai_dbos._dbos_seam import current_context
-from crewai_dbos._scope import open_call
+from crewai_dbos._scope import open_call, open_summary
 from crewai_dbos.testing.effects import EffectLog
 
 RESULT = "result"
@@ -104,11 +104,11 @@ def install(
         return updated
 
     def now() -> _Row:
-        call = open_call()
-        if call is not None:
-            return entries.of(call.run_id, call.name)
-        context = current_context()
-        return _running.get() if context is not None and context.is_step() else _NONE
+        call, context = open_call(), current_context()
+        if call is None and context is not None and context.is_step():
+            return _running.get()
+        call = call or open_summary()
+        return _NONE if call is None else entries.of(call.run_id, call.name)
 
     def reported(self: EffectLog, kind: str, /, **fields: Any) -> None:
         row = now()

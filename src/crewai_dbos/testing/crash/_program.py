@@ -72,8 +72,10 @@ def _launched(order: Mapping[str, Any]) -> Any:
 
 
 def _begun(target: Any, inputs: dict[str, Any], asynchronous: bool) -> Any:
-    from crewai import Agent, Task
+    from crewai import Agent, Crew, Task
 
+    if isinstance(target, Crew):
+        return _finished((target.akickoff if asynchronous else target.kickoff)(**inputs))
     if isinstance(target, Agent):
         if "description" in inputs:
             task = Task(**inputs)
@@ -109,11 +111,21 @@ def _ended(
     return {**ended, "answer": _plain(answer)}
 
 
+# Of an agent, a crew, a task.
+_READ = (
+    ("raw", "pydantic", "usage_metrics"),
+    ("raw", "pydantic", "json_dict", "token_usage", "tasks_output"),
+    ("name", "raw", "pydantic", "json_dict", "agent", "tool_failures"),
+)
+
+
 def _plain(answer: Any) -> Any:
     """An answer as JSON data; of crewAI's outputs what a user reads of them."""
-    if hasattr(answer, "raw") and hasattr(answer, "usage_metrics"):
-        names = ("raw", "pydantic", "usage_metrics")
-        return {name: _plain(getattr(answer, name, None)) for name in names}
+    for kind in _READ:
+        if all(hasattr(answer, name) for name in kind):
+            return {name: _plain(getattr(answer, name)) for name in kind}
+    if isinstance(answer, list):
+        return [_plain(item) for item in answer]
     try:
         return _codec.encode(answer)
     except Exception:

@@ -34,10 +34,11 @@ class CrashTest:
     manager: processes and databases are gone when it is left.
 
     Args:
-        target: Import path of a `DBOSAgent`, or of a function that starts one run,
-            ``module:name``. Importing it must not construct `DBOS`.
-        inputs: Keyword arguments, JSON data: of the function, of the agent's ``kickoff``
-            (``{"messages": ...}``), or of a task (``{"description": ..., ...}``) to execute.
+        target: Import path of a `DBOSAgent`, of a `DBOSCrew`, or of a function that starts one
+            run, ``module:name``. Importing it must not construct `DBOS`.
+        inputs: Keyword arguments, JSON data: of the function, of the crew's ``kickoff``
+            (``{"inputs": {...}}``), of the agent's ``kickoff`` (``{"messages": ...}``), or of a
+            task (``{"description": ..., ...}``) for the agent to execute.
         model: A script for a `ModelServer`, as a function or as an import path. The processes
             find the server by ``OPENAI_BASE_URL``. Without one the definition's own model is asked,
             and kills during a request are left out.

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from crewai_dbos.testing.crash._faults import AFTER, BEFORE, ENTRY_HEADER, RESULT
+from crewai_dbos.testing.crash._faults import AFTER, BEFORE, DURING, ENTRY_HEADER, RESULT
 from crewai_dbos.testing.crash.positions import Position
 from crewai_dbos.testing.effects import Effect
 from crewai_dbos.testing.request import Request
@@ -131,7 +131,8 @@ def _count_calls(observed: Observed, verdict: Verdict) -> None:
             verdict.repeated.append(entry)
         elif event.kind == BEFORE and entry in begun:
             verdict.in_flight.append(entry)
-        if event.kind == BEFORE:
+        # A call that is made up of others shows itself by what it does.
+        if event.kind in (BEFORE, DURING):
             begun.add(entry)
     verdict.completed = len([name for name in observed.completed() if name != RESULT])
 

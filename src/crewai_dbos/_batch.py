@@ -1,0 +1,136 @@
+"""Batches: one kickoff of a crew for each of several inputs, each a run of its own on a queue."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from crewai.crews.crew_output import CrewOutput
+from dbos import DBOS, SetWorkflowID
+
+from crewai_dbos import _names, _run_scope, _workflows
+from crewai_dbos._crew_order import CrewOrder
+from crewai_dbos._dbos_seam import assigned_workflow_id, current_context, detached
+from crewai_dbos._definition import CrewDefinition
+from crewai_dbos._entry import read_entry
+from crewai_dbos._errors import BatchError, CrewaiDbosError
+from crewai_dbos._handle import RunHandle, own_run
+
+POLLING = 0.25
+"""Seconds between two looks of a process into a queue of ours."""
+
+
+def run(
+    definition: CrewDefinition,
+    orders: Sequence[CrewOrder],
+    limits: Mapping[str, Any],
+    *,
+    return_exceptions: bool,
+) -> list[Any]:
+    """Carry out `orders`, or what is missing of them, and wait.
+
+    Args:
+        limits: ``concurrency`` and ``limiter`` of the queue.
+        return_exceptions: Whether to return the errors of items in their place.
+
+    Returns:
+        Their outputs, by position.
+
+    Raises:
+        BatchError: Some failed; all others are done.
+        RunConflictError: The workflow id belongs to a batch of something else.
+    """
+    stored = {
+        "v": _names.INPUT_VERSION,
+        "crew": definition.name,
+        "items": [order.stored(definition) for order in orders],
+        "limits": dict(limits),
+    }
+    batch_id = None if _run_scope.in_workflow() else assigned_workflow_id()
+    again = batch_id is not None and detached(DBOS.get_workflow_status, batch_id) is not None
+    with own_run(stored):
+        handle = DBOS.start_workflow(_workflows.run_batch, stored)
+    ids: list[str] = handle.get_result()
+    if again:
+        _try_again(ids, _queue(stored))
+    outputs: list[Any] = []
+    errors: dict[int, Exception] = {}
+    for position, run_id in enumerate(ids):
+        try:
+            outputs.append(RunHandle(run_id).get_result())
+        except Exception as error:
+            outputs.append(error if return_exceptions else None)
+            errors[position] = error
+    if errors and not return_exceptions:
+        raise BatchError(handle.workflow_id, outputs, errors)
+    return outputs
+
+
+def enqueue(stored: Mapping[str, Any]) -> list[str]:
+    """The body of a batch's workflow: put each item on the queue, once.
+
+    Returns:
+        The workflow ids of the items.
+    """
+    context = current_context()
+    assert context is not None
+    batch_id, queue = context.workflow_id, _queue(stored)
+    ids = []
+    for number, order in enumerate(stored["items"], 1):
+        with SetWorkflowID(_names.item(batch_id, number)):
+            handle = DBOS.enqueue_workflow(queue, _workflows.run_crew, order)
+        ids.append(handle.workflow_id)
+    return ids
+
+
+def usage(outputs: Sequence[Any]) -> list[Any]:
+    """The token usage of each item that has an output."""
+    return [output.token_usage for output in outputs if isinstance(output, CrewOutput)]
+
+
+def _queue(stored: Mapping[str, Any]) -> str:
+    """The name of the queue for a stored batch; it is in the database afterwards."""
+    limits = stored["limits"]
+    name = _names.queue(stored["crew"], limits)
+    detached(
+        DBOS.register_queue,
+        name,
+        global_concurrency=limits["concurrency"],
+        limiter=limits["limiter"],
+        polling_interval_sec=POLLING,
+        on_conflict="never_update",
+    )
+    return name
+
+
+def _try_again(ids: Sequence[str], queue: str) -> None:
+    """Let those items go on that have failed or were stopped."""
+    for run_id in ids:
+        status = detached(DBOS.get_workflow_status, run_id)
+        if status is None:
+            raise CrewaiDbosError(f"There is no run {run_id!r} in this database any more")
+        if status.status == "ERROR":
+            step = _where_it_failed(run_id, status.error)
+            detached(DBOS.rewind_workflow, run_id, start_step=step, queue_name=queue)
+        elif status.status in ("CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"):
+            detached(DBOS.resume_workflow, run_id, queue_name=queue)
+
+
+def _where_it_failed(run_id: str, error: Any) -> int:
+    """The step from which a failed run is made again: the first that has the run's own error.
+
+    Without one, crewAI or the crew failed by itself, and all that is recorded is kept.
+    """
+    rows = detached(DBOS.list_workflow_steps, run_id)
+    entries = [entry for row in rows if (entry := read_entry(row)) is not None]
+    failed = [
+        entry.step_id
+        for entry in entries
+        if entry.is_readable and _message(entry.stored.get("error")) in str(error)
+    ]
+    return min(failed, default=max((row["function_id"] for row in rows), default=0) + 1)
+
+
+def _message(error: Any) -> str:
+    # An entry without an error is in no text.
+    return str(error.get("message", "\0")) if isinstance(error, Mapping) else "\0"
