@@ -376,7 +376,7 @@ def test_tool_step_config_of_none_leaves_a_tool_out() -> None:
 
 def test_a_tool_config_that_means_nothing_is_refused() -> None:
     agent = Agent(role="r", goal="g", backstory="b", llm="openai/gpt-4o-mini", tools=[plain])
-    with pytest.raises(DefinitionError, match="names 'plane', but the agent's tools are 'plain'"):
+    with pytest.raises(DefinitionError, match="names 'plane', but the tools are 'plain'"):
         DBOSAgent(agent_name="n1", orig_agent=agent, tool_step_config={"plane": StepConfig()})
     with pytest.raises(DefinitionError, match="need an async tool"):
         DBOSAgent(agent_name="n2", orig_agent=agent, tool_step_config=StepConfig(timeout_seconds=1))

@@ -164,6 +164,7 @@ def _closing() -> Iterator[None]:
     assert context is not None
     try:
         yield
+        _run_scope.note_savings(context)
     except Exception as error:
         raise storable(error, _run_scope.secrets_of(context)) from error.__cause__
     finally:

@@ -36,7 +36,7 @@ class Call:
         secrets: Texts that must not be stored in an error message.
         as_text: Turns a result that has no JSON form into one, or None if that is an error.
         collect: Says after the call what else to store (token usage, provider state).
-        restore: Gets that back on replay.
+        restore: Gets that back on replay; says how many tokens it stands for.
     """
 
     what: str
@@ -49,7 +49,7 @@ class Call:
     secrets: tuple[str, ...] = ()
     as_text: Callable[[Any], str] | None = None
     collect: Callable[[], Mapping[str, Any]] | None = None
-    restore: Callable[[Mapping[str, Any]], None] | None = None
+    restore: Callable[[Mapping[str, Any]], int | None] | None = None
 
     digests: dict[str, str] = field(init=False)
 

@@ -69,13 +69,15 @@ class Journal:
         run_id: The workflow's id.
         llms: By place and role, what gives an LLM back the usage of a request that is not replayed.
         secrets: Texts that must not be stored when a part or the run fails.
+        tokens_saved: Of the requests that were answered from the record.
     """
 
     def __init__(self, root: DBOSContext) -> None:
         self.root = root
         self.run_id: str = root.workflow_id
-        self.llms: dict[tuple[str, str], Callable[[Any], None]] = {}
+        self.llms: dict[tuple[str, str], Callable[[Any], int | None]] = {}
         self.secrets: set[str] = set()
+        self.tokens_saved = 0
         self._latched: BaseException | None = None
         self._closed = False
         self._drift_told = False
@@ -309,9 +311,9 @@ class Journal:
             llm = self._llm_of(entry)
             extra = entry.payload().get("extra") if entry.is_readable else None
             if llm is not None and extra is not None:
-                llm(_codec.decode(extra))
+                self.tokens_saved += llm(_codec.decode(extra)) or 0
 
-    def _llm_of(self, entry: Entry) -> Callable[[Any], None] | None:
+    def _llm_of(self, entry: Entry) -> Callable[[Any], int | None] | None:
         place, role = entry.path, _names.without_digest(entry.what)
         while place and (place, role) not in self.llms:
             place = place.rpartition("/")[0]
@@ -338,7 +340,7 @@ class Journal:
                 )
             )
         if call.restore is not None and extra:
-            call.restore(extra)
+            self.tokens_saved += call.restore(extra) or 0
         return outcome.get()
 
     def _outcome(self, name: str, payload: dict[str, Any], call: Call) -> Any:

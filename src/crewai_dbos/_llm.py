@@ -16,6 +16,7 @@ from typing import Any
 
 from crewai import LLM
 from crewai.llms.base_llm import BaseLLM
+from crewai.types.usage_metrics import UsageMetrics
 
 from crewai_dbos import _names, _run_scope, _secrets
 from crewai_dbos._config import StepConfig, for_llm
@@ -204,12 +205,16 @@ class DBOSLLM:
             extra["state"] = state
         return extra
 
-    def _restore(self, extra: Mapping[str, Any]) -> None:
+    def _restore(self, extra: Mapping[str, Any]) -> int:
         sender: Any = asked_through(self)  # type: ignore[arg-type]
+        tokens = 0
         for usage in extra.get("usage", ()):
             sender._track_token_usage_internal(usage)
+            counted = UsageMetrics.from_provider_dict(usage)
+            tokens += counted.total_tokens if counted is not None else 0
         for name, value in extra.get("state", {}).items():
             setattr(sender, name, value)
+        return tokens
 
     def _track_token_usage_internal(self, usage_data: dict[str, Any]) -> None:
         observed = _observed.get()

@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from dbos import DBOS
 
@@ -194,7 +195,14 @@ def clear_note(run_id: str) -> None:
         detached(DBOS.update_workflow_attributes, run_id, attributes)
 
 
-def note(run_id: str, what: Mapping[str, str]) -> None:
+def note_savings(context: DBOSContext) -> None:
+    """Put the tokens that the replay of a run did not spend again where its status is looked up."""
+    journal: Journal | None = context.__dict__.get(_JOURNAL)
+    if journal is not None and journal.tokens_saved:
+        note(journal.run_id, {"tokens_saved": journal.tokens_saved})
+
+
+def note(run_id: str, what: Mapping[str, Any]) -> None:
     """Put `what` into the attributes of a run, where its status is looked up."""
     with contextlib.suppress(Exception):
         attributes = {_names.ATTRIBUTE: dict(what)}

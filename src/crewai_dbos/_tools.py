@@ -7,7 +7,7 @@ import functools
 import hashlib
 import inspect
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from crewai import Agent
@@ -91,22 +91,27 @@ def durable_tool(tool: BaseTool, config: ToolStepConfig, scope: Scope | None) ->
     return copied
 
 
-def check_tools(agent: Agent, config: ToolStepConfig) -> None:
-    """Refuse a tool configuration that can't mean anything for `agent`.
+def check_tools(
+    agents: Sequence[Agent], config: ToolStepConfig, others: Sequence[BaseTool] = ()
+) -> None:
+    """Refuse a tool configuration that can't mean anything for `agents`.
+
+    Args:
+        others: Tools that are used beside theirs.
 
     Raises:
         DefinitionError: A config names no tool, or asks for what a sync tool can't do.
     """
-    tools = agent.tools or []
+    tools = [*(tool for agent in agents for tool in agent.tools or []), *others]
     names = {tool.name for tool in tools}
     # Tools that crewAI adds have names that are not known yet.
-    closed = not (agent.mcps or agent.apps or agent.memory or agent.allow_delegation)
+    closed = not any(a.mcps or a.apps or a.memory or a.allow_delegation for a in agents)
     if closed and config is not None and not isinstance(config, StepConfig):
         unknown = sorted(set(config) - names)
         if unknown:
             raise DefinitionError(
-                f"tool_step_config names {', '.join(map(repr, unknown))}, but the agent's tools "
-                f"are {', '.join(map(repr, sorted(names))) or 'none'}"
+                f"tool_step_config names {', '.join(map(repr, unknown))}, but the tools are "
+                f"{', '.join(map(repr, sorted(names))) or 'none'}"
             )
     for tool in tools:
         function = tool_function(tool)

@@ -61,7 +61,7 @@ class DBOSAgent(Agent):
         if isinstance(template, DBOSAgent):
             template = template.orig_agent
             orig_agent = template
-        check_tools(template, tool_step_config)
+        check_tools([template], tool_step_config)
         self._take_after(template)
         self.executor_class = DBOSAgentExecutor
         self._share_llms(llm_step_config, function_calling_llm_step_config)

@@ -71,6 +71,7 @@ class DBOSCrew(Crew):
         if isinstance(template, DBOSCrew):
             raise DefinitionError(f"{template.crew_name!r} is a DBOSCrew already: use it as it is")
         self._take_after(template)
+        people = _people(template)
         options, of_role = options_of_crew(
             AgentOptions(
                 llm_step_config=llm_step_config,
@@ -78,10 +79,11 @@ class DBOSCrew(Crew):
                 tool_step_config=tool_step_config,
             ),
             agent_step_configs or {},
-            [agent.role for agent in _people(template)],
+            [agent.role for agent in people],
         )
-        for agent in _people(template):
-            check_tools(agent, of_role.get(agent.role, options).tool_step_config)
+        others = [tool for task in template.tasks for tool in task.tools or []]
+        for chosen in (options, *of_role.values()):
+            check_tools(people, chosen.tool_step_config, others)
         self._definition = CrewDefinition(
             name=crew_name, source=orig_crew, options=options, of_role=of_role, front=self
         )

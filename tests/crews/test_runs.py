@@ -1,0 +1,423 @@
+"""How runs of a crew are started, found again, refused and stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from crewai import Agent, Crew
+from crewai.types.streaming import CrewStreamingOutput
+from dbos import DBOS, SetWorkflowID, SetWorkflowTimeout
+from pydantic import BaseModel
+
+from crewai_dbos import (
+    DBOSCrew,
+    DefinitionError,
+    RunConflictError,
+    StepConfig,
+    UnstorableInputError,
+)
+from crewai_dbos.testing import ModelServer, Request, hang, text
+from crews.scenarios import (
+    agent,
+    answer,
+    asked,
+    at_once,
+    searching,
+    sequential,
+    task,
+    turns,
+)
+
+_names = itertools.count()
+
+Serve = Callable[..., ModelServer]
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch, launched: None) -> Iterator[Serve]:
+    """Starts a model server and points crewAI at it."""
+    running = []
+
+    def start(script: Any = answer) -> ModelServer:
+        server = ModelServer(script).start()
+        running.append(server)
+        for key, value in server.env.items():
+            monkeypatch.setenv(key, value)
+        return server
+
+    yield start
+    for server in running:
+        server.stop()
+
+
+def unique(name: str) -> str:
+    return f"{name}-{next(_names)}"
+
+
+def durable(build: Callable[[], Crew] = sequential, **options: Any) -> DBOSCrew:
+    return DBOSCrew(crew_name=unique("crew"), orig_crew=build, **options)
+
+
+def small() -> Crew:
+    clerk = agent("Clerk")
+    return Crew(agents=[clerk], tasks=[task("Do {topic}", clerk)])
+
+
+# Starting and finding again ---------------------------------------------------------------
+
+
+def test_a_run_is_started_and_retrieved(serve: Serve) -> None:
+    server = serve()
+    crew = durable(small)
+    run = crew.start({"topic": "otters"})
+    output = run.get_result()
+    assert output.raw == "Clerk on Do otters"
+    assert run.get_status().status == "SUCCESS"
+    assert crew.retrieve(run.workflow_id).get_result() == output
+    plain = DBOS.retrieve_workflow(run.workflow_id).get_result()
+    assert plain["fields"]["raw"] == output.raw
+    assert len(server.requests) == 1
+
+
+def test_the_same_id_is_the_same_run(serve: Serve) -> None:
+    server = serve()
+    crew = durable(small)
+    outputs = []
+    for _ in range(2):
+        with SetWorkflowID(f"{crew.crew_name}-once"):
+            outputs.append(crew.kickoff({"topic": "otters"}))
+    assert outputs[0] == outputs[1]
+    assert len(server.requests) == 1
+    with (
+        pytest.raises(RunConflictError, match="another inputs"),
+        SetWorkflowID(f"{crew.crew_name}-once"),
+    ):
+        crew.kickoff({"topic": "badgers"})
+
+
+def test_every_way_of_kicking_off(serve: Serve) -> None:
+    server = serve()
+    crew = durable(small)
+
+    async def ways() -> list[Any]:
+        first = await crew.kickoff_async({"topic": "otters"})
+        return [first, await crew.akickoff({"topic": "otters"})]
+
+    outputs = [crew.kickoff({"topic": "otters"}), *asyncio.run(ways())]
+    assert [output.raw for output in outputs] == ["Clerk on Do otters"] * 3
+    assert len(server.requests) == 3
+    assert crew.usage_metrics == outputs[0].token_usage
+
+
+def test_on_a_queue(serve: Serve) -> None:
+    serve()
+    crew = durable(small)
+    DBOS.register_queue(crew.crew_name, polling_interval_sec=0.05)
+    runs = [crew.start({"topic": topic}, queue=crew.crew_name) for topic in ("otters", "badgers")]
+    assert [run.get_result().raw for run in runs] == ["Clerk on Do otters", "Clerk on Do badgers"]
+    assert runs[0].get_status().queue_name == crew.crew_name
+
+
+def test_in_a_workflow_of_the_users(serve: Serve) -> None:
+    server = serve()
+    crew = durable(small)
+
+    @DBOS.workflow(name=crew.crew_name)
+    def publish(topic: str) -> list[str]:
+        return [crew.kickoff({"topic": each}).raw for each in (topic, "badgers", topic)]
+
+    run_id = unique("publish")
+    with SetWorkflowID(run_id):
+        assert publish("otters") == [
+            "Clerk on Do otters",
+            "Clerk on Do badgers",
+            "Clerk on Do otters",
+        ]
+    names = [step["function_name"] for step in DBOS.list_workflow_steps(run_id)]
+    assert f"crew:{crew.crew_name}#2/task:1#1/agent:Clerk#1/llm#1" in names
+    before = len(server.requests)
+    for step in (3, 6, 100):
+        assert len(DBOS.fork_workflow(run_id, step).get_result()) == 3
+    assert len(server.requests) - before == 5
+
+
+def test_a_failure_that_a_workflow_caught_is_caught_again(serve: Serve) -> None:
+    def script(request: Request) -> Any:
+        return answer(request) if "badgers" in asked(request) else text("")
+
+    server = serve(script)
+    crew = durable(small)
+
+    @DBOS.workflow(name=crew.crew_name)
+    def publish() -> str:
+        try:
+            return str(crew.kickoff({"topic": "otters"}).raw)
+        except ValueError as error:
+            return f"{crew.kickoff({'topic': 'badgers'}).raw} after: {error}"
+
+    run_id = unique("publish")
+    with SetWorkflowID(run_id):
+        expected = publish()
+    assert "Clerk on Do badgers after: " in expected
+    before = len(server.requests)
+    assert DBOS.fork_workflow(run_id, 1000).get_result() == expected
+    assert len(server.requests) == before
+
+
+# Side by side -----------------------------------------------------------------------------
+
+
+def test_tasks_at_once_are_at_work_at_once(serve: Serve) -> None:
+    held = hang(text("A part."))
+
+    def script(request: Request) -> Any:
+        return held if "Part" in asked(request) else answer(request)
+
+    serve(script)
+    run = durable(at_once).start({"topic": "otters"})
+    held.wait_until_held(3)
+    held.release()
+    assert [task.raw for task in run.get_result().tasks_output[:3]] == ["A part."] * 3
+
+
+def test_thirty_two_kickoffs_at_once(serve: Serve) -> None:
+    server = serve(turns(lambda request: searching(asked(request))))
+    crew = durable()
+    topics = [f"topic {number}" for number in range(32)]
+    with ThreadPoolExecutor(32) as pool:
+        outputs = list(pool.map(lambda topic: crew.kickoff({"topic": topic}), topics))
+    for topic, output in zip(topics, outputs, strict=True):
+        research = f"{topic} Researcher on Research {topic} with found Research {topic}"
+        assert output.tasks_output[0].raw == research
+        assert research in output.raw
+        assert output.token_usage.successful_requests == 4
+    assert len(server.requests) == 4 * 32
+
+
+# Stopping ---------------------------------------------------------------------------------
+
+
+def test_a_cancelled_run_ends_and_is_resumed(serve: Serve) -> None:
+    held = hang(text("Late."))
+
+    def script(request: Request) -> Any:
+        return held if "Part b" in asked(request) else answer(request)
+
+    server = serve(script)
+    run = durable(at_once).start({"topic": "otters"})
+    held.wait_until_held()
+    server.wait_for_requests(3)
+    DBOS.cancel_workflow(run.workflow_id)
+    held.release()
+    with pytest.raises(Exception, match="cancelled"):
+        run.get_result()
+    before = len(server.requests)
+    DBOS.resume_workflow(run.workflow_id)
+    output = run.get_result()
+    assert [task.raw for task in output.tasks_output[:3]] == [
+        "Ann on Part a of otters",
+        "Late.",
+        "Eve on Part c of otters",
+    ]
+    assert len(server.requests) - before <= 4
+
+
+def test_a_deadline_ends_a_run(serve: Serve) -> None:
+    held = hang(text("Late."))
+    serve(lambda request: held)
+    crew = durable(small)
+    with SetWorkflowTimeout(0.2):
+        run = crew.start({"topic": "otters"})
+    held.wait_until_held()
+    ended = threading.Event()
+
+    def wait() -> None:
+        with pytest.raises(Exception, match="cancelled"):
+            run.get_result()
+        ended.set()
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    assert ended.wait(20)
+    held.release()
+    waiting.join()
+    assert run.get_status().status == "CANCELLED"
+
+
+def test_an_error_of_one_of_several_tasks_is_the_runs(serve: Serve) -> None:
+    from crewai_dbos.testing import error
+
+    def script(request: Request) -> Any:
+        return error(401) if "Part b" in asked(request) else answer(request)
+
+    serve(script)
+    crew = durable(at_once)
+    run = crew.start({"topic": "otters"})
+    with pytest.raises(Exception, match="Incorrect API key"):
+        run.get_result()
+    assert run.get_status().status == "ERROR"
+
+
+# Streams ----------------------------------------------------------------------------------
+
+
+def streaming() -> Crew:
+    crew = small()
+    crew.stream = True
+    return crew
+
+
+def test_a_stream(serve: Serve) -> None:
+    serve()
+    crew = durable(streaming)
+    with SetWorkflowID(f"{crew.crew_name}-stream"):
+        stream = crew.kickoff({"topic": "otters"})
+    assert isinstance(stream, CrewStreamingOutput)
+    chunks = "".join(chunk.content for chunk in stream)
+    assert chunks == stream.result.raw == "Clerk on Do otters"
+    assert crew.retrieve(f"{crew.crew_name}-stream").get_result() == stream.result
+
+    async def again() -> Any:
+        found = await crew.akickoff({"topic": "badgers"})
+        return "".join([chunk.content async for chunk in found]), found.result.raw
+
+    assert asyncio.run(again()) == ("Clerk on Do badgers",) * 2
+
+
+# What is refused --------------------------------------------------------------------------
+
+
+class Opaque:
+    pass
+
+
+def test_inputs_that_no_process_could_rebuild(serve: Serve) -> None:
+    server = serve()
+    crew = durable(small)
+    with pytest.raises(UnstorableInputError, match="inputs can't be stored"):
+        crew.kickoff({"topic": Opaque()})
+    assert not server.requests
+
+
+def test_an_output_model_that_no_process_could_import(serve: Serve) -> None:
+    class Local(BaseModel):
+        title: str
+
+    def build() -> Crew:
+        clerk = agent("Clerk")
+        return Crew(agents=[clerk], tasks=[task("Do it", clerk, output_pydantic=Local)])
+
+    server = serve()
+    with pytest.raises(UnstorableInputError, match="output_pydantic of task 1"):
+        durable(build).kickoff()
+    assert not server.requests
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: DBOSCrew(crew_name=" ", orig_crew=small), "crew_name must be"),
+        (lambda: DBOSCrew(crew_name=unique("x"), orig_crew=lambda: 3), "orig_crew must be"),
+        (lambda: durable(small, agent_step_configs={"Nobody": {}}), "the roles of the crew are"),
+        (
+            lambda: durable(small, agent_step_configs={"Clerk": {"retries": 3}}),
+            "unknown 'retries'",
+        ),
+        (
+            lambda: durable(tool_step_config={"serach": StepConfig()}),
+            "tool_step_config names 'serach'",
+        ),
+        (lambda: durable(small).kickoff(from_checkpoint=object()), "from_checkpoint"),
+    ],
+)
+def test_what_can_mean_nothing(make: Callable[[], Any], message: str, serve: Serve) -> None:
+    serve()
+    with pytest.raises(DefinitionError, match=message):
+        make()
+
+
+def test_a_name_that_is_taken(serve: Serve) -> None:
+    serve()
+    crew = durable(small)
+    with pytest.raises(DefinitionError, match="is defined already"):
+        DBOSCrew(crew_name=crew.crew_name, orig_crew=small)
+
+
+def test_in_an_event_loop(serve: Serve) -> None:
+    serve()
+    crew = durable(small)
+
+    async def blocking() -> None:
+        crew.kickoff({"topic": "otters"})
+
+    with pytest.raises(RuntimeError, match="akickoff"):
+        asyncio.run(blocking())
+
+
+# Options ----------------------------------------------------------------------------------
+
+
+def recorded_tools(crew: DBOSCrew) -> list[str]:
+    run = crew.start({"topic": "otters"})
+    run.get_result()
+    steps = DBOS.list_workflow_steps(run.workflow_id)
+    return [name for step in steps if "/tool:" in (name := step["function_name"])]
+
+
+@pytest.mark.parametrize(
+    ("options", "count"),
+    [
+        ({}, 1),
+        ({"tool_step_config": None}, 0),
+        ({"tool_step_config": {"search": None}}, 0),
+        ({"tool_step_config": {"archive": StepConfig()}}, 1),
+        ({"agent_step_configs": {"{topic} Researcher": {"tool_step_config": None}}}, 0),
+    ],
+)
+def test_tools_are_recorded_unless_opted_out(
+    options: dict[str, Any], count: int, serve: Serve
+) -> None:
+    serve(turns(searching("otters")))
+    found = recorded_tools(durable(**options))
+    assert len([name for name in found if "tool:search" in name]) == count
+
+
+def test_nothing_is_left_in_the_home_folder(serve: Serve) -> None:
+    serve()
+    home = Path.home()
+    crew = durable(small)
+    crew.kickoff({"topic": "otters"})
+    before = {path: path.stat().st_mtime_ns for path in home.rglob("*") if path.is_file()}
+    crew.kickoff({"topic": "badgers"})
+    after = {path: path.stat().st_mtime_ns for path in home.rglob("*") if path.is_file()}
+    assert after == before
+
+
+def test_a_crew_instance_stays_as_it_was(serve: Serve) -> None:
+    serve()
+    crew = small()
+    run = DBOSCrew(crew_name=unique("crew"), orig_crew=crew)
+    for topic in ("otters", "badgers"):
+        assert run.kickoff({"topic": topic}).raw == f"Clerk on Do {topic}"
+    assert crew.tasks[0].description == "Do {topic}"
+    assert crew.tasks[0].output is None
+    assert isinstance(crew.agents[0], Agent)
+    assert crew.agents[0].llm.get_token_usage_summary().total_tokens == 0
+
+
+def test_what_replay_saved_is_on_the_record(serve: Serve) -> None:
+    serve()
+    crew = durable(small)
+    run = crew.start({"topic": "otters"})
+    spent = run.get_result().token_usage.total_tokens
+    fork = DBOS.fork_workflow(run.workflow_id, 100)
+    fork.get_result()
+    attributes = DBOS.get_workflow_status(fork.workflow_id).attributes
+    assert attributes["crewai_dbos"] == {"tokens_saved": spent}
