@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 from crewai.utilities.converter import Converter
 
 from crewai_dbos import _names, _run_scope
+from crewai_dbos._classes import durable_class
 from crewai_dbos._entry import Call
 from crewai_dbos._llm import settings_of
 
@@ -41,9 +41,8 @@ class _RecordedInstructor:
         return scope.journal.run(scope, call, self._instructor.to_json)
 
 
-@cache
 def recording(cls: type[Converter]) -> type[Converter]:
     """The converter class `cls`, whose request is an entry when its LLM is durable."""
     if issubclass(cls, _RecordedConverter):
         return cls
-    return type(cls.__name__, (_RecordedConverter, cls), {"__module__": cls.__module__})
+    return durable_class(_RecordedConverter, cls)

@@ -19,6 +19,7 @@ from typing import Any
 from crewai.events.event_bus import crewai_event_bus
 
 from crewai_dbos import _names, _run_scope
+from crewai_dbos._classes import durable_class
 from crewai_dbos._scope import Scope, inside_call, open_call
 
 _emitting: ContextVar[Scope | None] = ContextVar("crewai_dbos_emitting", default=None)
@@ -33,7 +34,7 @@ def install() -> None:
     bus: Any = crewai_event_bus
     if not isinstance(bus, _PlacedHandlers):
         cls = type(bus)
-        bus.__class__ = type(cls.__name__, (_PlacedHandlers, cls), {"__module__": cls.__module__})
+        bus.__class__ = durable_class(_PlacedHandlers, cls)
 
 
 @contextmanager

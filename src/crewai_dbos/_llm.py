@@ -19,6 +19,7 @@ from crewai.llms.base_llm import BaseLLM
 from crewai.types.usage_metrics import UsageMetrics
 
 from crewai_dbos import _names, _run_scope, _secrets
+from crewai_dbos._classes import overridden
 from crewai_dbos._config import StepConfig, for_llm
 from crewai_dbos._crewai_seam import (
     PROVIDER_STATE,
@@ -286,8 +287,7 @@ def settings_of(llm: Any) -> Settings | None:
 
 @cache
 def _durable_class(cls: type[BaseLLM]) -> type[BaseLLM]:
-    body = {"__module__": cls.__module__, **single_attempt_builders(cls)}
-    return type(cls.__name__, (DBOSLLM, cls), body)
+    return overridden(DBOSLLM, cls, single_attempt_builders(cls))
 
 
 @contextmanager

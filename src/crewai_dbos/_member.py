@@ -7,7 +7,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache
 from typing import Any, cast
 
 from crewai import Agent, Task
@@ -16,6 +15,7 @@ from crewai.knowledge.knowledge import Knowledge
 from crewai.llms.base_llm import BaseLLM
 
 from crewai_dbos import _body, _names, _run_scope
+from crewai_dbos._classes import durable_class
 from crewai_dbos._config import AgentOptions
 from crewai_dbos._crewai_seam import forget_agent_state
 from crewai_dbos._run_agent import RunAgent, make_durable
@@ -58,7 +58,7 @@ def member_of_run(template: Agent, options: AgentOptions, objects: RunObjects) -
         cls, name = type(template.orig_agent), template.agent_name
     member = copy.copy(template)
     forget_agent_state(member)
-    member.__class__ = _member_class(cls)
+    member.__class__ = durable_class(_Member, cls)
     member.__dict__[_MEMBER] = _Membership(_names.agent(name), objects)
     make_durable(member, options, objects)
     return member
@@ -164,8 +164,3 @@ def _llms(agent: Agent) -> Iterator[tuple[str, Any]]:
     for role, llm in llms.items():
         if isinstance(llm, BaseLLM):
             yield role, llm
-
-
-@cache
-def _member_class(cls: type[Agent]) -> type[Agent]:
-    return type(cls.__name__, (_Member, cls), {"__module__": cls.__module__})

@@ -11,7 +11,6 @@ import threading
 from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 from crewai.knowledge.knowledge import Knowledge
@@ -20,6 +19,7 @@ from crewai.memory.memory_scope import MemoryScope, MemorySlice
 from crewai.memory.unified_memory import Memory
 
 from crewai_dbos import _names, _run_scope
+from crewai_dbos._classes import durable_class
 from crewai_dbos._config import StepConfig, for_llm
 from crewai_dbos._entry import Call
 from crewai_dbos._scope import Scope
@@ -49,7 +49,7 @@ def durable_memory(
         view._memory = durable_memory(memory._memory, scope, durable, embedding)
         return view
     if isinstance(memory, Memory):
-        view.__class__ = _durable_memory_class(type(memory))
+        view.__class__ = durable_class(_DurableMemory, type(memory))
         view.__dict__[_RUN] = (scope, durable, embedding)
         view._pending_saves = []
         if view._llm_instance is not None:
@@ -72,7 +72,7 @@ def durable_knowledge(knowledge: Knowledge, scope: Scope, *, loaded: bool = True
         loaded: Whether its sources are in its storage already.
     """
     copied = copy.copy(knowledge)
-    copied.__class__ = _durable_knowledge_class(type(knowledge))
+    copied.__class__ = durable_class(_DurableKnowledge, type(knowledge))
     copied.__dict__[_RUN] = (scope,)
     copied.__dict__[_LOADING] = _Loading(loaded)
     return copied
@@ -198,13 +198,3 @@ def _summarized(owner: Any, call: Call, function: Callable[[], Any]) -> Any:
     if scope is None:
         return function()
     return scope.journal.summarize(scope, call, function)
-
-
-@cache
-def _durable_memory_class(cls: type) -> type:
-    return type(cls.__name__, (_DurableMemory, cls), {"__module__": cls.__module__})
-
-
-@cache
-def _durable_knowledge_class(cls: type) -> type:
-    return type(cls.__name__, (_DurableKnowledge, cls), {"__module__": cls.__module__})

@@ -6,7 +6,6 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
 from typing import Any, cast
 
 from crewai import Agent
@@ -16,6 +15,7 @@ from crewai.tools.base_tool import BaseTool
 from crewai.utilities.prompts import VALID_DATE_FORMAT_CODES
 
 from crewai_dbos import _callbacks, _given, _names, _run_scope
+from crewai_dbos._classes import durable_class
 from crewai_dbos._config import AgentOptions
 from crewai_dbos._conversion import recording
 from crewai_dbos._crewai_seam import forget_agent_state
@@ -47,7 +47,7 @@ def agent_of_run(definition: AgentDefinition, scope: Scope, given: Mapping[str, 
     agent = copy.copy(template)
     forget_agent_state(agent)
     _given.give(given, agent, scope)
-    agent.__class__ = run_agent_class(type(template))
+    agent.__class__ = durable_class(RunAgent, type(template))
     make_durable(agent, definition.options, RunObjects(scope))
     return agent
 
@@ -111,11 +111,6 @@ class RunAgent:
             executor.__class__ = DBOSAgentExecutor
             executor.use_better_compaction = cast(Agent, self).use_better_compaction
         return prepared
-
-
-@cache
-def run_agent_class(cls: type[Agent]) -> type[Agent]:
-    return type(cls.__name__, (RunAgent, cls), {"__module__": cls.__module__})
 
 
 def _give_llms(agent: Agent, options: AgentOptions, objects: RunObjects) -> None:

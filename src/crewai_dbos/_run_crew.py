@@ -6,7 +6,6 @@ crewAI leaves state on a crew, its agents and its tasks, so no run shares one wi
 from __future__ import annotations
 
 import copy
-from functools import cache
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -16,6 +15,7 @@ from crewai.crews.utils import enable_agent_streaming
 from crewai.tools.base_tool import BaseTool
 
 from crewai_dbos import _callbacks, _names
+from crewai_dbos._classes import durable_class
 from crewai_dbos._config import AgentOptions
 from crewai_dbos._crewai_seam import default_planner, forget_crew_state
 from crewai_dbos._definition import CrewDefinition
@@ -41,7 +41,7 @@ def crew_of_run(definition: CrewDefinition, template: Crew, scope: Scope) -> Cre
     objects, options = hiring.objects, definition.options
     crew = copy.copy(template)
     forget_crew_state(crew)
-    crew.__class__ = _run_crew_class(type(template))
+    crew.__class__ = durable_class(_RunCrew, type(template))
     fields = crew.__dict__
     fields[_HIRING] = hiring
     fields["id"] = stable_id(scope, "crew")
@@ -171,8 +171,3 @@ def _give_callbacks(fields: dict[str, Any]) -> None:
         fields[field] = [
             _callbacks.recorded(function, what, keep=True) for function in fields[field]
         ]
-
-
-@cache
-def _run_crew_class(cls: type[Crew]) -> type[Crew]:
-    return type(cls.__name__, (_RunCrew, cls), {"__module__": cls.__module__})

@@ -9,7 +9,6 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
@@ -18,6 +17,7 @@ from crewai import Task
 from crewai.tasks.conditional_task import ConditionalTask
 
 from crewai_dbos import _callbacks, _names, _run_scope
+from crewai_dbos._classes import durable_class
 from crewai_dbos._config import AgentOptions
 from crewai_dbos._conversion import recording
 from crewai_dbos._crewai_seam import forget_task_state, replace_guardrails
@@ -39,7 +39,7 @@ def task_of_run(task: Task, number: int, options: AgentOptions, objects: RunObje
     what = _names.task(number, task.name)
     copied = copy.copy(task)
     forget_task_state(copied)
-    copied.__class__ = _run_task_class(type(task))
+    copied.__class__ = durable_class(_RunTask, type(task))
     fields = copied.__dict__
     fields["id"] = stable_id(objects.scope, what)
     fields[_PLACE] = (objects.scope, what)
@@ -112,8 +112,3 @@ def _in_its_place(task: Any) -> Iterator[None]:
     with scope.entered():
         yield
         scope.journal.check_complete(scope.path, background=False)
-
-
-@cache
-def _run_task_class(cls: type[Task]) -> type[Task]:
-    return type(cls.__name__, (_RunTask, cls), {"__module__": cls.__module__})

@@ -538,7 +538,7 @@ def _durable(plain: Agent) -> Any:
 
 
 @tool
-@DBOS.workflow()
+@DBOS.workflow(name="crews.publish")
 def publish(text: str) -> str:
     """Publish a text."""
     return press(text)

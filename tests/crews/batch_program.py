@@ -1,0 +1,40 @@
+"""A program with a batch of 200 kickoffs: ``python -m crews.batch_program database [call]``."""
+
+from __future__ import annotations
+
+import sys
+
+from crewai import Crew
+from dbos import DBOS, SetWorkflowID
+
+from crewai_dbos import DBOSCrew
+from crews.scenarios import agent, task
+
+ITEMS = 200
+BATCH = "batch"
+
+
+def build() -> Crew:
+    clerk = agent("Clerk")
+    return Crew(agents=[clerk], tasks=[task("Item {number}", clerk)])
+
+
+def main(database_url: str, calls: bool) -> None:
+    crew = DBOSCrew(crew_name="batch", orig_crew=build)
+    DBOS(config={"name": "batch-program", "system_database_url": database_url})
+    DBOS.launch()
+    if not calls:
+        # A program that only starts again: the batch is recovered by DBOS.
+        DBOS.retrieve_workflow(BATCH).get_result()
+        for number in range(1, ITEMS + 1):
+            crew.retrieve(f"{BATCH}/{number}").get_result()
+        return
+    inputs = [{"number": number} for number in range(1, ITEMS + 1)]
+    with SetWorkflowID(BATCH):
+        outputs = crew.kickoff_for_each(inputs)
+    for number, output in enumerate(outputs, 1):
+        print(f"{number}: {output.raw}", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2:] == ["call"])

@@ -1,0 +1,216 @@
+"""One kickoff for each of several inputs: every item is done, and done once."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import subprocess
+import sys
+import threading
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from crewai import Crew
+from crewai.crews.crew_output import CrewOutput
+from dbos import DBOS, SetWorkflowID
+
+from crewai_dbos import BatchError, DBOSCrew, RunConflictError, UnstorableInputError
+from crewai_dbos.testing import ModelServer, Request, error, hang
+from crews.batch_program import ITEMS
+from crews.scenarios import agent, answer, asked, task
+from crews.test_runs import Opaque, Serve
+from crews.test_runs import serve as serve
+
+_names = itertools.count()
+
+TOPICS = ("otters", "badgers", "voles", "newts")
+
+
+def build() -> Crew:
+    clerk = agent("Clerk")
+    return Crew(agents=[clerk], tasks=[task("Find {topic}", clerk), task("Sum up", clerk)])
+
+
+def durable() -> DBOSCrew:
+    return DBOSCrew(crew_name=f"batch {next(_names)}", orig_crew=build)
+
+
+INPUTS = [{"topic": topic} for topic in TOPICS]
+
+
+def test_each_item_is_a_run(serve: Serve) -> None:
+    serve()
+    crew = durable()
+    with SetWorkflowID(crew.crew_name):
+        outputs = crew.kickoff_for_each(INPUTS)
+    for topic, output in zip(TOPICS, outputs, strict=True):
+        assert output.raw == f"Clerk on Sum up given [Clerk on Find {topic}]"
+    for number, output in enumerate(outputs, 1):
+        assert crew.retrieve(f"{crew.crew_name}/{number}").get_result() == output
+    assert crew.usage_metrics.successful_requests == 2 * len(TOPICS)
+
+
+def test_for_async_code(serve: Serve) -> None:
+    serve()
+    crew = durable()
+
+    async def both() -> list[Any]:
+        first = await crew.kickoff_for_each_async(INPUTS[:2])
+        return first + await crew.akickoff_for_each(INPUTS[2:], concurrency=1)
+
+    outputs = asyncio.run(both())
+    for topic, output in zip(TOPICS, outputs, strict=True):
+        assert f"Find {topic}" in output.raw
+
+
+def test_no_more_at_once_than_asked_for(serve: Serve) -> None:
+    lock, at_once, most = threading.Lock(), Counter[str](), [0]
+    held = hang()
+
+    def script(request: Request) -> Any:
+        if asked(request).startswith("Find"):
+            with lock:
+                at_once["now"] += 1
+                most[0] = max(most[0], at_once["now"])
+                return held if at_once["now"] <= 2 and not held._released else answer(request)
+        with lock:
+            at_once["now"] -= 1
+        return answer(request)
+
+    serve(script)
+    crew = durable()
+    done: list[Any] = []
+    thread = threading.Thread(
+        target=lambda: done.extend(crew.kickoff_for_each(INPUTS, concurrency=2))
+    )
+    thread.start()
+    held.wait_until_held(2)
+    held.release()
+    thread.join()
+    assert len(done) == len(TOPICS)
+    assert most[0] == 2
+
+
+def test_failures_do_not_stop_the_others_and_only_they_are_done_again(serve: Serve) -> None:
+    broken = {"Find badgers", "voles"}
+
+    def script(request: Request) -> Any:
+        last = str(request.messages)
+        wrong = asked(request) in broken or (
+            "voles" in broken and "Find voles" in last and asked(request) == "Sum up"
+        )
+        return error(401) if wrong else answer(request)
+
+    server = serve(script)
+    crew = durable()
+    with pytest.raises(BatchError) as raised, SetWorkflowID(crew.crew_name):
+        crew.kickoff_for_each(INPUTS)
+    assert list(raised.value.errors) == [1, 2]
+    assert "2 of 4 items" in str(raised.value)
+    assert [output and output.raw[:5] for output in raised.value.outputs] == [
+        "Clerk",
+        None,
+        None,
+        "Clerk",
+    ]
+    with SetWorkflowID(crew.crew_name):
+        mixed = crew.kickoff_for_each(INPUTS, return_exceptions=True)
+    assert [isinstance(each, CrewOutput) for each in mixed] == [True, False, False, True]
+
+    broken.clear()
+    before = len(server.requests)
+    with SetWorkflowID(crew.crew_name):
+        outputs = crew.kickoff_for_each(INPUTS)
+    for topic, output in zip(TOPICS, outputs, strict=True):
+        assert output.raw == f"Clerk on Sum up given [Clerk on Find {topic}]"
+    # Badgers needs both calls, voles only the second.
+    assert len(server.requests) - before == 3
+
+
+def test_in_a_workflow_of_the_users(serve: Serve) -> None:
+    server = serve()
+    crew = durable()
+
+    @DBOS.workflow(name=crew.crew_name)
+    def all_of_them() -> list[str]:
+        return [output.raw for output in crew.kickoff_for_each(INPUTS)]
+
+    with SetWorkflowID(crew.crew_name):
+        expected = all_of_them()
+    assert [topic in raw for topic, raw in zip(TOPICS, expected, strict=True)] == [True] * 4
+    before = len(server.requests)
+    assert DBOS.fork_workflow(crew.crew_name, 1000).get_result() == expected
+    assert len(server.requests) == before
+
+
+def test_what_is_refused(serve: Serve) -> None:
+    server = serve()
+    crew = durable()
+    with pytest.raises(UnstorableInputError):
+        crew.kickoff_for_each([*INPUTS, {"topic": Opaque()}])
+    assert not server.requests, "something was begun"
+    with SetWorkflowID(crew.crew_name):
+        crew.kickoff_for_each(INPUTS[:1])
+    with pytest.raises(RunConflictError, match="another items"), SetWorkflowID(crew.crew_name):
+        crew.kickoff_for_each(INPUTS[:2])
+
+
+# Killed -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("calls_again", "kind"),
+    [(True, "sqlite"), (False, "postgres")],
+    ids=["called again", "restarted"],
+)
+def test_two_hundred_items_killed_three_times(
+    calls_again: bool, kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    database_url = f"sqlite:///{tmp_path}/dbos.sqlite"
+    if kind == "postgres":
+        database_url = request.getfixturevalue("postgres").create_database()
+    kills = [40, 90, 150]
+    running: list[subprocess.Popen[bytes]] = []
+    lock = threading.Lock()
+
+    def script(asking: Request) -> Any:
+        with lock:
+            if kills and asking.number >= kills[0]:
+                kills.pop(0)
+                running[-1].kill()
+        return answer(asking)
+
+    def process(*arguments: str) -> tuple[int, str]:
+        command = [sys.executable, "-m", "crews.batch_program", database_url, *arguments]
+        folder = str(Path(__file__).parents[1])
+        with (tmp_path / "log").open("ab") as log:
+            started = subprocess.Popen(
+                command,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                cwd=tmp_path,
+                env={**os.environ, **server.env, "PYTHONPATH": folder},
+            )
+            running.append(started)
+            out, _ = started.communicate(timeout=240)
+        return started.returncode, out.decode()
+
+    with ModelServer(script) as server:
+        assert process("call")[0] == -9
+        for _ in range(2):
+            assert process(*(["call"] if calls_again else []))[0] == -9
+        code, out = process(*(["call"] if calls_again else []))
+        assert code == 0, (tmp_path / "log").read_text()[-3000:]
+        if not calls_again:
+            code, out = process("call")
+        asked_for = Counter(asked(request) for request in server.requests)
+    lines = out.splitlines()
+    assert lines == [f"{n}: Clerk on Item {n}" for n in range(1, ITEMS + 1)]
+    assert len(asked_for) == ITEMS
+    # Of those in flight when a kill came, ten at most, each once more.
+    again = [what for what, times in asked_for.items() if times > 1]
+    assert max(asked_for.values()) <= 4
+    assert len(again) <= 3 * 11, again
