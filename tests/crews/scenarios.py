@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import pickle
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +20,7 @@ from typing import Any
 from crewai import LLM, Agent, Crew, Process, Task
 from crewai.agent.planning_config import PlanningConfig
 from crewai.knowledge.knowledge import Knowledge
+from crewai.mcp import MCPServerStdio
 from crewai.memory.unified_memory import Memory
 from crewai.tasks.conditional_task import ConditionalTask
 from crewai.tools import tool
@@ -242,11 +245,6 @@ def nested() -> Crew:
     )
 
 
-# Delegates too: a coworker in a delegated task has no tools of the crew, only its own.
-def _deputy(request: Request) -> Reply:
-    return answer(request)
-
-
 def parallel_delegation() -> Crew:
     lead = agent("Lead", allow_delegation=True)
     return Crew(
@@ -438,13 +436,6 @@ def _remembering(request: Request) -> Reply:
     return text(f"{role(request)} remembers.")
 
 
-class Shelf:
-    """Where knowledge goes in a test: the queries are answered from what was put in."""
-
-    def __init__(self) -> None:
-        self.kept: list[str] = []
-
-
 def knowing() -> Crew:
     from crewai.knowledge.storage.base_knowledge_storage import BaseKnowledgeStorage
 
@@ -516,12 +507,6 @@ def cached(*, side_by_side: bool = False) -> Crew:
     return Crew(agents=people, tasks=[*tasks, task("Join", people[0])], cache=True, max_rpm=500)
 
 
-def streaming() -> Crew:
-    crew = sequential()
-    crew.stream = True
-    return crew
-
-
 def of_durable_agents() -> Crew:
     crew = sequential()
     crew.agents = [_durable(each) for each in crew.agents]
@@ -555,17 +540,32 @@ def publishing() -> Crew:
     return Crew(agents=[clerk], tasks=[task("Publish {topic}", clerk)])
 
 
-def _fails_to_find(request: Request) -> Reply:
+def trained() -> Crew:
+    path = folder() / "trained.pkl"
+    path.write_bytes(pickle.dumps({"Clerk": {"suggestions": ["Be brief."]}}))
+    clerk = agent("Clerk")
+    return Crew(agents=[clerk], tasks=[task("Do {topic}", clerk)], trained_agents_file=path)
+
+
+def _trained(request: Request) -> Reply:
+    return text("Brief." if "Be brief." in asked_with(request) else "At length.")
+
+
+def with_mcp() -> Crew:
+    program = str(Path(__file__).with_name("mcp_server.py"))
+    server = MCPServerStdio(
+        command=sys.executable, args=[program], env={EFFECTS: os.environ[EFFECTS]}
+    )
+    clerk = agent("Clerk", mcps=[server])
+    return Crew(agents=[clerk], tasks=[task("Ask for {topic}", clerk)])
+
+
+def _mcp(request: Request) -> Reply:
+    (name,) = request.offered_tools or [""]
+    if request.assistant_turns == 0:
+        return tool_calls(ToolCall(name, {"item": "otters"}))
     return answer(request)
 
-
-def timed_out() -> Crew:
-    lead = agent("Lead", allow_delegation=True)
-    slow = agent("Slow", tools=[search], max_execution_time=30)
-    return Crew(agents=[lead, slow], tasks=[task("Do {topic}", lead)])
-
-
-HERE = Path(__file__).parent
 
 SCENARIOS: dict[str, Scenario] = {
     "sequential": Scenario(
@@ -622,6 +622,8 @@ SCENARIOS: dict[str, Scenario] = {
         by_role(otters_Researcher=turns(searching("otters"))),
         plain=sequential,
     ),
+    "trained": Scenario(trained, _trained),
+    "mcp": Scenario(with_mcp, _mcp),
     "child workflow": Scenario(
         publishing, turns(tool_calls(ToolCall("publish", {"text": "otters"})))
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import threading
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 from crewai import Agent, Crew
+from crewai.knowledge.source.string_knowledge_source import StringKnowledgeSource
 from crewai.types.streaming import CrewStreamingOutput
 from dbos import DBOS, SetWorkflowID, SetWorkflowTimeout
 from pydantic import BaseModel
@@ -23,12 +25,14 @@ from crewai_dbos import (
     StepConfig,
     UnstorableInputError,
 )
-from crewai_dbos.testing import ModelServer, Request, hang, text
+from crewai_dbos.testing import ModelServer, Request, hang, text, tool_calls
 from crews.scenarios import (
     agent,
     answer,
     asked,
     at_once,
+    delegate,
+    role,
     searching,
     sequential,
     task,
@@ -421,3 +425,76 @@ def test_what_replay_saved_is_on_the_record(serve: Serve) -> None:
     fork.get_result()
     attributes = DBOS.get_workflow_status(fork.workflow_id).attributes
     assert attributes["crewai_dbos"] == {"tokens_saved": spent}
+
+
+# Time limits, knowledge ---------------------------------------------------------------------
+
+
+def test_a_coworker_who_ran_out_of_time_did_so_on_recovery_too(serve: Serve) -> None:
+    held = hang(text("Too late."))
+
+    def script(request: Request) -> Any:
+        if role(request) == "Slow":
+            return held
+        if request.assistant_turns == 0:
+            return tool_calls(delegate("Take your time", "Slow"))
+        return answer(request)
+
+    def build() -> Crew:
+        lead = agent("Lead", allow_delegation=True)
+        slow = agent("Slow", max_execution_time=1, max_retry_limit=0)
+        return Crew(agents=[lead, slow], tasks=[task("Do {topic}", lead)])
+
+    server = serve(script)
+    crew = durable(build)
+    run = crew.start({"topic": "otters"})
+    held.wait_until_held()
+    threading.Timer(2, held.release).start()
+    output = run.get_result()
+    assert "timed out after 1 seconds" in output.raw
+    before = len(server.requests)
+    fork = DBOS.fork_workflow(run.workflow_id, 1000).workflow_id
+    assert crew.retrieve(fork).get_result() == output
+    assert len(server.requests) == before
+
+
+def test_knowledge_sources_are_not_loaded_for_a_replay(serve: Serve) -> None:
+    fact = "Otters sleep hand in hand."
+
+    def build() -> Crew:
+        source = StringKnowledgeSource(content=fact)
+        clerk = agent("Clerk", knowledge_sources=[source])
+        return Crew(agents=[clerk], tasks=[task("Know {topic}", clerk)])
+
+    # What the model makes of the task to search with is the fact itself, so it is found.
+    server = serve(lambda request: answer(request) if role(request) else text(fact))
+    crew = durable(build)
+    run = crew.start({"topic": "otters"})
+    output = run.get_result()
+    asked_with_knowledge = server.requests[-1].last_user_text
+    assert fact in asked_with_knowledge
+    before = len(server.all_requests)
+    fork = DBOS.fork_workflow(run.workflow_id, 1000).workflow_id
+    assert crew.retrieve(fork).get_result() == output
+    assert len(server.all_requests) == before, "the sources were embedded again"
+
+
+# A long-lived worker ------------------------------------------------------------------------
+
+
+def test_many_kickoffs_leave_no_thread_and_little_memory(serve: Serve) -> None:
+    serve()
+    crew = durable(small)
+
+    def kick_off(times: int) -> int:
+        for number in range(times):
+            crew.kickoff({"topic": f"topic {number}"})
+        gc.collect()
+        return len(gc.get_objects())
+
+    kick_off(10)
+    threads = set(threading.enumerate())
+    before = kick_off(10)
+    after = kick_off(40)
+    assert {t for t in threading.enumerate() if t.is_alive()} <= threads
+    assert (after - before) / 40 < 60, "objects that each kickoff leaves behind"

@@ -1,0 +1,59 @@
+"""The programs of docs/moving.md run as they stand, after a run that they speak of."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from crewai_dbos.testing import ModelServer, text
+
+PAGE = Path(__file__).parent.parent / "docs" / "moving.md"
+
+BEFORE = """
+from crewai import Agent, Crew, Task
+from dbos import DBOS, SetWorkflowID
+
+from crewai_dbos import DBOSCrew
+
+agent = Agent(role="Clerk", goal="Work", backstory="Diligent.", llm="openai/gpt-4o-mini")
+tasks = [
+    Task(name=name, description=f"{name} {{topic}}", expected_output="A text", agent=agent)
+    for name in ("research", "write")
+]
+research = DBOSCrew(crew_name="research", orig_crew=Crew(agents=[agent], tasks=tasks))
+DBOS(config={"name": "moving"})
+DBOS.launch()
+with SetWorkflowID("otters"):
+    research.kickoff(inputs={"topic": "otters"})
+"""
+
+AFTER = """
+run_id = submit("badgers")
+assert submit("badgers") == run_id
+print(research.retrieve(run_id).get_result().raw, state(run_id))
+assert len(DBOS.list_workflows(name="crewai_dbos.crew")) == 3
+"""
+
+
+def test_the_blocks_run(tmp_path: Path) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    program = tmp_path / "program.py"
+    program.write_text("\n".join([BEFORE, *blocks, AFTER]))
+    with ModelServer(lambda request: text("Done.")) as server:
+        done = subprocess.run(
+            [sys.executable, program],
+            cwd=tmp_path,
+            env={**os.environ, **server.env},
+            capture_output=True,
+            text=True,
+            timeout=110,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        # Two for the first run, one for the fork from its second task, two for the job.
+        assert len(server.requests) == 5
+    said = [line for line in done.stdout.splitlines() if line.startswith("Done.")]
+    assert said == ["Done.", "Done. SUCCESS"]
