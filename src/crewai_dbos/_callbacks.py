@@ -6,9 +6,7 @@ agent is recorded inside, so a call that a crash cut short is made again from it
 
 from __future__ import annotations
 
-import asyncio
 import functools
-import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -17,7 +15,7 @@ from pydantic import BaseModel
 from crewai_dbos import _codec, _names, _run_scope
 from crewai_dbos._entry import Call
 from crewai_dbos._errors import UnstorableInputError, UnstorableValueError
-from crewai_dbos._threads import off_the_loop
+from crewai_dbos._threads import finished
 
 _RECORDED = "_crewai_dbos_recorded"
 
@@ -46,7 +44,7 @@ def recorded(
 
         def work() -> dict[str, Any]:
             before = [_state(arg) for arg in args]
-            returned = _finished(function(*args, **kwargs))
+            returned = finished(function(*args, **kwargs))
             done: dict[str, Any] = {"returned": returned if keep else None}
             changes = [_changes(arg, state) for arg, state in zip(args, before, strict=True)]
             if any(changes):
@@ -64,16 +62,6 @@ def recorded(
     functools.update_wrapper(call, function)
     setattr(call, _RECORDED, function)
     return call
-
-
-def _finished(result: Any) -> Any:
-    if not inspect.isawaitable(result):
-        return result
-    return off_the_loop(lambda: asyncio.run(_awaited(result)))
-
-
-async def _awaited(result: Any) -> Any:
-    return await result
 
 
 def _state(arg: Any) -> dict[str, str]:

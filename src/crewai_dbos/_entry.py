@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -194,8 +194,11 @@ def success(call: Call, value: Any, *, seconds: float = 0.0) -> Payload:
     return {**head, "result": result}
 
 
-def failure(call: Call, error: BaseException, *, seconds: float = 0.0) -> Payload:
-    hidden = {*call.secrets, *_secrets.of_environment()}
+def failure(
+    call: Call, error: BaseException, *, seconds: float = 0.0, secrets: Iterable[str] = ()
+) -> Payload:
+    """The payload of a call that raised `error`; `secrets`, and the call's own, are cut out."""
+    hidden = {*call.secrets, *secrets, *_secrets.of_environment()}
     return {**_head(call, seconds), "error": _codec.encode_error(error, hidden)}
 
 

@@ -19,7 +19,6 @@ import logging
 import threading
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import Any, NoReturn, TypeVar, cast
 
 from dbos import DBOS, StepReservation
@@ -223,13 +222,14 @@ class Journal:
             return cast(T, self._replay(entry, call))
         try:
             summary = inside_summary(OpenCall(self.run_id, name))
-            with Scope(self, name, ordered=ordered).entered(), summary:
+            inside = Scope(self, name, ordered=ordered, thread=threading.get_ident())
+            with inside.entered(), summary:
                 started = time.time()
                 try:
                     value = function()
                 except Exception as error:
                     self.raise_if_over()
-                    payload = failure(call, error, seconds=time.time() - started)
+                    payload = self._failure(call, error, time.time() - started)
                 else:
                     payload = success(call, value, seconds=time.time() - started)
             self._write(self.record.reserve(scope.path), name, PLAIN, lambda: payload)
@@ -246,7 +246,7 @@ class Journal:
         Raises:
             Exception: The recorded copy of `error`.
         """
-        payload = failure(replace(_END, secrets=tuple(self.secrets)), error)
+        payload = self._failure(_END, error)
         self._mark(scope, _END, payload)
         self._outcome(scope.path, payload, _END)
         raise AssertionError
@@ -352,6 +352,9 @@ class Journal:
 
     # Writing -----------------------------------------------------------------
 
+    def _failure(self, call: Call, error: Exception, seconds: float = 0.0) -> dict[str, Any]:
+        return failure(call, error, seconds=seconds, secrets=self.secrets)
+
     def _body(self, name: str, call: Call, function: Callable[[], Any]) -> Callable[[], Any]:
         if inspect.iscoroutinefunction(function):
             return self._abody(name, call, function)
@@ -366,7 +369,7 @@ class Journal:
                     value = function()
                 except Exception as error:
                     if not _may_retry(call.config) or not _wanted(call.config, error):
-                        return failure(call, error, seconds=time.time() - started)
+                        return self._failure(call, error, time.time() - started)
                     time.sleep(_extra_wait(call.config, error))
                     raise
                 return success(call, value, seconds=time.time() - started)
@@ -386,7 +389,7 @@ class Journal:
                     if inspect.isawaitable(wanted):
                         wanted = await wanted
                     if not wanted:
-                        return failure(call, error, seconds=time.time() - started)
+                        return self._failure(call, error, time.time() - started)
                     await asyncio.sleep(_extra_wait(call.config, error))
                     raise
                 return success(call, value, seconds=time.time() - started)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import inspect
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -99,6 +100,17 @@ class _Ended(Generic[T]):
 def _start_thread(function: Callable[[], None]) -> None:
     run = contextvars.copy_context().run
     threading.Thread(target=run, args=(function,), name="crewai-dbos", daemon=True).start()
+
+
+def finished(result: Any) -> Any:
+    """`result` of a function, awaited where no event loop runs if the function was async."""
+    if not inspect.isawaitable(result):
+        return result
+
+    async def wait() -> Any:
+        return await result
+
+    return off_the_loop(lambda: asyncio.run(wait()))
 
 
 def off_the_loop(function: Callable[[], T]) -> T:

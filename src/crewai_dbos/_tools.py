@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import hashlib
 import inspect
@@ -17,6 +16,7 @@ from dbos import SetWorkflowID
 
 from crewai_dbos import _names, _run_scope
 from crewai_dbos._config import (
+    PLAIN,
     StepConfig,
     ToolStepConfig,
     check_tool_config,
@@ -32,6 +32,7 @@ from crewai_dbos._dbos_seam import (
 from crewai_dbos._entry import Call
 from crewai_dbos._errors import DefinitionError
 from crewai_dbos._scope import Scope, open_call
+from crewai_dbos._threads import finished
 
 _RECORDED = "_crewai_dbos_recorded"
 
@@ -138,6 +139,10 @@ def _recorded(
         what = _names.tool(sanitize_tool_name(tool_name), [args, kwargs] if args else kwargs)
         if step is not None:
             call = Call(what, kind="tool", config=step, concurrent=True, as_text=str)
+            if kind is None and step == PLAIN:
+                # What it does with DBOS, an agent or a crew is recorded inside.
+                work = lambda: finished(function(*args, **kwargs))  # noqa: E731
+                return scope.journal.summarize(scope, call, work, ordered=True)
             return scope.journal.run(scope, call, _bound(function, args, kwargs))
         if kind is None:
             _warn_unrecorded(tool_name)
@@ -145,8 +150,8 @@ def _recorded(
             try:
                 if kind == "workflow":
                     with SetWorkflowID(f"{scope.journal.run_id}/{inside.path}"):
-                        return _finished(function(*args, **kwargs))
-                return _finished(function(*args, **kwargs))
+                        return finished(function(*args, **kwargs))
+                return finished(function(*args, **kwargs))
             except DBOSUnexpectedStepError as error:
                 scope.journal.fail(error)
 
@@ -158,17 +163,12 @@ def _bound(
     function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Callable[[], Any]:
     if not inspect.iscoroutinefunction(function):
-        return lambda: _finished(function(*args, **kwargs))
+        return lambda: finished(function(*args, **kwargs))
 
     async def work() -> Any:
         return await function(*args, **kwargs)
 
     return work
-
-
-def _finished(result: Any) -> Any:
-    """Await what an async tool returned, as `BaseTool.run` would."""
-    return asyncio.run(result) if inspect.iscoroutine(result) else result
 
 
 def _warn_unrecorded(tool_name: str) -> None:

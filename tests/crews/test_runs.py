@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from crewai import Agent, Crew
 from crewai.knowledge.source.string_knowledge_source import StringKnowledgeSource
+from crewai.tools import tool
 from crewai.types.streaming import CrewStreamingOutput
 from dbos import DBOS, SetWorkflowID, SetWorkflowTimeout
 from pydantic import BaseModel
@@ -25,7 +26,7 @@ from crewai_dbos import (
     StepConfig,
     UnstorableInputError,
 )
-from crewai_dbos.testing import ModelServer, Request, hang, text, tool_calls
+from crewai_dbos.testing import ModelServer, Request, ToolCall, hang, text, tool_calls
 from crews.scenarios import (
     agent,
     answer,
@@ -173,6 +174,37 @@ def test_a_failure_that_a_workflow_caught_is_caught_again(serve: Serve) -> None:
     before = len(server.requests)
     assert DBOS.fork_workflow(run_id, 1000).get_result() == expected
     assert len(server.requests) == before
+
+
+def test_a_crew_in_a_tool_of_a_crew_is_recorded_call_by_call(serve: Serve) -> None:
+    inner = durable(small)
+
+    @tool
+    def ask_the_others(topic: str) -> str:
+        """Ask another crew."""
+        return str(inner.kickoff({"topic": topic}).raw)
+
+    def build() -> Crew:
+        lead = agent("Lead", tools=[ask_the_others])
+        return Crew(agents=[lead], tasks=[task("Lead {topic}", lead)])
+
+    asks = tool_calls(*(ToolCall("ask_the_others", {"topic": t}) for t in ("voles", "newts")))
+    server = serve(lambda r: asks if r.offered_tools and not r.tool_results else answer(r))
+    run = durable(build).start({"topic": "otters"})
+    output = run.get_result()
+    assert output.raw == "Lead on Lead otters with Clerk on Do voles; Clerk on Do newts"
+    steps = DBOS.list_workflow_steps(run.workflow_id)
+    inside = [
+        step for step in steps if f"crew:{inner.crew_name}#1/task:1#1" in step["function_name"]
+    ]
+    assert len(inside) == 2
+    assert all("/tool:ask_the_others(" in step["function_name"] for step in inside)
+    # Without the record of the tools themselves, their crews' requests are not made again.
+    tools = [s["function_id"] for s in steps if s["function_name"].endswith(")#1")]
+    before = len(server.requests)
+    fork = DBOS.fork_workflow(run.workflow_id, min(tools)).workflow_id
+    assert DBOS.retrieve_workflow(fork).get_result()["fields"]["raw"] == output.raw
+    assert len(server.requests) - before <= 2
 
 
 # Side by side -----------------------------------------------------------------------------
