@@ -91,14 +91,16 @@ def doctor(
     """
     from rich.console import Console
 
+    from crewai_dbos import _import_path
     from crewai_dbos.doctor import Report, _load, _show, inspect
 
+    _import_path.look_here()
     try:
         found, module = _load.load(path)
         report = inspect(found, module=module)
     except _load.BrokenDefinition as broken:
         report = Report(path, findings=(broken.finding,))
-    except _load.NotFoundError as error:
+    except _import_path.NotFoundError as error:
         raise _failed(str(error), 2) from None
     if as_json:
         typer.echo(json.dumps(report.as_json(), indent=2))
@@ -148,13 +150,14 @@ def crashtest(
     try:
         from rich.console import Console
 
+        from crewai_dbos import _import_path
         from crewai_dbos.testing.crash import CrashTest, report
     except ImportError as error:
         if error.name not in ("rich", "starlette", "uvicorn"):
             raise
         raise _failed("This is an extra: pip install 'crewai-dbos[cli,testing]'", 2) from None
 
-    sys.path.insert(0, "")
+    _import_path.look_here()
     console = Console(highlight=False, stderr=as_json)
     try:
         test = CrashTest(

@@ -97,8 +97,9 @@ def test_the_command_says_what_survived_and_what_did_not(tmp_path: Path) -> None
     assert any('email {"to": "ann"}' in effects for effects in again)
 
     for arguments, told in (
-        (["good"], "write module:name"),
-        (["good:nobody"], "has no 'nobody'"),
+        (["good"], "'good' is not an import path. It is module:object, as app:agent."),
+        (["good:nobody"], "good has no 'nobody'."),
+        (["good:agent", "--model", "good:scrip"], "good has no 'scrip'. Did you mean 'script'?"),
         (["good:agent", "--inputs", "{"], "Expecting"),
     ):
         wrong = command(*arguments, folder=tmp_path)

@@ -185,7 +185,7 @@ def test_a_definition_that_is_refused_is_a_finding(
     result = doctor("twice:agent")
     assert result.exit_code == 1
     output = " ".join(result.stdout.split())
-    assert output.startswith("twice:agent error definition An agent named 'twice' is defined")
+    assert output.startswith("twice:agent error definition Agent 'twice' is defined already (")
     # A long path is broken where the terminal ends.
     assert "twice.py,line5)." in "".join(output.split())
     assert "Fix: Give each DBOSAgent its own agent_name" in output

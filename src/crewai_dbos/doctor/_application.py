@@ -70,9 +70,10 @@ def around(module: ModuleType | None = None) -> Application:
     if config is None and module is not None:
         config = _config_in_source(module)
     workflows, steps = registered_functions()
+    ours = {*_names.WORKFLOWS, _names.BATCH_WORKFLOW}
     return Application(
         config=config,
-        workflows=tuple(sorted(set(workflows) - set(_names.WORKFLOWS))),
+        workflows=tuple(sorted(set(workflows) - ours)),
         steps=tuple(sorted(steps)),
         processes=_processes(),
     )

@@ -1,9 +1,8 @@
-"""From ``module:object`` to what it stands for."""
+"""The definition that an import path stands for, or why there is none."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib
 import logging
 import os
 import sys
@@ -14,12 +13,10 @@ from typing import Any
 
 from crewai import Agent, Crew
 
+from crewai_dbos import _import_path
 from crewai_dbos._errors import DefinitionError
+from crewai_dbos._import_path import NotFoundError
 from crewai_dbos.doctor._report import Finding
-
-
-class NotFoundError(Exception):
-    """The import path leads nowhere; the message says where it ends."""
 
 
 class BrokenDefinition(Exception):
@@ -31,43 +28,27 @@ class BrokenDefinition(Exception):
 
 
 def load(path: str) -> tuple[Any, ModuleType]:
-    """The object at ``module:object`` and its module.
+    """The agent or crew at ``module:object`` and its module.
 
     Raises:
         NotFoundError: There is none.
         BrokenDefinition: Importing the module raises a `DefinitionError`.
     """
-    module_name, _, name = path.partition(":")
-    if not module_name or not name:
-        raise NotFoundError(f"{path!r} is not an import path. It is module:object, as app:agent.")
-    module = _imported(module_name)
-    found: Any = module
-    for part in name.split("."):
-        if not hasattr(found, part):
-            raise NotFoundError(f"{module_name} has no {name!r}. {_offer(module)}")
-        found = getattr(found, part)
+    try:
+        with _quietly():
+            found = _import_path.load(path, offer=_offer)
+    except NotFoundError as error:
+        if isinstance(error.__cause__, DefinitionError):
+            raise BrokenDefinition(_finding(error.__cause__)) from error
+        raise
+    module_name, name = _import_path.split(path)
+    module = sys.modules[module_name]
     if not isinstance(found, (Agent, Crew)):
         what = type(found).__name__
         raise NotFoundError(
-            f"{path} is a {what}, not a DBOSAgent, an Agent or a Crew. {_offer(module)}"
+            f"{path} is a {what}, not a DBOSAgent, an Agent or a Crew. {_offer(module, name)}"
         )
     return found, module
-
-
-def _imported(module_name: str) -> ModuleType:
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        with _quietly():
-            return importlib.import_module(module_name)
-    except DefinitionError as error:
-        raise BrokenDefinition(_finding(error)) from error
-    except ModuleNotFoundError as error:
-        if error.name and f"{module_name}.".startswith(f"{error.name}."):
-            raise NotFoundError(f"There is no module {error.name!r} here or installed.") from None
-        raise NotFoundError(f"Importing {module_name} failed: {_one_line(error)}") from error
-    except (Exception, SystemExit) as error:
-        raise NotFoundError(f"Importing {module_name} failed: {_one_line(error)}") from error
 
 
 @contextlib.contextmanager
@@ -83,10 +64,6 @@ def _quietly() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())
-
-
 def _finding(error: DefinitionError) -> Finding:
     what, _, fix = str(error).partition(". ")
     ours = os.path.dirname(os.path.dirname(__file__))
@@ -96,6 +73,6 @@ def _finding(error: DefinitionError) -> Finding:
     return Finding("definition", "error", f"{what}{where}.", fix or "Change it there.")
 
 
-def _offer(module: ModuleType) -> str:
+def _offer(module: ModuleType, _: str) -> str:
     names = [name for name, value in vars(module).items() if isinstance(value, (Agent, Crew))]
     return f"It has: {', '.join(names)}." if names else "It has no agents or crews."

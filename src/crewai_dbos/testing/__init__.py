@@ -5,6 +5,7 @@ Nothing here imports crewai or dbos, so a server is up long before a crew could 
 
 from .effects import Effect, EffectLog, report_effect
 from .model_server import ModelServer, Script, ScriptError
+from .recording import RecordingError, record, recorded
 from .replies import (
     ApiError,
     Delayed,
@@ -35,6 +36,7 @@ __all__ = [
     "Hang",
     "Message",
     "ModelServer",
+    "RecordingError",
     "Reply",
     "Request",
     "Script",
@@ -47,6 +49,8 @@ __all__ = [
     "hang",
     "react_answer",
     "react_call",
+    "record",
+    "recorded",
     "report_effect",
     "structured",
     "text",

@@ -34,11 +34,11 @@ class ScriptError(AssertionError):
 class ModelServer:
     """A model server that answers from a script, started and stopped as a context manager.
 
-    `script` is a function from `Request` to a reply, or a list of replies used up in order of
-    arrival; a plain string stands for `text(...)`. The function runs in a worker thread, for
-    several requests at once if they come at once. Only chat requests reach the script. A request
-    the script cannot answer gets a 400 that no client retries, and leaving the `with` block
-    raises `ScriptError`.
+    `script` is a function from `Request` to a reply, a list of replies used up in order of
+    arrival, or a recording (`recorded`); a plain string stands for `text(...)`. The function runs
+    in a worker thread, for several requests at once if they come at once. Only chat requests reach
+    the script. A request the script cannot answer gets a 400 that no client retries, and leaving
+    the `with` block raises `ScriptError`, or adds a note to the exception it is left with.
 
     Embeddings are computed from the words of the text, with `dimensions` numbers unless the
     request says otherwise. With `check_history` a conversation whose tool results do not pair up
@@ -107,10 +107,15 @@ class ModelServer:
     def __enter__(self) -> ModelServer:
         return self.start()
 
-    def __exit__(self, exception_type: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, _: object, exception: BaseException | None, *__: object) -> None:
         self.stop()
-        if self._script_errors and exception_type is None:
-            raise ScriptError("; ".join(self._script_errors))
+        if not self._script_errors:
+            return
+        faults = "; ".join(self._script_errors)
+        if exception is None:
+            raise ScriptError(faults)
+        if hasattr(exception, "add_note"):  # from Python 3.11
+            exception.add_note(faults)
 
     # What a test reads
 
@@ -203,12 +208,14 @@ class ModelServer:
         secrets = SECRET_HEADERS & headers.keys()
         path = http.url.path
         with self._arrived:
+            earlier = tuple(request for request in self._requests if request.path == path)
             request = Request(
                 path=path,
                 body=body,
                 headers={name: headers[name] for name in headers.keys() - secrets},
                 has_auth=bool(secrets),
-                number=self._number(path) + 1,
+                number=len(earlier) + 1,
+                earlier=earlier,
             )
             self._requests.append(request)
             self._arrived.notify_all()
@@ -223,7 +230,8 @@ class ModelServer:
             if not isinstance(reply, str | Reply):
                 raise TypeError(f"{reply!r} is not a reply")
         except Exception as problem:
-            fault = f"the script failed at request {request.number}: {problem!r}"
+            what = f"{type(problem).__name__}: {problem}"
+            fault = f"the script failed at request {request.number}: {what}"
             self._script_errors.append(fault)
             return error(400, message=fault, code="script_error")
         return Message(reply) if isinstance(reply, str) else reply

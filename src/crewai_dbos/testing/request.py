@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ SECRET_HEADERS = frozenset({"authorization", "api-key", "x-api-key", "cookie"})
 
 # What decides a model's reply. Sampling and transport settings are left out, so that the same
 # conversation keeps one fingerprint whether or not it is streamed.
-_IDENTITY = ("model", "messages", "input", "tools", "response_format")
+_IDENTITY = ("model", "messages", "input", "tools", "tool_choice", "response_format")
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Request:
 
     `number` counts from 1 among the requests to the same path. `headers` have lower-case names
     and no credentials; `has_auth` tells whether there were any. `received_at` is `time.time()`.
+    `earlier` are the requests to the same path before this one.
     """
 
     path: str
@@ -30,6 +31,7 @@ class Request:
     has_auth: bool = False
     number: int = 1
     received_at: float = field(default_factory=time.time)
+    earlier: Sequence[Request] = field(default=(), repr=False, compare=False)
 
     @property
     def model(self) -> str:
@@ -102,10 +104,14 @@ class Request:
         return sum(message.get("role") == "assistant" for message in self.messages)
 
     @property
+    def identity(self) -> dict[str, Any]:
+        """What of the body decides the reply."""
+        return {key: self.body.get(key) for key in _IDENTITY}
+
+    @property
     def fingerprint(self) -> str:
         """A digest of what decides the reply; equal requests have equal fingerprints."""
-        identity = {key: self.body.get(key) for key in _IDENTITY}
-        return digest(json.dumps(identity, sort_keys=True, ensure_ascii=False))
+        return digest(json.dumps(self.identity, sort_keys=True, ensure_ascii=False))
 
 
 def digest(value: str) -> str:

@@ -25,9 +25,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from crewai_dbos import _import_path
+
 # Numpy's BLAS starts threads when it is imported, and a process with threads must not fork.
 _COMMAND = (sys.executable, "-c", f"import sys, {__name__} as p; p.main(*sys.argv[1:])")
-_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+# So does crewAI's telemetry.
+_ENVIRONMENT = {
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "CREWAI_DISABLE_TELEMETRY": "true",
+    "CREWAI_TRACING_ENABLED": "false",
+    "OTEL_SDK_DISABLED": "true",
+}
 PATIENCE = 60.0
 """Seconds after which a process is taken to hang."""
 
@@ -309,8 +318,7 @@ def _work(connection: socket.socket, job: Job) -> None:
     os.dup2(log, 2)
     code = 0
     try:
-        module, _, function = job.function.partition(":")
-        say(result=getattr(importlib.import_module(module), function)(job.order))
+        say(result=_import_path.load(job.function)(job.order))
     except BaseException:
         traceback.print_exc()
         code = 1

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib
 import inspect
 from collections.abc import Mapping
 from typing import Any
 
 from dbos import DBOS, SetWorkflowID
 
-from crewai_dbos import _codec, _names
+from crewai_dbos import _codec, _import_path, _names
 from crewai_dbos.testing.crash import _faults
 
 RUN = "crash-test"
@@ -44,27 +43,10 @@ def recover(order: Mapping[str, Any]) -> Any:
     return _ended(order, answer)
 
 
-def load(path: str) -> Any:
-    """What ``module:name`` names.
-
-    Raises:
-        ValueError: There is no such thing.
-    """
-    module, _, name = path.partition(":")
-    if not name:
-        raise ValueError(f"{path!r} is no import path: write module:name")
-    found: Any = importlib.import_module(module)
-    for part in name.split("."):
-        if not hasattr(found, part):
-            raise ValueError(f"{module!r} has no {name!r}")
-        found = getattr(found, part)
-    return found
-
-
 def _launched(order: Mapping[str, Any]) -> Any:
-    target = load(order["target"])
+    target = _import_path.load(order["target"])
     if order["setup"]:
-        load(order["setup"])()
+        _import_path.load(order["setup"])()
     _faults.install(RUN, **order["fault"])
     DBOS(config={"name": "crash-test", "system_database_url": order["database_url"]})
     DBOS.launch()
@@ -105,16 +87,16 @@ def _ended(
     note = ((status.attributes if status else None) or {}).get(_names.ATTRIBUTE, {})
     ended: dict[str, Any] = {"status": found, "stopped": note.get("stopped", "")}
     if order["left_behind"]:
-        ended["left behind"] = load(order["left_behind"])()
+        ended["left behind"] = _import_path.load(order["left_behind"])()
     if error is not None:
         return {**ended, "error": f"{type(error).__name__}: {error}"}
     return {**ended, "answer": _plain(answer)}
 
 
-# Of an agent, a crew, a task.
+# Of a crew, an agent, a task.
 _READ = (
-    ("raw", "pydantic", "usage_metrics"),
     ("raw", "pydantic", "json_dict", "token_usage", "tasks_output"),
+    ("raw", "pydantic", "usage_metrics"),
     ("name", "raw", "pydantic", "json_dict", "agent", "tool_failures"),
 )
 

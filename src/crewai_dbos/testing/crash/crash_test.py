@@ -13,6 +13,7 @@ from typing import Any
 
 from dbos import DBOSClient
 
+from crewai_dbos import _import_path
 from crewai_dbos.testing.crash import _program, positions, verdict
 from crewai_dbos.testing.crash._databases import Databases
 from crewai_dbos.testing.crash._faults import ENTRY_HEADER
@@ -50,7 +51,8 @@ class CrashTest:
         asynchronous: Call ``akickoff`` or ``aexecute_task``.
         fresh: A new interpreter for each process, instead of forks of one that has imported
             `target`.
-        environment: Additional environment variables of the processes.
+        environment: Additional environment variables of the processes, from when `target` has been
+            imported. Modules are found by ``sys.path`` of this process.
         timeout: Seconds after which a process is taken to hang.
 
     Raises:
@@ -78,7 +80,7 @@ class CrashTest:
             "inputs": dict(inputs or {}),
             "asynchronous": asynchronous,
         }
-        self._script = _program.load(model) if isinstance(model, str) else model
+        self._script = _import_path.load(model) if isinstance(model, str) else model
         self._database = database
         self._fresh = fresh
         self._environment = dict(environment or {})
@@ -191,7 +193,7 @@ class CrashTest:
 
     def _forking(self) -> Callable[[Job], Process]:
         named = [self._order[name] for name in ("target", "setup", "left_behind")]
-        modules = [str(path).partition(":")[0] for path in named if path]
+        modules = [_import_path.split(path)[0] for path in named if isinstance(path, str)]
         # openai imports its resources, 490 modules, at the first request.
         return fork_server(_PROGRAM, *dict.fromkeys(modules), "openai.resources").start
 

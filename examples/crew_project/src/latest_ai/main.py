@@ -1,0 +1,30 @@
+#!/usr/bin/env python
+import warnings
+from datetime import datetime
+
+from dbos import DBOS, SetWorkflowID
+
+from crewai_dbos import DBOSCrew
+from latest_ai.crew import LatestAi
+
+warnings.filterwarnings("ignore", category=SyntaxWarning, module="pysbd")
+
+crew = DBOSCrew(crew_name="latest_ai", orig_crew=LatestAi)
+
+
+def run():
+    """
+    Run the crew.
+    """
+    inputs = {
+        "topic": "AI LLMs",
+        "current_year": str(datetime.now().year),
+    }
+
+    DBOS(config={"name": "latest_ai"})
+    DBOS.launch()
+    try:
+        with SetWorkflowID("{topic} {current_year}".format(**inputs)):
+            crew.kickoff(inputs=inputs)
+    except Exception as e:
+        raise Exception(f"An error occurred while running the crew: {e}") from e

@@ -1,0 +1,42 @@
+"""An agent with a tool, in this process or in one of its own: ``adder.py base_url``."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+QUIET = {
+    "CREWAI_DISABLE_TELEMETRY": "true",
+    "OTEL_SDK_DISABLED": "true",
+    "CREWAI_TESTING": "true",
+    "CREWAI_TRACING_ENABLED": "false",
+}
+
+
+def answer(base_url: str, role: str = "Adder", *, stream: bool = False) -> str:
+    """What the agent says."""
+    from crewai import LLM, Agent, Crew, Task
+    from crewai.tools import tool
+
+    @tool
+    def add(a: int, b: int) -> str:
+        """Add two numbers."""
+        return str(a + b)
+
+    llm = LLM(model="openai/gpt-4o-mini", base_url=base_url, api_key="test", stream=stream)
+    agent = Agent(
+        role=role,
+        goal="add",
+        backstory="patient",
+        llm=llm,
+        tools=[add],
+        inject_date=True,
+        date_format="%H:%M:%S",
+    )
+    task = Task(description="Add up.", expected_output="a sum", agent=agent)
+    return str(Crew(agents=[agent], tasks=[task]).kickoff().raw)
+
+
+if __name__ == "__main__":
+    os.environ.update(QUIET)
+    print(answer(sys.argv[1], stream=True))
