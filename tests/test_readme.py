@@ -66,8 +66,7 @@ def test_the_page_about_testing(tmp_path: Path) -> None:
         return tool_calls(ToolCall("send_email", {"to": "ann"}))
 
     with ModelServer(model) as server:
-        made = run("make_recording.py", **server.env)
-    assert "Ann knows." in made.splitlines()
+        run("make_recording.py", **server.env)
     assert len(server.requests) == 2
     assert "3 passed" in run("-m", "pytest", "-q", "-p", "no:cacheprovider", "test_support.py")
     assert "1" in run("count.py").splitlines()

@@ -1,9 +1,10 @@
-"""An agent with a tool, in this process or in one of its own: ``adder.py base_url``."""
+"""An agent with a tool, in this process or in one of its own: ``adder.py base_url file``."""
 
 from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 QUIET = {
     "CREWAI_DISABLE_TELEMETRY": "true",
@@ -39,4 +40,5 @@ def answer(base_url: str, role: str = "Adder", *, stream: bool = False) -> str:
 
 if __name__ == "__main__":
     os.environ.update(QUIET)
-    print(answer(sys.argv[1], stream=True))
+    # Not to standard output, where crewAI's threads print.
+    Path(sys.argv[2]).write_text(answer(sys.argv[1], stream=True))
