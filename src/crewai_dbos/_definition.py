@@ -52,6 +52,17 @@ class CrewDefinition:
     of_role: dict[str, AgentOptions]
     front: Crew = field(repr=False)
 
+    def options_of(self, agent: Any, own: AgentDefinition | None) -> AgentOptions:
+        """How the calls of one of its agents are recorded.
+
+        Args:
+            agent: The user's agent.
+            own: The definition of the agent, if it is a `DBOSAgent`.
+        """
+        role = getattr(agent, "_original_role", None) or getattr(agent, "role", "")
+        options = self.of_role.get(str(role), self.options)
+        return options if own is None else options.under(own.options)
+
     def build(self) -> Crew:
         """The user's crew to copy, or a new one."""
         return build_crew(self.source)

@@ -89,11 +89,8 @@ class _Hiring:
 
     def options(self, agent: Any) -> AgentOptions:
         """How the calls of the user's `agent` are recorded."""
-        role = str(getattr(agent, "_original_role", None) or getattr(agent, "role", ""))
-        options = self._definition.of_role.get(role, self._definition.options)
-        if isinstance(agent, DBOSAgent):
-            return options.under(agent.options)
-        return options
+        own = agent.definition if isinstance(agent, DBOSAgent) else None
+        return self._definition.options_of(agent, own)
 
     def member(self, agent: Any) -> Any:
         """The run's copy of the user's `agent`; an adapter to another library as it is."""

@@ -130,9 +130,9 @@ class DBOSAgent(Agent):
         return self._definition.name
 
     @property
-    def options(self) -> AgentOptions:
-        """How the calls of this agent are recorded."""
-        return self._definition.options
+    def definition(self) -> AgentDefinition:
+        """What this agent is made of."""
+        return self._definition
 
     @property
     def orig_agent(self) -> Agent:

@@ -12,7 +12,7 @@ from crewai.types.usage_metrics import UsageMetrics
 from dbos import DBOS, SetWorkflowID
 from pydantic import PrivateAttr
 
-from crewai_dbos import _batch, _codec, _perform_crew, _run_scope, _workflows
+from crewai_dbos import _batch, _codec, _perform_crew, _run_scope, _workflows, doctor
 from crewai_dbos._config import (
     AgentOptions,
     AgentStepConfigs,
@@ -88,6 +88,7 @@ class DBOSCrew(Crew):
             name=crew_name, source=orig_crew, options=options, of_role=of_role, front=self
         )
         crews.add(self._definition)
+        doctor.warn(self)
 
     def _take_after(self, other: Crew) -> None:
         """Become a view of `other`: the same fields, without building them again."""

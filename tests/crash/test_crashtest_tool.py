@@ -40,7 +40,8 @@ def test_the_mark_makes_a_test_of_each_position(
 
 def test_a_journal_by_order_of_arrival_fails() -> None:
     """Parallel calls whose results are swapped after a crash are not taken for survivors."""
-    script = models.letters(["Ann", "Bob"])
+    # Five, so that they arrive in another order after one crash or another.
+    script = models.letters(["Ann", "Bob", "Eve", "Dan", "Fay"])
     order = {"messages": ASK}
     with CrashTest("crash.broken:native_postman", order, model=script) as broken:
         assert [e.fields["to"] for e in broken.undisturbed.effects]

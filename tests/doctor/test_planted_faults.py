@@ -243,8 +243,6 @@ def make():
 
 x = durable("name_set_later", guardrail=make())
 """,
-        "replayed",
-        "hint",
     ),
     Fault(
         "guardrail_with_state",
@@ -314,9 +312,6 @@ def at_most(length, names=("a", "b")):
 
 x = durable("guardrail_of_constants", guardrail=at_most(80))
 """,
-        "replayed",
-        "hint",
-        ("guardrail",),
     ),
     Fault(
         "plain_handler",
@@ -540,6 +535,58 @@ x = durable("two_of_one_name", tools=[send, other])
     Fault(
         "durable_crew",
         "a = durable('durable_crew')\nx = Crew(agents=[a], tasks=[job(a)], name='office')",
+    ),
+    Fault(
+        "whole_crew",
+        """
+from crewai_dbos import DBOSCrew
+
+@tool
+def search(query: str) -> str:
+    "Search."
+    return query
+
+a = clerk(tools=[search])
+t = job(a, callback=print, guardrail=lambda output: (True, output))
+x = DBOSCrew(
+    crew_name="whole", orig_crew=Crew(agents=[a], tasks=[t], step_callback=print, planning=True)
+)
+""",
+    ),
+    Fault(
+        "whole_crew_without_its_tools",
+        """
+from crewai_dbos import DBOSCrew
+
+@tool
+def search(query: str) -> str:
+    "Search."
+    return query
+
+a = clerk(tools=[search])
+x = DBOSCrew(crew_name="whole", orig_crew=Crew(agents=[a], tasks=[job(a)]), tool_step_config=None)
+""",
+        "undecorated-tool",
+        "warning",
+        ("'search'",),
+    ),
+    Fault(
+        "whole_crew_with_a_local_model",
+        """
+from crewai_dbos import DBOSCrew
+
+def make():
+    class Local(BaseModel):
+        text: str
+    return Local
+
+a = clerk()
+t = job(a, output_pydantic=make())
+x = DBOSCrew(crew_name="whole", orig_crew=Crew(agents=[a], tasks=[t]))
+""",
+        "local-model",
+        "error",
+        ("output_pydantic",),
     ),
     Fault(
         "crew_that_shares",

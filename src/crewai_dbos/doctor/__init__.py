@@ -9,7 +9,7 @@ import logging
 from types import ModuleType
 from typing import Any
 
-from crewai import Agent
+from crewai import Agent, Crew
 
 from crewai_dbos import _run_scope
 from crewai_dbos.doctor import _rules, _subject
@@ -27,7 +27,7 @@ def inspect(what: Any, *, module: ModuleType | None = None) -> Report:
     """Read a definition and what surrounds it. Nothing is called and nothing is stored.
 
     Args:
-        what: A `DBOSAgent`, or a crewAI `Agent` or `Crew`.
+        what: A `DBOSAgent` or `DBOSCrew`, or a crewAI `Agent` or `Crew`.
         module: The module it is defined in, to find the tasks there that are this agent's and,
             in its source, the config given to `DBOS`.
 
@@ -38,14 +38,14 @@ def inspect(what: Any, *, module: ModuleType | None = None) -> Report:
     return Report(subject.title, subject.items, _rules.findings(subject))
 
 
-def warn(agent: Agent) -> None:
+def warn(definition: Agent | Crew) -> None:
     """Log once each warning and error about a new definition that no run would log itself."""
     rules = tuple(rule for rule in _rules.RULES if rule not in _rules.SAID_LATER)
     try:
-        findings = _rules.findings(_subject.read(agent, None), rules)
+        findings = _rules.findings(_subject.read(definition, None), rules)
     except Exception:
-        # Objects of the user's are looked at here, and advice must not be what breaks an agent.
-        logger.debug("The doctor could not read %r", agent.role, exc_info=True)
+        # Objects of the user's are looked at here, and advice must not be what breaks a program.
+        logger.debug("The doctor could not read %r", definition, exc_info=True)
         return
     for finding in findings:
         if finding.severity != "hint":

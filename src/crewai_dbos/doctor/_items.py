@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from crewai import Agent, Crew, Task
 from crewai.hooks import InterceptionPoint, get_hooks
+from crewai.tasks.conditional_task import ConditionalTask
 from crewai.tasks.llm_guardrail import LLMGuardrail
 from crewai.utilities.string_utils import sanitize_tool_name
 
@@ -26,7 +27,15 @@ REPLAYED = "runs again on replay"
 CREW = "crew"
 PROCESS = "process"
 
+GONE = "written again only if it is gone"
+
 _OWN_RECORD = "DBOS's own record"
+_CALLBACKS = {
+    "step_callback": _names.STEP_CALLBACK,
+    "task_callback": _names.CALLBACK,
+    "before_kickoff_callbacks": _names.BEFORE_KICKOFF,
+    "after_kickoff_callbacks": _names.AFTER_KICKOFF,
+}
 
 
 def of_agent(agent: Agent, config: ToolStepConfig, owner: str) -> Iterator[Item]:
@@ -51,7 +60,8 @@ def of_agent(agent: Agent, config: ToolStepConfig, owner: str) -> Iterator[Item]
     if agent.guardrail is not None:
         yield _guardrail(agent.guardrail, owner)
     if agent.step_callback is not None:
-        yield _code("callback", "step_callback", agent.step_callback, owner)
+        seam = _names.STEP_CALLBACK
+        yield _code("callback", "step_callback", agent.step_callback, owner, seam)
     for callback in agent.callbacks or []:
         yield _code("callback", "callbacks", callback, owner)
     if agent.inject_date:
@@ -60,8 +70,12 @@ def of_agent(agent: Agent, config: ToolStepConfig, owner: str) -> Iterator[Item]
         yield Item("a2a", "remote agents", owner, None, "asked again", agent.a2a)
 
 
-def of_task(task: Task, owner: str) -> Iterator[Item]:
-    """The items of `task` itself; its agent's are not among them."""
+def of_task(task: Task, owner: str, *, durable: bool = False) -> Iterator[Item]:
+    """The items of `task` itself; its agent's are not among them.
+
+    Args:
+        durable: Whether it is of a `DBOSCrew`.
+    """
     for field in ("output_pydantic", "output_json", "response_model"):
         model = getattr(task, field, None)
         if model is not None:
@@ -69,15 +83,26 @@ def of_task(task: Task, owner: str) -> Iterator[Item]:
             yield Item("model", name, owner, "its import path", "imported again", model)
     guardrails = task.guardrails or ([] if task.guardrail is None else [task.guardrail])
     for guardrail in guardrails if isinstance(guardrails, (list, tuple)) else [guardrails]:
-        yield _guardrail(guardrail, owner)
+        yield _guardrail(guardrail, owner, durable=durable)
     if task.callback is not None:
-        yield _code("callback", "callback", task.callback, owner)
+        seam = _names.CALLBACK if durable else None
+        yield _code("callback", "callback", task.callback, owner, seam)
+    if isinstance(task, ConditionalTask) and task.condition is not None:
+        seam = _names.CONDITION if durable else None
+        yield _code("condition", "condition", task.condition, owner, seam)
+    if task.output_file:
+        seam, recovery = (_names.OUTPUT_FILE, GONE) if durable else (None, "written again")
+        yield Item("file", task.output_file, owner, seam, recovery)
     if task.human_input:
         yield Item("person", "human_input", owner, None, "asked again")
 
 
-def of_crew(crew: Crew) -> Iterator[Item]:
-    """The items of `crew` itself; its agents' and tasks' are not among them."""
+def of_crew(crew: Crew, *, durable: bool = False) -> Iterator[Item]:
+    """The items of `crew` itself; its agents' and tasks' are not among them.
+
+    Args:
+        durable: Whether it is a `DBOSCrew`.
+    """
     owner = CREW
     # Some fields are deprecated, which asking for them as an attribute warns of.
     fields = vars(crew)
@@ -85,18 +110,19 @@ def of_crew(crew: Crew) -> Iterator[Item]:
         llm = fields["function_calling_llm"]
         yield _llm(llm, _names.FUNCTION_CALLING_LLM, owner, "function_calling_llm")
     if fields["manager_llm"] is not None:
-        yield _llm(fields["manager_llm"], None, owner, "manager_llm")
+        role = _names.LLM if durable else None
+        yield _llm(fields["manager_llm"], role, owner, "manager_llm")
     if fields["planning"]:
-        yield _llm(fields["planning_llm"] or "crewAI's default", None, owner, "planning_llm")
+        planner, role = fields["planning_llm"], _names.PLANNER_LLM if durable else None
+        yield _llm(planner or "crewAI's default", role, owner, "planning_llm")
     if crew._memory:
         yield from _memory(crew._memory, owner)
     yield from _knowledge(crew, owner)
-    for field in ("step_callback", "task_callback"):
-        if getattr(crew, field) is not None:
-            yield _code("callback", field, getattr(crew, field), owner)
-    for field in ("before_kickoff_callbacks", "after_kickoff_callbacks"):
-        for callback in getattr(crew, field):
-            yield _code("callback", field, callback, owner)
+    for field, seam in _CALLBACKS.items():
+        given = getattr(crew, field)
+        for callback in given if isinstance(given, list) else [given]:
+            if callback is not None:
+                yield _code("callback", field, callback, owner, seam if durable else None)
 
 
 def of_process() -> Iterator[Item]:
@@ -196,17 +222,19 @@ def _source(source: Any) -> str:
     return f"{type(source).__name__}: {', '.join(map(str, paths))}"
 
 
-def _guardrail(guardrail: Any, owner: str) -> Item:
+def _guardrail(guardrail: Any, owner: str, *, durable: bool = True) -> Item:
     if isinstance(guardrail, str):
         return Item("guardrail", "a text", owner, _names.LLM, ANSWERED, guardrail)
     if isinstance(guardrail, LLMGuardrail):
         return Item("guardrail", "LLMGuardrail", owner, _names.GUARDRAIL_LLM, ANSWERED, guardrail)
-    return _code("guardrail", None, guardrail, owner)
+    return _code("guardrail", None, guardrail, owner, _names.GUARDRAIL if durable else None)
 
 
-def _code(kind: str, field: str | None, function: Any, owner: str) -> Item:
-    """A function of the user's that crewAI calls."""
+def _code(kind: str, field: str | None, function: Any, owner: str, seam: str | None = None) -> Item:
+    """A function of the user's that crewAI calls, and the entry that its calls are, if any."""
     name = _called(function) if field is None else f"{_called(function)} ({field})"
+    if seam is not None:
+        return Item(kind, name, owner, seam, "not called again", function)
     if decorated_kind(function) is not None:
         return Item(kind, name, owner, _OWN_RECORD, "not called again", function)
     return Item(kind, name, owner, None, REPLAYED, function)

@@ -214,7 +214,7 @@ def several_processes(subject: Subject) -> Iterator[Finding]:
 
 def crew_alone(subject: Subject) -> Iterator[Finding]:
     given = [item.name for item in subject.items if item.owner == CREW and _is_shared(item)]
-    if given and not subject.plain:
+    if given and subject.crew and not subject.plain:
         yield _found(
             "crew-alone",
             "hint",

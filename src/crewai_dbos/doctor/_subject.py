@@ -10,7 +10,7 @@ from typing import Any
 from crewai import Agent, Crew, Task
 from crewai.agents.agent_builder.base_agent import BaseAgent
 
-from crewai_dbos._definition import AgentDefinition, agents
+from crewai_dbos._definition import AgentDefinition, CrewDefinition, agents
 from crewai_dbos.doctor import _application, _items, _texts
 from crewai_dbos.doctor._application import Application
 from crewai_dbos.doctor._report import Item
@@ -27,7 +27,7 @@ class Subject:
         texts: What it stores or sends.
         plain: Agents that are not durable, and what to do about each.
         replaced: Durable agents and the method of each that is not the `DBOSAgent`'s.
-        crew: Whether it is a crew.
+        crew: Whether it is an ordinary crew.
         llms: The LLMs whose keys must not be in a text.
         application: The DBOS application around it.
     """
@@ -60,6 +60,10 @@ def read(what: Any, module: ModuleType | None) -> Subject:
         raise TypeError(
             f"The doctor reads a DBOSAgent, an Agent or a Crew, not {type(what).__name__}"
         )
+    whole = getattr(what, "_definition", None)
+    crew = whole if isinstance(whole, CrewDefinition) else None
+    if crew is not None:
+        title = f"DBOSCrew {crew.name!r}"
     members = [agent for agent in everyone if isinstance(agent, Agent)]
     adapters = [agent for agent in everyone if not isinstance(agent, Agent)]
     items: list[Item] = []
@@ -67,25 +71,31 @@ def read(what: Any, module: ModuleType | None) -> Subject:
     for agent in members:
         definition = _definition(agent)
         config = definition.options.tool_step_config if definition is not None else None
+        if crew is not None:
+            config = crew.options_of(agent, definition).tool_step_config
         items += _items.of_agent(agent, config, _called(agent))
         texts += _texts.of_agent(agent, _called(agent))
     for number, task in enumerate(tasks, 1):
         owner = f"task {task.name!r}" if task.name else f"task {number}"
-        items += _items.of_task(task, owner)
+        items += _items.of_task(task, owner, durable=crew is not None)
         texts += _texts.of_task(task, owner)
     if isinstance(what, Crew):
-        items += _items.of_crew(what)
+        items += _items.of_crew(what, durable=crew is not None)
     items += _items.of_process()
     return Subject(
         title=title,
         items=tuple(items),
         texts=tuple(texts),
         plain=(
-            *((_called(agent), _wrapping(agent)) for agent in members if not _definition(agent)),
+            *(
+                (_called(agent), _wrapping(agent))
+                for agent in members
+                if crew is None and not _definition(agent)
+            ),
             *((f"agent {agent.role!r}", _replacing(agent)) for agent in adapters),
         ),
         replaced=tuple(found for agent in members for found in _replaced(agent)),
-        crew=isinstance(what, Crew),
+        crew=isinstance(what, Crew) and crew is None,
         llms=tuple(item.live for item in items if item.kind == "llm"),
         application=_application.around(module),
     )
