@@ -23,7 +23,7 @@ from crewai_dbos._scope import Scope
 logger = logging.getLogger("crewai_dbos")
 
 
-def perform(definition: CrewDefinition, order: CrewOrder, own: bool = False) -> CrewOutput:
+def perform(definition: CrewDefinition, order: CrewOrder, own: bool = False) -> Any:
     """Carry out `order` in the workflow that is open here.
 
     Args:
@@ -33,17 +33,16 @@ def perform(definition: CrewDefinition, order: CrewOrder, own: bool = False) -> 
         return _storable(crew.kickoff(**_arguments(order)))
 
 
-async def aperform(definition: CrewDefinition, order: CrewOrder, own: bool = False) -> CrewOutput:
+async def aperform(definition: CrewDefinition, order: CrewOrder, own: bool = False) -> Any:
     """As `perform`, through crewAI's async methods."""
     with _part(definition, order, own) as scope:
 
-        async def work() -> CrewOutput:
+        async def work() -> Any:
             with _crew(definition, scope, own) as crew:
                 await scope.journal.unless_given_up(scope.path)
                 return _storable(await crew.akickoff(**_arguments(order)))
 
-        output: CrewOutput = await _body.off_the_loop_of_dbos(work)
-        return output
+        return await _body.off_the_loop_of_dbos(work)
 
 
 KIND = _body.Kind(registry=crews, load=_crew_order.load, perform=perform, aperform=aperform)
@@ -106,10 +105,12 @@ def _begun(scope: Scope) -> set[int]:
     return {int(match[1]) for match in found if match}
 
 
-def _storable(output: Any) -> CrewOutput:
-    """`output`, less those messages of its tasks that have no JSON form."""
-    assert isinstance(output, CrewOutput)
-    for task in output.tasks_output:
+def _storable(output: Any) -> Any:
+    """`output`, less those messages of its tasks that have no JSON form.
+
+    An ``after_kickoff`` callback may have made anything else of it.
+    """
+    for task in output.tasks_output if isinstance(output, CrewOutput) else ():
         task.messages = [message for message in task.messages if _is_storable(message)]
     return output
 

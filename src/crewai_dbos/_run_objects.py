@@ -60,7 +60,9 @@ class RunObjects:
             # Copies that crewAI made of one LLM count in one place, and so do ours.
             counter = id(resolved._token_usage)
             _, first = self._counting.setdefault(counter, (resolved, durable))
-            return share_usage(durable, first)
+            share_usage(durable, first)
+            self._counting.setdefault(id(first._token_usage), (first, first))
+            return durable
 
         return self._once(llm, (role, id(config)), make)  # type: ignore[no-any-return]
 

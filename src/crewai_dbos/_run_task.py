@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextvars
 import copy
 import hashlib
-import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -72,19 +70,16 @@ class _RunTask:
         with _in_its_place(self):
             return await super().aexecute_sync(*args, **kwargs)  # type: ignore[misc]
 
-    def execute_async(self, *args: Any, **kwargs: Any) -> Future[Any]:
+    def _execute_task_async(
+        self, agent: Any, context: Any, tools: Any, future: Future[Any]
+    ) -> None:
         """As crewAI's, which waits for ever when the thread ends with anything but an Exception."""
-        future: Future[Any] = Future()
-
-        def work() -> None:
-            try:
-                future.set_result(self.execute_sync(*args, **kwargs))
-            except BaseException as error:
+        try:
+            with _in_its_place(self):
+                super()._execute_task_async(agent, context, tools, future)  # type: ignore[misc]
+        except BaseException as error:
+            if not future.done():
                 future.set_exception(error)
-
-        run = contextvars.copy_context().run
-        threading.Thread(target=run, args=(work,), daemon=True).start()
-        return future
 
     def _save_file(self, result: Any) -> None:
         """Write the output file once; on recovery only if it is gone."""

@@ -336,10 +336,11 @@ class DBOSCrew(Crew):
         finally:
             self.__dict__["usage_metrics"] = crew.usage_metrics
 
-    def _published(self, output: CrewOutput) -> CrewOutput:
+    def _published(self, output: Any) -> Any:
         """Show on this crew what crewAI shows on one after a kickoff. Returns `output`."""
-        usage = UsageMetrics(**output.token_usage.model_dump())
-        self.__dict__.update(usage_metrics=usage, token_usage=usage)
+        if isinstance(output, CrewOutput):
+            usage = UsageMetrics(**output.token_usage.model_dump())
+            self.__dict__.update(usage_metrics=usage, token_usage=usage)
         return output
 
 

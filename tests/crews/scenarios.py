@@ -540,6 +540,38 @@ def publishing() -> Crew:
     return Crew(agents=[clerk], tasks=[task("Publish {topic}", clerk)])
 
 
+class Signed(Task):
+    """A task class of the user's, with a method of crewAI's overridden."""
+
+    def execute_sync(self, *args: Any, **kwargs: Any) -> Any:
+        output = super().execute_sync(*args, **kwargs)
+        output.raw += " (signed)"
+        return output
+
+
+def of_own_classes() -> Crew:
+    class Clerk(Agent):
+        def execute_task(self, *args: Any, **kwargs: Any) -> Any:
+            return f"<{super().execute_task(*args, **kwargs)}>"
+
+    clerk = Clerk(role="Clerk", goal="Work", backstory="Diligent.", llm=model(), tools=[search])
+    tasks = [
+        Signed(description="One {topic}", expected_output="A text.", agent=clerk),
+        Signed(description="Two", expected_output="A text.", agent=clerk, async_execution=True),
+    ]
+    return Crew(agents=[clerk], tasks=tasks)
+
+
+def one_llm() -> Crew:
+    llm = model()
+    return Crew(
+        agents=[agent("Researcher", llm=llm), agent("Writer", llm=llm)],
+        tasks=[task("Report on {topic}", None)],
+        process=Process.hierarchical,
+        manager_llm=llm,
+    )
+
+
 def trained() -> Crew:
     path = folder() / "trained.pkl"
     path.write_bytes(pickle.dumps({"Clerk": {"suggestions": ["Be brief."]}}))
@@ -622,6 +654,8 @@ SCENARIOS: dict[str, Scenario] = {
         by_role(otters_Researcher=turns(searching("otters"))),
         plain=sequential,
     ),
+    "own classes": Scenario(of_own_classes, turns(search_for_it)),
+    "one llm": Scenario(one_llm, by_role(Crew_Manager=_manages)),
     "trained": Scenario(trained, _trained),
     "mcp": Scenario(with_mcp, _mcp),
     "child workflow": Scenario(

@@ -70,6 +70,8 @@ def test_a_task_keeps_its_state_where_we_look_for_it() -> None:
     assert "condition" in ConditionalTask.model_fields
     assert parameters(Task._save_file) == ["result"]
     assert parameters(Task.execute_sync) == ["agent", "context", "tools"]
+    wanted = ["agent", "context", "tools", "future"]
+    assert parameters(Task._execute_task_async) == wanted
     # What an execution leaves on a task is what we forget.
     task = Task(description="Do it", expected_output="A text")
     task.retry_count, task.used_tools = 3, 4

@@ -207,6 +207,19 @@ def test_a_crew_in_a_tool_of_a_crew_is_recorded_call_by_call(serve: Serve) -> No
     assert len(server.requests) - before <= 2
 
 
+def test_an_output_that_a_callback_made_of_it(serve: Serve) -> None:
+    def build() -> Crew:
+        crew = small()
+        crew.after_kickoff_callbacks = [lambda output: {"text": output.raw}]
+        return crew
+
+    serve()
+    crew = durable(build)
+    run = crew.start({"topic": "otters"})
+    assert run.get_result() == {"text": "Clerk on Do otters"}
+    assert crew.kickoff({"topic": "voles"}) == {"text": "Clerk on Do voles"}
+
+
 # Side by side -----------------------------------------------------------------------------
 
 
