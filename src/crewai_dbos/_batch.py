@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,9 +13,11 @@ from crewai_dbos import _names, _run_scope, _workflows
 from crewai_dbos._crew_order import CrewOrder
 from crewai_dbos._dbos_seam import assigned_workflow_id, current_context, detached
 from crewai_dbos._definition import CrewDefinition
-from crewai_dbos._entry import read_entry
+from crewai_dbos._entry import Entry, read_entry
 from crewai_dbos._errors import BatchError, CrewaiDbosError
 from crewai_dbos._handle import RunHandle, own_run
+
+_EXECUTION = re.compile(r"crew:[^/]+/task:[^/]+/agent:[^/]+#\d+")
 
 POLLING = 0.25
 """Seconds between two looks of a process into a queue of ours."""
@@ -117,20 +120,34 @@ def _try_again(ids: Sequence[str], queue: str) -> None:
 
 
 def _where_it_failed(run_id: str, error: Any) -> int:
-    """The step from which a failed run is made again: the first that has the run's own error.
+    """The step from which a failed run is made again.
 
-    Without one, crewAI or the crew failed by itself, and all that is recorded is kept.
+    The call that failed, where the run's own error is that of a call. Otherwise the last execution
+    of an agent: what it answered was empty, or not good enough for a guardrail.
     """
     rows = detached(DBOS.list_workflow_steps, run_id)
     entries = [entry for row in rows if (entry := read_entry(row)) is not None]
-    failed = [
-        entry.step_id
-        for entry in entries
-        if entry.is_readable and _message(entry.stored.get("error")) in str(error)
-    ]
-    return min(failed, default=max((row["function_id"] for row in rows), default=0) + 1)
+    own = _identity(getattr(error, "data", None))
+    same = [e for e in entries if e.is_readable and own and _identity(e.stored.get("error")) == own]
+    part = min((e.path for e in same if e.what == _names.END), key=len, default="")
+    calls = [e.step_id for e in same if e.what != _names.END and e.name.startswith(part)]
+    if calls:
+        return min(calls)
+    part = part or _last_execution(entries)
+    inside = [e.step_id for e in entries if e.name.startswith(f"{part}/")] if part else []
+    return min(inside, default=max((row["function_id"] for row in rows), default=0) + 1)
 
 
-def _message(error: Any) -> str:
-    # An entry without an error is in no text.
-    return str(error.get("message", "\0")) if isinstance(error, Mapping) else "\0"
+def _last_execution(entries: Sequence[Entry]) -> str:
+    """The path of the agent that was at work last in a task."""
+    for entry in sorted(entries, key=lambda entry: entry.step_id, reverse=True):
+        if found := _EXECUTION.match(entry.name):
+            return found[0]
+    return ""
+
+
+def _identity(error: Any) -> tuple[str, str] | None:
+    """Class and message of a recorded error."""
+    if not isinstance(error, Mapping):
+        return None
+    return str(error.get("type")), str(error.get("message"))

@@ -192,7 +192,8 @@ class DBOSCrew(Crew):
         Every item is carried out, whatever becomes of the others, by this process or by any other
         that has the crew defined. The batch is a DBOS workflow too: ``SetWorkflowID`` gives it an
         id, and the items are ``id/1``, ``id/2``, ... Called again under the same id, the items that
-        are done are not run again; those that failed go on from the call that failed.
+        are done are not run again; those that failed go on from the call that failed. What tasks
+        beside it did after that is done again with it.
 
         Args:
             inputs: One mapping for each item, as of `kickoff`.

@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 from crewai import Crew
 from crewai.crews.crew_output import CrewOutput
+from crewai.tools import tool
 from dbos import DBOS, SetWorkflowID
 
 from crewai_dbos import BatchError, DBOSCrew, RunConflictError, UnstorableInputError
-from crewai_dbos.testing import ModelServer, Request, error, hang
+from crewai_dbos.testing import ModelServer, Request, ToolCall, error, hang, text, tool_calls
 from crews.batch_program import ITEMS
 from crews.scenarios import agent, answer, asked, task
 from crews.test_runs import Opaque, Serve
@@ -128,6 +129,49 @@ def test_failures_do_not_stop_the_others_and_only_they_are_done_again(serve: Ser
         assert output.raw == f"Clerk on Sum up given [Clerk on Find {topic}]"
     # Badgers needs both calls, voles only the second.
     assert len(server.requests) - before == 3
+
+
+@pytest.mark.parametrize("why", ["empty", "guardrail", "tolerated"])
+def test_what_failed_without_an_error_of_a_call_is_asked_again(why: str, serve: Serve) -> None:
+    broken = [True]
+    sent: list[str] = []
+
+    @tool
+    def send(query: str) -> str:
+        """Send it."""
+        sent.append(query)
+        return "sent"
+
+    @tool
+    def look_up(query: str) -> str:
+        """Look it up."""
+        sent.append("looked up")
+        raise ValueError
+
+    def one_more_try() -> Crew:
+        clerk = agent("Clerk", tools=[send, look_up], max_retry_limit=0)
+        guardrail = lambda output: (not output.raw.startswith("Bad"), output.raw)  # noqa: E731
+        second = task("Sum up", clerk, guardrail=guardrail, guardrail_max_retries=1)
+        return Crew(agents=[clerk], tasks=[task("Find {topic}", clerk), second])
+
+    def script(request: Request) -> Any:
+        if asked(request) == "Sum up":
+            bad = {"empty": text(""), "guardrail": text("Bad."), "tolerated": error(401)}[why]
+            return bad if broken else text("Good.")
+        calls = [ToolCall("look_up", {"query": "x"}), ToolCall("send", {"query": "x"})]
+        return tool_calls(*calls) if not request.tool_results else answer(request)
+
+    server = serve(script)
+    crew = DBOSCrew(crew_name=f"batch {next(_names)}", orig_crew=one_more_try)
+    with pytest.raises(BatchError), SetWorkflowID(crew.crew_name):
+        crew.kickoff_for_each(INPUTS[:1])
+    before, done = len(server.requests), len(sent)
+    broken.clear()
+    with SetWorkflowID(crew.crew_name):
+        (output,) = crew.kickoff_for_each(INPUTS[:1])
+    assert output.raw == "Good."
+    assert len(sent) == done, "a finished tool call was made again"
+    assert len(server.requests) - before == 1
 
 
 def test_in_a_workflow_of_the_users(serve: Serve) -> None:

@@ -183,3 +183,21 @@ def test_another_process_of_the_crew(serve: Serve) -> None:
     versions.build = lambda: crew
     with pytest.raises(DriftError, match="process was 'sequential' and is 'hierarchical'"):
         versions.crew.retrieve(DBOS.fork_workflow(run.workflow_id, 100).workflow_id).get_result()
+
+
+def test_a_crew_that_can_not_be_built_stops_the_run_until_it_can(serve: Serve) -> None:
+    def missing() -> Crew:
+        raise OSError("config not there yet")
+
+    serve(answer)
+    versions = Versions(two_tasks)
+    run = versions.crew.start({"topic": "otters"})
+    output = run.get_result()
+    versions.build = missing
+    fork = versions.crew.retrieve(DBOS.fork_workflow(run.workflow_id, 100).workflow_id)
+    with pytest.raises(DriftError, match=r"could not be built .OSError: config not there yet"):
+        fork.get_result()
+    assert fork.get_status().status == "CANCELLED"
+    versions.build = two_tasks
+    DBOS.resume_workflow(fork.workflow_id)
+    assert fork.get_result() == output
