@@ -141,11 +141,28 @@ def _count_effects(observed: Observed, undisturbed: Observed, verdict: Verdict) 
     happened, usual = (Counter(map(_effect, seen.effects)) for seen in (observed, undisturbed))
     cut_short = Counter(verdict.in_flight)
     for what, times in (happened - usual).items():
-        calls = {e.fields["entry"] for e in observed.effects if _effect(e) == what}
+        calls = {
+            call for e in observed.effects if _effect(e) == what for call in _calls(e, observed)
+        }
         allowed = sum(cut_short[call] for call in calls)
         verdict.effects_repeated += [what] * max(0, times - allowed)
     if never := usual - happened:
         verdict.problems.append(f"effects that never happened: {_listed(never.elements())}")
+
+
+def _calls(effect: Effect, observed: Observed) -> set[str]:
+    """The calls that may have had the effect. A server's process does not know: those at work."""
+    if "entry" in effect.fields:
+        return {effect.fields["entry"]}
+    begun: set[str] = set()
+    for event in observed.events:
+        if event.at > effect.at:
+            break
+        if event.kind == AFTER:
+            begun.discard(event.fields["row"])
+        elif event.kind in (BEFORE, DURING):
+            begun.add(event.fields["row"])
+    return begun
 
 
 def _effect(effect: Effect) -> str:
