@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from crewai_dbos.testing.crash import CrashTest, Position, Verdict
 from crews.definitions import attribute
 from crews.scenarios import SCENARIOS
+from support.moments import taking_turns
 
 AT_ONCE = 6
 
@@ -35,13 +36,7 @@ def check(name: str, database: str, choose: Choice) -> None:
 
 
 def one_moment_each(test: CrashTest) -> list[Position]:
-    """A position for each entry, the moments taking turns."""
-    every = test.positions()
-    chosen = []
-    for number, entry in enumerate(dict.fromkeys(position.entry for position in every)):
-        moments = [position for position in every if position.entry == entry]
-        chosen.append(moments[number % len(moments)])
-    return chosen
+    return taking_turns(test.positions())
 
 
 def check_memory(database: str, count: int) -> None:

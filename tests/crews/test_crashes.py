@@ -13,7 +13,7 @@ def test_every_entry(name: str) -> None:
 
 
 def test_memory() -> None:
-    check_memory("sqlite", 10)
+    check_memory("sqlite", 6)
 
 
 @pytest.mark.every_moment

@@ -538,8 +538,9 @@ def test_many_kickoffs_leave_no_thread_and_little_memory(serve: Serve) -> None:
         return len(gc.get_objects())
 
     kick_off(10)
-    threads = set(threading.enumerate())
+    # A number, because crewAI renews the clock of a crew with max_rpm, as others here have, each minute.
+    threads = threading.active_count()
     before = kick_off(10)
     after = kick_off(40)
-    assert {t for t in threading.enumerate() if t.is_alive()} <= threads
+    assert threading.active_count() <= threads
     assert (after - before) / 40 < 60, "objects that each kickoff leaves behind"
