@@ -31,6 +31,11 @@ if TYPE_CHECKING:
     from crewai_dbos._tools import idempotency_key as idempotency_key
     from crewai_dbos.agent import DBOSAgent as DBOSAgent
     from crewai_dbos.crew import DBOSCrew as DBOSCrew
+    from crewai_dbos.flow import DBOSFlow as DBOSFlow
+    from crewai_dbos.values import now as now
+    from crewai_dbos.values import random as random
+    from crewai_dbos.values import step as step
+    from crewai_dbos.values import uuid4 as uuid4
 
 _sqlite_clock.install()
 
@@ -38,10 +43,15 @@ _HOME = {
     "DBOSAgent": "agent",
     "DBOSAgentExecutor": "_executor",
     "DBOSCrew": "crew",
+    "DBOSFlow": "flow",
     "DBOSLLM": "_llm",
     "StepConfig": "_config",
     "RunHandle": "_handle",
     "idempotency_key": "_tools",
+    "now": "values",
+    "uuid4": "values",
+    "random": "values",
+    "step": "values",
     "BatchError": "_errors",
     "CrewaiDbosError": "_errors",
     "DefinitionError": "_errors",

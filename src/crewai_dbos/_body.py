@@ -27,6 +27,7 @@ DEFINITION_GRACE = 1.0
 
 D = TypeVar("D", bound=Any)
 O = TypeVar("O")  # noqa: E741
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,32 @@ def part(what: str, order: str | None) -> Iterator[Scope]:
     _mcp.install()
     outer = _run_scope.enclosing()
     assert outer is not None
-    with _run_scope.surfacing(outer), _run_scope.joined(what, order) as scope:
+    durable = _run_scope.recording(None)
+    with _run_scope.surfacing(outer), _run_scope.joined(what, order) as scope, durable:
         yield scope
+
+
+def built(build: Callable[[], T], what: str, scope: Scope) -> T:
+    """What `build` returns. A run that has begun is stopped if it can't be built now.
+
+    Args:
+        build: Builds the user's object anew.
+        what: What that is, in words.
+        scope: The place of its work.
+    """
+    try:
+        return build()
+    except Exception as error:
+        journal = scope.journal
+        if journal.record.names_under(scope.path):
+            journal.fail(
+                DriftError(
+                    f"Run {journal.run_id}: the {what} could not be built "
+                    f"({type(error).__name__}: {error}). Put that right and "
+                    f"DBOS.resume_workflow({journal.run_id!r})."
+                )
+            )
+        raise
 
 
 @contextmanager

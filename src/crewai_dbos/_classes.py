@@ -14,6 +14,9 @@ from pydantic import BaseModel, ConfigDict
 
 T = TypeVar("T")
 
+ORIGINAL = "__crewai_dbos_original__"
+"""Where a class made here has the class that it was made from."""
+
 
 def overridden(overrides: type, cls: type[T], body: Mapping[str, Any] | None = None) -> type[T]:
     """A class named as `cls` that is one, with the methods of `overrides` before its own.
@@ -23,7 +26,7 @@ def overridden(overrides: type, cls: type[T], body: Mapping[str, Any] | None = N
         cls: The user's class, or one of crewAI's.
         body: More attributes.
     """
-    attributes = {"__module__": cls.__module__, **(body or {})}
+    attributes = {"__module__": cls.__module__, ORIGINAL: cls, **(body or {})}
     if issubclass(cls, BaseModel):
         # Its instances are made by others, so nothing is validated with it: that takes 20 ms.
         attributes["model_config"] = ConfigDict(defer_build=True)
@@ -38,3 +41,14 @@ def durable_class(overrides: type, cls: type[T]) -> type[T]:
 
 
 _cached: Any = cache(overridden)
+
+
+def original_class(cls: type) -> type:
+    """The user's class that `cls` was made from, or `cls`."""
+    found: type = cls.__dict__.get(ORIGINAL, cls)
+    return found
+
+
+def is_made_here(cls: type) -> bool:
+    """Whether `cls` is, or derives from, a class made here."""
+    return any(ORIGINAL in base.__dict__ for base in cls.__mro__)

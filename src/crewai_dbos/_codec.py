@@ -22,6 +22,7 @@ from uuid import UUID
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from crewai_dbos._classes import original_class
 from crewai_dbos._errors import RecordedError, UnstorableValueError
 
 Json = Any
@@ -31,6 +32,13 @@ MAX_CAUSES = 4
 
 # Python refuses to read or write decimal integers of more than 4300 digits.
 _LARGE_BITS = 10_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoded:
+    """A value that has been encoded already; it is decoded with what it is part of."""
+
+    data: Json
 
 
 def encode(value: Any, known: Iterable[type] = ()) -> Json:
@@ -67,9 +75,12 @@ def _encode(value: Any, local: Mapping[str, type]) -> Json:
         if all(type(key) is str and _is_text(key) and not key.startswith("$") for key in value):
             return {key: _encode(item, local) for key, item in value.items()}
         return {"$map": [[_encode(k, local), _encode(v, local)] for k, v in value.items()]}
+    if kind is Encoded:
+        return value.data
     if isinstance(value, Enum):
         return {"$enum": _importable(kind, local), "value": _encode(value.value, local)}
     if isinstance(value, BaseModel):
+        _refuse_live(kind)
         return _encode_model(value, local)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
@@ -117,8 +128,28 @@ def _decode(data: Json, local: Mapping[str, type]) -> Any:
     return load(_decode(body, local))
 
 
+_LIVE = (
+    "crewai.llms.base_llm:BaseLLM",
+    "crewai.agents.agent_builder.base_agent:BaseAgent",
+    "crewai.task:Task",
+    "crewai.crew:Crew",
+    "crewai.flow.runtime:Flow",
+    "crewai.tools.base_tool:BaseTool",
+    "crewai.memory.unified_memory:Memory",
+    "crewai.knowledge.knowledge:Knowledge",
+)
+
+
+def _refuse_live(cls: type) -> None:
+    """What acts, and holds clients and keys, is no value."""
+    if any(_path(base) in _LIVE for base in cls.__mro__):
+        raise UnstorableValueError(
+            f"{_path(cls)} is not data: build it anew where it is needed, or keep what it returned."
+        )
+
+
 def _encode_model(value: BaseModel, local: Mapping[str, type]) -> Json:
-    cls = type(value)
+    cls: Any = original_class(type(value))
     fields = {name: value.__dict__[name] for name in cls.model_fields if name in value.__dict__}
     stored = {
         "$model": _importable(cls, local),

@@ -161,7 +161,7 @@ def options_of_crew(
     Raises:
         DefinitionError: There is no such role or option.
     """
-    common = _recording_others(given)
+    common = recording_others(given)
     found = {}
     for role, options in for_role.items():
         if role not in roles:
@@ -172,11 +172,11 @@ def options_of_crew(
         unknown = sorted(set(options) - {option.name for option in fields(AgentOptions)})
         if unknown:
             raise DefinitionError(f"agent_step_configs of {role!r} has an unknown {unknown[0]!r}")
-        found[role] = _recording_others(replace(common, **options))
+        found[role] = recording_others(replace(common, **options))
     return common, found
 
 
-def _recording_others(options: AgentOptions) -> AgentOptions:
+def recording_others(options: AgentOptions) -> AgentOptions:
     """In a crew a tool that is not named is recorded."""
     tools = options.tool_step_config
     if tools is None or isinstance(tools, StepConfig):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 from crewai import Agent, Crew
+from crewai.flow.flow import Flow
 
 from crewai_dbos._config import AgentOptions
 from crewai_dbos._errors import DefinitionError
@@ -68,6 +69,32 @@ class CrewDefinition:
         return build_crew(self.source)
 
 
+@dataclass(frozen=True)
+class FlowDefinition:
+    """What a `DBOSFlow` is made of.
+
+    Attributes:
+        name: Stored with every run of it.
+        source: The user's flow class, or a callable that builds a flow.
+        options: How the calls of what its methods use are recorded.
+        front: The `DBOSFlow` itself.
+    """
+
+    name: str
+    source: Callable[[], Any]
+    options: AgentOptions
+    front: Any = field(repr=False)
+
+    def build(self) -> Flow[Any]:
+        """A new flow."""
+        return build_flow(self.source)
+
+    def shown(self, flow: Flow[Any]) -> None:
+        """Show on the `DBOSFlow` what can be read from `flow`, whose kickoff has ended."""
+        if flow is not self.front:
+            self.front.take_after(flow)
+
+
 def build_agent(source: Any) -> Agent:
     """The agent that `source` is or builds.
 
@@ -100,6 +127,26 @@ def build_crew(source: Any) -> Crew:
             f"@CrewBase class, not {source!r}"
         )
     return crew
+
+
+def build_flow(source: Any) -> Flow[Any]:
+    """The flow that `source` builds.
+
+    Raises:
+        DefinitionError: It builds something else, or is a flow already.
+    """
+    if isinstance(source, Flow):
+        raise DefinitionError(
+            f"orig_flow must be the class {type(source).__name__} or a callable that builds one, "
+            "not an instance: a flow keeps the state of its run, so every run needs a new one"
+        )
+    flow = source() if callable(source) else None
+    if not isinstance(flow, Flow):
+        raise DefinitionError(
+            f"orig_flow must be a crewai Flow class or a callable that returns a flow, not "
+            f"{source!r}"
+        )
+    return flow
 
 
 class _Named(Protocol):
@@ -175,3 +222,4 @@ class Registry(Generic[D]):
 
 agents: Registry[AgentDefinition] = Registry("agent", "DBOSAgent")
 crews: Registry[CrewDefinition] = Registry("crew", "DBOSCrew")
+flows: Registry[FlowDefinition] = Registry("flow", "DBOSFlow")

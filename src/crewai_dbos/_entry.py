@@ -218,5 +218,5 @@ def _head(call: Call, seconds: float) -> Payload:
     if call.digests:
         head["request"] = call.digests
     if call.collect is not None and (extra := call.collect()):
-        head["extra"] = _codec.encode(dict(extra))
+        head["extra"] = _codec.encode(dict(extra), call.known)
     return head

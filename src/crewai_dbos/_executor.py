@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar
@@ -16,6 +15,7 @@ from crewai_dbos._artifacts import StableArtifacts
 from crewai_dbos._dbos_seam import is_launched
 from crewai_dbos._entry import Call
 from crewai_dbos._scope import Scope
+from crewai_dbos._threads import Strand
 from crewai_dbos._tools import is_durable
 
 
@@ -90,7 +90,7 @@ class DBOSAgentExecutor(AgentExecutor):
             if sanitize_tool_name(tool.name) == name and is_durable(tool):
                 # For its hooks and events; the call itself belongs to `scope`.
                 return scope.child(_names.around(what), around=scope).entered()
-        return scope.child(what, thread=threading.get_ident()).entered()
+        return scope.child(what, strand=Strand.here()).entered()
 
     def _ensure_step_executor(self) -> Any:
         created = self._step_executor is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,8 +22,9 @@ class RunHandle:
         workflow_id: The DBOS workflow id of the run.
     """
 
-    def __init__(self, workflow_id: str) -> None:
+    def __init__(self, workflow_id: str, known: Iterable[type] = ()) -> None:
         self.workflow_id = workflow_id
+        self._known = tuple(known)
 
     def get_status(self) -> WorkflowStatus:
         """The workflow's status row.
@@ -48,7 +49,9 @@ class RunHandle:
         except Exception as error:
             raise self._as_raised(error) from None
         # A workflow of the user's own returns what it returns.
-        return _codec.decode(result) if self.get_status().name in _names.WORKFLOWS else result
+        if self.get_status().name not in _names.WORKFLOWS:
+            return result
+        return _read(_codec.decode(result, self._known))
 
     async def get_result_async(self) -> Any:
         """As `get_result`, for async code."""
@@ -64,6 +67,12 @@ class RunHandle:
         if isinstance(error, PortableWorkflowError) and isinstance(error.data, dict):
             return _codec.decode_error(error.data)
         return error
+
+
+def _read(result: Any) -> Any:
+    """`result` as the call that started the run would have returned it."""
+    as_returned = getattr(type(result), "as_returned", None)
+    return result if as_returned is None else as_returned(result)
 
 
 class _Remembered(dict[str, Any]):

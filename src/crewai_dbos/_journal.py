@@ -16,7 +16,6 @@ import asyncio
 import contextlib
 import inspect
 import logging
-import threading
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn, TypeVar, cast
@@ -45,7 +44,8 @@ from crewai_dbos._errors import (
 from crewai_dbos._record import Record
 from crewai_dbos._retry import retry_after
 from crewai_dbos._scope import OpenCall, Scope, inside_call, inside_summary
-from crewai_dbos._threads import in_event_loop, off_the_loop, on_a_thread
+from crewai_dbos._threads import Strand, in_event_loop, off_the_loop, on_a_thread
+from crewai_dbos._usage import counted
 
 logger = logging.getLogger("crewai_dbos")
 
@@ -102,12 +102,14 @@ class Journal:
         Returns:
             The first of them.
         """
-        if scope.thread is not None and scope.thread != threading.get_ident():
+        if not scope.is_alone_here():
             self.fail(
                 ConcurrentRunError(
-                    f"Run {self.run_id}: {scope.path} made a DBOS operation on another thread, "
-                    "where only the order of threads would tell it apart after a crash. Make it "
-                    "on the tool's own thread, or make the tool a DBOS workflow."
+                    f"Run {self.run_id}: {scope.path} made a DBOS operation on another thread or "
+                    "in another asyncio task than its own, where only their order would tell it "
+                    "apart after a crash. Make it on its own thread, one after the other; or with "
+                    "crewai_dbos.step(function, ...), which goes by the arguments; or in a DBOS "
+                    "workflow of its own."
                 )
             )
         call = Call(_names.PIN, kind="pin")
@@ -171,8 +173,10 @@ class Journal:
             Exception: The call's own error, rebuilt from the record.
             ControlSignal: The run is over for another reason.
         """
-        if in_event_loop():
-            return off_the_loop(lambda: self.run(scope, call, function))
+        call = scope.told_apart(call)
+        return off_the_loop(lambda: self._run(scope, call, function))
+
+    def _run(self, scope: Scope, call: Call, function: Callable[[], T]) -> T:
         name, entry = self._claim(scope, call)
         if entry is not None:
             return cast(T, self._replay(entry, call))
@@ -186,6 +190,7 @@ class Journal:
 
     async def arun(self, scope: Scope, call: Call, function: Callable[[], Awaitable[T]]) -> T:
         """As `run`, for async code."""
+        call = scope.told_apart(call)
         name, entry = self._claim(scope, call)
         if entry is not None:
             return cast(T, self._replay(entry, call))
@@ -216,13 +221,14 @@ class Journal:
             function: Makes the calls inside, in a scope named like this call.
             ordered: Whether the calls inside follow one another.
         """
+        call = scope.told_apart(call)
         name, entry = self._claim(scope, call)
         if entry is not None:
             self._pass_over(name)
             return cast(T, self._replay(entry, call))
         try:
             summary = inside_summary(OpenCall(self.run_id, name))
-            inside = Scope(self, name, ordered=ordered, thread=threading.get_ident())
+            inside = Scope(self, name, ordered=ordered, strand=Strand.here())
             with inside.entered(), summary:
                 started = time.time()
                 try:
@@ -236,6 +242,50 @@ class Journal:
         finally:
             self.record.done(scope, name)
         return cast(T, self._outcome(name, payload, call))
+
+    # Outcomes ----------------------------------------------------------------
+    # Of work whose place is known before it is: its calls come first, then an entry beside them.
+
+    def replay_outcome(self, scope: Scope, call: Call) -> Any:
+        """The recorded outcome `call` of the work in `scope`, without doing what is left of it.
+
+        Raises:
+            Exception: The recorded error.
+        """
+        _, entry = self._claim(scope, call)
+        assert entry is not None
+        self._pass_over(scope.path)
+        return self._replay(entry, call)
+
+    async def record_outcome(
+        self, scope: Scope, call: Call, get: Callable[[], Any], seconds: float
+    ) -> int:
+        """Record how the work in `scope` ended.
+
+        Args:
+            scope: Where the work was done.
+            call: Names the entry. What it collects is looked at when the entry gets its id, so that
+                the order of ids is that of what they tell.
+            get: Returns the outcome, or raises it.
+            seconds: How long the work took.
+
+        Returns:
+            The entry's step id.
+        """
+        name, _ = self._claim(scope, call)
+        with self.record.settled():
+            try:
+                payload = success(call, get(), seconds=seconds)
+            except Exception as error:
+                self.raise_if_over()
+                payload = self._failure(call, error, seconds)
+            reservation = self.record.reserve(scope.path)
+
+        async def body() -> dict[str, Any]:
+            return payload
+
+        await self._awrite(reservation, name, PLAIN, body)
+        return int(reservation.step_id)
 
     # The end of a part -------------------------------------------------------
     # What a time limit cut short can't be found out by replaying it.
@@ -305,13 +355,19 @@ class Journal:
         name, _ = self._claim(scope, call)
         self._write(self.record.reserve_last(scope.path), name, PLAIN, lambda: payload)
 
+    def pass_over(self, path: str) -> None:
+        """What is recorded below `path` will not be asked for."""
+        self._pass_over(path)
+
     def _pass_over(self, path: str) -> None:
         """Count what the recorded calls below `path` used, without replaying them."""
         for entry in self.record.unclaimed_under(path):
             llm = self._llm_of(entry)
             extra = entry.payload().get("extra") if entry.is_readable else None
-            if llm is not None and extra is not None:
-                self.tokens_saved += llm(_codec.decode(extra)) or 0
+            if extra is None or entry.kind != "llm":
+                continue
+            read = _codec.decode(extra)
+            self.tokens_saved += (counted(read).total_tokens if llm is None else llm(read)) or 0
 
     def _llm_of(self, entry: Entry) -> Callable[[Any], int | None] | None:
         place, role = entry.path, _names.without_digest(entry.what)
@@ -329,7 +385,7 @@ class Journal:
                     "yet are made with the new code."
                 )
             payload = entry.payload()
-            extra = _codec.decode(payload.get("extra", {}))
+            extra = _codec.decode(payload.get("extra", {}), call.known)
             outcome = call.read(entry.name, payload)
         except Exception as error:
             self.fail(

@@ -16,7 +16,6 @@ from typing import Any
 
 from crewai import LLM
 from crewai.llms.base_llm import BaseLLM
-from crewai.types.usage_metrics import UsageMetrics
 
 from crewai_dbos import _names, _run_scope, _secrets
 from crewai_dbos._classes import overridden
@@ -35,6 +34,7 @@ from crewai_dbos._crewai_seam import (
 )
 from crewai_dbos._entry import Call
 from crewai_dbos._scope import Scope
+from crewai_dbos._usage import counted
 
 _BINDING = "_crewai_dbos_binding"
 
@@ -208,14 +208,11 @@ class DBOSLLM:
 
     def _restore(self, extra: Mapping[str, Any]) -> int:
         sender: Any = asked_through(self)  # type: ignore[arg-type]
-        tokens = 0
         for usage in extra.get("usage", ()):
             sender._track_token_usage_internal(usage)
-            counted = UsageMetrics.from_provider_dict(usage)
-            tokens += counted.total_tokens if counted is not None else 0
         for name, value in extra.get("state", {}).items():
             setattr(sender, name, value)
-        return tokens
+        return counted(extra).total_tokens
 
     def _track_token_usage_internal(self, usage_data: dict[str, Any]) -> None:
         observed = _observed.get()

@@ -20,7 +20,16 @@ AGENT_WORKFLOW_ASYNC = "crewai_dbos.agent_async"
 CREW_WORKFLOW = "crewai_dbos.crew"
 CREW_WORKFLOW_ASYNC = "crewai_dbos.crew_async"
 BATCH_WORKFLOW = "crewai_dbos.batch"
-WORKFLOWS = (AGENT_WORKFLOW, AGENT_WORKFLOW_ASYNC, CREW_WORKFLOW, CREW_WORKFLOW_ASYNC)
+FLOW_WORKFLOW = "crewai_dbos.flow"
+FLOW_WORKFLOW_ASYNC = "crewai_dbos.flow_async"
+WORKFLOWS = (
+    AGENT_WORKFLOW,
+    AGENT_WORKFLOW_ASYNC,
+    CREW_WORKFLOW,
+    CREW_WORKFLOW_ASYNC,
+    FLOW_WORKFLOW,
+    FLOW_WORKFLOW_ASYNC,
+)
 
 ENTRY_VERSION = 1
 INPUT_VERSION = 1
@@ -50,6 +59,16 @@ CONDITION = "condition"
 OUTPUT_FILE = "output_file"
 LOG = "log"
 DATE = "date"
+STATE = "state"
+OUTCOME = "outcome"
+FEEDBACK = "feedback"
+REVIEW = "review"
+REQUEST = "request"
+ASK = "ask"
+PERSIST = "persist"
+NOW = "now"
+UUID4 = "uuid4"
+RANDOM = "random"
 ORDER = "order"
 END = "end"
 GIVEN_UP = "given_up"
@@ -90,6 +109,20 @@ def agent(agent_name: str) -> str:
 
 def crew(crew_name: str) -> str:
     return f"crew:{part(crew_name)}"
+
+
+def flow(flow_name: str) -> str:
+    return f"flow:{part(flow_name)}"
+
+
+def method(method_name: str) -> str:
+    """A method of a flow; which time it is executed stands behind it."""
+    return f"method:{part(method_name)}"
+
+
+def step(qualname: str) -> str:
+    """A function of the user's that is recorded with `crewai_dbos.step`."""
+    return f"step:{part(qualname)}"
 
 
 def item(batch_id: str, number: int) -> str:

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from crewai_dbos import _names
-from crewai_dbos._dbos_seam import on_workflow_thread
 from crewai_dbos._entry import Entry, split_name
 from crewai_dbos._errors import ConcurrentRunError, ControlSignal, LostContextError
 from crewai_dbos._threads import in_event_loop
@@ -47,12 +46,14 @@ class Parts:
     def any_open(self) -> bool:
         return bool(self._open)
 
-    def next_name(self, path: str, what: str, order: str) -> str:
+    def next_name(self, path: str, what: str, order: str, *, in_turn: bool) -> str:
         """The name of the next `what` under `path`, which carries out `order` (a digest).
+
+        `in_turn` says whether those under `path` are asked for one after the other here.
 
         Parts that were started side by side find their own record by their order, whichever comes
         first. One whose order has changed is known by its number, if it comes where numbers can be
-        relied on: on the thread of the workflow itself.
+        relied on.
         """
         with self._lock:
             recorded = self._orders[path, what]
@@ -60,7 +61,7 @@ class Parts:
             number = min(equal, default=0)
             if not number:
                 number = self._counts[path, what] + 1
-                while number in recorded and not on_workflow_thread():
+                while number in recorded and not in_turn:
                     number += 1
                 while _names.numbered(path, what, number) in self._names:
                     number += 1

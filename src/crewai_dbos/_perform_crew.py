@@ -55,7 +55,7 @@ def _part(definition: CrewDefinition, order: CrewOrder, own: bool) -> AbstractCo
 @contextmanager
 def _crew(definition: CrewDefinition, scope: Scope, own: bool) -> Iterator[Crew]:
     """The crew that works in `scope`."""
-    template = _built(definition, scope)
+    template = _body.built(definition.build, f"crew {definition.name!r}", scope)
     _check(definition, _fingerprint.of_crew(template), scope)
     crew = _run_crew.crew_of_run(definition, template, scope)
     # A workflow of the crew's own fails as the crew fails; another goes on, perhaps.
@@ -64,23 +64,6 @@ def _crew(definition: CrewDefinition, scope: Scope, own: bool) -> Iterator[Crew]
             yield crew
         finally:
             _run_crew.finish(crew)
-
-
-def _built(definition: CrewDefinition, scope: Scope) -> Crew:
-    """The user's crew, or a new one. A run that has begun is stopped if it can't be built now."""
-    try:
-        return definition.build()
-    except Exception as error:
-        journal = scope.journal
-        if journal.record.names_under(scope.path):
-            journal.fail(
-                DriftError(
-                    f"Run {journal.run_id}: the crew {definition.name!r} could not be built "
-                    f"({type(error).__name__}: {error}). Put that right and "
-                    f"DBOS.resume_workflow({journal.run_id!r})."
-                )
-            )
-        raise
 
 
 def _arguments(order: CrewOrder) -> dict[str, Any]:

@@ -11,8 +11,9 @@ import threading
 from bisect import bisect_right
 from collections import defaultdict, deque
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dbos import DBOS, StepReservation
 
@@ -150,10 +151,20 @@ class Record:
         with self._lock:
             return bool(self._places[scope.path].recorded.get(what))
 
+    def entries_under(self, path: str) -> Iterator[tuple[str, Entry]]:
+        """The recorded entries below `path`, each with its name relative to it."""
+        start = f"{path}/"
+        for name, entry in self._entries.items():
+            if name.startswith(start):
+                yield name.removeprefix(start), entry
+
+    def settled(self) -> AbstractContextManager[Any]:
+        """Within the block nobody else gets a step id."""
+        return self._lock
+
     def names_under(self, path: str) -> list[str]:
         """The names of the recorded entries below `path`, relative to it."""
-        start = f"{path}/"
-        return [name.removeprefix(start) for name in self._entries if name.startswith(start)]
+        return [name for name, _ in self.entries_under(path)]
 
     def unclaimed_under(self, path: str) -> Iterator[Entry]:
         """Claim every entry below `path` that was not asked for."""

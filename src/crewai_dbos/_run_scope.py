@@ -7,12 +7,19 @@ import logging
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from dbos import DBOS
 
 from crewai_dbos import _names, _secrets
-from crewai_dbos._dbos_seam import DBOSContext, current_context, detached, is_launched
+from crewai_dbos._dbos_seam import (
+    DBOSContext,
+    current_context,
+    detached,
+    is_launched,
+    on_workflow_thread,
+)
 from crewai_dbos._entry import Call
 from crewai_dbos._errors import (
     ControlSignal,
@@ -26,6 +33,24 @@ from crewai_dbos._scope import Scope, last_entered, open_call
 logger = logging.getLogger("crewai_dbos")
 
 _warned: set[str] = set()
+
+_recorder: ContextVar[Any] = ContextVar("crewai_dbos_recorder", default=None)
+
+
+def recorder() -> Any:
+    """What records the calls of ordinary objects here: see `_plain`. None if nothing does."""
+    return _recorder.get()
+
+
+@contextmanager
+def recording(recorder: Any) -> Iterator[None]:
+    """In the block the calls of ordinary objects are recorded by `recorder`, or not (None)."""
+    token = _recorder.set(recorder)
+    try:
+        yield
+    finally:
+        _recorder.reset(token)
+
 
 _JOURNAL = "_crewai_dbos_journal"
 _JOURNAL_LOCK = "_crewai_dbos_journal_lock"
@@ -143,7 +168,9 @@ def joined(what: str, order: str | None = None) -> Iterator[Scope]:
     if order is None:
         scope = outer.child(what)
     else:
-        scope = Scope(journal, journal.record.parts.next_name(outer.path, what, order))
+        in_turn = on_workflow_thread() if outer.strand is None else outer.is_alone_here()
+        name = journal.record.parts.next_name(outer.path, what, order, in_turn=in_turn)
+        scope = Scope(journal, name)
     journal.record.enter(scope.path, order)
     try:
         with scope.entered():

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from crewai_dbos import _names
 from crewai_dbos._dbos_seam import DBOSContext, using_context
+from crewai_dbos._threads import Strand
 
 if TYPE_CHECKING:
+    from crewai_dbos._entry import Call
     from crewai_dbos._journal import Journal
 
 
@@ -29,7 +31,9 @@ class Scope:
         path: Where, "" for the run itself.
         ordered: Whether calls here follow one another. If not, each is named by its content.
         around: The scope that a tool call belongs to whose hooks and events are here.
-        thread: The only thread whose DBOS operations can be told apart here, if there is one.
+        strand: The only thread or asyncio task that makes one call after the other here, if there
+            is one. Calls from others are named by their content; their DBOS operations, which have
+            none, are refused.
     """
 
     def __init__(
@@ -39,13 +43,13 @@ class Scope:
         *,
         ordered: bool = True,
         around: Scope | None = None,
-        thread: int | None = None,
+        strand: Strand | None = None,
     ) -> None:
         self.journal = journal
         self.path = path
         self.ordered = ordered
         self.around = around
-        self.thread = thread
+        self.strand = strand
         self.context = _PinningContext.at(self)
 
     def child(
@@ -54,11 +58,21 @@ class Scope:
         *,
         ordered: bool = True,
         around: Scope | None = None,
-        thread: int | None = None,
+        strand: Strand | None = None,
     ) -> Scope:
         """The next `what` inside this scope, as a scope of its own."""
         path = _names.numbered(self.path, what, self.journal.record.count(self.path, what))
-        return Scope(self.journal, path, ordered=ordered, around=around, thread=thread)
+        return Scope(self.journal, path, ordered=ordered, around=around, strand=strand)
+
+    def is_alone_here(self) -> bool:
+        """Whether DBOS operations made here come one after the other."""
+        own, here = self.strand, Strand.here()
+        return own is None or own == here or (own.task is None and own.thread == here.thread)
+
+    def told_apart(self, call: Call) -> Call:
+        """`call`, named by its content where it may come beside others."""
+        follows = self.strand is None or self.strand == Strand.here()
+        return call if call.concurrent or follows else call.by_content()
 
     @contextmanager
     def entered(self) -> Iterator[Scope]:

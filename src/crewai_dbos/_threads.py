@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures.thread
 import contextlib
 import contextvars
+import functools
 import inspect
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, Generic, TypeVar
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -22,6 +25,24 @@ def in_event_loop() -> bool:
     except RuntimeError:
         return False
     return True
+
+
+@dataclass(frozen=True)
+class Strand:
+    """What runs one thing after another: a thread, or an asyncio task on it."""
+
+    thread: int
+    task: asyncio.Task[Any] | None
+
+    NOBODY: ClassVar[Strand]
+
+    @classmethod
+    def here(cls) -> Strand:
+        task = asyncio.current_task() if in_event_loop() else None
+        return cls(threading.get_ident(), task)
+
+
+Strand.NOBODY = Strand(0, None)
 
 
 async def on_a_thread(function: Callable[[], T]) -> T:
@@ -119,3 +140,47 @@ def off_the_loop(function: Callable[[], T]) -> T:
         return function()
     with ThreadPoolExecutor(max_workers=1) as pool:
         return pool.submit(contextvars.copy_context().run, function).result()
+
+
+_carrying: contextvars.ContextVar[bool] = contextvars.ContextVar(
+    "crewai_dbos_carrying", default=False
+)
+
+
+@contextmanager
+def carry_context() -> Iterator[None]:
+    """Threads and pool jobs that are started in the block run in its context, as asyncio tasks do.
+
+    Without that a call on one of them would not be known to belong to a run.
+    """
+    _carry()
+    token = _carrying.set(True)
+    try:
+        yield
+    finally:
+        _carrying.reset(token)
+
+
+@functools.cache
+def _carry() -> None:
+    pools: Any = ThreadPoolExecutor
+    threads: Any = threading.Thread
+    pool_worker = getattr(concurrent.futures.thread, "_worker", None)
+    submit, start = pools.submit, threads.start
+
+    @functools.wraps(submit)
+    def submit_in_context(pool: Any, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        if not _carrying.get():
+            return submit(pool, function, *args, **kwargs)
+        return submit(pool, contextvars.copy_context().run, function, *args, **kwargs)
+
+    @functools.wraps(start)
+    def start_in_context(thread: Any) -> None:
+        # A worker of a pool serves others too.
+        if _carrying.get() and getattr(thread, "_target", None) is not pool_worker:
+            run, context = thread.run, contextvars.copy_context()
+            thread.run = lambda: context.run(run)
+        start(thread)
+
+    pools.submit = submit_in_context
+    threads.start = start_in_context

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import inspect
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -32,7 +31,7 @@ from crewai_dbos._dbos_seam import (
 from crewai_dbos._entry import Call
 from crewai_dbos._errors import DefinitionError
 from crewai_dbos._scope import Scope, open_call
-from crewai_dbos._threads import finished
+from crewai_dbos._threads import Strand, finished
 
 _RECORDED = "_crewai_dbos_recorded"
 
@@ -146,7 +145,7 @@ def _recorded(
             return scope.journal.run(scope, call, _bound(function, args, kwargs))
         if kind is None:
             _warn_unrecorded(tool_name)
-        with scope.child(what, thread=threading.get_ident()).entered() as inside:
+        with scope.child(what, strand=Strand.here()).entered() as inside:
             try:
                 if kind == "workflow":
                     with SetWorkflowID(f"{scope.journal.run_id}/{inside.path}"):

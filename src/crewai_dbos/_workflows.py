@@ -1,9 +1,9 @@
 """The workflows that DBOS knows of this package.
 
-Two for all agents, two for all crews and one for batches of them, under fixed names and with bodies
-that only delegate: DBOS hashes the source of every registered workflow into the application
-version, and a run of another version is not recovered. Defining one more agent, or editing anything
-else in this package, changes no hash.
+Two for all agents, two for all crews, two for all flows and one for batches of crews, under fixed
+names and with bodies that only delegate: DBOS hashes the source of every registered workflow into
+the application version, and a run of another version is not recovered. Defining one more agent, or
+editing anything else in this package, changes no hash.
 """
 
 from __future__ import annotations
@@ -42,6 +42,16 @@ def run_batch(order: dict[str, Any]) -> Any:
     return _enqueue(order)
 
 
+@DBOS.workflow(name=_names.FLOW_WORKFLOW, serialization_type=_PORTABLE)
+def run_flow(order: dict[str, Any]) -> Any:
+    return _run("flow", order)
+
+
+@DBOS.workflow(name=_names.FLOW_WORKFLOW_ASYNC, serialization_type=_PORTABLE)
+async def run_flow_async(order: dict[str, Any]) -> Any:
+    return await _arun("flow", order)
+
+
 # What starts a run imports this module, and what carries one out may start another.
 
 
@@ -64,6 +74,7 @@ def _enqueue(order: dict[str, Any]) -> Any:
 
 
 def _kind(noun: str) -> Any:
-    from crewai_dbos import _perform_agent, _perform_crew
+    from crewai_dbos import _perform_agent, _perform_crew, _perform_flow
 
-    return {"agent": _perform_agent.KIND, "crew": _perform_crew.KIND}[noun]
+    kinds = (_perform_agent.KIND, _perform_crew.KIND, _perform_flow.KIND)
+    return next(kind for kind in kinds if kind.registry.noun == noun)

@@ -538,7 +538,7 @@ def test_many_kickoffs_leave_no_thread_and_little_memory(serve: Serve) -> None:
         return len(gc.get_objects())
 
     kick_off(10)
-    # A number, because crewAI renews the clock of a crew with max_rpm, as others here have, each minute.
+    # A number: crewAI renews the clock of a crew with max_rpm, as others here have, each minute.
     threads = threading.active_count()
     before = kick_off(10)
     after = kick_off(40)

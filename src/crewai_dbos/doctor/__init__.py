@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from crewai import Agent, Crew
+from crewai.flow.flow import Flow
 
 from crewai_dbos import _run_scope
 from crewai_dbos.doctor import _rules, _subject
@@ -38,7 +39,7 @@ def inspect(what: Any, *, module: ModuleType | None = None) -> Report:
     return Report(subject.title, subject.items, _rules.findings(subject))
 
 
-def warn(definition: Agent | Crew) -> None:
+def warn(definition: Agent | Crew | Flow[Any]) -> None:
     """Log once each warning and error about a new definition that no run would log itself."""
     rules = tuple(rule for rule in _rules.RULES if rule not in _rules.SAID_LATER)
     try:

@@ -20,6 +20,7 @@ from dbos._sys_db import SystemDatabase
 
 from crewai_dbos import _names
 from crewai_dbos._dbos_seam import current_context
+from crewai_dbos._flow_state import current as current_method
 from crewai_dbos._scope import open_call, open_summary
 from crewai_dbos.testing.effects import EffectLog
 
@@ -108,7 +109,10 @@ def install(
         if call is None and context is not None and context.is_step():
             return _running.get()
         call = call or open_summary()
-        return _NONE if call is None else entries.of(call.run_id, call.name)
+        if call is not None:
+            return entries.of(call.run_id, call.name)
+        method = current_method()
+        return _NONE if method is None else entries.of(run_id, f"{method.path}/{_names.OUTCOME}#1")
 
     def reported(self: EffectLog, kind: str, /, **fields: Any) -> None:
         row = now()

@@ -37,6 +37,8 @@ _ENVIRONMENT = {
     "CREWAI_TRACING_ENABLED": "false",
     "OTEL_SDK_DISABLED": "true",
 }
+# Most of what crewAI imports when the first flow is built; the rest starts threads.
+_IMPORTED_LATE = ("lance_namespace",)
 PATIENCE = 60.0
 """Seconds after which a process is taken to hang."""
 
@@ -253,6 +255,9 @@ def _receive(control: socket.socket) -> tuple[str, socket.socket] | None:
 def _serve(control: socket.socket, modules: list[str]) -> None:
     for module in modules:
         importlib.import_module(module)
+    for module in _IMPORTED_LATE:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(module)
     gc.freeze()  # the collector would otherwise copy every page in every child
     threads = len(os.listdir("/proc/self/task")) if os.path.isdir("/proc/self/task") else 1
     if threads != 1:

@@ -55,8 +55,9 @@ def _launched(order: Mapping[str, Any]) -> Any:
 
 def _begun(target: Any, inputs: dict[str, Any], asynchronous: bool) -> Any:
     from crewai import Agent, Crew, Task
+    from crewai.flow.flow import Flow
 
-    if isinstance(target, Crew):
+    if isinstance(target, (Crew, Flow)):
         return _finished((target.akickoff if asynchronous else target.kickoff)(**inputs))
     if isinstance(target, Agent):
         if "description" in inputs:

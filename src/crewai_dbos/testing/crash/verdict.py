@@ -151,8 +151,8 @@ def _count_effects(observed: Observed, undisturbed: Observed, verdict: Verdict) 
 
 
 def _calls(effect: Effect, observed: Observed) -> set[str]:
-    """The calls that may have had the effect. A server's process does not know: those at work."""
-    if "entry" in effect.fields:
+    """The calls that may have had the effect: those at work, if it is not known which it was."""
+    if effect.fields.get("entry"):
         return {effect.fields["entry"]}
     begun: set[str] = set()
     for event in observed.events:

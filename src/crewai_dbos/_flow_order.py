@@ -1,0 +1,60 @@
+"""What a run of a flow is asked to do, as live objects and as the plain JSON that is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from crewai_dbos import _codec, _names
+from crewai_dbos._definition import FlowDefinition
+from crewai_dbos._errors import UnstorableInputError, UnstorableValueError
+
+
+@dataclass(frozen=True)
+class FlowOrder:
+    """One kickoff of a flow.
+
+    Attributes:
+        inputs: What its state is filled with.
+        input_files: Files by name, as ``Flow.kickoff`` takes them.
+        restore_from_state_id: The id of a state kept by ``@persist`` to begin with.
+    """
+
+    inputs: Mapping[str, Any] | None = None
+    input_files: Mapping[str, Any] | None = None
+    restore_from_state_id: str | None = None
+
+    def digest(self) -> str:
+        """Stands for what is asked, to tell orders apart that are carried out side by side."""
+        return _names.digest([self.inputs, self.input_files, self.restore_from_state_id])
+
+    def stored(self, definition: FlowDefinition) -> dict[str, Any]:
+        """This order as plain JSON.
+
+        Raises:
+            UnstorableInputError: Something in it could not be rebuilt by another process.
+        """
+        order: dict[str, Any] = {"v": _names.INPUT_VERSION, "flow": definition.name}
+        for field, value in self.arguments().items():
+            try:
+                order[field] = _codec.encode(value)
+            except UnstorableValueError as error:
+                raise UnstorableInputError(
+                    f"The {field} can't be stored with the run: {error}"
+                ) from None
+        return order
+
+    def arguments(self) -> dict[str, Any]:
+        """These as `Flow.kickoff` takes them."""
+        return {
+            "inputs": None if self.inputs is None else dict(self.inputs),
+            "input_files": None if self.input_files is None else dict(self.input_files),
+            "restore_from_state_id": self.restore_from_state_id,
+        }
+
+
+def load(order: Mapping[str, Any], _: FlowDefinition) -> FlowOrder:
+    """The live objects of a stored order."""
+    fields = ("inputs", "input_files", "restore_from_state_id")
+    return FlowOrder(**{field: _codec.decode(order.get(field)) for field in fields})

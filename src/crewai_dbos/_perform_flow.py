@@ -1,0 +1,82 @@
+"""Carrying out a kickoff of a flow, in a workflow of its own or in one that it joins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+from crewai.flow.async_feedback.types import HumanFeedbackPending
+from crewai.flow.flow import Flow
+
+from crewai_dbos import (
+    _body,
+    _codec,
+    _events,
+    _flow_fingerprint,
+    _flow_order,
+    _flow_state,
+    _names,
+    _run_flow,
+)
+from crewai_dbos._definition import FlowDefinition, flows
+from crewai_dbos._feedback import Pending
+from crewai_dbos._flow_order import FlowOrder
+from crewai_dbos._run_task import stable_id
+from crewai_dbos._scope import Scope
+
+
+def perform(definition: FlowDefinition, order: FlowOrder, own: bool = False) -> Any:
+    """Carry out `order` in the workflow that is open here.
+
+    Args:
+        own: Whether the workflow was opened for this order.
+    """
+    with _part(definition, order, own) as scope, _flow(definition, order, scope, own) as flow:
+        return _returned(flow, flow.kickoff(**order.arguments()), own)
+
+
+async def aperform(definition: FlowDefinition, order: FlowOrder, own: bool = False) -> Any:
+    """As `perform`, for async code."""
+    with _part(definition, order, own) as scope:
+
+        async def work() -> Any:
+            with _flow(definition, order, scope, own) as flow:
+                await scope.journal.unless_given_up(scope.path)
+                return _returned(flow, await flow.kickoff_async(**order.arguments()), own)
+
+        return await _body.off_the_loop_of_dbos(work)
+
+
+KIND = _body.Kind(registry=flows, load=_flow_order.load, perform=perform, aperform=aperform)
+
+
+def _part(definition: FlowDefinition, order: FlowOrder, own: bool) -> AbstractContextManager[Scope]:
+    return _body.part(_names.flow(definition.name), None if own else order.digest())
+
+
+@contextmanager
+def _flow(
+    definition: FlowDefinition, order: FlowOrder, scope: Scope, own: bool
+) -> Iterator[Flow[Any]]:
+    """The flow that works in `scope`."""
+    built = _body.built(definition.build, f"flow {definition.name!r}", scope)
+    _flow_fingerprint.check(definition.name, built, scope)
+    if not (order.inputs or {}).get("id"):
+        run_id = scope.journal.run_id if own else str(stable_id(scope, "state"))
+        built._stamp_state_id(run_id)
+    flow = _run_flow.flow_of_run(built, scope, definition.options)
+    # A workflow of the flow's own fails as the flow fails; another goes on, perhaps.
+    with nullcontext() if own else _body.ending(scope), _events.handled():
+        try:
+            yield flow
+        finally:
+            _run_flow.finish(flow)
+            definition.shown(flow)
+
+
+def _returned(flow: Flow[Any], result: Any, own: bool) -> Any:
+    if isinstance(result, HumanFeedbackPending):
+        return Pending(result.context.to_dict(), dict(result.callback_info))
+    # The class of a state may be one that crewAI has made.
+    return _codec.Encoded(_codec.encode(result, _flow_state.classes(flow))) if own else result

@@ -1,0 +1,90 @@
+"""The order in which crewAI learns that the methods of a flow have ended.
+
+A flow's engine does everything on one event loop; only when its methods end does not depend on what
+came before. So it is told of these ends one at a time, in the order of their entries, in the first
+run as in every other: what it decides by them (which listener wins, which of several triggers comes
+last) is then the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import Iterable
+
+SETTLE = 20
+"""Passes of the event loop, beside two for each method of a chain, in which the engine acts."""
+
+PATIENCE = 5.0
+"""Seconds after which a turn is taken not to come if no method is at work."""
+
+
+class Turns:
+    """Lets one end pass after the other. Belongs to one event loop.
+
+    Args:
+        recorded: The step ids of the ends that are recorded.
+    """
+
+    def __init__(self, recorded: Iterable[int]) -> None:
+        self._pending = sorted(recorded)
+        self._passed: set[int] = set()
+        self._waiting: dict[int, asyncio.Future[None]] = {}
+        self._settling = False
+        self.at_work = 0
+
+    def expect(self, step_id: int) -> None:
+        """The end with this id has been recorded."""
+        heapq.heappush(self._pending, step_id)
+
+    async def take(self, step_id: int) -> bool:
+        """Wait until every end with a smaller id has passed.
+
+        Returns:
+            Whether they have. If not, nothing is at work that could still end.
+        """
+        while not self._is_next(step_id):
+            turn = self._waiting.setdefault(step_id, asyncio.get_running_loop().create_future())
+            self.at_work -= 1
+            try:
+                done, _ = await asyncio.wait({turn}, timeout=PATIENCE)
+            finally:
+                self.at_work += 1
+                self._waiting.pop(step_id, None)
+            if not done and self.at_work == 1:
+                return False
+        return True
+
+    def give(self, step_id: int, depth: int) -> None:
+        """The engine is told of the end now; the next one follows when it has acted on it.
+
+        Args:
+            step_id: The end's; it may have been given already.
+            depth: How many methods led to the one that ended.
+        """
+        if step_id in self._passed:
+            return
+        self._passed.add(step_id)
+        # Whoever is alone needs not wait for others.
+        ticks = 2 * depth + SETTLE if self._waiting or self.at_work > 1 else 0
+        self._settle(ticks)
+
+    def left(self) -> list[int]:
+        """The ids of the ends that have not come."""
+        return [step_id for step_id in self._pending if step_id not in self._passed]
+
+    def _is_next(self, step_id: int) -> bool:
+        if self._settling:
+            return False
+        return not self._pending or self._pending[0] >= step_id
+
+    def _settle(self, ticks: int) -> None:
+        self._settling = ticks > 0
+        if ticks:
+            asyncio.get_running_loop().call_soon(self._settle, ticks - 1)
+            return
+        while self._pending and self._pending[0] in self._passed:
+            self._passed.discard(heapq.heappop(self._pending))
+        turn = self._waiting.get(self._pending[0]) if self._pending else None
+        if turn is not None and not turn.done():
+            turn.set_result(None)

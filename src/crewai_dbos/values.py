@@ -1,0 +1,83 @@
+"""The clock, chance and anything else that differs each time, recorded.
+
+In a method of a `DBOSFlow`, in a tool, a callback or a workflow of your own these return on
+recovery what they returned at first. Outside a run they are what they are called after.
+"""
+
+from __future__ import annotations
+
+import datetime as _datetime
+import inspect
+import random as _random
+import uuid as _uuid
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar, cast
+
+from crewai_dbos import _names, _run_scope
+from crewai_dbos._entry import Call
+from crewai_dbos._errors import ConcurrentRunError
+from crewai_dbos._threads import finished
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def now(tz: _datetime.tzinfo | None = _datetime.timezone.utc) -> _datetime.datetime:
+    """The time, in `tz`; with None the local time, without a zone."""
+    return _recorded(_names.NOW, lambda: _datetime.datetime.now(tz))
+
+
+def uuid4() -> _uuid.UUID:
+    """A random UUID."""
+    return _recorded(_names.UUID4, _uuid.uuid4)
+
+
+def random() -> float:
+    """A random number from 0 up to, but not including, 1."""
+    return _recorded(_names.RANDOM, _random.random)
+
+
+def step(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """``function(*args, **kwargs)``, which is not called again once it has returned.
+
+    Calls on several threads at the same time, or in several asyncio tasks, are told apart by their
+    arguments.
+
+    Args:
+        function: Sync or async; an async one is waited for. Its name is stored with the run.
+        args: Its arguments.
+        kwargs: Its arguments by name. For retries decorate `function` with ``@DBOS.step(...)``
+            instead.
+
+    Returns:
+        A copy of what it returned, which has to have a JSON form.
+
+    Raises:
+        UnstorableValueError: What it returned has none.
+        Exception: What it raised; not called again either.
+    """
+    scope = _run_scope.enclosing()
+
+    def work() -> T:
+        return cast(T, finished(function(*args, **kwargs)))
+
+    if scope is None:
+        return work()
+    name = getattr(inspect.unwrap(function), "__qualname__", type(function).__qualname__)
+    call = Call(_names.step(name), kind="step", request={"arguments": [args, kwargs]})
+    return scope.journal.run(scope, call, work)
+
+
+def _recorded(what: str, function: Callable[[], T]) -> T:
+    scope = _run_scope.enclosing()
+    if scope is None:
+        return function()
+    if not scope.is_alone_here():
+        scope.journal.fail(
+            ConcurrentRunError(
+                f"Run {scope.journal.run_id}: {scope.path} asked for {what}() on another thread or "
+                "in another asyncio task than its own, where only their order would tell one from "
+                "the other after a crash. Ask before you start them, and pass the value on."
+            )
+        )
+    return scope.journal.run(scope, Call(what, kind="value"), function)
