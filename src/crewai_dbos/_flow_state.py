@@ -44,11 +44,13 @@ class Execution:
         path: Its place in the run.
         outer: The method of another flow that it is part of.
         touched: The fields that it may have changed, each with the id of what it is a field of.
+        credited: Whether it has been credited with its changes; it makes no more.
     """
 
     path: str
     outer: Execution | None = None
     touched: set[tuple[int, str]] = field(default_factory=set)
+    credited: bool = False
 
 
 _at_work: ContextVar[Execution | None] = ContextVar("crewai_dbos_execution", default=None)
@@ -133,9 +135,11 @@ class FlowState:
 
         Args:
             execution: The method.
-            others: Those that are still at work.
+            others: Those that are at work beside it.
         """
         self._watch()
+        execution.credited = True
+        others = [other for other in others if not other.credited]
         found = Changes()
         left = dict(self._committed)
         for name, mark, stored, why in self._fields():

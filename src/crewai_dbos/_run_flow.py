@@ -137,7 +137,18 @@ class FlowRun:
         Raises:
             ControlSignal: One of them does not come.
         """
-        if not await self.turns.take(step_id):
+        self._check(await self.turns.take(step_id), path)
+
+    async def caught_up(self, path: str) -> None:
+        """Wait until the engine has heard of every end that is recorded.
+
+        Raises:
+            ControlSignal: One of them does not come.
+        """
+        self._check(await self.turns.caught_up(), path)
+
+    def _check(self, came: bool, path: str) -> None:
+        if not came:
             journal = self.scope.journal
             first = (self._left() or ["another method"])[0]
             journal.fail(
@@ -201,10 +212,10 @@ class _Execution:
                 return await self._anew(method, args, kwargs)
             extra = _extra(entry)
             half = [f for f in extra.get("unsettled", {}) if not self._run.is_settled(entry, f)]
+            await self._run.turn(entry.step_id, self._place.path)
             value = None
             if half or extra.get("again"):
                 value = await self._once_more(method, args, kwargs)
-            await self._run.turn(entry.step_id, self._place.path)
             call = self._call(_names.OUTCOME, restore=lambda found: self._apply(found, skip=half))
             done = self._place.journal.replay_outcome(self._place, call)
             self._end(entry.step_id)
@@ -237,6 +248,7 @@ class _Execution:
 
     async def _anew(self, method: Any, args: Any, kwargs: Any) -> Any:
         journal = self._place.journal
+        await self._run.caught_up(self._place.path)
         started = time.time()
         failed: Exception | None = None
         value: Any = None

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 SETTLE = 20
 """Passes of the event loop, beside two for each method of a chain, in which the engine acts."""
+
+_CAUGHT_UP = -1
 
 PATIENCE = 5.0
 """Seconds after which a turn is taken not to come if no method is at work."""
@@ -28,6 +30,7 @@ class Turns:
 
     def __init__(self, recorded: Iterable[int]) -> None:
         self._pending = sorted(recorded)
+        self._recorded = set(self._pending)
         self._passed: set[int] = set()
         self._waiting: dict[int, asyncio.Future[None]] = {}
         self._settling = False
@@ -43,14 +46,27 @@ class Turns:
         Returns:
             Whether they have. If not, nothing is at work that could still end.
         """
-        while not self._is_next(step_id):
-            turn = self._waiting.setdefault(step_id, asyncio.get_running_loop().create_future())
+        return await self._wait(step_id, lambda: self._is_next(step_id))
+
+    async def caught_up(self) -> bool:
+        """Wait until every end that was recorded before this execution has passed.
+
+        A method that runs now would otherwise change a state that is still being put back.
+
+        Returns:
+            Whether they have, as `take`.
+        """
+        return await self._wait(_CAUGHT_UP, lambda: not self._recorded)
+
+    async def _wait(self, key: int, is_over: Callable[[], bool]) -> bool:
+        while not is_over():
+            turn = self._waiting.setdefault(key, asyncio.get_running_loop().create_future())
             self.at_work -= 1
             try:
                 done, _ = await asyncio.wait({turn}, timeout=PATIENCE)
             finally:
                 self.at_work += 1
-                self._waiting.pop(step_id, None)
+                self._waiting.pop(key, None)
             if not done and self.at_work == 1:
                 return False
         return True
@@ -84,7 +100,15 @@ class Turns:
             asyncio.get_running_loop().call_soon(self._settle, ticks - 1)
             return
         while self._pending and self._pending[0] in self._passed:
-            self._passed.discard(heapq.heappop(self._pending))
-        turn = self._waiting.get(self._pending[0]) if self._pending else None
+            step_id = heapq.heappop(self._pending)
+            self._passed.discard(step_id)
+            self._recorded.discard(step_id)
+        if self._pending:
+            self._wake(self._pending[0])
+        if not self._recorded:
+            self._wake(_CAUGHT_UP)
+
+    def _wake(self, key: int) -> None:
+        turn = self._waiting.get(key)
         if turn is not None and not turn.done():
             turn.set_result(None)

@@ -19,7 +19,7 @@ from crewai import Crew
 from crewai.flow.flow import Flow, and_, listen, or_, router, start
 from crewai.flow.human_feedback import HumanFeedbackResult, human_feedback
 from crewai.flow.persistence import SQLiteFlowPersistence, persist
-from dbos import DBOS
+from dbos import DBOS, SetWorkflowID
 from pydantic import BaseModel, Field
 
 import crewai_dbos
@@ -355,7 +355,9 @@ class OwnSteps(Flow[Work]):
 
     @start()
     def three(self) -> None:
-        self.state.results["three"] = publish_all("three")
+        # A child is named by the number of its step, which here depends on who is faster.
+        with SetWorkflowID(f"{DBOS.workflow_id}/three"):
+            self.state.results["three"] = publish_all("three")
 
     @listen(and_(one, two, three))
     def last(self) -> str:

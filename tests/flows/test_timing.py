@@ -1,0 +1,290 @@
+"""Methods at the same time: whoever is faster, in the first run or in another one, all is right."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from crewai.flow.flow import Flow, and_, listen, or_, router, start
+from dbos import DBOS, SetWorkflowID
+from pydantic import BaseModel, Field
+
+from crewai_dbos import DBOSFlow
+from crewai_dbos.testing import ModelServer, Reply, Request, text
+from crews.scenarios import model
+
+_names = itertools.count()
+
+
+class Delays:
+    """A model that answers when chance has it, or in the order that a test wants."""
+
+    def __init__(self) -> None:
+        self.chance: random.Random | None = None
+        self.seconds: dict[str, float] = {}
+        self.asked: list[str] = []
+        self._lock = threading.Lock()
+
+    def __call__(self, request: Request) -> Reply:
+        with self._lock:
+            self.asked.append(request.last_user_text)
+            wait = self.seconds.get(request.last_user_text, 0.0)
+            if self.chance is not None:
+                wait = self.chance.random() * 0.05
+        time.sleep(wait)
+        return text(f"<{request.last_user_text}>")
+
+
+@pytest.fixture
+def delays(launched: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Delays]:
+    script = Delays()
+    with ModelServer(script) as server:
+        for key, value in server.env.items():
+            monkeypatch.setenv(key, value)
+        yield script
+
+
+def say(what: str) -> str:
+    return str(model().call(what))
+
+
+class State(BaseModel):
+    own: dict[str, str] = Field(default_factory=dict)
+    heard: list[str] = Field(default_factory=list)
+    count: int = 0
+    a: str = ""
+    b: str = ""
+    order: list[str] = Field(default_factory=list)
+
+
+class Busy(Flow[State]):
+    """Four methods that keep something to themselves, and change what all of them share."""
+
+    def _work(self, name: str) -> None:
+        own = say(f"own {name}")
+        self.state.own[name] = own
+        self.state.heard.append(f"{name}1")
+        self.state.count += 1
+        self.state.heard.append(f"{name}2 {say(f'more {name}')}")
+        self.state.count += 1
+
+    @start()
+    def one(self) -> str:
+        self._work("one")
+        return "one"
+
+    @start()
+    def two(self) -> str:
+        self._work("two")
+        return "two"
+
+    @start()
+    async def three(self) -> str:
+        self.state.a = str(await model().acall("own three"))
+        self.state.heard.append("three")
+        return "three"
+
+    @listen(one)
+    def after_one(self, said: str) -> str:
+        self.state.b = say(f"after {said}")
+        self.state.count += 1
+        return "after one"
+
+    @listen(and_(two, three, after_one))
+    def last(self, said: str) -> dict[str, Any]:
+        self.state.order.append(said)
+        say("last")
+        # Less what depends on who was faster.
+        return {**self.state.model_dump(), "heard": sorted(self.state.heard), "order": 1, "id": ""}
+
+
+def forked(flow: DBOSFlow, run_id: str, step: int) -> Any:
+    """What another process would return that finds the entries before `step`."""
+    return flow.retrieve(DBOS.fork_workflow(run_id, step).get_workflow_id()).get_result()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_any_timing(seed: int, delays: Delays) -> None:
+    delays.chance = random.Random(seed)
+    flow = DBOSFlow(flow_name=f"busy-{next(_names)}", orig_flow=Busy)
+    with SetWorkflowID(flow.flow_name):
+        expected = flow.kickoff()
+    assert expected["count"] == 5
+    assert len(expected["heard"]) == 5
+    steps = DBOS.list_workflow_steps(flow.flow_name)
+    starts = [1, *(step["function_id"] + 1 for step in steps)]
+    delays.asked.clear()
+    forks = [DBOS.fork_workflow(flow.flow_name, step).get_workflow_id() for step in starts]
+    for first, fork in zip(starts, forks, strict=True):
+        assert flow.retrieve(fork).get_result() == expected, f"forked at {first}"
+    made = sum(
+        "/llm" in step["function_name"] and step["function_id"] >= first
+        for step in steps
+        for first in starts
+    )
+    assert len(delays.asked) == made
+
+
+def test_the_last_of_several_triggers_is_the_same(delays: Delays) -> None:
+    """crewAI gives a listener of ``and_`` what the last trigger returned."""
+    flow = DBOSFlow(flow_name=f"busy-{next(_names)}", orig_flow=Busy)
+    delays.seconds = {"own three": 0.4}
+    with SetWorkflowID(flow.flow_name):
+        flow.kickoff()
+    assert flow.state.order == ["three"]
+    steps = DBOS.list_workflow_steps(flow.flow_name)
+    last = next(s for s in steps if "/method:last#1/llm" in s["function_name"])
+    delays.seconds = {"own two": 0.4, "after one": 0.4}
+    forked(flow, flow.flow_name, last["function_id"])
+    assert flow.state.order == ["three"]
+
+
+class Race(Flow[State]):
+    """Whoever is first counts; crewAI cancels the other."""
+
+    @start()
+    def begin(self) -> str:
+        return say("begin")
+
+    @listen(begin)
+    async def hare(self) -> str:
+        self.state.a = str(await model().acall("hare"))
+        return "hare"
+
+    @listen(begin)
+    async def tortoise(self) -> str:
+        self.state.b = str(await model().acall("tortoise"))
+        return "tortoise"
+
+    @listen(or_(hare, tortoise))
+    def cheer(self, winner: str) -> str:
+        return say(f"cheer {winner}")
+
+
+def test_the_winner_of_a_race_stays_the_winner(delays: Delays) -> None:
+    delays.seconds = {"tortoise": 1.0}
+    flow = DBOSFlow(flow_name=f"race-{next(_names)}", orig_flow=Race)
+    with SetWorkflowID(flow.flow_name):
+        assert flow.kickoff() == "<cheer hare>"
+    assert (flow.state.a, flow.state.b) == ("<hare>", "")
+    steps = DBOS.list_workflow_steps(flow.flow_name)
+    # The winner is who comes to the end of what follows it.
+    won = next(s for s in steps if "/method:cheer#1/outcome" in s["function_name"])
+    # Now the other one would be faster.
+    delays.seconds = {"hare": 1.0, "cheer hare": 1.0}
+    for step in steps:
+        if step["function_id"] >= won["function_id"]:
+            delays.asked.clear()
+            assert forked(flow, flow.flow_name, step["function_id"] + 1) == "<cheer hare>"
+            assert flow.state.b == ""
+            assert set(delays.asked) <= {"tortoise"}
+
+
+class Overlap(Flow[State]):
+    """Two that change one list, one of which is much slower."""
+
+    @start()
+    def quick(self) -> None:
+        self.state.heard.append(say("quick"))
+
+    @start()
+    def slow(self) -> None:
+        self.state.heard.append("slow begins")
+        self.state.heard.append(say("slow"))
+
+    @listen(and_(quick, slow))
+    def last(self) -> list[str]:
+        return sorted(self.state.heard)
+
+
+def test_a_value_that_is_half_of_another_method_s_is_not_used(delays: Delays) -> None:
+    delays.seconds = {"slow": 0.6, "quick": 0.1}
+    flow = DBOSFlow(flow_name=f"overlap-{next(_names)}", orig_flow=Overlap)
+    with SetWorkflowID(flow.flow_name):
+        expected = flow.kickoff()
+    assert expected == ["<quick>", "<slow>", "slow begins"]
+    steps = DBOS.list_workflow_steps(flow.flow_name)
+    quick = next(s for s in steps if "/method:quick#1/outcome" in s["function_name"])
+    assert quick["output"]["extra"]["unsettled"] == {
+        "heard": [f"flow:{flow.flow_name}#1/method:slow#1"]
+    }
+    # As after a crash in which the slow one had told half of it.
+    assert forked(flow, flow.flow_name, quick["function_id"] + 1) == expected
+
+
+class Twice(Flow[State]):
+    """A router of either of two, which both happen: it runs twice, perhaps at the same time."""
+
+    @start()
+    def one(self) -> str:
+        return say("one")
+
+    @start()
+    def two(self) -> str:
+        return say("two")
+
+    @router(or_(one, two))
+    def route(self, said: str) -> str:
+        self.state.own[said] = say(f"route {said}")
+        return "done"
+
+    @listen("done")
+    def end(self) -> str:
+        return "end"
+
+
+def test_a_method_beside_itself(delays: Delays) -> None:
+    for first in ("route <one>", "route <two>"):
+        delays.seconds = {first: 0.3}
+        flow = DBOSFlow(flow_name=f"twice-{next(_names)}", orig_flow=Twice)
+        with SetWorkflowID(flow.flow_name):
+            flow.kickoff()
+        expected = {"<one>": "<route <one>>", "<two>": "<route <two>>"}
+        assert flow.state.own == expected
+        delays.seconds = {}
+        for step in DBOS.list_workflow_steps(flow.flow_name):
+            forked(flow, flow.flow_name, step["function_id"] + 1)
+            assert flow.state.own == expected
+
+
+class Slow(Flow[State]):
+    @start()
+    def one(self) -> None:
+        say("wait one")
+
+    @start()
+    def two(self) -> None:
+        say("wait two")
+
+    @start()
+    async def three(self) -> None:
+        await model().acall("wait three")
+
+    @listen(and_(one, two, three))
+    async def last(self) -> None:
+        await asyncio.gather(*(model().acall(f"wait more {n}") for n in range(3)))
+
+
+def test_what_is_parallel_stays_parallel(delays: Delays) -> None:
+    at_once, most = [0], [0]
+    everyone = threading.Barrier(3)
+
+    def together(request: Request) -> Reply:
+        at_once[0] += 1
+        most[0] = max(most[0], at_once[0])
+        everyone.wait(20)
+        at_once[0] -= 1
+        return text("done")
+
+    with ModelServer(together) as server, pytest.MonkeyPatch.context() as patch:
+        for key, value in server.env.items():
+            patch.setenv(key, value)
+        flow = DBOSFlow(flow_name=f"slow-{next(_names)}", orig_flow=Slow)
+        flow.kickoff()
+    assert most[0] == 3
