@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 
 from crewai_dbos import DBOSFlow
-from flows.scenarios import SCENARIOS
+from flows.scenarios import SCENARIOS, Long
 
 
 def attribute(name: str) -> str:
@@ -16,15 +16,18 @@ def attribute(name: str) -> str:
     return name.replace(" ", "_")
 
 
-_NAMES = {attribute(name): name for name in SCENARIOS}
+_FLOWS = {
+    **{attribute(name): scenario.flow for name, scenario in SCENARIOS.items()},
+    "long": Long,
+}
 
 
 @functools.cache
 def _built(name: str) -> DBOSFlow:
-    return DBOSFlow(flow_name=name, orig_flow=SCENARIOS[name].flow)
+    return DBOSFlow(flow_name=name, orig_flow=_FLOWS[name])
 
 
 def __getattr__(name: str) -> DBOSFlow:
-    if name not in _NAMES:
+    if name not in _FLOWS:
         raise AttributeError(name)
-    return _built(_NAMES[name])
+    return _built(name)

@@ -223,6 +223,28 @@ class Loop(Flow[Draft]):
         return say(f"Publish {len(self.state.drafts)}")
 
 
+class Long(Flow[Draft]):
+    """Three hundred rounds."""
+
+    max_method_calls: int = 1000
+
+    @start("again")
+    def draft(self) -> str:
+        self.state.rounds += 1
+        said = say(f"Draft {self.state.rounds}")
+        search.run(query=f"round {self.state.rounds}")
+        return said
+
+    @router(draft)
+    def enough(self, said: str) -> str:
+        self.state.drafts = [*self.state.drafts[-2:], said]
+        return "accepted" if self.state.rounds == 300 else "again"
+
+    @listen("accepted")
+    def end(self) -> str:
+        return f"{self.state.rounds} {self.state.drafts}"
+
+
 # What a method uses ------------------------------------------------------------------
 
 

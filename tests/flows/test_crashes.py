@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
+from crewai_dbos.testing.crash import CrashTest
 from flows.crashing import check
-from flows.scenarios import SCENARIOS
+from flows.scenarios import SCENARIOS, echo
 from support.moments import taking_turns
 
 STRICT = [name for name, scenario in SCENARIOS.items() if not scenario.racing]
@@ -15,6 +18,16 @@ STRICT = [name for name, scenario in SCENARIOS.items() if not scenario.racing]
 @pytest.mark.parametrize("name", STRICT)
 def test_every_entry(name: str) -> None:
     check(name, "sqlite", lambda test: taking_turns(test.positions()))
+
+
+def test_three_hundred_rounds_killed_ten_times() -> None:
+    with CrashTest("flows.definitions:long", model=echo) as test:
+        assert test.undisturbed.made().total() > 1200
+        kills = random.Random(11).sample(test.positions(), 10)
+        in_order = [position for position in test.positions() if position in kills]
+        verdict = test.run(*in_order)
+    assert verdict.ok, str(verdict)
+    assert len(verdict.in_flight) <= 10
 
 
 @pytest.mark.every_moment

@@ -122,18 +122,18 @@ def judge(observed: Observed, undisturbed: Observed, positions: Sequence[Positio
 
 def _count_calls(observed: Observed, verdict: Verdict) -> None:
     committed: set[str] = set()
-    begun: set[str] = set()
+    begun: dict[str, int] = {}
     for event in observed.events:
         entry = event.fields["row"]
         if event.kind == AFTER:
             committed.add(entry)
         elif event.kind == BEFORE and entry in committed:
             verdict.repeated.append(entry)
-        elif event.kind == BEFORE and entry in begun:
+        # A call made up of others shows itself by what it does before its row is asked for.
+        elif begun.get(entry, event.pid) != event.pid:
             verdict.in_flight.append(entry)
-        # A call that is made up of others shows itself by what it does.
         if event.kind in (BEFORE, DURING):
-            begun.add(entry)
+            begun[entry] = event.pid
     verdict.completed = len([name for name in observed.completed() if name != RESULT])
 
 
