@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from crewai_dbos import _codec, _names
 from crewai_dbos._definition import FlowDefinition
 from crewai_dbos._errors import UnstorableInputError, UnstorableValueError
+from crewai_dbos._flow_state import classes
 
 
 @dataclass(frozen=True)
 class FlowOrder:
-    """One kickoff of a flow.
+    """One kickoff of a flow, or one turn of a conversation.
 
     Attributes:
         inputs: What its state is filled with.
         input_files: Files by name, as ``Flow.kickoff`` takes them.
         restore_from_state_id: The id of a state kept by ``@persist`` to begin with.
+        turn: The arguments of ``Flow.handle_turn``, if it is a turn.
+        state: The state that the turn before it ended with.
     """
 
     inputs: Mapping[str, Any] | None = None
     input_files: Mapping[str, Any] | None = None
     restore_from_state_id: str | None = None
+    turn: Mapping[str, Any] | None = None
+    state: Any = None
 
     def digest(self) -> str:
         """Stands for what is asked, to tell orders apart that are carried out side by side."""
-        return _names.digest([self.inputs, self.input_files, self.restore_from_state_id])
+        asked = [self.inputs, self.input_files, self.restore_from_state_id]
+        return _names.digest(asked if self.turn is None else [*asked, self.turn])
 
     def stored(self, definition: FlowDefinition) -> dict[str, Any]:
         """This order as plain JSON.
@@ -36,12 +42,13 @@ class FlowOrder:
             UnstorableInputError: Something in it could not be rebuilt by another process.
         """
         order: dict[str, Any] = {"v": _names.INPUT_VERSION, "flow": definition.name}
-        for field, value in self.arguments().items():
+        parts = self.arguments() if self.turn is None else {"turn": self.turn, "state": self.state}
+        for part, value in parts.items():
             try:
-                order[field] = _codec.encode(value)
+                order[part] = _codec.encode(value, classes(definition.front))
             except UnstorableValueError as error:
                 raise UnstorableInputError(
-                    f"The {field} can't be stored with the run: {error}"
+                    f"The {part} can't be stored with the run: {error}"
                 ) from None
         return order
 
@@ -54,7 +61,8 @@ class FlowOrder:
         }
 
 
-def load(order: Mapping[str, Any], _: FlowDefinition) -> FlowOrder:
+def load(order: Mapping[str, Any], definition: FlowDefinition) -> FlowOrder:
     """The live objects of a stored order."""
-    fields = ("inputs", "input_files", "restore_from_state_id")
-    return FlowOrder(**{field: _codec.decode(order.get(field)) for field in fields})
+    known = classes(definition.front)
+    parts = [part.name for part in fields(FlowOrder)]
+    return FlowOrder(**{part: _codec.decode(order.get(part), known) for part in parts})

@@ -126,7 +126,7 @@ def _refuse_foreign(run_id: str, order: Mapping[str, Any]) -> None:
         return
     args = status.input["args"]
     taken = args[0] if args and isinstance(args[0], Mapping) else {}
-    for part in sorted({*taken, *order} - {"v", "limits"}):
+    for part in sorted({*taken, *order} - {"v", "limits", "state"}):
         if taken.get(part) != order.get(part):
             raise RunConflictError(
                 f"Workflow id {run_id!r} belongs to a run with another {part}: "

@@ -60,6 +60,7 @@ OUTPUT_FILE = "output_file"
 LOG = "log"
 DATE = "date"
 STATE = "state"
+SESSION = "session"
 OUTCOME = "outcome"
 FEEDBACK = "feedback"
 REVIEW = "review"
@@ -123,6 +124,11 @@ def method(method_name: str) -> str:
 def step(qualname: str) -> str:
     """A function of the user's that is recorded with `crewai_dbos.step`."""
     return f"step:{part(qualname)}"
+
+
+def session(flow_name: str, session_id: str) -> str:
+    """What the workflow ids of the turns of a conversation begin with."""
+    return f"{part(flow_name)}/{part(session_id)}/"
 
 
 def item(batch_id: str, number: int) -> str:

@@ -18,12 +18,14 @@ from crewai_dbos import (
     _flow_state,
     _names,
     _run_flow,
+    _sessions,
 )
 from crewai_dbos._definition import FlowDefinition, flows
 from crewai_dbos._feedback import Pending
 from crewai_dbos._flow_order import FlowOrder
 from crewai_dbos._run_task import stable_id
 from crewai_dbos._scope import Scope
+from crewai_dbos._threads import on_a_thread
 
 
 def perform(definition: FlowDefinition, order: FlowOrder, own: bool = False) -> Any:
@@ -33,7 +35,7 @@ def perform(definition: FlowDefinition, order: FlowOrder, own: bool = False) -> 
         own: Whether the workflow was opened for this order.
     """
     with _part(definition, order, own) as scope, _flow(definition, order, scope, own) as flow:
-        return _returned(flow, flow.kickoff(**order.arguments()), own)
+        return _returned(flow, _carried_out(flow, order, scope), own)
 
 
 async def aperform(definition: FlowDefinition, order: FlowOrder, own: bool = False) -> Any:
@@ -43,12 +45,23 @@ async def aperform(definition: FlowDefinition, order: FlowOrder, own: bool = Fal
         async def work() -> Any:
             with _flow(definition, order, scope, own) as flow:
                 await scope.journal.unless_given_up(scope.path)
+                if order.turn is not None:
+                    turn = lambda: _carried_out(flow, order, scope)  # noqa: E731
+                    return _returned(flow, await on_a_thread(turn), own)
                 return _returned(flow, await flow.kickoff_async(**order.arguments()), own)
 
         return await _body.off_the_loop_of_dbos(work)
 
 
 KIND = _body.Kind(registry=flows, load=_flow_order.load, perform=perform, aperform=aperform)
+
+
+def _carried_out(flow: Flow[Any], order: FlowOrder, scope: Scope) -> Any:
+    if order.turn is None:
+        return flow.kickoff(**order.arguments())
+    reply = flow.handle_turn(**order.turn)
+    _sessions.record(flow, scope)
+    return reply
 
 
 def _part(definition: FlowDefinition, order: FlowOrder, own: bool) -> AbstractContextManager[Scope]:
@@ -62,12 +75,14 @@ def _flow(
     """The flow that works in `scope`."""
     built = _body.built(definition.build, f"flow {definition.name!r}", scope)
     _flow_fingerprint.check(definition.name, built, scope)
-    if not (order.inputs or {}).get("id"):
+    if order.state is not None:
+        built._state = order.state
+    elif not (order.inputs or {}).get("id"):
         run_id = scope.journal.run_id if own else str(stable_id(scope, "state"))
         built._stamp_state_id(run_id)
-    flow = _run_flow.flow_of_run(built, scope, definition.options)
+    flow, recorded = _run_flow.flow_of_run(built, scope, definition.options)
     # A workflow of the flow's own fails as the flow fails; another goes on, perhaps.
-    with nullcontext() if own else _body.ending(scope), _events.handled():
+    with nullcontext() if own else _body.ending(scope), _events.handled(), recorded:
         try:
             yield flow
         finally:

@@ -14,7 +14,7 @@ import logging
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from contextvars import ContextVar
 from typing import Any, cast
 
@@ -447,15 +447,21 @@ def _run_of(flow: Any) -> FlowRun:
     return run
 
 
-def flow_of_run(flow: Flow[Any], scope: Scope, options: AgentOptions) -> Flow[Any]:
-    """`flow`, a new one, made the durable flow of the run that `scope` is a place in."""
+def flow_of_run(
+    flow: Flow[Any], scope: Scope, options: AgentOptions
+) -> tuple[Flow[Any], AbstractContextManager[None]]:
+    """`flow`, a new one, made the durable flow of the run that `scope` is a place in.
+
+    Returns:
+        The flow, and a context in which what it does between its methods is recorded.
+    """
     run = FlowRun(flow, scope, options)
     flow.__class__ = durable_class(_RunFlow, type(flow))
     flow.__dict__[_RUN] = run
     flow.stream = False
     if flow.memory is not None:
         flow.memory = run.objects.memory(flow.memory, options.llm_step_config)
-    return flow
+    return flow, run.plain.recorded()
 
 
 def finish(flow: Flow[Any]) -> None:

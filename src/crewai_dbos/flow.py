@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -10,7 +10,7 @@ from crewai.flow.flow import Flow
 from dbos import DBOS, SetWorkflowID
 from pydantic import PrivateAttr
 
-from crewai_dbos import _codec, _perform_flow, _run_scope, _workflows, doctor
+from crewai_dbos import _codec, _perform_flow, _run_scope, _sessions, _workflows, doctor
 from crewai_dbos._config import AgentOptions, StepConfig, ToolStepConfig, recording_others
 from crewai_dbos._dbos_seam import assigned_workflow_id, is_launched
 from crewai_dbos._definition import FlowDefinition, build_flow, flows
@@ -51,6 +51,7 @@ class DBOSFlow(Flow[Any]):
     """
 
     _durable: FlowDefinition = PrivateAttr()
+    _talking: Any = PrivateAttr(default=None)
 
     def __init__(
         self,
@@ -80,7 +81,12 @@ class DBOSFlow(Flow[Any]):
 
     def _become(self, other: Flow[Any], definition: FlowDefinition) -> None:
         """Become a view of `other`: the same fields, without building them again."""
-        private = {**(other.__pydantic_private__ or {}), "_durable": definition}
+        talking = (self.__dict__ and self._talking) or None
+        private = {
+            **(other.__pydantic_private__ or {}),
+            "_durable": definition,
+            "_talking": talking,
+        }
         object.__setattr__(self, "__dict__", dict(other.__dict__))
         object.__setattr__(self, "__pydantic_extra__", other.__pydantic_extra__)
         object.__setattr__(self, "__pydantic_fields_set__", set(other.__pydantic_fields_set__))
@@ -170,6 +176,56 @@ class DBOSFlow(Flow[Any]):
     async def akickoff(self, *args: Any, **kwargs: Any) -> Any:
         """As `kickoff_async`."""
         return await self.kickoff_async(*args, **kwargs)
+
+    def handle_turn(
+        self,
+        message: str,
+        *,
+        session_id: str | None = None,
+        intents: Sequence[str] | None = None,
+        intent_llm: Any = None,
+        **kickoff_kwargs: Any,
+    ) -> Any:
+        """One turn of a conversation, as a DBOS workflow. See `Flow.handle_turn`.
+
+        Turns are runs with the ids ``flow_name/session_id/1``, ``2``, ... Each begins with the
+        state that the last one ended with, in any process, whether or not there is ``@persist``.
+
+        Args:
+            message: What the user says.
+            session_id: Names the conversation; by default it is that of this object.
+            intents: As of `Flow.handle_turn`.
+            intent_llm: As of `Flow.handle_turn`; a model's name, so that it can be stored.
+
+        Returns:
+            What the turn's last method returned.
+
+        Raises:
+            ValueError: The flow is not conversational.
+            UnstorableInputError: Something given could not be rebuilt by another process.
+        """
+        if not self._is_conversational_enabled():
+            raise ValueError("DBOSFlow.handle_turn() is only available on conversational flows")
+        if kickoff_kwargs:
+            raise TypeError(f"handle_turn of a DBOSFlow takes no {', '.join(kickoff_kwargs)}")
+        session_id = session_id or str(self.state.id)
+        turn = {
+            "message": message,
+            "session_id": session_id,
+            "intents": None if intents is None else list(intents),
+            "intent_llm": intent_llm,
+        }
+        if self._is_ordinary():
+            flow = self._talking or self.orig_flow
+            self._talking = flow
+            return self._shown(flow, lambda: flow.handle_turn(**turn))
+        if _run_scope.in_workflow():
+            return self._returned(_perform_flow.perform(self._durable, FlowOrder(turn=turn)))
+        following = _sessions.next_turn(self.flow_name, session_id, classes(self))
+        stored = FlowOrder(turn=turn, state=following.state).stored(self._durable)
+        given = assigned_workflow_id() or self.__dict__.get(_ASSIGNED)
+        with SetWorkflowID(given or following.run_id), own_run(stored):
+            return self._returned(_codec.decode(_workflows.run_flow(stored), classes(self)))
 
     def start(
         self,

@@ -1,0 +1,70 @@
+"""Turns of a conversation: runs that go on where the last one ended."""
+
+from __future__ import annotations
+
+import pytest
+from dbos import DBOS
+
+from crewai_dbos import DBOSFlow
+from crewai_dbos.testing import ModelServer
+from flows.conversation import Desk, history, replies
+from flows.test_runs import Serve, Small
+from flows.test_runs import serve as serve
+
+TURNS = ["Hello", "I want two chairs", "Thanks"]
+
+
+def test_turns_are_those_of_crewai(serve: Serve) -> None:
+    with ModelServer(replies) as server, pytest.MonkeyPatch.context() as patch:
+        for key, value in server.env.items():
+            patch.setenv(key, value)
+        alone = Desk()
+        expected = [alone.handle_turn(turn, session_id="s") for turn in TURNS]
+        asked = len(server.requests)
+    server = serve(replies)
+    flow = DBOSFlow(flow_name="desk-alike", orig_flow=Desk)
+    assert [flow.handle_turn(turn, session_id="s") for turn in TURNS] == expected
+    assert history(flow) == history(alone)
+    assert len(history(flow)) == 6
+    assert len(server.requests) == asked
+    assert DBOS.get_workflow_status("desk-alike/s/3").status == "SUCCESS"  # type: ignore[union-attr]
+
+
+def test_conversations_do_not_mix_and_any_process_goes_on(serve: Serve) -> None:
+    serve(replies)
+    flow = DBOSFlow(flow_name="desk-mixed", orig_flow=Desk)
+    flow.handle_turn("Hello", session_id="a")
+    flow.handle_turn("Good morning", session_id="b")
+    flow.handle_turn("I want two chairs", session_id="a")
+    assert [said for role, said in history(flow) if role == "user"] == [
+        "Hello",
+        "I want two chairs",
+    ]
+    # As a process that was started meanwhile.
+    flow.take_after(Desk())
+    flow.handle_turn("Thanks", session_id="a")
+    assert len(history(flow)) == 6
+
+
+def test_a_turn_is_replayed_from_every_entry(serve: Serve) -> None:
+    server = serve(replies)
+    flow = DBOSFlow(flow_name="desk-again", orig_flow=Desk)
+    flow.handle_turn("Hello", session_id="s")
+    expected = flow.handle_turn("I want two chairs", session_id="s")
+    told = history(flow)
+    steps = DBOS.list_workflow_steps("desk-again/s/2")
+    assert [s["function_name"].rpartition("/")[2] for s in steps][-1] == "session#1"
+    for step in steps:
+        before = len(server.requests)
+        fork = DBOS.fork_workflow("desk-again/s/2", step["function_id"] + 1).get_workflow_id()
+        assert flow.retrieve(fork).get_result() == expected
+        assert history(flow) == told
+        later = [s for s in steps if s["function_id"] > step["function_id"]]
+        missing = sum((s["output"] or {}).get("kind") == "llm" for s in later)
+        assert len(server.requests) - before == missing
+
+
+def test_a_flow_that_is_no_conversation(launched: None) -> None:
+    flow = DBOSFlow(flow_name="no-conversation", orig_flow=Small)
+    with pytest.raises(ValueError, match="conversational"):
+        flow.handle_turn("Hello")
