@@ -18,6 +18,7 @@ BENCHMARKS = (
     "recorded_call",
     "zero_latency_run",
     "replay",
+    "flow",
     "stored_bytes",
     "recovery",
     "load",
