@@ -20,7 +20,7 @@ from crewai.flow.flow import Flow
 from pydantic import BaseModel
 
 from crewai_dbos import _codec
-from crewai_dbos._classes import durable_class, original_class
+from crewai_dbos._classes import original_class, overridden
 from crewai_dbos._errors import UnstorableValueError
 
 ATTRIBUTE = "self."
@@ -194,7 +194,8 @@ class FlowState:
     def _watch(self) -> None:
         state = self._flow._state
         if isinstance(state, BaseModel) and not isinstance(state, _TrackedModel):
-            state.__class__ = durable_class(_TrackedModel, type(state))
+            # Not kept: crewAI may have made the class for this one state.
+            state.__class__ = overridden(_TrackedModel, type(state))
         elif isinstance(state, dict) and not isinstance(state, _TrackedDict):
             self._flow._state = _TrackedDict(state)
 

@@ -19,6 +19,7 @@ from crewai import Crew
 from crewai.flow.flow import Flow, and_, listen, or_, router, start
 from crewai.flow.human_feedback import HumanFeedbackResult, human_feedback
 from crewai.flow.persistence import SQLiteFlowPersistence, persist
+from crewai.memory.unified_memory import Memory
 from dbos import DBOS, SetWorkflowID
 from pydantic import BaseModel, Field
 
@@ -29,6 +30,7 @@ from crews.scenarios import (
     agent,
     archive,
     by_role,
+    embed,
     folder,
     model,
     search,
@@ -49,7 +51,7 @@ class Scenario:
         script: The model's replies.
         inputs: Of the kickoff.
         racing: Whether what is asked and done depends on who is faster, or on the clock.
-        messages: Whether it gets a message that only this one run was sent.
+        shared_state: Whether another run would see what this one left, or miss what it was sent.
         better: Whether crewAI alone fails at it, or does not count all tokens.
         unequal: Fields of the state that are no run's but its own.
     """
@@ -58,7 +60,7 @@ class Scenario:
     script: Script
     inputs: dict[str, Any] = field(default_factory=lambda: {"topic": "otters"})
     racing: bool = False
-    messages: bool = False
+    shared_state: bool = False
     better: bool = False
     unequal: tuple[str, ...] = ()
 
@@ -548,6 +550,27 @@ class Asking(Flow[Work]):
         return say(self.state.results["second"])
 
 
+# Memory ------------------------------------------------------------------------------
+
+
+class Remembering(Flow[Work]):
+    @start()
+    def learn(self) -> None:
+        self.remember("Otters hold hands.", scope="/animals", categories=["otters"], importance=0.5)
+        self.state.results["learnt"] = say("Learnt")
+
+    @listen(learn)
+    def recall_it(self) -> str:
+        found = self.recall("otters", depth="shallow")
+        self.state.results["recalled"] = " ".join(match.record.content for match in found)
+        return say(f"Recalled {self.state.results['recalled']}")
+
+
+def remembering() -> Any:
+    memory = Memory(llm=model(), embedder=embed, storage=f"{folder()}/memory")
+    return Remembering(memory=memory)
+
+
 # Persistence -------------------------------------------------------------------------
 
 
@@ -591,7 +614,7 @@ SCENARIOS: dict[str, Scenario] = {
     "loop": Scenario(Loop, echo),
     "teams": Scenario(Teams, by_role(Researcher=turns(search_for_it), Clerk=turns(search_for_it))),
     "flows": Scenario(Outer, echo),
-    "own steps": Scenario(OwnSteps, echo, better=True, messages=True),
+    "own steps": Scenario(OwnSteps, echo, better=True, shared_state=True),
     "crowd": Scenario(Crowd, echo, better=True),
     "values": Scenario(Values, echo, racing=True, unequal=("results",)),
     "attributes": Scenario(Attributes, echo),
@@ -599,4 +622,5 @@ SCENARIOS: dict[str, Scenario] = {
     "reviewed": Scenario(Reviewed, _reviewing),
     "asking": Scenario(Asking, echo),
     "persisting": Scenario(persisting, echo),
+    "remembering": Scenario(remembering, echo, racing=True, shared_state=True),
 }

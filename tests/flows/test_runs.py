@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import logging
 import threading
@@ -15,6 +16,7 @@ import pytest
 from crewai.flow.async_feedback.types import HumanFeedbackPending
 from crewai.flow.flow import Flow, listen, start
 from crewai.flow.human_feedback import human_feedback
+from crewai.flow.persistence import SQLiteFlowPersistence, persist
 from crewai.types.streaming import StreamSession
 from dbos import DBOS, SetWorkflowID, SetWorkflowTimeout
 from pydantic import BaseModel
@@ -52,6 +54,11 @@ def serve(monkeypatch: pytest.MonkeyPatch, launched: None) -> Iterator[Serve]:
     yield begin
     for server in running:
         server.stop()
+
+
+class Counted(BaseModel):
+    id: str = ""
+    count: int = 0
 
 
 class Small(Flow[Report]):
@@ -129,6 +136,84 @@ def test_an_id_of_the_users_own(serve: Serve) -> None:
     flow = durable()
     flow.kickoff({"id": "mine", "topic": "otters"})
     assert flow.state.id == "mine"
+
+
+def test_a_state_that_persist_has_kept(serve: Serve, tmp_path: Path) -> None:
+    serve()
+    persistence = SQLiteFlowPersistence(db_path=str(tmp_path / "states.db"))
+
+    @persist(persistence)
+    class Counting(Flow[Counted]):
+        @start()
+        def count(self) -> int:
+            self.state.count += 1
+            return self.state.count
+
+        @listen(count)
+        def tell(self, count: int) -> str:
+            return say(f"count {count}")
+
+    flow = durable(Counting)
+    said = []
+    for number in range(3):
+        with SetWorkflowID(f"{flow.flow_name}-{number}"):
+            said.append(flow.kickoff({"id": "session"}))
+    assert said == ["<count 1>", "<count 2>", "<count 3>"]
+    # The second run again, though what it began with has been replaced since.
+    for step in DBOS.list_workflow_steps(f"{flow.flow_name}-1"):
+        fork = DBOS.fork_workflow(f"{flow.flow_name}-1", step["function_id"] + 1)
+        if step["function_name"].endswith("definition#1"):
+            continue
+        assert fork.get_result() == "<count 2>"
+
+
+def test_a_class_that_derives_from_a_flow_is_what_crewai_makes_of_it(serve: Serve) -> None:
+    class Derived(Small):
+        @start()
+        def other(self) -> str:
+            return say("other")
+
+    serve()
+    flow = durable(Derived)
+    expected = Derived().kickoff({"topic": "otters"})
+    assert flow.kickoff({"topic": "otters"}) == expected
+
+
+def test_ordinary_crewai_is_as_before_afterwards(serve: Serve) -> None:
+    server = serve()
+    durable().kickoff({"topic": "otters"})
+    before = len(DBOS.list_workflows())
+    assert say("plain") == "<plain>"
+    assert Small().kickoff({"topic": "plain"}) == "<Two <One plain>>"
+
+    @DBOS.workflow(name=f"plain-{next(_names)}")
+    def uses() -> str:
+        return say("in a workflow")
+
+    with SetWorkflowID(f"plain-{next(_names)}"):
+        handle = DBOS.start_workflow(uses)
+    assert handle.get_result() == "<in a workflow>"
+    assert not DBOS.list_workflow_steps(handle.workflow_id)
+    assert len(DBOS.list_workflows()) == before + 1
+    assert len(server.requests) == 6
+
+
+def test_many_kickoffs_leave_no_thread_and_little_memory(serve: Serve) -> None:
+    serve()
+    flow = durable()
+
+    def kick_off(times: int) -> int:
+        for number in range(times):
+            flow.kickoff({"topic": f"topic {number}"})
+        gc.collect()
+        return len(gc.get_objects())
+
+    kick_off(10)
+    threads = threading.active_count()
+    before = kick_off(10)
+    after = kick_off(40)
+    assert threading.active_count() <= threads
+    assert (after - before) / 40 < 60, "objects that each kickoff leaves behind"
 
 
 def test_on_a_queue(serve: Serve) -> None:

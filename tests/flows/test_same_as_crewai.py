@@ -106,8 +106,8 @@ def test_same_as_crewai_and_replayed_from_every_entry(
         log = world("forks", server)
         before = len(server.requests)
         starts = [1, *(step["function_id"] + 1 for step in steps)]
-        if scenario.messages:
-            starts = [1, starts[-1]]
+        if scenario.shared_state:
+            starts = starts[-1:]
         forks = [DBOS.fork_workflow(run_id, start).get_workflow_id() for start in starts]
         for start, fork in zip(starts, forks, strict=True):
             assert outcome(flow.retrieve(fork).get_result) == expected, f"from {start}"
