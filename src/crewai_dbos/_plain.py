@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
@@ -31,6 +32,8 @@ from crewai_dbos._run_objects import RunObjects
 from crewai_dbos._threads import carry_context, in_event_loop
 from crewai_dbos._tools import is_durable
 
+_installing = threading.Lock()
+
 
 class Plain:
     """Carries out the calls of ordinary objects in one run of a flow.
@@ -47,7 +50,8 @@ class Plain:
     @contextmanager
     def recorded(self) -> Iterator[None]:
         """The block is a method of the flow."""
-        _install()
+        with _installing:
+            _install()
         with _run_scope.recording(self), carry_context():
             yield
 

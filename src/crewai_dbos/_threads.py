@@ -142,6 +142,7 @@ def off_the_loop(function: Callable[[], T]) -> T:
         return pool.submit(contextvars.copy_context().run, function).result()
 
 
+_patching = threading.Lock()
 _carrying: contextvars.ContextVar[bool] = contextvars.ContextVar(
     "crewai_dbos_carrying", default=False
 )
@@ -153,7 +154,8 @@ def carry_context() -> Iterator[None]:
 
     Without that a call on one of them would not be known to belong to a run.
     """
-    _carry()
+    with _patching:
+        _carry()
     token = _carrying.set(True)
     try:
         yield

@@ -9,6 +9,7 @@ from __future__ import annotations
 import array
 import atexit
 import contextlib
+import faulthandler
 import functools
 import gc
 import importlib
@@ -321,6 +322,8 @@ def _work(connection: socket.socket, job: Job) -> None:
     log = os.open(job.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)
+    # Where a process hangs is in its log before it is killed for that.
+    faulthandler.dump_traceback_later(PATIENCE * 0.75)
     code = 0
     try:
         say(result=_import_path.load(job.function)(job.order))
