@@ -33,6 +33,15 @@ _OF_THE_ENGINE = {
     "_deferred_flow_started_event_id",
     "conversational",
 }
+_SETTINGS = {
+    "max_method_calls",
+    "suppress_flow_events",
+    "tracing",
+    "input_provider",
+    "persistence",
+}
+"""The fields of a flow that a method may set for those after it."""
+
 _SCALARS = (str, int, float, bool, bytes, type(None))
 
 
@@ -123,12 +132,18 @@ class FlowState:
         self._committed = {name: mark for name, mark, _, _ in self._fields()}
 
     def initial(self) -> dict[str, Any]:
-        """The fields of the state that have a JSON form."""
+        """For `begin`: the fields of the state, and the names of those without a JSON form."""
+        fields = [field for field in self._fields() if not field[0].startswith(ATTRIBUTE)]
         return {
-            name: stored
-            for name, _, stored, _ in self._fields()
-            if stored is not None and not name.startswith(ATTRIBUTE)
+            "fields": {name: stored for name, _, stored, _ in fields if stored is not None},
+            "unstorable": [name for name, _, stored, _ in fields if stored is None],
         }
+
+    def begin(self, initial: Mapping[str, Any]) -> None:
+        """Put the state back that the run began with."""
+        kept = {*initial["fields"], *initial["unstorable"]}
+        new = [name for name in self.initial()["fields"] if name not in kept]
+        self.apply(initial["fields"], new)
 
     def changes(self, execution: Execution, others: Sequence[Execution]) -> Changes:
         """What `execution`, which has ended, is credited with. Asked once for each.
@@ -285,7 +300,7 @@ class _Attributes(_Owner):
     """What a user keeps in a flow beside the state."""
 
     def items(self) -> list[tuple[str, Any]]:
-        engine = {*Flow.model_fields, *_OF_THE_ENGINE}
+        engine = {*Flow.model_fields, *_OF_THE_ENGINE} - _SETTINGS
         found = {
             name: value
             for name, value in _dict(self.owner).items()

@@ -78,9 +78,9 @@ class FlowRun:
         flow = cast(Any, self.flow)
         call = Call(_names.STATE, kind="state", known=self.state.known)
         began = self.scope.journal.run(
-            self.scope, call, lambda: {"fields": self.state.initial(), "now": flow._cel_now}
+            self.scope, call, lambda: {**self.state.initial(), "now": flow._cel_now}
         )
-        self.state.apply(began["fields"])
+        self.state.begin(began)
         flow._cel_now = began["now"]
 
     def end(self) -> None:

@@ -20,6 +20,13 @@ def test_every_entry(name: str) -> None:
     check(name, "sqlite", lambda test: taking_turns(test.positions()))
 
 
+def test_a_flow_that_is_built_when_its_module_is_imported() -> None:
+    inputs = {"inputs": {"topic": "otters"}}
+    with CrashTest("flows.module_level:flow", inputs, model=echo) as test:
+        wrong = [str(v) for v in test.run_all(test.positions(3, seed=2)) if not v.ok]
+    assert not wrong, "\n".join(wrong)
+
+
 def test_three_hundred_rounds_killed_ten_times() -> None:
     with CrashTest("flows.definitions:long", model=echo) as test:
         assert test.undisturbed.made().total() > 1200

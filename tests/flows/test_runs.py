@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from crewai.flow.async_feedback.types import HumanFeedbackPending
-from crewai.flow.flow import Flow, listen, start
+from crewai.flow.flow import Flow, listen, or_, router, start
 from crewai.flow.human_feedback import human_feedback
 from crewai.flow.persistence import SQLiteFlowPersistence, persist
 from crewai.types.streaming import StreamSession
@@ -165,6 +165,55 @@ def test_a_state_that_persist_has_kept(serve: Serve, tmp_path: Path) -> None:
         if step["function_name"].endswith("definition#1"):
             continue
         assert fork.get_result() == "<count 2>"
+
+
+def test_what_a_state_has_gained_meanwhile_is_taken_away(serve: Serve, tmp_path: Path) -> None:
+    serve()
+    begun: list[list[str]] = []
+
+    @persist(SQLiteFlowPersistence(db_path=str(tmp_path / "states.db")))
+    class Growing(Flow):
+        @start()
+        def one(self) -> str:
+            begun.append(sorted(self.state))
+            said = say("one")
+            self.state["x"] = said
+            return said
+
+    flow = durable(Growing)
+    with SetWorkflowID(flow.flow_name):
+        flow.kickoff({"id": flow.flow_name})
+    steps = DBOS.list_workflow_steps(flow.flow_name)
+    first = next(s for s in steps if s["function_name"].endswith("/llm#1"))
+    DBOS.fork_workflow(flow.flow_name, first["function_id"] + 1).get_result()
+    assert begun == [["id"], ["id"]]
+
+
+def test_a_setting_that_a_method_made_is_restored(serve: Serve) -> None:
+    class Longer(Flow[Counted]):
+        @start()
+        def begin(self) -> None:
+            self.max_method_calls = 150
+            say("begin")
+
+        @listen(or_(begin, "again"))
+        def count(self) -> None:
+            self.state.count += 1
+
+        @router(count)
+        def enough(self) -> str:
+            return "again" if self.state.count < 120 else "done"
+
+        @listen("done")
+        def end(self) -> int:
+            return self.state.count
+
+    serve()
+    flow = durable(Longer)
+    with SetWorkflowID(flow.flow_name):
+        assert flow.kickoff() == 120
+    steps = DBOS.list_workflow_steps(flow.flow_name)
+    assert DBOS.fork_workflow(flow.flow_name, steps[4]["function_id"]).get_result() == 120
 
 
 def test_a_class_that_derives_from_a_flow_is_what_crewai_makes_of_it(serve: Serve) -> None:

@@ -40,6 +40,7 @@ _ENVIRONMENT = {
 }
 # Most of what crewAI imports when the first flow is built; the rest starts threads.
 _IMPORTED_LATE = ("lance_namespace",)
+_READY, _HAS_THREADS = b"+", b"t"
 PATIENCE = 60.0
 """Seconds after which a process is taken to hang."""
 
@@ -177,6 +178,10 @@ class FreshProcess(Process):
         return self._popen.wait()
 
 
+class ThreadsError(RuntimeError):
+    """A process with threads must not be forked."""
+
+
 class ForkServer:
     """A process that imports `modules`, starts no thread, and forks itself for every job."""
 
@@ -191,10 +196,14 @@ class ForkServer:
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
             )
-        if self._control.recv(1) != b"+":
+        answer = self._control.recv(1)
+        if answer == _HAS_THREADS:
+            self.stop()
+            raise ThreadsError(f"importing {', '.join(modules)} starts threads")
+        if answer != _READY:
             raise RuntimeError(
-                f"{', '.join(modules)} can't be imported and forked: the process that tried ended "
-                f"with {self._popen.wait()}, see above"
+                f"{', '.join(modules)} can't be imported: the process that tried ended with "
+                f"{self._popen.wait()}, see above"
             )
 
     def start(self, job: Job) -> Process:
@@ -260,13 +269,11 @@ def _serve(control: socket.socket, modules: list[str]) -> None:
         with contextlib.suppress(ImportError):
             importlib.import_module(module)
     gc.freeze()  # the collector would otherwise copy every page in every child
-    threads = len(os.listdir("/proc/self/task")) if os.path.isdir("/proc/self/task") else 1
-    if threads != 1:
-        raise RuntimeError(
-            f"{threads} threads after importing {', '.join(modules)}: a process with threads must "
-            "not be forked. Start them when the program starts, or test with fresh=True."
-        )
-    control.sendall(b"+")
+    tasks = "/proc/self/task"
+    if os.path.isdir(tasks) and len(os.listdir(tasks)) != 1:
+        control.sendall(_HAS_THREADS)
+        return
+    control.sendall(_READY)
 
     children: dict[int, socket.socket] = {}
     woken, waker = socket.socketpair()

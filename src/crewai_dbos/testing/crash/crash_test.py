@@ -17,7 +17,13 @@ from crewai_dbos import _import_path
 from crewai_dbos.testing.crash import _program, positions, verdict
 from crewai_dbos.testing.crash._databases import Databases
 from crewai_dbos.testing.crash._faults import ENTRY_HEADER
-from crewai_dbos.testing.crash._processes import FreshProcess, Job, Process, fork_server
+from crewai_dbos.testing.crash._processes import (
+    FreshProcess,
+    Job,
+    Process,
+    ThreadsError,
+    fork_server,
+)
 from crewai_dbos.testing.crash.positions import Position
 from crewai_dbos.testing.crash.verdict import Observed, Verdict
 from crewai_dbos.testing.effects import EFFECTS, EffectLog
@@ -195,7 +201,13 @@ class CrashTest:
         named = [self._order[name] for name in ("target", "setup", "left_behind")]
         modules = [_import_path.split(path)[0] for path in named if isinstance(path, str)]
         # openai imports its resources, 490 modules, at the first request.
-        return fork_server(_PROGRAM, *dict.fromkeys(modules), "openai.resources").start
+        ours = (_PROGRAM, "openai.resources")
+        try:
+            return fork_server(*ours, *dict.fromkeys(modules)).start
+        except ThreadsError:
+            # As a module with a DBOSFlow does. Then each process imports these itself, and finds
+            # crewAI imported already.
+            return fork_server(*ours, "crewai_dbos.flow").start
 
 
 class _Killer(AbstractContextManager["_Killer"]):
