@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from crewai_dbos.testing import Reply, Request, ToolCall, text, tool_calls
+from crewai_dbos.testing import Reply, Request, ToolCall, structured, text, tool_calls
 
 PROMISE = re.compile(r"\b(?:never|always)\b")
 COMMAND = re.compile(r"^ *(?:pip|kettle|make) ")
@@ -42,3 +42,33 @@ def analyst(request: Request) -> Reply:
     asked = "\n".join(str(m["content"]) for m in request.messages if m["role"] == "user")
     notes = re.findall(r"^(\d{4}): (.+)$", asked, re.MULTILINE)
     return text("\n\n".join(f"## {year}\n\n{what}" for year, what in notes))
+
+
+def support(request: Request) -> Reply:
+    """Sorts, looks up, writes and edits. The second ticket takes two drafts, the third too many."""
+    if request.schema_name == "Classification":
+        shows_code = "E7" in request.last_user_text
+        return structured({"category": "technical" if shows_code else "billing"})
+    if request.schema_name == "Review":
+        return _reviewed(request)
+    asked = "\n".join(str(m["content"]) for m in request.messages if m["role"] == "user")
+    if "You are Writer" in request.system_text:
+        facts = " ".join(re.findall(r"^Fact: (.+)$", asked, re.MULTILINE))
+        remark = re.findall(r"Remark of the editor: (.+)\.", asked)[0]
+        return text(f"Dear customer, {facts} ({remark})")
+    results = [result for _, result in request.tool_results]
+    if results:
+        return text("\n".join(f"Fact: {result}" for result in results))
+    if "You are Engineer" in request.system_text:
+        return tool_calls(ToolCall("find_in_manual", {"code": re.findall(r"E\d", asked)[0]}))
+    numbers = re.findall(r"[Ii]nvoice (\d+)", asked)
+    return tool_calls(*(ToolCall("find_invoice", {"number": number}) for number in numbers))
+
+
+def _reviewed(request: Request) -> Reply:
+    """What the editor says."""
+    asked = request.last_user_text
+    if "charged twice" in asked or "(Say sorry)" in asked:
+        return structured({"accepted": True, "remark": ""})
+    remark = "Say sorry" if "E7" in asked else "Say when"
+    return structured({"accepted": False, "remark": remark})

@@ -11,15 +11,22 @@ from typing import Any
 
 import documentation_review
 import latest_ai.main
+import ticket_triage
 
-from crewai_dbos import DBOSCrew
+from crewai_dbos import DBOSCrew, DBOSFlow
 from crewai_dbos.testing import report_effect
 from crewai_dbos.testing.crash import _program
 from crewai_dbos.testing.crash._processes import Job, Process, fork_server
 from crewai_dbos.testing.effects import EFFECTS
 
 DOCUMENTATION = Path(__file__).parent / "documentation"
-_TOLD = (str(DOCUMENTATION), str(Path(latest_ai.main.__file__).parents[2] / "knowledge"))
+TICKETS = ticket_triage.REPOSITORY / "examples" / "tickets"
+REPLIES = "replies"
+_TOLD = (
+    str(DOCUMENTATION),
+    str(TICKETS),
+    str(Path(latest_ai.main.__file__).parents[2] / "knowledge"),
+)
 
 review = DBOSCrew(
     crew_name="review",
@@ -28,13 +35,25 @@ review = DBOSCrew(
 latest_ai_crew = latest_ai.main.crew
 
 
+@functools.cache
+def _triage() -> DBOSFlow:
+    return DBOSFlow(flow_name="triage", orig_flow=ticket_triage.Triage)
+
+
+def __getattr__(name: str) -> DBOSFlow:
+    # Building a flow starts threads, and a process that has some can't be forked.
+    if name != "triage":
+        raise AttributeError(name)
+    return _triage()
+
+
 # Of a crash test ---------------------------------------------------------------------
 
 
 def set_up() -> None:
-    """Work in the run's own directory, and tell the test of every file that a tool reads."""
+    """Work in the run's own directory, and tell the test of every file read or written."""
     os.chdir(Path(os.environ[EFFECTS]).parent)
-    sys.addaudithook(_tell_of_reading)
+    sys.addaudithook(_tell_of_files)
 
 
 def report() -> str:
@@ -42,9 +61,18 @@ def report() -> str:
     return Path("report.md").read_text()
 
 
-def _tell_of_reading(event: str, args: tuple[Any, ...]) -> None:
-    if event == "open" and str(args[0]).startswith(_TOLD):
+def replies() -> dict[str, str]:
+    """What the run has written, by file."""
+    return {path.name: path.read_text() for path in sorted(Path(REPLIES).iterdir())}
+
+
+def _tell_of_files(event: str, args: tuple[Any, ...]) -> None:
+    if event != "open":
+        return
+    if str(args[0]).startswith(_TOLD):
         report_effect("read", file=Path(args[0]).name)
+    elif str(args[0]).startswith(f"{REPLIES}/") and args[1] == "w":
+        report_effect("written", file=Path(args[0]).name)
 
 
 # Whole programs ----------------------------------------------------------------------
@@ -62,6 +90,12 @@ def documentation_review_main(order: Mapping[str, Any]) -> None:
     os.chdir(order["cwd"])
     sys.argv[1:] = order["arguments"]
     documentation_review.main()
+
+
+def ticket_triage_main(order: Mapping[str, Any]) -> None:
+    os.chdir(order["cwd"])
+    sys.argv[1:] = order["arguments"]
+    ticket_triage.main()
 
 
 def latest_ai_run(order: Mapping[str, Any]) -> None:
