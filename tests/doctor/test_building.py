@@ -1,4 +1,4 @@
-"""Building a `DBOSAgent` makes the same check."""
+"""Building a `DBOSAgent` or a `DBOSFlow` makes the same check."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 from crewai import Agent
+from crewai.flow.flow import Flow, listen, start
 from crewai.tools import tool
 from dbos import DBOS
 
 from agent.helpers import unique
-from crewai_dbos import DBOSAgent
+from crewai_dbos import DBOSAgent, DBOSFlow
+from crewai_dbos.doctor import warn
 
 
 def build(**options: Any) -> DBOSAgent:
@@ -87,3 +89,60 @@ def test_an_object_that_can_not_be_read_breaks_no_agent(caplog: pytest.LogCaptur
     agent = build(step_callback=Odd())
     assert agent.agent_name
     assert not [record for record in caplog.records if record.levelno > logging.DEBUG]
+
+
+class Late(Flow):
+    @start()
+    def begin(self) -> None:
+        self.state["at"] = time.time()
+
+    @listen(begin)
+    def write(self) -> None:
+        with open("out", "w") as out:
+            out.write("x")
+
+
+def test_warnings_about_a_flow_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(2):
+        DBOSFlow(flow_name=unique("built"), orig_flow=Late)
+    (message,) = messages(caplog)
+    assert message.startswith("Method 'begin' itself calls time.time (line ")
+    assert "crewai_dbos.now()" in message
+
+
+def test_a_flow_that_can_not_be_read_is_built(caplog: pytest.LogCaptureFixture) -> None:
+    class Odd(dict[str, Any]):
+        def values(self) -> Any:
+            raise RuntimeError("not to be looked at")
+
+    odd = {"odd": Odd(a=1)}
+
+    class Strange(Late):
+        initial_state = odd
+
+        @start()
+        def begin(self) -> None: ...
+
+    assert DBOSFlow(flow_name=unique("built"), orig_flow=Strange).flow_name
+    assert not [record for record in caplog.records if record.levelno > logging.DEBUG]
+
+
+def test_a_flow_takes_a_few_milliseconds() -> None:
+    def make(number: int) -> Any:
+        def method(self: Any) -> None:
+            self.state["found"] = [number]
+            for place in range(number):
+                self.state[f"{place}"] = place
+
+        method.__name__ = f"method_{number}"
+        return start()(method)
+
+    methods = {f"method_{number}": make(number) for number in range(20)}
+    cls: Any = type("Many", (Flow,), methods)
+    seconds = []
+    for _ in range(10):
+        flow = DBOSFlow(flow_name=unique("fast"), orig_flow=cls)
+        began = time.perf_counter()
+        warn(flow)
+        seconds.append(time.perf_counter() - began)
+    assert sorted(seconds)[5] < 0.1

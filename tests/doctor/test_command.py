@@ -144,7 +144,7 @@ def test_the_examples(
         ("named", "'named' is not an import path."),
         ("named:", "'named:' is not an import path."),
         ("named:agnt", "named has no 'agnt'. It has: agent."),
-        ("named:make", "named:make is a function, not a DBOSAgent, an Agent or a Crew."),
+        ("named:make", "named:make is a function, not an agent, a crew or a flow. It has: agent."),
         ("broken:agent", "Importing broken failed: ZeroDivisionError: division by zero"),
         ("needs:agent", "Importing needs failed: ModuleNotFoundError: No module named 'nobodys'"),
         ("leaves:agent", "Importing leaves failed: SystemExit: 3"),
@@ -190,3 +190,56 @@ def test_a_definition_that_is_refused_is_a_finding(
     assert "twice.py,line5)." in "".join(output.split())
     assert "Fix: Give each DBOSAgent its own agent_name" in output
     assert "Traceback" not in output
+
+
+FLOW = """
+from crewai.flow.flow import Flow, listen, start
+from crewai_dbos import DBOSFlow
+
+class Writing(Flow):
+    @start()
+    def draft(self): ...
+
+    @listen({after})
+    def publish(self): ...
+"""
+
+
+def test_a_flow(module: Callable[[str, str], None], doctor: Run) -> None:
+    module(
+        "flows_of_mine",
+        FLOW.format(after="draft") + "flow = DBOSFlow(flow_name='writing', orig_flow=Writing)",
+    )
+    result = doctor("flows_of_mine:flow")
+    assert result.exit_code == 0
+    assert plain(result.stdout) == (
+        "DBOSFlow 'writing'\n"
+        "\n"
+        "part    name                       recorded as        on recovery\n"
+        "method  draft (start)              method:draft       restored; one cut short\n"
+        "                                                      runs again\n"
+        "method  publish (listens to        method:publish     restored; one cut short\n"
+        "        draft)                                        runs again\n"
+        "state   dict                       state, method:...  as the methods that had\n"
+        "                                                      ended left it\n"
+        "\n"
+        "Nothing to put right."
+    )
+    result = doctor("flows_of_mine:Writing", "--json")
+    assert result.exit_code == 0
+    assert rules(report(result)) == [("not-durable", "warning")]
+
+    offered = doctor("flows_of_mine:writing").stderr
+    assert offered == "flows_of_mine has no 'writing'. It has: Writing, flow.\n"
+    assert "not an agent, a crew or a flow" in doctor("flows_of_mine:Flow").stderr
+
+
+def test_methods_that_make_no_flow_are_a_finding(
+    module: Callable[[str, str], None], doctor: Run
+) -> None:
+    module("circle", FLOW.format(after="'publish'"))
+    result = doctor("circle:Writing", "--json")
+    assert result.exit_code == 1
+    (finding,) = report(result)["findings"]
+    assert (finding["rule"], finding["severity"]) == ("definition", "error")
+    assert "references the handler name 'publish'" in finding["what"]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
 
 import pytest
 
 from crewai_dbos.doctor import _rules
-from doctor.conftest import Run, report
+from doctor.conftest import Run
+from doctor.planted import Fault, check
+from doctor.test_planted_faults_of_flows import FAULTS as OF_FLOWS
 
 HEAD = '''
 from crewai import Agent, Crew, Task
@@ -46,27 +46,6 @@ def durable(name, **options):
 def job(agent, **options):
     return Task(**{"description": "Do it.", "expected_output": "A text.", **options}, agent=agent)
 '''
-
-
-@dataclass(frozen=True)
-class Fault:
-    """A program, and the finding that it is there for.
-
-    Attributes:
-        name: Of the module and of the agent; the object is called ``x``.
-        source: What follows `HEAD`.
-        rule: The rule that finds the fault; None if there is no fault.
-        severity: Of the finding.
-        says: Parts of what it says.
-        env: The environment.
-    """
-
-    name: str
-    source: str
-    rule: str | None = None
-    severity: str = ""
-    says: tuple[str, ...] = ()
-    env: dict[str, str] = field(default_factory=dict)
 
 
 FAULTS = [
@@ -614,17 +593,10 @@ def test_it_is_found_and_nothing_else(
     for name, value in fault.env.items():
         monkeypatch.setenv(name, value)
     module(fault.name, HEAD + fault.source)
-    result = doctor(f"{fault.name}:x", "--json")
-    found: list[dict[str, Any]] = report(result)["findings"]
-    expected = [] if fault.rule is None else [(fault.rule, fault.severity)]
-    assert [(finding["rule"], finding["severity"]) for finding in found] == expected
-    for part in fault.says:
-        assert part in found[0]["what"]
-    assert all(value not in result.output for value in fault.env.values() if len(value) > 9)
-    assert result.exit_code == (1 if fault.severity == "error" else 0)
+    check(fault, doctor(f"{fault.name}:x", "--json"))
 
 
 def test_every_rule_has_a_fault() -> None:
-    planted = {fault.rule for fault in FAULTS if fault.rule}
+    planted = {fault.rule for fault in (*FAULTS, *OF_FLOWS) if fault.rule}
     named = {rule.__name__.replace("_", "-") for rule in _rules.RULES}
     assert planted == named | {"definition"}

@@ -28,7 +28,8 @@ def inspect(what: Any, *, module: ModuleType | None = None) -> Report:
     """Read a definition and what surrounds it. Nothing is called and nothing is stored.
 
     Args:
-        what: A `DBOSAgent` or `DBOSCrew`, or a crewAI `Agent` or `Crew`.
+        what: A `DBOSAgent`, `DBOSCrew` or `DBOSFlow`, a crewAI `Agent` or `Crew`, or a flow or its
+            class.
         module: The module it is defined in, to find the tasks there that are this agent's and,
             in its source, the config given to `DBOS`.
 

@@ -41,21 +41,21 @@ _CALLBACKS = {
 def of_agent(agent: Agent, config: ToolStepConfig, owner: str) -> Iterator[Item]:
     """The items of `agent`, as a `DBOSAgent` with this ``tool_step_config`` records them."""
     fields = agent.__dict__
-    yield _llm(agent.llm, _names.LLM, owner)
+    yield llm_item(agent.llm, _names.LLM, owner)
     if fields.get("function_calling_llm") is not None:
-        yield _llm(fields["function_calling_llm"], _names.FUNCTION_CALLING_LLM, owner)
+        yield llm_item(fields["function_calling_llm"], _names.FUNCTION_CALLING_LLM, owner)
     planning = agent.planning_config
     if planning is not None and planning.llm is not None:
-        yield _llm(planning.llm, _names.PLANNING_LLM, owner)
+        yield llm_item(planning.llm, _names.PLANNING_LLM, owner)
     for tool in agent.tools or []:
-        yield _tool(tool, config, owner)
+        yield tool_item(tool, config, owner)
     for server in agent.mcps or []:
         yield from _mcp(server, config, owner)
     for app in agent.apps or []:
         yield Item("app", str(app), owner, None, "asked for its tools again", app)
         yield _tools_of(str(app), config, owner)
     if agent.memory:
-        yield from _memory(agent.memory, owner)
+        yield from memory_items(agent.memory, owner)
     yield from _knowledge(agent, owner)
     if agent.guardrail is not None:
         yield _guardrail(agent.guardrail, owner)
@@ -108,15 +108,15 @@ def of_crew(crew: Crew, *, durable: bool = False) -> Iterator[Item]:
     fields = vars(crew)
     if fields["function_calling_llm"] is not None:
         llm = fields["function_calling_llm"]
-        yield _llm(llm, _names.FUNCTION_CALLING_LLM, owner, "function_calling_llm")
+        yield llm_item(llm, _names.FUNCTION_CALLING_LLM, owner, "function_calling_llm")
     if fields["manager_llm"] is not None:
         role = _names.LLM if durable else None
-        yield _llm(fields["manager_llm"], role, owner, "manager_llm")
+        yield llm_item(fields["manager_llm"], role, owner, "manager_llm")
     if fields["planning"]:
         planner, role = fields["planning_llm"], _names.PLANNER_LLM if durable else None
-        yield _llm(planner or "crewAI's default", role, owner, "planning_llm")
+        yield llm_item(planner or "crewAI's default", role, owner, "planning_llm")
     if crew._memory:
-        yield from _memory(crew._memory, owner)
+        yield from memory_items(crew._memory, owner)
     yield from _knowledge(crew, owner)
     for field, seam in _CALLBACKS.items():
         given = getattr(crew, field)
@@ -141,7 +141,7 @@ def of_process() -> Iterator[Item]:
 # One of each ----------------------------------------------------------------------
 
 
-def _llm(llm: Any, role: str | None, owner: str, field: str | None = None) -> Item:
+def llm_item(llm: Any, role: str | None, owner: str, field: str | None = None) -> Item:
     model = str(getattr(llm, "model", None) or llm)
     name = model if field is None else f"{model} ({field})"
     if role is not None:
@@ -150,7 +150,7 @@ def _llm(llm: Any, role: str | None, owner: str, field: str | None = None) -> It
     return Item("llm", name, owner, seam, ANSWERED if seam else AGAIN, llm)
 
 
-def _tool(tool: Any, config: ToolStepConfig, owner: str) -> Item:
+def tool_item(tool: Any, config: ToolStepConfig, owner: str) -> Item:
     kind = decorated_kind(tool_function(tool))
     entry = f"tool:{sanitize_tool_name(tool.name)}(...)"
     if kind == "workflow":
@@ -194,12 +194,12 @@ def _without_secrets(address: str) -> str:
     return f"{parts.scheme}://{parts.hostname or ''}{parts.path}"
 
 
-def _memory(memory: Any, owner: str) -> Iterator[Item]:
+def memory_items(memory: Any, owner: str) -> Iterator[Item]:
     seam = f"{_names.MEMORY_RECALL}, {_names.MEMORY_SAVE}"
     recovery = f"{ANSWERED}; a save cut short is done again"
     yield Item("memory", type(memory).__name__, owner, seam, recovery, memory)
     inner = getattr(memory, "_memory", memory)
-    yield _llm(getattr(inner, "llm", None), _names.MEMORY_LLM, owner)
+    yield llm_item(getattr(inner, "llm", None), _names.MEMORY_LLM, owner)
     yield Item("embedder", "memory", owner, "embedding(...)", ANSWERED)
 
 

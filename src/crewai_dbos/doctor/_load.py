@@ -16,6 +16,7 @@ from crewai import Agent, Crew
 from crewai_dbos import _import_path
 from crewai_dbos._errors import DefinitionError
 from crewai_dbos._import_path import NotFoundError
+from crewai_dbos.doctor._flow import is_flow
 from crewai_dbos.doctor._report import Finding
 
 
@@ -28,11 +29,12 @@ class BrokenDefinition(Exception):
 
 
 def load(path: str) -> tuple[Any, ModuleType]:
-    """The agent or crew at ``module:object`` and its module.
+    """The agent, crew or flow at ``module:object`` and its module.
 
     Raises:
         NotFoundError: There is none.
-        BrokenDefinition: Importing the module raises a `DefinitionError`.
+        BrokenDefinition: Importing the module raises a `DefinitionError`, or the class of a flow
+            has methods that make none.
     """
     try:
         with _quietly():
@@ -43,12 +45,21 @@ def load(path: str) -> tuple[Any, ModuleType]:
         raise
     module_name, name = _import_path.split(path)
     module = sys.modules[module_name]
-    if not isinstance(found, (Agent, Crew)):
+    if not _is_readable(found):
         what = type(found).__name__
         raise NotFoundError(
-            f"{path} is a {what}, not a DBOSAgent, an Agent or a Crew. {_offer(module, name)}"
+            f"{path} is a {what}, not an agent, a crew or a flow. {_offer(module, name)}"
         )
+    if isinstance(found, type):
+        _check(found)
     return found, module
+
+
+def _check(flow: Any) -> None:
+    try:
+        flow.flow_definition()
+    except ValueError as error:
+        raise BrokenDefinition(Finding("definition", "error", f"{error}", "Change it.")) from error
 
 
 @contextlib.contextmanager
@@ -74,5 +85,9 @@ def _finding(error: DefinitionError) -> Finding:
 
 
 def _offer(module: ModuleType, _: str) -> str:
-    names = [name for name, value in vars(module).items() if isinstance(value, (Agent, Crew))]
-    return f"It has: {', '.join(names)}." if names else "It has no agents or crews."
+    names = [name for name, value in vars(module).items() if _is_readable(value)]
+    return f"It has: {', '.join(names)}." if names else "It has no agents, crews or flows."
+
+
+def _is_readable(value: Any) -> bool:
+    return isinstance(value, (Agent, Crew)) or is_flow(value)

@@ -97,3 +97,8 @@ class Report:
             "items": [item.as_json() for item in self.items],
             "findings": [finding.as_json() for finding in self.findings],
         }
+
+
+def found(rule: str, severity: Severity, what: str, fix: str) -> Finding:
+    """A finding, with `what` begun as a sentence."""
+    return Finding(rule, severity, what[0].upper() + what[1:], fix)

@@ -18,8 +18,9 @@ from crewai_dbos._errors import UnstorableValueError
 from crewai_dbos._tools import tool_function
 from crewai_dbos.doctor._application import COMPUTED
 from crewai_dbos.doctor._captured import captured_state
+from crewai_dbos.doctor._flow_rules import FLOW_RULES, local_state
 from crewai_dbos.doctor._items import CREW
-from crewai_dbos.doctor._report import SEVERITIES, Finding, Item, Severity
+from crewai_dbos.doctor._report import SEVERITIES, Finding, Item, Severity, found
 from crewai_dbos.doctor._subject import Subject
 from crewai_dbos.doctor._texts import known_secrets
 
@@ -32,7 +33,7 @@ def secret(subject: Subject) -> Iterator[Finding]:
     secrets = known_secrets(subject.llms)
     for text in subject.texts:
         for name in sorted({name for value, name in secrets.items() if value in text.text}):
-            yield _found(
+            yield found(
                 "secret",
                 "error",
                 f"{text.place} contains the value of {name}. It {text.fate}.",
@@ -48,7 +49,7 @@ def same_tool_name(subject: Subject) -> Iterator[Finding]:
     )
     for (owner, name), count in counted.items():
         if count > 1:
-            yield _found(
+            yield found(
                 "same-tool-name",
                 "error",
                 f"{count} tools of {owner} are called {name!r}. Their calls are recorded under "
@@ -62,7 +63,7 @@ def local_model(subject: Subject) -> Iterator[Finding]:
         if item.kind == "model" and (why := _not_importable(item.live)):
             # Inside a user's workflow the crew's task is not stored, so there it would work.
             severity: Severity = "warning" if subject.crew else "error"
-            yield _found(
+            yield found(
                 "local-model",
                 severity,
                 f"The model {item.name} of {item.owner}: {why}. A run of its own is refused.",
@@ -77,7 +78,7 @@ def local_result(subject: Subject) -> Iterator[Finding]:
         if not (why := _not_importable(item.live.result_schema)):
             continue
         fails = decorated_kind(tool_function(item.live)) == "workflow"
-        yield _found(
+        yield found(
             "local-result",
             "error" if fails else "warning",
             f"The result of tool {item.name!r} of {item.owner}: {why}. "
@@ -90,7 +91,7 @@ def undecorated_tool(subject: Subject) -> Iterator[Finding]:
     for item in subject.items:
         if item.kind == "tool" and not item.recorded:
             decorate = "Decorate its function with @DBOS.step(), or pass" if item.live else "Pass"
-            yield _found(
+            yield found(
                 "undecorated-tool",
                 "warning",
                 f"Tool {item.name!r} of {item.owner} is not recorded: after a crash its finished "
@@ -102,7 +103,7 @@ def undecorated_tool(subject: Subject) -> Iterator[Finding]:
 def unrecorded_llm(subject: Subject) -> Iterator[Finding]:
     for item in subject.items:
         if item.kind == "llm" and not item.recorded:
-            yield _found(
+            yield found(
                 "unrecorded-llm",
                 "warning",
                 f"The LLM {item.name} of {item.owner} is not recorded: after a crash it is asked "
@@ -115,7 +116,7 @@ def changing_state(subject: Subject) -> Iterator[Finding]:
     for item in subject.items:
         state = captured_state(item.live) if item.kind in _FUNCTIONS else []
         if state:
-            yield _found(
+            yield found(
                 "changing-state",
                 "warning",
                 f"The {item.kind} {item.name} of {item.owner} keeps state between its calls: "
@@ -128,8 +129,8 @@ def changing_state(subject: Subject) -> Iterator[Finding]:
 
 def human_input(subject: Subject) -> Iterator[Finding]:
     for item in subject.items:
-        if item.kind == "person":
-            yield _found(
+        if item.kind == "person" and not item.recorded:
+            yield found(
                 "human-input",
                 "warning",
                 f"human_input of {item.owner}: after a crash the person is asked again, also what "
@@ -140,7 +141,7 @@ def human_input(subject: Subject) -> Iterator[Finding]:
 
 def replaced_method(subject: Subject) -> Iterator[Finding]:
     for agent, method in subject.replaced:
-        yield _found(
+        yield found(
             "replaced-method",
             "error",
             f"The method {method} of {agent} has been replaced on the wrapped agent, as crewAI "
@@ -150,11 +151,11 @@ def replaced_method(subject: Subject) -> Iterator[Finding]:
 
 
 def not_durable(subject: Subject) -> Iterator[Finding]:
-    for agent, fix in subject.plain:
-        yield _found(
+    for what, fix in subject.plain:
+        yield found(
             "not-durable",
             "warning",
-            f"{agent} is no DBOSAgent, so nothing of it is recorded.",
+            f"{what}, so nothing of it is recorded.",
             fix,
         )
 
@@ -169,7 +170,7 @@ def application_version(subject: Subject) -> Iterator[Finding]:
         "not go on with the runs of the one before."
     )
     if application.workflows:
-        yield _found(
+        yield found(
             "application-version",
             "warning" if known else "hint",
             f"The application_version is not set{'' if known else ', as far as can be seen'}. DBOS "
@@ -178,7 +179,7 @@ def application_version(subject: Subject) -> Iterator[Finding]:
             fix,
         )
     elif application.steps and known:
-        yield _found(
+        yield found(
             "application-version",
             "hint",
             "The application_version is not set. DBOS makes one that changes with the number of "
@@ -194,7 +195,7 @@ def several_processes(subject: Subject) -> Iterator[Finding]:
     if application.processes > 1 and executor is not COMPUTED:
         known = application.config is not None
         shared = "'local'" if executor is None else repr(executor)
-        yield _found(
+        yield found(
             "several-processes",
             "warning" if known else "hint",
             f"The environment asks for {application.processes} processes, and as far as can be "
@@ -203,7 +204,7 @@ def several_processes(subject: Subject) -> Iterator[Finding]:
             "Give each process an executor_id of its own that it keeps over restarts.",
         )
     elif executor is not None and application.on_sqlite:
-        yield _found(
+        yield found(
             "several-processes",
             "hint",
             "An executor_id is set, as for several processes, and the database is SQLite. They "
@@ -215,7 +216,7 @@ def several_processes(subject: Subject) -> Iterator[Finding]:
 def crew_alone(subject: Subject) -> Iterator[Finding]:
     given = [item.name for item in subject.items if item.owner == CREW and _is_shared(item)]
     if given and subject.crew and not subject.plain:
-        yield _found(
+        yield found(
             "crew-alone",
             "hint",
             f"The crew gives its agents {', '.join(given)}. Outside a workflow each of its tasks "
@@ -227,7 +228,7 @@ def crew_alone(subject: Subject) -> Iterator[Finding]:
 def replayed(subject: Subject) -> Iterator[Finding]:
     for item in subject.items:
         if item.kind in _FUNCTIONS and not item.recorded and not captured_state(item.live):
-            yield _found(
+            yield found(
                 "replayed",
                 "hint",
                 f"The {item.kind} {item.name} of {item.owner} is not recorded: it runs again when "
@@ -251,20 +252,17 @@ RULES: tuple[Rule, ...] = (
     several_processes,
     crew_alone,
     replayed,
+    *FLOW_RULES,
 )
 
-SAID_LATER: frozenset[Rule] = frozenset({local_result, undecorated_tool})
-"""Rules whose findings a run warns of itself, at the first call."""
+SAID_LATER: frozenset[Rule] = frozenset({local_result, undecorated_tool, local_state})
+"""Rules whose findings a run warns of itself, when it comes to them."""
 
 
 def findings(subject: Subject, rules: tuple[Rule, ...] = RULES) -> tuple[Finding, ...]:
     """What `rules` find, worst first, in the order of the rules."""
-    found = [finding for rule in rules for finding in rule(subject)]
-    return tuple(sorted(found, key=lambda finding: SEVERITIES.index(finding.severity)))
-
-
-def _found(rule: str, severity: Severity, what: str, fix: str) -> Finding:
-    return Finding(rule, severity, what[0].upper() + what[1:], fix)
+    everything = [finding for rule in rules for finding in rule(subject)]
+    return tuple(sorted(everything, key=lambda finding: SEVERITIES.index(finding.severity)))
 
 
 def _is_shared(item: Item) -> bool:

@@ -10,9 +10,10 @@ from typing import Any
 from crewai import Agent, Crew, Task
 from crewai.agents.agent_builder.base_agent import BaseAgent
 
-from crewai_dbos._definition import AgentDefinition, CrewDefinition, agents
-from crewai_dbos.doctor import _application, _items, _texts
+from crewai_dbos._definition import AgentDefinition, CrewDefinition, agents, flows
+from crewai_dbos.doctor import _application, _flow, _flow_items, _items, _texts
 from crewai_dbos.doctor._application import Application
+from crewai_dbos.doctor._flow import FlowParts, is_flow
 from crewai_dbos.doctor._report import Item
 from crewai_dbos.doctor._texts import Text
 
@@ -25,11 +26,12 @@ class Subject:
         title: What it is, in words.
         items: Its parts.
         texts: What it stores or sends.
-        plain: Agents that are not durable, and what to do about each.
+        plain: What is not durable, as half a sentence, and what to do about it.
         replaced: Durable agents and the method of each that is not the `DBOSAgent`'s.
         crew: Whether it is an ordinary crew.
         llms: The LLMs whose keys must not be in a text.
         application: The DBOS application around it.
+        flow: What a flow is made of, if it is one.
     """
 
     title: str
@@ -40,14 +42,17 @@ class Subject:
     crew: bool
     llms: tuple[Any, ...]
     application: Application
+    flow: FlowParts | None = None
 
 
 def read(what: Any, module: ModuleType | None) -> Subject:
-    """The subject that `what`, an agent or a crew, is.
+    """The subject that `what`, an agent, a crew or a flow, is.
 
     Raises:
-        TypeError: It is neither.
+        TypeError: It is something else.
     """
+    if is_flow(what):
+        return _of_flow(what, module)
     if isinstance(what, Crew):
         everyone = [*what.agents, *filter(None, [what.manager_agent])]
         tasks = list(what.tasks)
@@ -57,9 +62,7 @@ def read(what: Any, module: ModuleType | None) -> Subject:
         tasks = list(_tasks_for(what, module))
         title = _title(what)
     else:
-        raise TypeError(
-            f"The doctor reads a DBOSAgent, an Agent or a Crew, not {type(what).__name__}"
-        )
+        raise TypeError(f"The doctor reads an agent, a crew or a flow, not {type(what).__name__}")
     whole = getattr(what, "_definition", None)
     crew = whole if isinstance(whole, CrewDefinition) else None
     if crew is not None:
@@ -88,16 +91,44 @@ def read(what: Any, module: ModuleType | None) -> Subject:
         texts=tuple(texts),
         plain=(
             *(
-                (_called(agent), _wrapping(agent))
+                (f"{_called(agent)} is no DBOSAgent", _wrapping(agent))
                 for agent in members
                 if crew is None and not _definition(agent)
             ),
-            *((f"agent {agent.role!r}", _replacing(agent)) for agent in adapters),
+            *((f"agent {agent.role!r} is no DBOSAgent", _replacing(agent)) for agent in adapters),
         ),
         replaced=tuple(found for agent in members for found in _replaced(agent)),
         crew=isinstance(what, Crew) and crew is None,
         llms=tuple(item.live for item in items if item.kind == "llm"),
         application=_application.around(module),
+    )
+
+
+def _of_flow(what: Any, module: ModuleType | None) -> Subject:
+    flow = _flow.read(what)
+    items = (*_flow_items.of_flow(flow), *_items.of_process())
+    plain = (f"flow {flow.name!r} is no DBOSFlow", _wrapping_flow(flow))
+    return Subject(
+        title=flow.title,
+        items=items,
+        texts=tuple(_texts.of_flow(flow)),
+        plain=(plain,) if flow.durable is None else (),
+        replaced=(),
+        crew=False,
+        llms=tuple(item.live for item in items if item.kind == "llm"),
+        application=_application.around(module),
+        flow=flow,
+    )
+
+
+def _wrapping_flow(flow: FlowParts) -> str:
+    for name in flows.names():
+        definition = flows.find(name)
+        if definition is not None and definition.source is flow.cls:
+            return f"Use the DBOSFlow {name!r}, which is around it."
+    return (
+        f"Wrap it: DBOSFlow(flow_name=..., orig_flow={flow.cls.__name__}). The table shows what "
+        "that records."
     )
 
 

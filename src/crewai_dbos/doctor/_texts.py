@@ -9,8 +9,10 @@ from typing import Any
 
 from crewai import Agent, Task
 from crewai.llms.base_llm import BaseLLM
+from pydantic import BaseModel
 
 from crewai_dbos import _secrets
+from crewai_dbos.doctor._flow import FlowParts
 
 _OF_AGENT = (
     *("role", "goal", "backstory"),
@@ -52,6 +54,30 @@ def of_task(task: Task, owner: str) -> Iterator[Text]:
     for field in _OF_TASK:
         if isinstance(text := getattr(task, field, None), str):
             yield Text(f"The {field} of {owner}", text, "is stored with the run")
+
+
+def of_flow(flow: FlowParts) -> Iterator[Text]:
+    """The texts of `flow`, and those in the state that a run begins with."""
+    for name, value in flow.state_fields().items():
+        for text in _inside(value):
+            yield Text(f"The field {name!r} of the state", text, "is stored with the run")
+    for name, method in flow.definition.methods.items():
+        if method.human_feedback is not None:
+            text, fate = method.human_feedback.message, "is shown to the person who is asked"
+            yield Text(f"The message of human_feedback of method {name!r}", text, fate)
+    prompt = getattr(flow.definition.conversational, "system_prompt", None)
+    if isinstance(prompt, str):
+        yield Text("The system_prompt of the flow", prompt, "is sent to the model")
+
+
+def _inside(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, BaseModel):
+        yield from _inside(value.__dict__)
+    elif isinstance(value, (dict, list, tuple, set)):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _inside(item)
 
 
 def known_secrets(llms: Iterable[Any]) -> dict[str, str]:

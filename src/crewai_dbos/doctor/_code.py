@@ -1,0 +1,247 @@
+"""The source of a function, and what the names in it stand for."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import random
+import secrets
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import PurePath
+from types import FunctionType, ModuleType
+from typing import Any, TypeGuard
+
+from crewai_dbos._dbos_seam import closure_of
+
+Definition = ast.FunctionDef | ast.AsyncFunctionDef
+
+_NESTED = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
+
+
+@dataclass(frozen=True)
+class Dotted:
+    """Something that is known by its name only, as an attribute of a class."""
+
+    name: str
+
+
+class Code:
+    """A function whose source is there.
+
+    Args:
+        function: It.
+        tree: Its definition in the source.
+    """
+
+    def __init__(self, function: FunctionType, tree: Definition) -> None:
+        self.function = function
+        self.tree = tree
+        self._types: dict[str, str | None] = {}
+
+    @property
+    def name(self) -> str:
+        return self.function.__name__
+
+    @property
+    def first_argument(self) -> str:
+        """What its object is called; empty if it is no method."""
+        place = self.function.__qualname__.rpartition(".")[0]
+        if not place or place.endswith("<locals>"):
+            return ""
+        arguments = self.function.__code__.co_varnames[: self.function.__code__.co_argcount]
+        return arguments[0] if arguments else ""
+
+    @cached_property
+    def nodes(self) -> tuple[ast.AST, ...]:
+        """What it does itself: not what functions do that are defined in it."""
+        return tuple(node for part in self.tree.body for node in _inside(part))
+
+    @cached_property
+    def parents(self) -> Mapping[ast.AST, ast.AST]:
+        return {child: node for node in self.nodes for child in ast.iter_child_nodes(node)}
+
+    def calls(self) -> Iterator[ast.Call]:
+        return (node for node in self.nodes if isinstance(node, ast.Call))
+
+    # What an expression is ------------------------------------------------------
+
+    def called(self, call: ast.Call) -> str | None:
+        """The full name of what is called, as ``datetime.datetime.now``; None if it is unknown."""
+        if isinstance(call.func, ast.Attribute) and (of := self.type_of(call.func.value)):
+            return f"{of}.{call.func.attr}"
+        return _full_name(self.resolve(call.func))
+
+    def type_of(self, node: ast.expr | None) -> str | None:
+        """The full name of the class of a value that was made here; None if it is unknown."""
+        if isinstance(node, ast.Call):
+            made = self.called(node)
+            return _PATH if made in _MAKING_PATHS else made
+        if isinstance(node, ast.Await):
+            return self.type_of(node.value)
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+            return self.type_of(node.left)
+        if isinstance(node, ast.Attribute) and node.attr == "parent":
+            of = self.type_of(node.value)
+            return of if of == _PATH else None
+        if isinstance(node, ast.Name):
+            if node.id not in self._local:
+                return _class_name(self._named(node.id))
+            return self._type_of_local(node.id)
+        return None
+
+    def _type_of_local(self, name: str) -> str | None:
+        if name not in self._types:
+            # What is made from the name itself, as in ``path = path / "a"``, tells nothing new.
+            self._types[name] = _ITSELF
+            found = {self.type_of(value) for value in self.assigned(name)} - {_ITSELF}
+            self._types[name] = found.pop() if len(found) == 1 else None
+        return self._types[name]
+
+    def assigned(self, name: str) -> list[ast.expr | None]:
+        """What is assigned to a local name; None stands for something that can't be told."""
+        return self._assigned.get(name, [None])
+
+    def resolve(self, node: ast.expr) -> Any:
+        """What a name, or an attribute of a module or class, stands for; None if unknown."""
+        if isinstance(node, ast.Name):
+            return self._named(node.id)
+        if not isinstance(node, ast.Attribute):
+            return None
+        of = self.resolve(node.value)
+        if isinstance(of, ModuleType):
+            return vars(of).get(node.attr, Dotted(f"{of.__name__}.{node.attr}"))
+        if isinstance(of, (type, Dotted)):
+            return Dotted(f"{_full_name(of)}.{node.attr}")
+        return None
+
+    def _named(self, name: str) -> Any:
+        if name in self._imported:
+            return self._imported[name]
+        if name in self._local:
+            return None
+        closure, scope = closure_of(self.function), self.function.__globals__
+        builtins = scope.get("__builtins__", {})
+        builtins = vars(builtins) if isinstance(builtins, ModuleType) else builtins
+        return next((names[name] for names in (closure, scope, builtins) if name in names), None)
+
+    @cached_property
+    def _local(self) -> set[str]:
+        code = self.function.__code__
+        inside = (n.id for n in self.nodes if isinstance(n, ast.Name) and not _is_read(n))
+        return {*code.co_varnames, *code.co_cellvars, *inside}
+
+    @cached_property
+    def _imported(self) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for node in self.nodes:
+            if isinstance(node, ast.Import):
+                for alias in node.names:
+                    name = alias.name if alias.asname else alias.name.partition(".")[0]
+                    found[alias.asname or name] = _module(name)
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                module = sys.modules.get(node.module)
+                for alias in node.names:
+                    unknown = Dotted(f"{node.module}.{alias.name}")
+                    found[alias.asname or alias.name] = (
+                        vars(module).get(alias.name, unknown) if module is not None else unknown
+                    )
+        return found
+
+    @cached_property
+    def _assigned(self) -> dict[str, list[ast.expr | None]]:
+        values: dict[ast.AST, ast.expr | None] = {}
+        for node in self.nodes:
+            if isinstance(node, ast.Assign):
+                values.update(dict.fromkeys(node.targets, node.value))
+            elif isinstance(node, (ast.AnnAssign, ast.NamedExpr)):
+                values[node.target] = node.value
+            elif isinstance(node, ast.withitem) and node.optional_vars is not None:
+                values[node.optional_vars] = node.context_expr
+        found: dict[str, list[ast.expr | None]] = {}
+        for node in self.nodes:
+            if isinstance(node, ast.Name) and not _is_read(node):
+                found.setdefault(node.id, []).append(values.get(node))
+        arguments = self.function.__code__.co_argcount + self.function.__code__.co_kwonlyargcount
+        for name in self.function.__code__.co_varnames[:arguments]:
+            found.setdefault(name, []).append(None)
+        return found
+
+
+def is_users(what: type | FunctionType) -> bool:
+    """Whether a class or function is not of a library that flows are made with."""
+    return what.__module__.partition(".")[0] not in ("crewai", "crewai_dbos", "pydantic")
+
+
+def is_attribute_of(node: ast.AST, name: str) -> TypeGuard[ast.Attribute]:
+    """Whether `node` is ``name.something``."""
+    return (
+        isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == name
+    )
+
+
+_ITSELF = ""
+
+_PATH = "pathlib.Path"
+_MAKING_PATHS = {
+    f"{_PATH}.{name}"
+    for name in (
+        *("absolute", "cwd", "expanduser", "home", "joinpath", "resolve"),
+        *("with_name", "with_stem", "with_suffix"),
+    )
+}
+
+
+def _inside(node: ast.AST) -> Iterator[ast.AST]:
+    if isinstance(node, _NESTED):
+        return
+    yield node
+    for child in ast.iter_child_nodes(node):
+        yield from _inside(child)
+
+
+def _is_read(name: ast.Name) -> bool:
+    return isinstance(name.ctx, ast.Load)
+
+
+def _module(name: str) -> Any:
+    return sys.modules.get(name) or Dotted(name)
+
+
+def _full_name(value: Any) -> str | None:
+    """``module.name`` of a module, class or function, less private modules in between."""
+    if isinstance(value, Dotted):
+        return value.name
+    if isinstance(value, ModuleType):
+        return value.__name__
+    if value is open:
+        return "open"
+    if not isinstance(value, type) and not inspect.isroutine(value):
+        return None
+    of = getattr(value, "__self__", None)
+    if of is not None and not isinstance(of, (ModuleType, type)):
+        owner = _GENERATORS.get(id(of))
+        return None if owner is None else f"{owner}.{value.__name__}"
+    module = (getattr(of, "__module__", None) if isinstance(of, type) else None) or getattr(
+        value, "__module__", None
+    )
+    path = f"{module}.{value.__qualname__}".split(".")
+    return ".".join(part for part in path if not part.startswith("_"))
+
+
+def _class_name(value: Any) -> str | None:
+    """The full name of the class of an object that is no module, class or function."""
+    if value is None or isinstance(value, (type, ModuleType, Dotted)) or inspect.isroutine(value):
+        return None
+    return _PATH if isinstance(value, PurePath) else _full_name(type(value))
+
+
+# The functions of these modules are methods of an object in them.
+_GENERATORS = {
+    id(getattr(random.random, "__self__", None)): "random",
+    id(getattr(secrets.choice, "__self__", None)): "secrets",
+}

@@ -1,0 +1,113 @@
+"""What code does that is not the same, or is done a second time, when it runs again."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from typing import Literal
+
+from crewai_dbos.doctor._code import Code
+
+Kind = Literal["value", "effect", "overwrite"]
+"""Another value the next time; something done again; a file that gets the same content again."""
+
+_CLOCK = {
+    *("time.time", "time.time_ns"),
+    *("datetime.datetime.now", "datetime.datetime.utcnow", "datetime.datetime.today"),
+    "datetime.date.today",
+}
+_CHANCE = {
+    *("uuid.uuid1", "uuid.uuid4", "posix.urandom", "nt.urandom"),
+    *("secrets.choice", "secrets.randbelow", "secrets.randbits"),
+    *("secrets.token_bytes", "secrets.token_hex", "secrets.token_urlsafe"),
+    *(
+        f"random.{name}"
+        for name in (
+            *("random", "randint", "randrange", "randbytes", "getrandbits", "uniform", "gauss"),
+            *("choice", "choices", "sample", "shuffle", "triangular", "normalvariate"),
+            *("betavariate", "expovariate", "gammavariate", "lognormvariate", "paretovariate"),
+            *("vonmisesvariate", "weibullvariate"),
+        )
+    ),
+}
+
+_VERBS = ("get", "post", "put", "patch", "delete", "head", "options", "request")
+_CLIENTS = (
+    *("requests.api", "requests.Session", "requests.sessions.Session", "requests"),
+    *("httpx", "httpx.Client", "httpx.AsyncClient", "aiohttp.client.ClientSession"),
+    "aiohttp.ClientSession",
+)
+_EFFECTS = {
+    *(f"{client}.{verb}" for client in _CLIENTS for verb in _VERBS),
+    *("httpx.stream", "httpx.Client.stream", "httpx.AsyncClient.stream"),
+    *("urllib.request.urlopen", "urllib.request.urlretrieve"),
+    *("smtplib.SMTP", "smtplib.SMTP_SSL", "smtplib.LMTP"),
+    *("posix.system", "nt.system", "os.popen"),
+    *(
+        f"subprocess.{name}"
+        for name in (
+            *("run", "call", "check_call", "check_output", "Popen"),
+            *("getoutput", "getstatusoutput"),
+        )
+    ),
+}
+_OVERWRITING = {"pathlib.Path.write_text", "pathlib.Path.write_bytes"}
+_OPENING = {"open": 1, "pathlib.Path.open": 0}
+"""Where the mode stands."""
+
+
+def of_code(code: Code) -> Iterator[tuple[Kind, ast.Call]]:
+    """The calls that `code` makes itself, each with what is the matter with it."""
+    for call in code.calls():
+        name = code.called(call)
+        if name in _CLOCK and _measures(code, call):
+            continue
+        if name in _CLOCK or name in _CHANCE:
+            yield "value", call
+        elif name in _EFFECTS:
+            yield "effect", call
+        elif name in _OVERWRITING:
+            yield "overwrite", call
+        elif name in _OPENING:
+            mode = _mode(call, _OPENING[name])
+            if "a" in mode or "x" in mode:
+                yield "effect", call
+            elif "w" in mode:
+                yield "overwrite", call
+
+
+def _mode(call: ast.Call, place: int) -> str:
+    named = [keyword.value for keyword in call.keywords if keyword.arg == "mode"]
+    for mode in named or call.args[place : place + 1]:
+        if isinstance(mode, ast.Constant) and isinstance(mode.value, str):
+            return mode.value
+    return ""
+
+
+def _measures(code: Code, call: ast.Call) -> bool:
+    """Whether the time is only taken to see how long something takes."""
+    parent = code.parents.get(call)
+    if isinstance(parent, ast.Assign) and all(isinstance(t, ast.Name) for t in parent.targets):
+        names = {target.id for target in parent.targets if isinstance(target, ast.Name)}
+        reads = [
+            node
+            for node in code.nodes
+            if isinstance(node, ast.Name) and node.id in names and isinstance(node.ctx, ast.Load)
+        ]
+        return bool(reads) and all(_is_difference(code, code.parents.get(node)) for node in reads)
+    return _is_difference(code, parent)
+
+
+def _is_difference(code: Code, node: ast.AST | None) -> bool:
+    return (
+        isinstance(node, ast.BinOp)
+        and isinstance(node.op, ast.Sub)
+        and _is_time(code, node.left)
+        and _is_time(code, node.right)
+    )
+
+
+def _is_time(code: Code, node: ast.expr) -> bool:
+    if isinstance(node, ast.Name):
+        return all(isinstance(v, ast.Call) and _is_time(code, v) for v in code.assigned(node.id))
+    return isinstance(node, ast.Call) and code.called(node) in _CLOCK

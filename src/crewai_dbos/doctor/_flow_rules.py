@@ -1,0 +1,150 @@
+"""The rules that are about flows: what their methods do themselves, and what of a state is kept."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+from collections.abc import Iterable, Iterator
+from enum import Enum
+from typing import Any, get_args
+
+from pydantic import BaseModel
+
+from crewai_dbos import _codec
+from crewai_dbos._errors import UnstorableValueError
+from crewai_dbos.doctor import _effects, _sharing
+from crewai_dbos.doctor._code import Code
+from crewai_dbos.doctor._flow import FlowParts
+from crewai_dbos.doctor._report import Finding, found
+from crewai_dbos.doctor._subject import Subject
+
+_STEP = "or call it with crewai_dbos.step(function, ...)."
+
+
+def unrecorded_value(subject: Subject) -> Iterator[Finding]:
+    for method, calls in _calls(subject.flow, "value"):
+        yield found(
+            "unrecorded-value",
+            "warning",
+            f"Method {method!r} itself calls {calls}. If a crash cuts the method short, it runs "
+            "again and gets another value.",
+            f"Use crewai_dbos.now(), random() or uuid4(), {_STEP}",
+        )
+
+
+def unrecorded_effect(subject: Subject) -> Iterator[Finding]:
+    for method, calls in _calls(subject.flow, "effect"):
+        yield found(
+            "unrecorded-effect",
+            "warning",
+            f"Method {method!r} itself calls {calls}. If a crash cuts the method short, that is "
+            "done again.",
+            f"Put it into a tool or a @DBOS.step() function, {_STEP}",
+        )
+    for method, calls in _calls(subject.flow, "overwrite"):
+        yield found(
+            "unrecorded-effect",
+            "hint",
+            f"Method {method!r} itself writes a file: {calls}. If a crash cuts the method short, "
+            "the file is written again.",
+            f"If that matters, put it into a tool or a @DBOS.step() function, {_STEP}",
+        )
+
+
+def inherited_methods(subject: Subject) -> Iterator[Finding]:
+    flow = subject.flow
+    if flow is None:
+        return
+    for base, names in flow.inherited():
+        yield found(
+            "inherited-methods",
+            "warning",
+            f"{flow.cls.__name__} inherits {', '.join(map(repr, names))} from {base.__name__}. "
+            "crewAI runs only methods that are decorated in the class itself, so they are no part "
+            "of this flow.",
+            "Define and decorate them in the class, and call super() there.",
+        )
+
+
+def shared_field(subject: Subject) -> Iterator[Finding]:
+    flow = subject.flow
+    if flow is None:
+        return
+    for field, methods in _sharing.shared(flow.definition, flow.codes):
+        names = " and ".join([", ".join(map(repr, methods[:-1])), repr(methods[-1])])
+        yield found(
+            "shared-field",
+            "hint",
+            f"Methods {names} can be at work at the same time and change the field {field!r} of "
+            "the state. If a crash comes when one has ended and another has not, both may run "
+            "again.",
+            "Give each a field of its own, and put them together in a method that listens to all.",
+        )
+
+
+def local_state(subject: Subject) -> Iterator[Finding]:
+    cls = dict if subject.flow is None else subject.flow.state_class
+    if not issubclass(cls, BaseModel):
+        return
+    known = set(_reachable([cls], through_dataclasses=False))
+    for name, field in cls.model_fields.items():
+        for inner in sorted(_reachable([field.annotation]), key=lambda cls: cls.__qualname__):
+            if inner not in known and not _is_importable(inner):
+                yield found(
+                    "local-state",
+                    "warning",
+                    f"The field {name!r} of the state can hold a {inner.__qualname__}, which is "
+                    "defined inside a function. It can't be stored, so on recovery the methods "
+                    "that changed the field run again.",
+                    "Define the class at the top level of a module.",
+                )
+
+
+FLOW_RULES = (unrecorded_value, unrecorded_effect, inherited_methods, shared_field, local_state)
+
+
+def _calls(flow: FlowParts | None, kind: _effects.Kind) -> Iterator[tuple[str, str]]:
+    """Methods with calls of this kind, and these as text."""
+    for method, codes in flow.codes.items() if flow is not None else ():
+        calls = [
+            _place(code, call, codes[0])
+            for code in codes
+            for of, call in _effects.of_code(code)
+            if of == kind
+        ]
+        if calls:
+            yield method, ", ".join(calls)
+
+
+def _place(code: Code, call: ast.Call, method: Code) -> str:
+    inside = "" if code is method else f" of {code.name}"
+    return f"{ast.unparse(call.func)} (line {call.lineno}{inside})"
+
+
+def _reachable(annotations: Iterable[Any], *, through_dataclasses: bool = True) -> Iterator[type]:
+    """The classes of data that values of these types can hold.
+
+    Args:
+        through_dataclasses: Whether fields of dataclasses count. The journal knows of none.
+    """
+    waiting, seen = list(annotations), set()
+    while waiting:
+        item = waiting.pop()
+        waiting.extend(get_args(item))
+        if not isinstance(item, type) or item in seen:
+            continue
+        seen.add(item)
+        if issubclass(item, BaseModel):
+            waiting.extend(field.annotation for field in item.model_fields.values())
+        elif dataclasses.is_dataclass(item) and through_dataclasses:
+            waiting.extend(field.type for field in dataclasses.fields(item))
+        if issubclass(item, (BaseModel, Enum)) or dataclasses.is_dataclass(item):
+            yield item
+
+
+def _is_importable(cls: type) -> bool:
+    try:
+        _codec.type_path(cls)
+    except UnstorableValueError:
+        return False
+    return True

@@ -1,0 +1,79 @@
+"""From functions to their code, and to the code of what they call."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Callable, Iterator
+from types import FunctionType
+from typing import Any
+
+from crewai_dbos._dbos_seam import decorated_kind
+from crewai_dbos.doctor._code import Code, Definition, is_attribute_of, is_users
+
+
+class Sources:
+    """Reads functions; a file is parsed once."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, dict[tuple[str, int], Definition]] = {}
+
+    def code_of(self, function: Any) -> Code | None:
+        """The code of `function`; None without source, or if it is a library's or decorated.
+
+        What a function decorated with DBOS does is recorded. Another decorator may do that too.
+        """
+        if not isinstance(function, FunctionType) or not is_users(function):
+            return None
+        if hasattr(function, "__wrapped__") or decorated_kind(function) is not None:
+            return None
+        code = function.__code__
+        found = self._definitions(function).get((code.co_name, code.co_firstlineno))
+        return None if found is None else Code(function, found)
+
+    def _definitions(self, function: FunctionType) -> dict[tuple[str, int], Definition]:
+        path = function.__code__.co_filename
+        if path not in self._files:
+            try:
+                lines, _ = inspect.findsource(function)
+                tree = ast.parse("".join(lines))
+            except (OSError, SyntaxError, ValueError):
+                self._files[path] = {}
+            else:
+                self._files[path] = dict(_by_place(tree))
+        return self._files[path]
+
+
+def followed(code: Code, code_of: Callable[[FunctionType], Code | None], cls: type) -> list[Code]:
+    """`code`, and the functions of its class and its module that it calls, and so on."""
+    found, waiting = [code], [code]
+    seen = {code.function}
+    while waiting:
+        caller = waiting.pop()
+        for function in _callees(caller, cls):
+            if function not in seen:
+                seen.add(function)
+                if (callee := code_of(function)) is not None:
+                    found.append(callee)
+                    waiting.append(callee)
+    return found
+
+
+def _callees(code: Code, cls: type) -> Iterator[FunctionType]:
+    for call in code.calls():
+        if is_attribute_of(call.func, code.first_argument):
+            member = inspect.getattr_static(cls, call.func.attr, None)
+            member = getattr(member, "__func__", member)
+            if isinstance(member, FunctionType):
+                yield member
+        elif isinstance(call.func, ast.Name):
+            function = code.resolve(call.func)
+            if isinstance(function, FunctionType) and function.__module__ == cls.__module__:
+                yield function
+
+
+def _by_place(tree: ast.AST) -> Iterator[tuple[tuple[str, int], Definition]]:
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            first = min([node.lineno, *(found.lineno for found in node.decorator_list)])
+            yield (node.name, first), node
