@@ -6,8 +6,8 @@ An object of the user's becomes durable by a change of its class, so that it pas
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import cache
+import threading
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict
@@ -35,12 +35,25 @@ def overridden(overrides: type, cls: type[T], body: Mapping[str, Any] | None = N
 
 
 def durable_class(overrides: type, cls: type[T]) -> type[T]:
-    """As `overridden`, one class for each pair."""
-    made: type[T] = _cached(overrides, cls)
-    return made
+    """As `overridden`, one class for each pair, as long as there is `cls`."""
+    return kept_with(cls, overrides, lambda: overridden(overrides, cls))
 
 
-_cached: Any = cache(overridden)
+def kept_with(cls: type, key: Any, make: Callable[[], type[T]]) -> type[T]:
+    """What `make` has made for `key`, once; a class of a function goes when nobody has it."""
+    with _making:
+        made = cls.__dict__.get(_MADE)
+        if made is None:
+            made = {}
+            type.__setattr__(cls, _MADE, made)
+        if key not in made:
+            made[key] = make()
+        found: type[T] = made[key]
+        return found
+
+
+_MADE = "__crewai_dbos_made__"
+_making = threading.RLock()
 
 
 def original_class(cls: type) -> type:

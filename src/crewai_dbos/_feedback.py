@@ -5,9 +5,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, cast
 
 from crewai.flow.async_feedback.types import HumanFeedbackPending, PendingFeedbackContext
+from crewai.flow.flow_context import current_flow_method_name
 from crewai.flow.human_feedback import HumanFeedbackResult
 
 from crewai_dbos import _names, _run_scope
@@ -91,6 +93,20 @@ def restore(flow: Any, method: str, done: dict[str, Any]) -> Any:
         return feedback
     flow._human_feedback_method_outputs[method] = feedback
     return done["outcome"]
+
+
+def remember(flow: Any, message: str, response: str | None) -> None:
+    """Leave `flow` as after ``flow.ask(message)``."""
+    flow._input_history.append(
+        {
+            "message": message,
+            "response": response,
+            "method_name": current_flow_method_name.get("unknown"),
+            "timestamp": datetime.now(),
+            "metadata": None,
+            "response_metadata": None,
+        }
+    )
 
 
 def _or_pending(ask: Callable[[], Any]) -> Any:

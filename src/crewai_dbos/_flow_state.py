@@ -26,6 +26,7 @@ from crewai_dbos._errors import UnstorableValueError
 ATTRIBUTE = "self."
 """Stands before the name of an attribute of the flow, as opposed to a field of its state."""
 
+_KEY = "key:"
 _OURS = "_crewai_dbos"
 _OF_THE_ENGINE = {
     "_flow_post_init_done",
@@ -91,7 +92,8 @@ def touch_attribute(flow: Any, name: str, value: Any, *, changed: bool = False) 
     """An attribute of `flow` was set, or read as `value`, by the method at work."""
     if _at_work.get() is None or name in _OF_THE_ENGINE or name.startswith(_OURS):
         return
-    if changed or (not isinstance(value, _SCALARS) and name in _dict(flow)):
+    private = flow.__pydantic_private__ or {}
+    if changed or (not isinstance(value, _SCALARS) and (name in _dict(flow) or name in private)):
         _touch(flow, name)
 
 
@@ -143,7 +145,18 @@ class FlowState:
         """Put the state back that the run began with."""
         kept = {*initial["fields"], *initial["unstorable"]}
         new = [name for name in self.initial()["fields"] if name not in kept]
-        self.apply(initial["fields"], new)
+        differing = {
+            name: value
+            for name, value in initial["fields"].items()
+            if _stored(value, self.known)[0] != self._committed.get(name)
+        }
+        self.apply(differing, new)
+
+    def touch(self, values: Iterable[Any]) -> None:
+        """The method at work has been given `values`, which may be fields."""
+        for value in values:
+            if path := self.name_of(value):
+                _touch(self._owner(path[0]).owner, _bare(path[0]))
 
     def changes(self, execution: Execution, others: Sequence[Execution]) -> Changes:
         """What `execution`, which has ended, is credited with. Asked once for each.
@@ -182,21 +195,26 @@ class FlowState:
         for name in removed:
             self._committed.pop(name, None)
 
-    def name_of(self, value: Any) -> str | None:
-        """What `value` is, if it is the state itself (``""``) or a field that can be changed."""
+    def name_of(self, value: Any) -> list[Any] | None:
+        """Where `value` is to be found, if it can be changed: in a field, or the state itself."""
         if value is self._flow._state:
-            return ""
+            return []
         if isinstance(value, _SCALARS):
             return None
         for owner in self._owners():
             for name, item in owner.items():
-                if item is value:
-                    return owner.prefix + name
+                if (inside := _find(value, item)) is not None:
+                    return [owner.prefix + name, *inside]
         return None
 
-    def named(self, name: str) -> Any:
+    def named(self, path: Sequence[Any]) -> Any:
         """The reverse of `name_of`."""
-        return self._owner(name).get(_bare(name)) if name else self._flow._state
+        if not path:
+            return self._flow._state
+        found = self._owner(path[0]).get(_bare(path[0]))
+        for part in path[1:]:
+            found = getattr(found, part) if isinstance(found, BaseModel) else found[part]
+        return found
 
     def release(self) -> None:
         """Watch no more: the state has its own class again."""
@@ -243,6 +261,34 @@ class FlowState:
         return flow if name.startswith(ATTRIBUTE) else state
 
 
+def set_id(flow: Flow[Any], state_id: str) -> None:
+    """Give the state of `flow` an id, also if it is frozen."""
+    state = flow._state
+    if isinstance(state, dict):
+        state["id"] = state_id
+    elif "id" in type(state).model_fields:
+        _dict(state)["id"] = state_id
+
+
+def _find(value: Any, container: Any, depth: int = 3) -> list[Any] | None:
+    """The way from `container` to `value`, which is it or in it."""
+    if container is value:
+        return []
+    parts: Iterable[tuple[Any, Any]] = ()
+    if isinstance(container, dict):
+        parts = dict.items(container)
+    elif isinstance(container, list):
+        parts = enumerate(container)
+    elif isinstance(container, BaseModel):
+        parts = _dict(container).items()
+    for part, item in list(parts) if depth else ():
+        if isinstance(item, _SCALARS) or not isinstance(part, (str, int)):
+            continue
+        if (inside := _find(value, item, depth - 1)) is not None:
+            return [part, *inside]
+    return None
+
+
 def _bare(name: str) -> str:
     return name.removeprefix(ATTRIBUTE)
 
@@ -274,15 +320,18 @@ class _Owner:
 
     def items(self) -> list[tuple[str, Any]]:
         if isinstance(self.owner, dict):
-            return list(dict.items(self.owner))
-        return list({**_dict(self.owner), **(self.owner.__pydantic_extra__ or {})}.items())
+            return [(_as_name(key), value) for key, value in dict.items(self.owner)]
+        extra, private = self.owner.__pydantic_extra__, self.owner.__pydantic_private__
+        return list({**_dict(self.owner), **(extra or {}), **(private or {})}.items())
 
     def get(self, name: str) -> Any:
         return dict(self.items()).get(name)
 
     def set(self, name: str, value: Any) -> None:
         if isinstance(self.owner, dict):
-            dict.__setitem__(self.owner, name, value)
+            dict.__setitem__(self.owner, _as_key(name), value)
+        elif name in type(self.owner).__private_attributes__:
+            self.owner.__pydantic_private__[name] = value
         elif name in type(self.owner).model_fields or self.owner.__pydantic_extra__ is None:
             _dict(self.owner)[name] = value
             self.owner.__pydantic_fields_set__.add(name)
@@ -291,9 +340,20 @@ class _Owner:
 
     def delete(self, name: str) -> None:
         if isinstance(self.owner, dict):
-            dict.pop(self.owner, name, None)
+            dict.pop(self.owner, _as_key(name), None)
         elif _dict(self.owner).pop(name, self) is self:
             (self.owner.__pydantic_extra__ or {}).pop(name, None)
+
+
+def _as_name(key: Any) -> str:
+    """A key of a dict as the name of a field. Most are strings, and names of themselves."""
+    if type(key) is str and not key.startswith((ATTRIBUTE, _KEY)):
+        return key
+    return _KEY + json.dumps(_codec.encode(key))
+
+
+def _as_key(name: str) -> Any:
+    return _codec.decode(json.loads(name[len(_KEY) :])) if name.startswith(_KEY) else name
 
 
 class _Attributes(_Owner):
@@ -329,9 +389,22 @@ class _TrackedModel:
 
     def __getattribute__(self, name: str) -> Any:
         value = super().__getattribute__(name)
-        if not name.startswith("__") and not isinstance(value, _SCALARS) and name in _dict(self):
+        if name.startswith("__") or isinstance(value, _SCALARS):
+            return value
+        if name in _dict(self) or name in (self.__pydantic_extra__ or {}):
             _touch(self, name)
         return value
+
+    def __getattr__(self, name: str) -> Any:
+        value = super().__getattr__(name)  # type: ignore[misc]
+        if not name.startswith("__") and not isinstance(value, _SCALARS):
+            _touch(self, name)
+        return value
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        plain = copy.copy(self)
+        plain.__class__ = original_class(type(self))
+        return plain.__reduce_ex__(protocol)
 
     def __setattr__(self, name: str, value: Any) -> None:
         _touch(self, name)
@@ -345,9 +418,9 @@ class _TrackedModel:
 class _TrackedDict(dict[str, Any]):
     """A state that is a dict."""
 
-    def _given(self, name: str, value: Any) -> Any:
+    def _given(self, name: Any, value: Any) -> Any:
         if not isinstance(value, _SCALARS):
-            _touch(self, name)
+            _touch(self, _as_name(name))
         return value
 
     def __getitem__(self, name: str) -> Any:
@@ -363,29 +436,29 @@ class _TrackedDict(dict[str, Any]):
         return [(name, self[name]) for name in self]
 
     def __setitem__(self, name: str, value: Any) -> None:
-        _touch(self, name)
+        _touch(self, _as_name(name))
         super().__setitem__(name, value)
 
     def __delitem__(self, name: str) -> None:
-        _touch(self, name)
+        _touch(self, _as_name(name))
         super().__delitem__(name)
 
     def setdefault(self, name: str, default: Any = None) -> Any:
-        _touch(self, name)
+        _touch(self, _as_name(name))
         return super().setdefault(name, default)
 
     def pop(self, name: str, *default: Any) -> Any:
-        _touch(self, name)
+        _touch(self, _as_name(name))
         return super().pop(name, *default)
 
     def popitem(self) -> tuple[str, Any]:
         name, value = super().popitem()
-        _touch(self, name)
+        _touch(self, _as_name(name))
         return name, value
 
     def clear(self) -> None:
         for name in self:
-            _touch(self, name)
+            _touch(self, _as_name(name))
         super().clear()
 
     def update(self, *args: Any, **kwargs: Any) -> None:

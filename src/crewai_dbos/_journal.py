@@ -258,7 +258,12 @@ class Journal:
         return self._replay(entry, call)
 
     async def record_outcome(
-        self, scope: Scope, call: Call, get: Callable[[], Any], seconds: float
+        self,
+        scope: Scope,
+        call: Call,
+        get: Callable[[], Any],
+        seconds: float,
+        look: Callable[[], None] = lambda: None,
     ) -> int:
         """Record how the work in `scope` ended.
 
@@ -268,12 +273,17 @@ class Journal:
                 the order of ids is that of what they tell.
             get: Returns the outcome, or raises it.
             seconds: How long the work took.
+            look: Called before `get`, when nobody else gets an id. Its errors are not the work's.
 
         Returns:
             The entry's step id.
         """
         name, _ = self._claim(scope, call)
         with self.record.settled():
+            try:
+                look()
+            except Exception as error:
+                self.fail(error)
             try:
                 payload = success(call, get(), seconds=seconds)
             except Exception as error:

@@ -11,14 +11,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 from crewai import LLM
 from crewai.llms.base_llm import BaseLLM
 
 from crewai_dbos import _names, _run_scope, _secrets
-from crewai_dbos._classes import overridden
+from crewai_dbos._classes import kept_with, overridden
 from crewai_dbos._config import StepConfig, for_llm
 from crewai_dbos._crewai_seam import (
     PROVIDER_STATE,
@@ -282,9 +281,9 @@ def settings_of(llm: Any) -> Settings | None:
     return Settings(binding.config, tuple(_secrets.of_llm(llm)), binding.by_content)
 
 
-@cache
 def _durable_class(cls: type[BaseLLM]) -> type[BaseLLM]:
-    return overridden(DBOSLLM, cls, single_attempt_builders(cls))
+    make = lambda: overridden(DBOSLLM, cls, single_attempt_builders(cls))  # noqa: E731
+    return kept_with(cls, DBOSLLM, make)
 
 
 @contextmanager

@@ -77,9 +77,9 @@ def _flow(
     _flow_fingerprint.check(definition.name, built, scope)
     if order.state is not None:
         built._state = order.state
-    elif not (order.inputs or {}).get("id"):
+    elif not (order.inputs or {}).get("id") and built is not definition.front:
         run_id = scope.journal.run_id if own else str(stable_id(scope, "state"))
-        built._stamp_state_id(run_id)
+        _flow_state.set_id(built, run_id)
     flow, recorded = _run_flow.flow_of_run(built, scope, definition.options)
     # A workflow of the flow's own fails as the flow fails; another goes on, perhaps.
     with nullcontext() if own else _body.ending(scope), _events.handled(), recorded:

@@ -46,6 +46,7 @@ class Plain:
     def __init__(self, objects: RunObjects, options: AgentOptions) -> None:
         self._objects = objects
         self._options = options
+        self.run_id = objects.scope.journal.run_id
 
     @contextmanager
     def recorded(self) -> Iterator[None]:
@@ -81,9 +82,11 @@ class Plain:
 def _recorder(of: Any) -> Plain | None:
     """Who carries out a call of `of` here; None if that is an ordinary call."""
     plain = cast("Plain | None", _run_scope.recorder())
-    if plain is None or is_made_here(type(of)) or _run_scope.enclosing() is None:
+    if plain is None or is_made_here(type(of)):
         return None
-    return plain
+    scope = _run_scope.enclosing()
+    # A child workflow that a method started is recovered without that method.
+    return plain if scope is not None and scope.journal.run_id == plain.run_id else None
 
 
 # LLMs, tools -----------------------------------------------------------------------
@@ -253,7 +256,6 @@ def _install() -> None:
     ):
         _ask(cls, name, instead)
     llms: Any = BaseLLM
-    _ask_llms(llms)
     # Providers are imported, and classes defined, at any time.
     prepare = llms.__dict__["__init_subclass__"].__func__
 
@@ -262,6 +264,7 @@ def _install() -> None:
         _ask_llm(cls)
 
     llms.__init_subclass__ = classmethod(prepared)
+    _ask_llms(llms)
 
 
 def _ask_llms(cls: type[BaseLLM]) -> None:

@@ -65,6 +65,7 @@ class FlowRun:
         self.plain = _plain.Plain(self.objects, options)
         self._at_work: dict[str, Execution] = {}
         self._begun = False
+        self.before: dict[str, Any] = {}
         found = scope.journal.record.entries_under(scope.path)
         self._ends = {name: entry for name, entry in found if _END.fullmatch(name)}
         self.turns = Turns(entry.step_id for entry in self._ends.values())
@@ -216,6 +217,7 @@ class _Execution:
             value = None
             if half or extra.get("again"):
                 value = await self._once_more(method, args, kwargs)
+                self._credited()
             call = self._call(_names.OUTCOME, restore=lambda found: self._apply(found, skip=half))
             done = self._place.journal.replay_outcome(self._place, call)
             self._end(entry.step_id)
@@ -244,6 +246,7 @@ class _Execution:
             self._place, call, lambda: told, time.time() - started
         )
         self._expect(self.ended)
+        await self._run.turn(self.ended, self._place.path)
         return result
 
     async def _anew(self, method: Any, args: Any, kwargs: Any) -> Any:
@@ -260,17 +263,20 @@ class _Execution:
             failed = error
         collected: dict[str, Any] = {}
 
+        def look() -> None:
+            collected.update(_as_stored(self._credited()))
+
         def outcome() -> Any:
-            changes = self._run.state.changes(self._execution, self._run.others(self._execution))
-            collected.update(_as_stored(changes))
             if failed is not None:
                 raise failed
             return self._storable(value, collected)
 
         call = self._call(_names.OUTCOME, collect=lambda: collected)
         seconds = time.time() - started
-        step_id = await journal.record_outcome(self._place, call, outcome, seconds)
+        step_id = await journal.record_outcome(self._place, call, outcome, seconds, look)
         self._expect(step_id)
+        # Before crewAI takes note of the result, whose order is part of what a kickoff returns.
+        await self._run.turn(step_id, self._place.path)
         self._end(step_id)
         self._warn(collected.get("again", ()))
         if failed is not None:
@@ -284,8 +290,12 @@ class _Execution:
         except Exception:
             self._place.journal.raise_if_over()
 
+    def _credited(self) -> Changes:
+        return self._run.state.changes(self._execution, self._run.others(self._execution))
+
     async def _body(self, method: Any, args: Any, kwargs: Any) -> Any:
         """Call `method` as crewAI does."""
+        self._run.state.touch(args)
         try:
             return await self._called(method, args, kwargs)
         finally:
@@ -413,8 +423,16 @@ class _RunFlow:
         if scope is None:
             return cast("str | None", original(message, *args, **kwargs))
         call = Call(_names.ASK, kind="person", request={"message": message})
-        ask: Callable[[], str | None] = lambda: original(message, *args, **kwargs)  # noqa: E731
-        return scope.journal.run(scope, call, ask)
+        made: list[bool] = []
+
+        def ask() -> str | None:
+            made.append(True)
+            return cast("str | None", original(message, *args, **kwargs))
+
+        response = scope.journal.run(scope, call, ask)
+        if not made:
+            _feedback.remember(self, message, response)
+        return response
 
     def _persist_method_completion(self, method_name: Any) -> None:
         save = super()._persist_method_completion  # type: ignore[misc]
@@ -458,6 +476,7 @@ def flow_of_run(
     run = FlowRun(flow, scope, options)
     flow.__class__ = durable_class(_RunFlow, type(flow))
     flow.__dict__[_RUN] = run
+    run.before = {name: flow.__dict__[name] for name in ("memory", "stream")}
     flow.stream = False
     if flow.memory is not None:
         flow.memory = run.objects.memory(flow.memory, options.llm_step_config)
@@ -466,6 +485,8 @@ def flow_of_run(
 
 def finish(flow: Flow[Any]) -> None:
     """The engine has ended: `flow` is an ordinary one again, in the state that it ended in."""
-    _run_of(flow).end()
+    run = _run_of(flow)
+    run.end()
     flow.__class__ = original_class(type(flow))
     del flow.__dict__[_RUN]
+    flow.__dict__.update(run.before)

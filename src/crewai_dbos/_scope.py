@@ -8,6 +8,7 @@ the order in which threads happen to arrive.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -50,6 +51,7 @@ class Scope:
         self.ordered = ordered
         self.around = around
         self.strand = strand
+        self._task: asyncio.Task[Any] | None = None
         self.context = _PinningContext.at(self)
 
     def child(
@@ -67,7 +69,14 @@ class Scope:
     def is_alone_here(self) -> bool:
         """Whether DBOS operations made here come one after the other."""
         own, here = self.strand, Strand.here()
-        return own is None or own == here or (own.task is None and own.thread == here.thread)
+        if own is None or own == here:
+            return True
+        if own.task is not None or own.thread != here.thread or here.task is None:
+            return False
+        # An event loop that sync code runs: the task in it that comes first, and no other.
+        if self._task is None or self._task.get_loop() is not here.task.get_loop():
+            self._task = here.task
+        return self._task is here.task
 
     def told_apart(self, call: Call) -> Call:
         """`call`, named by its content where it may come beside others."""

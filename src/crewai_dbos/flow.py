@@ -33,7 +33,8 @@ class DBOSFlow(Flow[Any]):
     the calls it made answered from the record: LLMs, agents, crews, tools and flows, crewAI's own
     or durable ones, DBOS steps and child workflows. Without DBOS a kickoff is that of the flow.
 
-    After a kickoff ``state``, ``method_outputs`` and ``usage_metrics`` are those of that run.
+    ``state``, ``method_outputs`` and ``usage_metrics`` are those of the last run that this process
+    has carried out.
 
     Args:
         flow_name: Stored with every run. Unique in the process; keep it over releases.
@@ -77,7 +78,9 @@ class DBOSFlow(Flow[Any]):
 
     def take_after(self, flow: Flow[Any]) -> None:
         """Show the state, the outputs and the usage of `flow`, whose kickoff has ended."""
+        stream = self.stream
         self._become(flow, self._durable)
+        self.stream = stream
 
     def _become(self, other: Flow[Any], definition: FlowDefinition) -> None:
         """Become a view of `other`: the same fields, without building them again."""
