@@ -402,9 +402,8 @@ class _TrackedModel:
         return value
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        plain = copy.copy(self)
-        plain.__class__ = original_class(type(self))
-        return plain.__reduce_ex__(protocol)
+        state: Any = self
+        return _unpickled, (original_class(type(self)), state.__getstate__())
 
     def __setattr__(self, name: str, value: Any) -> None:
         _touch(self, name)
@@ -413,6 +412,12 @@ class _TrackedModel:
     def __delattr__(self, name: str) -> None:
         _touch(self, name)
         super().__delattr__(name)
+
+
+def _unpickled(cls: Any, state: Any) -> Any:
+    found = cls.__new__(cls)
+    found.__setstate__(state)
+    return found
 
 
 class _TrackedDict(dict[str, Any]):

@@ -79,7 +79,10 @@ def demo(
 @app.command()
 def doctor(
     path: Annotated[
-        str, typer.Argument(metavar="MODULE:OBJECT", help="A DBOSAgent, Agent or Crew.")
+        str,
+        typer.Argument(
+            metavar="MODULE:OBJECT", help="A DBOSFlow, DBOSCrew or DBOSAgent, or crewAI's own."
+        ),
     ],
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the report as JSON and nothing else.")

@@ -134,7 +134,7 @@ def test_any_timing(seed: int, delays: Delays) -> None:
 def test_the_last_of_several_triggers_is_the_same(delays: Delays) -> None:
     """crewAI gives a listener of ``and_`` what the last trigger returned."""
     flow = DBOSFlow(flow_name=f"busy-{next(_names)}", orig_flow=Busy)
-    delays.seconds = {"own three": 0.4}
+    delays.seconds = {"own three": 3.0}
     with SetWorkflowID(flow.flow_name):
         flow.kickoff()
     assert flow.state.order == ["three"]
@@ -168,7 +168,7 @@ class Race(Flow[State]):
 
 
 def test_the_winner_of_a_race_stays_the_winner(delays: Delays) -> None:
-    delays.seconds = {"tortoise": 1.0}
+    delays.seconds = {"tortoise": 4.0}
     flow = DBOSFlow(flow_name=f"race-{next(_names)}", orig_flow=Race)
     with SetWorkflowID(flow.flow_name):
         assert flow.kickoff() == "<cheer hare>"
@@ -204,7 +204,7 @@ class Overlap(Flow[State]):
 
 
 def test_a_value_that_is_half_of_another_method_s_is_not_used(delays: Delays) -> None:
-    delays.seconds = {"slow": 0.6, "quick": 0.1}
+    delays.seconds = {"slow": 3.0, "quick": 0.1}
     flow = DBOSFlow(flow_name=f"overlap-{next(_names)}", orig_flow=Overlap)
     with SetWorkflowID(flow.flow_name):
         expected = flow.kickoff()

@@ -1,0 +1,213 @@
+"""What methods did to the state and to the flow is as it was, whichever way they did it."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import pickle
+from typing import Any
+
+import pytest
+from crewai.flow.flow import Flow, FlowState, and_, listen, start
+from crewai.types.streaming import StreamSession
+from dbos import DBOS, SetWorkflowID
+from pydantic import BaseModel, Field, PrivateAttr
+
+import crewai_dbos
+from crewai_dbos import ConcurrentRunError, DBOSFlow
+from flows.scenarios import say, stamp
+from flows.test_runs import Serve, durable
+from flows.test_runs import serve as serve
+
+_names = itertools.count()
+
+
+class Item(BaseModel):
+    name: str = ""
+
+
+class State(BaseModel):
+    heard: list[str] = Field(default_factory=list)
+    items: list[Item] = Field(default_factory=list)
+    _secret: list[str] = PrivateAttr(default_factory=list)
+
+
+class GivenAList(Flow[State]):
+    @start()
+    def begin(self) -> list[str]:
+        self.state.heard.append("begin")
+        return self.state.heard
+
+    @listen(begin)
+    def takes(self, heard: list[str]) -> None:
+        heard.append(say("takes"))
+
+    @listen(begin)
+    def reads(self) -> str:
+        return say(f"reads {len(self.state.heard)}")
+
+    @listen(and_(takes, reads))
+    def last(self) -> list[str]:
+        return list(self.state.heard)
+
+
+class GivenAnItem(Flow[State]):
+    @start()
+    def begin(self) -> Item:
+        self.state.items = [Item(name=say("one"))]
+        return self.state.items[0]
+
+    @listen(begin)
+    def edits(self, item: Item) -> None:
+        item.name += " edited"
+        say("edited")
+
+    @listen(edits)
+    def last(self) -> list[str]:
+        return [item.name for item in self.state.items]
+
+
+class Private(Flow[State]):
+    _log: list[str] = PrivateAttr(default_factory=list)
+
+    @start()
+    def begin(self) -> None:
+        self._log.append("begin")
+        self.state._secret.append(say("begin"))
+
+    @listen(begin)
+    def last(self) -> list[str]:
+        return [*self._log, *self.state._secret, say("last")]
+
+
+class OddKeys(Flow):
+    @start()
+    def begin(self) -> None:
+        self.state[1] = say("one")
+        self.state["self.x"] = "no attribute"
+
+    @listen(begin)
+    def last(self) -> list[Any]:
+        return [self.state[1], self.state["self.x"], say("last")]
+
+
+class Inner(Flow[State]):
+    @start()
+    def inside(self) -> str:
+        return say("inside")
+
+
+class Twice(Flow[State]):
+    @start()
+    def begin(self) -> list[str]:
+        inner = Inner()
+        return [str(inner.kickoff()), str(inner.kickoff())]
+
+
+class Whole(FlowState):
+    heard: list[str] = Field(default_factory=list)
+
+
+class Pickled(Flow[Whole]):
+    @start()
+    def begin(self) -> list[str]:
+        self.state.heard.append(say("one"))
+        copied = pickle.loads(pickle.dumps(self.state))
+        return list(copied.heard)
+
+
+@pytest.mark.parametrize(
+    "flow",
+    [GivenAList, GivenAnItem, Private, OddKeys, Twice, Pickled],
+    ids=lambda flow: flow.__name__,
+)
+def test_as_with_crewai_and_from_every_entry(flow: Any, serve: Serve) -> None:
+    serve()
+    expected = flow().kickoff()
+    ours = durable(flow)
+    with SetWorkflowID(ours.flow_name):
+        assert ours.kickoff() == expected
+    steps = DBOS.list_workflow_steps(ours.flow_name)
+    forks = [DBOS.fork_workflow(ours.flow_name, s["function_id"] + 1) for s in steps]
+    for step, fork in zip(steps, forks, strict=True):
+        found = ours.retrieve(fork.get_workflow_id()).get_result()
+        assert found == expected, step["function_name"]
+
+
+def test_a_flow_that_a_method_used_is_an_ordinary_one_afterwards(serve: Serve) -> None:
+    serve()
+    inner = Inner()
+    memory = inner.memory
+
+    class Uses(Flow[State]):
+        @start()
+        def begin(self) -> str:
+            return str(inner.kickoff())
+
+    assert durable(Uses).kickoff() == "<inside>"
+    assert type(inner) is Inner
+    assert inner.memory is memory
+    assert inner.kickoff() == "<inside>"
+
+
+def test_a_child_workflow_records_only_what_is_its_own(serve: Serve) -> None:
+    serve()
+    name = f"child-{next(_names)}"
+
+    @DBOS.workflow(name=name)
+    def child() -> str:
+        return say("x") + stamp("y")
+
+    class Parent(Flow[State]):
+        @start()
+        def begin(self) -> str:
+            with SetWorkflowID(name):
+                return child()
+
+    assert durable(Parent).kickoff() == "<x>stamped y"
+    names = [step["function_name"] for step in DBOS.list_workflow_steps(name)]
+    assert len(names) == 1
+    assert names[0].endswith("stamp")
+
+
+@pytest.mark.parametrize("how", ["step", "uuid4"])
+def test_tasks_of_a_loop_that_a_sync_method_runs(how: str, serve: Serve) -> None:
+    @DBOS.step()
+    async def pack(what: str) -> str:
+        return what
+
+    async def one(what: str) -> str:
+        return await pack(what) if how == "step" else str(crewai_dbos.uuid4())
+
+    async def both() -> list[str]:
+        return list(await asyncio.gather(one("a"), one("b")))
+
+    class Loops(Flow[State]):
+        @start()
+        def begin(self) -> list[str]:
+            return asyncio.run(both())
+
+    class OneByOne(Flow[State]):
+        @start()
+        def begin(self) -> int:
+            return len({asyncio.run(one("a")), asyncio.run(one("b"))})
+
+    serve()
+    with pytest.raises(ConcurrentRunError, match="asyncio task than its own"):
+        durable(Loops).kickoff()
+    assert durable(OneByOne).kickoff() == 2
+
+
+def test_a_stream_each_time(serve: Serve) -> None:
+    def build() -> Any:
+        flow = Inner()
+        flow.stream = True
+        return flow
+
+    serve()
+    flow: DBOSFlow = durable(build)
+    for _ in range(2):
+        session = flow.kickoff()
+        assert isinstance(session, StreamSession)
+        assert list(session)
+        assert session.result == "<inside>"
