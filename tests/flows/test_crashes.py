@@ -28,7 +28,7 @@ def test_a_flow_that_is_built_when_its_module_is_imported() -> None:
 
 
 def test_three_hundred_rounds_killed_ten_times() -> None:
-    with CrashTest("flows.definitions:long", model=echo) as test:
+    with CrashTest("flows.definitions:long", model=echo, timeout=200) as test:
         assert test.undisturbed.made().total() > 1200
         kills = random.Random(11).sample(test.positions(), 10)
         in_order = [position for position in test.positions() if position in kills]
