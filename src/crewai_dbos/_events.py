@@ -132,7 +132,7 @@ def _place_of(event: Any) -> Scope | None:
     return Scope(scope.journal, _names.numbered(path, what, occurrence))
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=256)
 def _in_place(handler: Callable[..., Any]) -> Callable[..., Any]:
     """`handler`, run in a place of its own under the event that is being emitted."""
     name = getattr(handler, "__qualname__", type(handler).__qualname__)

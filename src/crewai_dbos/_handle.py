@@ -51,7 +51,7 @@ class RunHandle:
         # A workflow of the user's own returns what it returns.
         if self.get_status().name not in _names.WORKFLOWS:
             return result
-        return _read(_codec.decode(result, self._known))
+        return as_returned(_codec.decode(result, self._known))
 
     async def get_result_async(self) -> Any:
         """As `get_result`, for async code."""
@@ -69,10 +69,10 @@ class RunHandle:
         return error
 
 
-def _read(result: Any) -> Any:
-    """`result` as the call that started the run would have returned it."""
-    as_returned = getattr(type(result), "as_returned", None)
-    return result if as_returned is None else as_returned(result)
+def as_returned(result: Any) -> Any:
+    """`result` of a run as the call that started it returns it."""
+    rebuild = getattr(type(result), "as_returned", None)
+    return result if rebuild is None else rebuild(result)
 
 
 class _Remembered(dict[str, Any]):

@@ -117,11 +117,7 @@ class FlowRun:
         try:
             with place.entered(), at_work(execution), self.plain.recorded():
                 await place.journal.unless_given_up(place.path)
-                try:
-                    yield done
-                finally:
-                    if done.ended is not None:
-                        await self.turn(done.ended, place.path)
+                yield done
         except asyncio.CancelledError:
             place.journal.give_up(place.path, time.time() - started)
             place.journal.pass_over(place.path)
@@ -185,11 +181,7 @@ def _extra(entry: Entry) -> dict[str, Any]:
 
 
 class _Execution:
-    """One execution of one method.
-
-    Attributes:
-        ended: The step id of the entry by which the engine hears of its end.
-    """
+    """One execution of one method."""
 
     def __init__(self, run: FlowRun, method: str, place: Scope, execution: Execution) -> None:
         self._run = run
@@ -197,7 +189,6 @@ class _Execution:
         self._place = place
         self._execution = execution
         self._ids: list[int] = []
-        self.ended: int | None = None
 
     def ids(self) -> list[int]:
         """The step ids of its entries that wait for their turn."""
@@ -236,17 +227,16 @@ class _Execution:
         if entry is not None:
             await self._run.turn(entry.step_id, self._place.path)
             done = self._place.journal.replay_outcome(self._place, call)
-            self.ended = entry.step_id
             return _feedback.restore(self._run.flow, self._method, done)
         started = time.time()
         with self._place.child(_names.REVIEW).entered():
             result = await ask()
         told = _feedback.told(self._run.flow, self._method, result)
-        self.ended = await self._place.journal.record_outcome(
+        step_id = await self._place.journal.record_outcome(
             self._place, call, lambda: told, time.time() - started
         )
-        self._expect(self.ended)
-        await self._run.turn(self.ended, self._place.path)
+        self._expect(step_id)
+        await self._run.turn(step_id, self._place.path)
         return result
 
     async def _anew(self, method: Any, args: Any, kwargs: Any) -> Any:
@@ -325,11 +315,9 @@ class _Execution:
         self._run.turns.expect(step_id)
 
     def _end(self, step_id: int) -> None:
-        """The method itself has ended. Where a person is asked about it, the engine waits."""
+        """The method itself has ended. Where a person is asked about it, others need not wait."""
         if self._run.is_reviewed(self._method):
             self._run.turns.give(step_id, _depth.get())
-        else:
-            self.ended = step_id
 
     def _call(self, what: str, **options: Any) -> Call:
         known = self._run.state.known

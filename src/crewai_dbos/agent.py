@@ -10,7 +10,16 @@ from crewai.llms.base_llm import BaseLLM
 from crewai.tools.base_tool import BaseTool
 from pydantic import PrivateAttr
 
-from crewai_dbos import _codec, _given, _names, _perform_agent, _run_scope, _workflows, doctor
+from crewai_dbos import (
+    _codec,
+    _front,
+    _given,
+    _names,
+    _perform_agent,
+    _run_scope,
+    _workflows,
+    doctor,
+)
 from crewai_dbos._config import AgentOptions, StepConfig, ToolStepConfig
 from crewai_dbos._conversion import recording
 from crewai_dbos._crewai_seam import hand_signals_to_futures, share_usage
@@ -62,7 +71,7 @@ class DBOSAgent(Agent):
             template = template.orig_agent
             orig_agent = template
         check_tools([template], tool_step_config)
-        self._take_after(template)
+        _front.take_after(self, template)
         self.executor_class = DBOSAgentExecutor
         self._share_llms(llm_step_config, function_calling_llm_step_config)
         self._defined_as = _given.snapshot(self)
@@ -95,13 +104,6 @@ class DBOSAgent(Agent):
                 if name in values:
                     return values[name]
         return super().__getattribute__(name)
-
-    def _take_after(self, other: Agent) -> None:
-        """Become a view of `other`: the same fields, without building them again."""
-        object.__setattr__(self, "__dict__", dict(other.__dict__))
-        object.__setattr__(self, "__pydantic_extra__", other.__pydantic_extra__)
-        object.__setattr__(self, "__pydantic_fields_set__", set(other.__pydantic_fields_set__))
-        object.__setattr__(self, "__pydantic_private__", dict(other.__pydantic_private__ or {}))
 
     def get_output_converter(self, **fields: Any) -> Any:  # type: ignore[override]
         """As `Agent.get_output_converter`; what it asks an LLM is recorded."""
@@ -142,7 +144,7 @@ class DBOSAgent(Agent):
     def copy(self) -> DBOSAgent:  # type: ignore[override]
         """Another view of the same definition. crewAI copies agents for every item of a batch."""
         view = DBOSAgent.__new__(DBOSAgent)
-        view._take_after(self)
+        _front.take_after(view, self)
         return view
 
     # Runs --------------------------------------------------------------------

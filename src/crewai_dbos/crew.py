@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NoReturn
 
 from crewai import Crew
 from crewai.crews.crew_output import CrewOutput
 from crewai.types.usage_metrics import UsageMetrics
-from dbos import DBOS, SetWorkflowID
 from pydantic import PrivateAttr
 
-from crewai_dbos import _batch, _codec, _perform_crew, _run_scope, _workflows, doctor
+from crewai_dbos import _batch, _codec, _front, _perform_crew, _run_scope, _workflows, doctor
 from crewai_dbos._config import (
     AgentOptions,
     AgentStepConfigs,
@@ -22,14 +20,11 @@ from crewai_dbos._config import (
     options_of_crew,
 )
 from crewai_dbos._crew_order import CrewOrder
-from crewai_dbos._dbos_seam import assigned_workflow_id, is_launched
 from crewai_dbos._definition import CrewDefinition, build_crew, crews
 from crewai_dbos._errors import DefinitionError
 from crewai_dbos._handle import RunHandle, own_run
 from crewai_dbos._threads import in_event_loop, on_a_thread
 from crewai_dbos._tools import check_tools
-
-_ASSIGNED = "_crewai_dbos_assigned"
 
 
 class DBOSCrew(Crew):
@@ -70,7 +65,7 @@ class DBOSCrew(Crew):
         template = build_crew(orig_crew)
         if isinstance(template, DBOSCrew):
             raise DefinitionError(f"{template.crew_name!r} is a DBOSCrew already: use it as it is")
-        self._take_after(template)
+        _front.take_after(self, template)
         people = _people(template)
         options, of_role = options_of_crew(
             AgentOptions(
@@ -89,13 +84,6 @@ class DBOSCrew(Crew):
         )
         crews.add(self._definition)
         doctor.warn(self)
-
-    def _take_after(self, other: Crew) -> None:
-        """Become a view of `other`: the same fields, without building them again."""
-        object.__setattr__(self, "__dict__", dict(other.__dict__))
-        object.__setattr__(self, "__pydantic_extra__", other.__pydantic_extra__)
-        object.__setattr__(self, "__pydantic_fields_set__", set(other.__pydantic_fields_set__))
-        object.__setattr__(self, "__pydantic_private__", dict(other.__pydantic_private__ or {}))
 
     @property
     def crew_name(self) -> str:
@@ -135,7 +123,7 @@ class DBOSCrew(Crew):
             RunConflictError: The workflow id belongs to a run of something else.
         """
         order = self._order(inputs, input_files, from_checkpoint)
-        if self._is_ordinary():
+        if _front.is_ordinary(self._described()):
             return self._ordinary(lambda crew: crew.kickoff(**vars(order)))
         if self.stream:
             # crewAI's own streaming, which comes back here without it.
@@ -148,7 +136,7 @@ class DBOSCrew(Crew):
         if _run_scope.in_workflow():
             return self._published(_perform_crew.perform(self._definition, order))
         stored = order.stored(self._definition)
-        with self._assigned_id(), own_run(stored):
+        with _front.assigned_id(self), own_run(stored):
             return self._published(_codec.decode(_workflows.run_crew(stored)))
 
     async def kickoff_async(
@@ -168,14 +156,14 @@ class DBOSCrew(Crew):
     ) -> Any:
         """As `kickoff`, through crewAI's async methods."""
         order = self._order(inputs, input_files, from_checkpoint)
-        if self._is_ordinary():
+        if _front.is_ordinary(self._described()):
             return await self._ordinary(lambda crew: crew.akickoff(**vars(order)))
         if self.stream:
             return await Crew.akickoff(self._view(), **vars(order))
         if _run_scope.in_workflow():
             return self._published(await _perform_crew.aperform(self._definition, order))
         stored = order.stored(self._definition)
-        with self._assigned_id(), own_run(stored):
+        with _front.assigned_id(self), own_run(stored):
             return self._published(_codec.decode(await _workflows.run_crew_async(stored)))
 
     def kickoff_for_each(
@@ -212,7 +200,7 @@ class DBOSCrew(Crew):
             RunConflictError: The workflow id belongs to a batch of other inputs.
         """
         orders = [self._order(each, input_files, None) for each in inputs]
-        if self._is_ordinary():
+        if _front.is_ordinary(self._described()):
             plain = [dict(each) for each in inputs]
             files = None if input_files is None else dict(input_files)
             done: list[Any] = self._ordinary(lambda crew: crew.kickoff_for_each(plain, files))
@@ -271,18 +259,13 @@ class DBOSCrew(Crew):
             RunConflictError: The workflow id belongs to a run of something else.
             CrewaiDbosError: DBOS is not launched.
         """
-        if not is_launched():
-            raise DefinitionError(
-                f"DBOSCrew {self.crew_name!r} was started before DBOS.launch(), so nothing would "
-                "carry the run out. Launch DBOS first."
-            )
-        stored = CrewOrder(inputs, input_files).stored(self._definition)
-        with own_run(stored):
-            if queue is None:
-                handle = DBOS.start_workflow(_workflows.run_crew, stored)
-            else:
-                handle = DBOS.enqueue_workflow(queue, _workflows.run_crew, stored)
-        return RunHandle(handle.workflow_id)
+        order = CrewOrder(inputs, input_files)
+        return _front.start(
+            self._described(),
+            _workflows.run_crew,
+            lambda: order.stored(self._definition),
+            queue,
+        )
 
     def retrieve(self, run_id: str) -> RunHandle:
         """The run with this workflow id, in this process or another, finished or not."""
@@ -310,25 +293,18 @@ class DBOSCrew(Crew):
                 "A DBOSCrew resumes its runs by itself. To go on from a checkpoint of crewAI, kick "
                 "off the ordinary crew: orig_crew.kickoff(from_checkpoint=...)."
             )
-        if inputs is not None and not isinstance(inputs, Mapping):
-            raise TypeError(f"inputs must be a dict or Mapping, got {type(inputs).__name__}")
+        _front.check_inputs(inputs)
         return CrewOrder(inputs, input_files)
 
     def _view(self) -> DBOSCrew:
         """This crew for one stream, which is iterated when its workflow id is not set any more."""
         view = DBOSCrew.__new__(DBOSCrew)
-        view._take_after(self)
-        view.__dict__[_ASSIGNED] = assigned_workflow_id()
+        _front.take_after(view, self)
+        _front.keep_assigned_id(view)
         return view
 
-    def _assigned_id(self) -> AbstractContextManager[Any]:
-        run_id = self.__dict__.get(_ASSIGNED)
-        return nullcontext() if run_id is None else SetWorkflowID(run_id)
-
-    def _is_ordinary(self) -> bool:
-        """Whether a kickoff here is not recorded on its own."""
-        _run_scope.warn_if_in_step(f"DBOSCrew {self.crew_name!r}")
-        return not is_launched() or _run_scope.in_step()
+    def _described(self) -> str:
+        return f"DBOSCrew {self.crew_name!r}"
 
     def _ordinary(self, kickoff: Callable[[Crew], Any]) -> Any:
         crew = self.orig_crew

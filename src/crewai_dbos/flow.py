@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from crewai.flow.flow import Flow
-from dbos import DBOS, SetWorkflowID
+from dbos import SetWorkflowID
 from pydantic import PrivateAttr
 
-from crewai_dbos import _codec, _perform_flow, _run_scope, _sessions, _workflows, doctor
+from crewai_dbos import _codec, _front, _perform_flow, _run_scope, _sessions, _workflows, doctor
 from crewai_dbos._config import AgentOptions, StepConfig, ToolStepConfig, recording_others
-from crewai_dbos._dbos_seam import assigned_workflow_id, is_launched
+from crewai_dbos._dbos_seam import assigned_workflow_id
 from crewai_dbos._definition import FlowDefinition, build_flow, flows
 from crewai_dbos._errors import DefinitionError
-from crewai_dbos._feedback import Pending
 from crewai_dbos._flow_order import FlowOrder
 from crewai_dbos._flow_state import classes
-from crewai_dbos._handle import RunHandle, own_run
+from crewai_dbos._handle import RunHandle, as_returned, own_run
 from crewai_dbos._threads import in_event_loop
-
-_ASSIGNED = "_crewai_dbos_assigned"
 
 
 class DBOSFlow(Flow[Any]):
@@ -85,15 +81,7 @@ class DBOSFlow(Flow[Any]):
     def _become(self, other: Flow[Any], definition: FlowDefinition) -> None:
         """Become a view of `other`: the same fields, without building them again."""
         talking = (self.__dict__ and self._talking) or None
-        private = {
-            **(other.__pydantic_private__ or {}),
-            "_durable": definition,
-            "_talking": talking,
-        }
-        object.__setattr__(self, "__dict__", dict(other.__dict__))
-        object.__setattr__(self, "__pydantic_extra__", other.__pydantic_extra__)
-        object.__setattr__(self, "__pydantic_fields_set__", set(other.__pydantic_fields_set__))
-        object.__setattr__(self, "__pydantic_private__", private)
+        _front.take_after(self, other, _durable=definition, _talking=talking)
 
     @property
     def flow_name(self) -> str:
@@ -135,7 +123,7 @@ class DBOSFlow(Flow[Any]):
             RunConflictError: The workflow id belongs to a run of something else.
         """
         order = self._order(inputs, input_files, from_checkpoint, restore_from_state_id)
-        if self._is_ordinary():
+        if _front.is_ordinary(self._described()):
             return self._shown(flow := self.orig_flow, lambda: flow.kickoff(**order.arguments()))
         if self.stream:
             # crewAI's own streaming, which comes back here without it.
@@ -146,10 +134,10 @@ class DBOSFlow(Flow[Any]):
                 "Use kickoff_async or akickoff."
             )
         if _run_scope.in_workflow():
-            return self._returned(_perform_flow.perform(self._durable, order))
+            return as_returned(_perform_flow.perform(self._durable, order))
         stored = order.stored(self._durable)
-        with self._assigned_id(), own_run(stored):
-            return self._returned(_codec.decode(_workflows.run_flow(stored), classes(self)))
+        with _front.assigned_id(self), own_run(stored):
+            return as_returned(_codec.decode(_workflows.run_flow(stored), classes(self)))
 
     async def kickoff_async(
         self,
@@ -160,7 +148,7 @@ class DBOSFlow(Flow[Any]):
     ) -> Any:
         """As `kickoff`, for async code."""
         order = self._order(inputs, input_files, from_checkpoint, restore_from_state_id)
-        if self._is_ordinary():
+        if _front.is_ordinary(self._described()):
             flow = self.orig_flow
             try:
                 return await flow.kickoff_async(**order.arguments())
@@ -169,10 +157,10 @@ class DBOSFlow(Flow[Any]):
         if self.stream:
             return Flow.astream(self._view(), **order.arguments())
         if _run_scope.in_workflow():
-            return self._returned(await _perform_flow.aperform(self._durable, order))
+            return as_returned(await _perform_flow.aperform(self._durable, order))
         stored = order.stored(self._durable)
-        with self._assigned_id(), own_run(stored):
-            return self._returned(
+        with _front.assigned_id(self), own_run(stored):
+            return as_returned(
                 _codec.decode(await _workflows.run_flow_async(stored), classes(self))
             )
 
@@ -218,17 +206,17 @@ class DBOSFlow(Flow[Any]):
             "intents": None if intents is None else list(intents),
             "intent_llm": intent_llm,
         }
-        if self._is_ordinary():
+        if _front.is_ordinary(self._described()):
             flow = self._talking or self.orig_flow
             self._talking = flow
             return self._shown(flow, lambda: flow.handle_turn(**turn))
         if _run_scope.in_workflow():
-            return self._returned(_perform_flow.perform(self._durable, FlowOrder(turn=turn)))
+            return as_returned(_perform_flow.perform(self._durable, FlowOrder(turn=turn)))
         following = _sessions.next_turn(self.flow_name, session_id, classes(self))
         stored = FlowOrder(turn=turn, state=following.state).stored(self._durable)
-        given = assigned_workflow_id() or self.__dict__.get(_ASSIGNED)
+        given = assigned_workflow_id() or _front.kept_id(self)
         with SetWorkflowID(given or following.run_id), own_run(stored):
-            return self._returned(_codec.decode(_workflows.run_flow(stored), classes(self)))
+            return as_returned(_codec.decode(_workflows.run_flow(stored), classes(self)))
 
     def start(
         self,
@@ -253,18 +241,14 @@ class DBOSFlow(Flow[Any]):
             RunConflictError: The workflow id belongs to a run of something else.
             CrewaiDbosError: DBOS is not launched.
         """
-        if not is_launched():
-            raise DefinitionError(
-                f"DBOSFlow {self.flow_name!r} was started before DBOS.launch(), so nothing would "
-                "carry the run out. Launch DBOS first."
-            )
-        stored = FlowOrder(inputs, input_files).stored(self._durable)
-        with own_run(stored):
-            if queue is None:
-                handle = DBOS.start_workflow(_workflows.run_flow, stored)
-            else:
-                handle = DBOS.enqueue_workflow(queue, _workflows.run_flow, stored)
-        return RunHandle(handle.workflow_id, classes(self))
+        order = FlowOrder(inputs, input_files)
+        return _front.start(
+            self._described(),
+            _workflows.run_flow,
+            lambda: order.stored(self._durable),
+            queue,
+            classes(self),
+        )
 
     def retrieve(self, run_id: str) -> RunHandle:
         """The run with this workflow id, in this process or another, finished or not."""
@@ -278,31 +262,21 @@ class DBOSFlow(Flow[Any]):
                 "A DBOSFlow resumes its runs by itself. To go on from a checkpoint of crewAI, kick "
                 "off the ordinary flow: orig_flow.kickoff(from_checkpoint=...)."
             )
-        if inputs is not None and not isinstance(inputs, Mapping):
-            raise TypeError(f"inputs must be a dict or Mapping, got {type(inputs).__name__}")
+        _front.check_inputs(inputs)
         return FlowOrder(inputs, input_files, restore_from)
 
     def _view(self) -> DBOSFlow:
         """This flow for one stream, which is iterated when its workflow id is not set any more."""
         view = DBOSFlow.__new__(DBOSFlow)
         view._become(self, self._durable)
-        view.__dict__[_ASSIGNED] = assigned_workflow_id()
+        _front.keep_assigned_id(view)
         return view
 
-    def _assigned_id(self) -> AbstractContextManager[Any]:
-        run_id = self.__dict__.get(_ASSIGNED)
-        return nullcontext() if run_id is None else SetWorkflowID(run_id)
-
-    def _is_ordinary(self) -> bool:
-        """Whether a kickoff here is not recorded on its own."""
-        _run_scope.warn_if_in_step(f"DBOSFlow {self.flow_name!r}")
-        return not is_launched() or _run_scope.in_step()
+    def _described(self) -> str:
+        return f"DBOSFlow {self.flow_name!r}"
 
     def _shown(self, flow: Flow[Any], kickoff: Callable[[], Any]) -> Any:
         try:
             return kickoff()
         finally:
             self.take_after(flow)
-
-    def _returned(self, result: Any) -> Any:
-        return result.as_returned() if isinstance(result, Pending) else result

@@ -540,7 +540,8 @@ def test_many_kickoffs_leave_no_thread_and_little_memory(serve: Serve) -> None:
     kick_off(10)
     # A number: crewAI renews the clock of a crew with max_rpm, as others here have, each minute.
     threads = threading.active_count()
-    before = kick_off(10)
-    after = kick_off(40)
+    counts = [kick_off(15) for _ in range(4)]
     assert threading.active_count() <= threads
-    assert (after - before) / 40 < 60, "objects that each kickoff leaves behind"
+    # What kickoffs leave they leave each time. Other threads of the process come and go.
+    least = min(after - before for before, after in itertools.pairwise(counts))
+    assert least / 15 < 60, "objects that each kickoff leaves behind"
