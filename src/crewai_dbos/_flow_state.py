@@ -261,6 +261,11 @@ class FlowState:
         return flow if name.startswith(ATTRIBUTE) else state
 
 
+def untracked(value: Any) -> Any:
+    """`value`, or the plain dict that it is of a state that is watched."""
+    return value.copy() if isinstance(value, _TrackedDict) else value
+
+
 def set_id(flow: Flow[Any], state_id: str) -> None:
     """Give the state of `flow` an id, also if it is frozen."""
     state = flow._state

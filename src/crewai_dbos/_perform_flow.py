@@ -93,5 +93,7 @@ def _flow(
 def _returned(flow: Flow[Any], result: Any, own: bool) -> Any:
     if isinstance(result, HumanFeedbackPending):
         return Pending(result.context.to_dict(), dict(result.callback_info))
+    if not own:
+        return _flow_state.untracked(result)
     # The class of a state may be one that crewAI has made.
-    return _codec.Encoded(_codec.encode(result, _flow_state.classes(flow))) if own else result
+    return _codec.Encoded(_codec.encode(result, _flow_state.classes(flow)))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import pickle
-from typing import Any
+from collections import Counter, defaultdict, deque
+from typing import Any, NamedTuple
 
 import pytest
 from crewai.flow.flow import Flow, FlowState, and_, listen, start
@@ -116,9 +117,51 @@ class Pickled(Flow[Whole]):
         return list(copied.heard)
 
 
+class Place(NamedTuple):
+    name: str
+    answers: Any
+
+
+class Collected(BaseModel):
+    counted: Any = Field(default_factory=Counter)
+    groups: Any = Field(default_factory=lambda: defaultdict(list))
+    last: Any = Field(default_factory=lambda: deque(maxlen=2))
+
+
+class Collections(Flow[Collected]):
+    @start()
+    def begin(self) -> Place:
+        for word in ("a", "b", "a"):
+            self.state.counted[word] += 1
+            self.state.groups[word].append(say(word))
+            self.state.last.append(word)
+        return Place("begin", self.state.groups["a"])
+
+    @listen(begin)
+    def last(self, place: Place) -> list[Any]:
+        self.state.groups["new"].append(say("last"))
+        self.state.last.append("last")
+        state = self.state
+        return [place.name, place.answers, state.counted.most_common(1), state.groups, state.last]
+
+
+class AllOfIt(Flow):
+    @start()
+    def begin(self) -> Any:
+        self.state["said"] = say("one")
+        return self.state
+
+
+class Parts(Flow):
+    @start()
+    def begin(self) -> list[Any]:
+        part = AllOfIt().kickoff()
+        return [type(part) is dict, part["said"]]
+
+
 @pytest.mark.parametrize(
     "flow",
-    [GivenAList, GivenAnItem, Private, OddKeys, Twice, Pickled],
+    [GivenAList, GivenAnItem, Private, OddKeys, Twice, Pickled, Collections, Parts],
     ids=lambda flow: flow.__name__,
 )
 def test_as_with_crewai_and_from_every_entry(flow: Any, serve: Serve) -> None:
