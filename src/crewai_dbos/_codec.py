@@ -16,12 +16,13 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_type_hints
 from uuid import UUID
 
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from crewai_dbos import _derived, _files
 from crewai_dbos._classes import original_class
 from crewai_dbos._errors import RecordedError, UnstorableValueError
 
@@ -81,15 +82,17 @@ def _encode(value: Any, local: Mapping[str, type]) -> Json:
         return {"$enum": _importable(kind, local), "value": _encode(value.value, local)}
     if isinstance(value, BaseModel):
         _refuse_live(kind)
-        return _encode_model(value, local)
+        return _encode_model(
+            _files.without_content(value) if _files.is_source(value) else value, local
+        )
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
         return {"$dataclass": _importable(kind, local), "fields": _encode(fields, local)}
     for tag, (cls, dump, _) in _TAGGED.items():
-        if isinstance(value, cls):
+        if kind is cls or (isinstance(value, cls) and not _derived.is_derived(value)):
             return {tag: _encode(dump(value), local)}
-    if isinstance(value, (str, int, float, list, dict)):
-        return _encode(_plain(value), local)
+    if _derived.is_derived(value):
+        return _encode_derived(value, local)
     raise UnstorableValueError(
         f"{_path(kind)} has no JSON form. Use plain data, a pydantic model or a dataclass "
         "defined at the top level of a module."
@@ -113,6 +116,11 @@ def _decode(data: Json, local: Mapping[str, type]) -> Any:
         return base64.b64decode(body).decode("utf-8", "surrogatepass")
     if tag == "$map":
         return {_decode(k, local): _decode(v, local) for k, v in body}
+    if tag == "$class":
+        return _load(body, object, local)
+    if tag == "$derived":
+        parts = {name: _decode(data[name], local) for name in data if name != tag}
+        return _derived.together(_load(body, object, local), parts)
     if tag == "$enum":
         return _load(body, Enum, local)(_decode(data["value"], local))
     if tag == "$model":
@@ -191,6 +199,27 @@ def _rebuild_dataclass(cls: type[T], fields: dict[str, Any]) -> T:
     return rebuilt
 
 
+def _encode_derived(value: Any, local: Mapping[str, type]) -> Json:
+    cls = type(value)
+    reason = "its class can't be made again from data"
+    if (parts := _derived.parts(value)) is not None:
+        try:
+            args = [_encode_arg(arg, local) for arg in parts.pop("args")]
+            encoded = {name: _encode(part, local) for name, part in parts.items()}
+            return {"$derived": _importable(cls, local), "args": args, **encoded}
+        except UnstorableValueError as error:
+            reason = str(error).rstrip(".")
+    stored = _encode(_derived.plain(value), local)
+    _derived.tell_that_it_becomes_plain(cls, reason)
+    return stored
+
+
+def _encode_arg(value: Any, local: Mapping[str, type]) -> Json:
+    # The only class that is a value: what a defaultdict makes.
+    is_class = isinstance(value, type)
+    return {"$class": _importable(value, local)} if is_class else _encode(value, local)
+
+
 def _seconds(delta: timedelta) -> list[int]:
     return [delta.days, delta.seconds, delta.microseconds]
 
@@ -200,7 +229,7 @@ def _b64(data: bytes) -> str:
 
 
 # datetime is a date, so it stands before it.
-_TAGGED: dict[str, tuple[type | tuple[type, ...], Callable[[Any], Any], Callable[[Any], Any]]] = {
+_TAGGED: dict[str, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]] = {
     "$datetime": (datetime, datetime.isoformat, datetime.fromisoformat),
     "$date": (date, date.isoformat, date.fromisoformat),
     "$time": (time, time.isoformat, time.fromisoformat),
@@ -208,16 +237,11 @@ _TAGGED: dict[str, tuple[type | tuple[type, ...], Callable[[Any], Any], Callable
     "$decimal": (Decimal, str, Decimal),
     "$uuid": (UUID, str, UUID),
     "$path": (Path, str, Path),
-    "$bytes": ((bytes, bytearray), lambda b: _b64(bytes(b)), base64.b64decode),
+    "$bytes": (bytes, _b64, base64.b64decode),
     "$tuple": (tuple, list, tuple),
     "$frozenset": (frozenset, lambda s: sorted(s, key=repr), frozenset),
     "$set": (set, lambda s: sorted(s, key=repr), set),
 }
-
-
-def _plain(value: Any) -> Any:
-    base: Any = next(b for b in (str, int, float, list, dict) if isinstance(value, b))
-    return base(value)
 
 
 def _is_text(value: str) -> bool:
@@ -245,7 +269,16 @@ def _by_path(known: Iterable[type]) -> dict[str, type]:
         if issubclass(item, BaseModel):
             waiting.extend(item.__mro__[1:-1])
             waiting.extend(field.annotation for field in item.model_fields.values())
+        elif dataclasses.is_dataclass(item):
+            waiting.extend(_annotations(item))
     return found
+
+
+def _annotations(cls: type) -> Iterable[Any]:
+    # What a function's own class names as text may be out of reach.
+    with contextlib.suppress(NameError):
+        return get_type_hints(cls).values()
+    return ()
 
 
 def type_path(cls: type) -> str:

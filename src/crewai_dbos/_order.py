@@ -88,8 +88,9 @@ def load(order: Mapping[str, Any], definition: AgentDefinition) -> Order:
 def _stored_task(task: Task) -> dict[str, Any]:
     if task.input_files:
         raise UnstorableInputError(
-            "Task.input_files can't be stored with a run yet. Pass the files' paths in the "
-            "description and read them with a tool."
+            "Task.input_files are given to the agent by the crew that the task is in, which a "
+            "fresh process would not have. Make the crew a DBOSCrew, or pass the files to "
+            "kickoff(input_files=...) of the agent."
         )
     stored = {name: getattr(task, name, None) for name in _PLAIN}
     stored = {name: value for name, value in stored.items() if value not in (None, False)}

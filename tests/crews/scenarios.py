@@ -24,6 +24,7 @@ from crewai.mcp import MCPServerStdio
 from crewai.memory.unified_memory import Memory
 from crewai.tasks.conditional_task import ConditionalTask
 from crewai.tools import tool
+from crewai_files import ImageFile, TextFile
 from dbos import DBOS
 from pydantic import BaseModel
 
@@ -599,6 +600,50 @@ def _mcp(request: Request) -> Reply:
     return answer(request)
 
 
+FILES = Path(__file__).with_name("files")
+
+
+def with_files() -> Crew:
+    """A picture that is sent to the model, a table that the model reads with crewAI's tool."""
+    clerk = agent("Clerk")
+    table = (FILES / "counts.csv").read_bytes()
+    files = {
+        "picture": ImageFile(source=FILES / "otter.png"),
+        "table": TextFile(source=table),
+    }
+    return Crew(
+        agents=[clerk],
+        tasks=[task("Look at {topic}", clerk, input_files=files), task("Sum up", clerk)],
+    )
+
+
+def _looking(request: Request) -> Reply:
+    if request.offered_tools and request.assistant_turns == 0:
+        return tool_calls(ToolCall("read_file", {"file_name": "table"}))
+    pictures = [
+        part
+        for message in request.messages
+        if isinstance(message["content"], list)
+        for part in message["content"]
+        if part["type"] == "image_url"
+    ]
+    [_, read] = request.tool_results[0] if request.tool_results else ("", "nothing")
+    return text(f"{asked(request)}: {len(pictures)} picture, {len(read)} letters")
+
+
+def multimodal() -> Crew:
+    # A model that takes no pictures itself.
+    clerk = agent("Clerk", multimodal=True, llm=LLM(model="openai/gpt-3.5-turbo"))
+    return Crew(agents=[clerk], tasks=[task("Look at {topic}", clerk)])
+
+
+def _adding(request: Request) -> Reply:
+    name = next((name for name in request.offered_tools if "image" in name), "")
+    if request.assistant_turns == 0:
+        return tool_calls(ToolCall(name, {"image_url": "https://example.com/otter.png"}))
+    return text(f"Seen: {'otter.png' in str(request.messages)}")
+
+
 SCENARIOS: dict[str, Scenario] = {
     "sequential": Scenario(
         sequential,
@@ -658,6 +703,8 @@ SCENARIOS: dict[str, Scenario] = {
     "one llm": Scenario(one_llm, by_role(Crew_Manager=_manages)),
     "trained": Scenario(trained, _trained),
     "mcp": Scenario(with_mcp, _mcp),
+    "files": Scenario(with_files, _looking),
+    "multimodal": Scenario(multimodal, _adding),
     "child workflow": Scenario(
         publishing, turns(tool_calls(ToolCall("publish", {"text": "otters"})))
     ),
