@@ -16,6 +16,7 @@ from crewai_dbos import (
     _flow_fingerprint,
     _flow_order,
     _flow_state,
+    _flow_tracking,
     _names,
     _run_flow,
     _sessions,
@@ -94,6 +95,6 @@ def _returned(flow: Flow[Any], result: Any, own: bool) -> Any:
     if isinstance(result, HumanFeedbackPending):
         return Pending(result.context.to_dict(), dict(result.callback_info))
     if not own:
-        return _flow_state.untracked(result)
+        return _flow_tracking.untracked(result)
     # The class of a state may be one that crewAI has made.
     return _codec.Encoded(_codec.encode(result, _flow_state.classes(flow)))

@@ -20,7 +20,7 @@ from dbos._sys_db import SystemDatabase
 
 from crewai_dbos import _names
 from crewai_dbos._dbos_seam import current_context
-from crewai_dbos._flow_state import current as current_method
+from crewai_dbos._flow_tracking import current as current_method
 from crewai_dbos._scope import open_call, open_summary
 from crewai_dbos.testing.effects import EffectLog
 
