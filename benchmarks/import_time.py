@@ -23,7 +23,7 @@ def measure(quick: bool, folder: Path) -> list[Row]:
         _seconds(folder, code)
     sides = {side: partial(_seconds, folder, code) for side, code in SIDES.items()}
     return compared(
-        NAME, "a fresh process", "s", interleaved(sides, 2 if quick else 7), headline=True
+        NAME, "a fresh process", "s", interleaved(sides, 2 if quick else 4), headline=True
     )
 
 

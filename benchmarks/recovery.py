@@ -23,7 +23,7 @@ PHASES = (
 
 
 def measure(quick: bool, folder: Path) -> list[Row]:
-    rounds, tool_calls = (1, 3) if quick else (7, TOOL_CALLS)
+    rounds, tool_calls = (1, 3) if quick else (5, TOOL_CALLS)
     samples: dict[str, list[float]] = {name: [] for name in (TOTAL, *PHASES)}
     for number in range(rounds):
         home = folder / str(number)

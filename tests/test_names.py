@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -23,6 +24,7 @@ from hypothesis import strategies as st
 from pydantic import AnyUrl, BaseModel
 
 from crewai_dbos import _names
+from crewai_dbos._digest import digest
 from crewai_dbos._entry import read_entry
 
 
@@ -76,12 +78,12 @@ json_values = st.recursive(
         (_names.handler("on.<locals>.tell"), "handler:on.<locals>.tell"),
         (_names.numbered("", "llm", 1), "llm#1"),
         (_names.numbered("agent:clerk#1", "llm", 12), "agent:clerk#1/llm#12"),
-        (_names.digest("\ud83d ä\x00"), "b14cbe6e"),
-        (_names.digest(date(2026, 1, 2)), "9d120f14"),
-        (_names.digest(Size.S), "78f0408c"),
-        (_names.digest(Order(item="a", when=date(2026, 1, 2))), "d58ba4c3"),
-        (_names.digest({"b", "a"}), "3554d2b8"),
-        (_names.digest({1: "a", "b": 2}), "9b310fd0"),
+        (digest("\ud83d ä\x00"), "b14cbe6e"),
+        (digest(date(2026, 1, 2)), "9d120f14"),
+        (digest(Size.S), "78f0408c"),
+        (digest(Order(item="a", when=date(2026, 1, 2))), "d58ba4c3"),
+        (digest({"b", "a"}), "3554d2b8"),
+        (digest({1: "a", "b": 2}), "9b310fd0"),
     ],
 )
 def test_names_are_those_of_the_runs_that_users_have_in_flight(made: str, stored: str) -> None:
@@ -96,9 +98,16 @@ def test_names_are_those_of_the_runs_that_users_have_in_flight(made: str, stored
 @given(json_values, json_values)
 def test_a_digest_tells_values_apart_and_does_not_depend_on_their_order(a: Any, b: Any) -> None:
     shuffled = dict(reversed(a.items())) if isinstance(a, dict) else a
-    assert _names.digest(a) == _names.digest(shuffled)
+    assert digest(a) == digest(shuffled)
     if json.dumps(a, sort_keys=True) != json.dumps(b, sort_keys=True):
-        assert _names.digest(a) != _names.digest(b)
+        assert digest(a) != digest(b)
+
+
+@given(st.lists(st.dictionaries(st.text(), st.text() | json_values)) | json_values)
+def test_a_digest_is_that_of_the_sorted_json(value: Any) -> None:
+    text = json.dumps(value, sort_keys=True)
+    for _ in range(2):  # texts of messages are remembered
+        assert digest(value) == hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 PAIRS: list[tuple[Any, Any]] = [
@@ -138,7 +147,7 @@ def test_arguments_as_crewai_hands_them_to_a_tool_are_told_apart(a: Any, b: Any)
     "value", [{1: "a", "b": 2}, {(1, 2): 3}, {None: 1, "x": 2}, {"a": {1: {True: 2}}}], ids=repr
 )
 def test_a_mapping_may_have_any_keys(value: Any) -> None:
-    assert _names.digest(value) == _names.digest(dict(reversed(value.items())))
+    assert digest(value) == digest(dict(reversed(value.items())))
 
 
 def endless() -> list[Any]:
@@ -164,16 +173,16 @@ def test_an_argument_that_has_no_text_does_not_stop_the_call(value: Any) -> None
 
 def test_an_argument_is_not_named_by_its_address() -> None:
     values = [object() for _ in range(3)]
-    assert len({_names.digest(value) for value in values}) == 1
+    assert len({digest(value) for value in values}) == 1
     functions = [lambda: None for _ in range(3)]
-    assert len({_names.digest(function) for function in functions}) == 1
+    assert len({digest(function) for function in functions}) == 1
 
 
 def test_names_are_the_same_in_every_process() -> None:
     program = (
         "import test_names as t\n"
         "values = [{'b': 1, 'a': {'x', 'y', 'z'}}, *sum(t.PAIRS, ()), object(), t.Order, len]\n"
-        "print([t._names.digest(value) for value in values])"
+        "print([t.digest(value) for value in values])"
     )
     path = os.pathsep.join([str(Path(__file__).parent), *map(os.path.abspath, sys.path)])
     told = {

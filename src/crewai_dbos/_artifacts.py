@@ -7,7 +7,7 @@ from pathlib import Path
 
 from crewai.utilities.tool_result_artifacts import ToolResultArtifact, ToolResultArtifactStore
 
-from crewai_dbos import _names
+from crewai_dbos._digest import digest
 
 
 class StableArtifacts(ToolResultArtifactStore):
@@ -16,7 +16,7 @@ class StableArtifacts(ToolResultArtifactStore):
     def store(self, content: str, estimated_token_count: int) -> ToolResultArtifact:
         """As the original's, under a name made of the order and the content."""
         artifact = super().store(content, estimated_token_count)
-        name = f"tool-result-{len(self._artifact_ids)}-{_names.digest(content)}"
+        name = f"tool-result-{len(self._artifact_ids)}-{digest(content)}"
         folder = artifact.file_path.parent.rename(artifact.directory / name)
         return replace(
             artifact,

@@ -10,6 +10,7 @@ from typing import Any
 from crewai.agents.cache.cache_handler import CacheHandler
 
 from crewai_dbos import _names, _run_scope
+from crewai_dbos._digest import digest
 from crewai_dbos._entry import Call
 
 
@@ -23,7 +24,7 @@ class RecordedCache(CacheHandler):
             return found(tool=tool, input=input)
         scope = scope.around or scope
         call = Call(
-            f"{_names.CACHE}({_names.digest([tool, input])})",
+            f"{_names.CACHE}({digest([tool, input])})",
             kind="cache",
             concurrent=True,
             as_text=str,

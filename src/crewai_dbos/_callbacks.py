@@ -12,7 +12,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from crewai_dbos import _codec, _names, _run_scope
+from crewai_dbos import _codec, _run_scope
+from crewai_dbos._digest import digest
 from crewai_dbos._entry import Call
 from crewai_dbos._errors import UnstorableInputError, UnstorableValueError
 from crewai_dbos._threads import finished
@@ -68,14 +69,14 @@ def _state(arg: Any) -> dict[str, str]:
     """A digest of each field of what a callback is given, and may change."""
     if not isinstance(arg, BaseModel):
         return {}
-    return {field: _names.digest(getattr(arg, field)) for field in _fields(arg)}
+    return {field: digest(getattr(arg, field)) for field in _fields(arg)}
 
 
 def _changes(arg: Any, before: dict[str, str]) -> dict[str, Any]:
     return {
         field: getattr(arg, field)
-        for field, digest in before.items()
-        if _names.digest(getattr(arg, field)) != digest
+        for field, was in before.items()
+        if digest(getattr(arg, field)) != was
     }
 
 

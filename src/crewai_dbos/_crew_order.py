@@ -10,6 +10,7 @@ from crewai import Crew
 
 from crewai_dbos import _codec, _names
 from crewai_dbos._definition import CrewDefinition
+from crewai_dbos._digest import digest
 from crewai_dbos._errors import UnstorableInputError, UnstorableValueError
 from crewai_dbos._run_task import MODELS
 
@@ -28,7 +29,7 @@ class CrewOrder:
 
     def digest(self) -> str:
         """Stands for what is asked, to tell orders apart that are carried out side by side."""
-        return _names.digest([self.inputs, self.input_files])
+        return digest([self.inputs, self.input_files])
 
     def stored(self, definition: CrewDefinition) -> dict[str, Any]:
         """This order as plain JSON.

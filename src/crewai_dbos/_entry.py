@@ -6,12 +6,14 @@ import logging
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import cached_property
+from typing import Any, cast
 
 from dbos import StepInfo
 
 from crewai_dbos import _codec, _names, _secrets
 from crewai_dbos._config import PLAIN, StepConfig
+from crewai_dbos._digest import digest
 from crewai_dbos._errors import JournalCorruptError, UnstorableValueError
 
 logger = logging.getLogger("crewai_dbos")
@@ -55,12 +57,12 @@ class Call:
 
     def __post_init__(self) -> None:
         # Now, because crewAI goes on with the same list of messages while the call is made.
-        digests = {part: _names.digest(value) for part, value in self.request.items()}
+        digests = {part: digest(value) for part, value in self.request.items()}
         object.__setattr__(self, "digests", digests)
         object.__setattr__(self, "concurrent", self.concurrent or self.background)
 
     def named_by_content(self) -> str:
-        return f"{self.what}({_names.digest(self.digests)})"
+        return f"{self.what}({digest(self.digests)})"
 
     def by_content(self) -> Call:
         """This call, told apart from others by what it asks and not by when it comes."""
@@ -116,12 +118,12 @@ class Entry:
     def background(self) -> bool:
         return self.is_readable and bool(self.stored.get("background"))
 
-    @property
+    @cached_property
     def last_id(self) -> int:
         """The last step id that this entry occupies or keeps free."""
         return self.step_id + (int(self.stored.get("ids", 0)) if self.is_readable else 0)
 
-    @property
+    @cached_property
     def is_readable(self) -> bool:
         return _is_payload(self.stored)
 
@@ -133,7 +135,7 @@ class Entry:
         """
         if not self.is_readable:
             raise JournalCorruptError(f"{self.name} is no entry of this version")
-        return dict(self.stored)
+        return cast(Payload, self.stored)
 
     def changes(self, call: Call) -> list[str]:
         """The parts of the request that are not what was recorded."""

@@ -20,6 +20,7 @@ from crewai.events.event_bus import crewai_event_bus
 
 from crewai_dbos import _names, _run_scope
 from crewai_dbos._classes import durable_class
+from crewai_dbos._digest import digest
 from crewai_dbos._scope import Scope, inside_call, open_call
 
 _emitting: ContextVar[Scope | None] = ContextVar("crewai_dbos_emitting", default=None)
@@ -143,7 +144,7 @@ def _in_place(handler: Callable[..., Any]) -> Callable[..., Any]:
         else {}
     )
     plain = {name: value for name, value in closed_over.items() if _is_plain(value)}
-    what = _names.handler(f"{name}({_names.digest(plain)})" if plain else name)
+    what = _names.handler(f"{name}({digest(plain)})" if plain else name)
 
     if inspect.iscoroutinefunction(handler):
 

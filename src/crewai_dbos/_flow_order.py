@@ -8,6 +8,7 @@ from typing import Any
 
 from crewai_dbos import _codec, _names
 from crewai_dbos._definition import FlowDefinition
+from crewai_dbos._digest import digest
 from crewai_dbos._errors import UnstorableInputError, UnstorableValueError
 from crewai_dbos._flow_state import classes
 
@@ -33,7 +34,7 @@ class FlowOrder:
     def digest(self) -> str:
         """Stands for what is asked, to tell orders apart that are carried out side by side."""
         asked = [self.inputs, self.input_files, self.restore_from_state_id]
-        return _names.digest(asked if self.turn is None else [*asked, self.turn])
+        return digest(asked if self.turn is None else [*asked, self.turn])
 
     def stored(self, definition: FlowDefinition) -> dict[str, Any]:
         """This order as plain JSON.

@@ -21,6 +21,7 @@ from crewai.memory.unified_memory import Memory
 from crewai_dbos import _names, _run_scope
 from crewai_dbos._classes import durable_class
 from crewai_dbos._config import StepConfig, for_llm
+from crewai_dbos._digest import digest
 from crewai_dbos._entry import Call
 from crewai_dbos._scope import Scope
 from crewai_dbos._threads import on_a_thread
@@ -100,7 +101,7 @@ class _DurableMemory:
         return _summarized(self, call, lambda: original(query, *args, **kwargs))
 
     def _submit_save(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        content = _names.digest([args, kwargs])
+        content = digest([args, kwargs])
         call = Call(f"{_names.MEMORY_SAVE}({content})", kind="memory", background=True)
 
         def save() -> Any:
@@ -169,7 +170,7 @@ class _DurableEmbedder:
         if scope is None:
             return list(self._embedder(texts, *args, **kwargs))
         call = Call(
-            f"embedding({_names.digest(list(texts))})",
+            f"embedding({digest(list(texts))})",
             kind="embedding",
             config=self._config,
             concurrent=True,

@@ -6,14 +6,11 @@ never changed, nor used for something else, unless the old one is still read.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
-from collections import deque
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
-from types import SimpleNamespace
 from typing import Any
+
+from crewai_dbos._digest import digest
 
 AGENT_WORKFLOW = "crewai_dbos.agent"
 AGENT_WORKFLOW_ASYNC = "crewai_dbos.agent_async"
@@ -183,70 +180,3 @@ def inside_save(name: str) -> bool:
 def numbered(path: str, what: str, occurrence: int) -> str:
     """The name of the `occurrence`-th `what` (1-based) under `path` ("" is the run itself)."""
     return f"{path}/{what}#{occurrence}" if path else f"{what}#{occurrence}"
-
-
-def digest(value: Any) -> str:
-    """Eight hex digits that stand for `value`; the same in every process."""
-    try:
-        text = json.dumps(_shape(value), sort_keys=True, ensure_ascii=True)
-    except RecursionError:
-        text = type(value).__qualname__
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-def _shape(value: Any) -> Any:
-    """What stays the same of a value between processes, as JSON data: never its address."""
-    if isinstance(value, int) and value.bit_length() > _LONG:
-        return hex(value)
-    if value is None or isinstance(value, (str, int, float)):
-        return value
-    if isinstance(value, SimpleNamespace):
-        return _mapping(vars(value))
-    if isinstance(value, Mapping):
-        return _mapping(value)
-    if isinstance(value, (list, tuple, deque)):
-        return [_shape(item) for item in value]
-    if isinstance(value, (set, frozenset)):
-        return sorted((_shape(item) for item in value), key=_text)
-    if isinstance(value, type):
-        return value.__qualname__
-    if isinstance(value, (bytes, bytearray)):
-        return hashlib.sha256(value).hexdigest()
-    dump = getattr(value, "model_dump", None)
-    if callable(dump):
-        try:
-            return _shape(dump())
-        except Exception:
-            return type(value).__qualname__
-    if is_dataclass(value):
-        return {f.name: _shape(getattr(value, f.name)) for f in fields(value)}
-    return _object(value)
-
-
-# Python does not write integers of more than 4300 digits in decimal.
-_LONG = 10_000
-
-
-def _mapping(value: Mapping[Any, Any]) -> Any:
-    if all(isinstance(key, str) for key in value):
-        return {str(key): _shape(item) for key, item in value.items()}
-    return sorted(([_shape(key), _shape(item)] for key, item in value.items()), key=_text)
-
-
-def _object(value: Any) -> Any:
-    """A date, a URL, a number of some library: its text, if its class has one of its own."""
-    cls = type(value)
-    if "__str__" not in _defined(cls) and "__repr__" not in _defined(cls):
-        return cls.__qualname__
-    try:
-        return [cls.__qualname__, re.sub(r"\b0x[0-9a-fA-F]+", "0x", str(value))]
-    except Exception:
-        return cls.__qualname__
-
-
-def _defined(cls: type) -> set[str]:
-    return {name for base in cls.__mro__[:-1] for name in vars(base)}
-
-
-def _text(shape: Any) -> str:
-    return json.dumps(shape, sort_keys=True)

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from crewai_dbos import _codec, _given, _names
 from crewai_dbos._definition import AgentDefinition
+from crewai_dbos._digest import digest
 from crewai_dbos._errors import UnstorableInputError, UnstorableValueError
 from crewai_dbos._tools import tool_function
 
@@ -47,7 +48,7 @@ class Order:
         tools = None if self.tools is None else sorted(tool.name for tool in self.tools)
         texts = {name: self.given[name] for name in _given.TEXTS if name in self.given}
         asked += [tools, self.response_format]
-        return _names.digest([self.method, asked, self.arguments, texts])
+        return digest([self.method, asked, self.arguments, texts])
 
     def stored(self, definition: AgentDefinition) -> dict[str, Any]:
         """This order as plain JSON.

@@ -1,0 +1,105 @@
+"""Eight hex digits that stand for a value: in names of calls, and for what a call was asked.
+
+As names are stored, what stands for a value never changes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from functools import lru_cache
+from types import SimpleNamespace
+from typing import Any
+
+
+def digest(value: Any) -> str:
+    """Eight hex digits that stand for `value`; the same in every process."""
+    try:
+        text = _listed(value) if type(value) is list else _text(_shape(value)).encode()
+    except RecursionError:
+        text = type(value).__qualname__.encode()
+    return hashlib.sha256(text).hexdigest()[:8]
+
+
+def _listed(items: list[Any]) -> bytes:
+    """The text of a list's shape. A conversation is sent again and again, one message longer."""
+    return b"[" + b", ".join(map(_item, items)) + b"]"
+
+
+def _item(item: Any) -> bytes:
+    if type(item) is dict and all(type(key) is type(text) is str for key, text in item.items()):
+        message = tuple(item.items())
+        if sum(len(text) for _, text in message) < _REMEMBERED:
+            return _message(message)
+    return _text(_shape(item)).encode()
+
+
+# As many and as long as leave the memory of a process as it is.
+_REMEMBERED = 64_000
+
+
+@lru_cache(maxsize=256)
+def _message(items: tuple[tuple[str, str], ...]) -> bytes:
+    return _text(dict(items)).encode()
+
+
+def _shape(value: Any) -> Any:
+    """What stays the same of a value between processes, as JSON data: never its address."""
+    if isinstance(value, int) and value.bit_length() > _LONG:
+        return hex(value)
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    if isinstance(value, SimpleNamespace):
+        return _mapping(vars(value))
+    if isinstance(value, Mapping):
+        return _mapping(value)
+    if isinstance(value, (list, tuple, deque)):
+        return [_shape(item) for item in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted((_shape(item) for item in value), key=_text)
+    if isinstance(value, type):
+        return value.__qualname__
+    if isinstance(value, (bytes, bytearray)):
+        return hashlib.sha256(value).hexdigest()
+    dump = getattr(value, "model_dump", None)
+    if callable(dump):
+        try:
+            return _shape(dump())
+        except Exception:
+            return type(value).__qualname__
+    if is_dataclass(value):
+        return {f.name: _shape(getattr(value, f.name)) for f in fields(value)}
+    return _object(value)
+
+
+# Python does not write integers of more than 4300 digits in decimal.
+_LONG = 10_000
+
+
+def _mapping(value: Mapping[Any, Any]) -> Any:
+    if all(isinstance(key, str) for key in value):
+        return {str(key): _shape(item) for key, item in value.items()}
+    return sorted(([_shape(key), _shape(item)] for key, item in value.items()), key=_text)
+
+
+def _object(value: Any) -> Any:
+    """A date, a URL, a number of some library: its text, if its class has one of its own."""
+    cls = type(value)
+    if "__str__" not in _defined(cls) and "__repr__" not in _defined(cls):
+        return cls.__qualname__
+    try:
+        return [cls.__qualname__, re.sub(r"\b0x[0-9a-fA-F]+", "0x", str(value))]
+    except Exception:
+        return cls.__qualname__
+
+
+def _defined(cls: type) -> set[str]:
+    return {name for base in cls.__mro__[:-1] for name in vars(base)}
+
+
+def _text(shape: Any) -> str:
+    return json.dumps(shape, sort_keys=True)
