@@ -114,12 +114,13 @@ def test_killed_again_and_again(matrix: Any, report: Report) -> None:
     report.check()
 
 
-def test_fresh_interpreters(matrix: Any, report: Report) -> None:
+def test_fresh_interpreters(matrix: Any, report: Report, database_kind: str) -> None:
     """The same without the fork server: a new interpreter imports the module and launches DBOS."""
-    for mode, entry, kind in (("parallel", "sync", "/tool:"), ("react", "async", "/llm#")):
-        test = matrix(mode, entry, fresh=True)
-        during = [p for p in test.positions() if p.moment == "during" and kind in p.entry]
-        report.verdicts.append(test.run(during[1]))
+    of = {"sqlite": ("parallel", "sync", "/tool:")}
+    mode, entry, kind = of.get(database_kind, ("react", "async", "/llm#"))
+    test = matrix(mode, entry, fresh=True)
+    during = [p for p in test.positions() if p.moment == "during" and kind in p.entry]
+    report.verdicts.append(test.run(during[1]))
     report.check()
 
 

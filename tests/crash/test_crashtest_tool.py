@@ -97,12 +97,30 @@ def test_the_command_says_what_survived_and_what_did_not(tmp_path: Path) -> None
     again = [run["effects_repeated"] for run in figures["runs"] if not run["ok"]]
     assert any('email {"to": "ann"}' in effects for effects in again)
 
-    for arguments, told in (
-        (["good"], "'good' is not an import path. It is module:object, as app:agent."),
-        (["good:nobody"], "good has no 'nobody'."),
-        (["good:agent", "--model", "good:scrip"], "good has no 'scrip'. Did you mean 'script'?"),
-        (["good:agent", "--inputs", "{"], "Expecting"),
-    ):
-        wrong = command(*arguments, folder=tmp_path)
-        assert wrong.returncode == 2, wrong.stdout + wrong.stderr
-        assert told in wrong.stderr
+
+def test_arguments_that_can_mean_nothing(tmp_path: Path) -> None:
+    (tmp_path / "good.py").write_text(BLOCKS[0])
+    wrong = {
+        "good": "'good' is not an import path. It is module:object, as app:agent.",
+        "good:nobody": "good has no 'nobody'.",
+        "good:agent --model good:scrip": "good has no 'scrip'. Did you mean 'script'?",
+        "good:agent --inputs {": "Expecting",
+    }
+    # One process for all, as importing crewAI takes seconds.
+    program = (
+        "import json, sys; from typer.testing import CliRunner; from crewai_dbos.cli import app\n"
+        "ended = [CliRunner().invoke(app, ['crashtest', *a.split()]) for a in sys.argv[1:]]\n"
+        "print(json.dumps([(each.exit_code, each.stderr) for each in ended]))"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program, *wrong],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    for (code, said), told in zip(json.loads(ran.stdout), wrong.values(), strict=True):
+        assert code == 2, said
+        assert told in said

@@ -42,7 +42,5 @@ def test_every_row(database_kind: str) -> None:
         every = [p for p in test.positions() if p.moment in ("unrecorded", "after")]
         for step in ("pack#1", "stamp#1", "seal#1", "on_tool#1"):
             assert any(position.entry.endswith(step) for position in every)
-        # What differs by database is the writing, so on the other one the moments take turns.
-        chosen = every if database_kind == "sqlite" else taking_turns(every)
-        wrong = [str(verdict) for verdict in test.run_all(chosen, 6) if not verdict.ok]
+        wrong = [str(v) for v in test.run_all(taking_turns(every), 6) if not v.ok]
     assert not wrong, "\n".join(wrong)

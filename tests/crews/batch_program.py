@@ -1,4 +1,4 @@
-"""A program with a batch of 200 kickoffs: ``python -m crews.batch_program database [call]``."""
+"""A program with a batch of kickoffs: ``python -m crews.batch_program database items [call]``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from dbos import DBOS, SetWorkflowID
 from crewai_dbos import DBOSCrew
 from crews.scenarios import agent, task
 
-ITEMS = 200
 BATCH = "batch"
 
 
@@ -19,17 +18,17 @@ def build() -> Crew:
     return Crew(agents=[clerk], tasks=[task("Item {number}", clerk)])
 
 
-def main(database_url: str, calls: bool) -> None:
+def main(database_url: str, items: int, calls: bool) -> None:
     crew = DBOSCrew(crew_name="batch", orig_crew=build)
     DBOS(config={"name": "batch-program", "system_database_url": database_url})
     DBOS.launch()
     if not calls:
         # A program that only starts again: the batch is recovered by DBOS.
         DBOS.retrieve_workflow(BATCH).get_result()
-        for number in range(1, ITEMS + 1):
+        for number in range(1, items + 1):
             crew.retrieve(f"{BATCH}/{number}").get_result()
         return
-    inputs = [{"number": number} for number in range(1, ITEMS + 1)]
+    inputs = [{"number": number} for number in range(1, items + 1)]
     with SetWorkflowID(BATCH):
         outputs = crew.kickoff_for_each(inputs)
     for number, output in enumerate(outputs, 1):
@@ -37,4 +36,4 @@ def main(database_url: str, calls: bool) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2:] == ["call"])
+    main(sys.argv[1], int(sys.argv[2]), sys.argv[3:] == ["call"])

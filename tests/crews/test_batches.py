@@ -20,7 +20,6 @@ from dbos import DBOS, SetWorkflowID
 
 from crewai_dbos import BatchError, DBOSCrew, RunConflictError, UnstorableInputError
 from crewai_dbos.testing import ModelServer, Request, ToolCall, error, hang, text, tool_calls
-from crews.batch_program import ITEMS
 from crews.scenarios import agent, answer, asked, task
 from crews.test_runs import Opaque, Serve
 from crews.test_runs import serve as serve
@@ -206,17 +205,17 @@ def test_what_is_refused(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize(
-    ("calls_again", "kind"),
-    [(True, "sqlite"), (False, "postgres")],
+    ("calls_again", "kind", "items"),
+    [(True, "sqlite", 60), (False, "postgres", 200)],
     ids=["called again", "restarted"],
 )
-def test_two_hundred_items_killed_three_times(
-    calls_again: bool, kind: str, request: pytest.FixtureRequest, tmp_path: Path
+def test_many_items_killed_three_times(
+    calls_again: bool, kind: str, items: int, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     database_url = f"sqlite:///{tmp_path}/dbos.sqlite"
     if kind == "postgres":
         database_url = request.getfixturevalue("postgres").create_database()
-    kills = [40, 90, 150]
+    kills = [items // 5, items // 2, items * 3 // 4]
     running: list[subprocess.Popen[bytes]] = []
     lock = threading.Lock()
 
@@ -228,7 +227,14 @@ def test_two_hundred_items_killed_three_times(
         return answer(asking)
 
     def process(*arguments: str) -> tuple[int, str]:
-        command = [sys.executable, "-m", "crews.batch_program", database_url, *arguments]
+        command = [
+            sys.executable,
+            "-m",
+            "crews.batch_program",
+            database_url,
+            str(items),
+            *arguments,
+        ]
         folder = str(Path(__file__).parents[1])
         with (tmp_path / "log").open("ab") as log:
             started = subprocess.Popen(
@@ -252,8 +258,8 @@ def test_two_hundred_items_killed_three_times(
             code, out = process("call")
         asked_for = Counter(asked(request) for request in server.requests)
     lines = out.splitlines()
-    assert lines == [f"{n}: Clerk on Item {n}" for n in range(1, ITEMS + 1)]
-    assert len(asked_for) == ITEMS
+    assert lines == [f"{n}: Clerk on Item {n}" for n in range(1, items + 1)]
+    assert len(asked_for) == items
     # Of those in flight when a kill came, ten at most, each once more.
     again = [what for what, times in asked_for.items() if times > 1]
     assert max(asked_for.values()) <= 4
