@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
+from crewai_dbos.testing import Reply, Request
 from crewai_dbos.testing.crash import CrashTest
+from flows.conversation import replies
 from flows.crashing import check
 from flows.scenarios import SCENARIOS, echo
 from support.moments import taking_turns
@@ -24,6 +28,21 @@ def test_a_flow_that_is_built_when_its_module_is_imported() -> None:
     inputs = {"inputs": {"topic": "otters"}}
     with CrashTest("flows.module_level:flow", inputs, model=echo) as test:
         wrong = [str(v) for v in test.run_all(test.positions(3, seed=2)) if not v.ok]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_a_stream() -> None:
+    scenario = SCENARIOS["sequence"]
+    survives("flows.calls:stream", {"inputs": scenario.inputs}, scenario.script)
+
+
+def test_a_turn_of_a_conversation() -> None:
+    survives("flows.calls:turn", {"message": "I want two chairs", "session_id": "s"}, replies)
+
+
+def survives(target: str, inputs: dict[str, Any], script: Callable[[Request], Reply]) -> None:
+    with CrashTest(target, inputs, model=script) as test:
+        wrong = [str(v) for v in test.run_all(taking_turns(test.positions())) if not v.ok]
     assert not wrong, "\n".join(wrong)
 
 
