@@ -25,7 +25,7 @@ from dbos._error import DBOSWorkflowCancelledError, DBOSWorkflowConflictIDError
 from crewai_dbos import _dbos_seam as seam
 from crewai_dbos._entry import Call
 from crewai_dbos._run_scope import joined
-from support.dbos_config import QUICK
+from support.launching import QUICK
 from support.runs import Rows, finish, fork, launched, replay, run_id, steps
 
 

@@ -31,7 +31,7 @@ from crewai_dbos import (
     idempotency_key,
 )
 from crewai_dbos.testing import ModelServer, Reply, Request, ToolCall, text, tool_calls
-from support.dbos_config import QUICK
+from support.launching import QUICK
 
 _ids = itertools.count()
 effects: list[tuple[str, Any]] = []

@@ -14,13 +14,36 @@ from crewai_dbos._crew_order import CrewOrder
 from crewai_dbos._dbos_seam import assigned_workflow_id, current_context, detached
 from crewai_dbos._definition import CrewDefinition
 from crewai_dbos._entry import Entry, read_entry
-from crewai_dbos._errors import BatchError, CrewaiDbosError
+from crewai_dbos._errors import BatchError, CrewaiDbosError, DefinitionError
 from crewai_dbos._handle import RunHandle, own_run
 
 _EXECUTION = re.compile(r"crew:[^/]+/task:[^/]+/agent:[^/]+#\d+")
 
 POLLING = 0.25
 """Seconds between two looks of a process into a queue of ours."""
+
+
+def limits(concurrency: Any, limiter: Any) -> dict[str, Any]:
+    """How many items a queue lets through, as it is stored.
+
+    Raises:
+        DefinitionError: None ever, or it does not say how many.
+    """
+    if concurrency is not None and not (type(concurrency) is int and concurrency > 0):
+        raise DefinitionError(
+            f"concurrency is a whole number from 1, or None for any number; not {concurrency!r}"
+        )
+    if limiter is not None and not (
+        isinstance(limiter, Mapping)
+        and set(limiter) == {"limit", "period"}
+        and type(limiter["limit"]) is int
+        and all(isinstance(n, (int, float)) and n > 0 for n in limiter.values())
+    ):
+        raise DefinitionError(
+            'limiter says how many items may begin in a period of seconds: {"limit": 50, '
+            f'"period": 60.0}}; not {limiter!r}'
+        )
+    return {"concurrency": concurrency, "limiter": None if limiter is None else dict(limiter)}
 
 
 def run(
@@ -51,7 +74,7 @@ def run(
     }
     batch_id = None if _run_scope.in_workflow() else assigned_workflow_id()
     again = batch_id is not None and detached(DBOS.get_workflow_status, batch_id) is not None
-    with own_run(stored):
+    with own_run(stored, _workflows.run_batch):
         handle = DBOS.start_workflow(_workflows.run_batch, stored)
     ids: list[str] = handle.get_result()
     if again:

@@ -24,6 +24,7 @@ from dbos._context import (
 )
 from dbos._datasource import AsyncSQLAlchemyDatasource, SQLAlchemyDatasource
 from dbos._error import DBOSBaseException, DBOSStepTimeoutError, DBOSUnexpectedStepError
+from dbos._registrations import get_dbos_func_name
 from dbos._serialization import DBOSPortableJSON
 from dbos._utils import GlobalParams
 
@@ -41,6 +42,7 @@ __all__ = [
     "current_context",
     "decorated_kind",
     "detached",
+    "get_dbos_func_name",
     "is_launched",
     "on_the_loop_of_dbos",
     "on_workflow_thread",

@@ -6,9 +6,12 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
+from crewai import Crew, Task
+from crewai.agents.agent_builder.base_agent import BaseAgent
 from crewai.agents.agent_executor import AgentExecutor
 from crewai.utilities.agent_utils import extract_tool_call_info, is_inside_event_loop
 from crewai.utilities.string_utils import sanitize_tool_name
+from pydantic import Field, SkipValidation
 
 from crewai_dbos import _names, _run_scope
 from crewai_dbos._artifacts import StableArtifacts
@@ -26,6 +29,12 @@ class DBOSAgentExecutor(AgentExecutor):
     process can find: this is the ``executor_class`` of every `DBOSAgent`. With an ordinary agent
     it is an ordinary executor, and says so once.
     """
+
+    # Validated once more, a crew would get a memory, a log and a clock anew, and a task its
+    # guardrails: those of crewAI, which are not recorded.
+    crew: SkipValidation[Crew | None] = Field(default=None, exclude=True)
+    task: SkipValidation[Task | None] = Field(default=None, exclude=True)
+    agent: SkipValidation[BaseAgent | None] = Field(default=None, exclude=True)
 
     # A subclass of a crewAI Flow finds only flow methods of its own body.
     _flow_definition: ClassVar[Any] = AgentExecutor.flow_definition()

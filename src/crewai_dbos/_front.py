@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from dbos import DBOS, SetWorkflowID
 from pydantic import BaseModel
 
-from crewai_dbos import _run_scope
+from crewai_dbos import _codec, _run_scope
 from crewai_dbos._dbos_seam import assigned_workflow_id, is_launched
 from crewai_dbos._errors import DefinitionError
-from crewai_dbos._handle import RunHandle, own_run
+from crewai_dbos._handle import RunHandle, as_returned, own_run
 
 _ASSIGNED = "_crewai_dbos_assigned"
 
@@ -65,6 +65,37 @@ def assigned_id(front: BaseModel) -> AbstractContextManager[Any]:
     return nullcontext() if run_id is None else SetWorkflowID(run_id)
 
 
+def run(
+    order: dict[str, Any], workflow: Callable[[dict[str, Any]], Any], known: Iterable[type] = ()
+) -> Any:
+    """What a run of `order` returns: a new one, or the one that has the assigned id.
+
+    Args:
+        order: Of the run, as plain JSON.
+        workflow: The workflow that carries it out.
+        known: Classes that may occur in its result without being importable.
+
+    Raises:
+        RunConflictError: The assigned id belongs to a run of something else.
+    """
+    with own_run(order, workflow) as begun:
+        if begun is not None:
+            return RunHandle(begun, known).get_result()
+        return as_returned(_codec.decode(workflow(order), known))
+
+
+async def arun(
+    order: dict[str, Any],
+    workflow: Callable[[dict[str, Any]], Awaitable[Any]],
+    known: Iterable[type] = (),
+) -> Any:
+    """As `run`, for async code."""
+    with own_run(order, workflow) as begun:
+        if begun is not None:
+            return await RunHandle(begun, known).get_result_async()
+        return as_returned(_codec.decode(await workflow(order), known))
+
+
 def start(
     what: str,
     workflow: Callable[[dict[str, Any]], Any],
@@ -91,7 +122,9 @@ def start(
             "DBOS first."
         )
     order = stored()
-    with own_run(order):
+    with own_run(order, workflow) as begun:
+        if begun is not None:
+            return RunHandle(begun, known)
         if queue is None:
             handle = DBOS.start_workflow(workflow, order)
         else:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from typing import Any
 
 from dbos import DBOS, WorkflowStatus
 
 from crewai_dbos import _codec, _errors, _names
-from crewai_dbos._dbos_seam import PortableWorkflowError, assigned_workflow_id, detached
+from crewai_dbos._dbos_seam import (
+    PortableWorkflowError,
+    assigned_workflow_id,
+    detached,
+    get_dbos_func_name,
+)
 from crewai_dbos._errors import CrewaiDbosError, RunConflictError
 
 
@@ -102,17 +107,26 @@ def forget(error: Exception) -> None:
 
 
 @contextmanager
-def own_run(order: Mapping[str, Any]) -> Iterator[None]:
+def own_run(order: Mapping[str, Any], workflow: Callable[..., Any]) -> Iterator[str | None]:
     """Within the block a run of `order` is started, perhaps under an id that is in use already.
+
+    Args:
+        order: What is asked for.
+        workflow: What it is started with.
+
+    Returns:
+        The id, if the run was begun by the sync method and this is the async one, or the reverse:
+        to DBOS these are two workflows.
 
     Raises:
         RunConflictError: The id belongs to a run of something else. Its result is not returned.
     """
     run_id = assigned_workflow_id()
-    if run_id is not None:
-        _refuse_foreign(run_id, order)
+    begun = None
+    if run_id is not None and (status := _refuse_foreign(run_id, order)) is not None:
+        begun = run_id if status.name != get_dbos_func_name(workflow) else None
     try:
-        yield
+        yield begun
     except Exception as error:
         forget(error)
         raise
@@ -120,12 +134,17 @@ def own_run(order: Mapping[str, Any]) -> Iterator[None]:
         _refuse_foreign(run_id, order)
 
 
-def _refuse_foreign(run_id: str, order: Mapping[str, Any]) -> None:
-    status = detached(DBOS.get_workflow_status, run_id)
+def _refuse_foreign(run_id: str, order: Mapping[str, Any]) -> WorkflowStatus | None:
+    status: WorkflowStatus | None = detached(DBOS.get_workflow_status, run_id)
     if status is None or status.input is None:
-        return
+        return status
     args = status.input["args"]
     taken = args[0] if args and isinstance(args[0], Mapping) else {}
+    if _kind(taken) != _kind(order):
+        raise RunConflictError(
+            f"Workflow id {run_id!r} belongs to {_kind(taken)}, and this is {_kind(order)}. Use an "
+            "id of its own for each piece of work."
+        )
     for part in sorted({*taken, *order} - {"v", "limits", "state"}):
         if taken.get(part) != order.get(part):
             raise RunConflictError(
@@ -133,6 +152,19 @@ def _refuse_foreign(run_id: str, order: Mapping[str, Any]) -> None:
                 f"{_short(taken.get(part))} there, {_short(order.get(part))} here. Use an id of "
                 "its own for each piece of work."
             )
+    return status
+
+
+def _kind(order: Mapping[str, Any]) -> str:
+    """What `order` is one of, in words."""
+    kinds = {
+        "items": "a batch of a crew",
+        "turn": "a turn of a conversation",
+        "crew": "a kickoff of a crew",
+        "flow": "a kickoff of a flow",
+        "agent": "a run of an agent",
+    }
+    return next((kind for part, kind in kinds.items() if part in order), "another workflow")
 
 
 def _short(value: Any) -> str:

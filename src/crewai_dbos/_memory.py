@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import base64
 import copy
+import functools
 import threading
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +31,9 @@ from crewai_dbos._threads import on_a_thread
 
 _RUN = "_crewai_dbos_run"
 _LOADING = "_crewai_dbos_loading"
+_PUT_OFF = "_crewai_dbos_put_off"
+
+_putting_off: ContextVar[bool] = ContextVar("crewai_dbos_putting_off", default=False)
 
 
 def durable_memory(
@@ -77,6 +83,49 @@ def durable_knowledge(knowledge: Knowledge, scope: Scope, *, loaded: bool = True
     copied.__dict__[_RUN] = (scope,)
     copied.__dict__[_LOADING] = _Loading(loaded)
     return copied
+
+
+@contextmanager
+def unloaded() -> Iterator[None]:
+    """Knowledge that is made in the block loads its sources when it is first queried.
+
+    crewAI has a crew load them when it is made, which a run whose queries are recorded need not.
+    """
+    _install()
+    token = _putting_off.set(True)
+    try:
+        yield
+    finally:
+        _putting_off.reset(token)
+
+
+@functools.cache
+def _install() -> None:
+    cls: Any = Knowledge
+    load, query, aquery = cls.add_sources, cls.query, cls.aquery
+
+    @functools.wraps(load)
+    def load_or_put_off(knowledge: Knowledge) -> None:
+        if _putting_off.get():
+            knowledge.__dict__[_PUT_OFF] = True
+            return
+        load(knowledge)
+
+    def load_if_put_off(knowledge: Knowledge) -> None:
+        if knowledge.__dict__.pop(_PUT_OFF, False):
+            load(knowledge)
+
+    @functools.wraps(query)
+    def query_loaded(knowledge: Knowledge, *args: Any, **kwargs: Any) -> Any:
+        load_if_put_off(knowledge)
+        return query(knowledge, *args, **kwargs)
+
+    @functools.wraps(aquery)
+    async def aquery_loaded(knowledge: Knowledge, *args: Any, **kwargs: Any) -> Any:
+        await on_a_thread(lambda: load_if_put_off(knowledge))
+        return await aquery(knowledge, *args, **kwargs)
+
+    cls.add_sources, cls.query, cls.aquery = load_or_put_off, query_loaded, aquery_loaded
 
 
 class _DurableMemory:

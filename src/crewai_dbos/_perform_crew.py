@@ -12,7 +12,16 @@ from crewai import Crew
 from crewai.crews.crew_output import CrewOutput
 from dbos import DBOS
 
-from crewai_dbos import _body, _codec, _crew_order, _events, _fingerprint, _names, _run_crew
+from crewai_dbos import (
+    _body,
+    _codec,
+    _crew_order,
+    _events,
+    _fingerprint,
+    _memory,
+    _names,
+    _run_crew,
+)
 from crewai_dbos._crew_order import CrewOrder
 from crewai_dbos._dbos_seam import detached
 from crewai_dbos._definition import CrewDefinition, crews
@@ -55,7 +64,8 @@ def _part(definition: CrewDefinition, order: CrewOrder, own: bool) -> AbstractCo
 @contextmanager
 def _crew(definition: CrewDefinition, scope: Scope, own: bool) -> Iterator[Crew]:
     """The crew that works in `scope`."""
-    template = _body.built(definition.build, f"crew {definition.name!r}", scope)
+    with _memory.unloaded():
+        template = _body.built(definition.build, f"crew {definition.name!r}", scope)
     _check(definition, _fingerprint.of_crew(template), scope)
     crew = _run_crew.crew_of_run(definition, template, scope)
     # A workflow of the crew's own fails as the crew fails; another goes on, perhaps.

@@ -11,7 +11,6 @@ from crewai.tools.base_tool import BaseTool
 from pydantic import PrivateAttr
 
 from crewai_dbos import (
-    _codec,
     _front,
     _given,
     _names,
@@ -26,7 +25,7 @@ from crewai_dbos._crewai_seam import hand_signals_to_futures, share_usage
 from crewai_dbos._dbos_seam import is_launched
 from crewai_dbos._definition import AgentDefinition, agents, build_agent
 from crewai_dbos._executor import DBOSAgentExecutor
-from crewai_dbos._handle import RunHandle, own_run
+from crewai_dbos._handle import RunHandle
 from crewai_dbos._llm import durable_llm
 from crewai_dbos._order import Order
 from crewai_dbos._threads import in_event_loop
@@ -239,8 +238,7 @@ class DBOSAgent(Agent):
         if _run_scope.in_workflow():
             return _perform_agent.perform(self._definition, order)
         stored = order.stored(self._definition)
-        with own_run(stored):
-            return _codec.decode(_workflows.run_agent(stored))
+        return _front.run(stored, _workflows.run_agent)
 
     async def _acarry_out(self, order: Order, ordinary: Callable[[], Any]) -> Any:
         if not is_launched() or _run_scope.in_step():
@@ -250,8 +248,7 @@ class DBOSAgent(Agent):
         if _run_scope.in_workflow():
             return await _perform_agent.aperform(self._definition, order)
         stored = order.stored(self._definition)
-        with own_run(stored):
-            return _codec.decode(await _workflows.run_agent_async(stored))
+        return await _front.arun(stored, _workflows.run_agent_async)
 
 
 def _kickoff_order(

@@ -10,7 +10,7 @@ from crewai.crews.crew_output import CrewOutput
 from crewai.types.usage_metrics import UsageMetrics
 from pydantic import PrivateAttr
 
-from crewai_dbos import _batch, _codec, _front, _perform_crew, _run_scope, _workflows, doctor
+from crewai_dbos import _batch, _front, _perform_crew, _run_scope, _workflows, doctor
 from crewai_dbos._config import (
     AgentOptions,
     AgentStepConfigs,
@@ -22,7 +22,7 @@ from crewai_dbos._config import (
 from crewai_dbos._crew_order import CrewOrder
 from crewai_dbos._definition import CrewDefinition, build_crew, crews
 from crewai_dbos._errors import DefinitionError
-from crewai_dbos._handle import RunHandle, own_run
+from crewai_dbos._handle import RunHandle
 from crewai_dbos._threads import in_event_loop, on_a_thread
 from crewai_dbos._tools import check_tools
 
@@ -136,8 +136,8 @@ class DBOSCrew(Crew):
         if _run_scope.in_workflow():
             return self._published(_perform_crew.perform(self._definition, order))
         stored = order.stored(self._definition)
-        with _front.assigned_id(self), own_run(stored):
-            return self._published(_codec.decode(_workflows.run_crew(stored)))
+        with _front.assigned_id(self):
+            return self._published(_front.run(stored, _workflows.run_crew))
 
     async def kickoff_async(
         self,
@@ -163,8 +163,8 @@ class DBOSCrew(Crew):
         if _run_scope.in_workflow():
             return self._published(await _perform_crew.aperform(self._definition, order))
         stored = order.stored(self._definition)
-        with _front.assigned_id(self), own_run(stored):
-            return self._published(_codec.decode(await _workflows.run_crew_async(stored)))
+        with _front.assigned_id(self):
+            return self._published(await _front.arun(stored, _workflows.run_crew_async))
 
     def kickoff_for_each(
         self,
@@ -195,10 +195,12 @@ class DBOSCrew(Crew):
             The `CrewOutput` of each item, in the order of `inputs`.
 
         Raises:
+            DefinitionError: `concurrency` or `limiter` lets nothing through.
             BatchError: Items failed. It has the outputs of the others, and the errors, by position.
             UnstorableInputError: As of `kickoff`, of any item, before one was begun.
             RunConflictError: The workflow id belongs to a batch of other inputs.
         """
+        inputs, limits = list(inputs), _batch.limits(concurrency, limiter)
         orders = [self._order(each, input_files, None) for each in inputs]
         if _front.is_ordinary(self._described()):
             plain = [dict(each) for each in inputs]
@@ -210,7 +212,6 @@ class DBOSCrew(Crew):
                 f"DBOSCrew {self.crew_name!r} was kicked off synchronously inside an event loop. "
                 "Use kickoff_for_each_async or akickoff_for_each."
             )
-        limits = {"concurrency": concurrency, "limiter": limiter}
         outputs = _batch.run(self._definition, orders, limits, return_exceptions=return_exceptions)
         total = UsageMetrics()
         for usage in _batch.usage(outputs):

@@ -9,14 +9,14 @@ from crewai.flow.flow import Flow
 from dbos import SetWorkflowID
 from pydantic import PrivateAttr
 
-from crewai_dbos import _codec, _front, _perform_flow, _run_scope, _sessions, _workflows, doctor
+from crewai_dbos import _front, _perform_flow, _run_scope, _sessions, _workflows, doctor
 from crewai_dbos._config import AgentOptions, StepConfig, ToolStepConfig, recording_others
 from crewai_dbos._dbos_seam import assigned_workflow_id
 from crewai_dbos._definition import FlowDefinition, build_flow, flows
 from crewai_dbos._errors import DefinitionError
 from crewai_dbos._flow_order import FlowOrder
 from crewai_dbos._flow_state import classes
-from crewai_dbos._handle import RunHandle, as_returned, own_run
+from crewai_dbos._handle import RunHandle, as_returned
 from crewai_dbos._threads import in_event_loop
 
 
@@ -136,8 +136,8 @@ class DBOSFlow(Flow[Any]):
         if _run_scope.in_workflow():
             return as_returned(_perform_flow.perform(self._durable, order))
         stored = order.stored(self._durable)
-        with _front.assigned_id(self), own_run(stored):
-            return as_returned(_codec.decode(_workflows.run_flow(stored), classes(self)))
+        with _front.assigned_id(self):
+            return _front.run(stored, _workflows.run_flow, classes(self))
 
     async def kickoff_async(
         self,
@@ -159,10 +159,8 @@ class DBOSFlow(Flow[Any]):
         if _run_scope.in_workflow():
             return as_returned(await _perform_flow.aperform(self._durable, order))
         stored = order.stored(self._durable)
-        with _front.assigned_id(self), own_run(stored):
-            return as_returned(
-                _codec.decode(await _workflows.run_flow_async(stored), classes(self))
-            )
+        with _front.assigned_id(self):
+            return await _front.arun(stored, _workflows.run_flow_async, classes(self))
 
     async def akickoff(self, *args: Any, **kwargs: Any) -> Any:
         """As `kickoff_async`."""
@@ -215,8 +213,8 @@ class DBOSFlow(Flow[Any]):
         following = _sessions.next_turn(self.flow_name, session_id, classes(self))
         stored = FlowOrder(turn=turn, state=following.state).stored(self._durable)
         given = assigned_workflow_id() or _front.kept_id(self)
-        with SetWorkflowID(given or following.run_id), own_run(stored):
-            return as_returned(_codec.decode(_workflows.run_flow(stored), classes(self)))
+        with SetWorkflowID(given or following.run_id):
+            return _front.run(stored, _workflows.run_flow, classes(self))
 
     def start(
         self,

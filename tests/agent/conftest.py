@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from dbos import DBOS
 
-from support.dbos_config import QUICK
+from support.launching import launched_in
 
 
 @pytest.fixture(scope="package", autouse=True)
 def launched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    path: Path = tmp_path_factory.mktemp("agent") / "dbos.sqlite"
-    DBOS(config={"system_database_url": f"sqlite:///{path}", **QUICK})
-    DBOS.launch()
-    yield
-    DBOS.destroy()
+    with launched_in(tmp_path_factory.mktemp("agent")):
+        yield

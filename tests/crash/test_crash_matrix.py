@@ -16,7 +16,7 @@ from crash import models, table
 from crash.names import ASK
 from crewai_dbos.testing.crash import CrashTest, Position, Verdict
 from crewai_dbos.testing.effects import Effect
-from support.moments import taking_turns
+from support.crashing import taking_turns
 
 AT_ONCE = 6
 """Positions that are worked on at the same time. A recovery mostly waits for DBOS's queue poll."""

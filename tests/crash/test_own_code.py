@@ -9,7 +9,7 @@ from __future__ import annotations
 from crash.names import ASK
 from crewai_dbos.testing import Reply, Request, ToolCall, text, tool_calls
 from crewai_dbos.testing.crash import CrashTest
-from support.moments import taking_turns
+from support.crashing import taking_turns
 
 TURNS = [
     [ToolCall("order", {"part": "bolt"})],

@@ -39,6 +39,7 @@ from crewai_dbos.testing import (
     tool_calls,
 )
 from crewai_dbos.testing.effects import EFFECTS
+from support.schemas import any_value_of
 
 Script = Callable[[Request], Reply]
 
@@ -177,27 +178,6 @@ def by_role(**scripts: Script) -> Script:
     return script
 
 
-def any_value_of(request: Request) -> Any:
-    """A value that fits the schema asked for."""
-    schema = (request.response_format or {})["json_schema"]["schema"]
-    return _fill(schema, schema.get("$defs", {}))
-
-
-def _fill(schema: dict[str, Any], defs: dict[str, Any]) -> Any:
-    if "$ref" in schema:
-        return _fill(defs[schema["$ref"].rsplit("/", 1)[1]], defs)
-    if "anyOf" in schema:
-        return None if {"type": "null"} in schema["anyOf"] else _fill(schema["anyOf"][0], defs)
-    if "enum" in schema:
-        return schema["enum"][0]
-    if "const" in schema:
-        return schema["const"]
-    kind = schema.get("type")
-    if kind == "object":
-        return {name: _fill(sub, defs) for name, sub in schema.get("properties", {}).items()}
-    return {"array": [], "string": "x", "integer": 1, "number": 0.5, "boolean": True}[str(kind)]
-
-
 # Crews -------------------------------------------------------------------------------
 
 
@@ -320,6 +300,28 @@ def guarded() -> Crew:
             task("Three", clerk, guardrails=[_shouts, "It must be short", _wants_a_dot]),
         ],
     )
+
+
+def guarded_by_a_manager() -> Crew:
+    return Crew(
+        agents=[agent("Clerk")],
+        tasks=[
+            task("Report on {topic}", None, guardrail=_wants_a_dot),
+            task("Three", None, guardrails=[_shouts, _wants_a_dot]),
+        ],
+        process=Process.hierarchical,
+        manager_llm=model(),
+    )
+
+
+def guarded_at_once() -> Crew:
+    """One agent at several tasks, whose guardrails all are asked at some time."""
+    clerk = agent("Clerk")
+    parts = [
+        task(f"Three {part}", clerk, async_execution=True, guardrails=[_shouts, "It must be short"])
+        for part in "abc"
+    ]
+    return Crew(agents=[clerk], tasks=[*parts, task("Join", clerk, context=parts)])
 
 
 def _guarded(request: Request) -> Reply:
@@ -683,6 +685,8 @@ SCENARIOS: dict[str, Scenario] = {
     "conditional": Scenario(conditional, answer),
     "contexts": Scenario(contexts, answer),
     "guarded": Scenario(guarded, _guarded),
+    "guarded by a manager": Scenario(guarded_by_a_manager, _guarded),
+    "guarded, at once": Scenario(guarded_at_once, _guarded, better=True),
     "structured outputs": Scenario(structured_outputs, _structured),
     "output file": Scenario(output_file, answer),
     "planned": Scenario(planned, _planned),

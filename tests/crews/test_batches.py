@@ -18,11 +18,17 @@ from crewai.crews.crew_output import CrewOutput
 from crewai.tools import tool
 from dbos import DBOS, SetWorkflowID
 
-from crewai_dbos import BatchError, DBOSCrew, RunConflictError, UnstorableInputError
+from crewai_dbos import (
+    BatchError,
+    DBOSCrew,
+    DefinitionError,
+    RunConflictError,
+    UnstorableInputError,
+)
 from crewai_dbos.testing import ModelServer, Request, ToolCall, error, hang, text, tool_calls
 from crews.scenarios import agent, answer, asked, task
-from crews.test_runs import Opaque, Serve
-from crews.test_runs import serve as serve
+from crews.test_runs import Opaque
+from support.serving import Serve
 
 _names = itertools.count()
 
@@ -187,6 +193,47 @@ def test_in_a_workflow_of_the_users(serve: Serve) -> None:
     before = len(server.requests)
     assert DBOS.fork_workflow(crew.crew_name, 1000).get_result() == expected
     assert len(server.requests) == before
+
+
+def test_a_generator_of_inputs(serve: Serve) -> None:
+    serve()
+    crew = durable()
+
+    @DBOS.step()
+    def in_a_step() -> list[Any]:
+        return [output.raw for output in crew.kickoff_for_each(each for each in INPUTS[:2])]  # type: ignore[arg-type]
+
+    assert len(in_a_step()) == 2
+    assert len(crew.kickoff_for_each(each for each in INPUTS[:2])) == 2  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"concurrency": 0},
+        {"concurrency": "many"},
+        {"limiter": {"limit": 5}},
+        {"limiter": {"limit": 0, "period": 1.0}},
+    ],
+    ids=str,
+)
+def test_limits_that_let_nothing_through(limits: dict[str, Any], serve: Serve) -> None:
+    serve()
+    crew = durable()
+    with pytest.raises(DefinitionError, match="not "), SetWorkflowID(crew.crew_name):
+        crew.kickoff_for_each(INPUTS[:1], **limits)
+    with SetWorkflowID(crew.crew_name):
+        assert len(crew.kickoff_for_each(INPUTS[:1])) == 1
+
+
+def test_a_batch_under_the_id_of_a_kickoff(serve: Serve) -> None:
+    serve()
+    crew = durable()
+    with SetWorkflowID(crew.crew_name):
+        crew.kickoff(INPUTS[0])
+    told = "belongs to a kickoff of a crew, and this is a batch of a crew"
+    with pytest.raises(RunConflictError, match=told), SetWorkflowID(crew.crew_name):
+        crew.kickoff_for_each(INPUTS)
 
 
 def test_what_is_refused(serve: Serve) -> None:

@@ -14,8 +14,7 @@ from dbos import DBOS
 from crewai_dbos import DBOSCrew, DriftError
 from crewai_dbos.testing import Request, error
 from crews.scenarios import agent, answer, asked, model, search, searching, task, turns
-from crews.test_runs import Serve
-from crews.test_runs import serve as serve
+from support.serving import Serve
 
 _names = itertools.count()
 

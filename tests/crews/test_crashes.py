@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from crewai_dbos.testing.crash import CrashTest
-from crews.crashing import AT_ONCE, STRICT, check, check_memory, one_moment_each
+from crews.crashing import STRICT, check, check_memory
 from crews.scenarios import SCENARIOS
+from support.crashing import one_moment_each, survives
 
 
 @pytest.mark.parametrize("name", STRICT)
@@ -17,9 +17,7 @@ def test_every_entry(name: str) -> None:
 def test_a_stream() -> None:
     scenario = SCENARIOS["sequential"]
     inputs = {"inputs": scenario.inputs}
-    with CrashTest("crews.calls:stream", inputs, model=scenario.script) as test:
-        wrong = [str(v) for v in test.run_all(one_moment_each(test), AT_ONCE) if not v.ok]
-    assert not wrong, "\n".join(wrong)
+    survives("crews.calls:stream", inputs, model=scenario.script)
 
 
 def test_memory() -> None:

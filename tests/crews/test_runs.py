@@ -6,7 +6,7 @@ import asyncio
 import gc
 import itertools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from crewai_dbos import (
     StepConfig,
     UnstorableInputError,
 )
-from crewai_dbos.testing import ModelServer, Request, ToolCall, hang, text, tool_calls
+from crewai_dbos.testing import Request, ToolCall, hang, structured, text, tool_calls
 from crews.scenarios import (
     agent,
     answer,
@@ -39,27 +39,10 @@ from crews.scenarios import (
     task,
     turns,
 )
+from support.schemas import any_value_of
+from support.serving import Serve
 
 _names = itertools.count()
-
-Serve = Callable[..., ModelServer]
-
-
-@pytest.fixture
-def serve(monkeypatch: pytest.MonkeyPatch, launched: None) -> Iterator[Serve]:
-    """Starts a model server and points crewAI at it."""
-    running = []
-
-    def start(script: Any = answer) -> ModelServer:
-        server = ModelServer(script).start()
-        running.append(server)
-        for key, value in server.env.items():
-            monkeypatch.setenv(key, value)
-        return server
-
-    yield start
-    for server in running:
-        server.stop()
 
 
 def unique(name: str) -> str:
@@ -392,6 +375,29 @@ def test_what_can_mean_nothing(make: Callable[[], Any], message: str, serve: Ser
         make()
 
 
+def test_the_same_id_for_sync_and_async_code(serve: Serve) -> None:
+    server = serve()
+    crew = durable(small)
+    run_id = unique("both")
+
+    async def later() -> Any:
+        return await crew.akickoff({"topic": "otters"})
+
+    with SetWorkflowID(run_id):
+        output = crew.kickoff({"topic": "otters"})
+    with SetWorkflowID(run_id):
+        assert asyncio.run(later()) == output
+    with SetWorkflowID(f"{run_id}-async"):
+        output = asyncio.run(later())
+    with SetWorkflowID(f"{run_id}-async"):
+        assert crew.kickoff({"topic": "otters"}) == output
+    with SetWorkflowID(f"{run_id}-async"):
+        assert crew.start({"topic": "otters"}).get_result() == output
+    with SetWorkflowID(run_id), pytest.raises(RunConflictError, match="another inputs"):
+        asyncio.run(crew.akickoff({"topic": "badgers"}))
+    assert len(server.requests) == 2
+
+
 def test_a_name_that_is_taken(serve: Serve) -> None:
     serve()
     crew = durable(small)
@@ -522,6 +528,85 @@ def test_knowledge_sources_are_not_loaded_for_a_replay(serve: Serve) -> None:
     fork = DBOS.fork_workflow(run.workflow_id, 1000).workflow_id
     assert crew.retrieve(fork).get_result() == output
     assert len(server.all_requests) == before, "the sources were embedded again"
+
+
+def test_sources_of_a_crew_are_not_loaded_for_a_replay(serve: Serve) -> None:
+    fact = "Otters sleep hand in hand."
+
+    def build() -> Crew:
+        clerk = agent("Clerk")
+        return Crew(
+            agents=[clerk],
+            tasks=[task("Know {topic}", clerk)],
+            knowledge_sources=[StringKnowledgeSource(content=fact)],
+            embedder={
+                "provider": "openai",
+                "config": {"model_name": "text-embedding-3-small"},
+            },
+        )
+
+    server = serve(lambda request: answer(request) if role(request) else text(fact))
+    crew = durable(build)
+    run = crew.start({"topic": "otters"})
+    output = run.get_result()
+    assert fact in server.requests[-1].last_user_text
+    assert any(name.endswith("/knowledge.query#1") for name in step_names(run.workflow_id))
+    before = len(server.all_requests)
+    fork = DBOS.fork_workflow(run.workflow_id, 1000).workflow_id
+    assert crew.retrieve(fork).get_result() == output
+    assert len(server.all_requests) == before, "the sources were embedded again"
+
+
+def step_names(run_id: str) -> list[str]:
+    return [step["function_name"] for step in DBOS.list_workflow_steps(run_id)]
+
+
+def test_the_memory_that_a_crew_makes_for_itself(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CREWAI_STORAGE_DIR", str(tmp_path))
+
+    def build() -> Crew:
+        clerk = agent("Clerk")
+        tasks = [task("Learn {topic}", clerk), task("Use it", clerk)]
+        return Crew(agents=[clerk], tasks=tasks, memory=True)
+
+    def script(request: Request) -> Any:
+        if request.schema_name == "ExtractedMemories":
+            return structured({"memories": ["One fact.", "Another fact."]})
+        return structured(any_value_of(request)) if request.schema_name else text("Fine.")
+
+    server = serve(script)
+    crew = durable(build)
+    run = crew.start({"topic": "otters"})
+    output = run.get_result()
+    names = step_names(run.workflow_id)
+    for task_number in (1, 2):
+        for what in ("memory.recall", "memory.llm", "memory.save"):
+            assert any(f"/task:{task_number}#1/" in name and f"/{what}" in name for name in names)
+    before = len(server.all_requests)
+    fork = DBOS.fork_workflow(run.workflow_id, 1000).workflow_id
+    assert crew.retrieve(fork).get_result() == output
+    assert len(server.all_requests) == before
+
+
+def test_no_line_of_a_log_is_written_twice(serve: Serve, tmp_path: Path) -> None:
+    serve()
+    log = tmp_path / "log.txt"
+
+    def build() -> Crew:
+        clerk = agent("Clerk")
+        tasks = [task("One {topic}", clerk), task("Two", clerk)]
+        return Crew(agents=[clerk], tasks=tasks, output_log_file=str(log))
+
+    crew = durable(build)
+    run = crew.start({"topic": "otters"})
+    run.get_result()
+    lines = log.read_text().splitlines()
+    assert len(lines) == 4
+    fork = DBOS.fork_workflow(run.workflow_id, 1000).workflow_id
+    crew.retrieve(fork).get_result()
+    assert log.read_text().splitlines() == lines
 
 
 # A long-lived worker ------------------------------------------------------------------------

@@ -6,17 +6,16 @@ import asyncio
 import itertools
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 from crewai.crews.crew_output import CrewOutput
-from dbos import DBOS, SetWorkflowID
+from dbos import SetWorkflowID
 
 from crewai_dbos import DBOSCrew
-from crewai_dbos.testing import EffectLog, ModelServer
-from crewai_dbos.testing.effects import EFFECTS
+from crewai_dbos.testing import ModelServer
 from crews.scenarios import SCENARIOS, Scenario
+from support.replays import World, check_forks, done, sent
 
 _names = itertools.count()
 
@@ -35,38 +34,13 @@ def outcome(get: Callable[[], Any]) -> Any:
     return output.raw, output.pydantic, output.json_dict, tasks, output.token_usage
 
 
-def sent(server: ModelServer) -> Counter[str]:
-    return Counter(request.fingerprint for request in server.requests)
-
-
-@pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """What a run meets: a model, a folder, and a log of what it does."""
-
-    def enter(name: str, server: ModelServer) -> EffectLog:
-        folder = tmp_path / name
-        folder.mkdir()
-        for key, value in server.env.items():
-            monkeypatch.setenv(key, value)
-        monkeypatch.setenv(EFFECTS, str(folder / "effects"))
-        return EffectLog(folder / "effects")
-
-    return enter
-
-
-def done(log: EffectLog) -> list[str]:
-    return sorted(f"{effect.kind} {effect.fields}" for effect in log.read())
-
-
 def kicked_off(crew: Any, how: str, inputs: dict[str, Any]) -> Any:
     if how == "kickoff":
         return outcome(lambda: crew.kickoff(inputs=inputs))
     return outcome(lambda: asyncio.run(crew.akickoff(inputs=inputs)))
 
 
-def without_us(
-    scenario: Scenario, how: str, world: Callable[..., Any]
-) -> tuple[Any, Counter[str], Any]:
+def without_us(scenario: Scenario, how: str, world: World) -> tuple[Any, Counter[str], Any]:
     with ModelServer(scenario.script) as server:
         log = world("plain", server)
         crew = (scenario.plain or scenario.build)()
@@ -76,7 +50,7 @@ def without_us(
 @pytest.mark.parametrize("how", ["kickoff", "akickoff"])
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_same_as_crewai_and_replayed_from_every_entry(
-    name: str, how: str, launched: None, world: Callable[..., Any]
+    name: str, how: str, launched: None, world: World
 ) -> None:
     scenario = SCENARIOS[name]
     expected, requests, effects = without_us(scenario, how, world)
@@ -100,23 +74,11 @@ def test_same_as_crewai_and_replayed_from_every_entry(
         if len(answer) > 2:
             assert crew.usage_metrics == answer[-1]
 
-        steps = DBOS.list_workflow_steps(run_id)
-        log = world("forks", server)
-        before = len(server.requests)
-        starts = [1, *(step["function_id"] + 1 for step in steps)]
-        if scenario.shared_state:
-            starts = starts[-1:]
-        forks = [DBOS.fork_workflow(run_id, start).get_workflow_id() for start in starts]
-        for start, fork in zip(starts, forks, strict=True):
-            assert outcome(crew.retrieve(fork).get_result) == expected, f"from {start}"
-        allowed = sum(
-            _kind(step) == "llm" and step["function_id"] >= start
-            for step in steps
-            for start in starts
+        world("forks", server)
+        check_forks(
+            run_id,
+            server,
+            lambda fork: outcome(crew.retrieve(fork).get_result),
+            expected,
+            only_the_end=scenario.shared_state,
         )
-        assert len(server.requests) - before <= allowed
-
-
-def _kind(step: Any) -> str:
-    output = step["output"]
-    return str(output.get("kind")) if isinstance(output, dict) else ""

@@ -11,7 +11,7 @@ from dbos import DBOS
 
 from crewai_dbos.doctor import _application
 from crewai_dbos.doctor._application import COMPUTED, Application
-from support.dbos_config import QUICK
+from support.launching import QUICK
 
 
 @pytest.mark.parametrize("pinned", [True, False])

@@ -33,6 +33,7 @@ from crewai_dbos.testing import (
     text,
     tool_calls,
 )
+from support.schemas import any_value_of
 
 effects: list[str] = []
 """What the tools did, in the order in which they did it."""
@@ -210,29 +211,8 @@ def _memory(request: Request) -> Reply:
     if request.schema_name == "ExtractedMemories":
         return structured({"memories": ["The sky over a is blue.", "b is larger than a."]})
     if request.schema_name:
-        return structured(_any_value_of(request))
+        return structured(any_value_of(request))
     return text("The answer from memory.")
-
-
-def _any_value_of(request: Request) -> Any:
-    """A value that fits the schema asked for."""
-    schema = request.response_format["json_schema"]["schema"]  # type: ignore[index]
-    return _fill(schema, schema.get("$defs", {}))
-
-
-def _fill(schema: dict[str, Any], defs: dict[str, Any]) -> Any:
-    if "$ref" in schema:
-        return _fill(defs[schema["$ref"].rsplit("/", 1)[1]], defs)
-    if "anyOf" in schema:
-        return None if {"type": "null"} in schema["anyOf"] else _fill(schema["anyOf"][0], defs)
-    if "enum" in schema:
-        return schema["enum"][0]
-    if "const" in schema:
-        return schema["const"]
-    kind = schema.get("type")
-    if kind == "object":
-        return {name: _fill(sub, defs) for name, sub in schema.get("properties", {}).items()}
-    return {"array": [], "string": "x", "integer": 1, "number": 0.5, "boolean": True}[str(kind)]
 
 
 def _planning(request: Request) -> Reply:
@@ -256,7 +236,7 @@ def _planning(request: Request) -> Reply:
         key = "b" if "Look up b" in str(request.messages) else "a"
         return tool_calls(ToolCall("look_up", {"key": key}))
     if request.schema_name:
-        return structured(_any_value_of(request))
+        return structured(any_value_of(request))
     return text(f"Found it after {len(request.tool_results)} look-ups.")
 
 

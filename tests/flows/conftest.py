@@ -1,4 +1,4 @@
-"""One DBOS for all tests of DBOSFlow."""
+"""One DBOS for all tests of DBOSFlow, and a model server."""
 
 from __future__ import annotations
 
@@ -6,15 +6,24 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from dbos import DBOS
 
-from support.dbos_config import QUICK
+from flows.scenarios import echo
+from support.launching import launched_in
+from support.replays import World, world_in
+from support.serving import Serve, serving
 
 
 @pytest.fixture(scope="package")
 def launched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    path: Path = tmp_path_factory.mktemp("flows") / "dbos.sqlite"
-    DBOS(config={"system_database_url": f"sqlite:///{path}", **QUICK})
-    DBOS.launch()
-    yield
-    DBOS.destroy()
+    with launched_in(tmp_path_factory.mktemp("flows")):
+        yield
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch, launched: None) -> Iterator[Serve]:
+    yield from serving(monkeypatch, echo)
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    return world_in(tmp_path, monkeypatch)

@@ -8,8 +8,8 @@ from dbos import DBOS
 from crewai_dbos import DBOSFlow
 from crewai_dbos.testing import ModelServer
 from flows.conversation import Desk, history, replies
-from flows.test_runs import Serve, Small
-from flows.test_runs import serve as serve
+from flows.test_runs import Small
+from support.serving import Serve
 
 TURNS = ["Hello", "I want two chairs", "Thanks"]
 

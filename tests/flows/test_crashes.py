@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 
-from crewai_dbos.testing import Reply, Request
 from crewai_dbos.testing.crash import CrashTest
 from flows.conversation import replies
 from flows.crashing import check
 from flows.scenarios import SCENARIOS, echo
-from support.moments import taking_turns
+from support.crashing import one_moment_each, survives
 
 STRICT = [name for name, scenario in SCENARIOS.items() if not scenario.racing]
 """The scenarios that are the same every time."""
@@ -21,29 +18,22 @@ STRICT = [name for name, scenario in SCENARIOS.items() if not scenario.racing]
 
 @pytest.mark.parametrize("name", STRICT)
 def test_every_entry(name: str) -> None:
-    check(name, "sqlite", lambda test: taking_turns(test.positions()))
+    check(name, "sqlite", one_moment_each)
 
 
 def test_a_flow_that_is_built_when_its_module_is_imported() -> None:
     inputs = {"inputs": {"topic": "otters"}}
-    with CrashTest("flows.module_level:flow", inputs, model=echo) as test:
-        wrong = [str(v) for v in test.run_all(test.positions(3, seed=2)) if not v.ok]
-    assert not wrong, "\n".join(wrong)
+    survives("flows.module_level:flow", inputs, lambda test: test.positions(3, seed=2), model=echo)
 
 
 def test_a_stream() -> None:
     scenario = SCENARIOS["sequence"]
-    survives("flows.calls:stream", {"inputs": scenario.inputs}, scenario.script)
+    survives("flows.calls:stream", {"inputs": scenario.inputs}, model=scenario.script)
 
 
 def test_a_turn_of_a_conversation() -> None:
-    survives("flows.calls:turn", {"message": "I want two chairs", "session_id": "s"}, replies)
-
-
-def survives(target: str, inputs: dict[str, Any], script: Callable[[Request], Reply]) -> None:
-    with CrashTest(target, inputs, model=script) as test:
-        wrong = [str(v) for v in test.run_all(taking_turns(test.positions())) if not v.ok]
-    assert not wrong, "\n".join(wrong)
+    said = {"message": "I want two chairs", "session_id": "s"}
+    survives("flows.calls:turn", said, model=replies)
 
 
 def test_three_hundred_rounds_killed_ten_times() -> None:

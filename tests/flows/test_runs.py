@@ -7,7 +7,7 @@ import gc
 import itertools
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -30,30 +30,12 @@ from crewai_dbos import (
     RunConflictError,
     UnstorableInputError,
 )
-from crewai_dbos.testing import ModelServer, Request, hang, text
+from crewai_dbos.testing import Request, hang, text
 from crews.scenarios import model
 from flows.scenarios import Report, Sequence, echo, say, stamp
+from support.serving import Serve
 
 _names = itertools.count()
-
-Serve = Callable[..., ModelServer]
-
-
-@pytest.fixture
-def serve(monkeypatch: pytest.MonkeyPatch, launched: None) -> Iterator[Serve]:
-    """Starts a model server and points crewAI at it."""
-    running = []
-
-    def begin(script: Any = echo) -> ModelServer:
-        server = ModelServer(script).start()
-        running.append(server)
-        for key, value in server.env.items():
-            monkeypatch.setenv(key, value)
-        return server
-
-    yield begin
-    for server in running:
-        server.stop()
 
 
 class Counted(BaseModel):

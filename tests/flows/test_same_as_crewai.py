@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
-from dbos import DBOS, SetWorkflowID
+from dbos import SetWorkflowID
 from pydantic import BaseModel
 
 from crewai_dbos import DBOSFlow
-from crewai_dbos.testing import EffectLog, ModelServer
-from crewai_dbos.testing.effects import EFFECTS
+from crewai_dbos.testing import ModelServer
 from flows.scenarios import SCENARIOS, Scenario
+from support.replays import World, check_forks, done, sent
 
 _names = itertools.count()
 
@@ -51,33 +49,10 @@ def kicked_off(flow: Any, how: str, inputs: dict[str, Any]) -> Any:
     return outcome(lambda: asyncio.run(flow.akickoff(inputs=inputs)))
 
 
-def sent(server: ModelServer) -> Counter[str]:
-    return Counter(request.fingerprint for request in server.requests)
-
-
-def done(log: EffectLog) -> list[str]:
-    return sorted(f"{effect.kind} {effect.fields}" for effect in log.read())
-
-
-@pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """What a run meets: a model, a folder, and a log of what it does."""
-
-    def enter(name: str, server: ModelServer) -> EffectLog:
-        folder = tmp_path / name
-        folder.mkdir()
-        for key, value in server.env.items():
-            monkeypatch.setenv(key, value)
-        monkeypatch.setenv(EFFECTS, str(folder / "effects"))
-        return EffectLog(folder / "effects")
-
-    return enter
-
-
 @pytest.mark.parametrize("how", ["kickoff", "akickoff"])
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_same_as_crewai_and_replayed_from_every_entry(
-    name: str, how: str, launched: None, world: Callable[..., Any]
+    name: str, how: str, launched: None, world: World
 ) -> None:
     scenario = SCENARIOS[name]
     with ModelServer(scenario.script) as server:
@@ -102,23 +77,11 @@ def test_same_as_crewai_and_replayed_from_every_entry(
             assert done(log) == effects, "something else was done than without us"
         assert flow.usage_metrics == alone.usage_metrics
 
-        steps = DBOS.list_workflow_steps(run_id)
-        log = world("forks", server)
-        before = len(server.requests)
-        starts = [1, *(step["function_id"] + 1 for step in steps)]
-        if scenario.shared_state:
-            starts = starts[-1:]
-        forks = [DBOS.fork_workflow(run_id, start).get_workflow_id() for start in starts]
-        for start, fork in zip(starts, forks, strict=True):
-            assert outcome(flow.retrieve(fork).get_result) == expected, f"from {start}"
-        allowed = sum(
-            _kind(step) == "llm" and step["function_id"] >= start
-            for step in steps
-            for start in starts
+        world("forks", server)
+        check_forks(
+            run_id,
+            server,
+            lambda fork: outcome(flow.retrieve(fork).get_result),
+            expected,
+            only_the_end=scenario.shared_state,
         )
-        assert len(server.requests) - before <= allowed
-
-
-def _kind(step: Any) -> str:
-    output = step["output"]
-    return str(output.get("kind")) if isinstance(output, dict) else ""

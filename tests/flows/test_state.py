@@ -17,8 +17,8 @@ from pydantic import BaseModel, Field, PrivateAttr
 import crewai_dbos
 from crewai_dbos import ConcurrentRunError, DBOSFlow
 from flows.scenarios import say, stamp
-from flows.test_runs import Serve, durable
-from flows.test_runs import serve as serve
+from flows.test_runs import durable
+from support.serving import Serve
 
 _names = itertools.count()
 

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from dbos import DBOS, SQLAlchemyDatasource
 
 from journal.helpers import work
-from support.dbos_config import QUICK as QUICK_POLL
+from support.launching import QUICK as QUICK_POLL
 from support.runs import Rows, launched, plans
 
 

@@ -1,0 +1,80 @@
+"""What a run of a scenario meets and does, and forks of it from every entry."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dbos import DBOS
+
+from crewai_dbos.testing import EffectLog, ModelServer
+from crewai_dbos.testing.effects import EFFECTS
+
+World = Callable[[str, ModelServer], EffectLog]
+"""Makes a folder and a log of effects of its own for what is done next, and names the model."""
+
+
+def world_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    """Worlds in `folder`, of which the environment tells."""
+
+    def enter(name: str, server: ModelServer) -> EffectLog:
+        own = folder / name
+        own.mkdir()
+        for key, value in server.env.items():
+            monkeypatch.setenv(key, value)
+        monkeypatch.setenv(EFFECTS, str(own / "effects"))
+        return EffectLog(own / "effects")
+
+    return enter
+
+
+def sent(server: ModelServer) -> Counter[str]:
+    """The requests that have reached the model."""
+    return Counter(request.fingerprint for request in server.requests)
+
+
+def done(log: EffectLog) -> list[str]:
+    """What was done in a world."""
+    return sorted(f"{effect.kind} {effect.fields}" for effect in log.read())
+
+
+def check_forks(
+    run_id: str,
+    server: ModelServer,
+    outcome_of: Callable[[str], Any],
+    expected: Any,
+    *,
+    only_the_end: bool = False,
+) -> None:
+    """Forks of a run from every step come to the same, and ask for nothing that it has a record of.
+
+    Args:
+        run_id: The run, which has ended.
+        server: The model, which no other run asks meanwhile.
+        outcome_of: What became of the run with an id.
+        expected: What became of this one.
+        only_the_end: Fork it after its last step only.
+    """
+    steps = DBOS.list_workflow_steps(run_id)
+    before = len(server.requests)
+    starts = [1, *(step["function_id"] + 1 for step in steps)]
+    if only_the_end:
+        starts = starts[-1:]
+    forks = [DBOS.fork_workflow(run_id, start).get_workflow_id() for start in starts]
+    for start, fork in zip(starts, forks, strict=True):
+        assert outcome_of(fork) == expected, f"from {start}"
+    allowed = sum(
+        kind_of(step) == "llm" and step["function_id"] >= start
+        for step in steps
+        for start in starts
+    )
+    assert len(server.requests) - before <= allowed
+
+
+def kind_of(step: Any) -> str:
+    """``llm``, ``tool``, ...: what an entry is counted as; nothing for a step of DBOS's own."""
+    output = step["output"]
+    return str(output.get("kind")) if isinstance(output, dict) else ""
