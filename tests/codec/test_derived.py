@@ -84,11 +84,11 @@ def strict() -> Strict:
         Joined("a", "b"),
         basket(),
         strict(),
-        Tags("x", "y"),
+        Tags("x", "x"),  # one item: the order of a set, and so its repr, is no one's promise
         [Place("a", Counter("b"))],
         defaultdict(Dog),
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 def test_a_value_keeps_its_class(value: Any) -> None:
     decoded = back(value)
