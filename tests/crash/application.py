@@ -27,6 +27,13 @@ def send_letter(to: str) -> str:
     return f"receipt for {to}"
 
 
+@tool("send_letter")
+def send_undecorated(to: str) -> str:
+    """Send a letter and return the receipt."""
+    report_effect("letter", to=to)
+    return f"receipt for {to}"
+
+
 class TextOnlyLLM(OpenAICompletion):
     """A model without native tool calls."""
 
@@ -34,7 +41,7 @@ class TextOnlyLLM(OpenAICompletion):
         return False
 
 
-def _postman(model: Callable[..., Any] = OpenAICompletion) -> Agent:
+def _postman(model: Callable[..., Any] = OpenAICompletion, send: Any = send_letter) -> Agent:
     llm = model(
         model="gpt-4o-mini",
         api_key=API_KEY,
@@ -45,8 +52,13 @@ def _postman(model: Callable[..., Any] = OpenAICompletion) -> Agent:
         goal="Deliver",
         backstory="You send letters.",
         llm=llm,
-        tools=[send_letter],
+        tools=[send],
     )
+
+
+def undecorated() -> Agent:
+    """A postman whose tool is no DBOS step."""
+    return _postman(send=send_undecorated)
 
 
 def build(name: str, source: Callable[[], Agent] = _postman) -> DBOSAgent:

@@ -12,9 +12,9 @@ from crewai import Task
 from dbos import DBOS, SetWorkflowID
 from dbos._sys_db import SystemDatabase
 
-from crash.application import AGENTS, answer_of, build, launch, plain, start
+from crash.application import AGENTS, answer_of, build, launch, plain, start, undecorated
 from crash.names import ASK, RUN
-from crewai_dbos import DBOSAgent
+from crewai_dbos import DBOSAgent, StepConfig
 from crewai_dbos.testing.crash import _faults
 from crewai_dbos.testing.crash._processes import say
 
@@ -73,6 +73,12 @@ def only_launch(order: Order) -> Any:
     launch(order)
     unfinished = ("PENDING", "ENQUEUED")
     return wait_for(lambda: (found := status().status) not in unfinished and found)
+
+
+def start_with_an_undecorated_tool(order: Order) -> Any:
+    """Begin a run whose tool is no DBOS step: its row comes after what it does."""
+    launch(order)
+    return ask(DBOSAgent(agent_name="plain", orig_agent=undecorated, tool_step_config=StepConfig()))
 
 
 def define_after_half_a_second(order: Order) -> Any:

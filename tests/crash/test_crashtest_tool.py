@@ -96,6 +96,9 @@ def test_the_command_says_what_survived_and_what_did_not(tmp_path: Path) -> None
     assert figures["survived"] < figures["positions"] == 3
     again = [run["effects_repeated"] for run in figures["runs"] if not run["ok"]]
     assert any('email {"to": "ann"}' in effects for effects in again)
+    problems = " ".join(problem for run in figures["runs"] for problem in run["problems"])
+    assert 'email {"to": "ann"} (process 1, ' in problems
+    assert "; process 2, " in problems, problems
 
 
 def test_arguments_that_can_mean_nothing(tmp_path: Path) -> None:

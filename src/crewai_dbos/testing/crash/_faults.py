@@ -75,8 +75,11 @@ def install(
         if log:
             report(EffectLog(log), now, entry=row.entry, row=row.row, **how)
 
-    def at(row: _Row, now: str, **how: str) -> None:
-        tell(row, now, **how)
+    def at(row: _Row, now: str) -> None:
+        tell(row, now)
+        strike(row, now)
+
+    def strike(row: _Row, now: str) -> None:
         for watch in watchers:
             watch(row.entry, now)
         if (row.entry, now) == (entry, moment):
@@ -116,9 +119,13 @@ def install(
 
     def reported(self: EffectLog, kind: str, /, **fields: Any) -> None:
         row = now()
+        if row is not _NONE:
+            # Before the effect: a kill for another call may come at any time, and an effect whose
+            # call is not known to have begun would count as one that happened again.
+            tell(row, DURING, by="effect")
         report(self, kind, **fields, entry=row.row)
         if row is not _NONE:
-            at(row, DURING, by="effect")
+            strike(row, DURING)
 
     def named(request: httpx.Request) -> httpx.Request:
         row = now()

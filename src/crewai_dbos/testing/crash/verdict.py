@@ -114,9 +114,13 @@ def judge(observed: Observed, undisturbed: Observed, positions: Sequence[Positio
         problems.append(f"recorded, but made again: {_listed(verdict.repeated)}")
     _count_effects(observed, undisturbed, verdict)
     if verdict.effects_repeated:
-        problems.append(f"effects that happened again: {_listed(verdict.effects_repeated)}")
-    if again := _unrecorded_requests(observed) - _unrecorded_requests(undisturbed):
-        problems.append(f"requests of no entry that were made again: {again.total()}")
+        again = (
+            f"{what} ({_happened(what, observed)})"
+            for what in dict.fromkeys(verdict.effects_repeated)
+        )
+        problems.append(f"effects that happened again: {', '.join(again)}")
+    if more := _unrecorded_requests(observed) - _unrecorded_requests(undisturbed):
+        problems.append(f"requests of no entry that were made again: {more.total()}")
     return verdict
 
 
@@ -163,6 +167,17 @@ def _calls(effect: Effect, observed: Observed) -> set[str]:
         elif event.kind in (BEFORE, DURING):
             begun.add(event.fields["row"])
     return begun
+
+
+def _happened(what: str, observed: Observed) -> str:
+    """Each time it happened: in which process, in which call."""
+    in_order = sorted((*observed.events, *observed.effects), key=lambda event: event.at)
+    pids = list(dict.fromkeys(event.pid for event in in_order))
+    return "; ".join(
+        f"process {pids.index(e.pid) + 1}, {e.fields.get('entry') or 'in no recorded call'}"
+        for e in observed.effects
+        if _effect(e) == what
+    )
 
 
 def _effect(effect: Effect) -> str:
