@@ -12,7 +12,7 @@ OTHERS := $(filter-out $(MAIN),$(VERSIONS))
 help:
 	@echo 'make demo         show a crashed crew going on where it was'
 	@echo 'make test         all checks: lint, typecheck, smoke, pytest'
-	@echo 'make lint         ruff check and ruff format --check'
+	@echo 'make lint         ruff check, ruff format --check, and that imports point down'
 	@echo 'make typecheck    mypy'
 	@echo 'make pytest       the test suite; ARGS="-k name" for some of it'
 	@echo 'make smoke        one workflow on each other Python found'
@@ -31,6 +31,7 @@ test: venvs
 lint: venv
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
+	.venv/bin/lint-imports --no-logo --no-cache
 
 typecheck: venv
 	.venv/bin/mypy

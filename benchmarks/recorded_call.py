@@ -12,8 +12,8 @@ from dbos import DBOS
 
 from benchmarks.databases import databases, kinds, launched
 from benchmarks.harness import Row, Samples, compared
-from crewai_dbos._entry import Call
-from crewai_dbos._run_scope import enclosing
+from crewai_dbos._journal.entry import Call
+from crewai_dbos._journal.run_scope import enclosing
 
 NAME = "recorded call"
 BARE = "DBOS.run_step"

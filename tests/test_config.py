@@ -10,15 +10,15 @@ import pytest
 from dbos import DBOS
 
 from crewai_dbos import DefinitionError, StepConfig
-from crewai_dbos._config import (
+from crewai_dbos._dbos_seam import step_options_of
+from crewai_dbos._journal.config import (
     LLM_DEFAULT,
     check_tool_config,
     for_llm,
     for_tool,
     from_dbos_options,
 )
-from crewai_dbos._dbos_seam import step_options_of
-from crewai_dbos._retry import is_transient
+from crewai_dbos._journal.retry import is_transient
 
 
 def readable(value: object) -> str:

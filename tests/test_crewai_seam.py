@@ -39,13 +39,14 @@ from crewai.utilities.prompts import VALID_DATE_FORMAT_CODES
 from crewai.utilities.tool_result_artifacts import ToolResultArtifactStore
 from openai.types.chat import ChatCompletionMessageFunctionToolCall
 
-from crewai_dbos import DBOSAgent, StepConfig, _events, _mcp
+from crewai_dbos import DBOSAgent, StepConfig
 from crewai_dbos import _crewai_seam as seam
-from crewai_dbos._artifacts import StableArtifacts
-from crewai_dbos._executor import DBOSAgentExecutor
-from crewai_dbos._llm import durable_llm
-from crewai_dbos._run_agent import _Literal
-from crewai_dbos._run_scope import joined
+from crewai_dbos._agents.executor import DBOSAgentExecutor
+from crewai_dbos._agents.run_agent import _Literal
+from crewai_dbos._journal.run_scope import joined
+from crewai_dbos._objects import events, mcp
+from crewai_dbos._objects.artifacts import StableArtifacts
+from crewai_dbos._objects.llm import durable_llm
 from crewai_dbos.testing import ModelServer, error, text
 from support.runs import entries, finish, launched, replay, run_id
 
@@ -462,10 +463,10 @@ class Happened(BaseEvent):
 
 
 def test_the_bus_looks_its_handlers_up_where_we_stand() -> None:
-    _events.install()
-    _events.install()
+    events.install()
+    events.install()
     bus: Any = crewai_event_bus
-    assert type(bus).__mro__.count(_events._PlacedHandlers) == 1
+    assert type(bus).__mro__.count(events._PlacedHandlers) == 1
     base = type(bus).__mro__[2]
     for function in (base._call_handlers, base._acall_handlers):
         assert parameters(function) == ["source", "event", "handlers", "state"]
@@ -474,7 +475,7 @@ def test_the_bus_looks_its_handlers_up_where_we_stand() -> None:
 
 @pytest.mark.parametrize("inside", [False, True], ids=["outside a run", "in a run"])
 def test_every_handler_hears_an_event_once(dbos: None, inside: bool) -> None:
-    _events.install()
+    events.install()
     heard: list[str] = []
     both = threading.Barrier(2)
 
@@ -491,7 +492,7 @@ def test_every_handler_hears_an_event_once(dbos: None, inside: bool) -> None:
             await asyncio.to_thread(both.wait, 30)
 
         def plan() -> str:
-            with joined("work"), _events.handled():
+            with joined("work"), events.handled():
                 crewai_event_bus.emit(None, Happened())
             return "emitted"
 
@@ -531,10 +532,10 @@ def test_knowledge_is_asked_by_the_two_methods_that_we_override() -> None:
 
 
 def test_mcp_servers_are_asked_through_a_name_that_we_replace() -> None:
-    _mcp.install()
-    _mcp.install()
-    assert vars(tool_resolver)["MCPClient"] is _mcp.RecordedDiscovery
-    assert issubclass(_mcp.RecordedDiscovery, MCPClient)
+    mcp.install()
+    mcp.install()
+    assert vars(tool_resolver)["MCPClient"] is mcp.RecordedDiscovery
+    assert issubclass(mcp.RecordedDiscovery, MCPClient)
     assert inspect.iscoroutinefunction(MCPClient.connect)
     assert inspect.iscoroutinefunction(MCPClient.list_tools)
     assert parameters(MCPClient.list_tools) == ["use_cache"]

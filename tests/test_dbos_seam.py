@@ -23,8 +23,8 @@ from dbos import (
 from dbos._error import DBOSWorkflowCancelledError, DBOSWorkflowConflictIDError
 
 from crewai_dbos import _dbos_seam as seam
-from crewai_dbos._entry import Call
-from crewai_dbos._run_scope import joined
+from crewai_dbos._journal.entry import Call
+from crewai_dbos._journal.run_scope import joined
 from support.launching import QUICK
 from support.runs import Rows, finish, fork, launched, replay, run_id, steps
 

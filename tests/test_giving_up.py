@@ -13,8 +13,9 @@ import pytest
 from crewai import LLM, Agent, Task
 from dbos import DBOS
 
-from crewai_dbos import DBOSAgent, DriftError, _journal
-from crewai_dbos._run_scope import joined
+from crewai_dbos import DBOSAgent, DriftError
+from crewai_dbos._journal import journal
+from crewai_dbos._journal.run_scope import joined
 from crewai_dbos.testing import ModelServer, Reply, Request, error, hang, text
 from support.runs import (
     Work,
@@ -148,7 +149,7 @@ def test_a_call_that_nobody_gives_up_any_more_stops_the_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The time limit was taken out, or there was none and the program was being stopped."""
-    monkeypatch.setattr(_journal, "PATIENCE", 0.1)
+    monkeypatch.setattr(journal, "PATIENCE", 0.1)
     limit: float | None = 0.05
 
     async def plan() -> Any:

@@ -23,9 +23,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import AnyUrl, BaseModel
 
-from crewai_dbos import _names
-from crewai_dbos._digest import digest
-from crewai_dbos._entry import read_entry
+from crewai_dbos._journal.entry import read_entry
+from crewai_dbos._stored import names
+from crewai_dbos._stored.digest import digest
 
 
 class Size(Enum):
@@ -67,17 +67,17 @@ json_values = st.recursive(
 @pytest.mark.parametrize(
     ("made", "stored"),
     [
-        (_names.agent("Night clerk/50%#1"), "agent:Night clerk%2F50%25%231"),
-        (_names.tool("book", {"to": "Oslo", "seats": [1, 2.5, None]}), "tool:book(3513d17f)"),
-        (_names.tool("book", {"seats": [1, 2.5, None], "to": "Oslo"}), "tool:book(3513d17f)"),
-        (_names.tool("book", {}), "tool:book(44136fa3)"),
-        (_names.around("tool:book(44136fa3)"), "around:tool:book(44136fa3)"),
-        (_names.todo(2), "todo:2"),
-        (_names.event("ToolUsageStartedEvent"), "event:ToolUsageStartedEvent"),
-        (_names.event("Started", ["book", {}]), "event:Started(bc8e02c7)"),
-        (_names.handler("on.<locals>.tell"), "handler:on.<locals>.tell"),
-        (_names.numbered("", "llm", 1), "llm#1"),
-        (_names.numbered("agent:clerk#1", "llm", 12), "agent:clerk#1/llm#12"),
+        (names.agent("Night clerk/50%#1"), "agent:Night clerk%2F50%25%231"),
+        (names.tool("book", {"to": "Oslo", "seats": [1, 2.5, None]}), "tool:book(3513d17f)"),
+        (names.tool("book", {"seats": [1, 2.5, None], "to": "Oslo"}), "tool:book(3513d17f)"),
+        (names.tool("book", {}), "tool:book(44136fa3)"),
+        (names.around("tool:book(44136fa3)"), "around:tool:book(44136fa3)"),
+        (names.todo(2), "todo:2"),
+        (names.event("ToolUsageStartedEvent"), "event:ToolUsageStartedEvent"),
+        (names.event("Started", ["book", {}]), "event:Started(bc8e02c7)"),
+        (names.handler("on.<locals>.tell"), "handler:on.<locals>.tell"),
+        (names.numbered("", "llm", 1), "llm#1"),
+        (names.numbered("agent:clerk#1", "llm", 12), "agent:clerk#1/llm#12"),
         (digest("\ud83d ä\x00"), "b14cbe6e"),
         (digest(date(2026, 1, 2)), "9d120f14"),
         (digest(Size.S), "78f0408c"),
@@ -139,8 +139,8 @@ PAIRS: list[tuple[Any, Any]] = [
 @pytest.mark.parametrize(("a", "b"), PAIRS, ids=lambda value: type(value).__name__)
 def test_arguments_as_crewai_hands_them_to_a_tool_are_told_apart(a: Any, b: Any) -> None:
     """Parallel calls of one tool are named by arguments that its schema has converted."""
-    assert _names.tool("book", {"x": a}) != _names.tool("book", {"x": b})
-    assert _names.tool("book", {"x": [a, b]}) != _names.tool("book", {"x": [b, a]})
+    assert names.tool("book", {"x": a}) != names.tool("book", {"x": b})
+    assert names.tool("book", {"x": [a, b]}) != names.tool("book", {"x": [b, a]})
 
 
 @pytest.mark.parametrize(
@@ -167,8 +167,8 @@ class Unprintable:
     ids=lambda value: type(value).__name__,
 )
 def test_an_argument_that_has_no_text_does_not_stop_the_call(value: Any) -> None:
-    name = _names.tool("book", {"x": value})
-    assert name == _names.tool("book", {"x": value})
+    name = names.tool("book", {"x": value})
+    assert name == names.tool("book", {"x": value})
 
 
 def test_an_argument_is_not_named_by_its_address() -> None:
@@ -204,20 +204,20 @@ def test_names_are_the_same_in_every_process() -> None:
 @settings(deadline=None)
 @given(texts, texts)
 def test_a_part_of_a_path_does_not_break_the_path_and_stays_its_own(a: str, b: str) -> None:
-    part = _names.part(a)
+    part = names.part(a)
     part.encode()
     assert not set(part) & {"/", "#", "\x00", "\n", "\x1b", "\x85", "\x9b", "\u2028", "\ud800"}
-    assert (part == _names.part(b)) == (a == b)
+    assert (part == names.part(b)) == (a == b)
 
 
 @settings(deadline=None)
 @given(st.lists(texts.filter(bool), min_size=1, max_size=3), st.integers(1, 10**6))
 def test_a_name_is_read_as_it_was_made(parts: list[str], occurrence: int) -> None:
-    *above, what = map(_names.part, parts)
+    *above, what = map(names.part, parts)
     path = ""
     for part in above:
-        path = _names.numbered(path, part, 1)
-    name = _names.numbered(path, what, occurrence)
+        path = names.numbered(path, part, 1)
+    name = names.numbered(path, what, occurrence)
     entry = read_entry(row(name))
     assert entry is not None
     assert (entry.path, entry.what, entry.occurrence) == (path, what, occurrence)

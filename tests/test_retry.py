@@ -15,7 +15,7 @@ import httpx
 import openai
 import pytest
 
-from crewai_dbos._retry import is_transient, retry_after
+from crewai_dbos._journal.retry import is_transient, retry_after
 
 REQUEST = httpx.Request("POST", "https://api.openai.com/v1/chat/completions")
 

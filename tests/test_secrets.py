@@ -10,7 +10,8 @@ import pytest
 from crewai import LLM, Agent
 from dbos import DBOS
 
-from crewai_dbos import DBOSAgent, _secrets
+from crewai_dbos import DBOSAgent
+from crewai_dbos._stored import secret_texts
 from crewai_dbos.testing import ModelServer, error, text
 from support.runs import launched
 
@@ -82,4 +83,4 @@ def test_an_error_of_the_users_own_code_is_stored_without_secrets(
 )
 def test_a_secret_is_known_by_its_name(name: str, found: bool, monkeypatch: Any) -> None:
     monkeypatch.setenv(name, "a-value-of-some-length")
-    assert ("a-value-of-some-length" in list(_secrets.of_environment())) is found
+    assert ("a-value-of-some-length" in list(secret_texts.of_environment())) is found

@@ -10,10 +10,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from crewai_dbos import _sqlite_clock
-from crewai_dbos import _workflows as _workflows
+from crewai_dbos._runs import workflows as _workflows  # noqa: F401
 
 if TYPE_CHECKING:
-    from crewai_dbos._config import StepConfig as StepConfig
+    from crewai_dbos._agents.executor import DBOSAgentExecutor as DBOSAgentExecutor
     from crewai_dbos._errors import BatchError as BatchError
     from crewai_dbos._errors import ConcurrentRunError as ConcurrentRunError
     from crewai_dbos._errors import CrewaiDbosError as CrewaiDbosError
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from crewai_dbos._errors import RunConflictError as RunConflictError
     from crewai_dbos._errors import UnstorableInputError as UnstorableInputError
     from crewai_dbos._errors import UnstorableValueError as UnstorableValueError
-    from crewai_dbos._executor import DBOSAgentExecutor as DBOSAgentExecutor
-    from crewai_dbos._handle import RunHandle as RunHandle
-    from crewai_dbos._llm import DBOSLLM as DBOSLLM
-    from crewai_dbos._tools import idempotency_key as idempotency_key
+    from crewai_dbos._journal.config import StepConfig as StepConfig
+    from crewai_dbos._objects.llm import DBOSLLM as DBOSLLM
+    from crewai_dbos._objects.tools import idempotency_key as idempotency_key
+    from crewai_dbos._runs.handle import RunHandle as RunHandle
     from crewai_dbos.agent import DBOSAgent as DBOSAgent
     from crewai_dbos.crew import DBOSCrew as DBOSCrew
     from crewai_dbos.flow import DBOSFlow as DBOSFlow
@@ -41,13 +41,13 @@ _sqlite_clock.install()
 
 _HOME = {
     "DBOSAgent": "agent",
-    "DBOSAgentExecutor": "_executor",
+    "DBOSAgentExecutor": "_agents.executor",
     "DBOSCrew": "crew",
     "DBOSFlow": "flow",
-    "DBOSLLM": "_llm",
-    "StepConfig": "_config",
-    "RunHandle": "_handle",
-    "idempotency_key": "_tools",
+    "DBOSLLM": "_objects.llm",
+    "StepConfig": "_journal.config",
+    "RunHandle": "_runs.handle",
+    "idempotency_key": "_objects.tools",
     "now": "values",
     "uuid4": "values",
     "random": "values",

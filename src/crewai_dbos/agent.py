@@ -10,26 +10,22 @@ from crewai.llms.base_llm import BaseLLM
 from crewai.tools.base_tool import BaseTool
 from pydantic import PrivateAttr
 
-from crewai_dbos import (
-    _front,
-    _given,
-    _names,
-    _perform_agent,
-    _run_scope,
-    _workflows,
-    doctor,
-)
-from crewai_dbos._config import AgentOptions, StepConfig, ToolStepConfig
-from crewai_dbos._conversion import recording
+from crewai_dbos import doctor
+from crewai_dbos._agents import crew_given, perform_agent
+from crewai_dbos._agents.executor import DBOSAgentExecutor
+from crewai_dbos._agents.orders import Order
 from crewai_dbos._crewai_seam import hand_signals_to_futures, share_usage
 from crewai_dbos._dbos_seam import is_launched
-from crewai_dbos._definition import AgentDefinition, agents, build_agent
-from crewai_dbos._executor import DBOSAgentExecutor
-from crewai_dbos._handle import RunHandle
-from crewai_dbos._llm import durable_llm
-from crewai_dbos._order import Order
+from crewai_dbos._journal import run_scope
+from crewai_dbos._journal.config import AgentOptions, StepConfig, ToolStepConfig
+from crewai_dbos._objects.conversion import recording
+from crewai_dbos._objects.llm import durable_llm
+from crewai_dbos._objects.tools import check_tools
+from crewai_dbos._runs import front, workflows
+from crewai_dbos._runs.definition import AgentDefinition, agents, build_agent
+from crewai_dbos._runs.handle import RunHandle
+from crewai_dbos._stored import names
 from crewai_dbos._threads import in_event_loop
-from crewai_dbos._tools import check_tools
 
 
 class DBOSAgent(Agent):
@@ -70,10 +66,10 @@ class DBOSAgent(Agent):
             template = template.orig_agent
             orig_agent = template
         check_tools([template], tool_step_config)
-        _front.take_after(self, template)
+        front.take_after(self, template)
         self.executor_class = DBOSAgentExecutor
         self._share_llms(llm_step_config, function_calling_llm_step_config)
-        self._defined_as = _given.snapshot(self)
+        self._defined_as = crew_given.snapshot(self)
         self._definition = AgentDefinition(
             name=agent_name,
             source=orig_agent,
@@ -89,15 +85,15 @@ class DBOSAgent(Agent):
         doctor.warn(self)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        given = _given.here(self) if name in _given.FIELDS else None
+        given = crew_given.here(self) if name in crew_given.FIELDS else None
         if given is None:
             super().__setattr__(name, value)
         else:
             given[name] = value
 
     def __getattribute__(self, name: str) -> Any:
-        if name in _given.FIELDS:
-            given = _given.here(self)
+        if name in crew_given.FIELDS:
+            given = crew_given.here(self)
             # Read where they lie: pydantic's way would warn of deprecated fields in our name.
             for values in (given or {}, super().__getattribute__("__dict__")):
                 if name in values:
@@ -113,8 +109,8 @@ class DBOSAgent(Agent):
     def _share_llms(self, config: StepConfig | None, calling_config: StepConfig | None) -> None:
         """Record also what a crew asks the agent's LLMs, to convert an output or to check it."""
         for field, role, chosen in (
-            ("llm", _names.LLM, config),
-            ("function_calling_llm", _names.FUNCTION_CALLING_LLM, calling_config),
+            ("llm", names.LLM, config),
+            ("function_calling_llm", names.FUNCTION_CALLING_LLM, calling_config),
         ):
             llm = self.__dict__.get(field)
             if isinstance(llm, BaseLLM):
@@ -143,7 +139,7 @@ class DBOSAgent(Agent):
     def copy(self) -> DBOSAgent:  # type: ignore[override]
         """Another view of the same definition. crewAI copies agents for every item of a batch."""
         view = DBOSAgent.__new__(DBOSAgent)
-        _front.take_after(view, self)
+        front.take_after(view, self)
         return view
 
     # Runs --------------------------------------------------------------------
@@ -226,36 +222,36 @@ class DBOSAgent(Agent):
         return RunHandle(run_id)
 
     def _carry_out(self, order: Order, ordinary: Callable[[], Any]) -> Any:
-        if not is_launched() or _run_scope.in_step():
-            _run_scope.warn_if_in_step(f"DBOSAgent {self.agent_name!r}")
+        if not is_launched() or run_scope.in_step():
+            run_scope.warn_if_in_step(f"DBOSAgent {self.agent_name!r}")
             return ordinary()
         if in_event_loop():
             raise RuntimeError(
                 f"DBOSAgent {self.agent_name!r} was run synchronously inside an event loop. Use "
                 "aexecute_task, kickoff_async or akickoff."
             )
-        order.given = _given.since(self._defined_as, self)
-        if _run_scope.in_workflow():
-            return _perform_agent.perform(self._definition, order)
+        order.given = crew_given.since(self._defined_as, self)
+        if run_scope.in_workflow():
+            return perform_agent.perform(self._definition, order)
         stored = order.stored(self._definition)
-        return _front.run(stored, _workflows.run_agent)
+        return front.run(stored, workflows.run_agent)
 
     async def _acarry_out(self, order: Order, ordinary: Callable[[], Any]) -> Any:
-        if not is_launched() or _run_scope.in_step():
-            _run_scope.warn_if_in_step(f"DBOSAgent {self.agent_name!r}")
+        if not is_launched() or run_scope.in_step():
+            run_scope.warn_if_in_step(f"DBOSAgent {self.agent_name!r}")
             return await ordinary()
-        order.given = _given.since(self._defined_as, self)
-        if _run_scope.in_workflow():
-            return await _perform_agent.aperform(self._definition, order)
+        order.given = crew_given.since(self._defined_as, self)
+        if run_scope.in_workflow():
+            return await perform_agent.aperform(self._definition, order)
         stored = order.stored(self._definition)
-        return await _front.arun(stored, _workflows.run_agent_async)
+        return await front.arun(stored, workflows.run_agent_async)
 
 
 def _kickoff_order(
     messages: Any, response_format: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Order:
-    names = ("input_files", "from_checkpoint")
-    extra = {**dict(zip(names, args, strict=False)), **kwargs}
+    positional = ("input_files", "from_checkpoint")
+    extra = {**dict(zip(positional, args, strict=False)), **kwargs}
     given = {name: value for name, value in extra.items() if value is not None}
     return Order(
         "kickoff",

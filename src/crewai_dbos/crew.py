@@ -10,8 +10,12 @@ from crewai.crews.crew_output import CrewOutput
 from crewai.types.usage_metrics import UsageMetrics
 from pydantic import PrivateAttr
 
-from crewai_dbos import _batch, _front, _perform_crew, _run_scope, _workflows, doctor
-from crewai_dbos._config import (
+from crewai_dbos import doctor
+from crewai_dbos._crews import batch, perform_crew
+from crewai_dbos._crews.orders import CrewOrder
+from crewai_dbos._errors import DefinitionError
+from crewai_dbos._journal import run_scope
+from crewai_dbos._journal.config import (
     AgentOptions,
     AgentStepConfigs,
     RateLimit,
@@ -19,12 +23,11 @@ from crewai_dbos._config import (
     ToolStepConfig,
     options_of_crew,
 )
-from crewai_dbos._crew_order import CrewOrder
-from crewai_dbos._definition import CrewDefinition, build_crew, crews
-from crewai_dbos._errors import DefinitionError
-from crewai_dbos._handle import RunHandle
+from crewai_dbos._objects.tools import check_tools
+from crewai_dbos._runs import front, workflows
+from crewai_dbos._runs.definition import CrewDefinition, build_crew, crews
+from crewai_dbos._runs.handle import RunHandle
 from crewai_dbos._threads import in_event_loop, on_a_thread
-from crewai_dbos._tools import check_tools
 
 
 class DBOSCrew(Crew):
@@ -65,7 +68,7 @@ class DBOSCrew(Crew):
         template = build_crew(orig_crew)
         if isinstance(template, DBOSCrew):
             raise DefinitionError(f"{template.crew_name!r} is a DBOSCrew already: use it as it is")
-        _front.take_after(self, template)
+        front.take_after(self, template)
         people = _people(template)
         options, of_role = options_of_crew(
             AgentOptions(
@@ -123,7 +126,7 @@ class DBOSCrew(Crew):
             RunConflictError: The workflow id belongs to a run of something else.
         """
         order = self._order(inputs, input_files, from_checkpoint)
-        if _front.is_ordinary(self._described()):
+        if front.is_ordinary(self._described()):
             return self._ordinary(lambda crew: crew.kickoff(**vars(order)))
         if self.stream:
             # crewAI's own streaming, which comes back here without it.
@@ -133,11 +136,11 @@ class DBOSCrew(Crew):
                 f"DBOSCrew {self.crew_name!r} was kicked off synchronously inside an event loop. "
                 "Use kickoff_async or akickoff."
             )
-        if _run_scope.in_workflow():
-            return self._published(_perform_crew.perform(self._definition, order))
+        if run_scope.in_workflow():
+            return self._published(perform_crew.perform(self._definition, order))
         stored = order.stored(self._definition)
-        with _front.assigned_id(self):
-            return self._published(_front.run(stored, _workflows.run_crew))
+        with front.assigned_id(self):
+            return self._published(front.run(stored, workflows.run_crew))
 
     async def kickoff_async(
         self,
@@ -156,15 +159,15 @@ class DBOSCrew(Crew):
     ) -> Any:
         """As `kickoff`, through crewAI's async methods."""
         order = self._order(inputs, input_files, from_checkpoint)
-        if _front.is_ordinary(self._described()):
+        if front.is_ordinary(self._described()):
             return await self._ordinary(lambda crew: crew.akickoff(**vars(order)))
         if self.stream:
             return await Crew.akickoff(self._view(), **vars(order))
-        if _run_scope.in_workflow():
-            return self._published(await _perform_crew.aperform(self._definition, order))
+        if run_scope.in_workflow():
+            return self._published(await perform_crew.aperform(self._definition, order))
         stored = order.stored(self._definition)
-        with _front.assigned_id(self):
-            return self._published(await _front.arun(stored, _workflows.run_crew_async))
+        with front.assigned_id(self):
+            return self._published(await front.arun(stored, workflows.run_crew_async))
 
     def kickoff_for_each(
         self,
@@ -200,9 +203,9 @@ class DBOSCrew(Crew):
             UnstorableInputError: As of `kickoff`, of any item, before one was begun.
             RunConflictError: The workflow id belongs to a batch of other inputs.
         """
-        inputs, limits = list(inputs), _batch.limits(concurrency, limiter)
+        inputs, limits = list(inputs), batch.limits(concurrency, limiter)
         orders = [self._order(each, input_files, None) for each in inputs]
-        if _front.is_ordinary(self._described()):
+        if front.is_ordinary(self._described()):
             plain = [dict(each) for each in inputs]
             files = None if input_files is None else dict(input_files)
             done: list[Any] = self._ordinary(lambda crew: crew.kickoff_for_each(plain, files))
@@ -212,9 +215,9 @@ class DBOSCrew(Crew):
                 f"DBOSCrew {self.crew_name!r} was kicked off synchronously inside an event loop. "
                 "Use kickoff_for_each_async or akickoff_for_each."
             )
-        outputs = _batch.run(self._definition, orders, limits, return_exceptions=return_exceptions)
+        outputs = batch.run(self._definition, orders, limits, return_exceptions=return_exceptions)
         total = UsageMetrics()
-        for usage in _batch.usage(outputs):
+        for usage in batch.usage(outputs):
             total.add_usage_metrics(usage)
         self.__dict__["usage_metrics"] = total
         return outputs
@@ -261,9 +264,9 @@ class DBOSCrew(Crew):
             CrewaiDbosError: DBOS is not launched.
         """
         order = CrewOrder(inputs, input_files)
-        return _front.start(
+        return front.start(
             self._described(),
-            _workflows.run_crew,
+            workflows.run_crew,
             lambda: order.stored(self._definition),
             queue,
         )
@@ -294,14 +297,14 @@ class DBOSCrew(Crew):
                 "A DBOSCrew resumes its runs by itself. To go on from a checkpoint of crewAI, kick "
                 "off the ordinary crew: orig_crew.kickoff(from_checkpoint=...)."
             )
-        _front.check_inputs(inputs)
+        front.check_inputs(inputs)
         return CrewOrder(inputs, input_files)
 
     def _view(self) -> DBOSCrew:
         """This crew for one stream, which is iterated when its workflow id is not set any more."""
         view = DBOSCrew.__new__(DBOSCrew)
-        _front.take_after(view, self)
-        _front.keep_assigned_id(view)
+        front.take_after(view, self)
+        front.keep_assigned_id(view)
         return view
 
     def _described(self) -> str:

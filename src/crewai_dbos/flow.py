@@ -9,14 +9,17 @@ from crewai.flow.flow import Flow
 from dbos import SetWorkflowID
 from pydantic import PrivateAttr
 
-from crewai_dbos import _front, _perform_flow, _run_scope, _sessions, _workflows, doctor
-from crewai_dbos._config import AgentOptions, StepConfig, ToolStepConfig, recording_others
+from crewai_dbos import doctor
 from crewai_dbos._dbos_seam import assigned_workflow_id
-from crewai_dbos._definition import FlowDefinition, build_flow, flows
 from crewai_dbos._errors import DefinitionError
-from crewai_dbos._flow_order import FlowOrder
-from crewai_dbos._flow_state import classes
-from crewai_dbos._handle import RunHandle, as_returned
+from crewai_dbos._flows import perform_flow, sessions
+from crewai_dbos._flows.orders import FlowOrder
+from crewai_dbos._flows.state import classes
+from crewai_dbos._journal import run_scope
+from crewai_dbos._journal.config import AgentOptions, StepConfig, ToolStepConfig, recording_others
+from crewai_dbos._runs import front, workflows
+from crewai_dbos._runs.definition import FlowDefinition, build_flow, flows
+from crewai_dbos._runs.handle import RunHandle, as_returned
 from crewai_dbos._threads import in_event_loop
 
 
@@ -81,7 +84,7 @@ class DBOSFlow(Flow[Any]):
     def _become(self, other: Flow[Any], definition: FlowDefinition) -> None:
         """Become a view of `other`: the same fields, without building them again."""
         talking = (self.__dict__ and self._talking) or None
-        _front.take_after(self, other, _durable=definition, _talking=talking)
+        front.take_after(self, other, _durable=definition, _talking=talking)
 
     @property
     def flow_name(self) -> str:
@@ -123,7 +126,7 @@ class DBOSFlow(Flow[Any]):
             RunConflictError: The workflow id belongs to a run of something else.
         """
         order = self._order(inputs, input_files, from_checkpoint, restore_from_state_id)
-        if _front.is_ordinary(self._described()):
+        if front.is_ordinary(self._described()):
             return self._shown(flow := self.orig_flow, lambda: flow.kickoff(**order.arguments()))
         if self.stream:
             # crewAI's own streaming, which comes back here without it.
@@ -133,11 +136,11 @@ class DBOSFlow(Flow[Any]):
                 f"DBOSFlow {self.flow_name!r} was kicked off synchronously inside an event loop. "
                 "Use kickoff_async or akickoff."
             )
-        if _run_scope.in_workflow():
-            return as_returned(_perform_flow.perform(self._durable, order))
+        if run_scope.in_workflow():
+            return as_returned(perform_flow.perform(self._durable, order))
         stored = order.stored(self._durable)
-        with _front.assigned_id(self):
-            return _front.run(stored, _workflows.run_flow, classes(self))
+        with front.assigned_id(self):
+            return front.run(stored, workflows.run_flow, classes(self))
 
     async def kickoff_async(
         self,
@@ -148,7 +151,7 @@ class DBOSFlow(Flow[Any]):
     ) -> Any:
         """As `kickoff`, for async code."""
         order = self._order(inputs, input_files, from_checkpoint, restore_from_state_id)
-        if _front.is_ordinary(self._described()):
+        if front.is_ordinary(self._described()):
             flow = self.orig_flow
             try:
                 return await flow.kickoff_async(**order.arguments())
@@ -156,11 +159,11 @@ class DBOSFlow(Flow[Any]):
                 self.take_after(flow)
         if self.stream:
             return Flow.astream(self._view(), **order.arguments())
-        if _run_scope.in_workflow():
-            return as_returned(await _perform_flow.aperform(self._durable, order))
+        if run_scope.in_workflow():
+            return as_returned(await perform_flow.aperform(self._durable, order))
         stored = order.stored(self._durable)
-        with _front.assigned_id(self):
-            return await _front.arun(stored, _workflows.run_flow_async, classes(self))
+        with front.assigned_id(self):
+            return await front.arun(stored, workflows.run_flow_async, classes(self))
 
     async def akickoff(self, *args: Any, **kwargs: Any) -> Any:
         """As `kickoff_async`."""
@@ -204,17 +207,17 @@ class DBOSFlow(Flow[Any]):
             "intents": None if intents is None else list(intents),
             "intent_llm": intent_llm,
         }
-        if _front.is_ordinary(self._described()):
+        if front.is_ordinary(self._described()):
             flow = self._talking or self.orig_flow
             self._talking = flow
             return self._shown(flow, lambda: flow.handle_turn(**turn))
-        if _run_scope.in_workflow():
-            return as_returned(_perform_flow.perform(self._durable, FlowOrder(turn=turn)))
-        following = _sessions.next_turn(self.flow_name, session_id, classes(self))
+        if run_scope.in_workflow():
+            return as_returned(perform_flow.perform(self._durable, FlowOrder(turn=turn)))
+        following = sessions.next_turn(self.flow_name, session_id, classes(self))
         stored = FlowOrder(turn=turn, state=following.state).stored(self._durable)
-        given = assigned_workflow_id() or _front.kept_id(self)
+        given = assigned_workflow_id() or front.kept_id(self)
         with SetWorkflowID(given or following.run_id):
-            return _front.run(stored, _workflows.run_flow, classes(self))
+            return front.run(stored, workflows.run_flow, classes(self))
 
     def start(
         self,
@@ -240,9 +243,9 @@ class DBOSFlow(Flow[Any]):
             CrewaiDbosError: DBOS is not launched.
         """
         order = FlowOrder(inputs, input_files)
-        return _front.start(
+        return front.start(
             self._described(),
-            _workflows.run_flow,
+            workflows.run_flow,
             lambda: order.stored(self._durable),
             queue,
             classes(self),
@@ -260,14 +263,14 @@ class DBOSFlow(Flow[Any]):
                 "A DBOSFlow resumes its runs by itself. To go on from a checkpoint of crewAI, kick "
                 "off the ordinary flow: orig_flow.kickoff(from_checkpoint=...)."
             )
-        _front.check_inputs(inputs)
+        front.check_inputs(inputs)
         return FlowOrder(inputs, input_files, restore_from)
 
     def _view(self) -> DBOSFlow:
         """This flow for one stream, which is iterated when its workflow id is not set any more."""
         view = DBOSFlow.__new__(DBOSFlow)
         view._become(self, self._durable)
-        _front.keep_assigned_id(view)
+        front.keep_assigned_id(view)
         return view
 
     def _described(self) -> str:

@@ -13,9 +13,10 @@ import uuid as _uuid
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar, cast
 
-from crewai_dbos import _names, _run_scope
-from crewai_dbos._entry import Call
 from crewai_dbos._errors import ConcurrentRunError
+from crewai_dbos._journal import run_scope
+from crewai_dbos._journal.entry import Call
+from crewai_dbos._stored import names
 from crewai_dbos._threads import finished
 
 P = ParamSpec("P")
@@ -24,17 +25,17 @@ T = TypeVar("T")
 
 def now(tz: _datetime.tzinfo | None = _datetime.timezone.utc) -> _datetime.datetime:
     """The time, in `tz`; with None the local time, without a zone."""
-    return _recorded(_names.NOW, lambda: _datetime.datetime.now(tz))
+    return _recorded(names.NOW, lambda: _datetime.datetime.now(tz))
 
 
 def uuid4() -> _uuid.UUID:
     """A random UUID."""
-    return _recorded(_names.UUID4, _uuid.uuid4)
+    return _recorded(names.UUID4, _uuid.uuid4)
 
 
 def random() -> float:
     """A random number from 0 up to, but not including, 1."""
-    return _recorded(_names.RANDOM, _random.random)
+    return _recorded(names.RANDOM, _random.random)
 
 
 def step(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -56,7 +57,7 @@ def step(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         UnstorableValueError: What it returned has none.
         Exception: What it raised; not called again either.
     """
-    scope = _run_scope.enclosing()
+    scope = run_scope.enclosing()
 
     def work() -> T:
         return cast(T, finished(function(*args, **kwargs)))
@@ -64,12 +65,12 @@ def step(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     if scope is None:
         return work()
     name = getattr(inspect.unwrap(function), "__qualname__", type(function).__qualname__)
-    call = Call(_names.step(name), kind="step", request={"arguments": [args, kwargs]})
+    call = Call(names.step(name), kind="step", request={"arguments": [args, kwargs]})
     return scope.journal.run(scope, call, work)
 
 
 def _recorded(what: str, function: Callable[[], T]) -> T:
-    scope = _run_scope.enclosing()
+    scope = run_scope.enclosing()
     if scope is None:
         return function()
     if not scope.is_alone_here():

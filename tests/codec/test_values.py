@@ -33,7 +33,7 @@ from codec.values import (
     same,
     values,
 )
-from crewai_dbos._codec import encode
+from crewai_dbos._stored.codec import encode
 
 
 @settings(deadline=None, max_examples=400)

@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, RootModel
 
-from crewai_dbos._codec import decode, encode
+from crewai_dbos._stored.codec import decode, encode
 
 T = TypeVar("T")
 

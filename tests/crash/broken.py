@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import Any
 
 from crash.application import native_postman as native_postman
-from crewai_dbos import _tools
+from crewai_dbos._objects import tools
 
 
 def _by_arrival(tool_name: str, arguments: Any) -> str:
     return "tool:call"
 
 
-_tools._names = type("Names", (), {"tool": staticmethod(_by_arrival)})  # type: ignore[assignment]
+tools._names = type("Names", (), {"tool": staticmethod(_by_arrival)})  # type: ignore[assignment]

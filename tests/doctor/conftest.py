@@ -17,8 +17,8 @@ from crewai.hooks import InterceptionPoint, get_hooks, register_hook, unregister
 from dbos import DBOS
 from typer.testing import CliRunner, Result
 
-from crewai_dbos import _run_scope
-from crewai_dbos._definition import agents, crews, flows
+from crewai_dbos._journal import run_scope
+from crewai_dbos._runs.definition import agents, crews, flows
 from crewai_dbos.cli import app
 
 ABOUT_PROCESSES = ("DBOS__APPVERSION", "DBOS__VMID", "WEB_CONCURRENCY", "UVICORN_WORKERS")
@@ -32,7 +32,7 @@ def _alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(agents, "_definitions", {})
     monkeypatch.setattr(crews, "_definitions", {})
     monkeypatch.setattr(flows, "_definitions", {})
-    monkeypatch.setattr(_run_scope, "_warned", set())
+    monkeypatch.setattr(run_scope, "_warned", set())
     monkeypatch.setenv("OPENAI_API_KEY", "sk-0123456789abcdef")
     for name in (*ABOUT_PROCESSES, "GUNICORN_CMD_ARGS"):
         monkeypatch.delenv(name, raising=False)

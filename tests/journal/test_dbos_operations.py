@@ -9,8 +9,8 @@ import pytest
 import sqlalchemy as sa
 from dbos import DBOS
 
-from crewai_dbos._entry import Call
-from crewai_dbos._run_scope import joined
+from crewai_dbos._journal.entry import Call
+from crewai_dbos._journal.run_scope import joined
 from journal.helpers import (
     Turns,
     abare,

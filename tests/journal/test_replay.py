@@ -11,9 +11,9 @@ import openai
 import pytest
 from dbos import DBOS
 
-from crewai_dbos._entry import Call
-from crewai_dbos._run_scope import joined
-from crewai_dbos._scope import Scope
+from crewai_dbos._journal.entry import Call
+from crewai_dbos._journal.run_scope import joined
+from crewai_dbos._journal.scope import Scope
 from journal.helpers import Pet, acall, call, shape, work
 from support.runs import afollow, entries, finish, fork, replay, result, run_id
 

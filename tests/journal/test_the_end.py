@@ -14,8 +14,8 @@ from dbos import DBOS
 from dbos._error import DBOSAwaitedWorkflowCancelledError
 
 from crewai_dbos import DriftError, LostContextError
-from crewai_dbos._run_scope import enclosing, for_call, joined, surfacing
-from crewai_dbos._scope import Scope
+from crewai_dbos._journal.run_scope import enclosing, for_call, joined, surfacing
+from crewai_dbos._journal.scope import Scope
 from journal.helpers import (
     acall,
     as_crewai_does,

@@ -11,7 +11,7 @@ from dbos import DBOS
 
 from crewai_dbos import LostContextError
 from crewai_dbos._errors import ControlSignal
-from crewai_dbos._run_scope import for_call, joined
+from crewai_dbos._journal.run_scope import for_call, joined
 from journal.helpers import call, only_sqlite, thread, thread_without_context, work
 from support.runs import begin, entries, finish, follow, plans, replay, result, run_id
 

@@ -31,9 +31,9 @@ from typing import Any
 
 from dbos import DBOS, SetWorkflowID
 
-from crewai_dbos._entry import Call
-from crewai_dbos._run_scope import enclosing, joined
-from crewai_dbos._scope import Scope
+from crewai_dbos._journal.entry import Call
+from crewai_dbos._journal.run_scope import enclosing, joined
+from crewai_dbos._journal.scope import Scope
 from support.runs import launched, result, whole_run
 
 Tree = list[Any]

@@ -15,7 +15,7 @@ from dbos import DBOSClient
 from crewai_dbos._demo.child import RUN_ID
 from crewai_dbos._demo.model import Model
 from crewai_dbos._demo.process import Child, ChildError
-from crewai_dbos._entry import Entry, read_entry
+from crewai_dbos._journal.entry import Entry, read_entry
 from crewai_dbos.testing import EffectLog, Message, ModelServer, Request
 
 _EMAILS_BEFORE_THE_KILL = 2

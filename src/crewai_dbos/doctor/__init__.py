@@ -12,7 +12,7 @@ from typing import Any
 from crewai import Agent, Crew
 from crewai.flow.flow import Flow
 
-from crewai_dbos import _run_scope
+from crewai_dbos._journal import run_scope
 from crewai_dbos.doctor import _rules, _subject
 from crewai_dbos.doctor._report import Finding as Finding
 from crewai_dbos.doctor._report import Item as Item
@@ -51,4 +51,4 @@ def warn(definition: Agent | Crew | Flow[Any]) -> None:
         return
     for finding in findings:
         if finding.severity != "hint":
-            _run_scope.warn_once(f"{finding.what} {finding.fix}")
+            run_scope.warn_once(f"{finding.what} {finding.fix}")

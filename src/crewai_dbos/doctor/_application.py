@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from crewai_dbos import _names
 from crewai_dbos._dbos_seam import configuration, registered_functions
+from crewai_dbos._stored import names
 
 COMPUTED = object()
 """Stands for a value that only running the program could tell."""
@@ -70,7 +70,7 @@ def around(module: ModuleType | None = None) -> Application:
     if config is None and module is not None:
         config = _config_in_source(module)
     workflows, steps = registered_functions()
-    ours = {*_names.WORKFLOWS, _names.BATCH_WORKFLOW}
+    ours = {*names.WORKFLOWS, names.BATCH_WORKFLOW}
     return Application(
         config=config,
         workflows=tuple(sorted(set(workflows) - ours)),

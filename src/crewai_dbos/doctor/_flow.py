@@ -16,9 +16,9 @@ from crewai.memory.unified_memory import Memory
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from crewai_dbos._config import StepConfig, ToolStepConfig
 from crewai_dbos._dbos_seam import closure_of
-from crewai_dbos._definition import FlowDefinition
+from crewai_dbos._journal.config import StepConfig, ToolStepConfig
+from crewai_dbos._runs.definition import FlowDefinition
 from crewai_dbos.doctor._code import Code, is_attribute_of, is_users
 from crewai_dbos.doctor._sources import Sources, followed
 

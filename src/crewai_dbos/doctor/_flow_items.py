@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from crewai_dbos import _names
+from crewai_dbos._stored import names
 from crewai_dbos.doctor import _items
 from crewai_dbos.doctor._flow import FlowParts
 from crewai_dbos.doctor._report import Item
@@ -19,9 +19,9 @@ NOT_ASKED = "not asked again"
 def of_flow(flow: FlowParts) -> Iterator[Item]:
     """The items of `flow`, as a `DBOSFlow` records them."""
     for name, method in flow.definition.methods.items():
-        seam = _names.method(name)
+        seam = names.method(name)
         yield Item("method", f"{name} ({_role(method)})", FLOW, seam, RESTORED)
-    seam = f"{_names.STATE}, {_names.method('...')}"
+    seam = f"{names.STATE}, {names.method('...')}"
     recovery = "as the methods that had ended left it"
     yield Item("state", flow.state_class.__qualname__, FLOW, seam, recovery)
     for tool in {tool.name: tool for tool in flow.tools}.values():
@@ -29,13 +29,13 @@ def of_flow(flow: FlowParts) -> Iterator[Item]:
     if flow.memory is not None:
         yield from _items.memory_items(flow.memory, FLOW)
     if flow.asks:
-        yield Item("person", _by("ask", flow.input_provider), FLOW, _names.ASK, NOT_ASKED)
+        yield Item("person", _by("ask", flow.input_provider), FLOW, names.ASK, NOT_ASKED)
     conversation = flow.definition.conversational
     for field in ("llm", "intent_llm", "answer_from_history_llm"):
         if (llm := getattr(conversation, field, None)) is not None:
-            yield _items.llm_item(_model(llm), _names.LLM, FLOW, field)
+            yield _items.llm_item(_model(llm), names.LLM, FLOW, field)
     if (router := getattr(conversation, "router", None)) is not None and router.llm is not None:
-        yield _items.llm_item(_model(router.llm), _names.LLM, FLOW, "router")
+        yield _items.llm_item(_model(router.llm), names.LLM, FLOW, "router")
     if (persist := flow.definition.persist) is not None and persist.enabled:
         yield _persisted(flow, persist, FLOW)
     for name, method in flow.definition.methods.items():
@@ -70,16 +70,16 @@ def _condition(condition: Any) -> str:
 
 def _feedback(feedback: Any, owner: str) -> Iterator[Item]:
     name = _by("human_feedback", feedback.provider)
-    yield Item("person", name, owner, _names.FEEDBACK, NOT_ASKED)
+    yield Item("person", name, owner, names.FEEDBACK, NOT_ASKED)
     if feedback.emit or feedback.learn:
         llm = feedback.llm or "crewAI's default"
-        yield _items.llm_item(_model(llm), _names.LLM, owner, "human_feedback")
+        yield _items.llm_item(_model(llm), names.LLM, owner, "human_feedback")
 
 
 def _persisted(flow: FlowParts, persist: Any, owner: str) -> Item:
     store = flow.persistence or persist.persistence
     name = _by("@persist", store)
-    return Item("persist", name, owner, _names.PERSIST, "not saved again")
+    return Item("persist", name, owner, names.PERSIST, "not saved again")
 
 
 def _by(what: str, provider: Any) -> str:

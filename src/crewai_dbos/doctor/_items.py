@@ -12,12 +12,12 @@ from crewai.tasks.conditional_task import ConditionalTask
 from crewai.tasks.llm_guardrail import LLMGuardrail
 from crewai.utilities.string_utils import sanitize_tool_name
 
-from crewai_dbos import _names
-from crewai_dbos._config import StepConfig, ToolStepConfig, for_tool
 from crewai_dbos._crewai_seam import event_handlers
 from crewai_dbos._dbos_seam import decorated_kind
-from crewai_dbos._llm import DBOSLLM
-from crewai_dbos._tools import tool_function
+from crewai_dbos._journal.config import StepConfig, ToolStepConfig, for_tool
+from crewai_dbos._objects.llm import DBOSLLM
+from crewai_dbos._objects.tools import tool_function
+from crewai_dbos._stored import names
 from crewai_dbos.doctor._report import Item
 
 ANSWERED = "answered from the record"
@@ -31,22 +31,22 @@ GONE = "written again only if it is gone"
 
 _OWN_RECORD = "DBOS's own record"
 _CALLBACKS = {
-    "step_callback": _names.STEP_CALLBACK,
-    "task_callback": _names.CALLBACK,
-    "before_kickoff_callbacks": _names.BEFORE_KICKOFF,
-    "after_kickoff_callbacks": _names.AFTER_KICKOFF,
+    "step_callback": names.STEP_CALLBACK,
+    "task_callback": names.CALLBACK,
+    "before_kickoff_callbacks": names.BEFORE_KICKOFF,
+    "after_kickoff_callbacks": names.AFTER_KICKOFF,
 }
 
 
 def of_agent(agent: Agent, config: ToolStepConfig, owner: str) -> Iterator[Item]:
     """The items of `agent`, as a `DBOSAgent` with this ``tool_step_config`` records them."""
     fields = agent.__dict__
-    yield llm_item(agent.llm, _names.LLM, owner)
+    yield llm_item(agent.llm, names.LLM, owner)
     if fields.get("function_calling_llm") is not None:
-        yield llm_item(fields["function_calling_llm"], _names.FUNCTION_CALLING_LLM, owner)
+        yield llm_item(fields["function_calling_llm"], names.FUNCTION_CALLING_LLM, owner)
     planning = agent.planning_config
     if planning is not None and planning.llm is not None:
-        yield llm_item(planning.llm, _names.PLANNING_LLM, owner)
+        yield llm_item(planning.llm, names.PLANNING_LLM, owner)
     for tool in agent.tools or []:
         yield tool_item(tool, config, owner)
     for server in agent.mcps or []:
@@ -60,12 +60,12 @@ def of_agent(agent: Agent, config: ToolStepConfig, owner: str) -> Iterator[Item]
     if agent.guardrail is not None:
         yield _guardrail(agent.guardrail, owner)
     if agent.step_callback is not None:
-        seam = _names.STEP_CALLBACK
+        seam = names.STEP_CALLBACK
         yield _code("callback", "step_callback", agent.step_callback, owner, seam)
     for callback in agent.callbacks or []:
         yield _code("callback", "callbacks", callback, owner)
     if agent.inject_date:
-        yield Item("clock", "inject_date", owner, _names.DATE, "the day on which the run began")
+        yield Item("clock", "inject_date", owner, names.DATE, "the day on which the run began")
     if getattr(agent, "a2a", None) is not None:
         yield Item("a2a", "remote agents", owner, None, "asked again", agent.a2a)
 
@@ -85,13 +85,13 @@ def of_task(task: Task, owner: str, *, durable: bool = False) -> Iterator[Item]:
     for guardrail in guardrails if isinstance(guardrails, (list, tuple)) else [guardrails]:
         yield _guardrail(guardrail, owner, durable=durable)
     if task.callback is not None:
-        seam = _names.CALLBACK if durable else None
+        seam = names.CALLBACK if durable else None
         yield _code("callback", "callback", task.callback, owner, seam)
     if isinstance(task, ConditionalTask) and task.condition is not None:
-        seam = _names.CONDITION if durable else None
+        seam = names.CONDITION if durable else None
         yield _code("condition", "condition", task.condition, owner, seam)
     if task.output_file:
-        seam, recovery = (_names.OUTPUT_FILE, GONE) if durable else (None, "written again")
+        seam, recovery = (names.OUTPUT_FILE, GONE) if durable else (None, "written again")
         yield Item("file", task.output_file, owner, seam, recovery)
     if task.human_input:
         yield Item("person", "human_input", owner, None, "asked again")
@@ -108,12 +108,12 @@ def of_crew(crew: Crew, *, durable: bool = False) -> Iterator[Item]:
     fields = vars(crew)
     if fields["function_calling_llm"] is not None:
         llm = fields["function_calling_llm"]
-        yield llm_item(llm, _names.FUNCTION_CALLING_LLM, owner, "function_calling_llm")
+        yield llm_item(llm, names.FUNCTION_CALLING_LLM, owner, "function_calling_llm")
     if fields["manager_llm"] is not None:
-        role = _names.LLM if durable else None
+        role = names.LLM if durable else None
         yield llm_item(fields["manager_llm"], role, owner, "manager_llm")
     if fields["planning"]:
-        planner, role = fields["planning_llm"], _names.PLANNER_LLM if durable else None
+        planner, role = fields["planning_llm"], names.PLANNER_LLM if durable else None
         yield llm_item(planner or "crewAI's default", role, owner, "planning_llm")
     if crew._memory:
         yield from memory_items(crew._memory, owner)
@@ -134,8 +134,8 @@ def of_process() -> Iterator[Item]:
     for event, handler in event_handlers():
         if not _is_crewais(handler):
             events.setdefault(handler, []).append(event)
-    for handler, names in sorted(events.items(), key=lambda found: (found[1], _called(found[0]))):
-        yield _code("handler", ", ".join(sorted(names)), handler, PROCESS)
+    for handler, kinds in sorted(events.items(), key=lambda found: (found[1], _called(found[0]))):
+        yield _code("handler", ", ".join(sorted(kinds)), handler, PROCESS)
 
 
 # One of each ----------------------------------------------------------------------
@@ -146,7 +146,7 @@ def llm_item(llm: Any, role: str | None, owner: str, field: str | None = None) -
     name = model if field is None else f"{model} ({field})"
     if role is not None:
         return Item("llm", name, owner, role, ANSWERED, llm)
-    seam = _names.LLM if isinstance(llm, DBOSLLM) else None
+    seam = names.LLM if isinstance(llm, DBOSLLM) else None
     return Item("llm", name, owner, seam, ANSWERED if seam else AGAIN, llm)
 
 
@@ -182,7 +182,7 @@ def _mcp(server: Any, config: ToolStepConfig, owner: str) -> Iterator[Item]:
     else:
         name = _without_secrets(getattr(server, "url", None) or server.command)
         recovery = "the same tools, not asked again"
-        yield Item("mcp", name, owner, _names.MCP_DISCOVERY, recovery, server)
+        yield Item("mcp", name, owner, names.MCP_DISCOVERY, recovery, server)
     yield _tools_of(name, config, owner)
 
 
@@ -195,11 +195,11 @@ def _without_secrets(address: str) -> str:
 
 
 def memory_items(memory: Any, owner: str) -> Iterator[Item]:
-    seam = f"{_names.MEMORY_RECALL}, {_names.MEMORY_SAVE}"
+    seam = f"{names.MEMORY_RECALL}, {names.MEMORY_SAVE}"
     recovery = f"{ANSWERED}; a save cut short is done again"
     yield Item("memory", type(memory).__name__, owner, seam, recovery, memory)
     inner = getattr(memory, "_memory", memory)
-    yield llm_item(getattr(inner, "llm", None), _names.MEMORY_LLM, owner)
+    yield llm_item(getattr(inner, "llm", None), names.MEMORY_LLM, owner)
     yield Item("embedder", "memory", owner, "embedding(...)", ANSWERED)
 
 
@@ -208,10 +208,10 @@ def _knowledge(holder: Any, owner: str) -> Iterator[Item]:
     sources = list(holder.knowledge_sources or (knowledge.sources if knowledge is not None else []))
     recovery = f"queries {ANSWERED}; the source is loaded again"
     for source in sources:
-        yield Item("knowledge", _source(source), owner, _names.KNOWLEDGE_QUERY, recovery, source)
+        yield Item("knowledge", _source(source), owner, names.KNOWLEDGE_QUERY, recovery, source)
     if knowledge is not None and not sources:
         name = type(knowledge.storage).__name__
-        yield Item("knowledge", name, owner, _names.KNOWLEDGE_QUERY, ANSWERED, knowledge)
+        yield Item("knowledge", name, owner, names.KNOWLEDGE_QUERY, ANSWERED, knowledge)
 
 
 def _source(source: Any) -> str:
@@ -224,10 +224,10 @@ def _source(source: Any) -> str:
 
 def _guardrail(guardrail: Any, owner: str, *, durable: bool = True) -> Item:
     if isinstance(guardrail, str):
-        return Item("guardrail", "a text", owner, _names.LLM, ANSWERED, guardrail)
+        return Item("guardrail", "a text", owner, names.LLM, ANSWERED, guardrail)
     if isinstance(guardrail, LLMGuardrail):
-        return Item("guardrail", "LLMGuardrail", owner, _names.GUARDRAIL_LLM, ANSWERED, guardrail)
-    return _code("guardrail", None, guardrail, owner, _names.GUARDRAIL if durable else None)
+        return Item("guardrail", "LLMGuardrail", owner, names.GUARDRAIL_LLM, ANSWERED, guardrail)
+    return _code("guardrail", None, guardrail, owner, names.GUARDRAIL if durable else None)
 
 
 def _code(kind: str, field: str | None, function: Any, owner: str, seam: str | None = None) -> Item:

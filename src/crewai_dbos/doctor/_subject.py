@@ -10,7 +10,7 @@ from typing import Any
 from crewai import Agent, Crew, Task
 from crewai.agents.agent_builder.base_agent import BaseAgent
 
-from crewai_dbos._definition import AgentDefinition, CrewDefinition, agents, flows
+from crewai_dbos._runs.definition import AgentDefinition, CrewDefinition, agents, flows
 from crewai_dbos.doctor import _application, _flow, _flow_items, _items, _texts
 from crewai_dbos.doctor._application import Application
 from crewai_dbos.doctor._flow import FlowParts, is_flow

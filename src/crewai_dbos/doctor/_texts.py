@@ -11,7 +11,7 @@ from crewai import Agent, Task
 from crewai.llms.base_llm import BaseLLM
 from pydantic import BaseModel
 
-from crewai_dbos import _secrets
+from crewai_dbos._stored import secret_texts
 from crewai_dbos.doctor._flow import FlowParts
 
 _OF_AGENT = (
@@ -85,8 +85,10 @@ def known_secrets(llms: Iterable[Any]) -> dict[str, str]:
     secrets = {}
     for llm in llms:
         if isinstance(llm, BaseLLM):
-            secrets.update(dict.fromkeys(_secrets.of_llm(llm), f"a key of the LLM {llm.model!r}"))
-    for secret in _secrets.of_environment():
+            secrets.update(
+                dict.fromkeys(secret_texts.of_llm(llm), f"a key of the LLM {llm.model!r}")
+            )
+    for secret in secret_texts.of_environment():
         names = (name for name, value in os.environ.items() if value.endswith(secret))
         secrets[secret] = next(names, "an environment variable")
     return secrets

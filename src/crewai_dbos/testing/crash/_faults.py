@@ -18,10 +18,10 @@ from typing import Any
 import httpx
 from dbos._sys_db import SystemDatabase
 
-from crewai_dbos import _names
 from crewai_dbos._dbos_seam import current_context
-from crewai_dbos._flow_tracking import current as current_method
-from crewai_dbos._scope import open_call, open_summary
+from crewai_dbos._flows.tracking import current as current_method
+from crewai_dbos._journal.scope import open_call, open_summary
+from crewai_dbos._stored import names
 from crewai_dbos.testing.effects import EffectLog
 
 RESULT = "result"
@@ -115,7 +115,7 @@ def install(
         if call is not None:
             return entries.of(call.run_id, call.name)
         method = current_method()
-        return _NONE if method is None else entries.of(run_id, f"{method.path}/{_names.OUTCOME}#1")
+        return _NONE if method is None else entries.of(run_id, f"{method.path}/{names.OUTCOME}#1")
 
     def reported(self: EffectLog, kind: str, /, **fields: Any) -> None:
         row = now()
@@ -162,7 +162,7 @@ class _Entries:
         self._numbers: dict[tuple[str, str], dict[int, int]] = defaultdict(dict)
 
     def row(self, workflow_id: str, function_id: int, name: str) -> _Row:
-        if _names.is_ours(name):
+        if names.is_ours(name):
             return self.of(workflow_id, name)
         with self._lock:
             numbers = self._numbers[workflow_id, name]

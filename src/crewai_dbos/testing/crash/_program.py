@@ -10,7 +10,8 @@ from typing import Any
 
 from dbos import DBOS, SetWorkflowID
 
-from crewai_dbos import _codec, _import_path, _names
+from crewai_dbos import _import_path
+from crewai_dbos._stored import codec, names
 from crewai_dbos.testing.crash import _faults
 
 RUN = "crash-test"
@@ -85,7 +86,7 @@ def _ended(
     """How the run ended, as JSON data."""
     status = DBOS.get_workflow_status(RUN)
     found = status.status if status is not None else "never started"
-    note = ((status.attributes if status else None) or {}).get(_names.ATTRIBUTE, {})
+    note = ((status.attributes if status else None) or {}).get(names.ATTRIBUTE, {})
     ended: dict[str, Any] = {"status": found, "stopped": note.get("stopped", "")}
     if order["left_behind"]:
         ended["left behind"] = _import_path.load(order["left_behind"])()
@@ -110,6 +111,6 @@ def _plain(answer: Any) -> Any:
     if isinstance(answer, list):
         return [_plain(item) for item in answer]
     try:
-        return _codec.encode(answer)
+        return codec.encode(answer)
     except Exception:
         return repr(answer)

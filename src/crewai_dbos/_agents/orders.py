@@ -1,0 +1,164 @@
+"""What a run is asked to do, as live objects and as the plain JSON that is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from crewai import Task
+from crewai.tools.base_tool import BaseTool
+from crewai.tools.memory_tools import create_memory_tools
+from pydantic import BaseModel
+
+from crewai_dbos._agents import crew_given
+from crewai_dbos._errors import UnstorableInputError, UnstorableValueError
+from crewai_dbos._objects.tools import tool_function
+from crewai_dbos._runs.definition import AgentDefinition
+from crewai_dbos._stored import codec, names
+from crewai_dbos._stored.digest import digest
+
+_MODELS = ("output_json", "output_pydantic", "response_model")
+_PLAIN = ("name", "description", "expected_output", "markdown", "human_input", "prompt_context")
+
+
+@dataclass
+class Order:
+    """One call of an agent.
+
+    Attributes:
+        method: ``execute_task``, ``kickoff`` or ``invoke``.
+        task: The task, for ``execute_task`` and ``invoke``.
+        tools: The task's tools, if it brings its own.
+        arguments: The other arguments; each has a JSON form.
+        response_format: The model that `kickoff` is asked to answer with.
+        given: What was set on the agent since it was defined; see `crew_given`.
+    """
+
+    method: str
+    task: Task | None = None
+    tools: list[BaseTool] | None = None
+    arguments: dict[str, Any] = field(default_factory=dict)
+    response_format: type[BaseModel] | None = None
+    given: dict[str, Any] = field(default_factory=dict)
+
+    def digest(self) -> str:
+        """Stands for what is asked, to tell orders apart that are carried out side by side."""
+        task = self.task
+        asked = [getattr(task, name, None) for name in (*_PLAIN, *_MODELS)]
+        tools = None if self.tools is None else sorted(tool.name for tool in self.tools)
+        texts = {name: self.given[name] for name in crew_given.TEXTS if name in self.given}
+        asked += [tools, self.response_format]
+        return digest([self.method, asked, self.arguments, texts])
+
+    def stored(self, definition: AgentDefinition) -> dict[str, Any]:
+        """This order as plain JSON.
+
+        Raises:
+            UnstorableInputError: Something in it could not be rebuilt by another process.
+        """
+        order: dict[str, Any] = {
+            "v": names.INPUT_VERSION,
+            "agent": definition.name,
+            "method": self.method,
+            "arguments": _storable("the arguments", self.arguments),
+        }
+        if given := crew_given.stored(self.given, definition.front, definition.name):
+            order["given"] = given
+        if self.task is not None:
+            order["task"] = _stored_task(self.task)
+        if self.tools is not None:
+            order["tools"] = _stored_tools(self.tools, definition)
+        if self.response_format is not None:
+            order["response_format"] = _importable("response_format", self.response_format)
+        return order
+
+
+def load(order: Mapping[str, Any], definition: AgentDefinition) -> Order:
+    """The live objects of a stored order."""
+    model = order.get("response_format")
+    return Order(
+        method=order["method"],
+        task=_loaded_task(order["task"]) if "task" in order else None,
+        tools=_loaded_tools(order["tools"], definition) if "tools" in order else None,
+        arguments=codec.decode(order["arguments"]),
+        response_format=codec.load_type(model, BaseModel) if model else None,
+        given=crew_given.loaded(order.get("given", {}), definition.front),
+    )
+
+
+def _stored_task(task: Task) -> dict[str, Any]:
+    if task.input_files:
+        raise UnstorableInputError(
+            "Task.input_files are given to the agent by the crew that the task is in, which a "
+            "fresh process would not have. Make the crew a DBOSCrew, or pass the files to "
+            "kickoff(input_files=...) of the agent."
+        )
+    stored = {name: getattr(task, name, None) for name in _PLAIN}
+    stored = {name: value for name, value in stored.items() if value not in (None, False)}
+    for name in _MODELS:
+        model = getattr(task, name, None)
+        if model is not None:
+            stored[name] = _importable(f"Task.{name}", model)
+    return dict(_storable("the task", stored))
+
+
+def _loaded_task(stored: Mapping[str, Any]) -> Task:
+    fields: dict[str, Any] = dict(codec.decode(dict(stored)))
+    for name in _MODELS:
+        if name in fields:
+            fields[name] = codec.load_type(fields[name], BaseModel)
+    return Task(**fields)
+
+
+def _stored_tools(tools: list[BaseTool], definition: AgentDefinition) -> list[str]:
+    known = _tools_of(definition)
+    for tool in tools:
+        if tool.name not in known or not _are_alike(tool, known[tool.name]):
+            raise UnstorableInputError(
+                f"Tool {tool.name!r} was handed to DBOSAgent {definition.name!r} at call time, so "
+                "a fresh process would not find it. Add it to the tools of the agent that is "
+                "wrapped. If a crew adds it, for its memory or to delegate, call the crew inside "
+                "a @DBOS.workflow()."
+            )
+    return [tool.name for tool in tools]
+
+
+def _are_alike(tool: BaseTool, other: BaseTool) -> bool:
+    """Whether the two do the same: one class, and one function in it."""
+    functions = [tool_function(each) for each in (tool, other)]
+    places = [(f.__module__, f.__qualname__) for f in functions if hasattr(f, "__qualname__")]
+    return type(tool) is type(other) and places[:1] == places[1:]
+
+
+def _loaded_tools(used: list[str], definition: AgentDefinition) -> list[BaseTool]:
+    known = _tools_of(definition)
+    missing = [name for name in used if name not in known]
+    if missing:
+        raise UnstorableValueError(
+            f"The run uses the tool {missing[0]!r}, which the agent {definition.name!r} no longer "
+            "has. Put it back."
+        )
+    return [known[name] for name in used]
+
+
+def _tools_of(definition: AgentDefinition) -> dict[str, BaseTool]:
+    agent = definition.build()
+    tools = list(agent.tools or [])
+    if agent.memory:
+        tools += create_memory_tools(agent.memory)
+    return {tool.name: tool for tool in tools}
+
+
+def _importable(what: str, model: type) -> str:
+    try:
+        return codec.type_path(model)
+    except UnstorableValueError as error:
+        raise UnstorableInputError(f"{what}: {error}") from None
+
+
+def _storable(what: str, value: Any) -> Any:
+    try:
+        return codec.encode(value)
+    except UnstorableValueError as error:
+        raise UnstorableInputError(f"{what} can't be stored with the run: {error}") from None

@@ -1,0 +1,95 @@
+"""Carrying out an order of an agent, in a workflow of its own or in one that it joins."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+from crewai import Agent
+
+from crewai_dbos._agents import orders, run_agent
+from crewai_dbos._agents.orders import Order
+from crewai_dbos._crewai_seam import publish_agent_state
+from crewai_dbos._journal.scope import Scope
+from crewai_dbos._objects import events
+from crewai_dbos._runs import body
+from crewai_dbos._runs.definition import AgentDefinition, agents
+from crewai_dbos._stored import names
+
+
+def perform(definition: AgentDefinition, order: Order, own: bool = False) -> Any:
+    """Carry out `order` in the workflow that is open here. Returns what crewAI returns.
+
+    Args:
+        own: Whether the workflow was opened for this order.
+    """
+    with _part(definition, order, own) as scope, _agent(definition, order, scope, own) as agent:
+        if order.method == "kickoff":
+            return agent.kickoff(response_format=order.response_format, **order.arguments)
+        task, tools = _for_run(agent, order)
+        if order.method == "execute_task":
+            return agent.execute_task(task, tools=tools, **order.arguments)
+        agent.create_agent_executor(tools=tools, task=task)
+        assert agent.agent_executor is not None
+        return agent.agent_executor.invoke(**order.arguments)
+
+
+async def aperform(definition: AgentDefinition, order: Order, own: bool = False) -> Any:
+    """As `perform`, through crewAI's async methods."""
+    # The part has its name before it goes elsewhere: here coroutines start in a known order.
+    with _part(definition, order, own) as scope:
+        return await body.off_the_loop_of_dbos(lambda: _acarry_out(definition, order, scope, own))
+
+
+KIND = body.Kind(registry=agents, load=orders.load, perform=perform, aperform=aperform)
+
+
+async def _acarry_out(definition: AgentDefinition, order: Order, scope: Scope, own: bool) -> Any:
+    with _agent(definition, order, scope, own) as agent:
+        await scope.journal.unless_given_up(scope.path)
+        if order.method == "kickoff":
+            return await agent.kickoff_async(
+                response_format=order.response_format, **order.arguments
+            )
+        task, tools = _for_run(agent, order)
+        if order.method == "execute_task":
+            return await agent.aexecute_task(task, tools=tools, **order.arguments)
+        agent.create_agent_executor(tools=tools, task=task)
+        assert agent.agent_executor is not None
+        return await agent.agent_executor.invoke_async(**order.arguments)
+
+
+def _part(definition: AgentDefinition, order: Order, own: bool) -> AbstractContextManager[Scope]:
+    return body.part(names.agent(definition.name), None if own else order.digest())
+
+
+@contextmanager
+def _agent(definition: AgentDefinition, order: Order, scope: Scope, own: bool) -> Iterator[Agent]:
+    """The agent that works in `scope`."""
+    agent = run_agent.agent_of_run(definition, scope, order.given)
+    try:
+        # A workflow of the agent's own fails as the agent fails; another goes on, perhaps.
+        with nullcontext() if own else body.ending(scope), _at_work(agent):
+            yield agent
+    finally:
+        publish_agent_state(agent, definition.front)
+
+
+@contextmanager
+def _at_work(agent: Agent) -> Iterator[None]:
+    """When the block is left, handlers and saves that `agent` set going have ended."""
+    with events.handled():
+        try:
+            yield
+        finally:
+            run_agent.finish(agent)
+
+
+def _for_run(agent: Agent, order: Order) -> tuple[Any, Any]:
+    assert order.task is not None
+    task = copy.copy(order.task)
+    task.agent = agent
+    tools = None if order.tools is None else run_agent.durable_tools(agent, order.tools)
+    return task, tools

@@ -1,0 +1,170 @@
+"""The agent of one run: a copy of the user's, each part of it durable."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, cast
+
+from crewai import Agent
+from crewai.agents.agent_executor import AgentExecutor
+from crewai.agents.tools_handler import ToolsHandler
+from crewai.tools.base_tool import BaseTool
+from crewai.utilities.prompts import VALID_DATE_FORMAT_CODES
+
+from crewai_dbos._agents import crew_given
+from crewai_dbos._agents.executor import DBOSAgentExecutor
+from crewai_dbos._classes import durable_class
+from crewai_dbos._crewai_seam import forget_agent_state
+from crewai_dbos._journal import run_scope
+from crewai_dbos._journal.config import AgentOptions
+from crewai_dbos._journal.entry import Call
+from crewai_dbos._journal.scope import Scope
+from crewai_dbos._objects import callbacks
+from crewai_dbos._objects.conversion import recording
+from crewai_dbos._objects.memory import drain
+from crewai_dbos._objects.run_objects import RunObjects
+from crewai_dbos._runs.definition import AgentDefinition
+from crewai_dbos._stored import names
+
+_RUN = "_crewai_dbos_run"
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What the agent of a run belongs to."""
+
+    options: AgentOptions
+    objects: RunObjects
+
+
+def agent_of_run(definition: AgentDefinition, scope: Scope, given: Mapping[str, Any]) -> Agent:
+    """A fresh durable agent of `definition` for the run that `scope` is a place in.
+
+    Args:
+        given: What this run has instead of the definition's; see `crew_given`.
+    """
+    template = definition.build()
+    agent = copy.copy(template)
+    forget_agent_state(agent)
+    crew_given.give(given, agent, scope)
+    agent.__class__ = durable_class(RunAgent, type(template))
+    make_durable(agent, definition.options, RunObjects(scope))
+    return agent
+
+
+def make_durable(agent: Agent, options: AgentOptions, objects: RunObjects) -> None:
+    """Replace each part of `agent`, a copy of the user's, by the one of the run."""
+    agent.__dict__[_RUN] = _Run(options, objects)
+    agent.agent_executor = None
+    agent.executor_class = DBOSAgentExecutor
+    agent.tools_results = []
+    _give_cache(agent, objects)
+    _give_llms(agent, options, objects)
+    if agent.memory:
+        agent.memory = objects.memory(agent.memory, options.llm_step_config)
+    agent.tools = durable_tools(agent, agent.tools or [])
+    if agent.knowledge is not None:
+        agent.knowledge = objects.knowledge(agent.knowledge)
+    if agent._rpm_controller is not None:
+        agent._rpm_controller = cast(Any, NoWaitOnReplay(agent._rpm_controller))
+    if agent.step_callback is not None:
+        agent.step_callback = callbacks.recorded(agent.step_callback, names.STEP_CALLBACK)
+    if agent.guardrail is not None:
+        agent.guardrail = objects.guardrail(agent.guardrail, options)
+    if agent.inject_date:
+        agent.__dict__["date_format"] = _recorded_date(objects.scope, agent.date_format)
+
+
+def durable_tools(agent: Agent, tools: Sequence[BaseTool]) -> list[BaseTool]:
+    """Copies of `tools` for the run of `agent`."""
+    run: _Run = agent.__dict__[_RUN]
+    return run.objects.tools(tools, run.options.tool_step_config, agent.memory)
+
+
+def finish(agent: Agent) -> None:
+    """Wait for what the agent still does in the background."""
+    if agent.memory:
+        drain(agent.memory)
+
+
+class RunAgent:
+    """Overrides of `Agent` for tools, executors and converters that crewAI makes during the run."""
+
+    def get_mcp_tools(self, mcps: Any) -> list[BaseTool]:
+        tools = super().get_mcp_tools(mcps)  # type: ignore[misc]
+        return durable_tools(cast(Agent, self), tools)
+
+    def get_platform_tools(self, apps: Any) -> list[BaseTool]:
+        tools = super().get_platform_tools(apps)  # type: ignore[misc]
+        return durable_tools(cast(Agent, self), tools)
+
+    def get_output_converter(self, **fields: Any) -> Any:
+        converter = super().get_output_converter(**fields)  # type: ignore[misc]
+        converter.__class__ = recording(converter.__class__)
+        return converter
+
+    def _prepare_kickoff(self, *args: Any, **kwargs: Any) -> Any:
+        prepared = super()._prepare_kickoff(*args, **kwargs)  # type: ignore[misc]
+        executor = prepared[0]
+        # Agent.kickoff names AgentExecutor itself and ignores executor_class.
+        if type(executor) is AgentExecutor:
+            executor.__class__ = DBOSAgentExecutor
+            executor.use_better_compaction = cast(Agent, self).use_better_compaction
+        return prepared
+
+
+def _give_llms(agent: Agent, options: AgentOptions, objects: RunObjects) -> None:
+    config = options.llm_step_config
+    agent.llm = objects.llm(agent.llm, names.LLM, config)
+    calling = agent.__dict__.get("function_calling_llm")
+    if calling is not None:
+        agent.__dict__["function_calling_llm"] = objects.llm(
+            calling, names.FUNCTION_CALLING_LLM, options.function_calling_llm_step_config
+        )
+    planning = agent.planning_config
+    if planning is not None and planning.llm is not None:
+        llm = objects.llm(planning.llm, names.PLANNING_LLM, config)
+        agent.planning_config = planning.model_copy(update={"llm": llm})
+
+
+def _give_cache(agent: Agent, objects: RunObjects) -> None:
+    shared = agent.tools_handler.cache if agent.tools_handler is not None else None
+    agent.tools_handler = ToolsHandler()
+    if shared is not None:
+        agent.cache_handler = objects.cache(shared)
+        agent.tools_handler.cache = agent.cache_handler
+
+
+def _recorded_date(scope: Scope, date_format: str) -> str:
+    """A format that renders as the day on which the run started, whenever it is resumed."""
+    if not any(code in date_format for code in VALID_DATE_FORMAT_CODES):
+        return date_format
+    call = Call(names.DATE, kind="clock", request={"format": date_format})
+    today = scope.journal.run(scope, call, lambda: datetime.now().strftime(date_format))
+    return _Literal(today.replace("%", "%%"))
+
+
+class _Literal(str):
+    """A date format without a code, for crewAI, which looks for one before it uses a format."""
+
+    def __contains__(self, _: object) -> bool:
+        return True
+
+
+class NoWaitOnReplay:
+    """A requests-per-minute limit shared by all runs; a recorded request does not count."""
+
+    def __init__(self, controller: Any) -> None:
+        self._controller = controller
+
+    def check_or_wait(self) -> bool:
+        scope = run_scope.enclosing()
+        if scope is not None and scope.journal.record.is_recorded(scope, names.LLM):
+            return True
+        return bool(self._controller.check_or_wait())
+
+    def stop_rpm_counter(self) -> None:
+        """Other runs go on counting."""

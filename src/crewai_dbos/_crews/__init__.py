@@ -1,0 +1,1 @@
+"""A run of a crew, and a batch of them."""

@@ -1,0 +1,178 @@
+"""Batches: one kickoff of a crew for each of several inputs, each a run of its own on a queue."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from crewai.crews.crew_output import CrewOutput
+from dbos import DBOS, SetWorkflowID
+
+from crewai_dbos._crews.orders import CrewOrder
+from crewai_dbos._dbos_seam import assigned_workflow_id, current_context, detached
+from crewai_dbos._errors import BatchError, CrewaiDbosError, DefinitionError
+from crewai_dbos._journal import run_scope
+from crewai_dbos._journal.entry import Entry, read_entry
+from crewai_dbos._runs import workflows
+from crewai_dbos._runs.definition import CrewDefinition
+from crewai_dbos._runs.handle import RunHandle, own_run
+from crewai_dbos._stored import names
+
+_EXECUTION = re.compile(r"crew:[^/]+/task:[^/]+/agent:[^/]+#\d+")
+
+POLLING = 0.25
+"""Seconds between two looks of a process into a queue of ours."""
+
+
+def limits(concurrency: Any, limiter: Any) -> dict[str, Any]:
+    """How many items a queue lets through, as it is stored.
+
+    Raises:
+        DefinitionError: None ever, or it does not say how many.
+    """
+    if concurrency is not None and not (type(concurrency) is int and concurrency > 0):
+        raise DefinitionError(
+            f"concurrency is a whole number from 1, or None for any number; not {concurrency!r}"
+        )
+    if limiter is not None and not (
+        isinstance(limiter, Mapping)
+        and set(limiter) == {"limit", "period"}
+        and type(limiter["limit"]) is int
+        and all(isinstance(n, (int, float)) and n > 0 for n in limiter.values())
+    ):
+        raise DefinitionError(
+            'limiter says how many items may begin in a period of seconds: {"limit": 50, '
+            f'"period": 60.0}}; not {limiter!r}'
+        )
+    return {"concurrency": concurrency, "limiter": None if limiter is None else dict(limiter)}
+
+
+def run(
+    definition: CrewDefinition,
+    orders: Sequence[CrewOrder],
+    limits: Mapping[str, Any],
+    *,
+    return_exceptions: bool,
+) -> list[Any]:
+    """Carry out `orders`, or what is missing of them, and wait.
+
+    Args:
+        limits: ``concurrency`` and ``limiter`` of the queue.
+        return_exceptions: Whether to return the errors of items in their place.
+
+    Returns:
+        Their outputs, by position.
+
+    Raises:
+        BatchError: Some failed; all others are done.
+        RunConflictError: The workflow id belongs to a batch of something else.
+    """
+    stored = {
+        "v": names.INPUT_VERSION,
+        "crew": definition.name,
+        "items": [order.stored(definition) for order in orders],
+        "limits": dict(limits),
+    }
+    batch_id = None if run_scope.in_workflow() else assigned_workflow_id()
+    again = batch_id is not None and detached(DBOS.get_workflow_status, batch_id) is not None
+    with own_run(stored, workflows.run_batch):
+        handle = DBOS.start_workflow(workflows.run_batch, stored)
+    ids: list[str] = handle.get_result()
+    if again:
+        _try_again(ids, _queue(stored))
+    outputs: list[Any] = []
+    errors: dict[int, Exception] = {}
+    for position, run_id in enumerate(ids):
+        try:
+            outputs.append(RunHandle(run_id).get_result())
+        except Exception as error:
+            outputs.append(error if return_exceptions else None)
+            errors[position] = error
+    if errors and not return_exceptions:
+        raise BatchError(handle.workflow_id, outputs, errors)
+    return outputs
+
+
+def enqueue(stored: Mapping[str, Any]) -> list[str]:
+    """The body of a batch's workflow: put each item on the queue, once.
+
+    Returns:
+        The workflow ids of the items.
+    """
+    context = current_context()
+    assert context is not None
+    batch_id, queue = context.workflow_id, _queue(stored)
+    ids = []
+    for number, order in enumerate(stored["items"], 1):
+        with SetWorkflowID(names.item(batch_id, number)):
+            handle = DBOS.enqueue_workflow(queue, workflows.run_crew, order)
+        ids.append(handle.workflow_id)
+    return ids
+
+
+def usage(outputs: Sequence[Any]) -> list[Any]:
+    """The token usage of each item that has an output."""
+    return [output.token_usage for output in outputs if isinstance(output, CrewOutput)]
+
+
+def _queue(stored: Mapping[str, Any]) -> str:
+    """The name of the queue for a stored batch; it is in the database afterwards."""
+    limits = stored["limits"]
+    name = names.queue(stored["crew"], limits)
+    detached(
+        DBOS.register_queue,
+        name,
+        global_concurrency=limits["concurrency"],
+        limiter=limits["limiter"],
+        polling_interval_sec=POLLING,
+        on_conflict="never_update",
+    )
+    return name
+
+
+def _try_again(ids: Sequence[str], queue: str) -> None:
+    """Let those items go on that have failed or were stopped."""
+    for run_id in ids:
+        status = detached(DBOS.get_workflow_status, run_id)
+        if status is None:
+            raise CrewaiDbosError(f"There is no run {run_id!r} in this database any more")
+        if status.status == "ERROR":
+            step = _where_it_failed(run_id, status.error)
+            detached(DBOS.rewind_workflow, run_id, start_step=step, queue_name=queue)
+        elif status.status in ("CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"):
+            detached(DBOS.resume_workflow, run_id, queue_name=queue)
+
+
+def _where_it_failed(run_id: str, error: Any) -> int:
+    """The step from which a failed run is made again.
+
+    The call that failed, where the run's own error is that of a call. Otherwise the last execution
+    of an agent: what it answered was empty, or not good enough for a guardrail.
+    """
+    rows = detached(DBOS.list_workflow_steps, run_id)
+    entries = [entry for row in rows if (entry := read_entry(row)) is not None]
+    own = _identity(getattr(error, "data", None))
+    same = [e for e in entries if e.is_readable and own and _identity(e.stored.get("error")) == own]
+    part = min((e.path for e in same if e.what == names.END), key=len, default="")
+    calls = [e.step_id for e in same if e.what != names.END and e.name.startswith(part)]
+    if calls:
+        return min(calls)
+    part = part or _last_execution(entries)
+    inside = [e.step_id for e in entries if e.name.startswith(f"{part}/")] if part else []
+    return min(inside, default=max((row["function_id"] for row in rows), default=0) + 1)
+
+
+def _last_execution(entries: Sequence[Entry]) -> str:
+    """The path of the agent that was at work last in a task."""
+    for entry in sorted(entries, key=lambda entry: entry.step_id, reverse=True):
+        if found := _EXECUTION.match(entry.name):
+            return found[0]
+    return ""
+
+
+def _identity(error: Any) -> tuple[str, str] | None:
+    """Class and message of a recorded error."""
+    if not isinstance(error, Mapping):
+        return None
+    return str(error.get("type")), str(error.get("message"))

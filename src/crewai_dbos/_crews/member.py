@@ -1,0 +1,168 @@
+"""An agent at work in a durable crew: each of its executions is a place of its own in the run."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, cast
+
+from crewai import Agent, Task
+from crewai.agents.tools_handler import ToolsHandler
+from crewai.knowledge.knowledge import Knowledge
+from crewai.llms.base_llm import BaseLLM
+
+from crewai_dbos._agents.run_agent import RunAgent, make_durable
+from crewai_dbos._classes import durable_class
+from crewai_dbos._crewai_seam import forget_agent_state
+from crewai_dbos._journal import run_scope
+from crewai_dbos._journal.config import AgentOptions
+from crewai_dbos._objects.run_objects import RunObjects
+from crewai_dbos._runs import body
+from crewai_dbos._stored import names
+from crewai_dbos.agent import DBOSAgent
+
+_MEMBER = "_crewai_dbos_member"
+
+_working: ContextVar[Agent | None] = ContextVar("crewai_dbos_working", default=None)
+_last_messages: ContextVar[dict[int, list[Any]] | None] = ContextVar(
+    "crewai_dbos_last_messages", default=None
+)
+
+
+class _Membership:
+    """What a member knows of its run.
+
+    Attributes:
+        name: Names its places in the run.
+        objects: The copies of the run.
+        busy: Held while it works.
+    """
+
+    def __init__(self, name: str, objects: RunObjects) -> None:
+        self.name = name
+        self.objects = objects
+        self.busy = threading.Lock()
+
+
+def member_of_run(template: Agent, options: AgentOptions, objects: RunObjects) -> Agent:
+    """A durable copy of `template` for the run of a crew.
+
+    Args:
+        template: The user's agent; of a `DBOSAgent`, the one that it wraps.
+        options: How its calls are recorded.
+        objects: The copies of the run.
+    """
+    cls, name = type(template), _role(template)
+    if isinstance(template, DBOSAgent):
+        cls, name = type(template.orig_agent), template.agent_name
+    member = copy.copy(template)
+    forget_agent_state(member)
+    member.__class__ = durable_class(_Member, cls)
+    member.__dict__[_MEMBER] = _Membership(names.agent(name), objects)
+    make_durable(member, options, objects)
+    return member
+
+
+def is_member(agent: Any) -> bool:
+    return isinstance(agent, _Member)
+
+
+def _role(agent: Agent) -> str:
+    """The role as the user wrote it, before inputs were filled in, on one line."""
+    return " ".join((agent._original_role or agent.role).split())
+
+
+class _Member(RunAgent):
+    """Overrides of `Agent`."""
+
+    def execute_task(self, task: Task, context: Any = None, tools: Any = None) -> Any:
+        member = cast(Agent, self)
+        # crewAI tries a failed task again from inside.
+        if _working.get() is member or run_scope.enclosing() is None:
+            return super().execute_task(task, context, tools)  # type: ignore[misc]
+        with _at_work(member) as worker:
+            return worker.execute_task(task, context, tools)
+
+    async def aexecute_task(self, task: Task, context: Any = None, tools: Any = None) -> Any:
+        member = cast(Agent, self)
+        if _working.get() is member or run_scope.enclosing() is None:
+            return await super().aexecute_task(task, context, tools)  # type: ignore[misc]
+        with _at_work(member) as worker:
+            return await worker.aexecute_task(task, context, tools)
+
+    @property
+    def last_messages(self) -> list[Any]:
+        """Of the last execution here; another may go on beside it."""
+        found = (_last_messages.get() or {}).get(id(self))
+        return found if found is not None else super().last_messages  # type: ignore[misc]
+
+    def set_knowledge(self, crew_embedder: Any = None) -> None:
+        """As crewAI's, except that the sources are not loaded for a query that is recorded."""
+        member = cast(Agent, self)
+        if member.embedder is None and crew_embedder:
+            member.embedder = crew_embedder
+        if not member.knowledge_sources:
+            return
+        try:
+            knowledge = Knowledge(
+                sources=member.knowledge_sources,
+                embedder=member.embedder,
+                collection_name=member.role,
+            )
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"Invalid Knowledge Configuration: {error!s}") from error
+        membership: _Membership = self.__dict__[_MEMBER]
+        member.knowledge = membership.objects.knowledge(knowledge, loaded=False)
+
+
+@contextmanager
+def _at_work(member: Agent) -> Iterator[Agent]:
+    """The agent that executes a task for `member`: itself, or a copy while it is busy elsewhere."""
+    membership: _Membership = member.__dict__[_MEMBER]
+    outer = run_scope.enclosing()
+    assert outer is not None
+    scope = outer.child(membership.name)
+    alone = membership.busy.acquire(blocking=False)
+    worker = member if alone else _second(member)
+    journal = scope.journal
+    for role, llm in _llms(worker):
+        journal.llms[scope.path, role] = llm._restore
+    token = _working.set(worker)
+    try:
+        with scope.entered(), body.ending(scope):
+            yield worker
+            journal.check_complete(scope.path, background=False)
+    finally:
+        _working.reset(token)
+        messages = {**(_last_messages.get() or {}), id(member): list(worker._last_messages)}
+        _last_messages.set(messages)
+        if alone:
+            membership.busy.release()
+
+
+def _second(member: Agent) -> Agent:
+    """A copy of `member` with an executor of its own: crewAI's does one thing at a time."""
+    copied = copy.copy(member)
+    forget_agent_state(copied)
+    copied.agent_executor = None
+    copied.tools_results = []
+    handler = ToolsHandler()
+    if member.tools_handler is not None:
+        handler.cache = member.tools_handler.cache
+    copied.tools_handler = handler
+    return copied
+
+
+def _llms(agent: Agent) -> Iterator[tuple[str, Any]]:
+    planning = agent.planning_config
+    llms = {
+        names.LLM: agent.llm,
+        names.FUNCTION_CALLING_LLM: agent.__dict__.get("function_calling_llm"),
+        names.PLANNING_LLM: planning.llm if planning is not None else None,
+    }
+    for role, llm in llms.items():
+        if isinstance(llm, BaseLLM):
+            yield role, llm

@@ -1,0 +1,77 @@
+"""What a run of a crew is asked to do, as live objects and as the plain JSON that is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from crewai import Crew
+
+from crewai_dbos._crews.run_task import MODELS
+from crewai_dbos._errors import UnstorableInputError, UnstorableValueError
+from crewai_dbos._runs.definition import CrewDefinition
+from crewai_dbos._stored import codec, names
+from crewai_dbos._stored.digest import digest
+
+
+@dataclass(frozen=True)
+class CrewOrder:
+    """One kickoff of a crew.
+
+    Attributes:
+        inputs: What its texts are filled with.
+        input_files: Files by name, as ``Crew.kickoff`` takes them.
+    """
+
+    inputs: Mapping[str, Any] | None = None
+    input_files: Mapping[str, Any] | None = None
+
+    def digest(self) -> str:
+        """Stands for what is asked, to tell orders apart that are carried out side by side."""
+        return digest([self.inputs, self.input_files])
+
+    def stored(self, definition: CrewDefinition) -> dict[str, Any]:
+        """This order as plain JSON.
+
+        Raises:
+            UnstorableInputError: Something in it, or in the crew, could not be rebuilt by another
+                process.
+        """
+        _check_models(definition.front)
+        order: dict[str, Any] = {
+            "v": names.INPUT_VERSION,
+            "crew": definition.name,
+            "inputs": _storable("inputs", dict(self.inputs) if self.inputs is not None else None),
+        }
+        if self.input_files:
+            order["input_files"] = _storable("input_files", dict(self.input_files))
+        return order
+
+
+def load(order: Mapping[str, Any], _: CrewDefinition) -> CrewOrder:
+    """The live objects of a stored order."""
+    return CrewOrder(
+        inputs=codec.decode(order["inputs"]),
+        input_files=codec.decode(order.get("input_files")),
+    )
+
+
+def _check_models(crew: Crew) -> None:
+    for number, task in enumerate(crew.tasks, 1):
+        for name in MODELS:
+            model = getattr(task, name, None)
+            if model is None:
+                continue
+            try:
+                codec.type_path(model)
+            except UnstorableValueError as error:
+                what = task.name or number
+                raise UnstorableInputError(f"{name} of task {what}: {error}") from None
+
+
+def _storable(what: str, value: Any) -> Any:
+    try:
+        return codec.encode(value)
+    except UnstorableValueError as error:
+        raise UnstorableInputError(f"The {what} can't be stored with the run: {error}") from None

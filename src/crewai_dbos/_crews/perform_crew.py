@@ -1,0 +1,127 @@
+"""Carrying out a kickoff of a crew, in a workflow of its own or in one that it joins."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+from crewai import Crew
+from crewai.crews.crew_output import CrewOutput
+from dbos import DBOS
+
+from crewai_dbos._crews import fingerprint, orders, run_crew
+from crewai_dbos._crews.orders import CrewOrder
+from crewai_dbos._dbos_seam import detached
+from crewai_dbos._errors import DriftError, UnstorableValueError
+from crewai_dbos._journal.entry import Call
+from crewai_dbos._journal.scope import Scope
+from crewai_dbos._objects import events, memory
+from crewai_dbos._runs import body
+from crewai_dbos._runs.definition import CrewDefinition, crews
+from crewai_dbos._stored import codec, names
+
+logger = logging.getLogger("crewai_dbos")
+
+
+def perform(definition: CrewDefinition, order: CrewOrder, own: bool = False) -> Any:
+    """Carry out `order` in the workflow that is open here.
+
+    Args:
+        own: Whether the workflow was opened for this order.
+    """
+    with _part(definition, order, own) as scope, _crew(definition, scope, own) as crew:
+        return _storable(crew.kickoff(**_arguments(order)))
+
+
+async def aperform(definition: CrewDefinition, order: CrewOrder, own: bool = False) -> Any:
+    """As `perform`, through crewAI's async methods."""
+    with _part(definition, order, own) as scope:
+
+        async def work() -> Any:
+            with _crew(definition, scope, own) as crew:
+                await scope.journal.unless_given_up(scope.path)
+                return _storable(await crew.akickoff(**_arguments(order)))
+
+        return await body.off_the_loop_of_dbos(work)
+
+
+KIND = body.Kind(registry=crews, load=orders.load, perform=perform, aperform=aperform)
+
+
+def _part(definition: CrewDefinition, order: CrewOrder, own: bool) -> AbstractContextManager[Scope]:
+    return body.part(names.crew(definition.name), None if own else order.digest())
+
+
+@contextmanager
+def _crew(definition: CrewDefinition, scope: Scope, own: bool) -> Iterator[Crew]:
+    """The crew that works in `scope`."""
+    with memory.unloaded():
+        template = body.built(definition.build, f"crew {definition.name!r}", scope)
+    _check(definition, fingerprint.of_crew(template), scope)
+    crew = run_crew.crew_of_run(definition, template, scope)
+    # A workflow of the crew's own fails as the crew fails; another goes on, perhaps.
+    with nullcontext() if own else body.ending(scope), events.handled():
+        try:
+            yield crew
+        finally:
+            run_crew.finish(crew)
+
+
+def _arguments(order: CrewOrder) -> dict[str, Any]:
+    inputs = None if order.inputs is None else dict(order.inputs)
+    files = None if order.input_files is None else dict(order.input_files)
+    return {"inputs": inputs, "input_files": files}
+
+
+def _check(definition: CrewDefinition, now: fingerprint.Fingerprint, scope: Scope) -> None:
+    """Stop the run if its crew is made up otherwise than when it began."""
+    journal = scope.journal
+    recorded = journal.run(scope, Call(names.DEFINITION, kind="definition"), lambda: now)
+    if recorded == now:
+        return
+    status = detached(DBOS.get_workflow_status, journal.run_id)
+    forked = status is not None and status.forked_from is not None
+    found = fingerprint.changes(recorded, now, _begun(scope) if forked else None)
+    if found.structure:
+        journal.fail(
+            DriftError(
+                f"Run {journal.run_id}: the crew {definition.name!r} is not the one that the run "
+                f"began with: {'; '.join(found.structure)}. Put the code back and "
+                f"DBOS.resume_workflow({journal.run_id!r}), or fork the run from a step of a task "
+                "that has not changed."
+            )
+        )
+    if found.texts:
+        journal.tell_of_drift(
+            f"Run {journal.run_id}: changed since the crew {definition.name!r} began: "
+            f"{', '.join(found.texts)}. What is recorded is used; calls not recorded yet are made "
+            "with the new code."
+        )
+
+
+def _begun(scope: Scope) -> set[int]:
+    """The numbers of the tasks that something is recorded of."""
+    inside = scope.journal.record.names_under(scope.path)
+    found = (re.match(r"task:(\d+)", name) for name in inside)
+    return {int(match[1]) for match in found if match}
+
+
+def _storable(output: Any) -> Any:
+    """`output`, less those messages of its tasks that have no JSON form.
+
+    An ``after_kickoff`` callback may have made anything else of it.
+    """
+    for task in output.tasks_output if isinstance(output, CrewOutput) else ():
+        task.messages = [message for message in task.messages if _is_storable(message)]
+    return output
+
+
+def _is_storable(value: Any) -> bool:
+    try:
+        codec.encode(value)
+    except UnstorableValueError:
+        return False
+    return True

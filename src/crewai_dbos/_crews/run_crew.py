@@ -1,0 +1,171 @@
+"""The crew of one run: a copy of the user's, each part of it durable.
+
+crewAI leaves state on a crew, its agents and its tasks, so no run shares one with another.
+"""
+
+from __future__ import annotations
+
+import copy
+from types import SimpleNamespace
+from typing import Any, cast
+
+from crewai import Agent, Crew, Task
+from crewai.agents.agent_builder.base_agent import BaseAgent
+from crewai.crews.utils import enable_agent_streaming
+from crewai.tools.base_tool import BaseTool
+
+from crewai_dbos._agents.run_agent import NoWaitOnReplay, durable_tools
+from crewai_dbos._classes import durable_class
+from crewai_dbos._crewai_seam import default_planner, forget_crew_state
+from crewai_dbos._crews.member import is_member, member_of_run
+from crewai_dbos._crews.run_task import stable_id, task_of_run
+from crewai_dbos._journal.config import AgentOptions
+from crewai_dbos._journal.scope import Scope
+from crewai_dbos._objects import callbacks
+from crewai_dbos._objects.memory import drain
+from crewai_dbos._objects.run_objects import RunObjects
+from crewai_dbos._runs.definition import CrewDefinition
+from crewai_dbos._stored import names
+from crewai_dbos.agent import DBOSAgent
+
+_HIRING = "_crewai_dbos_hiring"
+
+
+def crew_of_run(definition: CrewDefinition, template: Crew, scope: Scope) -> Crew:
+    """A fresh durable crew for the run that `scope` is a place in.
+
+    Args:
+        definition: What it is a crew of.
+        template: The user's crew, or a new one.
+    """
+    hiring = _Hiring(definition, template, RunObjects(scope, shared_cache=True))
+    objects, options = hiring.objects, definition.options
+    crew = copy.copy(template)
+    forget_crew_state(crew)
+    crew.__class__ = durable_class(_RunCrew, type(template))
+    fields = crew.__dict__
+    fields[_HIRING] = hiring
+    fields["id"] = stable_id(scope, "crew")
+    fields["agents"] = [hiring.member(agent) for agent in template.agents]
+    if template.manager_agent is not None:
+        fields["manager_agent"] = hiring.member(template.manager_agent)
+    fields["tasks"] = hiring.tasks(template.tasks)
+    _give_llms(fields, options, objects)
+    _give_callbacks(fields)
+    if template._memory:
+        crew._memory = objects.memory(template._memory, options.llm_step_config)
+        if template.memory is template._memory:
+            fields["memory"] = crew._memory
+    if template.knowledge is not None:
+        fields["knowledge"] = objects.knowledge(template.knowledge)
+    crew._cache_handler = objects.cache(template._cache_handler)
+    limit = NoWaitOnReplay(crew._rpm_controller)
+    for original, member in hiring.members():
+        if original._rpm_controller is template._rpm_controller:
+            member._rpm_controller = cast(Any, limit)
+    if template.output_log_file:
+        log = callbacks.recorded(template._file_handler.log, names.LOG)
+        crew._file_handler = cast(Any, SimpleNamespace(log=log))
+    if template.stream:
+        fields["stream"] = False
+        enable_agent_streaming(crew.agents)
+    return crew
+
+
+def finish(crew: Crew) -> None:
+    """Wait for what the crew still does in the background, and stop its clock."""
+    crew._rpm_controller.stop_rpm_counter()
+    for memory in (crew._memory, *(agent.memory for agent in crew.agents)):
+        if memory and not isinstance(memory, bool):
+            drain(memory)
+
+
+class _Hiring:
+    """The agents and tasks of a run's crew, one for each of the user's."""
+
+    def __init__(self, definition: CrewDefinition, template: Crew, objects: RunObjects) -> None:
+        self.objects = objects
+        self._definition = definition
+        self._members: dict[int, tuple[Any, Any]] = {}
+
+    def options(self, agent: Any) -> AgentOptions:
+        """How the calls of the user's `agent` are recorded."""
+        own = agent.definition if isinstance(agent, DBOSAgent) else None
+        return self._definition.options_of(agent, own)
+
+    def member(self, agent: Any) -> Any:
+        """The run's copy of the user's `agent`; an adapter to another library as it is."""
+        if not isinstance(agent, Agent):
+            return agent
+        if id(agent) not in self._members:
+            made = member_of_run(agent, self.options(agent), self.objects)
+            self._members[id(agent)] = (agent, made)
+        return self._members[id(agent)][1]
+
+    def members(self) -> list[tuple[Agent, Agent]]:
+        """Each agent of the user's with its copy."""
+        return list(self._members.values())
+
+    def tasks(self, tasks: list[Task]) -> list[Task]:
+        """The run's copies of `tasks`, with the agents and the context of the run."""
+        copies = {
+            id(task): task_of_run(task, number, self.options(task.agent), self.objects)
+            for number, task in enumerate(tasks, 1)
+        }
+        for task in copies.values():
+            task.__dict__["agent"] = self.member(task.agent)
+            if isinstance(task.context, list):
+                context = [copies.get(id(each), each) for each in task.context]
+                task.__dict__["context"] = context
+        return list(copies.values())
+
+
+class _RunCrew:
+    """Overrides of `Crew` for what crewAI makes during the run: the manager, tools, the output."""
+
+    def _create_manager_agent(self) -> None:
+        super()._create_manager_agent()  # type: ignore[misc]
+        manager = self.__dict__["manager_agent"]
+        if not is_member(manager):
+            hiring: _Hiring = self.__dict__[_HIRING]
+            self.__dict__["manager_agent"] = hiring.member(manager)
+
+    def _create_crew_output(self, *args: Any) -> Any:
+        # crewAI counts the tokens before it waits for the saves that spend them.
+        self._drain_memory_writes()  # type: ignore[attr-defined]
+        return super()._create_crew_output(*args)  # type: ignore[misc]
+
+    def _prepare_tools(self, agent: BaseAgent, *args: Any) -> list[BaseTool]:
+        tools: list[BaseTool] = super()._prepare_tools(agent, *args)  # type: ignore[misc]
+        return durable_tools(agent, tools) if isinstance(agent, Agent) else tools
+
+
+def _give_llms(fields: dict[str, Any], options: AgentOptions, objects: RunObjects) -> None:
+    config = options.llm_step_config
+    if fields["manager_llm"] is not None:
+        fields["manager_llm"] = objects.llm(fields["manager_llm"], names.LLM, config)
+    if fields["function_calling_llm"] is not None:
+        fields["function_calling_llm"] = objects.llm(
+            fields["function_calling_llm"],
+            names.FUNCTION_CALLING_LLM,
+            options.function_calling_llm_step_config,
+        )
+    if fields["planning"]:
+        planner = fields["planning_llm"] or default_planner()
+        fields["planning_llm"] = objects.llm(planner, names.PLANNER_LLM, config)
+
+
+def _give_callbacks(fields: dict[str, Any]) -> None:
+    for field, what in (
+        ("step_callback", names.STEP_CALLBACK),
+        ("task_callback", names.CALLBACK),
+    ):
+        if fields[field] is not None:
+            fields[field] = callbacks.recorded(fields[field], what)
+    for field, what in (
+        ("before_kickoff_callbacks", names.BEFORE_KICKOFF),
+        ("after_kickoff_callbacks", names.AFTER_KICKOFF),
+    ):
+        fields[field] = [
+            callbacks.recorded(function, what, keep=True) for function in fields[field]
+        ]

@@ -1,0 +1,111 @@
+"""A task of a durable crew: what happens in it is recorded under its number and name."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+from uuid import UUID
+
+from crewai import Task
+from crewai.tasks.conditional_task import ConditionalTask
+
+from crewai_dbos._classes import durable_class
+from crewai_dbos._crewai_seam import forget_task_state, replace_guardrails
+from crewai_dbos._journal import run_scope
+from crewai_dbos._journal.config import AgentOptions
+from crewai_dbos._journal.entry import Call
+from crewai_dbos._journal.scope import Scope
+from crewai_dbos._objects import callbacks
+from crewai_dbos._objects.conversion import recording
+from crewai_dbos._objects.run_objects import RunObjects
+from crewai_dbos._stored import names
+
+_PLACE = "_crewai_dbos_place"
+
+MODELS = ("output_pydantic", "output_json", "response_model")
+"""The fields of a task that hold a model class."""
+
+
+def task_of_run(task: Task, number: int, options: AgentOptions, objects: RunObjects) -> Task:
+    """A durable copy of `task`, the `number`-th of its crew, counting from 1.
+
+    Its agent and its context are still those of the user's crew.
+    """
+    what = names.task(number, task.name)
+    copied = copy.copy(task)
+    forget_task_state(copied)
+    copied.__class__ = durable_class(_RunTask, type(task))
+    fields = copied.__dict__
+    fields["id"] = stable_id(objects.scope, what)
+    fields[_PLACE] = (objects.scope, what)
+    fields["tools"] = objects.tools(task.tools or [], options.tool_step_config)
+    if task.callback is not None:
+        fields["callback"] = callbacks.recorded(task.callback, names.CALLBACK)
+    if task.converter_cls is not None:
+        fields["converter_cls"] = recording(task.converter_cls)
+    if isinstance(task, ConditionalTask) and task.condition is not None:
+        fields["condition"] = callbacks.recorded(task.condition, names.CONDITION, keep=True)
+    known = [model for name in MODELS if (model := getattr(task, name, None)) is not None]
+    replace_guardrails(copied, lambda each: objects.guardrail(each, options, known))
+    return copied
+
+
+def stable_id(scope: Scope, what: str) -> UUID:
+    """A random-looking id that is the same whenever the run of `scope` is resumed."""
+    name = f"{scope.journal.run_id}\0{scope.path}\0{what}"
+    return UUID(bytes=hashlib.sha256(name.encode()).digest()[:16], version=4)
+
+
+class _RunTask:
+    """Overrides of `Task`."""
+
+    def execute_sync(self, *args: Any, **kwargs: Any) -> Any:
+        with _in_its_place(self):
+            return super().execute_sync(*args, **kwargs)  # type: ignore[misc]
+
+    async def aexecute_sync(self, *args: Any, **kwargs: Any) -> Any:
+        with _in_its_place(self):
+            return await super().aexecute_sync(*args, **kwargs)  # type: ignore[misc]
+
+    def _execute_task_async(
+        self, agent: Any, context: Any, tools: Any, future: Future[Any]
+    ) -> None:
+        """As crewAI's, which waits for ever when the thread ends with anything but an Exception."""
+        try:
+            with _in_its_place(self):
+                super()._execute_task_async(agent, context, tools, future)  # type: ignore[misc]
+        except BaseException as error:
+            if not future.done():
+                future.set_exception(error)
+
+    def _save_file(self, result: Any) -> None:
+        """Write the output file once; on recovery only if it is gone."""
+        write = super()._save_file  # type: ignore[misc]
+        path = Path(str(cast(Task, self).output_file)).expanduser()
+        scope = run_scope.enclosing()
+        if scope is None:
+            write(result)
+            return
+        made = []
+
+        def save() -> str:
+            made.append(write(result))
+            return str(path)
+
+        scope.journal.run(scope, Call(names.OUTPUT_FILE, kind="file"), save)
+        if not made and not path.exists():
+            write(result)
+
+
+@contextmanager
+def _in_its_place(task: Any) -> Iterator[None]:
+    crew, what = task.__dict__[_PLACE]
+    scope = crew.child(what)
+    with scope.entered():
+        yield
+        scope.journal.check_complete(scope.path, background=False)

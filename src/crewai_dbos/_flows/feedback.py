@@ -1,0 +1,123 @@
+"""What people say in a flow: asked once, and kept."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, cast
+
+from crewai.flow.async_feedback.types import HumanFeedbackPending, PendingFeedbackContext
+from crewai.flow.flow_context import current_flow_method_name
+from crewai.flow.human_feedback import HumanFeedbackResult
+
+from crewai_dbos._journal import run_scope
+from crewai_dbos._journal.entry import Call
+from crewai_dbos._stored import names
+from crewai_dbos._threads import finished
+
+
+@dataclass(frozen=True)
+class Pending:
+    """What a kickoff returned that ended because a person has to be asked elsewhere.
+
+    Attributes:
+        context: crewAI's `PendingFeedbackContext`, as a dict.
+        callback_info: What the provider said of where it asked.
+    """
+
+    context: dict[str, Any]
+    callback_info: dict[str, Any]
+
+    def as_returned(self) -> HumanFeedbackPending:
+        """What `Flow.kickoff` returns."""
+        context = PendingFeedbackContext.from_dict(self.context)
+        return HumanFeedbackPending(context, self.callback_info)
+
+
+_REQUEST = Call(names.REQUEST, kind="person", background=True)
+
+
+class RecordedProvider:
+    """Asks through `provider`, of crewAI's protocol, what has not been asked before."""
+
+    def __init__(self, provider: Any) -> None:
+        self._provider = provider
+
+    def request_feedback(self, context: Any, flow: Any) -> Any:
+        ask = self._provider.request_feedback
+        scope = run_scope.enclosing()
+        if scope is None:
+            return ask(context, flow)
+        if not inspect.iscoroutinefunction(ask):
+            return _said(
+                recorded(lambda: _or_pending(lambda: finished(ask(context, flow)))), context
+            )
+
+        async def request() -> Any:
+            try:
+                return await ask(context, flow)
+            except HumanFeedbackPending as pending:
+                return {"pending": pending.callback_info}
+
+        async def arecorded() -> Any:
+            return _said(await scope.journal.arun(scope, _REQUEST, request), context)
+
+        return arecorded()
+
+
+def recorded(ask: Callable[[], Any]) -> Any:
+    """What `ask` returned, now or when it was asked before."""
+    scope = run_scope.enclosing()
+    return ask() if scope is None else scope.journal.run(scope, _REQUEST, ask)
+
+
+def told(flow: Any, method: str, result: Any) -> dict[str, Any]:
+    """What has to be stored of the review of `method`, for `restore`.
+
+    Args:
+        result: What the engine goes on with.
+    """
+    stashed = flow._human_feedback_method_outputs.get(method)
+    if stashed is None:
+        return {"feedback": result}
+    return {"feedback": stashed, "outcome": result}
+
+
+def restore(flow: Any, method: str, done: dict[str, Any]) -> Any:
+    """Leave `flow` as after the review of `method`. Returns what the engine goes on with."""
+    feedback = cast(HumanFeedbackResult, done["feedback"])
+    flow.human_feedback_history.append(feedback)
+    flow.last_human_feedback = feedback
+    if "outcome" not in done:
+        return feedback
+    flow._human_feedback_method_outputs[method] = feedback
+    return done["outcome"]
+
+
+def remember(flow: Any, message: str, response: str | None) -> None:
+    """Leave `flow` as after ``flow.ask(message)``."""
+    flow._input_history.append(
+        {
+            "message": message,
+            "response": response,
+            "method_name": current_flow_method_name.get("unknown"),
+            "timestamp": datetime.now(),
+            "metadata": None,
+            "response_metadata": None,
+        }
+    )
+
+
+def _or_pending(ask: Callable[[], Any]) -> Any:
+    try:
+        return ask()
+    except HumanFeedbackPending as pending:
+        return {"pending": pending.callback_info}
+
+
+def _said(answer: Any, context: Any) -> Any:
+    if isinstance(answer, dict) and "pending" in answer:
+        raise HumanFeedbackPending(context, answer["pending"])
+    return answer

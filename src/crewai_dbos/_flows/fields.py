@@ -1,0 +1,113 @@
+"""The fields of a state and the attributes of a flow, by name.
+
+A name is a key of a state that is a dict, a field of one that is a model, or ``self.`` and an
+attribute of the flow.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from crewai.flow.flow import Flow
+
+from crewai_dbos._stored import codec
+
+ATTRIBUTE = "self."
+"""Stands before the name of an attribute of the flow, as opposed to a field of its state."""
+
+_KEY = "key:"
+OURS = "_crewai_dbos"
+OF_THE_ENGINE = {
+    "_flow_post_init_done",
+    "_skip_auto_memory",
+    "_deferred_flow_started_event_id",
+    "conversational",
+}
+_SETTINGS = {
+    "max_method_calls",
+    "suppress_flow_events",
+    "tracing",
+    "input_provider",
+    "persistence",
+}
+"""The fields of a flow that a method may set for those after it."""
+
+SCALARS = (str, int, float, bool, bytes, type(None))
+
+
+def bare(name: str) -> str:
+    return name.removeprefix(ATTRIBUTE)
+
+
+def as_name(key: Any) -> str:
+    """A key of a dict as the name of a field. Most are strings, and names of themselves."""
+    if type(key) is str and not key.startswith((ATTRIBUTE, _KEY)):
+        return key
+    return _KEY + json.dumps(codec.encode(key))
+
+
+def as_key(name: str) -> Any:
+    return codec.decode(json.loads(name[len(_KEY) :])) if name.startswith(_KEY) else name
+
+
+def own_dict(owner: Any) -> dict[str, Any]:
+    found: dict[str, Any] = object.__getattribute__(owner, "__dict__")
+    return found
+
+
+class Fields:
+    """Something with fields: a state."""
+
+    def __init__(self, prefix: str, owner: Any) -> None:
+        self.prefix = prefix
+        self.owner = owner
+
+    def items(self) -> list[tuple[str, Any]]:
+        if isinstance(self.owner, dict):
+            return [(as_name(key), value) for key, value in dict.items(self.owner)]
+        extra, private = self.owner.__pydantic_extra__, self.owner.__pydantic_private__
+        return list({**own_dict(self.owner), **(extra or {}), **(private or {})}.items())
+
+    def get(self, name: str) -> Any:
+        return dict(self.items()).get(name)
+
+    def set(self, name: str, value: Any) -> None:
+        if isinstance(self.owner, dict):
+            dict.__setitem__(self.owner, as_key(name), value)
+        elif name in type(self.owner).__private_attributes__:
+            self.owner.__pydantic_private__[name] = value
+        elif name in type(self.owner).model_fields or self.owner.__pydantic_extra__ is None:
+            own_dict(self.owner)[name] = value
+            self.owner.__pydantic_fields_set__.add(name)
+        else:
+            self.owner.__pydantic_extra__[name] = value
+
+    def delete(self, name: str) -> None:
+        if isinstance(self.owner, dict):
+            dict.pop(self.owner, as_key(name), None)
+        elif own_dict(self.owner).pop(name, self) is self:
+            (self.owner.__pydantic_extra__ or {}).pop(name, None)
+
+
+class Attributes(Fields):
+    """What a user keeps in a flow beside the state."""
+
+    def items(self) -> list[tuple[str, Any]]:
+        engine = {*Flow.model_fields, *OF_THE_ENGINE} - _SETTINGS
+        found = {
+            name: value
+            for name, value in own_dict(self.owner).items()
+            if name not in engine and not name.startswith(OURS)
+        }
+        private = self.owner.__pydantic_private__ or {}
+        own = {n: v for n, v in private.items() if n not in Flow.__private_attributes__}
+        return list({**found, **own}.items())
+
+    def set(self, name: str, value: Any) -> None:
+        private = type(self.owner).__private_attributes__
+        place = self.owner.__pydantic_private__ if name in private else own_dict(self.owner)
+        place[name] = value
+
+    def delete(self, name: str) -> None:
+        own_dict(self.owner).pop(name, None)

@@ -1,0 +1,72 @@
+"""What a flow is made of, stored with its run, and what of it has changed since.
+
+What a method does may change. Which methods there are and what sets them going may not: recorded
+work would end up in the wrong place, so the run stops.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from dbos import DBOS
+
+from crewai_dbos._dbos_seam import detached
+from crewai_dbos._errors import DriftError
+from crewai_dbos._journal.entry import Call
+from crewai_dbos._journal.scope import Scope
+from crewai_dbos._stored import names
+
+Fingerprint = dict[str, dict[str, Any]]
+
+
+def of_flow(flow: Any) -> Fingerprint:
+    """What sets each method of `flow` going, as plain JSON."""
+    return {
+        name: {
+            "start": method.start,
+            "listen": method.listen,
+            "router": bool(method.router),
+            "feedback": method.human_feedback is not None,
+        }
+        for name, method in flow._definition.methods.items()
+    }
+
+
+def check(name: str, flow: Any, scope: Scope) -> None:
+    """Stop the run if its flow is made up otherwise than when it began."""
+    journal, now = scope.journal, of_flow(flow)
+    recorded = journal.run(scope, Call(names.DEFINITION, kind="definition"), lambda: now)
+    if recorded == now:
+        return
+    status = detached(DBOS.get_workflow_status, journal.run_id)
+    forked = status is not None and status.forked_from is not None
+    changes = list(_changes(recorded, now, _begun(scope) if forked else {*recorded, *now}))
+    if changes:
+        journal.fail(
+            DriftError(
+                f"Run {journal.run_id}: the flow {name!r} is not the one that the run began with: "
+                f"{'; '.join(changes)}. Put the code back and "
+                f"DBOS.resume_workflow({journal.run_id!r}), or fork the run from a step before "
+                "that method."
+            )
+        )
+
+
+def _changes(before: Fingerprint, now: Fingerprint, relevant: set[str]) -> Iterator[str]:
+    for name in sorted(relevant):
+        old, new = before.get(name), now.get(name)
+        if old is None or new is None:
+            yield f"method {name!r} is {'new' if old is None else 'gone'}"
+            continue
+        for part, was in old.items():
+            if was != new[part]:
+                yield f"{part} of method {name!r} was {was!r} and is {new[part]!r}"
+
+
+def _begun(scope: Scope) -> set[str]:
+    """The methods that something is recorded of."""
+    inside = scope.journal.record.names_under(scope.path)
+    found = (re.match(r"method:([^/]+)#\d+", name) for name in inside)
+    return {match[1] for match in found if match}

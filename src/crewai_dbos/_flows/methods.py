@@ -1,0 +1,362 @@
+"""The methods of one run of a flow: each is recorded when it ends.
+
+A method that has ended is not run again: what it returned is the outcome of its entry, and what it
+did to the state is stored with it. A method that was cut short runs again from its beginning, with
+the calls that it made answered from the record.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import logging
+import re
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from typing import Any, cast
+
+from crewai.flow.flow import Flow
+
+from crewai_dbos._errors import DriftError, UnstorableValueError
+from crewai_dbos._flows import feedback, plain
+from crewai_dbos._flows.fields import ATTRIBUTE
+from crewai_dbos._flows.state import Changes, FlowState
+from crewai_dbos._flows.tracking import Execution, at_work, current
+from crewai_dbos._flows.turns import Turns
+from crewai_dbos._journal import run_scope
+from crewai_dbos._journal.config import AgentOptions
+from crewai_dbos._journal.entry import Call, Entry
+from crewai_dbos._journal.scope import Scope
+from crewai_dbos._objects.run_objects import RunObjects
+from crewai_dbos._stored import codec, names
+from crewai_dbos._stored.usage import counted
+from crewai_dbos._threads import Strand
+
+logger = logging.getLogger("crewai_dbos")
+
+_END = re.compile(r"method:[^/]+#\d+/(outcome|feedback)#1")
+
+depth: ContextVar[int] = ContextVar("crewai_dbos_depth", default=0)
+"""How many methods led to the one at work."""
+
+
+class FlowRun:
+    """What the methods of one run of a flow have in common.
+
+    Args:
+        flow: The flow of the run.
+        scope: Where in the run it is.
+        options: How the calls of what its methods use are recorded.
+    """
+
+    def __init__(self, flow: Flow[Any], scope: Scope, options: AgentOptions) -> None:
+        self.flow = flow
+        self.scope = scope
+        self.objects = RunObjects(scope)
+        self.plain = plain.Plain(self.objects, options)
+        self._at_work: dict[str, Execution] = {}
+        self._begun = False
+        self.before: dict[str, Any] = {}
+        found = scope.journal.record.entries_under(scope.path)
+        self._ends = {name: entry for name, entry in found if _END.fullmatch(name)}
+        self.turns = Turns(entry.step_id for entry in self._ends.values())
+
+    def begin(self) -> None:
+        """Before the first method: the state is the one that the run began with."""
+        if self._begun:
+            return
+        self._begun = True
+        self.state = FlowState(self.flow)
+        flow = cast(Any, self.flow)
+        call = Call(names.STATE, kind="state", known=self.state.known)
+        began = self.scope.journal.run(
+            self.scope, call, lambda: {**self.state.initial(), "now": flow._cel_now}
+        )
+        self.state.begin(began)
+        flow._cel_now = began["now"]
+
+    def end(self) -> None:
+        """The engine has ended, whatever the reason."""
+        if not self._begun:
+            return
+        self.state.release()
+        journal = self.scope.journal
+        if journal.ended_by is not None:
+            return
+        if left := self._left():
+            missed = ", ".join(left)
+            logger.warning("Run %s: recorded, but not executed again: %s.", journal.run_id, missed)
+        journal.pass_over(self.scope.path)
+        # crewAI counts what its LLMs tell of, and one that is answered from the record is silent.
+        for _, entry in journal.record.entries_under(self.scope.path):
+            self.flow._aggregated_usage_metrics.add_usage_metrics(counted(_extra(entry)))
+
+    def _left(self) -> list[str]:
+        left = set(self.turns.left())
+        return [name for name, entry in self._ends.items() if entry.step_id in left]
+
+    @asynccontextmanager
+    async def executing(self, method: str) -> AsyncIterator[MethodRun]:
+        """The block is the next execution of `method`, up to the moment the engine hears of it."""
+        # Nobody's until the method itself runs: what the engine does around it is not counted.
+        place = self.scope.child(names.method(method), strand=Strand.NOBODY)
+        execution = Execution(place.path, outer=current())
+        done = MethodRun(self, method, place, execution)
+        self._at_work[place.path] = execution
+        self.turns.at_work += 1
+        started = time.time()
+        try:
+            with place.entered(), at_work(execution), self.plain.recorded():
+                await place.journal.unless_given_up(place.path)
+                yield done
+        except asyncio.CancelledError:
+            place.journal.give_up(place.path, time.time() - started)
+            place.journal.pass_over(place.path)
+            raise
+        finally:
+            self.turns.at_work -= 1
+            self._at_work.pop(place.path, None)
+            for step_id in done.ids():
+                self.turns.give(step_id, depth.get())
+
+    async def turn(self, step_id: int, path: str) -> None:
+        """Wait until the engine has heard of every end that comes before this one.
+
+        Raises:
+            ControlSignal: One of them does not come.
+        """
+        self._check(await self.turns.take(step_id), path)
+
+    async def caught_up(self, path: str) -> None:
+        """Wait until the engine has heard of every end that is recorded.
+
+        Raises:
+            ControlSignal: One of them does not come.
+        """
+        self._check(await self.turns.caught_up(), path)
+
+    def _check(self, came: bool, path: str) -> None:
+        if not came:
+            journal = self.scope.journal
+            first = (self._left() or ["another method"])[0]
+            journal.fail(
+                DriftError(
+                    f"Run {journal.run_id}: {first} is recorded to have ended before {path}, and "
+                    "now it is not executed. Put the code back and "
+                    f"DBOS.resume_workflow({journal.run_id!r}), or fork the run."
+                )
+            )
+
+    def others(self, execution: Execution) -> list[Execution]:
+        """The methods that are at work beside `execution`."""
+        return [other for other in self._at_work.values() if other is not execution]
+
+    def is_settled(self, entry: Entry, field: str) -> bool:
+        """Whether what `entry` says of a field holds nothing of a method that will run again."""
+        sharing = _extra(entry).get("unsettled", {}).get(field, ())
+        ends = [self.recorded_end(path, names.OUTCOME) for path in sharing]
+        return all(end is not None and self.is_settled(end, field) for end in ends)
+
+    def is_reviewed(self, method: str) -> bool:
+        """Whether a person is asked about what the method returned."""
+        definition = cast(Any, self.flow)._definition.methods[method]
+        return definition.human_feedback is not None
+
+    def recorded_end(self, path: str, what: str) -> Entry | None:
+        """The entry `what` of the method at `path`, if it was recorded when the run was opened."""
+        return self._ends.get(f"{path.rpartition('/')[2]}/{what}#1")
+
+
+def _extra(entry: Entry) -> dict[str, Any]:
+    return dict(entry.payload().get("extra", {})) if entry.is_readable else {}
+
+
+class MethodRun:
+    """One execution of one method."""
+
+    def __init__(self, run: FlowRun, method: str, place: Scope, execution: Execution) -> None:
+        self._run = run
+        self._method = method
+        self._place = place
+        self._execution = execution
+        self._ids: list[int] = []
+
+    def ids(self) -> list[int]:
+        """The step ids of its entries that wait for their turn."""
+        ends = [self._recorded_end(what) for what in (names.OUTCOME, names.FEEDBACK)]
+        return [*(end.step_id for end in ends if end is not None), *self._ids]
+
+    def recorded(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        """`method`, which is not run if its end is recorded."""
+
+        async def execute(*args: Any, **kwargs: Any) -> Any:
+            entry = self._recorded_end(names.OUTCOME)
+            if entry is None:
+                return await self._anew(method, args, kwargs)
+            extra = _extra(entry)
+            half = [f for f in extra.get("unsettled", {}) if not self._run.is_settled(entry, f)]
+            await self._run.turn(entry.step_id, self._place.path)
+            value = None
+            if half or extra.get("again"):
+                value = await self._once_more(method, args, kwargs)
+                self._credited()
+            call = self._call(names.OUTCOME, restore=lambda found: self._apply(found, skip=half))
+            done = self._place.journal.replay_outcome(self._place, call)
+            self._end(entry.step_id)
+            return self._returned(done, value)
+
+        return execute
+
+    async def feedback(self, ask: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+        """What a person said of the method's result: `ask`, which is not asked again.
+
+        Returns:
+            What the engine goes on with, as `Flow._run_human_feedback_step`.
+        """
+        entry = self._recorded_end(names.FEEDBACK)
+        call = self._call(names.FEEDBACK)
+        if entry is not None:
+            await self._run.turn(entry.step_id, self._place.path)
+            done = self._place.journal.replay_outcome(self._place, call)
+            return feedback.restore(self._run.flow, self._method, done)
+        started = time.time()
+        with self._place.child(names.REVIEW).entered():
+            result = await ask()
+        told = feedback.told(self._run.flow, self._method, result)
+        step_id = await self._place.journal.record_outcome(
+            self._place, call, lambda: told, time.time() - started
+        )
+        self._expect(step_id)
+        await self._run.turn(step_id, self._place.path)
+        return result
+
+    async def _anew(self, method: Any, args: Any, kwargs: Any) -> Any:
+        journal = self._place.journal
+        await self._run.caught_up(self._place.path)
+        started = time.time()
+        failed: Exception | None = None
+        value: Any = None
+        try:
+            value = await self._body(method, args, kwargs)
+            journal.check_complete(self._place.path, background=False)
+        except Exception as error:
+            journal.raise_if_over()
+            failed = error
+        collected: dict[str, Any] = {}
+
+        def look() -> None:
+            collected.update(_as_stored(self._credited()))
+
+        def outcome() -> Any:
+            if failed is not None:
+                raise failed
+            return self._storable(value, collected)
+
+        call = self._call(names.OUTCOME, collect=lambda: collected)
+        seconds = time.time() - started
+        step_id = await journal.record_outcome(self._place, call, outcome, seconds, look)
+        self._expect(step_id)
+        # Before crewAI takes note of the result, whose order is part of what a kickoff returns.
+        await self._run.turn(step_id, self._place.path)
+        self._end(step_id)
+        self._warn(collected.get("again", ()))
+        if failed is not None:
+            raise failed
+        return value
+
+    async def _once_more(self, method: Any, args: Any, kwargs: Any) -> Any:
+        """Run a method that has ended, for what of it is not stored or not to be used."""
+        try:
+            return await self._body(method, args, kwargs)
+        except Exception:
+            self._place.journal.raise_if_over()
+
+    def _credited(self) -> Changes:
+        return self._run.state.changes(self._execution, self._run.others(self._execution))
+
+    async def _body(self, method: Any, args: Any, kwargs: Any) -> Any:
+        """Call `method` as crewAI does."""
+        self._run.state.touch(args)
+        try:
+            return await self._called(method, args, kwargs)
+        finally:
+            self._place.strand = Strand.NOBODY
+
+    async def _called(self, method: Any, args: Any, kwargs: Any) -> Any:
+        if inspect.iscoroutinefunction(method):
+            self._place.strand = Strand.here()
+            return await method(*args, **kwargs)
+
+        def work() -> Any:
+            self._place.strand = Strand.here()
+            return method(*args, **kwargs)
+
+        context = contextvars.copy_context()
+        result = await asyncio.to_thread(context.run, work)
+        if asyncio.iscoroutine(result):
+            self._place.strand = Strand.here()
+            result = await result
+        return result
+
+    def _recorded_end(self, what: str) -> Entry | None:
+        return self._run.recorded_end(self._place.path, what)
+
+    def _expect(self, step_id: int) -> None:
+        self._ids.append(step_id)
+        self._run.turns.expect(step_id)
+
+    def _end(self, step_id: int) -> None:
+        """The method itself has ended. Where a person is asked about it, others need not wait."""
+        if self._run.is_reviewed(self._method):
+            self._run.turns.give(step_id, depth.get())
+
+    def _call(self, what: str, **options: Any) -> Call:
+        known = self._run.state.known
+        return Call(what, kind="method", background=True, known=known, **options)
+
+    def _storable(self, value: Any, collected: dict[str, Any]) -> dict[str, Any]:
+        """What a method returned, as it is stored."""
+        name = self._run.state.name_of(value)
+        if name is not None:
+            return {"is": name}
+        try:
+            return {"returned": codec.Encoded(codec.encode(value, self._run.state.known))}
+        except (UnstorableValueError, RecursionError) as error:
+            collected["again"] = [*collected.get("again", ()), f"its result: {error}"]
+            return {}
+
+    def _returned(self, done: dict[str, Any], value: Any) -> Any:
+        if "is" in done:
+            return self._run.state.named(done["is"])
+        return done.get("returned", value)
+
+    def _apply(self, found: Any, skip: list[str]) -> None:
+        values = {n: v for n, v in found.get("state", {}).items() if n not in skip}
+        self._run.state.apply(values, found.get("removed", ()))
+
+    def _warn(self, again: Sequence[str]) -> None:
+        for what in again:
+            run_scope.warn_once(
+                f"Method {self._method!r} of {type(self._run.flow).__name__} leaves something that "
+                f"can't be stored with the run: {what} On recovery the method is run again, with "
+                "the calls it made answered from the record."
+            )
+
+
+def _as_stored(changes: Changes) -> dict[str, Any]:
+    stored: dict[str, Any] = {}
+    if changes.values:
+        stored["state"] = changes.values
+    if changes.removed:
+        stored["removed"] = changes.removed
+    if changes.unsettled:
+        stored["unsettled"] = changes.unsettled
+    if changes.unstorable:
+        stored["again"] = [
+            f"{name if name.startswith(ATTRIBUTE) else f'self.state.{name}'}: {why}"
+            for name, why in changes.unstorable.items()
+        ]
+    return stored

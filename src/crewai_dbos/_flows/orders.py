@@ -1,0 +1,69 @@
+"""What a run of a flow is asked to do, as live objects and as the plain JSON that is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from crewai_dbos._errors import UnstorableInputError, UnstorableValueError
+from crewai_dbos._flows.state import classes
+from crewai_dbos._runs.definition import FlowDefinition
+from crewai_dbos._stored import codec, names
+from crewai_dbos._stored.digest import digest
+
+
+@dataclass(frozen=True)
+class FlowOrder:
+    """One kickoff of a flow, or one turn of a conversation.
+
+    Attributes:
+        inputs: What its state is filled with.
+        input_files: Files by name, as ``Flow.kickoff`` takes them.
+        restore_from_state_id: The id of a state kept by ``@persist`` to begin with.
+        turn: The arguments of ``Flow.handle_turn``, if it is a turn.
+        state: The state that the turn before it ended with.
+    """
+
+    inputs: Mapping[str, Any] | None = None
+    input_files: Mapping[str, Any] | None = None
+    restore_from_state_id: str | None = None
+    turn: Mapping[str, Any] | None = None
+    state: Any = None
+
+    def digest(self) -> str:
+        """Stands for what is asked, to tell orders apart that are carried out side by side."""
+        asked = [self.inputs, self.input_files, self.restore_from_state_id]
+        return digest(asked if self.turn is None else [*asked, self.turn])
+
+    def stored(self, definition: FlowDefinition) -> dict[str, Any]:
+        """This order as plain JSON.
+
+        Raises:
+            UnstorableInputError: Something in it could not be rebuilt by another process.
+        """
+        order: dict[str, Any] = {"v": names.INPUT_VERSION, "flow": definition.name}
+        parts = self.arguments() if self.turn is None else {"turn": self.turn, "state": self.state}
+        for part, value in parts.items():
+            try:
+                order[part] = codec.encode(value, classes(definition.front))
+            except UnstorableValueError as error:
+                raise UnstorableInputError(
+                    f"The {part} can't be stored with the run: {error}"
+                ) from None
+        return order
+
+    def arguments(self) -> dict[str, Any]:
+        """These as `Flow.kickoff` takes them."""
+        return {
+            "inputs": None if self.inputs is None else dict(self.inputs),
+            "input_files": None if self.input_files is None else dict(self.input_files),
+            "restore_from_state_id": self.restore_from_state_id,
+        }
+
+
+def load(order: Mapping[str, Any], definition: FlowDefinition) -> FlowOrder:
+    """The live objects of a stored order."""
+    known = classes(definition.front)
+    parts = [part.name for part in fields(FlowOrder)]
+    return FlowOrder(**{part: codec.decode(order.get(part), known) for part in parts})

@@ -1,0 +1,92 @@
+"""Carrying out a kickoff of a flow, in a workflow of its own or in one that it joins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+from crewai.flow.async_feedback.types import HumanFeedbackPending
+from crewai.flow.flow import Flow
+
+from crewai_dbos._crews.run_task import stable_id
+from crewai_dbos._flows import fingerprint, orders, run_flow, sessions, state, tracking
+from crewai_dbos._flows.feedback import Pending
+from crewai_dbos._flows.orders import FlowOrder
+from crewai_dbos._journal.scope import Scope
+from crewai_dbos._objects import events
+from crewai_dbos._runs import body
+from crewai_dbos._runs.definition import FlowDefinition, flows
+from crewai_dbos._stored import codec, names
+from crewai_dbos._threads import on_a_thread
+
+
+def perform(definition: FlowDefinition, order: FlowOrder, own: bool = False) -> Any:
+    """Carry out `order` in the workflow that is open here.
+
+    Args:
+        own: Whether the workflow was opened for this order.
+    """
+    with _part(definition, order, own) as scope, _flow(definition, order, scope, own) as flow:
+        return _returned(flow, _carried_out(flow, order, scope), own)
+
+
+async def aperform(definition: FlowDefinition, order: FlowOrder, own: bool = False) -> Any:
+    """As `perform`, for async code."""
+    with _part(definition, order, own) as scope:
+
+        async def work() -> Any:
+            with _flow(definition, order, scope, own) as flow:
+                await scope.journal.unless_given_up(scope.path)
+                if order.turn is not None:
+                    turn = lambda: _carried_out(flow, order, scope)  # noqa: E731
+                    return _returned(flow, await on_a_thread(turn), own)
+                return _returned(flow, await flow.kickoff_async(**order.arguments()), own)
+
+        return await body.off_the_loop_of_dbos(work)
+
+
+KIND = body.Kind(registry=flows, load=orders.load, perform=perform, aperform=aperform)
+
+
+def _carried_out(flow: Flow[Any], order: FlowOrder, scope: Scope) -> Any:
+    if order.turn is None:
+        return flow.kickoff(**order.arguments())
+    reply = flow.handle_turn(**order.turn)
+    sessions.record(flow, scope)
+    return reply
+
+
+def _part(definition: FlowDefinition, order: FlowOrder, own: bool) -> AbstractContextManager[Scope]:
+    return body.part(names.flow(definition.name), None if own else order.digest())
+
+
+@contextmanager
+def _flow(
+    definition: FlowDefinition, order: FlowOrder, scope: Scope, own: bool
+) -> Iterator[Flow[Any]]:
+    """The flow that works in `scope`."""
+    built = body.built(definition.build, f"flow {definition.name!r}", scope)
+    fingerprint.check(definition.name, built, scope)
+    if order.state is not None:
+        built._state = order.state
+    elif not (order.inputs or {}).get("id") and built is not definition.front:
+        run_id = scope.journal.run_id if own else str(stable_id(scope, "state"))
+        state.set_id(built, run_id)
+    flow, recorded = run_flow.flow_of_run(built, scope, definition.options)
+    # A workflow of the flow's own fails as the flow fails; another goes on, perhaps.
+    with nullcontext() if own else body.ending(scope), events.handled(), recorded:
+        try:
+            yield flow
+        finally:
+            run_flow.finish(flow)
+            definition.shown(flow)
+
+
+def _returned(flow: Flow[Any], result: Any, own: bool) -> Any:
+    if isinstance(result, HumanFeedbackPending):
+        return Pending(result.context.to_dict(), dict(result.callback_info))
+    if not own:
+        return tracking.untracked(result)
+    # The class of a state may be one that crewAI has made.
+    return codec.Encoded(codec.encode(result, state.classes(flow)))

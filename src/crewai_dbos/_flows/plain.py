@@ -1,0 +1,299 @@
+"""Objects of crewAI's own that a method of a durable flow uses as they are.
+
+In a crew or an agent ours is a copy in which every part is durable. A method of a flow makes its
+LLMs, agents and crews itself, or finds them in a module, so their classes are asked: while such a
+method is at work, a call of an ordinary object goes through the durable copy of it.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+from crewai import Agent, Crew
+from crewai.crews.crew_output import CrewOutput
+from crewai.flow.runtime import Flow as RuntimeFlow
+from crewai.llms.base_llm import BaseLLM
+from crewai.tools.base_tool import BaseTool, Tool
+
+from crewai_dbos._agents.orders import Order
+from crewai_dbos._classes import is_made_here
+from crewai_dbos._crewai_seam import share_usage
+from crewai_dbos._crews.orders import CrewOrder
+from crewai_dbos._flows.orders import FlowOrder
+from crewai_dbos._journal import run_scope
+from crewai_dbos._journal.config import AgentOptions
+from crewai_dbos._objects.run_objects import RunObjects
+from crewai_dbos._objects.tools import is_durable
+from crewai_dbos._runs.definition import AgentDefinition, CrewDefinition, FlowDefinition
+from crewai_dbos._stored import names
+from crewai_dbos._threads import carry_context, in_event_loop
+
+_installing = threading.Lock()
+
+
+class Plain:
+    """Carries out the calls of ordinary objects in one run of a flow.
+
+    Args:
+        objects: The copies of the run.
+        options: How their calls are recorded.
+    """
+
+    def __init__(self, objects: RunObjects, options: AgentOptions) -> None:
+        self._objects = objects
+        self._options = options
+        self.run_id = objects.scope.journal.run_id
+
+    @contextmanager
+    def recorded(self) -> Iterator[None]:
+        """The block is a method of the flow."""
+        with _installing:
+            _install()
+        with run_scope.recording(self), carry_context():
+            yield
+
+    def llm(self, llm: BaseLLM) -> Any:
+        """The durable copy of `llm`, which counts its tokens in the same place."""
+        copied = self._objects.llm(llm, names.LLM, self._options.llm_step_config)
+        return share_usage(copied, llm)
+
+    def tool(self, tool: BaseTool) -> Any:
+        """The durable copy of `tool`."""
+        return self._objects.tools([tool], self._options.tool_step_config)[0]
+
+    def agent(self, agent: Agent) -> AgentDefinition:
+        """A definition of `agent` for this place."""
+        return AgentDefinition(agent.role, agent, self._options, front=agent)
+
+    def crew(self, crew: Crew) -> CrewDefinition:
+        """A definition of `crew` for this place."""
+        return CrewDefinition(crew.name or "crew", crew, self._options, {}, front=crew)
+
+    def flow(self, flow: Any) -> FlowDefinition:
+        """A definition of `flow` for this place."""
+        name = flow.name or type(flow).__name__
+        return FlowDefinition(name, lambda: flow, self._options, front=flow)
+
+
+def _recorder(of: Any) -> Plain | None:
+    """Who carries out a call of `of` here; None if that is an ordinary call."""
+    plain = cast("Plain | None", run_scope.recorder())
+    if plain is None or is_made_here(type(of)):
+        return None
+    scope = run_scope.enclosing()
+    # A child workflow that a method started is recovered without that method.
+    return plain if scope is not None and scope.journal.run_id == plain.run_id else None
+
+
+# LLMs, tools -----------------------------------------------------------------------
+
+
+def _llm_call(original: Callable[..., Any], llm: BaseLLM, *args: Any, **kwargs: Any) -> Any:
+    plain = _recorder(llm)
+    return original(llm, *args, **kwargs) if plain is None else plain.llm(llm).call(*args, **kwargs)
+
+
+async def _llm_acall(original: Callable[..., Any], llm: BaseLLM, *args: Any, **kwargs: Any) -> Any:
+    plain = _recorder(llm)
+    if plain is None:
+        return await original(llm, *args, **kwargs)
+    return await plain.llm(llm).acall(*args, **kwargs)
+
+
+def _tool_run(original: Callable[..., Any], tool: BaseTool, *args: Any, **kwargs: Any) -> Any:
+    plain = None if is_durable(tool) else _recorder(tool)
+    return original(tool if plain is None else plain.tool(tool), *args, **kwargs)
+
+
+async def _tool_arun(
+    original: Callable[..., Any], tool: BaseTool, *args: Any, **kwargs: Any
+) -> Any:
+    plain = None if is_durable(tool) else _recorder(tool)
+    return await original(tool if plain is None else plain.tool(tool), *args, **kwargs)
+
+
+# Agents, crews, flows --------------------------------------------------------------
+
+
+def _agent_order(messages: Any, response_format: Any = None, **kwargs: Any) -> Order:
+    given = {name: value for name, value in kwargs.items() if value is not None}
+    return Order(
+        "kickoff", arguments={"messages": messages, **given}, response_format=response_format
+    )
+
+
+def _agent_kickoff(original: Callable[..., Any], agent: Agent, *args: Any, **kwargs: Any) -> Any:
+    from crewai_dbos._agents import perform_agent
+
+    plain = _recorder(agent)
+    if plain is None or in_event_loop():
+        return original(agent, *args, **kwargs)
+    bound = inspect.signature(original).bind(agent, *args, **kwargs).arguments
+    order = _agent_order(**{name: value for name, value in bound.items() if name != "self"})
+    return perform_agent.perform(plain.agent(agent), order)
+
+
+async def _agent_akickoff(
+    original: Callable[..., Any], agent: Agent, *args: Any, **kwargs: Any
+) -> Any:
+    from crewai_dbos._agents import perform_agent
+
+    plain = _recorder(agent)
+    if plain is None:
+        return await original(agent, *args, **kwargs)
+    bound = inspect.signature(original).bind(agent, *args, **kwargs).arguments
+    order = _agent_order(**{name: value for name, value in bound.items() if name != "self"})
+    return await perform_agent.aperform(plain.agent(agent), order)
+
+
+def _agent_task(
+    original: Callable[..., Any], agent: Agent, task: Any, context: Any = None, tools: Any = None
+) -> Any:
+    from crewai_dbos._agents import perform_agent
+
+    plain = _recorder(agent)
+    if plain is None:
+        return original(agent, task, context, tools)
+    order = Order("execute_task", task=task, tools=tools, arguments={"context": context})
+    return perform_agent.perform(plain.agent(agent), order)
+
+
+async def _agent_atask(
+    original: Callable[..., Any], agent: Agent, task: Any, context: Any = None, tools: Any = None
+) -> Any:
+    from crewai_dbos._agents import perform_agent
+
+    plain = _recorder(agent)
+    if plain is None:
+        return await original(agent, task, context, tools)
+    order = Order("execute_task", task=task, tools=tools, arguments={"context": context})
+    return await perform_agent.aperform(plain.agent(agent), order)
+
+
+def _crew_kickoff(
+    original: Callable[..., Any],
+    crew: Crew,
+    inputs: Any = None,
+    input_files: Any = None,
+    from_checkpoint: Any = None,
+) -> Any:
+    from crewai_dbos._crews import perform_crew
+
+    plain = _recorder(crew)
+    if plain is None or crew.stream or in_event_loop() or from_checkpoint is not None:
+        return original(crew, inputs, input_files, from_checkpoint)
+    order = CrewOrder(inputs, input_files)
+    return _published(crew, perform_crew.perform(plain.crew(crew), order))
+
+
+async def _crew_akickoff(
+    original: Callable[..., Any],
+    crew: Crew,
+    inputs: Any = None,
+    input_files: Any = None,
+    from_checkpoint: Any = None,
+) -> Any:
+    from crewai_dbos._crews import perform_crew
+
+    plain = _recorder(crew)
+    if plain is None or crew.stream or from_checkpoint is not None:
+        return await original(crew, inputs, input_files, from_checkpoint)
+    order = CrewOrder(inputs, input_files)
+    return _published(crew, await perform_crew.aperform(plain.crew(crew), order))
+
+
+def _published(crew: Crew, output: Any) -> Any:
+    """Show on `crew` what crewAI shows on one after a kickoff. Returns `output`."""
+    if isinstance(output, CrewOutput):
+        usage = output.token_usage
+        crew.__dict__.update(usage_metrics=usage.model_copy(), token_usage=usage.model_copy())
+        if len(output.tasks_output) == len(crew.tasks):
+            for task, done in zip(crew.tasks, output.tasks_output, strict=True):
+                task.output = done
+    return output
+
+
+async def _flow_kickoff(
+    original: Callable[..., Any],
+    flow: Any,
+    inputs: Any = None,
+    input_files: Any = None,
+    from_checkpoint: Any = None,
+    restore_from_state_id: Any = None,
+) -> Any:
+    from crewai_dbos._flows import perform_flow
+
+    plain = None if type(flow).is_crewai_internal else _recorder(flow)
+    if plain is None or flow.stream or from_checkpoint is not None:
+        return await original(flow, inputs, input_files, from_checkpoint, restore_from_state_id)
+    order = FlowOrder(inputs, input_files, restore_from_state_id)
+    return await perform_flow.aperform(plain.flow(flow), order)
+
+
+# Classes ---------------------------------------------------------------------------
+
+
+@functools.cache
+def _install() -> None:
+    """Ask the classes from now on. Outside a method of a durable flow they work as before."""
+    for cls, name, instead in (
+        (BaseTool, "run", _tool_run),
+        (BaseTool, "arun", _tool_arun),
+        (Tool, "run", _tool_run),
+        (Tool, "arun", _tool_arun),
+        (Agent, "kickoff", _agent_kickoff),
+        (Agent, "kickoff_async", _agent_akickoff),
+        (Agent, "akickoff", _agent_akickoff),
+        (Agent, "execute_task", _agent_task),
+        (Agent, "aexecute_task", _agent_atask),
+        (Crew, "kickoff", _crew_kickoff),
+        (Crew, "akickoff", _crew_akickoff),
+        (RuntimeFlow, "kickoff_async", _flow_kickoff),
+    ):
+        _ask(cls, name, instead)
+    llms: Any = BaseLLM
+    # Providers are imported, and classes defined, at any time.
+    prepare = llms.__dict__["__init_subclass__"].__func__
+
+    def prepared(cls: Any, /, **kwargs: Any) -> None:
+        prepare(cls, **kwargs)
+        _ask_llm(cls)
+
+    llms.__init_subclass__ = classmethod(prepared)
+    _ask_llms(llms)
+
+
+def _ask_llms(cls: type[BaseLLM]) -> None:
+    _ask_llm(cls)
+    for sub in cls.__subclasses__():
+        _ask_llms(sub)
+
+
+def _ask_llm(cls: type[BaseLLM]) -> None:
+    _ask(cls, "call", _llm_call)
+    _ask(cls, "acall", _llm_acall)
+
+
+def _ask(cls: Any, name: str, instead: Callable[..., Any]) -> None:
+    original = cls.__dict__.get(name)
+    if not inspect.isfunction(original) or is_made_here(cls):
+        return
+    if inspect.iscoroutinefunction(instead):
+
+        @functools.wraps(original)
+        async def acalled(self: Any, *args: Any, **kwargs: Any) -> Any:
+            return await instead(original, self, *args, **kwargs)
+
+        setattr(cls, name, acalled)
+        return
+
+    @functools.wraps(original)
+    def called(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return instead(original, self, *args, **kwargs)
+
+    setattr(cls, name, called)

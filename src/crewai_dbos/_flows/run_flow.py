@@ -1,0 +1,132 @@
+"""The flow of one run: crewAI's engine, whose methods are recorded."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from contextvars import ContextVar
+from typing import Any, cast
+
+from crewai.flow.flow import Flow
+
+from crewai_dbos._classes import durable_class, original_class
+from crewai_dbos._flows import feedback
+from crewai_dbos._flows.methods import FlowRun, MethodRun, depth
+from crewai_dbos._flows.tracking import touch_attribute
+from crewai_dbos._journal import run_scope
+from crewai_dbos._journal.config import AgentOptions
+from crewai_dbos._journal.entry import Call
+from crewai_dbos._journal.scope import Scope
+from crewai_dbos._stored import names
+
+_RUN = "_crewai_dbos_run"
+
+_execution: ContextVar[MethodRun | None] = ContextVar("crewai_dbos_method", default=None)
+
+
+class _RunFlow:
+    """Overrides of `Flow`."""
+
+    async def _execute_single_listener(self, *args: Any, **kwargs: Any) -> Any:
+        token = depth.set(depth.get() + 1)
+        try:
+            return await super()._execute_single_listener(*args, **kwargs)  # type: ignore[misc]
+        finally:
+            depth.reset(token)
+
+    async def _execute_method(
+        self, method_name: Any, method: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        run = _run_of(self)
+        run.begin()
+        original = super()._execute_method  # type: ignore[misc]
+        async with run.executing(str(method_name)) as execution:
+            token = _execution.set(execution)
+            try:
+                return await original(method_name, execution.recorded(method), *args, **kwargs)
+            finally:
+                _execution.reset(token)
+
+    async def _run_human_feedback_step(self, *args: Any, **kwargs: Any) -> Any:
+        original = super()._run_human_feedback_step  # type: ignore[misc]
+        execution = _execution.get()
+        assert execution is not None
+        return await execution.feedback(lambda: original(*args, **kwargs))
+
+    def _resolve_feedback_provider(self, definition: Any) -> Any:
+        provider = super()._resolve_feedback_provider(definition)  # type: ignore[misc]
+        return None if provider is None else feedback.RecordedProvider(provider)
+
+    def _request_human_feedback(self, *args: Any, **kwargs: Any) -> str:
+        original = super()._request_human_feedback  # type: ignore[misc]
+        return str(feedback.recorded(lambda: original(*args, **kwargs)))
+
+    def ask(self, message: str, *args: Any, **kwargs: Any) -> str | None:
+        original = super().ask  # type: ignore[misc]
+        scope = run_scope.enclosing()
+        if scope is None:
+            return cast("str | None", original(message, *args, **kwargs))
+        call = Call(names.ASK, kind="person", request={"message": message})
+        made: list[bool] = []
+
+        def ask() -> str | None:
+            made.append(True)
+            return cast("str | None", original(message, *args, **kwargs))
+
+        response = scope.journal.run(scope, call, ask)
+        if not made:
+            feedback.remember(self, message, response)
+        return response
+
+    def _persist_method_completion(self, method_name: Any) -> None:
+        save = super()._persist_method_completion  # type: ignore[misc]
+        definition = cast(Any, self)._definition
+        own = definition.methods[str(method_name)].persist
+        chosen = own if own is not None else definition.persist
+        scope = run_scope.enclosing()
+        if scope is None or chosen is None or not chosen.enabled:
+            save(method_name)
+            return
+        call = Call(names.PERSIST, kind="persist", background=True)
+        scope.journal.run(scope, call, lambda: save(method_name))
+
+    def __getattribute__(self, name: str) -> Any:
+        value = super().__getattribute__(name)
+        if not name.startswith("__"):
+            touch_attribute(self, name, value)
+        return value
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        touch_attribute(self, name, None, changed=True)
+        super().__setattr__(name, value)
+
+
+def _run_of(flow: Any) -> FlowRun:
+    run: FlowRun = flow.__dict__[_RUN]
+    return run
+
+
+def flow_of_run(
+    flow: Flow[Any], scope: Scope, options: AgentOptions
+) -> tuple[Flow[Any], AbstractContextManager[None]]:
+    """`flow`, a new one, made the durable flow of the run that `scope` is a place in.
+
+    Returns:
+        The flow, and a context in which what it does between its methods is recorded.
+    """
+    run = FlowRun(flow, scope, options)
+    flow.__class__ = durable_class(_RunFlow, type(flow))
+    flow.__dict__[_RUN] = run
+    run.before = {name: flow.__dict__[name] for name in ("memory", "stream")}
+    flow.stream = False
+    if flow.memory is not None:
+        flow.memory = run.objects.memory(flow.memory, options.llm_step_config)
+    return flow, run.plain.recorded()
+
+
+def finish(flow: Flow[Any]) -> None:
+    """The engine has ended: `flow` is an ordinary one again, in the state that it ended in."""
+    run = _run_of(flow)
+    run.end()
+    flow.__class__ = original_class(type(flow))
+    del flow.__dict__[_RUN]
+    flow.__dict__.update(run.before)

@@ -1,0 +1,238 @@
+"""How one recorded call is run: retries, and how long it may take."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypedDict, cast
+
+from dbos import StepOptions
+
+from crewai_dbos._errors import DefinitionError
+from crewai_dbos._journal.retry import is_transient
+
+ShouldRetry = Callable[[BaseException], "bool | Awaitable[bool]"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepConfig:
+    """The options of a DBOS step, as `dbos.StepOptions` has them in 3.4.
+
+    Attributes:
+        retries_allowed: Whether a failed call is made again. The others below need it.
+        max_attempts: Calls in all, the first one included. 3 if not given.
+        interval_seconds: Wait before the second call. 1.0 if not given. A ``Retry-After`` of
+            the server that is longer wins.
+        backoff_rate: The wait grows by this factor each time. 2.0 if not given.
+        should_retry: Says of an error whether it is worth another call. Without one, an LLM call
+            is retried after rate limits, timeouts, lost connections and 5xx, a tool call after
+            any error. May be async for async tools.
+        preemptible: Cancelling the workflow interrupts the call instead of waiting for it.
+        timeout_seconds: A call that takes longer fails with `DBOSStepTimeoutError`. A sync LLM
+            call is left behind on its thread; a sync tool can't have one, because nothing could
+            stop it from going on.
+
+    Raises:
+        DefinitionError: Options that contradict each other.
+    """
+
+    retries_allowed: bool = False
+    max_attempts: int | None = None
+    interval_seconds: float | None = None
+    backoff_rate: float | None = None
+    should_retry: ShouldRetry | None = None
+    preemptible: bool = False
+    timeout_seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        retry_options = ("max_attempts", "interval_seconds", "backoff_rate", "should_retry")
+        given = [name for name in retry_options if getattr(self, name) is not None]
+        if given and not self.retries_allowed:
+            raise DefinitionError(
+                f"StepConfig: {', '.join(given)} has no effect without retries_allowed=True"
+            )
+        if self.max_attempts is not None and self.max_attempts < 1:
+            raise DefinitionError(
+                f"StepConfig: max_attempts must be 1 or more: {self.max_attempts}"
+            )
+        for name in ("interval_seconds", "backoff_rate"):
+            number = getattr(self, name)
+            if number is not None and not (number >= 0 and math.isfinite(number)):
+                raise DefinitionError(f"StepConfig: {name} must be 0 or more: {number}")
+        limit = self.timeout_seconds
+        if limit is not None and not (limit > 0 and math.isfinite(limit)):
+            raise DefinitionError(f"StepConfig: timeout_seconds must be positive: {limit}")
+
+    @property
+    def attempts(self) -> int:
+        return (self.max_attempts or 3) if self.retries_allowed else 1
+
+    @property
+    def supervised(self) -> bool:
+        """Whether DBOS has to watch the call while it runs, which it can only do to async code."""
+        return self.preemptible or self.timeout_seconds is not None
+
+    def wait_before(self, attempt: int) -> float:
+        """Seconds that DBOS waits before call number `attempt` (the second call is 1)."""
+        interval = 1.0 if self.interval_seconds is None else self.interval_seconds
+        rate = 2.0 if self.backoff_rate is None else self.backoff_rate
+        return float(interval * rate ** (attempt - 1))
+
+    def step_options(self, name: str) -> StepOptions:
+        """These options for `DBOS.run_step`, less what the journal applies itself.
+
+        That is `should_retry`, because a failure for good is an entry and not a step's error, and
+        `timeout_seconds`, for the same reason.
+        """
+        options: StepOptions = {
+            "name": name,
+            "retries_allowed": self.retries_allowed,
+            "preemptible": self.preemptible,
+        }
+        if self.max_attempts is not None:
+            options["max_attempts"] = self.max_attempts
+        if self.interval_seconds is not None:
+            options["interval_seconds"] = self.interval_seconds
+        if self.backoff_rate is not None:
+            options["backoff_rate"] = self.backoff_rate
+        return options
+
+
+PLAIN = StepConfig()
+
+LLM_DEFAULT = StepConfig(
+    retries_allowed=True,
+    max_attempts=5,
+    interval_seconds=1.0,
+    backoff_rate=2.0,
+    should_retry=is_transient,
+)
+
+ToolStepConfig = StepConfig | Mapping[str, "StepConfig | None"] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentOptions:
+    """How the calls of an agent are recorded.
+
+    Attributes:
+        llm_step_config: Of its LLM's requests; None for `LLM_DEFAULT`.
+        function_calling_llm_step_config: Of the requests of its ``function_calling_llm``.
+        tool_step_config: Of its tools without a DBOS decorator; None does not record them.
+    """
+
+    llm_step_config: StepConfig | None = None
+    function_calling_llm_step_config: StepConfig | None = None
+    tool_step_config: ToolStepConfig = None
+
+    def under(self, own: AgentOptions) -> AgentOptions:
+        """`own`, and these where it says nothing."""
+        chosen = {name: value for name, value in vars(own).items() if value is not None}
+        return replace(self, **chosen)
+
+
+class RateLimit(TypedDict):
+    """How many runs of a queue may begin in a period of so many seconds, as DBOS takes it."""
+
+    limit: int
+    period: float
+
+
+class AgentStepConfigs(TypedDict, total=False):
+    """What `DBOSCrew` takes for one agent: the options of `DBOSAgent`, as far as they differ."""
+
+    llm_step_config: StepConfig | None
+    function_calling_llm_step_config: StepConfig | None
+    tool_step_config: ToolStepConfig
+
+
+def options_of_crew(
+    given: AgentOptions, for_role: Mapping[str, AgentStepConfigs], roles: Sequence[str]
+) -> tuple[AgentOptions, dict[str, AgentOptions]]:
+    """The options of a crew's agents, and of single ones by role.
+
+    Args:
+        given: What the crew was given.
+        for_role: What single agents were given.
+        roles: The roles that there are.
+
+    Raises:
+        DefinitionError: There is no such role or option.
+    """
+    common = recording_others(given)
+    found = {}
+    for role, options in for_role.items():
+        if role not in roles:
+            raise DefinitionError(
+                f"agent_step_configs has {role!r}, but the roles of the crew are "
+                f"{', '.join(map(repr, dict.fromkeys(roles)))}"
+            )
+        unknown = sorted(set(options) - {option.name for option in fields(AgentOptions)})
+        if unknown:
+            raise DefinitionError(f"agent_step_configs of {role!r} has an unknown {unknown[0]!r}")
+        found[role] = recording_others(replace(common, **options))
+    return common, found
+
+
+def recording_others(options: AgentOptions) -> AgentOptions:
+    """In a crew a tool that is not named is recorded."""
+    tools = options.tool_step_config
+    if tools is None or isinstance(tools, StepConfig):
+        return options
+    return replace(options, tool_step_config=RecordedByDefault(tools))
+
+
+class RecordedByDefault(dict[str, "StepConfig | None"]):
+    """A mapping of tool names in which a tool that is not named is recorded."""
+
+    def get(self, name: str, default: Any = None) -> StepConfig | None:
+        return super().get(name, PLAIN)
+
+
+def for_llm(config: StepConfig | None) -> StepConfig:
+    """`config` as an LLM call uses it: by default, only what can pass is tried again."""
+    if config is None:
+        return LLM_DEFAULT
+    if config.retries_allowed and config.should_retry is None:
+        return StepConfig(**{**vars(config), "should_retry": is_transient})
+    return config
+
+
+def for_tool(config: ToolStepConfig, tool_name: str) -> StepConfig | None:
+    """The config for one undecorated tool, or None if it is not to be recorded."""
+    if config is None or isinstance(config, StepConfig):
+        return config
+    return config.get(tool_name)
+
+
+def from_dbos_options(options: Mapping[str, Any]) -> StepConfig:
+    """The options with which a function was decorated ``@DBOS.step(...)``."""
+    retrying = bool(options["retries_allowed"])
+    return StepConfig(
+        retries_allowed=retrying,
+        max_attempts=cast(int, options["max_attempts"]) if retrying else None,
+        interval_seconds=cast(float, options["interval_seconds"]) if retrying else None,
+        backoff_rate=cast(float, options["backoff_rate"]) if retrying else None,
+        should_retry=options["should_retry"] if retrying else None,
+        preemptible=bool(options["preemptible"]),
+        timeout_seconds=options["timeout_seconds"],
+    )
+
+
+def check_tool_config(name: str, config: StepConfig, function: Callable[..., Any]) -> None:
+    """Refuse what DBOS can only do to async code.
+
+    Raises:
+        DefinitionError: `function` is sync and `config` asks to interrupt it.
+    """
+    if inspect.iscoroutinefunction(function):
+        return
+    if config.supervised:
+        raise DefinitionError(
+            f"Tool {name!r}: timeout_seconds and preemptible need an async tool, because a running "
+            "sync function can't be stopped. Make it `async def`, or leave them out."
+        )
+    if inspect.iscoroutinefunction(config.should_retry):
+        raise DefinitionError(f"Tool {name!r} is sync, so its should_retry must be sync too.")

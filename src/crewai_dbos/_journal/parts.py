@@ -1,0 +1,176 @@
+"""Parts: the places in a user's workflow where an agent was called.
+
+A part finds its own record by what it was asked (its *order*), has an end after which nothing is
+recorded in it, and may have been given up by its caller.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from crewai_dbos._errors import ConcurrentRunError, ControlSignal, LostContextError
+from crewai_dbos._journal.entry import Entry, split_name
+from crewai_dbos._stored import names
+from crewai_dbos._threads import in_event_loop
+
+logger = logging.getLogger("crewai_dbos")
+
+
+class Parts:
+    """The parts of one execution of a workflow. Threads share it."""
+
+    def __init__(self, run_id: str) -> None:
+        self._run_id = run_id
+        self._lock = threading.RLock()
+        self._counts: dict[tuple[str, str], int] = defaultdict(int)
+        self._orders: dict[tuple[str, str], dict[int, Any]] = defaultdict(dict)
+        self._names: set[str] = set()
+        self._open: dict[str, tuple[str, str | None]] = {}
+        self._ended: set[str] = set()
+        self._given_up: dict[str, Entry] = {}
+        self._anew: dict[str, tuple[str, str]] = {}
+
+    def load(self, entry: Entry) -> None:
+        """Take note of a recorded entry."""
+        if entry.what == names.GIVEN_UP:
+            self._given_up[entry.path] = entry
+        if entry.what == names.ORDER and (parts := split_name(entry.path)):
+            path, what, occurrence = parts
+            self._orders[path, what][occurrence] = entry.stored
+
+    @property
+    def any_open(self) -> bool:
+        return bool(self._open)
+
+    def next_name(self, path: str, what: str, order: str, *, in_turn: bool) -> str:
+        """The name of the next `what` under `path`, which carries out `order` (a digest).
+
+        `in_turn` says whether those under `path` are asked for one after the other here.
+
+        Parts that were started side by side find their own record by their order, whichever comes
+        first. One whose order has changed is known by its number, if it comes where numbers can be
+        relied on.
+        """
+        with self._lock:
+            recorded = self._orders[path, what]
+            equal = [n for n, stored in recorded.items() if _ordered(stored) == order]
+            number = min(equal, default=0)
+            if not number:
+                number = self._counts[path, what] + 1
+                while number in recorded and not in_turn:
+                    number += 1
+                while names.numbered(path, what, number) in self._names:
+                    number += 1
+                self._counts[path, what] = number
+            name = names.numbered(path, what, number)
+            if recorded and number not in recorded:
+                self._anew[name] = (path, what)
+            recorded.pop(number, None)
+            self._names.add(name)
+            return name
+
+    def enter(self, path: str, order: str | None) -> None:
+        """The part `path` begins, to carry out `order` (a digest).
+
+        Raises:
+            ControlSignal: An equal order is being carried out, so that only the order of threads
+                would tell the two apart.
+        """
+        what = path.rpartition("#")[0]
+        with self._lock:
+            equal = order is not None and (what, order) in self._open.values()
+            if equal and not in_event_loop():
+                error = ConcurrentRunError(
+                    f"Run {self._run_id}: {what} was asked for the same twice at the same time, on "
+                    "two threads. After a crash nothing tells the answers apart. Ask one after the "
+                    "other, or with asyncio.gather, or put what differs into the text."
+                )
+                raise ControlSignal(error)
+            self._open[path] = (what, order)
+
+    def leave(self, path: str) -> None:
+        """The part `path` has been left."""
+        with self._lock:
+            self._open.pop(path, None)
+            self._check_not_again(path)
+
+    def end(self, path: str) -> None:
+        """The call or part `path` has failed or was given up: nothing more is recorded in it."""
+        with self._lock:
+            self._ended.add(path)
+
+    def check_open(self, path: str) -> None:
+        """Refuse a call of a thread that was left behind.
+
+        Raises:
+            ControlSignal: What `path` is in has ended.
+        """
+        for ended in _and_above(path):
+            if ended in self._ended:
+                # Not the end of the run: only the thread that was left behind hears of it.
+                error = LostContextError(
+                    f"Run {self._run_id}: {ended} has ended, but a thread of it still makes "
+                    "calls. They are not made."
+                )
+                raise ControlSignal(error)
+
+    def given_up(self, name: str, entries: Iterable[Entry], outside: Sequence[int]) -> Entry | None:
+        """The mark of the call or part `name` that was cut short by its caller, who then went on.
+
+        A mark that nothing follows was left by a program that was being stopped: the work is
+        resumed. What branches beside it did is no sign of the caller.
+
+        Args:
+            name: Its name.
+            entries: All that is recorded.
+            outside: The ids of the workflow's own steps.
+        """
+        found = self._given_up.get(name)
+        if found is None:
+            return None
+        mark = found.step_id
+        above = list(_and_above(name))
+        began: dict[str, int] = {}
+        went_on = any(step_id > mark for step_id in outside)
+        for entry in sorted(entries, key=lambda entry: entry.step_id):
+            branch = _branch_beside(above, entry.name)
+            began.setdefault(branch, entry.step_id)
+            if entry.step_id < mark or entry.what == names.GIVEN_UP:
+                continue
+            if name in _and_above(entry.name):
+                return None  # it was resumed after that
+            went_on = went_on or (began[branch] > mark and not entry.concurrent)
+        return found if went_on else None
+
+    def _check_not_again(self, path: str) -> None:
+        """Say so if the part was made anew though its like is recorded and was not asked for."""
+        left = self._orders.get(self._anew.pop(path, ("", "")))
+        if left:
+            logger.warning(
+                "Run %s: %s was carried out anew, while %s like it recorded and not asked for. If "
+                "its text was changed since then, that work was done twice.",
+                self._run_id,
+                path,
+                "one is" if len(left) == 1 else f"{len(left)} are",
+            )
+
+
+def _and_above(path: str) -> Iterator[str]:
+    """`path`, the one it is in, and so on."""
+    while path:
+        yield path
+        path = path.rpartition("/")[0]
+
+
+def _branch_beside(above: list[str], name: str) -> str:
+    """The outermost path with `name` in it that is not one of `above`."""
+    beside = [path for path in _and_above(name) if path not in above]
+    return beside[-1] if beside else name
+
+
+def _ordered(stored: Any) -> Any:
+    return stored.get("result") if isinstance(stored, dict) else None

@@ -1,0 +1,236 @@
+"""Which run the running code is in, and how work joins it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from dbos import DBOS
+
+from crewai_dbos._dbos_seam import (
+    DBOSContext,
+    current_context,
+    detached,
+    is_launched,
+    on_workflow_thread,
+)
+from crewai_dbos._errors import (
+    ControlSignal,
+    DriftError,
+    JournalCorruptError,
+    LostContextError,
+)
+from crewai_dbos._journal.entry import Call
+from crewai_dbos._journal.journal import Journal
+from crewai_dbos._journal.scope import Scope, last_entered, open_call
+from crewai_dbos._stored import names, secret_texts
+
+logger = logging.getLogger("crewai_dbos")
+
+_warned: set[str] = set()
+
+_recorder: ContextVar[Any] = ContextVar("crewai_dbos_recorder", default=None)
+
+
+def recorder() -> Any:
+    """What records the calls of ordinary objects here: see `_flows.plain`. None if nothing does."""
+    return _recorder.get()
+
+
+@contextmanager
+def recording(recorder: Any) -> Iterator[None]:
+    """In the block the calls of ordinary objects are recorded by `recorder`, or not (None)."""
+    token = _recorder.set(recorder)
+    try:
+        yield
+    finally:
+        _recorder.reset(token)
+
+
+_JOURNAL = "_crewai_dbos_journal"
+_JOURNAL_LOCK = "_crewai_dbos_journal_lock"
+
+
+def journal_of(context: DBOSContext) -> Journal:
+    """The journal of the workflow execution that `context` is the position in."""
+    # Threads that the workflow started may all be the first one here.
+    lock = context.__dict__.setdefault(_JOURNAL_LOCK, threading.Lock())
+    with lock:
+        journal: Journal | None = context.__dict__.get(_JOURNAL)
+        if journal is None or journal.run_id != context.workflow_id:
+            journal = Journal(context)
+            context.__dict__[_JOURNAL] = journal
+        return journal
+
+
+def secrets_of(context: DBOSContext) -> set[str]:
+    """Texts that must not be stored when the workflow that was opened at `context` fails."""
+    journal: Journal | None = context.__dict__.get(_JOURNAL)
+    return {*secret_texts.of_environment(), *(journal.secrets if journal is not None else ())}
+
+
+def close(context: DBOSContext) -> None:
+    """The workflow that was opened at `context` is over; a thread left behind records no more."""
+    journal: Journal | None = context.__dict__.get(_JOURNAL)
+    if journal is not None:
+        journal.close()
+
+
+def in_workflow() -> bool:
+    """Whether work that starts here would join an open DBOS workflow."""
+    if open_call() is not None or not is_launched():
+        return False
+    context = current_context()
+    return context is not None and context.is_workflow()
+
+
+def in_step() -> bool:
+    """Whether this is the body of a DBOS step, in which nothing can be recorded on its own."""
+    if open_call() is not None:
+        return True
+    context = current_context()
+    return context is not None and context.is_step()
+
+
+def warn_if_in_step(what: str) -> None:
+    """Say that a run inside somebody's DBOS step is recorded with that step or not at all."""
+    if is_launched() and in_step():
+        warn_once(
+            f"{what} runs inside a DBOS step, so its calls are not recorded one by one: after a "
+            "crash the whole step is made again. Call it from the workflow instead."
+        )
+
+
+def warn_once(message: str) -> None:
+    if message not in _warned:
+        _warned.add(message)
+        logger.warning("%s", message)
+
+
+def enclosing() -> Scope | None:
+    """The scope that a call made here belongs to; None if it is not recorded here."""
+    if not in_workflow():
+        return None
+    context = current_context()
+    assert context is not None
+    scope = last_entered()
+    # A child workflow that a tool of this run started has a journal of its own.
+    if scope is not None and scope.journal.run_id == context.workflow_id:
+        return scope
+    return Scope(journal_of(context), "")
+
+
+def around() -> Scope | None:
+    """As `enclosing`, and inside a recorded call the scope of that call. None outside any run."""
+    scope, context = last_entered(), current_context()
+    if scope is None or context is None or context.workflow_id != scope.journal.run_id:
+        return None
+    return scope
+
+
+def for_call(bound: Scope | None, what: str) -> Scope | None:
+    """The scope that records a call of an object that belongs to the run of `bound`.
+
+    Raises:
+        ControlSignal: The object belongs to a run that this thread can't see.
+    """
+    scope = enclosing()
+    if scope is None and bound is not None and not in_step():
+        bound.journal.fail(
+            LostContextError(
+                f"Run {bound.journal.run_id}: the {what} was made on a thread without the run's "
+                "context, so it would not be recorded. Start threads with "
+                "contextvars.copy_context().run."
+            )
+        )
+    return scope
+
+
+@contextmanager
+def joined(what: str, order: str | None = None) -> Iterator[Scope]:
+    """A branch `what` of the workflow that is open here.
+
+    Whatever ended the run is raised when the block is left, even if something in between
+    swallowed it.
+
+    Args:
+        what: Its name.
+        order: A digest of what it does, where others of its name may be started beside it.
+    """
+    outer = enclosing()
+    assert outer is not None
+    journal = outer.journal
+    if order is None:
+        scope = outer.child(what)
+    else:
+        in_turn = on_workflow_thread() if outer.strand is None else outer.is_alone_here()
+        name = journal.record.parts.next_name(outer.path, what, order, in_turn=in_turn)
+        scope = Scope(journal, name)
+    journal.record.enter(scope.path, order)
+    try:
+        with scope.entered():
+            if order is not None:
+                call = Call(names.ORDER, kind="order", request={"order": order})
+                journal.run(scope, call, lambda: order)
+            yield scope
+        journal.check_complete(scope.path)
+    except Exception:
+        journal.raise_if_over()
+        raise
+    finally:
+        journal.record.leave(scope.path)
+        if journal.ended_by is None:
+            journal.record.move_past(scope.path)
+    journal.raise_if_over()
+
+
+@contextmanager
+def surfacing(scope: Scope) -> Iterator[None]:
+    """Where user code called us from its own workflow, it gets the error and not the signal.
+
+    A run stopped by drift or an unreadable entry is cancelled, with the reason in its attributes:
+    once that is put right, it can be resumed.
+    """
+    if scope.path:
+        yield
+        return
+    try:
+        yield
+    except ControlSignal as signal:
+        if isinstance(signal.error, (DriftError, JournalCorruptError)):
+            stop(scope.journal.run_id, signal.error)
+        raise signal.error from None
+
+
+def stop(run_id: str, error: Exception) -> None:
+    """Cancel a run that does not fit the code, and say why where its status is looked up."""
+    logger.error("Run %s stopped: %s", run_id, error)
+    note(run_id, {"stopped": str(error), "error": type(error).__name__})
+    detached(DBOS.cancel_workflow, run_id)
+
+
+def clear_note(run_id: str) -> None:
+    """Take back the `note` of a run that goes on, if it has one."""
+    status = detached(DBOS.get_workflow_status, run_id)
+    attributes = dict((status.attributes if status else None) or {})
+    if attributes.pop(names.ATTRIBUTE, None) is not None:
+        detached(DBOS.update_workflow_attributes, run_id, attributes)
+
+
+def note_savings(context: DBOSContext) -> None:
+    """Put the tokens that the replay of a run did not spend again where its status is looked up."""
+    journal: Journal | None = context.__dict__.get(_JOURNAL)
+    if journal is not None and journal.tokens_saved:
+        note(journal.run_id, {"tokens_saved": journal.tokens_saved})
+
+
+def note(run_id: str, what: Mapping[str, Any]) -> None:
+    """Put `what` into the attributes of a run, where its status is looked up."""
+    with contextlib.suppress(Exception):
+        attributes = {names.ATTRIBUTE: dict(what)}
+        detached(DBOS.update_workflow_attributes, run_id, attributes, merge=True)

@@ -1,0 +1,1 @@
+"""Parts of an agent whose calls are recorded: LLM, tools, memory, callbacks."""

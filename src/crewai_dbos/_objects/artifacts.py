@@ -1,0 +1,26 @@
+"""Large tool results that crewAI puts aside: under a name that is the same after a crash."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from crewai.utilities.tool_result_artifacts import ToolResultArtifact, ToolResultArtifactStore
+
+from crewai_dbos._stored.digest import digest
+
+
+class StableArtifacts(ToolResultArtifactStore):
+    """A store whose paths, which reach the prompt, are not drawn by chance."""
+
+    def store(self, content: str, estimated_token_count: int) -> ToolResultArtifact:
+        """As the original's, under a name made of the order and the content."""
+        artifact = super().store(content, estimated_token_count)
+        name = f"tool-result-{len(self._artifact_ids)}-{digest(content)}"
+        folder = artifact.file_path.parent.rename(artifact.directory / name)
+        return replace(
+            artifact,
+            artifact_id=name,
+            relative_path=Path(name) / artifact.file_path.name,
+            file_path=folder / artifact.file_path.name,
+        )

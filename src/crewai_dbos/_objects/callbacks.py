@@ -1,0 +1,95 @@
+"""Functions of the user's that crewAI calls: callbacks, guardrails, conditions.
+
+Each call is one entry, made when the function has returned. What it does with DBOS or a durable
+agent is recorded inside, so a call that a crash cut short is made again from its own record.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from pydantic import BaseModel
+
+from crewai_dbos._errors import UnstorableInputError, UnstorableValueError
+from crewai_dbos._journal import run_scope
+from crewai_dbos._journal.entry import Call
+from crewai_dbos._stored import codec
+from crewai_dbos._stored.digest import digest
+from crewai_dbos._threads import finished
+
+_RECORDED = "_crewai_dbos_recorded"
+
+
+def recorded(
+    function: Any, what: str, *, keep: bool = False, known: Iterable[type] = ()
+) -> Callable[..., Any]:
+    """`function`, which is not called again for what is recorded.
+
+    Args:
+        function: Sync or async; sync from now on.
+        what: Names its entries, which follow one another.
+        keep: Whether crewAI uses what it returns.
+        known: Classes that may occur in that without being importable.
+    """
+    if hasattr(function, _RECORDED):
+        return recorded(getattr(function, _RECORDED), what, keep=keep, known=known)
+    known = tuple(known)
+    name = getattr(function, "__qualname__", type(function).__qualname__)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        scope = run_scope.around()
+        if scope is None or run_scope.enclosing() is None:
+            return function(*args, **kwargs)
+        scope = scope.around or scope
+
+        def work() -> dict[str, Any]:
+            before = [_state(arg) for arg in args]
+            returned = finished(function(*args, **kwargs))
+            done: dict[str, Any] = {"returned": returned if keep else None}
+            changes = [_changes(arg, state) for arg, state in zip(args, before, strict=True)]
+            if any(changes):
+                done["changed"] = changes
+            _check(what, name, done, known)
+            return done
+
+        entry = Call(what, kind=what, known=known)
+        done = scope.journal.summarize(scope, entry, work, ordered=True)
+        for arg, changed in zip(args, done.get("changed", ()), strict=False):
+            for field, value in changed.items():
+                setattr(arg, field, value)
+        return done["returned"]
+
+    functools.update_wrapper(call, function)
+    setattr(call, _RECORDED, function)
+    return call
+
+
+def _state(arg: Any) -> dict[str, str]:
+    """A digest of each field of what a callback is given, and may change."""
+    if not isinstance(arg, BaseModel):
+        return {}
+    return {field: digest(getattr(arg, field)) for field in _fields(arg)}
+
+
+def _changes(arg: Any, before: dict[str, str]) -> dict[str, Any]:
+    return {
+        field: getattr(arg, field)
+        for field, was in before.items()
+        if digest(getattr(arg, field)) != was
+    }
+
+
+def _fields(arg: BaseModel) -> list[str]:
+    return [field for field in type(arg).model_fields if field in arg.__dict__]
+
+
+def _check(what: str, name: str, done: dict[str, Any], known: tuple[type, ...]) -> None:
+    try:
+        codec.encode(done, known)
+    except UnstorableValueError as error:
+        raise UnstorableInputError(
+            f"What the {what} function {name} returned or changed can't be stored with the run: "
+            f"{error}"
+        ) from None

@@ -1,0 +1,49 @@
+"""Turning an answer into a model: crewAI asks a provider's SDK for it, past the LLM's `call`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from crewai.utilities.converter import Converter
+
+from crewai_dbos._classes import durable_class
+from crewai_dbos._journal import run_scope
+from crewai_dbos._journal.entry import Call
+from crewai_dbos._objects.llm import settings_of
+from crewai_dbos._stored import names
+
+
+class _RecordedConverter:
+    """Overrides of `Converter`."""
+
+    def _create_instructor(self) -> Any:
+        instructor = super()._create_instructor()  # type: ignore[misc]
+        return _RecordedInstructor(instructor, self.llm)  # type: ignore[attr-defined]
+
+
+class _RecordedInstructor:
+    def __init__(self, instructor: Any, llm: Any) -> None:
+        self._instructor = instructor
+        self._llm = llm
+
+    def to_json(self) -> Any:
+        scope, settings = run_scope.enclosing(), settings_of(self._llm)
+        if scope is None or settings is None:
+            return self._instructor.to_json()
+        call = Call(
+            names.CONVERSION,
+            kind="llm",
+            request={"text": self._instructor.content, "model": self._instructor.model.__name__},
+            config=settings.config,
+            secrets=settings.secrets,
+        )
+        if settings.by_content:
+            call = call.by_content()
+        return scope.journal.run(scope, call, self._instructor.to_json)
+
+
+def recording(cls: type[Converter]) -> type[Converter]:
+    """The converter class `cls`, whose request is an entry when its LLM is durable."""
+    if issubclass(cls, _RecordedConverter):
+        return cls
+    return durable_class(_RecordedConverter, cls)

@@ -1,0 +1,179 @@
+"""crewAI events in a run: a handler decorated with a DBOS step runs once for each event.
+
+crewAI calls handlers on threads of its own, at any time and in any order. While a run emits an
+event, the handlers get a place of their own in the run, named by the event and the handler, so
+that a DBOS operation in them is found again on recovery and shifts no other.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import Future, wait
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import lru_cache
+from typing import Any
+
+from crewai.events.event_bus import crewai_event_bus
+
+from crewai_dbos._classes import durable_class
+from crewai_dbos._journal import run_scope
+from crewai_dbos._journal.scope import Scope, inside_call, open_call
+from crewai_dbos._stored import names
+from crewai_dbos._stored.digest import digest
+
+_emitting: ContextVar[Scope | None] = ContextVar("crewai_dbos_emitting", default=None)
+_pending: ContextVar[list[Future[None]] | None] = ContextVar("crewai_dbos_pending", default=None)
+
+
+def install() -> None:
+    """Put this module between the event bus and its handlers. Any number of times.
+
+    Outside a run the bus works as before.
+    """
+    bus: Any = crewai_event_bus
+    if not isinstance(bus, _PlacedHandlers):
+        cls = type(bus)
+        bus.__class__ = durable_class(_PlacedHandlers, cls)
+
+
+@contextmanager
+def handled() -> Iterator[None]:
+    """When the block is left, the handlers of every event that it emitted have returned."""
+    pending: list[Future[None]] = []
+    token = _pending.set(pending)
+    try:
+        yield
+    finally:
+        _pending.reset(token)
+        wait(pending)
+
+
+class _PlacedHandlers:
+    """Overrides of crewAI's event bus."""
+
+    def emit(self, source: Any, event: Any) -> Any:
+        original = super().emit  # type: ignore[misc]
+        place = _place_of(event)
+        if place is None:
+            return original(source, event)
+        token = _emitting.set(place)
+        try:
+            # A handler is not part of the recorded call that emits its event.
+            with inside_call(None), place.entered():
+                future = original(source, event)
+            # Of handlers that depend on each other, the later ones are looked up only then.
+            _await(future)
+            return future
+        finally:
+            _emitting.reset(token)
+
+    # The bus looks these two up when it schedules handlers. It hands out a future for only one of
+    # them, so each lookup counts as work to wait for.
+
+    @property
+    def _call_handlers(self) -> Callable[..., None]:
+        original: Callable[..., None] = super()._call_handlers  # type: ignore[misc]
+        if _emitting.get() is None:
+            return original
+        done = _awaited()
+
+        def call(source: Any, event: Any, handlers: Any, state: Any) -> None:
+            try:
+                original(source, event, frozenset(map(_in_place, handlers)), state)
+            finally:
+                done.set_result(None)
+
+        return call
+
+    @property
+    def _acall_handlers(self) -> Callable[..., Coroutine[Any, Any, None]]:
+        original: Callable[..., Coroutine[Any, Any, None]] = super()._acall_handlers  # type: ignore[misc]
+        if _emitting.get() is None:
+            return original
+        done = _awaited()
+
+        async def call(source: Any, event: Any, handlers: Any, state: Any) -> None:
+            try:
+                await original(source, event, frozenset(map(_in_place, handlers)), state)
+            finally:
+                done.set_result(None)
+
+        return call
+
+
+def _awaited() -> Future[None]:
+    """A future that the run waits for before it ends."""
+    done: Future[None] = Future()
+    _await(done)
+    return done
+
+
+def _await(future: Any) -> None:
+    pending = _pending.get()
+    if pending is None or not isinstance(future, Future):
+        return
+    pending.append(future)
+    if len(pending) > 1000:
+        pending[:] = [unfinished for unfinished in pending if not unfinished.done()]
+
+
+def _place_of(event: Any) -> Scope | None:
+    """Where in the run `event` happens; None outside one."""
+    scope = run_scope.around()
+    if scope is None:
+        return None
+    call = open_call()
+    path = call.name if call is not None else scope.path
+    tool = getattr(event, "tool_name", None)
+    content = None if tool is None else [tool, getattr(event, "tool_args", None)]
+    what = names.event(type(event).__name__, content)
+    occurrence = scope.journal.record.count(path, what)
+    return Scope(scope.journal, names.numbered(path, what, occurrence))
+
+
+@lru_cache(maxsize=256)
+def _in_place(handler: Callable[..., Any]) -> Callable[..., Any]:
+    """`handler`, run in a place of its own under the event that is being emitted."""
+    name = getattr(handler, "__qualname__", type(handler).__qualname__)
+    # Handlers made by one function differ in what they close over.
+    closed_over = (
+        inspect.getclosurevars(unwrapped).nonlocals
+        if inspect.isfunction(unwrapped := inspect.unwrap(handler))
+        else {}
+    )
+    plain = {name: value for name, value in closed_over.items() if _is_plain(value)}
+    what = names.handler(f"{name}({digest(plain)})" if plain else name)
+
+    if inspect.iscoroutinefunction(handler):
+
+        @functools.wraps(handler)
+        async def arun(*args: Any) -> Any:
+            with _emitted_place().child(what).entered():
+                return await handler(*args)
+
+        return arun
+
+    @functools.wraps(handler)
+    def run(*args: Any) -> Any:
+        with _emitted_place().child(what).entered():
+            return handler(*args)
+
+    return run
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether `value` is the same in every process; an object may have a random id."""
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return all(map(_is_plain, value))
+    if isinstance(value, dict):
+        return all(_is_plain(item) for pair in value.items() for item in pair)
+    return value is None or isinstance(value, (str, int, float, bytes))
+
+
+def _emitted_place() -> Scope:
+    place = _emitting.get()
+    assert place is not None
+    return place

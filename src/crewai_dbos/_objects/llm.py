@@ -1,0 +1,301 @@
+"""`DBOSLLM`: a copy of a crewAI LLM whose requests are recorded.
+
+The copy's class is a subclass of the original's, so it passes every ``isinstance`` and keeps stop
+words, native tool support, streaming and usage; only `call` and `acall` go through the journal.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+from crewai import LLM
+from crewai.llms.base_llm import BaseLLM
+
+from crewai_dbos._classes import kept_with, overridden
+from crewai_dbos._crewai_seam import (
+    PROVIDER_STATE,
+    ask_through,
+    asked_through,
+    build_response_models,
+    counting,
+    counts_tokens_remotely,
+    forget_shared_state,
+    one_layer_of_retries,
+    single_attempt_builders,
+    without_rate_limit_retry,
+)
+from crewai_dbos._journal import run_scope
+from crewai_dbos._journal.config import StepConfig, for_llm
+from crewai_dbos._journal.entry import Call
+from crewai_dbos._journal.scope import Scope
+from crewai_dbos._stored import names, secret_texts
+from crewai_dbos._stored.usage import counted
+
+_BINDING = "_crewai_dbos_binding"
+
+
+@dataclass(frozen=True)
+class _Binding:
+    """How the requests of one durable LLM are recorded.
+
+    Attributes:
+        role: What they are called.
+        config: Their retries.
+        scope: The run it belongs to.
+        by_content: Whether they come from anywhere, at any time, so that only what they ask tells
+            them apart.
+    """
+
+    role: str
+    config: StepConfig
+    scope: Scope | None
+    by_content: bool
+
+
+@dataclass
+class _Observed:
+    """What one request did to the LLM beside returning."""
+
+    usage: list[dict[str, Any]] = field(default_factory=list)
+
+
+_observed: ContextVar[_Observed | None] = ContextVar("crewai_dbos_observed", default=None)
+
+
+class DBOSLLM:
+    """Makes every request of a crewAI LLM a DBOS step.
+
+    ``DBOSLLM(orig_llm, step_config=...)`` returns a copy of `orig_llm`, an instance of its class
+    and of `DBOSLLM`. Inside a DBOS workflow each request is recorded; a request that was recorded
+    before a crash is answered from the record, token usage included. Outside DBOS the copy is an
+    ordinary LLM.
+
+    Args:
+        orig_llm: A crewAI LLM, or a model name as `crewai.LLM` takes it.
+        step_config: Retries and limits. By default five attempts after rate limits, timeouts,
+            lost connections and 5xx, with backoff, waiting as long as ``Retry-After`` says. The
+            retries of crewAI and of the provider's SDK are off inside a workflow, so this is the
+            only layer.
+        role: Names the requests in the journal.
+    """
+
+    def __new__(
+        cls,
+        orig_llm: BaseLLM | str | None = None,
+        step_config: StepConfig | None = None,
+        *,
+        role: str = names.LLM,
+        **_: Any,
+    ) -> Any:
+        if cls is DBOSLLM:
+            llm = LLM(model=orig_llm) if isinstance(orig_llm, str) else orig_llm
+            if not isinstance(llm, BaseLLM):
+                raise TypeError(f"DBOSLLM wraps a crewai LLM or a model name, not {orig_llm!r}")
+            return durable_llm(llm, role=role, config=step_config)
+        return super().__new__(cls)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # `DBOSLLM(llm)` returns a finished copy, which Python then "initialises" once more.
+        if _BINDING not in self.__dict__:
+            super().__init__(*args, **kwargs)
+
+    def call(self, messages: Any, *args: Any, **kwargs: Any) -> Any:
+        """As `BaseLLM.call`; recorded when it happens inside a DBOS workflow."""
+        original = super().call  # type: ignore[misc]
+        binding: _Binding = self.__dict__[_BINDING]
+        scope = run_scope.for_call(binding.scope, f"LLM request of {self._described()}")
+        if scope is None:
+            return original(messages, *args, **kwargs)
+
+        def request() -> Any:
+            with without_rate_limit_retry(), _observing():
+                try:
+                    return original(messages, *args, **kwargs)
+                finally:
+                    collected.update(self._collect())
+
+        collected: dict[str, Any] = {}
+        call = self._as_call(binding, collected, messages, args, kwargs)
+        with run_scope.surfacing(scope):
+            return scope.journal.run(scope, call, request)
+
+    async def acall(self, messages: Any, *args: Any, **kwargs: Any) -> Any:
+        """As `BaseLLM.acall`; recorded when it happens inside a DBOS workflow."""
+        original = super().acall  # type: ignore[misc]
+        binding: _Binding = self.__dict__[_BINDING]
+        scope = run_scope.for_call(binding.scope, f"LLM request of {self._described()}")
+        if scope is None:
+            return await original(messages, *args, **kwargs)
+
+        async def request() -> Any:
+            with without_rate_limit_retry(), _observing():
+                try:
+                    return await original(messages, *args, **kwargs)
+                finally:
+                    collected.update(self._collect())
+
+        collected: dict[str, Any] = {}
+        call = self._as_call(binding, collected, messages, args, kwargs)
+        with run_scope.surfacing(scope):
+            return await scope.journal.arun(scope, call, request)
+
+    def get_input_tokens_count(self, *args: Any, **kwargs: Any) -> int:
+        """As the original's; recorded, because some providers ask their server."""
+        original = super().get_input_tokens_count  # type: ignore[misc]
+        scope = run_scope.enclosing()
+        if scope is None or not counts_tokens_remotely(self, type(self).__bases__[-1]):
+            return int(original(*args, **kwargs))
+        call = Call(names.TOKEN_COUNT, kind="tokens")
+        return int(scope.journal.run(scope, call, lambda: int(original(*args, **kwargs))))
+
+    def summarize_messages(self, *args: Any, **kwargs: Any) -> None:
+        """As the original's, which may ask for several summaries at once."""
+        original = super().summarize_messages  # type: ignore[misc]
+        scope = run_scope.enclosing()
+        if scope is None:
+            original(*args, **kwargs)
+            return
+        with scope.child(names.SUMMARY, ordered=False).entered():
+            original(*args, **kwargs)
+
+    def _described(self) -> str:
+        return str(getattr(self, "model", "?"))
+
+    def _as_call(
+        self,
+        binding: _Binding,
+        collected: dict[str, Any],
+        messages: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Call:
+        positional = ("tools", "callbacks", "available_functions", "from_task", "from_agent")
+        given = {**dict(zip((*positional, "response_model"), args, strict=False)), **kwargs}
+        model = given.get("response_model")
+        request = {"model": self._described(), "messages": messages}
+        if given.get("tools"):
+            request["tools"] = given["tools"]
+        if model is not None:
+            request["response model"] = _schema(model)
+        call = Call(
+            binding.role,
+            kind="llm",
+            request=request,
+            config=binding.config,
+            known=(model,) if isinstance(model, type) else (),
+            secrets=tuple(secret_texts.of_llm(self)),
+            collect=lambda: collected,
+            restore=self._restore,
+        )
+        return call.by_content() if binding.by_content else call
+
+    def _collect(self) -> dict[str, Any]:
+        observed = _observed.get()
+        extra: dict[str, Any] = {}
+        if observed is not None and observed.usage:
+            extra["usage"] = observed.usage
+        sender = asked_through(self)  # type: ignore[arg-type]
+        state = {name: getattr(sender, name, None) for name in PROVIDER_STATE}
+        state = {name: value for name, value in state.items() if value is not None}
+        if state:
+            extra["state"] = state
+        return extra
+
+    def _restore(self, extra: Mapping[str, Any]) -> int:
+        sender: Any = asked_through(self)  # type: ignore[arg-type]
+        for usage in extra.get("usage", ()):
+            sender._track_token_usage_internal(usage)
+        for name, value in extra.get("state", {}).items():
+            setattr(sender, name, value)
+        return counted(extra).total_tokens
+
+    def _track_token_usage_internal(self, usage_data: dict[str, Any]) -> None:
+        observed = _observed.get()
+        if observed is not None:
+            observed.usage.append(usage_data)
+        # Several agents of a crew may count on one LLM, on threads.
+        with counting:
+            super()._track_token_usage_internal(usage_data)  # type: ignore[misc]
+
+
+def durable_llm(
+    llm: BaseLLM,
+    *,
+    role: str,
+    config: StepConfig | None,
+    scope: Scope | None = None,
+    by_content: bool = False,
+) -> BaseLLM:
+    """A fresh durable copy of `llm`, with no usage and no conversation state of the original.
+
+    Args:
+        llm: Any crewAI LLM, durable or not.
+        role: Names its requests in the journal.
+        config: Its retries; None for the default, or those it already has.
+        scope: The run it belongs to. A request made where that run can't be seen is an error.
+        by_content: Whether requests are named by what they ask, not counted.
+    """
+    bound: _Binding | None = llm.__dict__.get(_BINDING)
+    step = bound.config if bound is not None and config is None else for_llm(config)
+    durable = copy.copy(llm)
+    forget_shared_state(durable)
+    if bound is None:
+        durable.__class__ = _durable_class(type(llm))
+    durable.__dict__[_BINDING] = _Binding(role, step, scope, by_content)
+    one_layer_of_retries(durable)
+    build_response_models()
+    sender = asked_through(durable)
+    if sender is not durable:
+        # Inside a recorded request it makes its own without recording it again.
+        ask_through(durable, durable_llm(sender, role=role, config=config))
+    if scope is not None:
+        scope.journal.secrets.update(secret_texts.of_llm(llm))
+        scope.journal.llms[scope.path, role] = durable._restore  # type: ignore[attr-defined]
+    return durable
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How requests of a durable LLM are recorded that do not go through its `call`.
+
+    Attributes:
+        config: Retries.
+        secrets: Texts that must not be stored.
+        by_content: Whether only what they ask tells them apart.
+    """
+
+    config: StepConfig
+    secrets: tuple[str, ...]
+    by_content: bool
+
+
+def settings_of(llm: Any) -> Settings | None:
+    """The settings of a durable LLM; None of another."""
+    if not isinstance(llm, DBOSLLM):
+        return None
+    binding: _Binding = llm.__dict__[_BINDING]
+    return Settings(binding.config, tuple(secret_texts.of_llm(llm)), binding.by_content)
+
+
+def _durable_class(cls: type[BaseLLM]) -> type[BaseLLM]:
+    make = lambda: overridden(DBOSLLM, cls, single_attempt_builders(cls))  # noqa: E731
+    return kept_with(cls, DBOSLLM, make)
+
+
+@contextmanager
+def _observing() -> Iterator[None]:
+    token = _observed.set(_Observed())
+    try:
+        yield
+    finally:
+        _observed.reset(token)
+
+
+def _schema(model: Any) -> Any:
+    schema = getattr(model, "model_json_schema", None)
+    return schema() if callable(schema) else repr(model)

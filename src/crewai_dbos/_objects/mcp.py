@@ -1,0 +1,35 @@
+"""MCP servers in a run: which tools a server offers is asked once and recorded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from crewai.mcp import tool_resolver
+from crewai.mcp.client import MCPClient
+
+from crewai_dbos._journal import run_scope
+from crewai_dbos._journal.entry import Call
+from crewai_dbos._stored import names
+
+
+def install() -> None:
+    """Make crewAI discover MCP tools through the journal. Any number of times."""
+    vars(tool_resolver)["MCPClient"] = RecordedDiscovery
+
+
+class RecordedDiscovery(MCPClient):
+    """An `MCPClient` that does not connect for a list of tools that is recorded."""
+
+    async def connect(self) -> Any:
+        scope = run_scope.enclosing()
+        if scope is not None and scope.journal.record.is_recorded(scope, names.MCP_DISCOVERY):
+            return self
+        return await super().connect()
+
+    async def list_tools(self, use_cache: bool | None = None) -> list[dict[str, Any]]:
+        scope = run_scope.enclosing()
+        if scope is None:
+            return await super().list_tools(use_cache)
+        listed = super().list_tools
+        call = Call(names.MCP_DISCOVERY, kind="mcp")
+        return await scope.journal.arun(scope, call, lambda: listed(use_cache))

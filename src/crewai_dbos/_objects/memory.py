@@ -1,0 +1,251 @@
+"""Memory and knowledge in a run: each access is recorded, and the LLM and embedder calls inside.
+
+What memory recalls carries a score that changes with the clock, so a replay must not ask again.
+"""
+
+from __future__ import annotations
+
+import base64
+import copy
+import functools
+import threading
+from array import array
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+from crewai.knowledge.knowledge import Knowledge
+from crewai.llms.base_llm import BaseLLM
+from crewai.memory.memory_scope import MemoryScope, MemorySlice
+from crewai.memory.unified_memory import Memory
+
+from crewai_dbos._classes import durable_class
+from crewai_dbos._journal import run_scope
+from crewai_dbos._journal.config import StepConfig, for_llm
+from crewai_dbos._journal.entry import Call
+from crewai_dbos._journal.scope import Scope
+from crewai_dbos._stored import names
+from crewai_dbos._stored.digest import digest
+from crewai_dbos._threads import on_a_thread
+
+_RUN = "_crewai_dbos_run"
+_LOADING = "_crewai_dbos_loading"
+_PUT_OFF = "_crewai_dbos_put_off"
+
+_putting_off: ContextVar[bool] = ContextVar("crewai_dbos_putting_off", default=False)
+
+
+def durable_memory(
+    memory: Any,
+    scope: Scope,
+    durable: Callable[[BaseLLM], BaseLLM],
+    embedding: StepConfig | None,
+) -> Any:
+    """A view of `memory` for one run, on the same storage.
+
+    Args:
+        memory: A `Memory`, `MemoryScope` or `MemorySlice`.
+        scope: The run.
+        durable: Makes the LLM that the memory asks one whose requests are recorded.
+        embedding: Retries of its embedder's calls.
+    """
+    view = copy.copy(memory)
+    object.__setattr__(view, "__pydantic_private__", dict(memory.__pydantic_private__ or {}))
+    if isinstance(memory, (MemoryScope, MemorySlice)):
+        view._memory = durable_memory(memory._memory, scope, durable, embedding)
+        return view
+    if isinstance(memory, Memory):
+        view.__class__ = durable_class(_DurableMemory, type(memory))
+        view.__dict__[_RUN] = (scope, durable, embedding)
+        view._pending_saves = []
+        if view._llm_instance is not None:
+            # Now, because a replay that asks nothing counts its tokens as well.
+            view._llm_instance = durable(view._llm_instance)
+    return view
+
+
+def drain(memory: Any) -> None:
+    """Wait for what `memory` still saves in the background."""
+    inner = getattr(memory, "_memory", memory)
+    if isinstance(inner, Memory):
+        inner.drain_writes()
+
+
+def durable_knowledge(knowledge: Knowledge, scope: Scope, *, loaded: bool = True) -> Knowledge:
+    """A copy of `knowledge` for one run whose queries are recorded.
+
+    Args:
+        loaded: Whether its sources are in its storage already.
+    """
+    copied = copy.copy(knowledge)
+    copied.__class__ = durable_class(_DurableKnowledge, type(knowledge))
+    copied.__dict__[_RUN] = (scope,)
+    copied.__dict__[_LOADING] = _Loading(loaded)
+    return copied
+
+
+@contextmanager
+def unloaded() -> Iterator[None]:
+    """Knowledge that is made in the block loads its sources when it is first queried.
+
+    crewAI has a crew load them when it is made, which a run whose queries are recorded need not.
+    """
+    _install()
+    token = _putting_off.set(True)
+    try:
+        yield
+    finally:
+        _putting_off.reset(token)
+
+
+@functools.cache
+def _install() -> None:
+    cls: Any = Knowledge
+    load, query, aquery = cls.add_sources, cls.query, cls.aquery
+
+    @functools.wraps(load)
+    def load_or_put_off(knowledge: Knowledge) -> None:
+        if _putting_off.get():
+            knowledge.__dict__[_PUT_OFF] = True
+            return
+        load(knowledge)
+
+    def load_if_put_off(knowledge: Knowledge) -> None:
+        if knowledge.__dict__.pop(_PUT_OFF, False):
+            load(knowledge)
+
+    @functools.wraps(query)
+    def query_loaded(knowledge: Knowledge, *args: Any, **kwargs: Any) -> Any:
+        load_if_put_off(knowledge)
+        return query(knowledge, *args, **kwargs)
+
+    @functools.wraps(aquery)
+    async def aquery_loaded(knowledge: Knowledge, *args: Any, **kwargs: Any) -> Any:
+        await on_a_thread(lambda: load_if_put_off(knowledge))
+        return await aquery(knowledge, *args, **kwargs)
+
+    cls.add_sources, cls.query, cls.aquery = load_or_put_off, query_loaded, aquery_loaded
+
+
+class _DurableMemory:
+    """Overrides of `Memory`; its background saves run in the save pool as before."""
+
+    @property
+    def _llm(self) -> Any:
+        _, durable, _ = self.__dict__[_RUN]
+        self._llm_instance = durable(super()._llm)  # type: ignore[misc]
+        return self._llm_instance
+
+    @property
+    def _embedder(self) -> Any:
+        scope, _, config = self.__dict__[_RUN]
+        return _DurableEmbedder(super()._embedder, scope, for_llm(config))  # type: ignore[misc]
+
+    def recall(self, query: str, *args: Any, **kwargs: Any) -> Any:
+        original = super().recall  # type: ignore[misc]
+        # Reading has to wait for the saves before it, on replay as well.
+        self.drain_writes()  # type: ignore[attr-defined]
+        call = Call(names.MEMORY_RECALL, kind="memory", request={"query": [query, args, kwargs]})
+        return _summarized(self, call, lambda: original(query, *args, **kwargs))
+
+    def _submit_save(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        content = digest([args, kwargs])
+        call = Call(f"{names.MEMORY_SAVE}({content})", kind="memory", background=True)
+
+        def save() -> Any:
+            return _summarized(self, call, lambda: fn(*args, **kwargs))
+
+        return super()._submit_save(save)  # type: ignore[misc]
+
+
+@dataclass
+class _Loading:
+    """Whether the sources of a knowledge are in its storage."""
+
+    done: bool
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+class _DurableKnowledge:
+    """Overrides of `Knowledge`. A run whose queries are all recorded does not load its sources."""
+
+    def _load(self) -> None:
+        loading: _Loading = self.__dict__[_LOADING]
+        with loading.lock:
+            if not loading.done:
+                self.add_sources()  # type: ignore[attr-defined]
+                loading.done = True
+
+    def query(self, *args: Any, **kwargs: Any) -> Any:
+        original = super().query  # type: ignore[misc]
+        scope = run_scope.for_call(self.__dict__[_RUN][0], "knowledge query")
+        if scope is None:
+            self._load()
+            return original(*args, **kwargs)
+
+        def ask() -> Any:
+            self._load()
+            return original(*args, **kwargs)
+
+        call = Call(names.KNOWLEDGE_QUERY, kind="knowledge", request={"query": [args, kwargs]})
+        return scope.journal.run(scope, call, ask)
+
+    async def aquery(self, *args: Any, **kwargs: Any) -> Any:
+        original = super().aquery  # type: ignore[misc]
+        scope = run_scope.for_call(self.__dict__[_RUN][0], "knowledge query")
+        if scope is None:
+            await on_a_thread(self._load)
+            return await original(*args, **kwargs)
+
+        async def ask() -> Any:
+            await on_a_thread(self._load)
+            return await original(*args, **kwargs)
+
+        call = Call(names.KNOWLEDGE_QUERY, kind="knowledge", request={"query": [args, kwargs]})
+        return await scope.journal.arun(scope, call, ask)
+
+
+class _DurableEmbedder:
+    """Embeds through the journal; any other attribute is the embedder's own."""
+
+    def __init__(self, embedder: Any, bound: Scope, config: StepConfig) -> None:
+        self._embedder = embedder
+        self._bound = bound
+        self._config = config
+
+    def __call__(self, texts: list[str], *args: Any, **kwargs: Any) -> list[list[float]]:
+        scope = run_scope.for_call(self._bound, "embedding")
+        if scope is None:
+            return list(self._embedder(texts, *args, **kwargs))
+        call = Call(
+            f"embedding({digest(list(texts))})",
+            kind="embedding",
+            config=self._config,
+            concurrent=True,
+        )
+        packed = scope.journal.run(
+            scope, call, lambda: [_pack(v) for v in self._embedder(texts, *args, **kwargs)]
+        )
+        return [_unpack(text) for text in packed]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._embedder, name)
+
+
+def _pack(vector: Any) -> str:
+    return base64.b64encode(array("d", [float(x) for x in vector]).tobytes()).decode("ascii")
+
+
+def _unpack(text: str) -> list[float]:
+    vector = array("d")
+    vector.frombytes(base64.b64decode(text))
+    return vector.tolist()
+
+
+def _summarized(owner: Any, call: Call, function: Callable[[], Any]) -> Any:
+    scope = run_scope.for_call(owner.__dict__[_RUN][0], call.what)
+    if scope is None:
+        return function()
+    return scope.journal.summarize(scope, call, function)

@@ -1,0 +1,178 @@
+"""Tools: what their decoration means in a run, and the key that makes an effect repeatable."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from crewai import Agent
+from crewai.tools.base_tool import BaseTool, Tool
+from crewai.utilities.string_utils import sanitize_tool_name
+from dbos import SetWorkflowID
+
+from crewai_dbos._dbos_seam import (
+    DBOSUnexpectedStepError,
+    current_context,
+    decorated_kind,
+    step_options_of,
+)
+from crewai_dbos._errors import DefinitionError
+from crewai_dbos._journal import run_scope
+from crewai_dbos._journal.config import (
+    PLAIN,
+    StepConfig,
+    ToolStepConfig,
+    check_tool_config,
+    for_tool,
+    from_dbos_options,
+)
+from crewai_dbos._journal.entry import Call
+from crewai_dbos._journal.scope import Scope, open_call
+from crewai_dbos._stored import names
+from crewai_dbos._threads import Strand, finished
+
+_RECORDED = "_crewai_dbos_recorded"
+
+
+def idempotency_key() -> str:
+    """A key for the tool call that is running, to hand to a service that drops duplicates.
+
+    The same when the call is made again because a crash cut it short; different for every other
+    call, also for another call with equal arguments. 32 hex digits. In a workflow that a tool
+    started it is that workflow's, in a DBOS step of yours that step's.
+
+    Raises:
+        RuntimeError: The code is not part of a DBOS workflow.
+    """
+    call = open_call()
+    context = current_context()
+    scope = run_scope.around()
+    if call is not None:
+        run_id, name = call.run_id, call.name
+    elif context is None or not context.is_within_workflow():
+        raise RuntimeError(
+            "idempotency_key() works inside a tool call of a durable run. Outside one there is "
+            "nothing that would be made again."
+        )
+    elif context.is_step():
+        run_id, name = context.workflow_id, f"step {context.function_id}"
+    else:
+        run_id, name = context.workflow_id, scope.path if scope is not None else ""
+    return hashlib.sha256(f"{run_id}\0{name}".encode()).hexdigest()[:32]
+
+
+def tool_function(tool: BaseTool) -> Callable[..., Any]:
+    """The user's function in a tool: what `@tool` decorated, or the class's ``_run``."""
+    return tool.func if isinstance(tool, Tool) else tool._run
+
+
+def is_durable(tool: BaseTool) -> bool:
+    return hasattr(tool_function(tool), _RECORDED)
+
+
+def durable_tool(tool: BaseTool, config: ToolStepConfig, scope: Scope | None) -> BaseTool:
+    """A copy of `tool` for one run.
+
+    What happens to its calls depends on the decoration of its function: a DBOS step is an entry
+    with the step's own options, a DBOS workflow a child workflow, a datasource transaction runs
+    once, an undecorated one is an entry if `config` names it and is made again on recovery if not.
+    """
+    copied = tool.model_copy()
+    copied.current_usage_count = 0
+    function = tool_function(tool)
+    function = getattr(function, _RECORDED, function)
+    recorded = _recorded(tool.name, function, config, scope)
+    if isinstance(copied, Tool):
+        copied.func = recorded
+    else:
+        object.__setattr__(copied, "_run", recorded)
+    return copied
+
+
+def check_tools(
+    agents: Sequence[Agent], config: ToolStepConfig, others: Sequence[BaseTool] = ()
+) -> None:
+    """Refuse a tool configuration that can't mean anything for `agents`.
+
+    Args:
+        others: Tools that are used beside theirs.
+
+    Raises:
+        DefinitionError: A config names no tool, or asks for what a sync tool can't do.
+    """
+    tools = [*(tool for agent in agents for tool in agent.tools or []), *others]
+    known = {tool.name for tool in tools}
+    # Tools that crewAI adds have names that are not known yet.
+    closed = not any(a.mcps or a.apps or a.memory or a.allow_delegation for a in agents)
+    if closed and config is not None and not isinstance(config, StepConfig):
+        unknown = sorted(set(config) - known)
+        if unknown:
+            raise DefinitionError(
+                f"tool_step_config names {', '.join(map(repr, unknown))}, but the tools are "
+                f"{', '.join(map(repr, sorted(known))) or 'none'}"
+            )
+    for tool in tools:
+        function = tool_function(tool)
+        chosen = for_tool(config, tool.name)
+        if chosen is not None and decorated_kind(function) is None:
+            check_tool_config(tool.name, chosen, function)
+
+
+def _recorded(
+    tool_name: str, function: Callable[..., Any], config: ToolStepConfig, bound: Scope | None
+) -> Callable[..., Any]:
+    kind = decorated_kind(function)
+    if kind == "step":
+        step: StepConfig | None = from_dbos_options(step_options_of(function))
+    else:
+        step = for_tool(config, tool_name) if kind is None else None
+
+    @functools.wraps(function)
+    def call_tool(*args: Any, **kwargs: Any) -> Any:
+        scope = run_scope.for_call(bound, f"call of tool {tool_name!r}")
+        if scope is None:
+            return function(*args, **kwargs)
+        scope = scope.around or scope
+        what = names.tool(sanitize_tool_name(tool_name), [args, kwargs] if args else kwargs)
+        if step is not None:
+            call = Call(what, kind="tool", config=step, concurrent=True, as_text=str)
+            if kind is None and step == PLAIN:
+                # What it does with DBOS, an agent or a crew is recorded inside.
+                work = lambda: finished(function(*args, **kwargs))  # noqa: E731
+                return scope.journal.summarize(scope, call, work, ordered=True)
+            return scope.journal.run(scope, call, _bound(function, args, kwargs))
+        if kind is None:
+            _warn_unrecorded(tool_name)
+        with scope.child(what, strand=Strand.here()).entered() as inside:
+            try:
+                if kind == "workflow":
+                    with SetWorkflowID(f"{scope.journal.run_id}/{inside.path}"):
+                        return finished(function(*args, **kwargs))
+                return finished(function(*args, **kwargs))
+            except DBOSUnexpectedStepError as error:
+                scope.journal.fail(error)
+
+    setattr(call_tool, _RECORDED, function)
+    return call_tool
+
+
+def _bound(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Callable[[], Any]:
+    if not inspect.iscoroutinefunction(function):
+        return lambda: finished(function(*args, **kwargs))
+
+    async def work() -> Any:
+        return await function(*args, **kwargs)
+
+    return work
+
+
+def _warn_unrecorded(tool_name: str) -> None:
+    run_scope.warn_once(
+        f"Tool {tool_name!r} is not recorded: after a crash its finished calls are made again. "
+        "Decorate its function with @DBOS.step(), or pass tool_step_config=StepConfig()."
+    )

@@ -1,0 +1,1 @@
+"""What runs of all kinds have in common: definition, start, body, handle."""

@@ -1,0 +1,225 @@
+"""Definitions: the names by which a fresh process finds the code of a run."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
+
+from crewai import Agent, Crew
+from crewai.flow.flow import Flow
+
+from crewai_dbos._errors import DefinitionError
+from crewai_dbos._journal.config import AgentOptions
+
+
+@dataclass(frozen=True)
+class AgentDefinition:
+    """What a `DBOSAgent` is made of.
+
+    Attributes:
+        name: Stored with every run of it.
+        source: The user's agent, or a callable that builds one.
+        options: How its calls are recorded.
+        front: The `DBOSAgent` itself.
+    """
+
+    name: str
+    source: Agent | Callable[[], Agent]
+    options: AgentOptions
+    front: Agent = field(repr=False)
+
+    def build(self) -> Agent:
+        """The user's agent to copy, or a new one."""
+        return build_agent(self.source)
+
+
+@dataclass(frozen=True)
+class CrewDefinition:
+    """What a `DBOSCrew` is made of.
+
+    Attributes:
+        name: Stored with every run of it.
+        source: The user's crew, a callable that builds one, or a ``@CrewBase`` class.
+        options: How its agents' calls are recorded.
+        of_role: The same for single agents, by their role.
+        front: The `DBOSCrew` itself.
+    """
+
+    name: str
+    source: Any
+    options: AgentOptions
+    of_role: dict[str, AgentOptions]
+    front: Crew = field(repr=False)
+
+    def options_of(self, agent: Any, own: AgentDefinition | None) -> AgentOptions:
+        """How the calls of one of its agents are recorded.
+
+        Args:
+            agent: The user's agent.
+            own: The definition of the agent, if it is a `DBOSAgent`.
+        """
+        role = getattr(agent, "_original_role", None) or getattr(agent, "role", "")
+        options = self.of_role.get(str(role), self.options)
+        return options if own is None else options.under(own.options)
+
+    def build(self) -> Crew:
+        """The user's crew to copy, or a new one."""
+        return build_crew(self.source)
+
+
+@dataclass(frozen=True)
+class FlowDefinition:
+    """What a `DBOSFlow` is made of.
+
+    Attributes:
+        name: Stored with every run of it.
+        source: The user's flow class, or a callable that builds a flow.
+        options: How the calls of what its methods use are recorded.
+        front: The `DBOSFlow` itself.
+    """
+
+    name: str
+    source: Callable[[], Any]
+    options: AgentOptions
+    front: Any = field(repr=False)
+
+    def build(self) -> Flow[Any]:
+        """A new flow."""
+        return build_flow(self.source)
+
+    def shown(self, flow: Flow[Any]) -> None:
+        """Show on the `DBOSFlow` what can be read from `flow`, whose kickoff has ended."""
+        if flow is not self.front:
+            self.front.take_after(flow)
+
+
+def build_agent(source: Any) -> Agent:
+    """The agent that `source` is or builds.
+
+    Raises:
+        DefinitionError: It is and builds something else.
+    """
+    agent = source if isinstance(source, Agent) else source() if callable(source) else None
+    if not isinstance(agent, Agent):
+        raise DefinitionError(
+            f"orig_agent must be a crewai Agent or a callable that returns one, not {source!r}"
+        )
+    return agent
+
+
+def build_crew(source: Any) -> Crew:
+    """The crew that `source` is or builds.
+
+    Raises:
+        DefinitionError: It is and builds something else.
+    """
+    crew = source
+    if not isinstance(crew, Crew) and callable(crew):
+        crew = crew()
+    # What a class decorated with @CrewBase makes has a method that makes the crew.
+    if not isinstance(crew, Crew) and callable(getattr(crew, "crew", None)):
+        crew = crew.crew()
+    if not isinstance(crew, Crew):
+        raise DefinitionError(
+            "orig_crew must be a crewai Crew, a callable without arguments that returns one, or a "
+            f"@CrewBase class, not {source!r}"
+        )
+    return crew
+
+
+def build_flow(source: Any) -> Flow[Any]:
+    """The flow that `source` builds.
+
+    Raises:
+        DefinitionError: It builds something else, or is a flow already.
+    """
+    if isinstance(source, Flow):
+        raise DefinitionError(
+            f"orig_flow must be the class {type(source).__name__} or a callable that builds one, "
+            "not an instance: a flow keeps the state of its run, so every run needs a new one"
+        )
+    flow = source() if callable(source) else None
+    if not isinstance(flow, Flow):
+        raise DefinitionError(
+            f"orig_flow must be a crewai Flow class or a callable that returns a flow, not "
+            f"{source!r}"
+        )
+    return flow
+
+
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+D = TypeVar("D", bound=_Named)
+
+
+class Registry(Generic[D]):
+    """The definitions of one kind in this process, by name.
+
+    Args:
+        noun: What such a definition is of.
+        cls: The class that makes one.
+    """
+
+    def __init__(self, noun: str, cls: str) -> None:
+        self.noun = noun
+        self.cls = cls
+        self._definitions: dict[str, D] = {}
+        self._waiting: dict[str, list[Callable[[], None]]] = {}
+        self._changed = threading.Condition()
+
+    def add(self, definition: D) -> None:
+        """Register `definition` and wake the runs that wait for it.
+
+        Raises:
+            DefinitionError: Its name is empty or taken.
+        """
+        name = definition.name
+        if not isinstance(name, str) or not name.strip():
+            raise DefinitionError(
+                f"{self.noun}_name must be a non-empty string: it is how a run finds its "
+                f"{self.noun} again after a restart"
+            )
+        with self._changed:
+            if name in self._definitions:
+                raise DefinitionError(
+                    f"{self.noun.capitalize()} {name!r} is defined already. Give each {self.cls} "
+                    f"its own {self.noun}_name, and build it once, where the module is imported."
+                )
+            self._definitions[name] = definition
+            waiting = self._waiting.pop(name, [])
+            self._changed.notify_all()
+        for wake in waiting:
+            wake()
+
+    def find(self, name: str, timeout: float = 0.0) -> D | None:
+        """The definition called `name`, waiting up to `timeout` seconds for it."""
+        with self._changed:
+            self._changed.wait_for(lambda: name in self._definitions, timeout)
+            return self._definitions.get(name)
+
+    def when_added(self, name: str, wake: Callable[[], None]) -> None:
+        """Call `wake` once, as soon as there is a definition called `name`."""
+        with self._changed:
+            if name not in self._definitions:
+                self._waiting.setdefault(name, []).append(wake)
+                return
+        wake()
+
+    def names(self) -> list[str]:
+        with self._changed:
+            return sorted(self._definitions)
+
+    def clear(self) -> None:
+        with self._changed:
+            self._definitions.clear()
+            self._waiting.clear()
+
+
+agents: Registry[AgentDefinition] = Registry("agent", "DBOSAgent")
+crews: Registry[CrewDefinition] = Registry("crew", "DBOSCrew")
+flows: Registry[FlowDefinition] = Registry("flow", "DBOSFlow")

@@ -1,0 +1,133 @@
+"""What the durable agent, crew and flow have in common as objects that a user calls."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from dbos import DBOS, SetWorkflowID
+from pydantic import BaseModel
+
+from crewai_dbos._dbos_seam import assigned_workflow_id, is_launched
+from crewai_dbos._errors import DefinitionError
+from crewai_dbos._journal import run_scope
+from crewai_dbos._runs.handle import RunHandle, as_returned, own_run
+from crewai_dbos._stored import codec
+
+_ASSIGNED = "_crewai_dbos_assigned"
+
+
+def take_after(front: BaseModel, other: BaseModel, **private: Any) -> None:
+    """Make `front` a view of `other`: the same fields, without building them again.
+
+    Args:
+        front: Any object of a pydantic class, also one without fields yet.
+        other: What it shows.
+        private: Private attributes that are its own.
+    """
+    own = {**(other.__pydantic_private__ or {}), **private}
+    object.__setattr__(front, "__dict__", dict(other.__dict__))
+    object.__setattr__(front, "__pydantic_extra__", other.__pydantic_extra__)
+    object.__setattr__(front, "__pydantic_fields_set__", set(other.__pydantic_fields_set__))
+    object.__setattr__(front, "__pydantic_private__", own)
+
+
+def is_ordinary(what: str) -> bool:
+    """Whether a kickoff of `what` here is not recorded on its own."""
+    run_scope.warn_if_in_step(what)
+    return not is_launched() or run_scope.in_step()
+
+
+def check_inputs(inputs: Any) -> None:
+    """Refuse inputs of a kickoff that are no mapping.
+
+    Raises:
+        TypeError: They are something else.
+    """
+    if inputs is not None and not isinstance(inputs, Mapping):
+        raise TypeError(f"inputs must be a dict or Mapping, got {type(inputs).__name__}")
+
+
+def keep_assigned_id(view: BaseModel) -> None:
+    """Let `view` carry the workflow id that is set here to where it is kicked off."""
+    view.__dict__[_ASSIGNED] = assigned_workflow_id()
+
+
+def kept_id(front: BaseModel) -> str | None:
+    """The workflow id that `keep_assigned_id` has kept, if it has."""
+    found: str | None = front.__dict__.get(_ASSIGNED)
+    return found
+
+
+def assigned_id(front: BaseModel) -> AbstractContextManager[Any]:
+    """In the block a run gets the id that `front` carries, if it does."""
+    run_id = kept_id(front)
+    return nullcontext() if run_id is None else SetWorkflowID(run_id)
+
+
+def run(
+    order: dict[str, Any], workflow: Callable[[dict[str, Any]], Any], known: Iterable[type] = ()
+) -> Any:
+    """What a run of `order` returns: a new one, or the one that has the assigned id.
+
+    Args:
+        order: Of the run, as plain JSON.
+        workflow: The workflow that carries it out.
+        known: Classes that may occur in its result without being importable.
+
+    Raises:
+        RunConflictError: The assigned id belongs to a run of something else.
+    """
+    with own_run(order, workflow) as begun:
+        if begun is not None:
+            return RunHandle(begun, known).get_result()
+        return as_returned(codec.decode(workflow(order), known))
+
+
+async def arun(
+    order: dict[str, Any],
+    workflow: Callable[[dict[str, Any]], Awaitable[Any]],
+    known: Iterable[type] = (),
+) -> Any:
+    """As `run`, for async code."""
+    with own_run(order, workflow) as begun:
+        if begun is not None:
+            return await RunHandle(begun, known).get_result_async()
+        return as_returned(codec.decode(await workflow(order), known))
+
+
+def start(
+    what: str,
+    workflow: Callable[[dict[str, Any]], Any],
+    stored: Callable[[], dict[str, Any]],
+    queue: str | None,
+    known: Iterable[type] = (),
+) -> RunHandle:
+    """Begin a run and return at once.
+
+    Args:
+        what: Of what, in words.
+        workflow: The workflow that carries it out.
+        stored: Makes the order of the run as plain JSON.
+        queue: The name of a registered DBOS queue to put it on.
+        known: Classes that may occur in its result without being importable.
+
+    Raises:
+        DefinitionError: DBOS is not launched.
+        RunConflictError: The workflow id belongs to a run of something else.
+    """
+    if not is_launched():
+        raise DefinitionError(
+            f"{what} was started before DBOS.launch(), so nothing would carry the run out. Launch "
+            "DBOS first."
+        )
+    order = stored()
+    with own_run(order, workflow) as begun:
+        if begun is not None:
+            return RunHandle(begun, known)
+        if queue is None:
+            handle = DBOS.start_workflow(workflow, order)
+        else:
+            handle = DBOS.enqueue_workflow(queue, workflow, order)
+    return RunHandle(handle.workflow_id, known)

@@ -1,0 +1,173 @@
+"""Runs by their id: status and result, from any process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from contextlib import contextmanager
+from typing import Any
+
+from dbos import DBOS, WorkflowStatus
+
+from crewai_dbos import _errors
+from crewai_dbos._dbos_seam import (
+    PortableWorkflowError,
+    assigned_workflow_id,
+    detached,
+    get_dbos_func_name,
+)
+from crewai_dbos._errors import CrewaiDbosError, RunConflictError
+from crewai_dbos._stored import codec, names
+
+
+class RunHandle:
+    """A run of a definition.
+
+    Attributes:
+        workflow_id: The DBOS workflow id of the run.
+    """
+
+    def __init__(self, workflow_id: str, known: Iterable[type] = ()) -> None:
+        self.workflow_id = workflow_id
+        self._known = tuple(known)
+
+    def get_status(self) -> WorkflowStatus:
+        """The workflow's status row.
+
+        Raises:
+            CrewaiDbosError: There is no such run.
+        """
+        status = DBOS.get_workflow_status(self.workflow_id)
+        if status is None:
+            raise CrewaiDbosError(f"There is no run {self.workflow_id!r} in this database")
+        return status
+
+    def get_result(self) -> Any:
+        """Wait for the run and return what the call that started it returned, or would have.
+
+        Raises:
+            Exception: The error that the run ended with.
+            DriftError, JournalCorruptError: The run is stopped until that is put right.
+        """
+        try:
+            result: Any = DBOS.retrieve_workflow(self.workflow_id).get_result()
+        except Exception as error:
+            raise self._as_raised(error) from None
+        # A workflow of the user's own returns what it returns.
+        if self.get_status().name not in names.WORKFLOWS:
+            return result
+        return as_returned(codec.decode(result, self._known))
+
+    async def get_result_async(self) -> Any:
+        """As `get_result`, for async code."""
+        return await asyncio.to_thread(self.get_result)
+
+    def _as_raised(self, error: Exception) -> Exception:
+        status = detached(DBOS.get_workflow_status, self.workflow_id)
+        note = ((status.attributes if status else None) or {}).get(names.ATTRIBUTE, {})
+        if "stopped" in note and status is not None and status.status == "CANCELLED":
+            cls = getattr(_errors, note.get("error", ""), CrewaiDbosError)
+            stopped: Exception = cls(note["stopped"])
+            return stopped
+        if isinstance(error, PortableWorkflowError) and isinstance(error.data, dict):
+            return codec.decode_error(error.data)
+        return error
+
+
+def as_returned(result: Any) -> Any:
+    """`result` of a run as the call that started it returns it."""
+    rebuild = getattr(type(result), "as_returned", None)
+    return result if rebuild is None else rebuild(result)
+
+
+class _Remembered(dict[str, Any]):
+    """The JSON form of an error, on the error itself, where DBOS looks for what to store."""
+
+
+def storable(error: Exception, secrets: Set[str]) -> Exception:
+    """`error`, which ends a run, so that DBOS stores what `RunHandle.get_result` rebuilds it from.
+
+    Args:
+        error: The exception; a copy of it is returned if there is a secret in its text.
+        secrets: Texts that must not be stored.
+    """
+    data = codec.encode_error(error, secrets)
+    if any(secret in str(error) for secret in secrets):
+        error = codec.decode_error(data)
+    if not hasattr(error, "data"):
+        with contextlib.suppress(AttributeError, TypeError):
+            error.data = _Remembered(data)  # type: ignore[attr-defined]
+    return error
+
+
+def forget(error: Exception) -> None:
+    """Take back what `storable` did, before the caller sees the error."""
+    if isinstance(getattr(error, "data", None), _Remembered):
+        del error.data  # type: ignore[attr-defined]
+
+
+@contextmanager
+def own_run(order: Mapping[str, Any], workflow: Callable[..., Any]) -> Iterator[str | None]:
+    """Within the block a run of `order` is started, perhaps under an id that is in use already.
+
+    Args:
+        order: What is asked for.
+        workflow: What it is started with.
+
+    Returns:
+        The id, if the run was begun by the sync method and this is the async one, or the reverse:
+        to DBOS these are two workflows.
+
+    Raises:
+        RunConflictError: The id belongs to a run of something else. Its result is not returned.
+    """
+    run_id = assigned_workflow_id()
+    begun = None
+    if run_id is not None and (status := _refuse_foreign(run_id, order)) is not None:
+        begun = run_id if status.name != get_dbos_func_name(workflow) else None
+    try:
+        yield begun
+    except Exception as error:
+        forget(error)
+        raise
+    if run_id is not None:
+        _refuse_foreign(run_id, order)
+
+
+def _refuse_foreign(run_id: str, order: Mapping[str, Any]) -> WorkflowStatus | None:
+    status: WorkflowStatus | None = detached(DBOS.get_workflow_status, run_id)
+    if status is None or status.input is None:
+        return status
+    args = status.input["args"]
+    taken = args[0] if args and isinstance(args[0], Mapping) else {}
+    if _kind(taken) != _kind(order):
+        raise RunConflictError(
+            f"Workflow id {run_id!r} belongs to {_kind(taken)}, and this is {_kind(order)}. Use an "
+            "id of its own for each piece of work."
+        )
+    for part in sorted({*taken, *order} - {"v", "limits", "state"}):
+        if taken.get(part) != order.get(part):
+            raise RunConflictError(
+                f"Workflow id {run_id!r} belongs to a run with another {part}: "
+                f"{_short(taken.get(part))} there, {_short(order.get(part))} here. Use an id of "
+                "its own for each piece of work."
+            )
+    return status
+
+
+def _kind(order: Mapping[str, Any]) -> str:
+    """What `order` is one of, in words."""
+    kinds = {
+        "items": "a batch of a crew",
+        "turn": "a turn of a conversation",
+        "crew": "a kickoff of a crew",
+        "flow": "a kickoff of a flow",
+        "agent": "a run of an agent",
+    }
+    return next((kind for part, kind in kinds.items() if part in order), "another workflow")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}…"

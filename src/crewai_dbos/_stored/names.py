@@ -1,0 +1,182 @@
+"""Names that are stored in users' databases.
+
+Persisted compatibility data: a run recorded by an earlier version is looked up by these. A name is
+never changed, nor used for something else, unless the old one is still read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from crewai_dbos._stored.digest import digest
+
+AGENT_WORKFLOW = "crewai_dbos.agent"
+AGENT_WORKFLOW_ASYNC = "crewai_dbos.agent_async"
+CREW_WORKFLOW = "crewai_dbos.crew"
+CREW_WORKFLOW_ASYNC = "crewai_dbos.crew_async"
+BATCH_WORKFLOW = "crewai_dbos.batch"
+FLOW_WORKFLOW = "crewai_dbos.flow"
+FLOW_WORKFLOW_ASYNC = "crewai_dbos.flow_async"
+WORKFLOWS = (
+    AGENT_WORKFLOW,
+    AGENT_WORKFLOW_ASYNC,
+    CREW_WORKFLOW,
+    CREW_WORKFLOW_ASYNC,
+    FLOW_WORKFLOW,
+    FLOW_WORKFLOW_ASYNC,
+)
+
+ENTRY_VERSION = 1
+INPUT_VERSION = 1
+
+LLM = "llm"
+FUNCTION_CALLING_LLM = "function_calling_llm"
+PLANNING_LLM = "planning_llm"
+GUARDRAIL_LLM = "guardrail.llm"
+MEMORY_LLM = "memory.llm"
+MEMORY_RECALL = "memory.recall"
+MEMORY_EXTRACT = "memory.extract"
+MEMORY_SAVE = "memory.save"
+MEMORY_SEARCH = "memory.search"
+KNOWLEDGE_QUERY = "knowledge.query"
+KNOWLEDGE_LOAD = "knowledge.load"
+CONVERSION = "conversion"
+PLANNER_LLM = "planner.llm"
+MCP_DISCOVERY = "mcp.tools"
+CACHE = "cache"
+DEFINITION = "definition"
+BEFORE_KICKOFF = "before_kickoff"
+AFTER_KICKOFF = "after_kickoff"
+CALLBACK = "callback"
+STEP_CALLBACK = "step_callback"
+GUARDRAIL = "guardrail"
+CONDITION = "condition"
+OUTPUT_FILE = "output_file"
+LOG = "log"
+DATE = "date"
+STATE = "state"
+SESSION = "session"
+OUTCOME = "outcome"
+FEEDBACK = "feedback"
+REVIEW = "review"
+REQUEST = "request"
+ASK = "ask"
+PERSIST = "persist"
+NOW = "now"
+UUID4 = "uuid4"
+RANDOM = "random"
+ORDER = "order"
+END = "end"
+GIVEN_UP = "given_up"
+SUMMARY = "summary"
+TOKEN_COUNT = "tokens"
+PIN = "dbos"
+
+ATTRIBUTE = "crewai_dbos"
+"""Key of the workflow attribute in which a run says why it is not going on."""
+
+
+_AT_THE_ROOT = (LLM, FUNCTION_CALLING_LLM, TOKEN_COUNT, CONVERSION)
+
+
+def is_ours(step_name: str) -> bool:
+    """Whether the journal writes step rows of this name: paths, and requests of a bare LLM."""
+    what = step_name.rpartition("#")[0]
+    return "/" in step_name or without_digest(what) in _AT_THE_ROOT
+
+
+def without_digest(what: str) -> str:
+    """The name of a call, less the digest of its content if it is named by that."""
+    return re.sub(r"\([0-9a-f]{8}\)$", "", what)
+
+
+def part(text: str) -> str:
+    """`text` as one component of a path: no slash, no hash, nothing that moves a cursor.
+
+    Nor anything that is no text, as half of a surrogate pair.
+    """
+    unsafe = r"[%/#\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]"
+    return re.sub(unsafe, lambda m: f"%{ord(m.group()):02X}", text)
+
+
+def agent(agent_name: str) -> str:
+    return f"agent:{part(agent_name)}"
+
+
+def crew(crew_name: str) -> str:
+    return f"crew:{part(crew_name)}"
+
+
+def flow(flow_name: str) -> str:
+    return f"flow:{part(flow_name)}"
+
+
+def method(method_name: str) -> str:
+    """A method of a flow; which time it is executed stands behind it."""
+    return f"method:{part(method_name)}"
+
+
+def step(qualname: str) -> str:
+    """A function of the user's that is recorded with `crewai_dbos.step`."""
+    return f"step:{part(qualname)}"
+
+
+def session(flow_name: str, session_id: str) -> str:
+    """What the workflow ids of the turns of a conversation begin with."""
+    return f"{part(flow_name)}/{part(session_id)}/"
+
+
+def item(batch_id: str, number: int) -> str:
+    """The workflow id of the `number`-th run of a batch, counting from 1."""
+    return f"{batch_id}/{number}"
+
+
+def queue(crew_name: str, limits: Mapping[str, Any]) -> str:
+    """The queue of the batches of a crew that have these limits in common."""
+    return f"crewai_dbos.{crew_name}.{digest(limits)}"
+
+
+def task(number: int, name: str | None) -> str:
+    """The `number`-th task of a crew, counting from 1, with the name that the user gave it."""
+    return f"task:{number}.{part(name)}" if name else f"task:{number}"
+
+
+def tool(tool_name: str, arguments: Any) -> str:
+    return f"tool:{part(tool_name)}({digest(arguments)})"
+
+
+def around(tool_call: str) -> str:
+    return f"around:{tool_call}"
+
+
+def todo(step_number: int) -> str:
+    return f"todo:{step_number}"
+
+
+def event(event_type: str, content: Any = None) -> str:
+    """`content` tells apart events that may come in any order, as those of parallel tool calls."""
+    return f"event:{part(event_type)}" + ("" if content is None else f"({digest(content)})")
+
+
+def handler(qualname: str) -> str:
+    return f"handler:{part(qualname)}"
+
+
+def in_background(name: str) -> bool:
+    """Whether the entry `name` was made by work that its place does not wait for."""
+    return f"/{MEMORY_SAVE}(" in name
+
+
+def inside_save(name: str) -> bool:
+    """Whether the entry `name` was made while a memory was saved.
+
+    A save that was cut short finds other memories when it is done again, and asks for other calls.
+    """
+    return re.search(rf"/{re.escape(MEMORY_SAVE)}\([^/]*/", name) is not None
+
+
+def numbered(path: str, what: str, occurrence: int) -> str:
+    """The name of the `occurrence`-th `what` (1-based) under `path` ("" is the run itself)."""
+    return f"{path}/{what}#{occurrence}" if path else f"{what}#{occurrence}"
