@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from crewai_dbos._stored.codec import decode_error, encode_error
+from crewai_dbos._stored.errors import decode_error, encode_error
 
 REQUEST = httpx.Request("POST", "https://api.openai.com/v1/chat/completions")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import openai
 
 from codec.errors import Demanding, error_back, response, stored_error
-from crewai_dbos._stored.codec import MAX_CAUSES
+from crewai_dbos._stored.errors import MAX_CAUSES
 
 
 def chained(*errors: Exception) -> Exception:

@@ -17,6 +17,7 @@ from crewai_dbos._objects.tools import tool_function
 from crewai_dbos._runs.definition import AgentDefinition
 from crewai_dbos._stored import codec, names
 from crewai_dbos._stored.digest import digest
+from crewai_dbos._stored.type_paths import load_type, type_path
 
 _MODELS = ("output_json", "output_pydantic", "response_model")
 _PLAIN = ("name", "description", "expected_output", "markdown", "human_input", "prompt_context")
@@ -82,7 +83,7 @@ def load(order: Mapping[str, Any], definition: AgentDefinition) -> Order:
         task=_loaded_task(order["task"]) if "task" in order else None,
         tools=_loaded_tools(order["tools"], definition) if "tools" in order else None,
         arguments=codec.decode(order["arguments"]),
-        response_format=codec.load_type(model, BaseModel) if model else None,
+        response_format=load_type(model, BaseModel) if model else None,
         given=crew_given.loaded(order.get("given", {}), definition.front),
     )
 
@@ -107,7 +108,7 @@ def _loaded_task(stored: Mapping[str, Any]) -> Task:
     fields: dict[str, Any] = dict(codec.decode(dict(stored)))
     for name in _MODELS:
         if name in fields:
-            fields[name] = codec.load_type(fields[name], BaseModel)
+            fields[name] = load_type(fields[name], BaseModel)
     return Task(**fields)
 
 
@@ -152,7 +153,7 @@ def _tools_of(definition: AgentDefinition) -> dict[str, BaseTool]:
 
 def _importable(what: str, model: type) -> str:
     try:
-        return codec.type_path(model)
+        return type_path(model)
     except UnstorableValueError as error:
         raise UnstorableInputError(f"{what}: {error}") from None
 

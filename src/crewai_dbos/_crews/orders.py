@@ -13,6 +13,7 @@ from crewai_dbos._errors import UnstorableInputError, UnstorableValueError
 from crewai_dbos._runs.definition import CrewDefinition
 from crewai_dbos._stored import codec, names
 from crewai_dbos._stored.digest import digest
+from crewai_dbos._stored.type_paths import type_path
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def _check_models(crew: Crew) -> None:
             if model is None:
                 continue
             try:
-                codec.type_path(model)
+                type_path(model)
             except UnstorableValueError as error:
                 what = task.name or number
                 raise UnstorableInputError(f"{name} of task {what}: {error}") from None

@@ -15,6 +15,7 @@ from crewai_dbos._errors import JournalCorruptError, UnstorableValueError
 from crewai_dbos._journal.config import PLAIN, StepConfig
 from crewai_dbos._stored import codec, names, secret_texts
 from crewai_dbos._stored.digest import digest
+from crewai_dbos._stored.errors import decode_error, encode_error
 
 logger = logging.getLogger("crewai_dbos")
 
@@ -76,7 +77,7 @@ class Call:
         """
         try:
             if "error" in payload:
-                return Outcome(error=codec.decode_error(payload["error"]))
+                return Outcome(error=decode_error(payload["error"]))
             return Outcome(value=codec.decode(payload["result"], self.known))
         except Exception as error:
             raise JournalCorruptError(f"{name} can't be read: {error}") from error
@@ -201,7 +202,7 @@ def failure(
 ) -> Payload:
     """The payload of a call that raised `error`; `secrets`, and the call's own, are cut out."""
     hidden = {*call.secrets, *secrets, *secret_texts.of_environment()}
-    return {**_head(call, seconds), "error": codec.encode_error(error, hidden)}
+    return {**_head(call, seconds), "error": encode_error(error, hidden)}
 
 
 def pin(call: Call, ids: int) -> Payload:

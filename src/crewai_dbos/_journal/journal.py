@@ -14,20 +14,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 import logging
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn, TypeVar, cast
 
-from dbos import DBOS, StepReservation
+from dbos import StepReservation
 
 from crewai_dbos._dbos_seam import (
     DBOSContext,
-    DBOSStepTimeoutError,
     operation_name,
     portable_row,
-    user_code,
     write_portable_rows,
 )
 from crewai_dbos._errors import (
@@ -38,14 +35,14 @@ from crewai_dbos._errors import (
     JournalCorruptError,
     LostContextError,
 )
+from crewai_dbos._journal.attempt import Attempt
 from crewai_dbos._journal.config import PLAIN, StepConfig
 from crewai_dbos._journal.entry import Call, Entry, failure, pin, success
 from crewai_dbos._journal.record import Record
-from crewai_dbos._journal.retry import retry_after
-from crewai_dbos._journal.scope import OpenCall, Scope, inside_call, inside_summary
+from crewai_dbos._journal.scope import OpenCall, Scope, inside_summary
 from crewai_dbos._stored import codec, names
 from crewai_dbos._stored.usage import counted
-from crewai_dbos._threads import Strand, in_event_loop, off_the_loop, on_a_thread
+from crewai_dbos._threads import Strand, in_event_loop, off_the_loop
 
 logger = logging.getLogger("crewai_dbos")
 
@@ -181,7 +178,7 @@ class Journal:
         if entry is not None:
             return cast(T, self._replay(entry, call))
         try:
-            body = self._body(name, call, function)
+            body = self._attempt(name, call).of(function)
             reservation = self.record.reserve(scope.path)
             payload = self._write(reservation, name, call.config, body)
         finally:
@@ -198,7 +195,7 @@ class Journal:
         started = time.time()
         try:
             reservation = self.record.reserve(scope.path)
-            body = self._abody(name, call, function)
+            body = self._attempt(name, call).of_async(function)
             payload = await self._awrite(reservation, name, call.config, body)
         except asyncio.CancelledError:
             self.give_up(name, time.time() - started)
@@ -421,46 +418,8 @@ class Journal:
     def _failure(self, call: Call, error: Exception, seconds: float = 0.0) -> dict[str, Any]:
         return failure(call, error, seconds=seconds, secrets=self.secrets)
 
-    def _body(self, name: str, call: Call, function: Callable[[], Any]) -> Callable[[], Any]:
-        if inspect.iscoroutinefunction(function):
-            return self._abody(name, call, function)
-        if call.config.supervised:
-            # DBOS can only watch async code; the thread is left behind when time is up.
-            return self._abody(name, call, lambda: on_a_thread(function))
-
-        def body() -> dict[str, Any]:
-            started = time.time()
-            with inside_call(OpenCall(self.run_id, name)), user_code():
-                try:
-                    value = function()
-                except Exception as error:
-                    if not _may_retry(call.config) or not _wanted(call.config, error):
-                        return self._failure(call, error, time.time() - started)
-                    time.sleep(_extra_wait(call.config, error))
-                    raise
-                return success(call, value, seconds=time.time() - started)
-
-        return body
-
-    def _abody(
-        self, name: str, call: Call, function: Callable[[], Awaitable[Any]]
-    ) -> Callable[[], Any]:
-        async def body() -> dict[str, Any]:
-            started = time.time()
-            with inside_call(OpenCall(self.run_id, name)), user_code():
-                try:
-                    value = await _within(call.config.timeout_seconds, name, function())
-                except Exception as error:
-                    wanted = _may_retry(call.config) and _wanted(call.config, error)
-                    if inspect.isawaitable(wanted):
-                        wanted = await wanted
-                    if not wanted:
-                        return self._failure(call, error, time.time() - started)
-                    await asyncio.sleep(_extra_wait(call.config, error))
-                    raise
-                return success(call, value, seconds=time.time() - started)
-
-        return body
+    def _attempt(self, name: str, call: Call) -> Attempt:
+        return Attempt(OpenCall(self.run_id, name), call, self.secrets)
 
     def _write(
         self, reservation: StepReservation, name: str, config: StepConfig, body: Callable[[], Any]
@@ -522,34 +481,3 @@ class Journal:
 
     def close(self) -> None:
         self._closed = True
-
-
-def _may_retry(config: StepConfig) -> bool:
-    status = DBOS.step_status
-    attempt = (status.current_attempt or 0) if status else 0
-    return attempt + 1 < config.attempts
-
-
-def _wanted(config: StepConfig, error: Exception) -> Any:
-    return True if config.should_retry is None else config.should_retry(error)
-
-
-def _extra_wait(config: StepConfig, error: Exception) -> float:
-    """Seconds to wait on top of the backoff that DBOS will wait, so that the longer one wins."""
-    status = DBOS.step_status
-    attempt = (status.current_attempt or 0) if status else 0
-    return max(0.0, retry_after(error) - config.wait_before(attempt + 1))
-
-
-async def _within(limit: float | None, name: str, work: Awaitable[T]) -> T:
-    if limit is None:
-        return await work
-    task = asyncio.ensure_future(work)
-    try:
-        # Not wait_for, which can't tell its own timeout from one that `work` raises.
-        await asyncio.wait({task}, timeout=limit)
-        if task.done():
-            return task.result()
-    finally:
-        task.cancel()
-    raise DBOSStepTimeoutError(name, limit)

@@ -19,6 +19,7 @@ from crewai_dbos._dbos_seam import (
 )
 from crewai_dbos._errors import CrewaiDbosError, RunConflictError
 from crewai_dbos._stored import codec, names
+from crewai_dbos._stored.errors import decode_error, encode_error
 
 
 class RunHandle:
@@ -71,7 +72,7 @@ class RunHandle:
             stopped: Exception = cls(note["stopped"])
             return stopped
         if isinstance(error, PortableWorkflowError) and isinstance(error.data, dict):
-            return codec.decode_error(error.data)
+            return decode_error(error.data)
         return error
 
 
@@ -92,9 +93,9 @@ def storable(error: Exception, secrets: Set[str]) -> Exception:
         error: The exception; a copy of it is returned if there is a secret in its text.
         secrets: Texts that must not be stored.
     """
-    data = codec.encode_error(error, secrets)
+    data = encode_error(error, secrets)
     if any(secret in str(error) for secret in secrets):
-        error = codec.decode_error(data)
+        error = decode_error(data)
     if not hasattr(error, "data"):
         with contextlib.suppress(AttributeError, TypeError):
             error.data = _Remembered(data)  # type: ignore[attr-defined]

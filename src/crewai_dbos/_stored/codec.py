@@ -1,4 +1,4 @@
-"""Values and errors as plain JSON, and back.
+"""Values as plain JSON, and back.
 
 What JSON has natively is stored as it is. Everything else is an object with one key that starts
 with ``$`` and names its type. Classes are stored by import path; nothing is ever pickled.
@@ -9,27 +9,25 @@ from __future__ import annotations
 import base64
 import contextlib
 import dataclasses
-import importlib
 import math
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from crewai_dbos._classes import original_class
-from crewai_dbos._errors import RecordedError, UnstorableValueError
+from crewai_dbos._errors import UnstorableValueError
 from crewai_dbos._stored import derived, files
+from crewai_dbos._stored.type_paths import by_path, import_path, load_type, type_path
 
 Json = Any
 T = TypeVar("T")
-
-MAX_CAUSES = 4
 
 # Python refuses to read or write decimal integers of more than 4300 digits.
 _LARGE_BITS = 10_000
@@ -52,12 +50,12 @@ def encode(value: Any, known: Iterable[type] = ()) -> Json:
     Raises:
         UnstorableValueError: `value` holds something without a JSON form.
     """
-    return _encode(value, _by_path(known))
+    return _encode(value, by_path(known))
 
 
 def decode(data: Json, known: Iterable[type] = ()) -> Any:
     """The value that `encode` was given, as a fresh copy."""
-    return _decode(data, _by_path(known))
+    return _decode(data, by_path(known))
 
 
 def _encode(value: Any, local: Mapping[str, type]) -> Json:
@@ -69,17 +67,17 @@ def _encode(value: Any, local: Mapping[str, type]) -> Json:
     if kind is float:
         return value if math.isfinite(value) else {"$float": repr(value)}
     if kind is str:
-        return value if _is_text(value) else {"$str": _b64(value.encode("utf-8", "surrogatepass"))}
+        return value if is_text(value) else {"$str": _b64(value.encode("utf-8", "surrogatepass"))}
     if kind is list:
         return [_encode(item, local) for item in value]
     if kind is dict:
-        if all(type(key) is str and _is_text(key) and not key.startswith("$") for key in value):
+        if all(type(key) is str and is_text(key) and not key.startswith("$") for key in value):
             return {key: _encode(item, local) for key, item in value.items()}
         return {"$map": [[_encode(k, local), _encode(v, local)] for k, v in value.items()]}
     if kind is Encoded:
         return value.data
     if isinstance(value, Enum):
-        return {"$enum": _importable(kind, local), "value": _encode(value.value, local)}
+        return {"$enum": type_path(kind, local), "value": _encode(value.value, local)}
     if isinstance(value, BaseModel):
         _refuse_live(kind)
         return _encode_model(
@@ -87,14 +85,14 @@ def _encode(value: Any, local: Mapping[str, type]) -> Json:
         )
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-        return {"$dataclass": _importable(kind, local), "fields": _encode(fields, local)}
+        return {"$dataclass": type_path(kind, local), "fields": _encode(fields, local)}
     for tag, (cls, dump, _) in _TAGGED.items():
         if kind is cls or (isinstance(value, cls) and not derived.is_derived(value)):
             return {tag: _encode(dump(value), local)}
     if derived.is_derived(value):
         return _encode_derived(value, local)
     raise UnstorableValueError(
-        f"{_path(kind)} has no JSON form. Use plain data, a pydantic model or a dataclass "
+        f"{import_path(kind)} has no JSON form. Use plain data, a pydantic model or a dataclass "
         "defined at the top level of a module."
     )
 
@@ -117,16 +115,16 @@ def _decode(data: Json, local: Mapping[str, type]) -> Any:
     if tag == "$map":
         return {_decode(k, local): _decode(v, local) for k, v in body}
     if tag == "$class":
-        return _load(body, object, local)
+        return load_type(body, object, local)
     if tag == "$derived":
         parts = {name: _decode(data[name], local) for name in data if name != tag}
-        return derived.together(_load(body, object, local), parts)
+        return derived.together(load_type(body, object, local), parts)
     if tag == "$enum":
-        return _load(body, Enum, local)(_decode(data["value"], local))
+        return load_type(body, Enum, local)(_decode(data["value"], local))
     if tag == "$model":
-        return _rebuild_model(_load(body, BaseModel, local), data, local)
+        return _rebuild_model(load_type(body, BaseModel, local), data, local)
     if tag == "$dataclass":
-        return _rebuild_dataclass(_load(body, object, local), _decode(data["fields"], local))
+        return _rebuild_dataclass(load_type(body, object, local), _decode(data["fields"], local))
     try:
         _, _, load = _TAGGED[tag]
     except KeyError:
@@ -150,9 +148,10 @@ _LIVE = (
 
 def _refuse_live(cls: type) -> None:
     """What acts, and holds clients and keys, is no value."""
-    if any(_path(base) in _LIVE for base in cls.__mro__):
+    if any(import_path(base) in _LIVE for base in cls.__mro__):
         raise UnstorableValueError(
-            f"{_path(cls)} is not data: build it anew where it is needed, or keep what it returned."
+            f"{import_path(cls)} is not data: build it anew where it is needed, or keep what it "
+            "returned."
         )
 
 
@@ -160,7 +159,7 @@ def _encode_model(value: BaseModel, local: Mapping[str, type]) -> Json:
     cls: Any = original_class(type(value))
     fields = {name: value.__dict__[name] for name in cls.model_fields if name in value.__dict__}
     stored = {
-        "$model": _importable(cls, local),
+        "$model": type_path(cls, local),
         "fields": _encode(fields, local),
         "set": sorted(value.model_fields_set),
     }
@@ -206,7 +205,7 @@ def _encode_derived(value: Any, local: Mapping[str, type]) -> Json:
         try:
             args = [_encode_arg(arg, local) for arg in parts.pop("args")]
             encoded = {name: _encode(part, local) for name, part in parts.items()}
-            return {"$derived": _importable(cls, local), "args": args, **encoded}
+            return {"$derived": type_path(cls, local), "args": args, **encoded}
         except UnstorableValueError as error:
             reason = str(error).rstrip(".")
     stored = _encode(derived.plain(value), local)
@@ -217,7 +216,7 @@ def _encode_derived(value: Any, local: Mapping[str, type]) -> Json:
 def _encode_arg(value: Any, local: Mapping[str, type]) -> Json:
     # The only class that is a value: what a defaultdict makes.
     is_class = isinstance(value, type)
-    return {"$class": _importable(value, local)} if is_class else _encode(value, local)
+    return {"$class": type_path(value, local)} if is_class else _encode(value, local)
 
 
 def _seconds(delta: timedelta) -> list[int]:
@@ -244,198 +243,10 @@ _TAGGED: dict[str, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]] = {
 }
 
 
-def _is_text(value: str) -> bool:
+def is_text(value: str) -> bool:
+    """Whether `value` has a form in UTF-8, which a lone surrogate has not."""
     try:
         value.encode()
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _path(cls: type) -> str:
-    return f"{cls.__module__}:{cls.__qualname__}"
-
-
-def _by_path(known: Iterable[type]) -> dict[str, type]:
-    """`known` and the classes that their fields are declared with, by import path."""
-    found: dict[str, type] = {}
-    waiting: list[Any] = list(known)
-    while waiting:
-        item = waiting.pop()
-        waiting.extend(get_args(item))
-        if not isinstance(item, type) or _path(item) in found:
-            continue
-        found[_path(item)] = item
-        if issubclass(item, BaseModel):
-            waiting.extend(item.__mro__[1:-1])
-            waiting.extend(field.annotation for field in item.model_fields.values())
-        elif dataclasses.is_dataclass(item):
-            waiting.extend(_annotations(item))
-    return found
-
-
-def _annotations(cls: type) -> Iterable[Any]:
-    # What a function's own class names as text may be out of reach.
-    with contextlib.suppress(NameError):
-        return get_type_hints(cls).values()
-    return ()
-
-
-def type_path(cls: type) -> str:
-    """``module:QualifiedName`` of a class that another process can import.
-
-    Raises:
-        UnstorableValueError: The class is defined inside a function or under another name.
-    """
-    return _importable(cls, {})
-
-
-def load_type(path: str, base: type[T]) -> type[T]:
-    """The class at ``module:QualifiedName``, which must derive from `base`."""
-    found: type[T] = _load(path, base, {})
-    return found
-
-
-def _importable(cls: type, local: Mapping[str, type]) -> str:
-    path = _path(cls)
-    if local.get(path) is not cls and not _is_importable(cls):
-        raise UnstorableValueError(
-            f"{path} can't be imported by another process. Define it at the top level of a "
-            "module, under its own name."
-        )
-    return path
-
-
-def _is_importable(cls: type) -> bool:
-    try:
-        return _resolve(_path(cls)) is cls
-    except (ImportError, AttributeError, ValueError):
-        return False
-
-
-def _resolve(path: str) -> Any:
-    module, _, qualname = path.partition(":")
-    found: Any = importlib.import_module(module)
-    for name in qualname.split("."):
-        found = getattr(found, name)
-    return found
-
-
-def _load(path: str, base: type[T], local: Mapping[str, type]) -> Any:
-    try:
-        found = local[path] if path in local else _resolve(path)
-    except (ImportError, AttributeError) as error:
-        raise UnstorableValueError(
-            f"The journal names the class {path}, which can't be imported here ({error}). "
-            "Put it back, or leave an alias under the old name."
-        ) from error
-    if not (isinstance(found, type) and issubclass(found, base)):
-        raise UnstorableValueError(f"{path} is not a {base.__name__}")
-    return found
-
-
-# Errors --------------------------------------------------------------------
-
-
-def encode_error(error: BaseException, secrets: Iterable[str] = ()) -> Json:
-    """Class, message, arguments and scalar attributes of `error` and of its causes.
-
-    Args:
-        error: The exception; its traceback is not stored.
-        secrets: Texts (API keys) that are replaced by ``***`` wherever they occur.
-    """
-    hidden = sorted((secret for secret in secrets if len(secret) >= 4), key=len, reverse=True)
-    return _encode_error(error, hidden, MAX_CAUSES)
-
-
-def _encode_error(error: BaseException, secrets: list[str], depth: int) -> Json:
-    # The file name of an OSError is in neither its args nor its attributes.
-    made_of = error.__reduce__()[1] if isinstance(error, OSError) else error.args
-    attributes = getattr(error, "__dict__", {}).items()
-    data: dict[str, Any] = {
-        "type": _path(type(error)),
-        "bases": [_path(cls) for cls in type(error).__mro__[1:] if issubclass(cls, Exception)],
-        "message": _hide(_text(error), secrets),
-        "args": [_hide(_encode_or_none(arg), secrets) for arg in made_of],
-        "attrs": {
-            name: _hide(stored, secrets)
-            for name, item in attributes
-            if not name.startswith("__") and (stored := _encode_or_none(item)) is not None
-        },
-    }
-    cause = error.__cause__ or error.__context__
-    if cause is not None and depth > 1:
-        data["cause"] = _encode_error(cause, secrets, depth - 1)
-    return data
-
-
-def _encode_or_none(value: Any) -> Json:
-    try:
-        return _encode(value, {})
-    except (UnstorableValueError, RecursionError):
-        return None
-
-
-def decode_error(data: Json) -> Exception:
-    """An exception of the recorded class, or a `RecordedError` that stands in for it.
-
-    Either way ``str()`` gives the recorded message, and ``isinstance`` holds for the nearest
-    base class that can be rebuilt.
-    """
-    error = _rebuild_error(data["type"], data) or _stand_in(data)
-    if "cause" in data:
-        error.__cause__ = decode_error(data["cause"])
-    return error
-
-
-def _rebuild_error(path: str, data: Json) -> Exception | None:
-    try:
-        cls = _load(path, Exception, {})
-        args = tuple(_decode(arg, {}) for arg in data["args"])
-        error: Exception = cls.__new__(cls, *args)
-        error.args = args
-        _set_attributes(error, data)
-        matches = _text(error) == data["message"]
-    except Exception:
-        return None
-    return error if matches else None
-
-
-def _stand_in(data: Json) -> Exception:
-    for path in (data["type"], *data["bases"]):
-        with contextlib.suppress(Exception):
-            base = _load(path, Exception, {})
-            error: RecordedError = type("RecordedError", (RecordedError, base), {})(data["message"])
-            if _text(error) == data["message"]:
-                break
-    else:
-        error = RecordedError(data["message"])
-    _set_attributes(error, data)
-    error.recorded_type = data["type"]
-    return error
-
-
-def _set_attributes(error: Exception, data: Json) -> None:
-    for name, item in data["attrs"].items():
-        # A property of the class that can't be set computes its value itself.
-        with contextlib.suppress(AttributeError):
-            setattr(error, name, _decode(item, {}))
-
-
-def _text(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception:
-        return type(error).__name__
-
-
-def _hide(stored: Json, secrets: list[str]) -> Json:
-    if isinstance(stored, list):
-        return [_hide(item, secrets) for item in stored]
-    if isinstance(stored, dict):
-        return {key: _hide(item, secrets) for key, item in stored.items()}
-    if not isinstance(stored, str):
-        return stored
-    for secret in secrets:
-        stored = stored.replace(secret, "***")
-    return stored if _is_text(stored) else stored.encode("utf-8", "replace").decode()

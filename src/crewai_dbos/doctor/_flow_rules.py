@@ -11,7 +11,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from crewai_dbos._errors import UnstorableValueError
-from crewai_dbos._stored import codec
+from crewai_dbos._stored.type_paths import type_path
 from crewai_dbos.doctor import _effects, _sharing
 from crewai_dbos.doctor._code import Code
 from crewai_dbos.doctor._flow import FlowParts
@@ -144,7 +144,7 @@ def _reachable(annotations: Iterable[Any], *, through_dataclasses: bool = True) 
 
 def _is_importable(cls: type) -> bool:
     try:
-        codec.type_path(cls)
+        type_path(cls)
     except UnstorableValueError:
         return False
     return True

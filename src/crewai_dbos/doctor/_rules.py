@@ -15,7 +15,7 @@ from crewai.utilities.string_utils import sanitize_tool_name
 from crewai_dbos._dbos_seam import decorated_kind
 from crewai_dbos._errors import UnstorableValueError
 from crewai_dbos._objects.tools import tool_function
-from crewai_dbos._stored import codec
+from crewai_dbos._stored.type_paths import type_path
 from crewai_dbos.doctor._application import COMPUTED
 from crewai_dbos.doctor._captured import captured_state
 from crewai_dbos.doctor._flow_rules import FLOW_RULES, local_state
@@ -277,7 +277,7 @@ def _not_importable(model: Any) -> str | None:
     if not isinstance(model, type):
         return None
     try:
-        codec.type_path(model)
+        type_path(model)
     except UnstorableValueError as error:
         return str(error).partition(". ")[0]
     return None

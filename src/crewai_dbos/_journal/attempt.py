@@ -1,0 +1,116 @@
+"""What DBOS runs as a step: one attempt at a call, and whether its failure is final."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from dbos import DBOS
+
+from crewai_dbos._dbos_seam import DBOSStepTimeoutError, user_code
+from crewai_dbos._journal.config import StepConfig
+from crewai_dbos._journal.entry import Call, failure, success
+from crewai_dbos._journal.retry import retry_after
+from crewai_dbos._journal.scope import OpenCall, inside_call
+from crewai_dbos._threads import on_a_thread
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """Makes bodies of a DBOS step, which return the payload of an entry.
+
+    A failure that is final is a payload too. DBOS sees only those that it is to retry.
+
+    Attributes:
+        opened: The call, for what it does to find itself in.
+        call: What is called.
+        secrets: Texts that must not be stored if it fails.
+    """
+
+    opened: OpenCall
+    call: Call
+    secrets: Collection[str]
+
+    def of(self, function: Callable[[], Any]) -> Callable[[], Any]:
+        """A body that calls `function`, sync or async."""
+        if inspect.iscoroutinefunction(function):
+            return self.of_async(function)
+        if self.call.config.supervised:
+            # DBOS can only watch async code; the thread is left behind when time is up.
+            return self.of_async(lambda: on_a_thread(function))
+
+        def body() -> dict[str, Any]:
+            started = time.time()
+            with inside_call(self.opened), user_code():
+                try:
+                    value = function()
+                except Exception as error:
+                    if not self._may_retry() or not self._wanted(error):
+                        return self._failed(error, started)
+                    time.sleep(_extra_wait(self.call.config, error))
+                    raise
+                return success(self.call, value, seconds=time.time() - started)
+
+        return body
+
+    def of_async(self, function: Callable[[], Awaitable[Any]]) -> Callable[[], Any]:
+        """A body that awaits `function`, for no longer than the call's time limit."""
+        limit = self.call.config.timeout_seconds
+
+        async def body() -> dict[str, Any]:
+            started = time.time()
+            with inside_call(self.opened), user_code():
+                try:
+                    value = await _within(limit, self.opened.name, function())
+                except Exception as error:
+                    wanted = self._may_retry() and self._wanted(error)
+                    if inspect.isawaitable(wanted):
+                        wanted = await wanted
+                    if not wanted:
+                        return self._failed(error, started)
+                    await asyncio.sleep(_extra_wait(self.call.config, error))
+                    raise
+                return success(self.call, value, seconds=time.time() - started)
+
+        return body
+
+    def _failed(self, error: Exception, started: float) -> dict[str, Any]:
+        seconds = time.time() - started
+        return failure(self.call, error, seconds=seconds, secrets=self.secrets)
+
+    def _may_retry(self) -> bool:
+        return _attempts_before() + 1 < self.call.config.attempts
+
+    def _wanted(self, error: Exception) -> Any:
+        should_retry = self.call.config.should_retry
+        return True if should_retry is None else should_retry(error)
+
+
+def _attempts_before() -> int:
+    status = DBOS.step_status
+    return (status.current_attempt or 0) if status else 0
+
+
+def _extra_wait(config: StepConfig, error: Exception) -> float:
+    """Seconds to wait on top of the backoff that DBOS will wait, so that the longer one wins."""
+    return max(0.0, retry_after(error) - config.wait_before(_attempts_before() + 1))
+
+
+async def _within(limit: float | None, name: str, work: Awaitable[T]) -> T:
+    if limit is None:
+        return await work
+    task = asyncio.ensure_future(work)
+    try:
+        # Not wait_for, which can't tell its own timeout from one that `work` raises.
+        await asyncio.wait({task}, timeout=limit)
+        if task.done():
+            return task.result()
+    finally:
+        task.cancel()
+    raise DBOSStepTimeoutError(name, limit)

@@ -1,0 +1,105 @@
+"""Classes by their import path, as they are stored."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, TypeVar, get_args, get_type_hints
+
+from pydantic import BaseModel
+
+from crewai_dbos._errors import UnstorableValueError
+
+T = TypeVar("T")
+
+
+def import_path(cls: type) -> str:
+    """``module:QualifiedName`` of a class, whether or not it can be imported."""
+    return f"{cls.__module__}:{cls.__qualname__}"
+
+
+def by_path(known: Iterable[type]) -> dict[str, type]:
+    """`known` and the classes that their fields are declared with, by import path."""
+    found: dict[str, type] = {}
+    waiting: list[Any] = list(known)
+    while waiting:
+        item = waiting.pop()
+        waiting.extend(get_args(item))
+        if not isinstance(item, type) or import_path(item) in found:
+            continue
+        found[import_path(item)] = item
+        if issubclass(item, BaseModel):
+            waiting.extend(item.__mro__[1:-1])
+            waiting.extend(field.annotation for field in item.model_fields.values())
+        elif dataclasses.is_dataclass(item):
+            waiting.extend(_annotations(item))
+    return found
+
+
+def _annotations(cls: type) -> Iterable[Any]:
+    # What a function's own class names as text may be out of reach.
+    with contextlib.suppress(NameError):
+        return get_type_hints(cls).values()
+    return ()
+
+
+def type_path(cls: type, known: Mapping[str, type] = MappingProxyType({})) -> str:
+    """``module:QualifiedName`` of a class that another process can import, or is given.
+
+    Args:
+        cls: The class.
+        known: Classes that whoever reads the path is given too, by path.
+
+    Raises:
+        UnstorableValueError: The class is defined inside a function or under another name.
+    """
+    path = import_path(cls)
+    if known.get(path) is not cls and not _is_importable(cls):
+        raise UnstorableValueError(
+            f"{path} can't be imported by another process. Define it at the top level of a "
+            "module, under its own name."
+        )
+    return path
+
+
+def load_type(
+    path: str, base: type[T], known: Mapping[str, type] = MappingProxyType({})
+) -> type[T]:
+    """The class at ``module:QualifiedName``.
+
+    Args:
+        path: Where it is.
+        base: What it must derive from.
+        known: Classes that are not looked up, by path.
+
+    Raises:
+        UnstorableValueError: It is not there, or is another class.
+    """
+    try:
+        found = known[path] if path in known else _resolve(path)
+    except (ImportError, AttributeError) as error:
+        raise UnstorableValueError(
+            f"The journal names the class {path}, which can't be imported here ({error}). "
+            "Put it back, or leave an alias under the old name."
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise UnstorableValueError(f"{path} is not a {base.__name__}")
+    return found
+
+
+def _is_importable(cls: type) -> bool:
+    try:
+        return _resolve(import_path(cls)) is cls
+    except (ImportError, AttributeError, ValueError):
+        return False
+
+
+def _resolve(path: str) -> Any:
+    module, _, qualname = path.partition(":")
+    found: Any = importlib.import_module(module)
+    for name in qualname.split("."):
+        found = getattr(found, name)
+    return found
