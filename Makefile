@@ -26,7 +26,7 @@ demo: venv
 
 test: venvs
 	@$(MAKE) --no-print-directory lint typecheck smoke
-	.venv/bin/pytest --numprocesses 2 --dist loadfile
+	.venv/bin/pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 lint: venv
 	.venv/bin/ruff check .
