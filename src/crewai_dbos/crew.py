@@ -261,7 +261,7 @@ class DBOSCrew(Crew):
         Raises:
             UnstorableInputError: As of `kickoff`.
             RunConflictError: The workflow id belongs to a run of something else.
-            CrewaiDbosError: DBOS is not launched.
+            DefinitionError: DBOS is not launched, or there is no such queue.
         """
         order = CrewOrder(inputs, input_files)
         return front.start(

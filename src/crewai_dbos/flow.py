@@ -240,7 +240,7 @@ class DBOSFlow(Flow[Any]):
         Raises:
             UnstorableInputError: As of `kickoff`.
             RunConflictError: The workflow id belongs to a run of something else.
-            CrewaiDbosError: DBOS is not launched.
+            DefinitionError: DBOS is not launched, or there is no such queue.
         """
         order = FlowOrder(inputs, input_files)
         return front.start(

@@ -113,6 +113,21 @@ def test_on_a_queue(serve: Serve) -> None:
     assert runs[0].get_status().queue_name == crew.crew_name
 
 
+def test_on_a_queue_that_nobody_has_registered(serve: Serve) -> None:
+    """The run would wait for ever, and nobody would hear of it."""
+    serve()
+    crew = durable(small)
+    queue, run_id = unique("queue"), unique("run")
+    with SetWorkflowID(run_id), pytest.raises(DefinitionError) as refused:
+        crew.start({"topic": "otters"}, queue=queue)
+    assert f"DBOS.register_queue('{queue}')" in str(refused.value)
+    assert DBOS.get_workflow_status(run_id) is None
+    DBOS.register_queue(queue, polling_interval_sec=0.05)
+    with SetWorkflowID(run_id):
+        run = crew.start({"topic": "otters"}, queue=queue)
+    assert run.get_result().raw == "Clerk on Do otters"
+
+
 def test_in_a_workflow_of_the_users(serve: Serve) -> None:
     server = serve()
     crew = durable(small)

@@ -9,7 +9,7 @@ from typing import Any
 from dbos import DBOS, SetWorkflowID
 from pydantic import BaseModel
 
-from crewai_dbos._dbos_seam import assigned_workflow_id, is_launched
+from crewai_dbos._dbos_seam import assigned_workflow_id, detached, is_launched
 from crewai_dbos._errors import DefinitionError
 from crewai_dbos._journal import run_scope
 from crewai_dbos._runs.handle import RunHandle, as_returned, own_run
@@ -114,13 +114,18 @@ def start(
         known: Classes that may occur in its result without being importable.
 
     Raises:
-        DefinitionError: DBOS is not launched.
+        DefinitionError: DBOS is not launched, or there is no such queue.
         RunConflictError: The workflow id belongs to a run of something else.
     """
     if not is_launched():
         raise DefinitionError(
             f"{what} was started before DBOS.launch(), so nothing would carry the run out. Launch "
             "DBOS first."
+        )
+    if queue is not None and detached(DBOS.retrieve_queue, queue) is None:
+        raise DefinitionError(
+            f"{what} is to be put on the queue {queue!r}, which is not registered, so nothing "
+            f"would take it from there. Register it first: DBOS.register_queue({queue!r})"
         )
     order = stored()
     with own_run(order, workflow) as begun:
