@@ -20,9 +20,11 @@ from crewai.flow.runtime import Flow as RuntimeFlow
 from crewai.llms.base_llm import BaseLLM
 from crewai.tools.base_tool import BaseTool, Tool
 
+from crewai_dbos._agents import perform_agent
 from crewai_dbos._agents.orders import Order
 from crewai_dbos._classes import is_made_here
 from crewai_dbos._crewai_seam import share_usage
+from crewai_dbos._crews import perform_crew
 from crewai_dbos._crews.orders import CrewOrder
 from crewai_dbos._flows.orders import FlowOrder
 from crewai_dbos._journal import run_scope
@@ -128,8 +130,6 @@ def _agent_order(messages: Any, response_format: Any = None, **kwargs: Any) -> O
 
 
 def _agent_kickoff(original: Callable[..., Any], agent: Agent, *args: Any, **kwargs: Any) -> Any:
-    from crewai_dbos._agents import perform_agent
-
     plain = _recorder(agent)
     if plain is None or in_event_loop():
         return original(agent, *args, **kwargs)
@@ -141,8 +141,6 @@ def _agent_kickoff(original: Callable[..., Any], agent: Agent, *args: Any, **kwa
 async def _agent_akickoff(
     original: Callable[..., Any], agent: Agent, *args: Any, **kwargs: Any
 ) -> Any:
-    from crewai_dbos._agents import perform_agent
-
     plain = _recorder(agent)
     if plain is None:
         return await original(agent, *args, **kwargs)
@@ -154,8 +152,6 @@ async def _agent_akickoff(
 def _agent_task(
     original: Callable[..., Any], agent: Agent, task: Any, context: Any = None, tools: Any = None
 ) -> Any:
-    from crewai_dbos._agents import perform_agent
-
     plain = _recorder(agent)
     if plain is None:
         return original(agent, task, context, tools)
@@ -166,8 +162,6 @@ def _agent_task(
 async def _agent_atask(
     original: Callable[..., Any], agent: Agent, task: Any, context: Any = None, tools: Any = None
 ) -> Any:
-    from crewai_dbos._agents import perform_agent
-
     plain = _recorder(agent)
     if plain is None:
         return await original(agent, task, context, tools)
@@ -182,8 +176,6 @@ def _crew_kickoff(
     input_files: Any = None,
     from_checkpoint: Any = None,
 ) -> Any:
-    from crewai_dbos._crews import perform_crew
-
     plain = _recorder(crew)
     if plain is None or crew.stream or in_event_loop() or from_checkpoint is not None:
         return original(crew, inputs, input_files, from_checkpoint)
@@ -198,8 +190,6 @@ async def _crew_akickoff(
     input_files: Any = None,
     from_checkpoint: Any = None,
 ) -> Any:
-    from crewai_dbos._crews import perform_crew
-
     plain = _recorder(crew)
     if plain is None or crew.stream or from_checkpoint is not None:
         return await original(crew, inputs, input_files, from_checkpoint)
