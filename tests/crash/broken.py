@@ -5,7 +5,9 @@ A program that imports this runs on it. The crash matrix must find that out.
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 from crash.application import native_postman as native_postman
 from crewai_dbos._objects import tools
@@ -15,4 +17,4 @@ def _by_arrival(tool_name: str, arguments: Any) -> str:
     return "tool:call"
 
 
-tools._names = type("Names", (), {"tool": staticmethod(_by_arrival)})  # type: ignore[assignment]
+mock.patch.object(tools, "names", SimpleNamespace(tool=_by_arrival)).start()
