@@ -27,10 +27,10 @@ def split(path: str) -> tuple[str, str]:
     Raises:
         NotFoundError: There are not both.
     """
-    module, _, name = path.partition(":")
-    if not module or not name:
+    where, _, name = path.partition(":")
+    if not where or not name:
         raise NotFoundError(f"{path!r} is not an import path. It is module:object, as app:agent.")
-    return module, name
+    return where, name
 
 
 def _similar(module: ModuleType, name: str) -> str:
@@ -49,16 +49,21 @@ def load(path: str, offer: Callable[[ModuleType, str], str] = _similar) -> Any:
         NotFoundError: There is none. If importing the module failed, that error is its cause.
     """
     module_name, name = split(path)
-    module = _imported(module_name)
-    found: Any = module
+    imported = module(module_name)
+    found: Any = imported
     for part in name.split("."):
         if not hasattr(found, part):
-            raise NotFoundError(f"{module_name} has no {name!r}. {offer(module, name)}")
+            raise NotFoundError(f"{module_name} has no {name!r}. {offer(imported, name)}")
         found = getattr(found, part)
     return found
 
 
-def _imported(name: str) -> ModuleType:
+def module(name: str) -> ModuleType:
+    """The module, imported.
+
+    Raises:
+        NotFoundError: There is none. If importing it failed, that error is its cause.
+    """
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:

@@ -116,7 +116,10 @@ def doctor(
 def crashtest(
     target: Annotated[
         str,
-        typer.Argument(metavar="MODULE:DEFINITION", help="A DBOSAgent, or a function that runs."),
+        typer.Argument(
+            metavar="MODULE:DEFINITION",
+            help="A DBOSFlow, DBOSCrew or DBOSAgent, or a function that runs one.",
+        ),
     ],
     inputs: Annotated[str, typer.Option(help="Keyword arguments of the run, as JSON.")] = "{}",
     model: Annotated[
@@ -138,9 +141,13 @@ def crashtest(
         int | None, typer.Option(min=1, help="Kill at so many places instead of all.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Chooses which.")] = 0,
+    asynchronous: Annotated[bool, typer.Option("--async", help="Call akickoff.")] = False,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="A new interpreter each time: slower, nothing forked.")
     ] = False,
+    timeout: Annotated[
+        float, typer.Option(help="Seconds after which a process is taken to hang.")
+    ] = 60.0,
     at_once: Annotated[int, typer.Option(min=1, help="Runs at the same time.")] = 4,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the figures as JSON and nothing else.")
@@ -153,24 +160,32 @@ def crashtest(
     try:
         from rich.console import Console
 
-        from crewai_dbos import _import_path
-        from crewai_dbos.testing.crash import CrashTest, report
+        from crewai_dbos._import_path import NotFoundError, look_here
+        from crewai_dbos.testing.crash import CrashTest, CrashTestError, report
     except ImportError as error:
         if error.name not in ("rich", "starlette", "uvicorn"):
             raise
         raise _failed("This is an extra: pip install 'crewai-dbos[cli,testing]'", 2) from None
 
-    _import_path.look_here()
+    look_here()
     console = Console(highlight=False, stderr=as_json)
+    try:
+        arguments = json.loads(inputs)
+    except ValueError as error:
+        raise _failed(f"--inputs is not JSON: {error}", 2) from None
+    if not isinstance(arguments, dict):
+        raise _failed('--inputs is a JSON object, as {"inputs": {"topic": "tea"}}', 2)
     try:
         test = CrashTest(
             target,
-            json.loads(inputs),
+            arguments,
             model=model,
             setup=setup,
             left_behind=left_behind,
             database=database,
+            asynchronous=asynchronous,
             fresh=fresh,
+            timeout=timeout,
         )
         with test, console.status("a run that nothing happens to") as status:
             kills = test.positions(positions, seed)
@@ -178,7 +193,7 @@ def crashtest(
             for verdict in test.run_all(kills, at_once):
                 verdicts.append(verdict)
                 status.update(f"{len(verdicts)} of {len(kills)} positions")
-    except (ImportError, RuntimeError, ValueError) as error:
+    except (CrashTestError, NotFoundError) as error:
         raise _failed(str(error), 2) from None
     if as_json:
         typer.echo(json.dumps(report.as_data(verdicts), indent=2))

@@ -61,12 +61,16 @@ def test_the_page_of_the_docs(tmp_path: Path) -> None:
     for block in BLOCKS:
         name = block.splitlines()[0].removeprefix("# ")
         (tmp_path / name).write_text(block)
-    tests = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_support.py"]
     ran = subprocess.run(
-        tests, capture_output=True, text=True, timeout=280, cwd=tmp_path, check=False
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        cwd=tmp_path,
+        check=False,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert f"{SURVIVED} passed" in ran.stdout
+    assert f"{int(SURVIVED) + 4} passed" in ran.stdout
     ran = subprocess.run(
         [sys.executable, "by_hand.py"],
         capture_output=True,
@@ -103,11 +107,17 @@ def test_the_command_says_what_survived_and_what_did_not(tmp_path: Path) -> None
 
 def test_arguments_that_can_mean_nothing(tmp_path: Path) -> None:
     (tmp_path / "good.py").write_text(BLOCKS[0])
+    (tmp_path / "broken.py").write_text("import nowhere")
     wrong = {
         "good": "'good' is not an import path. It is module:object, as app:agent.",
         "good:nobody": "good has no 'nobody'.",
         "good:agent --model good:scrip": "good has no 'scrip'. Did you mean 'script'?",
-        "good:agent --inputs {": "Expecting",
+        "good:agent --inputs {": "--inputs is not JSON: Expecting",
+        "good:agent --inputs [1]": "--inputs is a JSON object, as",
+        "good:agent --database mysql://nowhere": "The database is sqlite or postgresql://",
+        "good:agent --database postgresql://nobody@127.0.0.1:1/x": "can't be used: connection",
+        "good:agent --model good:agent.tools": "model is a function from a Request to a reply",
+        "broken:agent": "Importing broken failed: ModuleNotFoundError: No module named 'nowhere'",
     }
     # One process for all, as importing crewAI takes seconds.
     program = (
@@ -127,3 +137,40 @@ def test_arguments_that_can_mean_nothing(tmp_path: Path) -> None:
     for (code, said), told in zip(json.loads(ran.stdout), wrong.values(), strict=True):
         assert code == 2, said
         assert told in said
+
+
+def test_marks_that_can_mean_nothing_and_runs_that_fail_without_a_crash(tmp_path: Path) -> None:
+    mute = "\n\ndef mute(request):\n    raise KeyError(request.number)\n"
+    (tmp_path / "good.py").write_text(BLOCKS[0] + mute)
+    (tmp_path / "broken.py").write_text("import nowhere")
+    hello = '{"messages": "Tell Ann and Bob."}'
+    mark = "@pytest.mark.crash_matrix"
+    # The mark, what the test takes, and what is said of it.
+    tests = {
+        "typo": (f'{mark}("good:agent", {hello}, modell="x")', "crash_run", "argument 'modell'"),
+        "data": (f'{mark}("good:agent", {{"messages": {{1}}}})', "crash_run", "to be JSON data"),
+        "forgot": (f'{mark}("good:agent", {hello})', "", "does not take crash_run"),
+        "bare": ("", "crash_run", "takes crash_run without"),
+        "import": (f'{mark}("broken:agent", {hello})', "crash_run", "Importing broken failed"),
+        "nobody": (f'{mark}("good:nobody", {hello})', "crash_run", "good has no 'nobody'."),
+        "script": (f'{mark}("good:agent", {hello}, model="good:mute")', "crash_run", "KeyError: 1"),
+        "inputs": (f'{mark}("good:agent", model="good:script")', "crash_run", "'messages'"),
+        "other": ("", "", ""),
+    }
+    for name, (marked, takes, _) in tests.items():
+        lines = ["import pytest", marked, f"def test_{name}({takes}):", "    pass"]
+        (tmp_path / f"test_{name}.py").write_text("\n".join(lines))
+    options = ["-q", "-p", "no:cacheprovider", "-W", "ignore", "--continue-on-collection-errors"]
+    ran = subprocess.run(
+        [sys.executable, "-m", "pytest", *options],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert "1 passed, 8 errors" in ran.stdout, ran.stdout + ran.stderr
+    _, *sections = re.split(r"^_+ ERROR .*?test_", ran.stdout, flags=re.MULTILINE)
+    said = {re.split(r"\W", section)[0]: section for section in sections}
+    for name, (_, _, expected) in tests.items():
+        assert expected in said.get(name, ""), said

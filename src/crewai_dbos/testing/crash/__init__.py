@@ -4,7 +4,8 @@ Extra: ``pip install 'crewai-dbos[testing]'``.
 """
 
 from crewai_dbos.testing.crash.crash_test import CrashTest
+from crewai_dbos.testing.crash.errors import CrashTestError
 from crewai_dbos.testing.crash.positions import Position
 from crewai_dbos.testing.crash.verdict import Observed, Verdict
 
-__all__ = ["CrashTest", "Observed", "Position", "Verdict"]
+__all__ = ["CrashTest", "CrashTestError", "Observed", "Position", "Verdict"]

@@ -14,6 +14,8 @@ import sqlalchemy as sa
 from dbos import DBOS
 from sqlalchemy.engine import make_url
 
+from crewai_dbos.testing.crash.errors import CrashTestError
+
 
 class Databases:
     """Opens databases, any number at the same time.
@@ -25,7 +27,7 @@ class Databases:
     """
 
     def __init__(self, kind: str, directory: Path) -> None:
-        self._postgres = None if kind == "sqlite" else make_url(kind)
+        self._postgres = None if kind == "sqlite" else _postgres(kind)
         self._prefix = f"crash_{secrets.token_hex(4)}"
         self._directory = directory
         self._numbers = itertools.count()
@@ -77,5 +79,18 @@ class Databases:
         assert self._postgres is not None
         url = self._postgres.set(drivername="postgresql+psycopg")
         engine = sa.create_engine(url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
-        with engine.connect() as connection:
-            connection.execute(sa.text(sql))
+        try:
+            with engine.connect() as connection:
+                connection.execute(sa.text(sql))
+        except sa.exc.OperationalError as error:
+            raise CrashTestError(f"{self._postgres} can't be used: {error.orig}") from error
+
+
+def _postgres(url: str) -> sa.URL:
+    try:
+        found = make_url(url)
+    except sa.exc.ArgumentError:
+        found = None
+    if found is None or found.get_backend_name() != "postgresql":
+        raise CrashTestError(f"The database is sqlite or postgresql://..., not {url!r}.")
+    return found

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from crewai_dbos import _import_path
+from crewai_dbos.testing.crash.errors import CrashTestError
 
 # Numpy's BLAS starts threads when it is imported, and a process with threads must not fork.
 _COMMAND = (sys.executable, "-c", f"import sys, {__name__} as p; p.main(*sys.argv[1:])")
@@ -40,7 +41,7 @@ _ENVIRONMENT = {
 }
 # Most of what crewAI imports when the first flow is built; the rest starts threads.
 _IMPORTED_LATE = ("lance_namespace",)
-_READY, _HAS_THREADS = b"+", b"t"
+_READY, _HAS_THREADS, _FAILED = b"+", b"t", b"-"
 PATIENCE = 60.0
 """Seconds after which a process is taken to hang."""
 
@@ -201,10 +202,8 @@ class ForkServer:
             self.stop()
             raise ThreadsError(f"importing {', '.join(modules)} starts threads")
         if answer != _READY:
-            raise RuntimeError(
-                f"{', '.join(modules)} can't be imported: the process that tried ended with "
-                f"{self._popen.wait()}, see above"
-            )
+            why = self._control.makefile().read()
+            raise CrashTestError(why or f"The importing process ended with {self._popen.wait()}.")
 
     def start(self, job: Job) -> Process:
         ours, theirs = socket.socketpair()
@@ -263,8 +262,13 @@ def _receive(control: socket.socket) -> tuple[str, socket.socket] | None:
 
 
 def _serve(control: socket.socket, modules: list[str]) -> None:
-    for module in modules:
-        importlib.import_module(module)
+    try:
+        for module in modules:
+            _import_path.module(module)
+    except _import_path.NotFoundError as error:
+        traceback.print_exception(error.__cause__)
+        control.sendall(_FAILED + str(error).encode())
+        return
     for module in _IMPORTED_LATE:
         with contextlib.suppress(ImportError):
             importlib.import_module(module)

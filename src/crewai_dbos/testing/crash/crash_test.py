@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,10 +25,11 @@ from crewai_dbos.testing.crash._processes import (
     ThreadsError,
     fork_server,
 )
+from crewai_dbos.testing.crash.errors import CrashTestError
 from crewai_dbos.testing.crash.positions import Position
 from crewai_dbos.testing.crash.verdict import Observed, Verdict
 from crewai_dbos.testing.effects import EFFECTS, EffectLog
-from crewai_dbos.testing.model_server import ModelServer, Script
+from crewai_dbos.testing.model_server import ModelServer, Script, ScriptError
 from crewai_dbos.testing.replies import Message, Reply
 from crewai_dbos.testing.request import Request
 
@@ -41,11 +43,11 @@ class CrashTest:
     manager: processes and databases are gone when it is left.
 
     Args:
-        target: Import path of a `DBOSAgent`, of a `DBOSCrew`, or of a function that starts one
-            run, ``module:name``. Importing it must not construct `DBOS`.
-        inputs: Keyword arguments, JSON data: of the function, of the crew's ``kickoff``
-            (``{"inputs": {...}}``), of the agent's ``kickoff`` (``{"messages": ...}``), or of a
-            task (``{"description": ..., ...}``) for the agent to execute.
+        target: Import path of a `DBOSAgent`, `DBOSCrew` or `DBOSFlow`, or of a function that
+            starts one run, ``module:name``. Importing it must not construct `DBOS`.
+        inputs: Keyword arguments, JSON data: of the function, of the ``kickoff`` of the crew or
+            flow (``{"inputs": {...}}``), of the agent's ``kickoff`` (``{"messages": ...}``), or of
+            a task (``{"description": ..., ...}``) for the agent to execute.
         model: A script for a `ModelServer`, as a function or as an import path. The processes
             find the server by ``OPENAI_BASE_URL``. Without one the definition's own model is asked,
             and kills during a request are left out.
@@ -62,7 +64,11 @@ class CrashTest:
         timeout: Seconds after which a process is taken to hang.
 
     Raises:
-        RuntimeError: `target` can't be imported, or a run without a fault fails.
+        CrashTestError: `model` is not a function, or `inputs` are not JSON data. When the first
+            run is made: `target` can't be imported, a run without a fault fails, or the database
+            can't be used.
+        NotFoundError: A path is not ``module:name``, or there is nothing at `model`. A
+            `ValueError`.
     """
 
     def __init__(
@@ -86,7 +92,18 @@ class CrashTest:
             "inputs": dict(inputs or {}),
             "asynchronous": asynchronous,
         }
+        named = [path for path in (target, setup, left_behind) if path is not None]
+        self._modules = [_import_path.split(path)[0] for path in named]
+        try:
+            json.dumps(self._order)
+        except TypeError as error:
+            raise CrashTestError(f"The inputs have to be JSON data: {error}") from None
         self._script = _import_path.load(model) if isinstance(model, str) else model
+        if self._script is not None and not callable(self._script):
+            raise CrashTestError(
+                f"model is a function from a Request to a reply, not {model!r}: replies in the "
+                f"order of arrival would not fit when a request is made again"
+            )
         self._database = database
         self._fresh = fresh
         self._environment = dict(environment or {})
@@ -112,14 +129,14 @@ class CrashTest:
         """A run that nothing happens to; made once.
 
         Raises:
-            RuntimeError: It failed.
+            CrashTestError: It failed.
         """
         with self._starting:
             if self._undisturbed is None:
                 observed = self._observe(())
                 if observed.trouble or "answer" not in observed.ended:
                     why = observed.trouble or observed.ended.get("error")
-                    raise RuntimeError(
+                    raise CrashTestError(
                         f"The run fails without any crash: {why}\n{observed.log[-4000:]}"
                     )
                 self._undisturbed = observed
@@ -153,7 +170,7 @@ class CrashTest:
     def _observe(self, kills: Sequence[Position]) -> Observed:
         spawn, databases, directory = self._started()
         observed = Observed()
-        with contextlib.ExitStack() as stack:
+        with _told(observed), ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=directory)))
             url = stack.enter_context(databases.fresh())
             model = stack.enter_context(_Killer(self._script)) if self._script else None
@@ -198,16 +215,23 @@ class CrashTest:
             return self._spawn, self._databases, self._directory
 
     def _forking(self) -> Callable[[Job], Process]:
-        named = [self._order[name] for name in ("target", "setup", "left_behind")]
-        modules = [_import_path.split(path)[0] for path in named if isinstance(path, str)]
         # openai imports its resources, 490 modules, at the first request.
         ours = (_PROGRAM, "openai.resources")
         try:
-            return fork_server(*ours, *dict.fromkeys(modules)).start
+            return fork_server(*ours, *dict.fromkeys(self._modules)).start
         except ThreadsError:
             # As a module with a DBOSFlow does. Then each process imports these itself, and finds
             # crewAI imported already.
             return fork_server(*ours, "crewai_dbos.flow").start
+
+
+@contextlib.contextmanager
+def _told(observed: Observed) -> Iterator[None]:
+    """A script without a reply is trouble of that run only."""
+    try:
+        yield
+    except ScriptError as error:
+        observed.trouble = "; ".join(filter(None, (observed.trouble, str(error))))
 
 
 class _Killer(AbstractContextManager["_Killer"]):

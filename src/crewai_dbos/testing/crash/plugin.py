@@ -5,6 +5,7 @@
         assert crash_run.ok, crash_run
 
 The arguments of the mark are those of `CrashTest`, and ``positions=`` and ``seed=`` for a sample.
+If the run fails without any crash, the one test is ``[undisturbed]`` and fails with the reason.
 The positions of the next tests are worked on while one is looked at, as a recovery mostly waits;
 under pytest-xdist each worker works on its own test only.
 """
@@ -47,18 +48,29 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "crash_run" not in metafunc.fixturenames:
-        return
     mark = metafunc.definition.get_closest_marker("crash_matrix")
+    if "crash_run" not in metafunc.fixturenames:
+        if mark in metafunc.definition.own_markers:
+            raise _unusable(metafunc, "has @pytest.mark.crash_matrix and does not take crash_run")
+        return
     if mark is None:
-        raise pytest.UsageError(
-            f"{metafunc.definition.nodeid} uses crash_run without @pytest.mark.crash_matrix(...)"
-        )
+        raise _unusable(metafunc, "takes crash_run without @pytest.mark.crash_matrix(...)")
+    from crewai_dbos.testing.crash import CrashTestError
+
     options = dict(mark.kwargs)
     count, seed = options.pop("positions", None), options.pop("seed", 0)
-    test = _test(metafunc.config, mark.args, options)
-    chosen = [(test, position) for position in test.positions(count, seed)]
-    metafunc.parametrize("crash_run", chosen, ids=[str(p) for _, p in chosen], indirect=True)
+    test = _test(metafunc, mark.args, options)
+    try:
+        chosen: list[Any] = [(test, position) for position in test.positions(count, seed)]
+        ids = [str(position) for _, position in chosen]
+    except CrashTestError as error:
+        # One failed test, where an error would keep every other test from being run.
+        chosen, ids = [error], ["undisturbed"]
+    metafunc.parametrize("crash_run", chosen, ids=ids, indirect=True)
+
+
+def _unusable(metafunc: pytest.Metafunc, why: str) -> pytest.Collector.CollectError:
+    return pytest.Collector.CollectError(f"{metafunc.definition.nodeid} {why}")
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -67,13 +79,16 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         return
     for item in session.items:
         callspec = getattr(item, "callspec", None)
-        if callspec is not None and "crash_run" in callspec.params:
-            session.config.stash[_runs].plan.append(callspec.params["crash_run"])
+        planned = callspec.params.get("crash_run") if callspec is not None else None
+        if isinstance(planned, tuple):
+            session.config.stash[_runs].plan.append(planned)
 
 
 @pytest.fixture
 def crash_run(request: pytest.FixtureRequest) -> Verdict:
     """What became of the run that was killed at this test's position."""
+    if isinstance(request.param, Exception):
+        pytest.fail(str(request.param), pytrace=False)
     return request.config.stash[_runs].verdict(*request.param)
 
 
@@ -114,11 +129,14 @@ def effect_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EffectLog:
     return log
 
 
-def _test(config: pytest.Config, args: tuple[Any, ...], options: dict[str, Any]) -> CrashTest:
-    from crewai_dbos.testing.crash import CrashTest
+def _test(metafunc: pytest.Metafunc, args: tuple[Any, ...], options: dict[str, Any]) -> CrashTest:
+    from crewai_dbos.testing.crash import CrashTest, CrashTestError
 
-    known = config.stash[_tests]
+    known = metafunc.config.stash[_tests]
     key = repr((args, sorted(options.items())))
     if key not in known:
-        known[key] = CrashTest(*args, **options)
+        try:
+            known[key] = CrashTest(*args, **options)
+        except (CrashTestError, TypeError, ValueError) as error:
+            raise _unusable(metafunc, f"can't be made into a crash test: {error}") from None
     return known[key]
