@@ -7,6 +7,9 @@ PYTHON := $(shell scripts/find-python $(filter $(VERSION),$(VERSIONS)) 3.12 3.11
 MAIN := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 OTHERS := $(filter-out $(MAIN),$(VERSIONS))
 
+# Where it is set, each process compiles crewAI anew, which doubles the time of every import.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo test lint typecheck format pytest smoke bench constraints clean venv venvs
 
 help:

@@ -39,8 +39,18 @@ _ENVIRONMENT = {
     "CREWAI_TRACING_ENABLED": "false",
     "OTEL_SDK_DISABLED": "true",
 }
-# Most of what crewAI imports when the first flow is built; the rest starts threads.
-_IMPORTED_LATE = ("lance_namespace",)
+# What DBOS, crewAI and we import with the launch and the first run. The rest of what a first flow
+# imports starts threads.
+_IMPORTED_LATE = (
+    "dbos._sys_db_sqlite",
+    "sqlalchemy.dialects.sqlite",
+    "crewai_dbos._crews.perform_crew",
+    "crewai_dbos._flows.perform_flow",
+    "crewai.hooks.contexts",
+    "crewai.llms.cache",
+    "crewai.skills.tool",
+    "lance_namespace",
+)
 _READY, _HAS_THREADS, _FAILED = b"+", b"t", b"-"
 PATIENCE = 60.0
 """Seconds after which a process is taken to hang."""
