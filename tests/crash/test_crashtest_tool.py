@@ -14,6 +14,7 @@ import pytest
 from crash import models
 from crash.names import ASK
 from crewai_dbos.testing.crash import CrashTest, Verdict
+from support.crashing import survives
 
 CLI = [sys.executable, "-m", "crewai_dbos.cli", "crashtest"]
 PAGE = (Path(__file__).parents[2] / "docs/prove-it-survives.md").read_text()
@@ -49,6 +50,17 @@ def test_a_journal_by_order_of_arrival_fails() -> None:
     failed = [verdict for verdict in verdicts if not verdict.ok]
     assert failed
     assert any(not verdict.result_equal for verdict in failed)
+
+
+def test_a_module_that_starts_a_thread() -> None:
+    """Its thread would be missing in a fork."""
+    survives(
+        "crash.threaded:native_postman",
+        {"messages": ASK},
+        lambda test: test.positions(2),
+        model=models.ann_and_bob,
+        setup="crash.threaded:ask",
+    )
 
 
 def command(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:

@@ -22,6 +22,7 @@ import subprocess
 import sys
 import threading
 import traceback
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,8 +40,7 @@ _ENVIRONMENT = {
     "CREWAI_TRACING_ENABLED": "false",
     "OTEL_SDK_DISABLED": "true",
 }
-# What DBOS, crewAI and we import with the launch and the first run. The rest of what a first flow
-# imports starts threads.
+# What DBOS, crewAI and we import with the launch, the first run and the first flow.
 _IMPORTED_LATE = (
     "dbos._sys_db_sqlite",
     "sqlalchemy.dialects.sqlite",
@@ -48,9 +48,12 @@ _IMPORTED_LATE = (
     "crewai_dbos._flows.perform_flow",
     "crewai.hooks.contexts",
     "crewai.llms.cache",
+    "crewai.memory.storage.lancedb_storage",
     "crewai.skills.tool",
-    "lance_namespace",
+    "httpcore",
 )
+# Threads whose libraries start them again in a forked process: of lancedb, and pyarrow's jemalloc.
+_FORK_SAFE = ("LanceDBBackgroundEventLoop", "jemalloc_bg_thd")
 _READY, _HAS_THREADS, _FAILED = b"+", b"t", b"-"
 PATIENCE = 60.0
 """Seconds after which a process is taken to hang."""
@@ -190,7 +193,7 @@ class FreshProcess(Process):
 
 
 class ThreadsError(RuntimeError):
-    """A process with threads must not be forked."""
+    """A process with threads must not be forked, but for those that are made for it."""
 
 
 class ForkServer:
@@ -283,8 +286,8 @@ def _serve(control: socket.socket, modules: list[str]) -> None:
         with contextlib.suppress(ImportError):
             importlib.import_module(module)
     gc.freeze()  # the collector would otherwise copy every page in every child
-    tasks = "/proc/self/task"
-    if os.path.isdir(tasks) and len(os.listdir(tasks)) != 1:
+    warnings.filterwarnings("ignore", "lancedb fork support", RuntimeWarning)
+    if not _can_fork():
         control.sendall(_HAS_THREADS)
         return
     control.sendall(_READY)
@@ -319,6 +322,14 @@ def _serve(control: socket.socket, modules: list[str]) -> None:
                     _work(connection, Job.from_json(job))
                 children[pid] = connection
                 _tell(connection, pid=pid)
+
+
+def _can_fork() -> bool:
+    native = [task.read_text().strip() for task in Path("/proc/self/task").glob("*/comm")]
+    of_python = threading.enumerate()
+    if any(thread.name not in ("MainThread", *_FORK_SAFE) for thread in of_python):
+        return False
+    return not native or len([n for n in native if n not in _FORK_SAFE]) == len(of_python)
 
 
 def _reap(children: dict[int, socket.socket]) -> None:

@@ -220,8 +220,7 @@ class CrashTest:
         try:
             return fork_server(*ours, *dict.fromkeys(self._modules)).start
         except ThreadsError:
-            # As a module with a DBOSFlow does. Then each process imports these itself, and finds
-            # crewAI imported already.
+            # Then each process imports these itself, and finds crewAI imported already.
             return fork_server(*ours, "crewai_dbos.flow").start
 
 
