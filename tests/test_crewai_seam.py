@@ -32,6 +32,7 @@ from crewai.memory.unified_memory import Memory
 from crewai.tasks.llm_guardrail import LLMGuardrail
 from crewai.tools import BaseTool, tool
 from crewai.tools.memory_tools import RecallMemoryTool, RememberTool, create_memory_tools
+from crewai.utilities import tool_result_artifacts
 from crewai.utilities.agent_utils import extract_tool_call_info
 from crewai.utilities.llm_utils import create_llm
 from crewai.utilities.planning_types import TodoItem
@@ -414,8 +415,14 @@ def test_a_tool_call_is_an_id_a_name_and_arguments() -> None:
     assert extract_tool_call_info(object()) is None
 
 
-def test_large_results_lie_where_their_content_says() -> None:
+def test_large_results_lie_where_their_content_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tool_result_artifacts, "_TOOL_RESULT_TEMP_DIR", tmp_path)
     stores = [StableArtifacts(), StableArtifacts()]
+    # A small result makes no folder, which a killed process would leave behind.
+    StableArtifacts().cleanup()
+    assert not list(tmp_path.iterdir())
     stored = [[store.store(content, 9).relative_path for content in "ab"] for store in stores]
     assert stored[0] == stored[1]
     assert len({*stored[0]}) == 2
@@ -426,6 +433,7 @@ def test_large_results_lie_where_their_content_says() -> None:
         assert isinstance(store, ToolResultArtifactStore)
         store.cleanup()
     assert not folder.exists()
+    assert not list(tmp_path.iterdir())
 
 
 class Doubling(BaseTool):

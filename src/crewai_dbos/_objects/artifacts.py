@@ -11,10 +11,19 @@ from crewai_dbos._stored.digest import digest
 
 
 class StableArtifacts(ToolResultArtifactStore):
-    """A store whose paths, which reach the prompt, are not drawn by chance."""
+    """A store whose paths, which reach the prompt, are not drawn by chance.
+
+    There is one for every execution with a tool, so its folder is made with the first result.
+    """
+
+    def __init__(self) -> None:
+        self._made = False
 
     def store(self, content: str, estimated_token_count: int) -> ToolResultArtifact:
         """As the original's, under a name made of the order and the content."""
+        if not self._made:
+            super().__init__()
+            self._made = True
         artifact = super().store(content, estimated_token_count)
         name = f"tool-result-{len(self._artifact_ids)}-{digest(content)}"
         folder = artifact.file_path.parent.rename(artifact.directory / name)
@@ -24,3 +33,8 @@ class StableArtifacts(ToolResultArtifactStore):
             relative_path=Path(name) / artifact.file_path.name,
             file_path=folder / artifact.file_path.name,
         )
+
+    def cleanup(self) -> None:
+        """As the original's."""
+        if self._made:
+            super().cleanup()
