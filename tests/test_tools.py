@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextvars
-import itertools
 import logging
 import sys
 from collections.abc import Callable, Iterator
@@ -32,8 +31,8 @@ from crewai_dbos import (
 )
 from crewai_dbos.testing import ModelServer, Reply, Request, ToolCall, text, tool_calls
 from support.launching import QUICK
+from support.names import unique
 
-_ids = itertools.count()
 effects: list[tuple[str, Any]] = []
 datasource: SQLAlchemyDatasource
 
@@ -164,7 +163,7 @@ def run(tools: list[BaseTool], turns: list[list[ToolCall]], **options: Any) -> R
     _servers.append(server)
     llm = LLM(model="openai/gpt-4o-mini", api_key="sk-test", base_url=server.base_url)
     agent = Agent(role="Clerk", goal="Work", backstory="Diligent.", llm=llm, tools=tools)
-    run_id = f"run-{next(_ids)}"
+    run_id = unique("run")
     durable = DBOSAgent(agent_name=run_id, orig_agent=agent, **options)
     with SetWorkflowID(run_id):
         answer = durable.execute_task(Task(description="Do it.", expected_output="A text."))

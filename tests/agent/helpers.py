@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 from crewai import LLM, Agent, Task
@@ -10,16 +9,10 @@ from dbos import DBOS
 
 from crewai_dbos.testing import ModelServer, Reply, Request, text
 
-_ids = itertools.count()
-
 now: dict[str, Any] = {}
 """What the workflows use, as a workflow is not handed an agent or a model."""
 
 trace: list[str] = []
-
-
-def unique(name: str) -> str:
-    return f"{name}-{next(_ids)}"
 
 
 def model(server: ModelServer, **options: Any) -> Any:

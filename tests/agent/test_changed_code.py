@@ -9,9 +9,10 @@ import pytest
 from crewai.tools import tool
 from dbos import DBOS, SetWorkflowID
 
-from agent.helpers import clerk, echo, job, unique
+from agent.helpers import clerk, echo, job
 from crewai_dbos import DBOSAgent, DriftError
 from crewai_dbos.testing import ModelServer, Reply, Request, ToolCall, text, tool_calls
+from support.names import unique
 
 
 def test_other_prompts_use_the_record_and_say_so_once(caplog: pytest.LogCaptureFixture) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from crewai import Agent, Crew, Task
 
-from agent.helpers import clerk, echo, job, model, unique
+from agent.helpers import clerk, echo, job, model
 from crewai_dbos import DBOSAgent
 from crewai_dbos.testing import ModelServer, text
+from support.names import unique
 
 
 def test_a_crew_fills_its_inputs_into_a_durable_agent() -> None:

@@ -8,7 +8,7 @@ from crewai.tools import tool
 from dbos import SetWorkflowID
 from pydantic import BaseModel
 
-from agent.helpers import clerk, echo, job, unique
+from agent.helpers import clerk, echo, job
 from crewai_dbos import (
     DBOSAgent,
     DefinitionError,
@@ -17,6 +17,7 @@ from crewai_dbos import (
     UnstorableInputError,
 )
 from crewai_dbos.testing import ModelServer
+from support.names import unique
 
 
 def test_a_name_is_needed_and_unique() -> None:

@@ -9,9 +9,10 @@ from crewai.llms.providers.openai.completion import OpenAICompletion
 from dbos import DBOS, SetWorkflowID
 from pydantic import BaseModel, PrivateAttr
 
-from agent.helpers import clerk, echo, model, note, now, replays, trace, unique
+from agent.helpers import clerk, echo, model, note, now, replays, trace
 from crewai_dbos import DBOSLLM, DBOSAgent, StepConfig
 from crewai_dbos.testing import ModelServer, error, structured, text
+from support.names import unique
 
 FAST = StepConfig(retries_allowed=True, max_attempts=4, interval_seconds=0.01)
 

@@ -11,10 +11,11 @@ from crewai.memory.unified_memory import Memory
 from crewai.tools import tool
 from dbos import DBOS, SetWorkflowID
 
-from agent.helpers import clerk, job, model, now, replays, unique
+from agent.helpers import clerk, job, model, now, replays
 from agent.test_given import embed, script
 from crewai_dbos import DBOSAgent, StepConfig
 from crewai_dbos.testing import ModelServer, Reply, Request, ToolCall, text, tool_calls
+from support.names import unique
 
 
 @DBOS.workflow()

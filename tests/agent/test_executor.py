@@ -7,9 +7,10 @@ import logging
 import pytest
 from dbos import SetWorkflowID
 
-from agent.helpers import clerk, echo, job, unique
+from agent.helpers import clerk, echo, job
 from crewai_dbos import DBOSAgent, DBOSAgentExecutor
 from crewai_dbos.testing import ModelServer
+from support.names import unique
 
 
 def test_the_executor_opens_a_run_for_a_durable_agent() -> None:

@@ -13,7 +13,7 @@ from crewai.tools import tool
 from crewai.utilities.rpm_controller import RPMController
 from dbos import DBOS, SetWorkflowID
 
-from agent.helpers import clerk, job, model, now, replays, unique
+from agent.helpers import clerk, job, model, now, replays
 from crewai_dbos import DBOSAgent, UnstorableInputError
 from crewai_dbos.testing import (
     ModelServer,
@@ -26,6 +26,7 @@ from crewai_dbos.testing import (
     tool_calls,
 )
 from features.scenarios import Shelf
+from support.names import unique
 
 CALM = {
     "keywords": [],

@@ -12,9 +12,10 @@ import pytest
 from crewai.tools import tool
 from dbos import DBOS, SetWorkflowID
 
-from agent.helpers import clerk, echo, job, note, now, replays, trace, unique
+from agent.helpers import clerk, echo, job, note, now, replays, trace
 from crewai_dbos import DBOSAgent
 from crewai_dbos.testing import ModelServer, Reply, Request, ToolCall, delayed, text, tool_calls
+from support.names import unique
 
 
 @DBOS.workflow()

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from dbos import DBOS
 
-from agent.helpers import clerk, echo, job, now, unique
+from agent.helpers import clerk, echo, job, now
 from crewai_dbos import DBOSAgent
 from crewai_dbos.testing import ModelServer
+from support.names import unique
 
 
 @DBOS.step()

@@ -15,7 +15,7 @@ from crewai.events import AgentExecutionErrorEvent, crewai_event_bus
 from dbos import DBOS, SetWorkflowID
 from pydantic import BaseModel
 
-from agent.helpers import clerk, job, model, note, now, replays, trace, unique
+from agent.helpers import clerk, job, model, note, now, replays, trace
 from crewai_dbos import ConcurrentRunError, DBOSAgent
 from crewai_dbos.testing import (
     ModelServer,
@@ -28,6 +28,7 @@ from crewai_dbos.testing import (
     text,
     tool_calls,
 )
+from support.names import unique
 
 
 class Name(BaseModel):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import os
 import subprocess
 import sys
@@ -28,9 +27,8 @@ from crewai_dbos import (
 from crewai_dbos.testing import ModelServer, Request, ToolCall, error, hang, text, tool_calls
 from crews.scenarios import agent, answer, asked, task
 from crews.test_runs import Opaque
+from support.names import unique
 from support.serving import Serve
-
-_names = itertools.count()
 
 TOPICS = ("otters", "badgers", "voles", "newts")
 
@@ -41,7 +39,7 @@ def build() -> Crew:
 
 
 def durable() -> DBOSCrew:
-    return DBOSCrew(crew_name=f"batch {next(_names)}", orig_crew=build)
+    return DBOSCrew(crew_name=unique("batch"), orig_crew=build)
 
 
 INPUTS = [{"topic": topic} for topic in TOPICS]
@@ -167,7 +165,7 @@ def test_what_failed_without_an_error_of_a_call_is_asked_again(why: str, serve: 
         return tool_calls(*calls) if not request.tool_results else answer(request)
 
     server = serve(script)
-    crew = DBOSCrew(crew_name=f"batch {next(_names)}", orig_crew=one_more_try)
+    crew = DBOSCrew(crew_name=unique("batch"), orig_crew=one_more_try)
     with pytest.raises(BatchError), SetWorkflowID(crew.crew_name):
         crew.kickoff_for_each(INPUTS[:1])
     before, done = len(server.requests), len(sent)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -14,9 +13,8 @@ from dbos import DBOS
 from crewai_dbos import DBOSCrew, DriftError
 from crewai_dbos.testing import Request, error
 from crews.scenarios import agent, answer, asked, model, search, searching, task, turns
+from support.names import unique
 from support.serving import Serve
-
-_names = itertools.count()
 
 
 class Versions:
@@ -24,7 +22,7 @@ class Versions:
 
     def __init__(self, first: Callable[[], Crew]) -> None:
         self.build = first
-        self.crew = DBOSCrew(crew_name=f"changing {next(_names)}", orig_crew=lambda: self.build())
+        self.crew = DBOSCrew(crew_name=unique("changing"), orig_crew=lambda: self.build())
 
     def begun(self) -> str:
         """The id of a run that failed in its second task."""

@@ -16,7 +16,8 @@ from dbos import DBOS, SetWorkflowID
 from crewai_dbos import DBOSAgent, DBOSFlow, UnstorableInputError
 from crewai_dbos.testing import Reply, Request, ToolCall, text, tool_calls
 from crews.scenarios import FILES, agent, task
-from crews.test_runs import durable, unique
+from crews.test_runs import durable
+from support.names import unique
 from support.serving import Serve
 
 PICTURE = FILES / "otter.png"

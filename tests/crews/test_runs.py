@@ -39,14 +39,9 @@ from crews.scenarios import (
     task,
     turns,
 )
+from support.names import unique
 from support.schemas import any_value_of
 from support.serving import Serve
-
-_names = itertools.count()
-
-
-def unique(name: str) -> str:
-    return f"{name}-{next(_names)}"
 
 
 def durable(build: Callable[[], Crew] = sequential, **options: Any) -> DBOSCrew:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -15,9 +14,8 @@ from dbos import SetWorkflowID
 from crewai_dbos import DBOSCrew
 from crewai_dbos.testing import ModelServer
 from crews.scenarios import SCENARIOS, Scenario
+from support.names import unique
 from support.replays import World, check_forks, done, sent
-
-_names = itertools.count()
 
 
 def outcome(get: Callable[[], Any]) -> Any:
@@ -54,7 +52,7 @@ def test_same_as_crewai_and_replayed_from_every_entry(
 ) -> None:
     scenario = SCENARIOS[name]
     expected, requests, effects = without_us(scenario, how, world)
-    run_id = f"{name}-{next(_names)}"
+    run_id = unique(name)
     with ModelServer(scenario.script) as server:
         log = world("ours", server)
         # A copy of the crew for each run, or a new one.

@@ -12,9 +12,9 @@ from crewai.flow.flow import Flow, listen, start
 from crewai.tools import tool
 from dbos import DBOS
 
-from agent.helpers import unique
 from crewai_dbos import DBOSAgent, DBOSFlow
 from crewai_dbos.doctor import warn
+from support.names import unique
 
 
 def build(**options: Any) -> DBOSAgent:

@@ -18,11 +18,11 @@ from crewai.memory.unified_memory import Memory
 from crewai.tools import BaseTool
 from pydantic import BaseModel
 
-from agent.helpers import unique
 from crewai_dbos import DBOSFlow
 from crewai_dbos.doctor import Item, inspect
 from crewai_dbos.doctor._flow_items import NOT_ASKED, RESTORED
 from crewai_dbos.doctor._items import AGAIN, ANSWERED
+from support.names import unique
 
 KEPT = "as the methods that had ended left it"
 

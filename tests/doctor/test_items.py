@@ -20,10 +20,10 @@ from crewai.tools import tool
 from dbos import DBOS, SQLAlchemyDatasource
 from pydantic import BaseModel
 
-from agent.helpers import unique
 from crewai_dbos import DBOSAgent, StepConfig
 from crewai_dbos.doctor import inspect
 from crewai_dbos.doctor._items import AGAIN, ANSWERED
+from support.names import unique
 
 Row = tuple[str, str, str | None, str]
 

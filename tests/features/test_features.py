@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -15,9 +14,8 @@ from crewai_dbos import DBOSAgent
 from crewai_dbos.testing import ModelServer
 from features.scenarios import SCENARIOS, Scenario, effects
 from support.launching import launched_in
+from support.names import unique
 from support.replays import check_forks, sent
-
-_names = itertools.count()
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +51,7 @@ def test_same_as_crewai_and_replayed_from_every_entry(name: str, launched: None)
     scenario = SCENARIOS[name]
     expected, requests, done = alone(scenario)
     effects.clear()
-    run_id = f"{name}-{next(_names)}"
+    run_id = unique(name)
     with ModelServer(scenario.script) as server:
         agent = DBOSAgent(agent_name=run_id, orig_agent=scenario.build(server))
         with SetWorkflowID(run_id):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import itertools
 import logging
 import threading
 from collections.abc import Callable
@@ -33,9 +32,8 @@ from crewai_dbos import (
 from crewai_dbos.testing import Request, hang, text
 from crews.scenarios import model
 from flows.scenarios import Report, Sequence, echo, say, stamp
+from support.names import unique
 from support.serving import Serve
-
-_names = itertools.count()
 
 
 class Counted(BaseModel):
@@ -55,7 +53,7 @@ class Small(Flow[Report]):
 
 
 def durable(flow: Callable[[], Any] = Small, **options: Any) -> DBOSFlow:
-    return DBOSFlow(flow_name=f"flow-{next(_names)}", orig_flow=flow, **options)
+    return DBOSFlow(flow_name=unique("flow"), orig_flow=flow, **options)
 
 
 # Starting and finding again ---------------------------------------------------------------
@@ -217,11 +215,11 @@ def test_ordinary_crewai_is_as_before_afterwards(serve: Serve) -> None:
     assert say("plain") == "<plain>"
     assert Small().kickoff({"topic": "plain"}) == "<Two <One plain>>"
 
-    @DBOS.workflow(name=f"plain-{next(_names)}")
+    @DBOS.workflow(name=unique("plain"))
     def uses() -> str:
         return say("in a workflow")
 
-    with SetWorkflowID(f"plain-{next(_names)}"):
+    with SetWorkflowID(unique("plain")):
         handle = DBOS.start_workflow(uses)
     assert handle.get_result() == "<in a workflow>"
     assert not DBOS.list_workflow_steps(handle.workflow_id)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -14,9 +13,8 @@ from pydantic import BaseModel
 from crewai_dbos import DBOSFlow
 from crewai_dbos.testing import ModelServer
 from flows.scenarios import SCENARIOS, Scenario
+from support.names import unique
 from support.replays import World, check_forks, done, sent
-
-_names = itertools.count()
 
 
 def plain(value: Any) -> Any:
@@ -60,7 +58,7 @@ def test_same_as_crewai_and_replayed_from_every_entry(
         alone = scenario.flow()
         expected = kicked_off(alone, how, scenario.inputs)
         requests, effects = sent(server), done(log)
-    run_id = f"{name}-{next(_names)}"
+    run_id = unique(name)
     with ModelServer(scenario.script) as server:
         log = world("ours", server)
         flow = DBOSFlow(flow_name=run_id, orig_flow=scenario.flow)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import pickle
 from collections import Counter, defaultdict, deque
 from typing import Any, NamedTuple
@@ -18,9 +17,8 @@ import crewai_dbos
 from crewai_dbos import ConcurrentRunError, DBOSFlow
 from flows.scenarios import say, stamp
 from flows.test_runs import durable
+from support.names import unique
 from support.serving import Serve
-
-_names = itertools.count()
 
 
 class Item(BaseModel):
@@ -195,7 +193,7 @@ def test_a_flow_that_a_method_used_is_an_ordinary_one_afterwards(serve: Serve) -
 
 def test_a_child_workflow_records_only_what_is_its_own(serve: Serve) -> None:
     serve()
-    name = f"child-{next(_names)}"
+    name = unique("child")
 
     @DBOS.workflow(name=name)
     def child() -> str:

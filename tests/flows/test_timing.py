@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import random
 import threading
 import time
@@ -18,8 +17,7 @@ from pydantic import BaseModel, Field
 from crewai_dbos import DBOSFlow
 from crewai_dbos.testing import ModelServer, Reply, Request, text
 from crews.scenarios import model
-
-_names = itertools.count()
+from support.names import unique
 
 
 class Delays:
@@ -112,7 +110,7 @@ def forked(flow: DBOSFlow, run_id: str, step: int) -> Any:
 @pytest.mark.parametrize("seed", range(4))
 def test_any_timing(seed: int, delays: Delays) -> None:
     delays.chance = random.Random(seed)
-    flow = DBOSFlow(flow_name=f"busy-{next(_names)}", orig_flow=Busy)
+    flow = DBOSFlow(flow_name=unique("busy"), orig_flow=Busy)
     with SetWorkflowID(flow.flow_name):
         expected = flow.kickoff()
     assert expected["count"] == 5
@@ -133,7 +131,7 @@ def test_any_timing(seed: int, delays: Delays) -> None:
 
 def test_the_last_of_several_triggers_is_the_same(delays: Delays) -> None:
     """crewAI gives a listener of ``and_`` what the last trigger returned."""
-    flow = DBOSFlow(flow_name=f"busy-{next(_names)}", orig_flow=Busy)
+    flow = DBOSFlow(flow_name=unique("busy"), orig_flow=Busy)
     delays.seconds = {"own three": 3.0}
     with SetWorkflowID(flow.flow_name):
         flow.kickoff()
@@ -169,7 +167,7 @@ class Race(Flow[State]):
 
 def test_the_winner_of_a_race_stays_the_winner(delays: Delays) -> None:
     delays.seconds = {"tortoise": 4.0}
-    flow = DBOSFlow(flow_name=f"race-{next(_names)}", orig_flow=Race)
+    flow = DBOSFlow(flow_name=unique("race"), orig_flow=Race)
     with SetWorkflowID(flow.flow_name):
         assert flow.kickoff() == "<cheer hare>"
     assert (flow.state.a, flow.state.b) == ("<hare>", "")
@@ -205,7 +203,7 @@ class Overlap(Flow[State]):
 
 def test_a_value_that_is_half_of_another_method_s_is_not_used(delays: Delays) -> None:
     delays.seconds = {"slow": 3.0, "quick": 0.1}
-    flow = DBOSFlow(flow_name=f"overlap-{next(_names)}", orig_flow=Overlap)
+    flow = DBOSFlow(flow_name=unique("overlap"), orig_flow=Overlap)
     with SetWorkflowID(flow.flow_name):
         expected = flow.kickoff()
     assert expected == ["<quick>", "<slow>", "slow begins"]
@@ -242,7 +240,7 @@ class Twice(Flow[State]):
 def test_a_method_beside_itself(delays: Delays) -> None:
     for first in ("route <one>", "route <two>"):
         delays.seconds = {first: 0.3}
-        flow = DBOSFlow(flow_name=f"twice-{next(_names)}", orig_flow=Twice)
+        flow = DBOSFlow(flow_name=unique("twice"), orig_flow=Twice)
         with SetWorkflowID(flow.flow_name):
             flow.kickoff()
         expected = {"<one>": "<route <one>>", "<two>": "<route <two>>"}
@@ -285,6 +283,6 @@ def test_what_is_parallel_stays_parallel(delays: Delays) -> None:
     with ModelServer(together) as server, pytest.MonkeyPatch.context() as patch:
         for key, value in server.env.items():
             patch.setenv(key, value)
-        flow = DBOSFlow(flow_name=f"slow-{next(_names)}", orig_flow=Slow)
+        flow = DBOSFlow(flow_name=unique("slow"), orig_flow=Slow)
         flow.kickoff()
     assert most[0] == 3

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import sqlite3
 import threading
 from collections import Counter
@@ -18,13 +17,12 @@ from crewai_dbos._errors import ControlSignal
 from crewai_dbos._journal.entry import Call
 from crewai_dbos._journal.run_scope import close, enclosing
 from crewai_dbos._journal.scope import Scope
+from support.names import unique
 
 Plan = Callable[[], Any]
 
 plans: dict[str, Any] = {}
 """What a run does, by its name. Plans change from test to test, the workflows' source does not."""
-
-_numbers = itertools.count(1)
 
 
 @sa.event.listens_for(sa.Engine, "connect")
@@ -91,7 +89,7 @@ def before_launch() -> Iterator[None]:
 
 
 def run_id() -> str:
-    return f"run-{next(_numbers)}"
+    return unique("run")
 
 
 def begin(plan: Plan, run: str, workflow: Any = follow) -> WorkflowHandle[Any]:
