@@ -61,16 +61,24 @@ class State(BaseModel):
     order: list[str] = Field(default_factory=list)
 
 
+_counting = threading.Lock()
+"""As crewAI runs sync methods on threads, and adding to a number is two steps."""
+
+
 class Busy(Flow[State]):
     """Four methods that keep something to themselves, and change what all of them share."""
+
+    def _count(self) -> None:
+        with _counting:
+            self.state.count += 1
 
     def _work(self, name: str) -> None:
         own = say(f"own {name}")
         self.state.own[name] = own
         self.state.heard.append(f"{name}1")
-        self.state.count += 1
+        self._count()
         self.state.heard.append(f"{name}2 {say(f'more {name}')}")
-        self.state.count += 1
+        self._count()
 
     @start()
     def one(self) -> str:
@@ -91,7 +99,7 @@ class Busy(Flow[State]):
     @listen(one)
     def after_one(self, said: str) -> str:
         self.state.b = say(f"after {said}")
-        self.state.count += 1
+        self._count()
         return "after one"
 
     @listen(and_(two, three, after_one))

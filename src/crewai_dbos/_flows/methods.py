@@ -106,7 +106,7 @@ class FlowRun:
         execution = Execution(place.path, outer=current())
         done = MethodRun(self, method, place, execution)
         self._at_work[place.path] = execution
-        self.turns.at_work += 1
+        self.turns.enter()
         started = time.time()
         try:
             with place.entered(), at_work(execution), self.plain.recorded():
@@ -117,7 +117,7 @@ class FlowRun:
             place.journal.pass_over(place.path)
             raise
         finally:
-            self.turns.at_work -= 1
+            self.turns.leave()
             self._at_work.pop(place.path, None)
             for step_id in done.ids():
                 self.turns.give(step_id, depth.get())

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import time
 from collections.abc import Callable, Iterable
 
 SETTLE = 20
@@ -18,7 +19,10 @@ SETTLE = 20
 _CAUGHT_UP = -1
 
 PATIENCE = 5.0
-"""Seconds after which a turn is taken not to come if no method is at work."""
+"""Seconds in which nothing moves, after which a turn is taken not to come."""
+
+GLANCE = 0.25
+"""Seconds between two looks at whether something moves."""
 
 
 class Turns:
@@ -34,7 +38,18 @@ class Turns:
         self._passed: set[int] = set()
         self._waiting: dict[int, asyncio.Future[None]] = {}
         self._settling = False
-        self.at_work = 0
+        self._at_work = 0
+        self._moves = 0
+
+    def enter(self) -> None:
+        """A method is at work."""
+        self._at_work += 1
+        self._moves += 1
+
+    def leave(self) -> None:
+        """It no longer is."""
+        self._at_work -= 1
+        self._moves += 1
 
     def expect(self, step_id: int) -> None:
         """The end with this id has been recorded."""
@@ -61,15 +76,29 @@ class Turns:
     async def _wait(self, key: int, is_over: Callable[[], bool]) -> bool:
         while not is_over():
             turn = self._waiting.setdefault(key, asyncio.get_running_loop().create_future())
-            self.at_work -= 1
+            self.leave()
             try:
-                done, _ = await asyncio.wait({turn}, timeout=PATIENCE)
+                came = await self._comes(turn)
             finally:
-                self.at_work += 1
+                self.enter()
                 self._waiting.pop(key, None)
-            if not done and self.at_work == 1:
+            if not came and not is_over():
                 return False
         return True
+
+    async def _comes(self, turn: asyncio.Future[None]) -> bool:
+        """Whether `turn` comes before nothing has moved for a while that could bring it."""
+        still, moves = 0.0, self._moves
+        while still < PATIENCE:
+            looked = time.monotonic()
+            if (await asyncio.wait({turn}, timeout=GLANCE))[0]:
+                return True
+            took = time.monotonic() - looked
+            if self._at_work or self._settling or self._moves != moves:
+                still, moves = 0.0, self._moves
+            elif took < 2 * GLANCE:  # a loop that comes late has had no time for the engine either
+                still += took
+        return False
 
     def give(self, step_id: int, depth: int) -> None:
         """The engine is told of the end now; the next one follows when it has acted on it.
@@ -81,8 +110,9 @@ class Turns:
         if step_id in self._passed:
             return
         self._passed.add(step_id)
+        self._moves += 1
         # Whoever is alone needs not wait for others.
-        ticks = 2 * depth + SETTLE if self._waiting or self.at_work > 1 else 0
+        ticks = 2 * depth + SETTLE if self._waiting or self._at_work > 1 else 0
         self._settle(ticks)
 
     def left(self) -> list[int]:
