@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import pickle
 from collections import Counter, defaultdict, deque
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import pytest
@@ -157,9 +158,95 @@ class Parts(Flow):
         return [type(part) is dict, part["said"]]
 
 
+@dataclass
+class Shelf:
+    label: str
+    top: Item | None = None
+
+
+class Catalogue(BaseModel):
+    items: list[Item] = Field(default_factory=list)
+    current: Item | None = None
+    by_name: dict[str, Item] = Field(default_factory=dict)
+    shelves: list[Shelf] = Field(default_factory=list)
+    seen: list[str] = Field(default_factory=list)
+    again: list[str] = Field(default_factory=list)
+
+
+class Shared(Flow[Catalogue]):
+    """One object in several places: changed in one of them, it is changed in all."""
+
+    @start()
+    def begin(self) -> dict[str, Any]:
+        state = self.state
+        state.items = [Item(name=say(name)) for name in ("a", "b", "c")]
+        state.current = state.items[0]
+        state.by_name = {item.name: item for item in state.items}
+        state.shelves = [Shelf("one", state.items[2]), Shelf("two", state.items[2])]
+        state.again = state.seen
+        self.chosen = state.items[1]
+        return {"items": state.items, "first": state.items[0]}
+
+    @listen(begin)
+    def edits(self, given: dict[str, Any]) -> None:
+        self.state.current.name += " edited"
+        self.chosen.name += " chosen"
+        self.state.by_name["<b>"].name += " by name"
+        self.state.shelves[0].top.name += " on a shelf"
+        given["first"].name += " given"
+        given["items"].append(Item(name=say("d")))
+        self.state.again.append("edits")
+
+    @listen(edits)
+    def moves_on(self) -> None:
+        self.state.current = self.state.items[3]
+        self.state.again = list(self.state.again)
+        say("moved on")
+
+    @listen(moves_on)
+    def last(self) -> list[Any]:
+        self.state.current.name += " current"
+        self.state.again.append(say("last"))
+        return [self.state.model_dump(exclude={"id"}), self.chosen.name]
+
+
+class SharedByTwo(Flow[Catalogue]):
+    """The same beside another method that changes one of the places."""
+
+    @start()
+    def begin(self) -> None:
+        self.state.items = [Item(name="a"), Item(name="b")]
+        self.chosen = self.state.items[1]
+
+    @listen(begin)
+    def one(self) -> None:
+        self.chosen.name += say(" one")
+
+    @listen(begin)
+    def two(self) -> None:
+        self.state.items[0].name += say(" two")
+        self.state.items.append(Item(name=say("three")))
+
+    @listen(and_(one, two))
+    def last(self) -> list[str]:
+        self.chosen.name += say(" last")
+        return [item.name for item in self.state.items]
+
+
 @pytest.mark.parametrize(
     "flow",
-    [GivenAList, GivenAnItem, Private, OddKeys, Twice, Pickled, Collections, Parts],
+    [
+        GivenAList,
+        GivenAnItem,
+        Private,
+        OddKeys,
+        Twice,
+        Pickled,
+        Collections,
+        Parts,
+        Shared,
+        SharedByTwo,
+    ],
     ids=lambda flow: flow.__name__,
 )
 def test_as_with_crewai_and_from_every_entry(flow: Any, serve: Serve) -> None:

@@ -323,7 +323,9 @@ class MethodRun:
         if name is not None:
             return {"is": name}
         try:
-            return {"returned": codec.Encoded(codec.encode(value, self._run.state.known))}
+            stored = {"returned": codec.Encoded(codec.encode(value, self._run.state.known))}
+            same = self._run.state.shared_by(value)
+            return {**stored, "same": same} if same else stored
         except (UnstorableValueError, RecursionError) as error:
             collected["again"] = [*collected.get("again", ()), f"its result: {error}"]
             return {}
@@ -331,11 +333,14 @@ class MethodRun:
     def _returned(self, done: dict[str, Any], value: Any) -> Any:
         if "is" in done:
             return self._run.state.named(done["is"])
-        return done.get("returned", value)
+        if "returned" not in done:
+            return value
+        self._run.state.unite(done.get("same", ()), done["returned"])
+        return done["returned"]
 
     def _apply(self, found: Any, skip: list[str]) -> None:
         values = {n: v for n, v in found.get("state", {}).items() if n not in skip}
-        self._run.state.apply(values, found.get("removed", ()))
+        self._run.state.apply(values, found.get("removed", ()), found.get("same", ()))
 
     def _warn(self, again: Sequence[str]) -> None:
         for what in again:
@@ -352,6 +357,8 @@ def _as_stored(changes: Changes) -> dict[str, Any]:
         stored["state"] = changes.values
     if changes.removed:
         stored["removed"] = changes.removed
+    if changes.same:
+        stored["same"] = changes.same
     if changes.unsettled:
         stored["unsettled"] = changes.unsettled
     if changes.unstorable:

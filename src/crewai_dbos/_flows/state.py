@@ -6,6 +6,7 @@ method is credited with the fields that it touched and that have changed since t
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,13 +14,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from crewai.flow.flow import Flow
-from pydantic import BaseModel
 
 from crewai_dbos._classes import original_class
 from crewai_dbos._errors import UnstorableValueError
 from crewai_dbos._flows.fields import ATTRIBUTE, SCALARS, Attributes, Fields, bare, own_dict
+from crewai_dbos._flows.sharing import Pair, Path, find, follow, put, shared
 from crewai_dbos._flows.tracking import Execution, release, touch, watch
 from crewai_dbos._stored import codec
+
+_RESULT = ATTRIBUTE
+"""Stands in a path for what a method returned: no attribute has an empty name."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class Changes:
     Attributes:
         values: The fields that changed, with what they are now.
         removed: The fields that are gone.
+        same: Places in these fields and others that hold one object, as `sharing.shared` has them.
         unsettled: Of those the ones that another method, still at work, had touched too, with the
             paths of these: until they have ended, the value may be half of theirs.
         unstorable: Fields that changed and have no JSON form, with the reason.
@@ -36,6 +41,7 @@ class Changes:
 
     values: dict[str, Any] = field(default_factory=dict)
     removed: list[str] = field(default_factory=list)
+    same: list[Pair] = field(default_factory=list)
     unsettled: dict[str, list[str]] = field(default_factory=dict)
     unstorable: dict[str, str] = field(default_factory=dict)
 
@@ -60,11 +66,13 @@ class FlowState:
 
     def initial(self) -> dict[str, Any]:
         """For `begin`: the fields of the state, and the names of those without a JSON form."""
-        fields = [field for field in self._fields() if not field[0].startswith(ATTRIBUTE)]
-        return {
-            "fields": {name: stored for name, _, stored, _ in fields if stored is not None},
-            "unstorable": [name for name, _, stored, _ in fields if stored is None],
-        }
+        pairs = self._shared()
+        every = self._fields(pairs=pairs)
+        fields = {n: stored for n, _, stored, _ in every if not n.startswith(ATTRIBUTE)}
+        stored = {name: value for name, value in fields.items() if value is not None}
+        unstorable = [name for name, value in fields.items() if value is None]
+        same = _of(stored, pairs)
+        return {"fields": stored, "unstorable": unstorable, **({"same": same} if same else {})}
 
     def begin(self, initial: Mapping[str, Any]) -> None:
         """Put the state back that the run began with."""
@@ -75,7 +83,7 @@ class FlowState:
             for name, value in initial["fields"].items()
             if _stored(value, self.known)[0] != self._committed.get(name)
         }
-        self.apply(differing, new)
+        self.apply(differing, new, initial.get("same", ()))
 
     def touch(self, values: Iterable[Any]) -> None:
         """The method at work has been given `values`, which may be fields."""
@@ -95,8 +103,11 @@ class FlowState:
         others = [other for other in others if not other.credited]
         found = Changes()
         left = dict(self._committed)
-        for name, mark, stored, why in self._fields():
-            if left.pop(name, None) == mark or not self._is_of(execution, name, others, found):
+        pairs = self._shared()
+        for name, mark, stored, why in self._fields(pairs=pairs):
+            if left.pop(name, None) == mark:
+                continue
+            if not self._is_of(execution, name, others, pairs, found):
                 continue
             self._committed[name] = mark
             if stored is None:
@@ -104,17 +115,42 @@ class FlowState:
             else:
                 found.values[name] = stored
         for name in left:
-            if self._is_of(execution, name, others, found):
+            if self._is_of(execution, name, others, pairs, found):
                 del self._committed[name]
                 found.removed.append(name)
+        found.same.extend(_of(found.values, pairs))
         return found
 
-    def apply(self, values: Mapping[str, Any], removed: Iterable[str] = ()) -> None:
+    def shared_by(self, result: Any) -> list[Pair]:
+        """Places in what a method returned that hold an object of a field, or one twice."""
+        if isinstance(result, SCALARS):
+            return []
+        pairs = shared([*self._values(), (_RESULT, result)])
+        return [pair for pair in pairs if pair[0][0] == _RESULT and len(pair[0]) > 1]
+
+    def unite(self, pairs: Iterable[Pair], result: Any = None) -> None:
+        """Have the places of `changes` or `shared_by` hold one object again."""
+
+        def named(path: Path) -> Any:
+            return follow(path[1:], result) if path[0] == _RESULT else self.named(path)
+
+        for path, other in pairs:
+            # A method that is still at work may have moved what was there.
+            with contextlib.suppress(LookupError, AttributeError, TypeError):
+                if len(path) == 1:
+                    self._owner(path[0]).set(bare(path[0]), self.named(other))
+                else:
+                    put(named(path[:-1]), path[-1], named(other))
+
+    def apply(
+        self, values: Mapping[str, Any], removed: Iterable[str] = (), same: Iterable[Pair] = ()
+    ) -> None:
         """Put back what a method that is not run again did."""
         for name, value in values.items():
             self._owner(name).set(bare(name), value)
         for name in removed:
             self._owner(name).delete(bare(name))
+        self.unite(same)
         for name, mark, _, _ in self._fields({*values, *removed}):
             self._committed[name] = mark
         for name in removed:
@@ -128,42 +164,54 @@ class FlowState:
             return None
         for owner in self._owners():
             for name, item in owner.items():
-                if (inside := _find(value, item)) is not None:
+                if (inside := find(value, item)) is not None:
                     return [owner.prefix + name, *inside]
         return None
 
-    def named(self, path: Sequence[Any]) -> Any:
+    def named(self, path: Path) -> Any:
         """The reverse of `name_of`."""
         if not path:
             return self._flow._state
-        found = self._owner(path[0]).get(bare(path[0]))
-        for part in path[1:]:
-            found = getattr(found, part) if isinstance(found, BaseModel) else found[part]
-        return found
+        return follow(path[1:], self._owner(path[0]).get(bare(path[0])))
 
     def release(self) -> None:
         """Watch no more: the state has its own class again."""
         release(self._flow)
 
     def _is_of(
-        self, execution: Execution, name: str, others: Sequence[Execution], found: Changes
+        self,
+        execution: Execution,
+        name: str,
+        others: Sequence[Execution],
+        pairs: Sequence[Pair],
+        found: Changes,
     ) -> bool:
         """Whether a change of the field is credited to `execution`."""
-        key = (id(self._owner(name).owner), bare(name))
-        sharing = [other.path for other in others if key in other.touched]
-        if sharing and key not in execution.touched:
+        together = {name, *(path[0] for pair in _of([name], pairs) for path in pair)}
+        keys = {(id(self._owner(each).owner), bare(each)) for each in together}
+        sharing = [other.path for other in others if keys & other.touched]
+        if sharing and not keys & execution.touched:
             return False
         if sharing:
             found.unsettled[name] = sharing
         return True
 
-    def _fields(self, only: set[str] | None = None) -> list[tuple[str, str, Any, str]]:
+    def _shared(self) -> list[Pair]:
+        return shared(self._values())
+
+    def _values(self) -> list[tuple[str, Any]]:
+        return [(owner.prefix + n, value) for owner in self._owners() for n, value in owner.items()]
+
+    def _fields(
+        self, only: set[str] | None = None, pairs: Sequence[Pair] | None = None
+    ) -> list[tuple[str, str, Any, str]]:
         """Name, what changes with the value, its JSON form, and why there is none."""
+        pairs = pairs if pairs is not None else self._shared()
         return [
-            (owner.prefix + name, *_stored(value, self.known))
-            for owner in self._owners()
-            for name, value in owner.items()
-            if only is None or owner.prefix + name in only
+            (name, _marked(mark, name, pairs), stored, why)
+            for name, value in self._values()
+            if only is None or name in only
+            for mark, stored, why in [_stored(value, self.known)]
         ]
 
     def _owners(self) -> list[Fields]:
@@ -183,23 +231,15 @@ def set_id(flow: Flow[Any], state_id: str) -> None:
         own_dict(state)["id"] = state_id
 
 
-def _find(value: Any, container: Any, depth: int = 3) -> list[Any] | None:
-    """The way from `container` to `value`, which is it or in it."""
-    if container is value:
-        return []
-    parts: Iterable[tuple[Any, Any]] = ()
-    if isinstance(container, dict):
-        parts = dict.items(container)
-    elif isinstance(container, list):
-        parts = enumerate(container)
-    elif isinstance(container, BaseModel):
-        parts = own_dict(container).items()
-    for part, item in list(parts) if depth else ():
-        if isinstance(item, SCALARS) or not isinstance(part, (str, int)):
-            continue
-        if (inside := _find(value, item, depth - 1)) is not None:
-            return [part, *inside]
-    return None
+def _of(names: Iterable[str], pairs: Iterable[Pair]) -> list[Pair]:
+    """The pairs that have to do with one of the fields."""
+    return [pair for pair in pairs if not {path[0] for path in pair}.isdisjoint(names)]
+
+
+def _marked(mark: str, name: str, pairs: Iterable[Pair]) -> str:
+    """`mark`, and what of the field is shared: that may change while the values are equal."""
+    own = [pair for pair in pairs if pair[0][0] == name]
+    return f"{mark} {own}" if own else mark
 
 
 def _stored(value: Any, known: tuple[type, ...]) -> tuple[str, Any, str]:

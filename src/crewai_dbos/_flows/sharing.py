@@ -1,0 +1,107 @@
+"""Objects that stand in several places of what a flow keeps.
+
+As JSON each place has a copy. So the places are stored beside it, and what they hold is made one
+object again: changed in one of them, it is changed in all.
+
+A path is the name of a field and the ways into what it holds: keys, positions and attributes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import BaseModel
+
+from crewai_dbos._flows.fields import SCALARS, own_dict
+
+Path = list[Any]
+Pair = list[Path]
+
+
+def shared(fields: Iterable[tuple[str, Any]]) -> list[Pair]:
+    """Each place that holds an object which one before it holds, too, and the first such place.
+
+    Args:
+        fields: Names and values.
+    """
+    first: dict[int, Path] = {}
+    pairs: list[Pair] = []
+
+    def look(value: Any, path: Path, settable: bool) -> None:
+        if id(value) in first:
+            if settable:
+                pairs.append([path, first[id(value)]])
+            return
+        if _is_mutable(value):
+            first[id(value)] = path
+        settable = not isinstance(value, tuple)
+        for part, item in _parts(value):
+            if not isinstance(item, SCALARS):
+                look(item, [*path, part], settable)
+
+    try:
+        for name, value in fields:
+            look(value, [name], True)
+    except RecursionError:  # such a value has no JSON form either
+        return []
+    return pairs
+
+
+def find(value: Any, container: Any, depth: int = 3) -> list[Any] | None:
+    """The way from `container` to `value`, which is it or in it."""
+    if container is value:
+        return []
+    for part, item in _parts(container) if depth else ():
+        if isinstance(item, SCALARS):
+            continue
+        if (inside := find(value, item, depth - 1)) is not None:
+            return [part, *inside]
+    return None
+
+
+def follow(path: Path, found: Any) -> Any:
+    """The reverse of `find`.
+
+    Raises:
+        LookupError, AttributeError: There is nothing.
+    """
+    for part in path:
+        found = getattr(found, part) if _has_fields(found) else found[part]
+    return found
+
+
+def put(holder: Any, part: Any, value: Any) -> None:
+    """Have `holder` hold `value` there."""
+    if isinstance(holder, BaseModel):
+        own_dict(holder)[part] = value
+    elif _has_fields(holder):
+        object.__setattr__(holder, part, value)
+    elif isinstance(holder, dict):
+        dict.__setitem__(holder, part, value)
+    else:
+        holder[part] = value
+
+
+def _is_mutable(value: Any) -> bool:
+    return isinstance(value, (dict, list, set)) or _has_fields(value)
+
+
+def _has_fields(value: Any) -> bool:
+    return isinstance(value, BaseModel) or (
+        dataclasses.is_dataclass(value) and not isinstance(value, type)
+    )
+
+
+def _parts(container: Any) -> list[tuple[Any, Any]]:
+    if isinstance(container, dict):
+        return [(k, v) for k, v in list(dict.items(container)) if type(k) in (str, int)]
+    if isinstance(container, (list, tuple)):
+        return list(enumerate(container))
+    if isinstance(container, BaseModel):
+        return list(own_dict(container).items())
+    if _has_fields(container):
+        names = [field.name for field in dataclasses.fields(container)]
+        return [(name, getattr(container, name)) for name in names if hasattr(container, name)]
+    return []
