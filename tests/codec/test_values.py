@@ -33,7 +33,7 @@ from codec.values import (
     same,
     values,
 )
-from crewai_dbos._stored.codec import encode
+from crewai_dbos._stored.codec import decode, encode
 
 
 @settings(deadline=None, max_examples=400)
@@ -166,3 +166,12 @@ def test_what_a_model_computed_for_itself_is_not_in_the_way() -> None:
 
 def test_a_model_may_call_a_field_cls() -> None:
     assert back(Classifier(cls="spam")).cls == "spam"
+
+
+def test_a_dataclass_keeps_what_is_added_to_it() -> None:
+    computed = Computed(4)
+    assert computed.handle
+    found = decode(encode(computed))
+    assert found == computed
+    assert found.index == computed.index
+    assert "handle" not in vars(found)

@@ -8,6 +8,7 @@ import json
 import math
 from dataclasses import dataclass, field
 from datetime import timedelta, timezone
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -58,6 +59,12 @@ class Computed:
 
     def __post_init__(self) -> None:
         self.derived = self.given * 2
+        self.index = {self.given: "no field"}  # part of what it is, too
+
+    @cached_property
+    def handle(self) -> object:
+        """Made when it is asked for, so nothing is lost if it is made anew."""
+        return object()
 
 
 class Animal(BaseModel):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import pickle
+import threading
 from collections import Counter, defaultdict, deque
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import httpx
 import pytest
 from crewai.flow.flow import Flow, FlowState, and_, listen, start
 from crewai.types.streaming import StreamSession
@@ -158,6 +161,69 @@ class Parts(Flow):
         return [type(part) is dict, part["said"]]
 
 
+class Account:
+    """Of no class that has a JSON form."""
+
+    def __init__(self) -> None:
+        self.balance = 1
+        self.lock = threading.Lock()
+
+
+class Owner:
+    def __init__(self) -> None:
+        self.accounts = [Plain()]
+        self.lock = threading.Lock()
+
+
+class Plain:
+    def __init__(self) -> None:
+        self.balance = 1
+
+
+class ChangesObjects(Flow):
+    """Objects that can't be stored, changed by a method that comes later."""
+
+    @start()
+    def begin(self) -> None:
+        self.account = Account()
+        self.state["owner"] = Owner()
+        say("begin")
+
+    @listen(begin)
+    def adds(self) -> None:
+        self.account.balance += len(say("adds"))
+
+    @listen(adds)
+    def adds_deep_inside(self) -> None:
+        self.state["owner"].accounts[0].balance += len(say("adds"))
+
+    @listen(adds_deep_inside)
+    def last(self) -> list[int]:
+        return [self.account.balance, self.state["owner"].accounts[0].balance]
+
+
+class UsesAClient(Flow):
+    """What a client does to itself is no reason to run a method again."""
+
+    @start()
+    def begin(self) -> None:
+        self.client = httpx.Client()
+
+    @listen(begin)
+    def asks(self) -> str:
+        asked.append("asks")
+        with contextlib.suppress(httpx.ConnectError):
+            self.client.get("http://127.0.0.1:1")
+        return say("asks")
+
+    @listen(asks)
+    def last(self, said: str) -> str:
+        return said
+
+
+asked: list[str] = []
+
+
 @dataclass
 class Shelf:
     label: str
@@ -244,6 +310,7 @@ class SharedByTwo(Flow[Catalogue]):
         Pickled,
         Collections,
         Parts,
+        ChangesObjects,
         Shared,
         SharedByTwo,
     ],
@@ -260,6 +327,18 @@ def test_as_with_crewai_and_from_every_entry(flow: Any, serve: Serve) -> None:
     for step, fork in zip(steps, forks, strict=True):
         found = ours.retrieve(fork.get_workflow_id()).get_result()
         assert found == expected, step["function_name"]
+
+
+def test_a_method_that_used_a_client_is_not_run_again(serve: Serve) -> None:
+    serve()
+    flow = durable(UsesAClient)
+    with SetWorkflowID(flow.flow_name):
+        assert flow.kickoff() == "<asks>"
+    asked.clear()
+    last = DBOS.list_workflow_steps(flow.flow_name)[-1]
+    fork = DBOS.fork_workflow(flow.flow_name, last["function_id"])
+    assert flow.retrieve(fork.get_workflow_id()).get_result() == "<asks>"
+    assert not asked
 
 
 def test_a_flow_that_a_method_used_is_an_ordinary_one_afterwards(serve: Serve) -> None:

@@ -18,6 +18,7 @@ from crewai.flow.flow import Flow
 from crewai_dbos._classes import original_class
 from crewai_dbos._errors import UnstorableValueError
 from crewai_dbos._flows.fields import ATTRIBUTE, SCALARS, Attributes, Fields, bare, own_dict
+from crewai_dbos._flows.opaque import look
 from crewai_dbos._flows.sharing import Pair, Path, find, follow, put, shared
 from crewai_dbos._flows.tracking import Execution, release, touch, watch
 from crewai_dbos._stored import codec
@@ -81,7 +82,7 @@ class FlowState:
         differing = {
             name: value
             for name, value in initial["fields"].items()
-            if _stored(value, self.known)[0] != self._committed.get(name)
+            if self._stored(value)[0] != self._committed.get(name)
         }
         self.apply(differing, new, initial.get("same", ()))
 
@@ -196,6 +197,9 @@ class FlowState:
             found.unsettled[name] = sharing
         return True
 
+    def _stored(self, value: Any) -> tuple[str, Any, str]:
+        return _stored(value, self.known, original_class(type(self._flow)))
+
     def _shared(self) -> list[Pair]:
         return shared(self._values())
 
@@ -211,7 +215,7 @@ class FlowState:
             (name, _marked(mark, name, pairs), stored, why)
             for name, value in self._values()
             if only is None or name in only
-            for mark, stored, why in [_stored(value, self.known)]
+            for mark, stored, why in [self._stored(value)]
         ]
 
     def _owners(self) -> list[Fields]:
@@ -242,14 +246,18 @@ def _marked(mark: str, name: str, pairs: Iterable[Pair]) -> str:
     return f"{mark} {own}" if own else mark
 
 
-def _stored(value: Any, known: tuple[type, ...]) -> tuple[str, Any, str]:
+def _stored(value: Any, known: tuple[type, ...], own: type) -> tuple[str, Any, str]:
     # Another method may change a container while it is looked at.
     for attempt in range(10):
         try:
             data = codec.encode(value, known)
             return _mark(data), codec.Encoded(data), ""
         except (UnstorableValueError, RecursionError) as error:
-            return f"{type(value).__qualname__} {id(value)}", None, str(error)
+            return (
+                f"{type(value).__qualname__} {id(value)} {look(value, known, own)}",
+                None,
+                str(error),
+            )
         except RuntimeError:
             if attempt == 9:
                 raise

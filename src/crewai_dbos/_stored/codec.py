@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
@@ -84,8 +85,7 @@ def _encode(value: Any, local: Mapping[str, type]) -> Json:
             files.without_content(value) if files.is_source(value) else value, local
         )
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-        return {"$dataclass": type_path(kind, local), "fields": _encode(fields, local)}
+        return {"$dataclass": type_path(kind, local), "fields": _encode(_kept_by(value), local)}
     for tag, (cls, dump, _) in _TAGGED.items():
         if kind is cls or (isinstance(value, cls) and not derived.is_derived(value)):
             return {tag: _encode(dump(value), local)}
@@ -189,6 +189,17 @@ def _rebuild_model(cls: type[BaseModel], data: Json, local: Mapping[str, type]) 
     private.update({n: _decode(item, local) for n, item in data.get("private", {}).items()})
     object.__setattr__(model, "__pydantic_private__", private if attributes else None)
     return model
+
+
+def _kept_by(value: Any) -> dict[str, Any]:
+    """The fields of a dataclass, and what its ``__post_init__`` or a user has added to them."""
+    fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+    added = {
+        name: item
+        for name, item in getattr(value, "__dict__", {}).items()
+        if not isinstance(getattr(type(value), name, None), cached_property)
+    }
+    return {**added, **fields}
 
 
 def _rebuild_dataclass(cls: type[T], fields: dict[str, Any]) -> T:
