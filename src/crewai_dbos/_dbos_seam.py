@@ -63,6 +63,10 @@ def is_launched() -> bool:
     return instance is not None and instance._launched
 
 
+def is_constructed() -> bool:
+    return _dbos_module._dbos_global_instance is not None
+
+
 def current_context() -> DBOSContext | None:
     return get_local_dbos_context()
 

@@ -6,7 +6,7 @@ import json
 import sys
 import tempfile
 import time
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -146,7 +146,7 @@ def crashtest(
         bool, typer.Option("--fresh", help="A new interpreter each time: slower, nothing forked.")
     ] = False,
     timeout: Annotated[
-        float, typer.Option(help="Seconds after which a process is taken to hang.")
+        float, typer.Option(min=1, help="Seconds after which a process is taken to hang.")
     ] = 60.0,
     at_once: Annotated[int, typer.Option(min=1, help="Runs at the same time.")] = 4,
     as_json: Annotated[
@@ -169,6 +169,8 @@ def crashtest(
 
     look_here()
     console = Console(highlight=False, stderr=as_json)
+    if not console.is_terminal:
+        console.width = 160
     try:
         arguments = json.loads(inputs)
     except ValueError as error:
@@ -176,17 +178,18 @@ def crashtest(
     if not isinstance(arguments, dict):
         raise _failed('--inputs is a JSON object, as {"inputs": {"topic": "tea"}}', 2)
     try:
-        test = CrashTest(
-            target,
-            arguments,
-            model=model,
-            setup=setup,
-            left_behind=left_behind,
-            database=database,
-            asynchronous=asynchronous,
-            fresh=fresh,
-            timeout=timeout,
-        )
+        with redirect_stdout(sys.stderr):  # what a script's module prints is no part of a report
+            test = CrashTest(
+                target,
+                arguments,
+                model=model,
+                setup=setup,
+                left_behind=left_behind,
+                database=database,
+                asynchronous=asynchronous,
+                fresh=fresh,
+                timeout=timeout,
+            )
         with test, console.status("a run that nothing happens to") as status:
             kills = test.positions(positions, seed)
             verdicts = []

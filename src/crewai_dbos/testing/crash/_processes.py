@@ -209,6 +209,7 @@ class ForkServer:
                 env=_environment(),
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
+                stdout=2,  # a report on stdout stays one
             )
         answer = self._control.recv(1)
         if answer == _HAS_THREADS:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from dbos import DBOS, SetWorkflowID
 
 from crewai_dbos import _import_path
+from crewai_dbos._dbos_seam import is_constructed
 from crewai_dbos._stored import codec, names
 from crewai_dbos.testing.crash import _faults
 
@@ -20,6 +22,16 @@ RUN = "crash-test"
 
 def start(order: Mapping[str, Any]) -> Any:
     """Begin the run, perhaps to be killed in it."""
+    try:
+        for path in filter(None, (order["target"], order["setup"], order["left_behind"])):
+            _import_path.load(path)
+    except _import_path.NotFoundError as error:
+        return {"unusable": str(error)}
+    if is_constructed():
+        return {
+            "unusable": f"Importing {order['target']} constructs DBOS, with a database of its own. "
+            "Put that under `if __name__ == '__main__':`, or into a module that this one is not."
+        }
     target = _launched(order)
     inputs = dict(order["inputs"])
     try:
@@ -113,4 +125,4 @@ def _plain(answer: Any) -> Any:
     try:
         return codec.encode(answer)
     except Exception:
-        return repr(answer)
+        return re.sub(r" at 0x[0-9a-f]+", "", repr(answer))

@@ -134,6 +134,8 @@ class CrashTest:
         with self._starting:
             if self._undisturbed is None:
                 observed = self._observe(())
+                if unusable := observed.ended.get("unusable"):
+                    raise CrashTestError(unusable)
                 if observed.trouble or "answer" not in observed.ended:
                     why = observed.trouble or observed.ended.get("error")
                     raise CrashTestError(
@@ -148,8 +150,16 @@ class CrashTest:
         Args:
             count: How many.
             seed: Chooses which.
+
+        Raises:
+            CrashTestError: The run fails, or nothing of it is recorded.
         """
         every = list(positions.positions(self.undisturbed.events))
+        if not every:
+            raise CrashTestError(
+                f"Nothing of {self._order['target']} is recorded, so there is nothing to kill: "
+                "does it start a run of a DBOSAgent, DBOSCrew or DBOSFlow?"
+            )
         return every if count is None else positions.sample(every, count, seed)
 
     def run(self, *kills: Position) -> Verdict:

@@ -56,13 +56,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if mark is None:
         raise _unusable(metafunc, "takes crash_run without @pytest.mark.crash_matrix(...)")
     from crewai_dbos.testing.crash import CrashTestError
+    from crewai_dbos.testing.crash.positions import in_order_of_names
 
     options = dict(mark.kwargs)
     count, seed = options.pop("positions", None), options.pop("seed", 0)
     test = _test(metafunc, mark.args, options)
     try:
-        chosen: list[Any] = [(test, position) for position in test.positions(count, seed)]
-        ids = [str(position) for _, position in chosen]
+        # Each worker of xdist learns the positions from a run of its own.
+        every = in_order_of_names(test.positions(count, seed))
+        chosen: list[Any] = [(test, position) for position in every]
+        ids = [str(position) for position in every]
     except CrashTestError as error:
         # One failed test, where an error would keep every other test from being run.
         chosen, ids = [error], ["undisturbed"]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 from crewai_dbos.testing.crash._faults import AFTER, DURING, MOMENTS
+from crewai_dbos.testing.crash.errors import CrashTestError
 from crewai_dbos.testing.effects import Effect
 
 
@@ -49,9 +52,28 @@ def positions(events: Sequence[Effect]) -> Iterator[Position]:
 
 
 def sample(every: Sequence[Position], count: int, seed: int) -> list[Position]:
-    """`count` of the positions, spread over the run, the same for the same `seed`."""
+    """`count` of the positions, spread over the run, the same for the same `seed`.
+
+    Raises:
+        CrashTestError: `count` is none.
+    """
+    if count < 1:
+        raise CrashTestError(f"{count} positions are none: take 1 or more, or leave it out for all")
     if count >= len(every):
         return list(every)
     choice = random.Random(seed)
     bounds = [round(i * len(every) / count) for i in range(count + 1)]
-    return [choice.choice(every[a:b]) for a, b in pairwise(bounds)]
+    by_name = in_order_of_names(every)
+    chosen = {choice.choice(by_name[a:b]) for a, b in pairwise(bounds)}
+    return [position for position in every if position in chosen]
+
+
+def in_order_of_names(every: Sequence[Position]) -> list[Position]:
+    """The same order for every run: calls at the same time are recorded as chance has it."""
+
+    def key(position: Position) -> tuple[Any, ...]:
+        parts = re.split(r"(\d+)", position.entry)
+        moment = MOMENTS.index(position.moment)
+        return [int(p) if p.isdigit() else p for p in parts], moment
+
+    return sorted(every, key=key)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from crewai_dbos.testing.crash.verdict import Verdict
 
@@ -21,6 +21,7 @@ def as_data(verdicts: Sequence[Verdict]) -> dict[str, Any]:
             "repeated": verdict.repeated,
             "in_flight_repeated": verdict.in_flight,
             "effects_repeated": verdict.effects_repeated,
+            "effects_in_flight_repeated": verdict.effects_in_flight,
             "result_equal": verdict.result_equal,
             "status": verdict.observed.ended.get("status"),
             "problems": verdict.problems,
@@ -38,7 +39,8 @@ def as_data(verdicts: Sequence[Verdict]) -> dict[str, Any]:
 
 def show(verdicts: Sequence[Verdict], console: Console) -> None:
     """The table of all positions, the sums, and what went wrong."""
-    table = Table("killed at", "", "completed", "made again", "in flight", "effects", "result")
+    others = ("", "completed", "made again", "in flight", "effects", "result")
+    table = Table(Column("killed at", overflow="fold"), *others)
     for verdict in verdicts:
         table.add_row(
             " then ".join(map(str, verdict.positions)),
@@ -46,7 +48,7 @@ def show(verdicts: Sequence[Verdict], console: Console) -> None:
             str(verdict.completed),
             str(len(verdict.repeated)),
             str(len(verdict.in_flight)),
-            f"{len(verdict.effects_repeated)} twice" if verdict.effects_repeated else "each once",
+            _effects(verdict),
             "equal" if verdict.result_equal else "DIFFERENT",
         )
     console.print(table)
@@ -58,3 +60,11 @@ def show(verdicts: Sequence[Verdict], console: Console) -> None:
     for verdict in verdicts:
         if not verdict.ok:
             console.print(f"\n{verdict}", markup=False)
+
+
+def _effects(verdict: Verdict) -> str:
+    if verdict.effects_repeated:
+        return f"{len(verdict.effects_repeated)} again"
+    if verdict.effects_in_flight:
+        return f"{len(verdict.effects_in_flight)} again, in flight"
+    return "each once"

@@ -61,6 +61,7 @@ class Verdict:
             for what runs alone, one for each of several that run side by side.
         effects_repeated: Effects of which there are more than in the undisturbed run, though no
             kill cut their call short.
+        effects_in_flight: Those of which there are more because a kill did.
         result_equal: Whether the run's result is that of the undisturbed run.
         problems: All that is wrong, in words. Empty if the run survived.
     """
@@ -71,6 +72,7 @@ class Verdict:
     repeated: list[str] = field(default_factory=list)
     in_flight: list[str] = field(default_factory=list)
     effects_repeated: list[str] = field(default_factory=list)
+    effects_in_flight: list[str] = field(default_factory=list)
     result_equal: bool = False
     problems: list[str] = field(default_factory=list)
 
@@ -150,6 +152,7 @@ def _count_effects(observed: Observed, undisturbed: Observed, verdict: Verdict) 
         }
         allowed = sum(cut_short[call] for call in calls)
         verdict.effects_repeated += [what] * max(0, times - allowed)
+        verdict.effects_in_flight += [what] * min(times, allowed)
     if never := usual - happened:
         verdict.problems.append(f"effects that never happened: {_listed(never.elements())}")
 
@@ -162,6 +165,8 @@ def _calls(effect: Effect, observed: Observed) -> set[str]:
     for event in observed.events:
         if event.at > effect.at:
             break
+        if event.pid != effect.pid:
+            continue
         if event.kind == AFTER:
             begun.discard(event.fields["row"])
         elif event.kind in (BEFORE, DURING):
