@@ -7,6 +7,7 @@ import random
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -149,6 +150,46 @@ def test_the_last_of_several_triggers_is_the_same(delays: Delays) -> None:
     delays.seconds = {"own two": 0.4, "after one": 0.4}
     forked(flow, flow.flow_name, last["function_id"])
     assert flow.state.order == ["three"]
+
+
+class Beside(Flow[State]):
+    """A method that makes calls of its own while others of it are under way."""
+
+    @start()
+    async def on_tasks(self) -> list[str]:
+        slow = asyncio.create_task(model().acall("slow task"))
+        await asyncio.sleep(0)
+        quick = await model().acall("quick beside a task")
+        return [str(quick), str(await slow)]
+
+    @listen(on_tasks)
+    def on_threads(self, said: list[str]) -> list[str]:
+        with ThreadPoolExecutor() as pool:
+            slow = pool.submit(say, "slow thread")
+            quick = say("quick beside a thread")
+            return [*said, quick, slow.result()]
+
+    @listen(on_threads)
+    async def first_wins(self, said: list[str]) -> list[str]:
+        tasks = [asyncio.create_task(model().acall(text)) for text in ("slow loser", "winner")]
+        done, left = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in left:
+            task.cancel()
+        won = [task.result() for task in done]
+        return [*said, *won, str(await model().acall("after the race"))]
+
+
+def test_calls_beside_each_other_in_one_method(delays: Delays) -> None:
+    delays.seconds = {"slow task": 0.5, "slow thread": 0.5, "slow loser": 3.0}
+    flow = DBOSFlow(flow_name=unique("beside"), orig_flow=Beside)
+    with SetWorkflowID(flow.flow_name):
+        expected = flow.kickoff()
+    assert expected[-2:] == ["<winner>", "<after the race>"]
+    steps = DBOS.list_workflow_steps(flow.flow_name)
+    assert any("given_up" in step["function_name"] for step in steps)
+    for step in steps:
+        name = step["function_name"]
+        assert forked(flow, flow.flow_name, step["function_id"] + 1) == expected, name
 
 
 class Race(Flow[State]):

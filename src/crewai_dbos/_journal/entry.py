@@ -34,7 +34,8 @@ class Call:
         request: What is sent, by part (``messages``, ``tools``, ...). Only digests are stored.
         config: Retries and limits.
         concurrent: Whether it may run beside others of its scope; `what` then names its content.
-        background: Whether the work goes on without waiting for it; it is concurrent then.
+        background: Whether it is before or after nothing, as the work goes on without waiting for
+            it; it is concurrent then.
         known: Classes that may occur in the result without being importable.
         secrets: Texts that must not be stored in an error message.
         as_text: Turns a result that has no JSON form into one, or None if that is an error.
@@ -67,7 +68,7 @@ class Call:
 
     def by_content(self) -> Call:
         """This call, told apart from others by what it asks and not by when it comes."""
-        return replace(self, what=self.named_by_content(), concurrent=True)
+        return replace(self, what=self.named_by_content(), background=True)
 
     def read(self, name: str, payload: Payload) -> Outcome:
         """The outcome in `payload`.
