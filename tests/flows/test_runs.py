@@ -529,6 +529,42 @@ def test_another_structure_stops_the_run(serve: Serve) -> None:
     assert fork.get_result() == "<Two <One otters>>"
 
 
+class OfATaskGroup(BaseException):
+    """What `asyncio.TaskGroup`, new in Python 3.11, makes of the end of a run: no `Exception`."""
+
+
+class Grouped(Flow):
+    stamped = True
+
+    @start()
+    async def begin(self) -> str:
+        try:
+            if self.stamped:
+                crewai_dbos.now()
+            return str(await model().acall("grouped"))
+        except BaseException as error:
+            raise OfATaskGroup from error
+
+
+def test_a_run_stops_whatever_its_end_is_wrapped_in(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve()
+    flow = durable(Grouped)
+    run = flow.start()
+    assert run.get_result() == "<grouped>"
+    monkeypatch.setattr(Grouped, "stamped", False)
+    last = DBOS.list_workflow_steps(run.workflow_id)[-1]
+    fork_id = DBOS.fork_workflow(run.workflow_id, last["function_id"]).get_workflow_id()
+    fork = flow.retrieve(fork_id)
+    with pytest.raises(DriftError, match=r"next comes .*now#1"):
+        fork.get_result()
+    assert fork.get_status().status == "CANCELLED"
+    monkeypatch.setattr(Grouped, "stamped", True)
+    DBOS.resume_workflow(fork_id)
+    assert fork.get_result() == "<grouped>"
+
+
 # What can't be stored ---------------------------------------------------------------------
 
 

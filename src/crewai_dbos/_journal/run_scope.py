@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import threading
@@ -201,10 +202,16 @@ def surfacing(scope: Scope) -> Iterator[None]:
         return
     try:
         yield
-    except ControlSignal as signal:
-        if isinstance(signal.error, (DriftError, JournalCorruptError)):
-            stop(scope.journal.run_id, signal.error)
-        raise signal.error from None
+    except (Exception, KeyboardInterrupt, SystemExit, asyncio.CancelledError):
+        raise
+    except BaseException as error:
+        # An asyncio.TaskGroup puts the signal into a group.
+        ended_by = error.error if isinstance(error, ControlSignal) else scope.journal.ended_by
+        if ended_by is None:
+            raise
+        if isinstance(ended_by, (DriftError, JournalCorruptError)):
+            stop(scope.journal.run_id, ended_by)
+        raise ended_by from None
 
 
 def stop(run_id: str, error: Exception) -> None:
