@@ -178,7 +178,8 @@ def crashtest(
     if not isinstance(arguments, dict):
         raise _failed('--inputs is a JSON object, as {"inputs": {"topic": "tea"}}', 2)
     try:
-        with redirect_stdout(sys.stderr):  # what a script's module prints is no part of a report
+        # What a script or its module prints is no part of a report.
+        with redirect_stdout(sys.stderr if as_json else sys.stdout):
             test = CrashTest(
                 target,
                 arguments,
@@ -190,12 +191,12 @@ def crashtest(
                 fresh=fresh,
                 timeout=timeout,
             )
-        with test, console.status("a run that nothing happens to") as status:
-            kills = test.positions(positions, seed)
-            verdicts = []
-            for verdict in test.run_all(kills, at_once):
-                verdicts.append(verdict)
-                status.update(f"{len(verdicts)} of {len(kills)} positions")
+            with test, console.status("a run that nothing happens to") as status:
+                kills = test.positions(positions, seed)
+                verdicts = []
+                for verdict in test.run_all(kills, at_once):
+                    verdicts.append(verdict)
+                    status.update(f"{len(verdicts)} of {len(kills)} positions")
     except (CrashTestError, NotFoundError) as error:
         raise _failed(str(error), 2) from None
     if as_json:

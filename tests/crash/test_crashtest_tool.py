@@ -96,8 +96,9 @@ def test_the_page_of_the_docs(tmp_path: Path) -> None:
 
 def test_the_command_says_what_survived_and_what_did_not(tmp_path: Path) -> None:
     (tmp_path / "good.py").write_text(BLOCKS[0])
-    bad_one = BLOCKS[0].replace("@DBOS.step()\n", "") + "\nprint('imported')\n"
-    (tmp_path / "bad.py").write_text(bad_one)
+    prints = BLOCKS[0].replace("@tool\n@DBOS.step()\n", "print('imported')\n\n\n@tool\n")
+    prints = prints.replace("(request):\n", "(request):\n    print('asked')\n")
+    (tmp_path / "bad.py").write_text(prints)
     options = ["--inputs", '{"messages": "Tell Ann and Bob."}']
 
     good = command("good:agent", "--model", "good:script", *options, folder=tmp_path)
@@ -126,19 +127,25 @@ def test_arguments_that_can_mean_nothing(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("import nowhere")
     construct = "\nDBOS(config={'name': 'mine', 'system_database_url': 'sqlite:///mine.sqlite'})\n"
     (tmp_path / "launched.py").write_text(BLOCKS[0] + construct)
+    late = f"from dbos import DBOS\n\n\ndef launch():\n    {construct.strip()}\n"
+    (tmp_path / "late.py").write_text(f"{late}\n\ndef things():\n    return {{1}}\n")
+    hello = '{"messages":"Hello."}'
     wrong = {
         "good": "'good' is not an import path. It is module:object, as app:agent.",
         "good:nobody": "good has no 'nobody'.",
         "good:agent --model good:scrip": "good has no 'scrip'. Did you mean 'script'?",
         "good:agent --inputs {": "--inputs is not JSON: Expecting",
         "good:agent --setup good:nope": "good has no 'nope'.",
+        "good:agent --setup late:launch": "good:agent or late:launch constructs DBOS",
+        "good:agent --model good:script --left-behind late:things "
+        f"--inputs {hello}": "What late:things returns has to be JSON data",
         "good:agent --timeout 0": "be greater than or equal to 1",
         'good:text --inputs {"content":"Hello."}': "so there is nothing to kill",
         "good:agent --inputs [1]": "--inputs is a JSON object, as",
         "good:agent --database mysql://nowhere": "The database is sqlite or postgresql://",
         "good:agent --database postgresql://nobody@127.0.0.1:1/x": "can't be used: connection",
         "good:agent --model good:agent.tools": "model is a function from a Request to a reply",
-        "launched:agent": "Importing launched:agent constructs DBOS",
+        "launched:agent": "launched:agent constructs DBOS",
         "broken:agent": "Importing broken failed: ModuleNotFoundError: No module named 'nowhere'",
     }
     # One process for all, as importing crewAI takes seconds.

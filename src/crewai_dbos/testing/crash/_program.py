@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -15,6 +16,7 @@ from crewai_dbos import _import_path
 from crewai_dbos._dbos_seam import is_constructed
 from crewai_dbos._stored import codec, names
 from crewai_dbos.testing.crash import _faults
+from crewai_dbos.testing.crash.errors import CrashTestError
 
 RUN = "crash-test"
 """The workflow id of the run."""
@@ -23,16 +25,9 @@ RUN = "crash-test"
 def start(order: Mapping[str, Any]) -> Any:
     """Begin the run, perhaps to be killed in it."""
     try:
-        for path in filter(None, (order["target"], order["setup"], order["left_behind"])):
-            _import_path.load(path)
-    except _import_path.NotFoundError as error:
+        target = _launched(order)
+    except (_import_path.NotFoundError, CrashTestError) as error:
         return {"unusable": str(error)}
-    if is_constructed():
-        return {
-            "unusable": f"Importing {order['target']} constructs DBOS, with a database of its own. "
-            "Put that under `if __name__ == '__main__':`, or into a module that this one is not."
-        }
-    target = _launched(order)
     inputs = dict(order["inputs"])
     try:
         with SetWorkflowID(RUN):
@@ -57,9 +52,15 @@ def recover(order: Mapping[str, Any]) -> Any:
 
 
 def _launched(order: Mapping[str, Any]) -> Any:
-    target = _import_path.load(order["target"])
-    if order["setup"]:
-        _import_path.load(order["setup"])()
+    paths = (order["target"], order["setup"], order["left_behind"])
+    target, setup, _ = (path and _import_path.load(path) for path in paths)
+    if setup is not None:
+        setup()
+    if is_constructed():
+        raise CrashTestError(
+            f"{' or '.join(filter(None, paths[:2]))} constructs DBOS, with a database of its own. "
+            "Put that under `if __name__ == '__main__':`, or into a module that is not imported."
+        )
     _faults.install(RUN, **order["fault"])
     DBOS(config={"name": "crash-test", "system_database_url": order["database_url"]})
     DBOS.launch()
@@ -101,7 +102,11 @@ def _ended(
     note = ((status.attributes if status else None) or {}).get(names.ATTRIBUTE, {})
     ended: dict[str, Any] = {"status": found, "stopped": note.get("stopped", "")}
     if order["left_behind"]:
-        ended["left behind"] = _import_path.load(order["left_behind"])()
+        left = _import_path.load(order["left_behind"])()
+        try:
+            ended["left behind"] = json.loads(json.dumps(left))
+        except (TypeError, ValueError) as why:
+            return {"unusable": f"What {order['left_behind']} returns has to be JSON data: {why}"}
     if error is not None:
         return {**ended, "error": f"{type(error).__name__}: {error}"}
     return {**ended, "answer": _plain(answer)}
@@ -125,4 +130,8 @@ def _plain(answer: Any) -> Any:
     try:
         return codec.encode(answer)
     except Exception:
-        return re.sub(r" at 0x[0-9a-f]+", "", repr(answer))
+        cls: Any = type(answer)
+        if cls.__repr__ is not object.__repr__ or not hasattr(answer, "__dict__"):
+            return re.sub(r" at 0x[0-9a-f]+", "", repr(answer))
+        # Which tells nothing but an address.
+        return {cls.__qualname__: {n: _plain(v) for n, v in vars(answer).items()}}
