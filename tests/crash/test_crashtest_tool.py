@@ -33,7 +33,7 @@ SURVIVED = TOLD.split()[0]
 def test_the_mark_makes_a_test_of_each_position(
     crash_run: Verdict, request: pytest.FixtureRequest
 ) -> None:
-    assert crash_run.ok, crash_run
+    assert crash_run.ok, str(crash_run)
     assert f"[{crash_run.positions[0]}]" in request.node.name
     assert crash_run.observed.deaths == 1
     assert {effect.fields["to"] for effect in crash_run.observed.effects} == {"Ann", "Bob"}

@@ -210,6 +210,7 @@ class ForkServer:
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=2,  # a report on stdout stays one
+                start_new_session=True,  # ctrl-C is for us; it ends when we do
             )
         answer = self._control.recv(1)
         if answer == _HAS_THREADS:

@@ -2,7 +2,7 @@
 
     @pytest.mark.crash_matrix("app:agent", {"messages": "Hello."}, model="app:script")
     def test_survives(crash_run):
-        assert crash_run.ok, crash_run
+        assert crash_run.ok, str(crash_run)
 
 The arguments of the mark are those of `CrashTest`, and ``positions=`` and ``seed=`` for a sample.
 If the run fails without any crash, the one test is ``[undisturbed]`` and fails with the reason.
