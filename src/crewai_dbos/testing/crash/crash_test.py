@@ -145,10 +145,10 @@ class CrashTest:
             return self._undisturbed
 
     def positions(self, count: int | None = None, seed: int = 0) -> list[Position]:
-        """Where the run can be killed: everywhere, or at `count` places spread over it.
+        """Where the run can be killed: everywhere, or at `count` places.
 
         Args:
-            count: How many.
+            count: How many, spread over the names of the entries.
             seed: Chooses which.
 
         Raises:

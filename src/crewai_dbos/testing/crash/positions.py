@@ -52,7 +52,7 @@ def positions(events: Sequence[Effect]) -> Iterator[Position]:
 
 
 def sample(every: Sequence[Position], count: int, seed: int) -> list[Position]:
-    """`count` of the positions, spread over the run, the same for the same `seed`.
+    """`count` of the positions, spread over the entries' names, the same for the same `seed`.
 
     Raises:
         CrashTestError: `count` is none.
