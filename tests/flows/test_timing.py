@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from crewai.flow.flow import Flow, and_, listen, or_, router, start
 from dbos import DBOS, SetWorkflowID
+from dbos._sys_db import SystemDatabase
 from pydantic import BaseModel, Field
 
 from crewai_dbos import DBOSFlow
@@ -298,6 +299,28 @@ def test_a_method_beside_itself(delays: Delays) -> None:
         for step in DBOS.list_workflow_steps(flow.flow_name):
             forked(flow, flow.flow_name, step["function_id"] + 1)
             assert flow.state.own == expected
+
+
+def test_an_end_that_is_written_faster_does_not_overtake(
+    delays: Delays, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = SystemDatabase.record_operation_result
+
+    def written(self: Any, result: Any, **options: Any) -> None:
+        if result["function_name"].endswith("/method:one#1/outcome#1"):
+            time.sleep(1.0)
+        write(self, result, **options)
+
+    monkeypatch.setattr(SystemDatabase, "record_operation_result", written)
+    delays.seconds = {"two": 0.3, "route <two>": 0.3}
+    flow = DBOSFlow(flow_name=unique("overtaken"), orig_flow=Twice)
+    with SetWorkflowID(flow.flow_name):
+        flow.kickoff()
+    expected = {"<one>": "<route <one>>", "<two>": "<route <two>>"}
+    assert flow.state.own == expected
+    for step in DBOS.list_workflow_steps(flow.flow_name):
+        forked(flow, flow.flow_name, step["function_id"] + 1)
+        assert flow.state.own == expected
 
 
 class Slow(Flow[State]):

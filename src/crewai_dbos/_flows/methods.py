@@ -227,9 +227,8 @@ class MethodRun:
             result = await ask()
         told = feedback.told(self._run.flow, self._method, result)
         step_id = await self._place.journal.record_outcome(
-            self._place, call, lambda: told, time.time() - started
+            self._place, call, lambda: told, time.time() - started, expect=self._expect
         )
-        self._expect(step_id)
         await self._run.turn(step_id, self._place.path)
         return result
 
@@ -257,8 +256,9 @@ class MethodRun:
 
         call = self._call(names.OUTCOME, collect=lambda: collected)
         seconds = time.time() - started
-        step_id = await journal.record_outcome(self._place, call, outcome, seconds, look)
-        self._expect(step_id)
+        step_id = await journal.record_outcome(
+            self._place, call, outcome, seconds, expect=self._expect, look=look
+        )
         # Before crewAI takes note of the result, whose order is part of what a kickoff returns.
         await self._run.turn(step_id, self._place.path)
         self._end(step_id)

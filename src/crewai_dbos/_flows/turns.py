@@ -52,7 +52,7 @@ class Turns:
         self._moves += 1
 
     def expect(self, step_id: int) -> None:
-        """The end with this id has been recorded."""
+        """The end with this id is being recorded."""
         heapq.heappush(self._pending, step_id)
 
     async def take(self, step_id: int) -> bool:

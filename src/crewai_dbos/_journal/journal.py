@@ -260,6 +260,8 @@ class Journal:
         call: Call,
         get: Callable[[], Any],
         seconds: float,
+        *,
+        expect: Callable[[int], None],
         look: Callable[[], None] = lambda: None,
     ) -> int:
         """Record how the work in `scope` ended.
@@ -270,6 +272,7 @@ class Journal:
                 the order of ids is that of what they tell.
             get: Returns the outcome, or raises it.
             seconds: How long the work took.
+            expect: Told the entry's step id before it is written: writes may overtake each other.
             look: Called before `get`, when nobody else gets an id. Its errors are not the work's.
 
         Returns:
@@ -287,6 +290,7 @@ class Journal:
                 self.raise_if_over()
                 payload = self._failure(call, error, seconds)
             reservation = self.record.reserve(scope.path)
+            expect(int(reservation.step_id))
 
         async def body() -> dict[str, Any]:
             return payload
