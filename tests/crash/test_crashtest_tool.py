@@ -52,6 +52,17 @@ def test_a_journal_by_order_of_arrival_fails() -> None:
     assert any(not verdict.result_equal for verdict in failed)
 
 
+def test_the_state_of_a_flow_is_compared() -> None:
+    with CrashTest("crash.stateful:flow") as test:
+        during = next(position for position in test.positions() if position.moment == "during")
+        verdict = test.run(during)
+        assert (
+            test.undisturbed.ended["state"]["process"] != verdict.observed.ended["state"]["process"]
+        )
+    assert [problem.partition(" is ")[0] for problem in verdict.problems] == ["state.process"]
+    assert verdict.result_equal
+
+
 def test_a_module_that_starts_a_thread() -> None:
     """Its thread would be missing in a fork."""
     survives(
@@ -122,6 +133,29 @@ def test_the_command_says_what_survived_and_what_did_not(tmp_path: Path) -> None
     assert "; process 2, " in problems, problems
 
 
+APART = """
+import threading
+
+from dbos import DBOS, SetWorkflowID
+
+
+@DBOS.workflow()
+def work(wait: bool) -> str:
+    if wait:
+        threading.Event().wait()
+    return "done"
+
+
+def under_another_id():
+    with SetWorkflowID("mine"):
+        return work(False)
+
+
+def without_waiting():
+    DBOS.start_workflow(work, True)
+"""
+
+
 def test_arguments_that_can_mean_nothing(tmp_path: Path) -> None:
     (tmp_path / "good.py").write_text(BLOCKS[0])
     (tmp_path / "broken.py").write_text("import nowhere")
@@ -129,6 +163,7 @@ def test_arguments_that_can_mean_nothing(tmp_path: Path) -> None:
     (tmp_path / "launched.py").write_text(BLOCKS[0] + construct)
     late = f"from dbos import DBOS\n\n\ndef launch():\n    {construct.strip()}\n"
     (tmp_path / "late.py").write_text(f"{late}\n\ndef things():\n    return {{1}}\n")
+    (tmp_path / "apart.py").write_text(APART)
     hello = '{"messages":"Hello."}'
     wrong = {
         "good": "'good' is not an import path. It is module:object, as app:agent.",
@@ -140,7 +175,11 @@ def test_arguments_that_can_mean_nothing(tmp_path: Path) -> None:
         "good:agent --model good:script --left-behind late:things "
         f"--inputs {hello}": "What late:things returns has to be JSON data",
         "good:agent --timeout 0": "be greater than or equal to 1",
-        'good:text --inputs {"content":"Hello."}': "so there is nothing to kill",
+        'good:text --inputs {"content":"Hello."}': "that run was never started, "
+        "so there is nothing to kill",
+        "apart:under_another_id": "has to start one run, under the workflow id that is set when it "
+        "is called, and wait for it. When it returned, that run was never started",
+        "apart:without_waiting": "and wait for it. When it returned, that run was PENDING",
         "good:agent --inputs [1]": "--inputs is a JSON object, as",
         "good:agent --database mysql://nowhere": "The database is sqlite or postgresql://",
         "good:agent --database postgresql://nobody@127.0.0.1:1/x": "can't be used: connection",
@@ -183,6 +222,7 @@ def test_marks_that_can_mean_nothing_and_runs_that_fail_without_a_crash(tmp_path
         "import": (f'{mark}("broken:agent", {hello})', "crash_run", "Importing broken failed"),
         "nobody": (f'{mark}("good:nobody", {hello})', "crash_run", "good has no 'nobody'."),
         "script": (f'{mark}("good:agent", {hello}, model="good:mute")', "crash_run", "KeyError: 1"),
+        "late": (f'{mark}("good:agent", {hello}, timeout=0)', "crash_run", "seconds above 0"),
         "none": (
             f'{mark}("good:agent", {hello}, model="good:script", positions=0)',
             "crash_run",
@@ -203,7 +243,7 @@ def test_marks_that_can_mean_nothing_and_runs_that_fail_without_a_crash(tmp_path
         cwd=tmp_path,
         check=False,
     )
-    assert "1 passed, 9 errors" in ran.stdout, ran.stdout + ran.stderr
+    assert "1 passed, 10 errors" in ran.stdout, ran.stdout + ran.stderr
     _, *sections = re.split(r"^_+ ERROR .*?test_", ran.stdout, flags=re.MULTILINE)
     said = {re.split(r"\W", section)[0]: section for section in sections}
     for name, (_, _, expected) in tests.items():

@@ -21,20 +21,32 @@ from crewai_dbos.testing.crash.errors import CrashTestError
 RUN = "crash-test"
 """The workflow id of the run."""
 
+_ENDED = ("SUCCESS", "ERROR", "CANCELLED")
+
 
 def start(order: Mapping[str, Any]) -> Any:
     """Begin the run, perhaps to be killed in it."""
     try:
-        target = _launched(order)
+        return _started(order)
     except (_import_path.NotFoundError, CrashTestError) as error:
         return {"unusable": str(error)}
-    inputs = dict(order["inputs"])
+
+
+def _started(order: Mapping[str, Any]) -> Any:
+    target = _launched(order)
     try:
         with SetWorkflowID(RUN):
-            answer = _begun(target, inputs, order["asynchronous"])
+            answer = _begun(target, dict(order["inputs"]), order["asynchronous"])
     except Exception as error:
-        return _ended(order, error=error)
-    return _ended(order, answer)
+        return _ended(order, target, error=error)
+    ended = _ended(order, target, answer)
+    if ended["status"] not in _ENDED:
+        raise CrashTestError(
+            f"{order['target']} has to start one run, under the workflow id that is set when it is "
+            f"called, and wait for it. When it returned, that run was {ended['status']}, so there "
+            "is nothing to kill."
+        )
+    return ended
 
 
 def recover(order: Mapping[str, Any]) -> Any:
@@ -47,8 +59,8 @@ def recover(order: Mapping[str, Any]) -> Any:
     try:
         answer = handle.get_result()
     except Exception as error:
-        return _ended(order, error=error)
-    return _ended(order, answer)
+        return _ended(order, target, error=error)
+    return _ended(order, target, answer)
 
 
 def _launched(order: Mapping[str, Any]) -> Any:
@@ -94,7 +106,7 @@ def _finished(answer: Any) -> Any:
 
 
 def _ended(
-    order: Mapping[str, Any], answer: Any = None, error: Exception | None = None
+    order: Mapping[str, Any], target: Any, answer: Any = None, error: Exception | None = None
 ) -> dict[str, Any]:
     """How the run ended, as JSON data."""
     status = DBOS.get_workflow_status(RUN)
@@ -106,10 +118,23 @@ def _ended(
         try:
             ended["left behind"] = json.loads(json.dumps(left))
         except (TypeError, ValueError) as why:
-            return {"unusable": f"What {order['left_behind']} returns has to be JSON data: {why}"}
+            raise CrashTestError(
+                f"What {order['left_behind']} returns has to be JSON data: {why}"
+            ) from None
+    if (state := _state(target, order["inputs"])) is not None:
+        ended["state"] = state
     if error is not None:
         return {**ended, "error": f"{type(error).__name__}: {error}"}
     return {**ended, "answer": _plain(answer)}
+
+
+def _state(target: Any, inputs: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The state that a flow ended with; None in a process in which its last method did not end."""
+    given = (inputs.get("inputs") or {}).get("id", RUN)
+    if not hasattr(target, "flow_id") or target.flow_id != given:
+        return None
+    fields = target.state if isinstance(target.state, dict) else vars(target.state)
+    return {name: _plain(value) for name, value in fields.items()}
 
 
 # Of a crew, an agent, a task.

@@ -64,9 +64,9 @@ class CrashTest:
         timeout: Seconds after which a process is taken to hang.
 
     Raises:
-        CrashTestError: `model` is not a function, or `inputs` are not JSON data. When the first
-            run is made: `target` can't be imported, a run without a fault fails, or the database
-            can't be used.
+        CrashTestError: `model` is not a function, `inputs` are not JSON data, or `timeout` is none.
+            When the first run is made: `target` can't be imported, a run without a fault fails, is
+            another one or is not waited for, or the database can't be used.
         NotFoundError: A path is not ``module:name``, or there is nothing at `model`. A
             `ValueError`.
     """
@@ -104,6 +104,8 @@ class CrashTest:
                 f"model is a function from a Request to a reply, not {model!r}: replies in the "
                 f"order of arrival would not fit when a request is made again"
             )
+        if not timeout > 0:
+            raise CrashTestError(f"timeout is a number of seconds above 0, not {timeout!r}")
         self._database = database
         self._fresh = fresh
         self._environment = dict(environment or {})

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +25,8 @@ class Observed:
         requests: What reached the scripted model server.
         rows: The names of what is recorded, when the run has ended.
         deaths: How many processes were killed where they should be.
-        ended: What the last process said: ``status``, and ``answer`` or ``error``.
+        ended: What the last process said: ``status``, and ``answer`` or ``error``; of a flow also
+            the ``state``, if its last method ended in that process.
         trouble: How a process ended that should have ended otherwise; "" if none did.
         log: The output of all processes.
     """
@@ -103,6 +105,7 @@ def judge(observed: Observed, undisturbed: Observed, positions: Sequence[Positio
     verdict.result_equal = _result(observed) == _result(undisturbed)
     if not verdict.result_equal:
         problems.append(f"the result is {_result(observed)}, undisturbed {_result(undisturbed)}")
+    problems += _state_problems(observed.ended.get("state"), undisturbed.ended.get("state"))
     left, usual = (seen.ended.get("left behind") for seen in (observed, undisturbed))
     if left != usual:
         problems.append(f"the run left behind {left}, undisturbed {usual}")
@@ -124,6 +127,21 @@ def judge(observed: Observed, undisturbed: Observed, positions: Sequence[Positio
     if more := _unrecorded_requests(observed) - _unrecorded_requests(undisturbed):
         problems.append(f"requests of no entry that were made again: {more.total()}")
     return verdict
+
+
+_UUID = r"[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}"
+_TIME = r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d[\d:.]*(?:Z|[+-]\d\d:\d\d)?"
+_OWN = re.compile(f"{_UUID}|{_TIME}")
+"""What each run has of its own."""
+
+
+def _state_problems(state: Any, undisturbed: Any) -> Iterator[str]:
+    if state is None or undisturbed is None:
+        return
+    for name in sorted({*state, *undisturbed}):
+        found, usual = (json.dumps(s.get(name), sort_keys=True) for s in (state, undisturbed))
+        if _OWN.sub("*", found) != _OWN.sub("*", usual):
+            yield f"state.{name} is {found}, undisturbed {usual}"
 
 
 def _count_calls(observed: Observed, verdict: Verdict) -> None:
@@ -161,17 +179,27 @@ def _calls(effect: Effect, observed: Observed) -> set[str]:
     """The calls that may have had the effect: those at work, if it is not known which it was."""
     if effect.fields.get("entry"):
         return {effect.fields["entry"]}
-    begun: set[str] = set()
+    pid, begun = _process(effect, observed), set[str]()
     for event in observed.events:
-        if event.at > effect.at:
-            break
-        if event.pid != effect.pid:
+        if event.pid != pid:
             continue
+        entry = event.fields["row"]
+        if event.at > effect.at:
+            # A server that a tool has started can't tell the call, and a call made up of others
+            # shows itself only when they are done.
+            return {*begun, entry} if pid != effect.pid and event.kind == BEFORE else begun
         if event.kind == AFTER:
-            begun.discard(event.fields["row"])
+            begun.discard(entry)
         elif event.kind in (BEFORE, DURING):
-            begun.add(event.fields["row"])
+            begun.add(entry)
     return begun
+
+
+def _process(effect: Effect, observed: Observed) -> int:
+    """The process of the run that had the effect: perhaps by a process that it started itself."""
+    pids = {event.pid for event in observed.events}
+    earlier = [event.pid for event in observed.events if event.at <= effect.at]
+    return effect.pid if effect.pid in pids or not earlier else earlier[-1]
 
 
 def _happened(what: str, observed: Observed) -> str:

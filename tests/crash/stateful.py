@@ -1,0 +1,26 @@
+"""A flow that returns the same after a crash and ends with another state."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import uuid
+from typing import Any
+
+from crewai.flow.flow import Flow, start
+
+from crewai_dbos import DBOSFlow
+from crewai_dbos.testing import report_effect
+
+
+class Stateful(Flow[dict[str, Any]]):
+    @start()
+    def note(self) -> str:
+        report_effect("noted")
+        self.state["process"] = f"process {os.getpid()}"
+        self.state["key"] = str(uuid.uuid4())
+        self.state["at"] = datetime.datetime.now()
+        return "noted"
+
+
+flow = DBOSFlow(flow_name="stateful", orig_flow=Stateful)
