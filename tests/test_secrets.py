@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from crewai import LLM, Agent
+from crewai import LLM, Agent, Task
 from dbos import DBOS
 
 from crewai_dbos import DBOSAgent
@@ -84,3 +84,26 @@ def test_an_error_of_the_users_own_code_is_stored_without_secrets(
 def test_a_secret_is_known_by_its_name(name: str, found: bool, monkeypatch: Any) -> None:
     monkeypatch.setenv(name, "a-value-of-some-length")
     assert ("a-value-of-some-length" in list(secret_texts.of_environment())) is found
+
+
+def test_a_run_that_is_given_a_secret_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("SHOP_PASSWORD", "correct-horse-battery")
+    with ModelServer(lambda request: text("Hello.")) as server:
+        llm = LLM(model="openai/gpt-4o-mini", api_key="sk-attribute-4", base_url=server.base_url)
+        agent = DBOSAgent(
+            agent_name="given_a_secret",
+            orig_agent=Agent(role="R", goal="G", backstory="B", llm=llm),
+        )
+        task = Task(description="Use correct-horse-battery.", expected_output="A.", agent=agent)
+        with launched(f"sqlite:///{tmp_path}/dbos.sqlite"):
+            agent.kickoff("Hello.")
+            assert "SHOP_PASSWORD" not in caplog.text
+            agent.kickoff("Log in with correct-horse-battery.")
+            agent.execute_task(task)
+            agent.execute_task(task)
+    said = [record.message for record in caplog.records if "SHOP_PASSWORD" in record.message]
+    assert [(text.count("(arguments)"), text.count("(task)")) for text in said] == [(1, 0), (0, 1)]
+    assert all("What a run of an agent is given" in text for text in said)
+    assert "correct-horse-battery" not in caplog.text

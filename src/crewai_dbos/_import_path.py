@@ -52,9 +52,12 @@ def load(path: str, offer: Callable[[ModuleType, str], str] = _similar) -> Any:
     imported = module(module_name)
     found: Any = imported
     for part in name.split("."):
-        if not hasattr(found, part):
-            raise NotFoundError(f"{module_name} has no {name!r}. {offer(imported, name)}")
-        found = getattr(found, part)
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            raise NotFoundError(f"{module_name} has no {name!r}. {offer(imported, name)}") from None
+        except Exception as error:
+            raise NotFoundError(f"Reading {part} of {path} failed: {_in_a_line(error)}") from error
     return found
 
 
@@ -64,6 +67,11 @@ def module(name: str) -> ModuleType:
     Raises:
         NotFoundError: There is none. If importing it failed, that error is its cause.
     """
+    if name.startswith(".") or "/" in name or name.endswith(".py"):
+        raise NotFoundError(
+            f"{name!r} is not the name of a module. Write it as an import statement does, from "
+            "the folder that it is in."
+        )
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -75,5 +83,8 @@ def module(name: str) -> ModuleType:
 
 
 def _failed(name: str, error: BaseException) -> NotFoundError:
-    what = " ".join(f"{type(error).__name__}: {error}".split())
-    return NotFoundError(f"Importing {name} failed: {what}")
+    return NotFoundError(f"Importing {name} failed: {_in_a_line(error)}")
+
+
+def _in_a_line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())

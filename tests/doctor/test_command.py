@@ -150,6 +150,9 @@ def test_the_examples(
         ("leaves:agent", "Importing leaves failed: SystemExit: 3"),
         ("named.inside:agent", "There is no module 'named.inside' here or installed."),
         ("bad..name:agent", "There is no module 'bad'"),
+        ("../named:agent", "'../named' is not the name of a module. Write it as an import"),
+        ("named.py:agent", "'named.py' is not the name of a module."),
+        ("named:odd.part", "Reading part of named:odd.part failed: ValueError: not now"),
     ],
 )
 def test_a_path_that_leads_nowhere_is_one_line(
@@ -159,6 +162,10 @@ def test_a_path_that_leads_nowhere_is_one_line(
         "named",
         "from crewai import Agent\n"
         "def make(): ...\n"
+        "class Odd:\n"
+        "    @property\n"
+        "    def part(self): raise ValueError('not now')\n"
+        "odd = Odd()\n"
         "agent = Agent(role='r', goal='g', backstory='b', llm='openai/gpt-4o-mini')\n",
     )
     module("broken", "1 / 0")

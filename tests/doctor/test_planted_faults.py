@@ -95,6 +95,13 @@ x = DBOSAgent(
         ("agent_name must be a non-empty string", "name_missing.py, line "),
     ),
     Fault(
+        "name_left_out",
+        "x = DBOSAgent(orig_agent=clerk())",
+        "definition",
+        "error",
+        ("missing", "'agent_name'", "name_left_out.py, line "),
+    ),
+    Fault(
         "name_taken",
         "x = durable('name_taken')\ny = durable('name_taken')",
         "definition",
@@ -469,6 +476,83 @@ x = durable("secret_in_a_default", tools=[open_door])
         {"DOOR_PASSWORD": "hunter2hunter2"},
     ),
     Fault(
+        "secret_in_a_guardrail",
+        "x = durable('secret_in_a_guardrail', guardrail='Never say hunter2hunter2.')",
+        "secret",
+        "error",
+        ("The guardrail of agent 'secret_in_a_guardrail'", "SHOP_PASSWORD"),
+        {"SHOP_PASSWORD": "hunter2hunter2"},
+    ),
+    Fault(
+        "secret_in_a_guardrail_of_a_task",
+        "x = durable('secret_in_a_guardrail_of_a_task')\n"
+        "task = job(x, guardrails=['Never say hunter2hunter2.'])",
+        "secret",
+        "error",
+        ("The guardrail of task 1", "SHOP_PASSWORD"),
+        {"SHOP_PASSWORD": "hunter2hunter2"},
+    ),
+    Fault(
+        "secret_in_a_list",
+        """
+@tool
+@DBOS.step()
+def open_door(code: str, others: list[str] = ["a", "hunter2hunter2"]) -> str:
+    "Open the door."
+    return code
+
+x = durable("secret_in_a_list", tools=[open_door])
+""",
+        "secret",
+        "error",
+        ("The default of 'others'", "SHOP_PASSWORD"),
+        {"SHOP_PASSWORD": "hunter2hunter2"},
+    ),
+    Fault(
+        "secret_in_a_tool_of_a_task",
+        """
+@tool
+@DBOS.step()
+def open_door(code: str = "hunter2hunter2") -> str:
+    "Open the door."
+    return code
+
+x = durable("secret_in_a_tool_of_a_task")
+task = job(x, tools=[open_door])
+""",
+        "secret",
+        "error",
+        ("The default of 'code'", "SHOP_PASSWORD"),
+        {"SHOP_PASSWORD": "hunter2hunter2"},
+    ),
+    Fault(
+        "secret_in_a_file_name",
+        """
+from crewai_dbos import DBOSCrew
+
+a = clerk()
+t = job(a, output_file="out/hunter2hunter2.md")
+x = DBOSCrew(crew_name="whole", orig_crew=Crew(agents=[a], tasks=[t]))
+""",
+        "secret",
+        "error",
+        ("The output_file of task 1", "SHOP_PASSWORD"),
+        {"SHOP_PASSWORD": "hunter2hunter2"},
+    ),
+    Fault(
+        "secret_in_knowledge",
+        """
+from crewai.knowledge.source.string_knowledge_source import StringKnowledgeSource
+
+source = StringKnowledgeSource(content="The door opens with hunter2hunter2.")
+x = durable("secret_in_knowledge", knowledge_sources=[source])
+""",
+        "secret",
+        "error",
+        ("The content of the StringKnowledgeSource of agent", "SHOP_PASSWORD"),
+        {"SHOP_PASSWORD": "hunter2hunter2"},
+    ),
+    Fault(
         "key_of_the_model",
         """
 from crewai import LLM
@@ -495,6 +579,70 @@ x = durable("two_of_one_name", tools=[send, other])
         "same-tool-name",
         "error",
         ("2 tools", "'send'"),
+    ),
+    Fault(
+        "two_of_one_name_in_a_task",
+        """
+from crewai_dbos import DBOSCrew
+
+@tool("Send")
+def other(to: str) -> str:
+    "Send it elsewhere."
+    return to
+
+a = clerk(tools=[])
+t = job(a, tools=[send, other])
+x = DBOSCrew(crew_name="whole", orig_crew=Crew(agents=[a], tasks=[t]))
+""",
+        "same-tool-name",
+        "error",
+        ("2 tools of task 1", "'send'"),
+    ),
+    Fault(
+        "undecorated_tool_of_a_task",
+        """
+@tool
+def search(query: str) -> str:
+    "Search."
+    return query
+
+x = durable("undecorated_tool_of_a_task")
+task = job(x, name="find", tools=[search])
+""",
+        "undecorated-tool",
+        "warning",
+        ("'search'", "task 'find'"),
+    ),
+    Fault(
+        "recorded_tool_of_a_task",
+        """
+from crewai_dbos import DBOSCrew
+
+@tool
+def search(query: str) -> str:
+    "Search."
+    return query
+
+a = clerk()
+t = job(a, tools=[search])
+x = DBOSCrew(crew_name="whole", orig_crew=Crew(agents=[a], tasks=[t]))
+""",
+    ),
+    Fault(
+        "crew_with_a_tool_of_a_task",
+        """
+@tool
+@DBOS.step()
+def search(query: str) -> str:
+    "Search."
+    return query
+
+a = durable("crew_with_a_tool_of_a_task")
+x = Crew(agents=[a], tasks=[job(a, tools=[search])])
+""",
+        "crew-alone",
+        "hint",
+        ("search of task 1",),
     ),
     Fault(
         "asks_a_person",

@@ -156,6 +156,20 @@ x = durable(Sound)
     values("imported_inside", "import secrets as s\nreturn s.token_hex()", "s.token_hex"),
     values("id", "self.state.key = str(uuid.uuid4())", "uuid.uuid4"),
     values("in_a_comprehension", "return [uuid.uuid1() for _ in range(3)]", "uuid.uuid1"),
+    values("unseeded", "return random.Random().choice([1, 2])", "random.Random"),
+    values("of_the_system", "return random.SystemRandom().random()", "random.SystemRandom"),
+    values("shared_dice", "return dice.choice([1, 2])", "dice.choice", "dice = random.Random(7)"),
+    values("by_an_alias", "now = datetime.datetime.now\nreturn now()", "now (line"),
+    values(
+        "in_a_function_inside", "def stamp():\n    return time.time()\nreturn stamp()", "time.time"
+    ),
+    values("in_a_lambda", "stamp = lambda: time.time()\nreturn stamp()", "time.time"),
+    values(
+        "of_a_class",
+        "return Clock.read()",
+        "time.time",
+        "class Clock:\n    @staticmethod\n    def read(): return time.time()",
+    ),
     Fault(
         "in_a_closure",
         """
@@ -185,6 +199,7 @@ class time:
 def uuid4(): return "fixed"
 """,
     ),
+    sound("an_argument", "def later(time): return time.time()\nreturn later(self.state)"),
     sound("a_local_name", "random = self.state\nreturn random.choice([1])"),
     sound("a_generator_of_its_own", "return random.Random(self.state.topic).choice([1, 2])"),
     sound("measured", "began = datetime.datetime.now()\nprint(datetime.datetime.now() - began)"),
@@ -220,6 +235,9 @@ def uuid4(): return "fixed"
     ),
     effects("appended", "with open('log', 'a') as log:\n    log.write('x')", "open"),
     effects("made_new", "Path('log').open(mode='x').close()", "open"),
+    effects("changed", "with open('log', 'r+') as log:\n    log.write('x')", "open"),
+    effects("mode_in_a_name", "mode = 'a' if self.state.text else 'r'\nopen('log', mode)", "open"),
+    effects("mode_in_a_constant", "open('log', MODE)", "open", "MODE = 'a'"),
     effects("written", "open('out', 'w').write('x')", "open", severity="hint"),
     effects("written_text", "Path('out').write_text('x')", "write_text", severity="hint"),
     effects(
@@ -269,6 +287,13 @@ x = durable(One)
         "text = 'a'\n" + "text = text.replace('a', 'b')\n" * 30 + "self.state.text = text",
     ),
     sound("another_write_text", "self.state.write_text('x')", "Report.write_text = print"),
+    Fault(
+        "nothing_to_start",
+        "class One(Flow):\n    @listen('a')\n    def write(self): ...\nx = durable(One)",
+        "no-start",
+        "warning",
+        ("One",),
+    ),
     # What crewAI does not run --------------------------------------------------
     Fault(
         "inherited",
@@ -422,6 +447,24 @@ x = durable(make())
 """,
     ),
     Fault(
+        "secret_of_a_state",
+        """
+from pydantic import SecretStr
+
+class Login(BaseModel):
+    password: SecretStr | None = None
+
+class One(Flow[Login]):
+    @start()
+    def begin(self): ...
+
+x = durable(One)
+""",
+        "unstorable-state",
+        "warning",
+        ("'password'", "SecretStr"),
+    ),
+    Fault(
         "local_state_of_dataclasses",
         """
 from dataclasses import dataclass
@@ -445,7 +488,7 @@ def make():
 
 x = durable(make())
 """,
-        "local-state",
+        "unstorable-state",
         "warning",
         ("'middle'", "make.<locals>.Inner"),
     ),

@@ -18,7 +18,8 @@ from crewai_dbos._dbos_seam import (
     get_dbos_func_name,
 )
 from crewai_dbos._errors import CrewaiDbosError, RunConflictError
-from crewai_dbos._stored import codec, names
+from crewai_dbos._journal import run_scope
+from crewai_dbos._stored import codec, names, secret_texts
 from crewai_dbos._stored.errors import decode_error, encode_error
 
 
@@ -123,6 +124,7 @@ def own_run(order: Mapping[str, Any], workflow: Callable[..., Any]) -> Iterator[
     Raises:
         RunConflictError: The id belongs to a run of something else. Its result is not returned.
     """
+    _warn_of_secrets(order)
     run_id = assigned_workflow_id()
     begun = None
     if run_id is not None and (status := _refuse_foreign(run_id, order)) is not None:
@@ -155,6 +157,15 @@ def _refuse_foreign(run_id: str, order: Mapping[str, Any]) -> WorkflowStatus | N
                 "its own for each piece of work."
             )
     return status
+
+
+def _warn_of_secrets(order: Mapping[str, Any]) -> None:
+    for part, value in order.items():
+        for name in sorted(set(secret_texts.found_in(value))):
+            run_scope.warn_once(
+                f"What {_kind(order)} is given ({part}) contains the value of {name}. It is "
+                "stored with the run. Take it out, and read it inside the tool that needs it."
+            )
 
 
 def _kind(order: Mapping[str, Any]) -> str:

@@ -19,11 +19,17 @@ _SHORTEST = 8
 
 
 def of_environment() -> Iterator[str]:
-    """Values of environment variables that are called like a secret."""
-    yield from _named(os.environ)
-    for value in os.environ.values():
+    """Values of environment variables that are called like a secret, and passwords in URLs."""
+    return (secret for _, secret in named_in_environment())
+
+
+def named_in_environment() -> Iterator[tuple[str, str]]:
+    """The same, each after the name of its variable."""
+    for name, value in os.environ.items():
+        for secret in _named({name: value}):
+            yield name, secret
         if found := _PASSWORD.search(value):
-            yield found[1]
+            yield name, found[1]
 
 
 def of_llm(llm: Any) -> Iterator[str]:
@@ -32,6 +38,22 @@ def of_llm(llm: Any) -> Iterator[str]:
     for value in vars(llm).values():
         if isinstance(value, Mapping):
             yield from _named(value)
+
+
+def found_in(value: Any) -> Iterator[str]:
+    """The environment variables whose secrets are in the texts of `value`, plain JSON."""
+    texts = list(_texts(value))
+    for name, secret in named_in_environment():
+        if any(secret in text for text in texts):
+            yield name
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (Mapping, list)):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(item)
 
 
 def _named(values: Mapping[Any, Any]) -> Iterator[str]:

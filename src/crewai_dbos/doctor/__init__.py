@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -13,7 +14,7 @@ from crewai import Agent, Crew
 from crewai.flow.flow import Flow
 
 from crewai_dbos._journal import run_scope
-from crewai_dbos.doctor import _rules, _subject
+from crewai_dbos.doctor import _rules, _subject, _texts
 from crewai_dbos.doctor._report import Finding as Finding
 from crewai_dbos.doctor._report import Item as Item
 from crewai_dbos.doctor._report import Report as Report
@@ -37,7 +38,16 @@ def inspect(what: Any, *, module: ModuleType | None = None) -> Report:
         TypeError: `what` is something else.
     """
     subject = _subject.read(what, module)
-    return Report(subject.title, subject.items, _rules.findings(subject))
+    # A report goes into the log of a CI.
+    hidden = _texts.hiding(subject.llms)
+    return Report(
+        subject.title,
+        tuple(replace(item, name=hidden(item.name)) for item in subject.items),
+        tuple(
+            replace(found, what=hidden(found.what), fix=hidden(found.fix))
+            for found in _rules.findings(subject)
+        ),
+    )
 
 
 def warn(definition: Agent | Crew | Flow[Any]) -> None:

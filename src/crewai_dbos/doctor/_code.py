@@ -7,7 +7,7 @@ import inspect
 import random
 import secrets
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePath
@@ -56,8 +56,15 @@ class Code:
 
     @cached_property
     def nodes(self) -> tuple[ast.AST, ...]:
-        """What it does itself: not what functions do that are defined in it."""
-        return tuple(node for part in self.tree.body for node in _inside(part))
+        """What it does itself: of the functions defined in it only those that it calls."""
+        found = [node for part in self.tree.body for node in _inside(part)]
+        defined = {name: body for part in self.tree.body for name, body in _functions_in(part)}
+        for node in found:
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                for part in defined.pop(node.func.id, ()):
+                    found += _inside(part)
+                    defined.update(_functions_in(part))
+        return tuple(found)
 
     @cached_property
     def parents(self) -> Mapping[ast.AST, ast.AST]:
@@ -104,10 +111,23 @@ class Code:
         """What is assigned to a local name; None stands for something that can't be told."""
         return self._assigned.get(name, [None])
 
+    def constants(self, node: ast.expr | None) -> Iterator[Any]:
+        """What an expression can be, as far as that is written as constants."""
+        if isinstance(node, ast.Constant):
+            yield node.value
+        elif isinstance(node, ast.IfExp):
+            yield from self.constants(node.body)
+            yield from self.constants(node.orelse)
+        elif isinstance(node, ast.Name):
+            yield self._named(node.id)
+            for value in self._assigned.get(node.id, []):
+                if not isinstance(value, ast.Name):
+                    yield from self.constants(value)
+
     def resolve(self, node: ast.expr) -> Any:
         """What a name, or an attribute of a module or class, stands for; None if unknown."""
         if isinstance(node, ast.Name):
-            return self._named(node.id)
+            return self._named(node.id) or self._alias(node.id)
         if not isinstance(node, ast.Attribute):
             return None
         of = self.resolve(node.value)
@@ -127,11 +147,23 @@ class Code:
         builtins = vars(builtins) if isinstance(builtins, ModuleType) else builtins
         return next((names[name] for names in (closure, scope, builtins) if name in names), None)
 
+    def _alias(self, name: str) -> Any:
+        """What a local name stands for that is another one for an attribute."""
+        assigned = self._assigned.get(name, [])
+        if len(assigned) != 1 or not isinstance(assigned[0], ast.Attribute):
+            return None
+        base: ast.expr = assigned[0]
+        while isinstance(base, ast.Attribute):
+            base = base.value
+        is_itself = isinstance(base, ast.Name) and base.id in self._assigned
+        return None if is_itself else self.resolve(assigned[0])
+
     @cached_property
     def _local(self) -> set[str]:
         code = self.function.__code__
         inside = (n.id for n in self.nodes if isinstance(n, ast.Name) and not _is_read(n))
-        return {*code.co_varnames, *code.co_cellvars, *inside}
+        arguments = (n.arg for n in self.nodes if isinstance(n, ast.arg))
+        return {*code.co_varnames, *code.co_cellvars, *inside, *arguments}
 
     @cached_property
     def _imported(self) -> dict[str, Any]:
@@ -164,6 +196,8 @@ class Code:
         for node in self.nodes:
             if isinstance(node, ast.Name) and not _is_read(node):
                 found.setdefault(node.id, []).append(values.get(node))
+            elif isinstance(node, ast.arg):
+                found.setdefault(node.arg, []).append(None)
         arguments = self.function.__code__.co_argcount + self.function.__code__.co_kwonlyargcount
         for name in self.function.__code__.co_varnames[:arguments]:
             found.setdefault(name, []).append(None)
@@ -202,6 +236,21 @@ def _inside(node: ast.AST) -> Iterator[ast.AST]:
     yield node
     for child in ast.iter_child_nodes(node):
         yield from _inside(child)
+
+
+def _functions_in(node: ast.AST) -> Iterator[tuple[str, Sequence[ast.AST]]]:
+    """Functions that `node` defines by a name, less those with a decorator, and what is in them."""
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        if not node.decorator_list:
+            yield node.name, [node.args, *node.body]
+        return
+    if isinstance(node, ast.Assign) and isinstance(node.value, ast.Lambda):
+        for target in node.targets:
+            if isinstance(target, ast.Name):
+                yield target.id, [node.value.args, node.value.body]
+    if not isinstance(node, _NESTED):
+        for child in ast.iter_child_nodes(node):
+            yield from _functions_in(child)
 
 
 def _is_read(name: ast.Name) -> bool:

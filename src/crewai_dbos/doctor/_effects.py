@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import random
 from collections.abc import Iterator
 from typing import Literal
 
@@ -62,26 +63,38 @@ def of_code(code: Code) -> Iterator[tuple[Kind, ast.Call]]:
         name = code.called(call)
         if name in _CLOCK and _measures(code, call):
             continue
-        if name in _CLOCK or name in _CHANCE:
+        if name in _CLOCK or name in _CHANCE or _is_chance(code, call, name):
             yield "value", call
         elif name in _EFFECTS:
             yield "effect", call
         elif name in _OVERWRITING:
             yield "overwrite", call
         elif name in _OPENING:
-            mode = _mode(call, _OPENING[name])
-            if "a" in mode or "x" in mode:
+            mode = _mode(code, call, _OPENING[name])
+            if set("ax+") & set(mode) and "w" not in mode:
                 yield "effect", call
             elif "w" in mode:
                 yield "overwrite", call
 
 
-def _mode(call: ast.Call, place: int) -> str:
+def _is_chance(code: Code, call: ast.Call, name: str | None) -> bool:
+    """Whether a generator is made that nobody seeded, or one is asked that other runs ask too."""
+    if name == "random.SystemRandom":
+        return True
+    if name == "random.Random":
+        return not (call.args or call.keywords)
+    if not isinstance(call.func, ast.Attribute) or call.func.attr == "seed":
+        return False
+    return isinstance(code.resolve(call.func.value), random.Random)
+
+
+def _mode(code: Code, call: ast.Call, place: int) -> str:
+    """The mode, or those that it can be."""
     named = [keyword.value for keyword in call.keywords if keyword.arg == "mode"]
-    for mode in named or call.args[place : place + 1]:
-        if isinstance(mode, ast.Constant) and isinstance(mode.value, str):
-            return mode.value
-    return ""
+    modes = [
+        mode for node in named or call.args[place : place + 1] for mode in code.constants(node)
+    ]
+    return "".join(mode for mode in modes if isinstance(mode, str))
 
 
 def _measures(code: Code, call: ast.Call) -> bool:

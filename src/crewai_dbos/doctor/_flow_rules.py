@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from enum import Enum
 from typing import Any, get_args
 
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretBytes, SecretStr
 
 from crewai_dbos._errors import UnstorableValueError
 from crewai_dbos._stored.type_paths import type_path
@@ -18,6 +18,7 @@ from crewai_dbos.doctor._flow import FlowParts
 from crewai_dbos.doctor._report import Finding, found
 from crewai_dbos.doctor._subject import Subject
 
+_SECRETS = (SecretBytes, SecretStr)
 _STEP = "or call it with crewai_dbos.step(function, ...)."
 
 
@@ -66,6 +67,17 @@ def inherited_methods(subject: Subject) -> Iterator[Finding]:
         )
 
 
+def no_start(subject: Subject) -> Iterator[Finding]:
+    flow = subject.flow
+    if flow is not None and not any(m.is_start for m in flow.definition.methods.values()):
+        yield found(
+            "no-start",
+            "warning",
+            f"No method of {flow.cls.__name__} is decorated with @start, so a run does nothing.",
+            "Decorate the method that a run begins with.",
+        )
+
+
 def shared_field(subject: Subject) -> Iterator[Finding]:
     flow = subject.flow
     if flow is None:
@@ -82,25 +94,37 @@ def shared_field(subject: Subject) -> Iterator[Finding]:
         )
 
 
-def local_state(subject: Subject) -> Iterator[Finding]:
+def unstorable_state(subject: Subject) -> Iterator[Finding]:
     cls = dict if subject.flow is None else subject.flow.state_class
     if not issubclass(cls, BaseModel):
         return
     known = set(_reachable([cls], through_dataclasses=False))
     for name, field in cls.model_fields.items():
         for inner in sorted(_reachable([field.annotation]), key=lambda cls: cls.__qualname__):
-            if inner not in known and not _is_importable(inner):
-                yield found(
-                    "local-state",
-                    "warning",
-                    f"The field {name!r} of the state can hold a {inner.__qualname__}, which is "
-                    "defined inside a function. It can't be stored, so on recovery the methods "
-                    "that changed the field run again.",
-                    "Define the class at the top level of a module.",
-                )
+            if issubclass(inner, _SECRETS):
+                why, fix = "is not stored", "Read the secret in the methods that need it."
+            elif inner not in known and not _is_importable(inner):
+                why = "is defined inside a function and can't be stored"
+                fix = "Define the class at the top level of a module."
+            else:
+                continue
+            yield found(
+                "unstorable-state",
+                "warning",
+                f"The field {name!r} of the state can hold a {inner.__qualname__}, which {why}. On "
+                "recovery the methods that changed the field run again.",
+                fix,
+            )
 
 
-FLOW_RULES = (unrecorded_value, unrecorded_effect, inherited_methods, shared_field, local_state)
+FLOW_RULES = (
+    no_start,
+    unrecorded_value,
+    unrecorded_effect,
+    inherited_methods,
+    shared_field,
+    unstorable_state,
+)
 
 
 def _calls(flow: FlowParts | None, kind: _effects.Kind) -> Iterator[tuple[str, str]]:
@@ -122,7 +146,7 @@ def _place(code: Code, call: ast.Call, method: Code) -> str:
 
 
 def _reachable(annotations: Iterable[Any], *, through_dataclasses: bool = True) -> Iterator[type]:
-    """The classes of data that values of these types can hold.
+    """The classes of data, and of secrets, that values of these types can hold.
 
     Args:
         through_dataclasses: Whether fields of dataclasses count. The journal knows of none.
@@ -138,7 +162,7 @@ def _reachable(annotations: Iterable[Any], *, through_dataclasses: bool = True) 
             waiting.extend(field.annotation for field in item.model_fields.values())
         elif dataclasses.is_dataclass(item) and through_dataclasses:
             waiting.extend(field.type for field in dataclasses.fields(item))
-        if issubclass(item, (BaseModel, Enum)) or dataclasses.is_dataclass(item):
+        if issubclass(item, (BaseModel, Enum, *_SECRETS)) or dataclasses.is_dataclass(item):
             yield item
 
 

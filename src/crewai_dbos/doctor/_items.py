@@ -10,6 +10,7 @@ from crewai import Agent, Crew, Task
 from crewai.hooks import InterceptionPoint, get_hooks
 from crewai.tasks.conditional_task import ConditionalTask
 from crewai.tasks.llm_guardrail import LLMGuardrail
+from crewai.tools.base_tool import BaseTool
 from crewai.utilities.string_utils import sanitize_tool_name
 
 from crewai_dbos._crewai_seam import event_handlers
@@ -70,19 +71,23 @@ def of_agent(agent: Agent, config: ToolStepConfig, owner: str) -> Iterator[Item]
         yield Item("a2a", "remote agents", owner, None, "asked again", agent.a2a)
 
 
-def of_task(task: Task, owner: str, *, durable: bool = False) -> Iterator[Item]:
+def of_task(
+    task: Task, owner: str, config: ToolStepConfig, *, durable: bool = False
+) -> Iterator[Item]:
     """The items of `task` itself; its agent's are not among them.
 
     Args:
+        config: The ``tool_step_config`` that its tools come under.
         durable: Whether it is of a `DBOSCrew`.
     """
+    for tool in tools_of_task(task):
+        yield tool_item(tool, config, owner)
     for field in ("output_pydantic", "output_json", "response_model"):
         model = getattr(task, field, None)
         if model is not None:
             name = f"{_called(model)} ({field})"
             yield Item("model", name, owner, "its import path", "imported again", model)
-    guardrails = task.guardrails or ([] if task.guardrail is None else [task.guardrail])
-    for guardrail in guardrails if isinstance(guardrails, (list, tuple)) else [guardrails]:
+    for guardrail in guardrails_of_task(task):
         yield _guardrail(guardrail, owner, durable=durable)
     if task.callback is not None:
         seam = names.CALLBACK if durable else None
@@ -136,6 +141,25 @@ def of_process() -> Iterator[Item]:
             events.setdefault(handler, []).append(event)
     for handler, kinds in sorted(events.items(), key=lambda found: (found[1], _called(found[0]))):
         yield _code("handler", ", ".join(sorted(kinds)), handler, PROCESS)
+
+
+def tools_of_task(task: Task) -> list[BaseTool]:
+    """The tools that `task` brings: one without any has its agent's."""
+    agents = task.agent.tools or [] if task.agent is not None else []
+    return [tool for tool in task.tools or [] if not any(tool is each for each in agents)]
+
+
+def guardrails_of_task(task: Task) -> list[Any]:
+    given = task.guardrails or task.guardrail
+    if given is None:
+        return []
+    return list(given) if isinstance(given, (list, tuple)) else [given]
+
+
+def knowledge_sources(holder: Any) -> list[Any]:
+    """The sources of the knowledge of an agent or a crew."""
+    knowledge = holder.knowledge
+    return list(holder.knowledge_sources or (knowledge.sources if knowledge is not None else []))
 
 
 # One of each ----------------------------------------------------------------------
@@ -204,8 +228,7 @@ def memory_items(memory: Any, owner: str) -> Iterator[Item]:
 
 
 def _knowledge(holder: Any, owner: str) -> Iterator[Item]:
-    knowledge = holder.knowledge
-    sources = list(holder.knowledge_sources or (knowledge.sources if knowledge is not None else []))
+    knowledge, sources = holder.knowledge, knowledge_sources(holder)
     recovery = f"queries {ANSWERED}; the source is loaded again"
     for source in sources:
         yield Item("knowledge", _source(source), owner, names.KNOWLEDGE_QUERY, recovery, source)

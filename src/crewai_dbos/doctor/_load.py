@@ -19,6 +19,9 @@ from crewai_dbos._import_path import NotFoundError
 from crewai_dbos.doctor._flow import is_flow
 from crewai_dbos.doctor._report import Finding
 
+# An argument that is missing, or unknown: Python refuses the call before we see it.
+_CONSTRUCTORS = tuple(f"{name}.__init__()" for name in ("DBOSAgent", "DBOSCrew", "DBOSFlow"))
+
 
 class BrokenDefinition(Exception):
     """The module does not import because a definition in it is refused."""
@@ -40,7 +43,7 @@ def load(path: str) -> tuple[Any, ModuleType]:
         with _quietly():
             found = _import_path.load(path, offer=_offer)
     except NotFoundError as error:
-        if isinstance(error.__cause__, DefinitionError):
+        if error.__cause__ is not None and _is_about_a_definition(error.__cause__):
             raise BrokenDefinition(_finding(error.__cause__)) from error
         raise
     module_name, name = _import_path.split(path)
@@ -75,7 +78,12 @@ def _quietly() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _finding(error: DefinitionError) -> Finding:
+def _is_about_a_definition(error: BaseException) -> bool:
+    left_out = isinstance(error, TypeError) and str(error).startswith(_CONSTRUCTORS)
+    return left_out or isinstance(error, DefinitionError)
+
+
+def _finding(error: BaseException) -> Finding:
     what, _, fix = str(error).partition(". ")
     ours = os.path.dirname(os.path.dirname(__file__))
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename[:1] != "<"]

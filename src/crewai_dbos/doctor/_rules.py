@@ -18,7 +18,7 @@ from crewai_dbos._objects.tools import tool_function
 from crewai_dbos._stored.type_paths import type_path
 from crewai_dbos.doctor._application import COMPUTED
 from crewai_dbos.doctor._captured import captured_state
-from crewai_dbos.doctor._flow_rules import FLOW_RULES, local_state
+from crewai_dbos.doctor._flow_rules import FLOW_RULES, unstorable_state
 from crewai_dbos.doctor._items import CREW
 from crewai_dbos.doctor._report import SEVERITIES, Finding, Item, Severity, found
 from crewai_dbos.doctor._subject import Subject
@@ -215,6 +215,11 @@ def several_processes(subject: Subject) -> Iterator[Finding]:
 
 def crew_alone(subject: Subject) -> Iterator[Finding]:
     given = [item.name for item in subject.items if item.owner == CREW and _is_shared(item)]
+    given += [
+        f"{item.name} of {item.owner}"
+        for item in subject.items
+        if item.kind == "tool" and item.owner.startswith("task ")
+    ]
     if given and subject.crew and not subject.plain:
         yield found(
             "crew-alone",
@@ -255,7 +260,7 @@ RULES: tuple[Rule, ...] = (
     *FLOW_RULES,
 )
 
-SAID_LATER: frozenset[Rule] = frozenset({local_result, undecorated_tool, local_state})
+SAID_LATER: frozenset[Rule] = frozenset({local_result, undecorated_tool, unstorable_state})
 """Rules whose findings a run warns of itself, when it comes to them."""
 
 

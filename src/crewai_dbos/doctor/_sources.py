@@ -61,11 +61,14 @@ def followed(code: Code, code_of: Callable[[FunctionType], Code | None], cls: ty
 
 def _callees(code: Code, cls: type) -> Iterator[FunctionType]:
     for call in code.calls():
-        if is_attribute_of(call.func, code.first_argument):
-            member = inspect.getattr_static(cls, call.func.attr, None)
-            member = getattr(member, "__func__", member)
-            if isinstance(member, FunctionType):
-                yield member
+        if isinstance(call.func, ast.Attribute):
+            own = is_attribute_of(call.func, code.first_argument)
+            of = cls if own else code.resolve(call.func.value)
+            if isinstance(of, type) and (own or of.__module__ == cls.__module__):
+                member = inspect.getattr_static(of, call.func.attr, None)
+                member = getattr(member, "__func__", member)
+                if isinstance(member, FunctionType):
+                    yield member
         elif isinstance(call.func, ast.Name):
             function = code.resolve(call.func)
             if isinstance(function, FunctionType) and function.__module__ == cls.__module__:

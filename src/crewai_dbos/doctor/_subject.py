@@ -10,6 +10,7 @@ from typing import Any
 from crewai import Agent, Crew, Task
 from crewai.agents.agent_builder.base_agent import BaseAgent
 
+from crewai_dbos._journal.config import ToolStepConfig
 from crewai_dbos._runs.definition import AgentDefinition, CrewDefinition, agents, flows
 from crewai_dbos.doctor import _application, _flow, _flow_items, _items, _texts
 from crewai_dbos.doctor._application import Application
@@ -72,18 +73,16 @@ def read(what: Any, module: ModuleType | None) -> Subject:
     items: list[Item] = []
     texts: list[Text] = []
     for agent in members:
-        definition = _definition(agent)
-        config = definition.options.tool_step_config if definition is not None else None
-        if crew is not None:
-            config = crew.options_of(agent, definition).tool_step_config
-        items += _items.of_agent(agent, config, _called(agent))
+        items += _items.of_agent(agent, _tool_step_config(agent, crew), _called(agent))
         texts += _texts.of_agent(agent, _called(agent))
     for number, task in enumerate(tasks, 1):
         owner = f"task {task.name!r}" if task.name else f"task {number}"
-        items += _items.of_task(task, owner, durable=crew is not None)
-        texts += _texts.of_task(task, owner)
+        config = _tool_step_config(task.agent, crew)
+        items += _items.of_task(task, owner, config, durable=crew is not None)
+        texts += _texts.of_task(task, owner, durable=crew is not None)
     if isinstance(what, Crew):
         items += _items.of_crew(what, durable=crew is not None)
+        texts += _texts.of_crew(what)
     items += _items.of_process()
     return Subject(
         title=title,
@@ -138,9 +137,21 @@ def _tasks_for(agent: Agent, module: ModuleType | None) -> Iterator[Task]:
             yield value
 
 
-def _definition(agent: Agent) -> AgentDefinition | None:
+def _definition(agent: BaseAgent | None) -> AgentDefinition | None:
     found = getattr(agent, "_definition", None)
     return found if isinstance(found, AgentDefinition) else None
+
+
+def _tool_step_config(agent: BaseAgent | None, crew: CrewDefinition | None) -> ToolStepConfig:
+    """What becomes of tools without a decorator that `agent` works with, perhaps in a `DBOSCrew`.
+
+    Args:
+        agent: None for the manager that a crew makes itself.
+    """
+    definition = _definition(agent)
+    if crew is not None:
+        return crew.options_of(agent, definition).tool_step_config
+    return None if definition is None else definition.options.tool_step_config
 
 
 def _called(agent: Agent) -> str:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from crewai import Agent, Task
+from crewai import Agent, Crew, Task
 from crewai.llms.base_llm import BaseLLM
+from crewai.tasks.llm_guardrail import LLMGuardrail
+from crewai.tools.base_tool import BaseTool
 from pydantic import BaseModel
 
 from crewai_dbos._stored import secret_texts
 from crewai_dbos.doctor._flow import FlowParts
+from crewai_dbos.doctor._items import guardrails_of_task, knowledge_sources, tools_of_task
 
 _OF_AGENT = (
     *("role", "goal", "backstory"),
@@ -37,23 +39,57 @@ class Text:
 
 
 def of_agent(agent: Agent, owner: str) -> Iterator[Text]:
-    """The texts of `agent` and of the tools that the model is told of."""
+    """The texts of `agent` and of what it works with."""
     fate = "is sent to the model, and stored with a run for which a crew fills it in"
     for field in _OF_AGENT:
         if isinstance(text := getattr(agent, field, None), str):
             yield Text(f"The {field} of {owner}", text, fate)
-    fate = "is shown to the model, which may repeat it in a call or an answer that is stored"
     for tool in agent.tools or []:
-        yield Text(f"The description of tool {tool.name!r}", tool.description, fate)
-        for name, argument in tool.args_schema.model_fields.items():
-            if isinstance(default := argument.default, str):
-                yield Text(f"The default of {name!r} of tool {tool.name!r}", default, fate)
+        yield from _of_tool(tool)
+    yield from _of_guardrail(agent.guardrail, owner)
+    yield from _of_knowledge(agent, owner)
 
 
-def of_task(task: Task, owner: str) -> Iterator[Text]:
-    for field in _OF_TASK:
+def of_task(task: Task, owner: str, *, durable: bool = False) -> Iterator[Text]:
+    """The texts of `task` and of the tools and guardrails that it brings.
+
+    Args:
+        durable: Whether it is of a `DBOSCrew`, whose journal says where its file went.
+    """
+    for field in (*_OF_TASK, "output_file") if durable else _OF_TASK:
         if isinstance(text := getattr(task, field, None), str):
             yield Text(f"The {field} of {owner}", text, "is stored with the run")
+    for tool in tools_of_task(task):
+        yield from _of_tool(tool)
+    for guardrail in guardrails_of_task(task):
+        yield from _of_guardrail(guardrail, owner)
+
+
+def of_crew(crew: Crew) -> Iterator[Text]:
+    """The texts of `crew` itself; its agents' and tasks' are not among them."""
+    return _of_knowledge(crew, "the crew")
+
+
+def _of_tool(tool: BaseTool) -> Iterator[Text]:
+    fate = "is shown to the model, which may repeat it in a call or an answer that is stored"
+    yield Text(f"The description of tool {tool.name!r}", tool.description, fate)
+    for name, argument in tool.args_schema.model_fields.items():
+        for text in _inside(argument.get_default(call_default_factory=False)):
+            yield Text(f"The default of {name!r} of tool {tool.name!r}", text, fate)
+
+
+def _of_guardrail(guardrail: Any, owner: str) -> Iterator[Text]:
+    text = guardrail.description if isinstance(guardrail, LLMGuardrail) else guardrail
+    if isinstance(text, str):
+        fate = "is sent to the model, which may repeat it in an answer that is stored"
+        yield Text(f"The guardrail of {owner}", text, fate)
+
+
+def _of_knowledge(holder: Any, owner: str) -> Iterator[Text]:
+    fate = "is found by queries, and what these find is stored with the run"
+    for source in knowledge_sources(holder):
+        for text in _inside(getattr(source, "content", None)):
+            yield Text(f"The content of the {type(source).__name__} of {owner}", text, fate)
 
 
 def of_flow(flow: FlowParts) -> Iterator[Text]:
@@ -88,7 +124,17 @@ def known_secrets(llms: Iterable[Any]) -> dict[str, str]:
             secrets.update(
                 dict.fromkeys(secret_texts.of_llm(llm), f"a key of the LLM {llm.model!r}")
             )
-    for secret in secret_texts.of_environment():
-        names = (name for name, value in os.environ.items() if value.endswith(secret))
-        secrets[secret] = next(names, "an environment variable")
+    secrets.update((secret, name) for name, secret in secret_texts.named_in_environment())
     return secrets
+
+
+def hiding(llms: Iterable[Any]) -> Callable[[str], str]:
+    """A function that cuts the known secrets out of a text."""
+    secrets = sorted(known_secrets(llms), key=len, reverse=True)
+
+    def hidden(text: str) -> str:
+        for secret in secrets:
+            text = text.replace(secret, "***")
+        return text
+
+    return hidden
