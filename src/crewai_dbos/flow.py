@@ -20,7 +20,7 @@ from crewai_dbos._journal.config import AgentOptions, StepConfig, ToolStepConfig
 from crewai_dbos._runs import front, workflows
 from crewai_dbos._runs.definition import FlowDefinition, build_flow, flows
 from crewai_dbos._runs.handle import RunHandle, as_returned
-from crewai_dbos._threads import in_event_loop
+from crewai_dbos._threads import in_event_loop, off_the_loop
 
 
 class DBOSFlow(Flow[Any]):
@@ -131,16 +131,12 @@ class DBOSFlow(Flow[Any]):
         if self.stream:
             # crewAI's own streaming, which comes back here without it.
             return Flow.stream_events(self._view(), **order.arguments())
-        if in_event_loop():
-            raise RuntimeError(
-                f"DBOSFlow {self.flow_name!r} was kicked off synchronously inside an event loop. "
-                "Use kickoff_async or akickoff."
-            )
         if run_scope.in_workflow():
-            return as_returned(perform_flow.perform(self._durable, order))
+            return self._performed(order)
         stored = order.stored(self._durable)
         with front.assigned_id(self):
-            return front.run(stored, workflows.run_flow, classes(self))
+            # In a notebook's event loop too, which waits, as with crewAI's.
+            return off_the_loop(lambda: front.run(stored, workflows.run_flow, classes(self)))
 
     async def kickoff_async(
         self,
@@ -212,12 +208,12 @@ class DBOSFlow(Flow[Any]):
             self._talking = flow
             return self._shown(flow, lambda: flow.handle_turn(**turn))
         if run_scope.in_workflow():
-            return as_returned(perform_flow.perform(self._durable, FlowOrder(turn=turn)))
+            return self._performed(FlowOrder(turn=turn))
         following = sessions.next_turn(self.flow_name, session_id, classes(self))
         stored = FlowOrder(turn=turn, state=following.state).stored(self._durable)
         given = assigned_workflow_id() or front.kept_id(self)
         with SetWorkflowID(given or following.run_id):
-            return front.run(stored, workflows.run_flow, classes(self))
+            return off_the_loop(lambda: front.run(stored, workflows.run_flow, classes(self)))
 
     def start(
         self,
@@ -265,6 +261,15 @@ class DBOSFlow(Flow[Any]):
             )
         front.check_inputs(inputs)
         return FlowOrder(inputs, input_files, restore_from)
+
+    def _performed(self, order: FlowOrder) -> Any:
+        """What the order comes to as part of the open workflow."""
+        if in_event_loop():
+            raise RuntimeError(
+                f"{self._described()} was called synchronously inside the event loop of a "
+                "workflow, for which other runs may wait. Use kickoff_async or akickoff."
+            )
+        return as_returned(perform_flow.perform(self._durable, order))
 
     def _view(self) -> DBOSFlow:
         """This flow for one stream, which is iterated when its workflow id is not set any more."""

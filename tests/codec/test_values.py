@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from openai.types.chat import ChatCompletionMessageFunctionToolCall
+from pydantic import AnyUrl, HttpUrl, WebsocketUrl
 
 from codec.values import (
     Aliased,
@@ -102,6 +103,7 @@ def test_what_comes_back_is_a_copy() -> None:
         {"nul\x00key": "\ud800"},
         datetime(2026, 11, 1, 1, 30, tzinfo=timezone(timedelta(hours=-5))),
         [date(2026, 1, 2), time(3, 4, 5, 6), timedelta(-1, 2, 3), Decimal("1.10"), UUID(int=7)],
+        [HttpUrl("https://Example.com"), AnyUrl("s3://a/b?c=1"), WebsocketUrl("wss://a")],
     ],
     ids=repr,
 )

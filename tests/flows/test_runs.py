@@ -28,6 +28,7 @@ from crewai_dbos import (
     DriftError,
     RunConflictError,
     UnstorableInputError,
+    UnstorableValueError,
 )
 from crewai_dbos.testing import Request, hang, text
 from crews.scenarios import model
@@ -79,6 +80,33 @@ def test_a_state_that_is_returned_is_found_again(serve: Serve) -> None:
         assert isinstance(found, Report)
         assert found.topic == "otters"
         assert found.id == run.workflow_id  # type: ignore[attr-defined]
+
+
+def test_a_result_without_a_json_form_is_the_callers(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = serve()
+    lock = threading.Lock()
+
+    class Locked(Flow[Report]):
+        @start()
+        def one(self) -> Any:
+            say("One")
+            return lock
+
+    flow = durable(Locked)
+    with SetWorkflowID(flow.flow_name):
+        assert flow.kickoff() is lock
+    assert "What a run returned is not stored: _thread:lock has no JSON form" in caplog.text
+    with SetWorkflowID(f"{flow.flow_name}-async"):
+        assert asyncio.run(flow.akickoff()) is lock
+    for run in (flow.retrieve(flow.flow_name), flow.start()):
+        with pytest.raises(UnstorableValueError, match=r"is done, but .* not stored: _thread:lock"):
+            run.get_result()
+        assert run.get_status().status == "SUCCESS"
+    with SetWorkflowID(flow.flow_name), pytest.raises(UnstorableValueError):
+        flow.kickoff()
+    assert len(server.requests) == 3
 
 
 def test_the_same_id_is_the_same_run(serve: Serve) -> None:
@@ -428,13 +456,20 @@ def test_inputs_that_no_process_could_rebuild(serve: Serve) -> None:
 def test_in_an_event_loop(serve: Serve) -> None:
     serve()
     flow = durable()
+    topic = {"topic": "otters"}
 
-    async def main() -> str:
-        with pytest.raises(RuntimeError, match="kickoff_async"):
-            flow.kickoff({"topic": "otters"})
-        return str(await flow.kickoff_async({"topic": "otters"}))
+    async def notebook() -> list[Any]:
+        # A sync kickoff blocks the loop, as crewAI's does.
+        return [flow.kickoff(topic), await flow.kickoff_async(topic)]
 
-    assert asyncio.run(main()) == "<Two <One otters>>"
+    assert asyncio.run(notebook()) == ["<Two <One otters>>"] * 2
+
+    @DBOS.workflow(name=unique("blocking"))
+    async def workflow() -> Any:
+        return flow.kickoff(topic)
+
+    with pytest.raises(RuntimeError, match="inside the event loop of a workflow"):
+        asyncio.run(workflow())
 
 
 @pytest.mark.parametrize("how", ["tasks", "threads", "clock"])

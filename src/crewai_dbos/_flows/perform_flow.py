@@ -15,7 +15,7 @@ from crewai_dbos._flows.feedback import Pending
 from crewai_dbos._flows.orders import FlowOrder
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._objects import events
-from crewai_dbos._runs import body
+from crewai_dbos._runs import body, results
 from crewai_dbos._runs.definition import FlowDefinition, flows
 from crewai_dbos._stored import codec, names
 from crewai_dbos._threads import on_a_thread
@@ -89,4 +89,4 @@ def _returned(flow: Flow[Any], result: Any, own: bool) -> Any:
     if not own:
         return tracking.untracked(result)
     # The class of a state may be one that crewAI has made.
-    return codec.Encoded(codec.encode(result, state.classes(flow)))
+    return codec.Encoded(results.stored(result, state.classes(flow)))

@@ -17,9 +17,9 @@ from crewai_dbos._errors import DriftError, RunSuspended, UnstorableValueError
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._objects import events, mcp
+from crewai_dbos._runs import results
 from crewai_dbos._runs.definition import Registry
 from crewai_dbos._runs.handle import storable
-from crewai_dbos._stored import codec
 from crewai_dbos._threads import on_a_loop_of_its_own, on_a_thread
 
 logger = logging.getLogger("crewai_dbos")
@@ -53,7 +53,7 @@ def run(kind: Kind[D, O], stored: Mapping[str, Any]) -> Any:
     """Carry out a stored order inside the workflow opened for it."""
     definition = _definition_of(kind, stored)
     with _closing():
-        return codec.encode(kind.perform(definition, _loaded(kind, stored, definition), True))
+        return results.stored(kind.perform(definition, _loaded(kind, stored, definition), True))
 
 
 async def arun(kind: Kind[D, O], stored: Mapping[str, Any]) -> Any:
@@ -63,7 +63,7 @@ async def arun(kind: Kind[D, O], stored: Mapping[str, Any]) -> Any:
     async def work() -> Any:
         with _closing():
             order = _loaded(kind, stored, definition)
-            return codec.encode(await kind.aperform(definition, order, True))
+            return results.stored(await kind.aperform(definition, order, True))
 
     return await on_a_loop_of_its_own(work)
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from crewai_dbos._dbos_seam import assigned_workflow_id, detached, is_launched
 from crewai_dbos._errors import DefinitionError
 from crewai_dbos._journal import run_scope
+from crewai_dbos._runs import results
 from crewai_dbos._runs.handle import RunHandle, as_returned, own_run
 from crewai_dbos._stored import codec
 
@@ -79,7 +80,7 @@ def run(
     Raises:
         RunConflictError: The assigned id belongs to a run of something else.
     """
-    with own_run(order, workflow) as begun:
+    with results.awaited(), own_run(order, workflow) as begun:
         if begun is not None:
             return RunHandle(begun, known).get_result()
         return as_returned(codec.decode(workflow(order), known))
@@ -91,7 +92,7 @@ async def arun(
     known: Iterable[type] = (),
 ) -> Any:
     """As `run`, for async code."""
-    with own_run(order, workflow) as begun:
+    with results.awaited(), own_run(order, workflow) as begun:
         if begun is not None:
             return await RunHandle(begun, known).get_result_async()
         return as_returned(codec.decode(await workflow(order), known))

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
 
-from pydantic import BaseModel
+from pydantic import AnyUrl, BaseModel
 from pydantic_core import PydanticUndefined
 
 from crewai_dbos._classes import original_class
@@ -45,7 +45,8 @@ def encode(value: Any, known: Iterable[type] = ()) -> Json:
     """The JSON form of `value`.
 
     Args:
-        value: Scalars, containers, pydantic models, dataclasses, enums, dates, bytes, paths.
+        value: Scalars, containers, pydantic models, dataclasses, enums, dates, bytes, paths,
+            URLs of pydantic.
         known: Classes that `decode` will be given too; only these may be unimportable.
 
     Raises:
@@ -79,6 +80,8 @@ def _encode(value: Any, local: Mapping[str, type]) -> Json:
         return value.data
     if isinstance(value, Enum):
         return {"$enum": type_path(kind, local), "value": _encode(value.value, local)}
+    if isinstance(value, AnyUrl):
+        return {"$url": type_path(kind, local), "value": str(value)}
     if isinstance(value, BaseModel):
         _refuse_live(kind)
         return _encode_model(
@@ -121,6 +124,8 @@ def _decode(data: Json, local: Mapping[str, type]) -> Any:
         return derived.together(load_type(body, object, local), parts)
     if tag == "$enum":
         return load_type(body, Enum, local)(_decode(data["value"], local))
+    if tag == "$url":
+        return load_type(body, AnyUrl, local)(data["value"])
     if tag == "$model":
         return _rebuild_model(load_type(body, BaseModel, local), data, local)
     if tag == "$dataclass":

@@ -1,0 +1,75 @@
+"""What a run returned, as DBOS stores it; without a JSON form it is for who waits for it here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+from crewai_dbos._dbos_seam import current_context
+from crewai_dbos._errors import UnstorableValueError
+from crewai_dbos._journal import run_scope
+from crewai_dbos._stored import codec
+
+_waiting: ContextVar[dict[str, Any] | None] = ContextVar("crewai_dbos_waiting", default=None)
+"""What runs have returned to the call that is waiting for one, by their ids."""
+
+
+@dataclass(frozen=True)
+class Unstored:
+    """Stands for something without a JSON form.
+
+    Attributes:
+        run_id: Of the run that returned it.
+        why: Why it could not be stored.
+    """
+
+    run_id: str
+    why: str
+
+    def as_returned(self) -> Any:
+        """It, for the call that has waited for its run.
+
+        Raises:
+            UnstorableValueError: The call is another one.
+        """
+        returned = _waiting.get() or {}
+        if self.run_id not in returned:
+            raise UnstorableValueError(
+                f"The run {self.run_id} is done, but what it returned was not stored: {self.why}"
+            )
+        return returned[self.run_id]
+
+
+@contextmanager
+def awaited() -> Iterator[None]:
+    """The block waits for a run that is carried out in it."""
+    token = _waiting.set({})
+    try:
+        yield
+    finally:
+        _waiting.reset(token)
+
+
+def stored(result: Any, known: Iterable[type] = ()) -> Any:
+    """The JSON form of what the run returned whose workflow is open here.
+
+    Args:
+        result: It.
+        known: Classes that whoever reads it is given too.
+    """
+    try:
+        return codec.encode(result, known)
+    except (UnstorableValueError, RecursionError) as error:
+        context = current_context()
+        assert context is not None
+        why = str(error)
+        run_scope.warn_once(
+            f"What a run returned is not stored: {why} The call that waits for the run gets it; "
+            "later, and from another process, it can't be retrieved."
+        )
+        if (returned := _waiting.get()) is not None:
+            returned[context.workflow_id] = result
+        return codec.encode(Unstored(context.workflow_id, why))
