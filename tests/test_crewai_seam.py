@@ -49,7 +49,8 @@ from crewai_dbos._objects import events, mcp
 from crewai_dbos._objects.artifacts import StableArtifacts
 from crewai_dbos._objects.llm import durable_llm
 from crewai_dbos.testing import ModelServer, error, text
-from support.runs import entries, finish, launched, replay, run_id
+from support.launching import launched
+from support.runs import entries, finish, replay, run_id
 
 
 @pytest.fixture(scope="module")

@@ -82,9 +82,14 @@ class State(BaseModel):
     n: int = 0
 
 def work(what):
+    written()
     done.append(what)
     if fails:
         raise KeyError("crash")
+
+def written():
+    """Wait for the checkpoints, which handlers write on threads and in any order."""
+    crewai_event_bus.flush()
 
 class Sequence(Flow[State]):
     @start()
@@ -94,6 +99,7 @@ class Sequence(Flow[State]):
         return "one"
     @listen(one)
     def two(self):
+        written()
         done.append("two")
         return "two"
     @listen(two)
@@ -106,6 +112,7 @@ class Routed(Flow[State]):
         return "one"
     @router(one)
     def route(self):
+        written()
         return "go"
     @listen("go")
     def then(self):
@@ -114,12 +121,14 @@ class Routed(Flow[State]):
 class Loop(Flow[State]):
     @start("again")
     def draft(self):
+        written()
         self.state.n += 1
         if self.state.n == 2:
             work("draft 2")
         return "draft"
     @router(draft)
     def review(self):
+        written()
         return "again" if self.state.n < 4 else "end"
     @listen("end")
     def last(self):
@@ -156,7 +165,7 @@ def failing(flow, **options):
         return type(error).__name__
 
 def checkpoints():
-    crewai_event_bus.flush()
+    written()
     found = glob.glob(".checkpoints/**/*.json", recursive=True)
     return sorted(found, key=lambda path: os.stat(path).st_mtime_ns)
 

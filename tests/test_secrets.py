@@ -13,7 +13,7 @@ from dbos import DBOS
 from crewai_dbos import DBOSAgent
 from crewai_dbos._stored import secret_texts
 from crewai_dbos.testing import ModelServer, error, text
-from support.runs import launched
+from support.launching import launched
 
 
 def stored_texts(path: Path) -> str:

@@ -16,7 +16,7 @@ from dbos import DBOS, SetWorkflowID
 from crewai_dbos.testing import ModelServer, history
 from crewai_dbos.testing.effects import EFFECTS
 from histories.programs import PROGRAMS
-from support.runs import launched
+from support.launching import launched
 
 FOLDER = Path(__file__).parent / importlib.metadata.version("crewai-dbos")
 

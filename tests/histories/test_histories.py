@@ -13,7 +13,7 @@ import pytest
 from crewai_dbos.testing import ModelServer, error, history
 from crewai_dbos.testing.effects import EFFECTS, EffectLog
 from histories.programs import PROGRAMS
-from support.runs import launched
+from support.launching import launched
 
 FILES = sorted(Path(__file__).parent.glob("*/*.json"))
 

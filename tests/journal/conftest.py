@@ -11,7 +11,8 @@ from dbos import DBOS, SQLAlchemyDatasource
 
 from journal.helpers import work
 from support.launching import QUICK as QUICK_POLL
-from support.runs import Rows, launched, plans
+from support.launching import launched
+from support.runs import Rows, plans
 
 
 @pytest.fixture(scope="package")

@@ -1,21 +1,57 @@
-"""DBOS for tests."""
+"""DBOS for tests: as quick to notice work as it can be."""
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import sqlalchemy as sa
 from dbos import DBOS, DBOSConfig
+from dbos._core import (
+    WorkflowHandleAsyncPolling,
+    WorkflowHandleAsyncTask,
+    WorkflowHandleFuture,
+    WorkflowHandlePolling,
+)
 
 # DBOS.destroy() waits for one more poll on SQLite, a second by default.
 QUICK: DBOSConfig = {"name": "tests", "notification_listener_polling_interval_sec": 0.02}
 
+for _handle in (
+    WorkflowHandleAsyncPolling,
+    WorkflowHandleAsyncTask,
+    WorkflowHandleFuture,
+    WorkflowHandlePolling,
+):
+    _handle.get_result.__kwdefaults__["polling_interval_sec"] = 0.02  # a second, too
+
+
+@sa.event.listens_for(sa.Engine, "connect")
+def _do_not_wait_for_the_disk(connection: Any, _: Any) -> None:
+    """A killed process loses nothing by it, only a power failure would."""
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute("PRAGMA synchronous=OFF")
+
+
+@contextmanager
+def launched(database_url: str, **config: Any) -> Iterator[None]:
+    """DBOS is launched in the block, on this database."""
+    options = {**QUICK, "system_database_url": database_url, "log_level": "CRITICAL", **config}
+    dbos = DBOS(config=options)
+    # Runs that are forked, resumed or recovered wait in this queue.
+    dbos._registry.get_internal_queue()._polling_interval_sec = 0.02
+    DBOS.launch()
+    try:
+        yield
+    finally:
+        DBOS.destroy()
+
 
 @contextmanager
 def launched_in(folder: Path) -> Iterator[None]:
-    """DBOS is launched in the block, with a database in `folder`."""
-    DBOS(config={"system_database_url": f"sqlite:///{folder}/dbos.sqlite", **QUICK})
-    DBOS.launch()
-    yield
-    DBOS.destroy()
+    """As `launched`, with a database in `folder`."""
+    with launched(f"sqlite:///{folder}/dbos.sqlite"):
+        yield

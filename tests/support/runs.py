@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sqlite3
 import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
@@ -23,13 +22,6 @@ Plan = Callable[[], Any]
 
 plans: dict[str, Any] = {}
 """What a run does, by its name. Plans change from test to test, the workflows' source does not."""
-
-
-@sa.event.listens_for(sa.Engine, "connect")
-def _do_not_wait_for_the_disk(connection: Any, _: Any) -> None:
-    """A killed process loses nothing by it, only a power failure would."""
-    if isinstance(connection, sqlite3.Connection):
-        connection.execute("PRAGMA synchronous=OFF")
 
 
 @contextlib.contextmanager
@@ -61,21 +53,6 @@ async def afollow(plan: str) -> Any:
 def follow_plainly(plan: str) -> Any:
     """As users write their workflows, who know nothing of signals."""
     return plans[plan]()
-
-
-@contextlib.contextmanager
-def launched(database_url: str, **config: Any) -> Iterator[None]:
-    """DBOS on this database, as quick to notice work as it can be."""
-    options = {"name": "journal", "system_database_url": database_url, "log_level": "CRITICAL"}
-    options["notification_listener_polling_interval_sec"] = 0.02
-    dbos = DBOS(config={**options, **config})  # type: ignore[typeddict-item]
-    # Runs that are forked, resumed or recovered wait in this queue.
-    dbos._registry.get_internal_queue()._polling_interval_sec = 0.02
-    DBOS.launch()
-    try:
-        yield
-    finally:
-        DBOS.destroy()
 
 
 @contextlib.contextmanager

@@ -34,7 +34,8 @@ from dbos import DBOS, SetWorkflowID
 from crewai_dbos._journal.entry import Call
 from crewai_dbos._journal.run_scope import enclosing, joined
 from crewai_dbos._journal.scope import Scope
-from support.runs import launched, result, whole_run
+from support.launching import launched
+from support.runs import result, whole_run
 
 Tree = list[Any]
 
