@@ -17,13 +17,13 @@ from crewai_dbos import DBOSAgent, DriftError
 from crewai_dbos._journal import journal
 from crewai_dbos._journal.run_scope import joined
 from crewai_dbos.testing import ModelServer, Reply, Request, error, hang, text
+from support.launching import launched
 from support.runs import (
     Work,
     afollow,
     entries,
     finish,
     follow,
-    launched,
     replay,
     result,
     run_id,
