@@ -236,7 +236,7 @@ def uuid4(): return "fixed"
     effects("appended", "with open('log', 'a') as log:\n    log.write('x')", "open"),
     effects("made_new", "Path('log').open(mode='x').close()", "open"),
     effects("changed", "with open('log', 'r+') as log:\n    log.write('x')", "open"),
-    effects("mode_in_a_name", "mode = 'a' if self.state.text else 'r'\nopen('log', mode)", "open"),
+    effects("mode_in_a_name", "mode = 'a' if self.state.text else 'w'\nopen('log', mode)", "open"),
     effects("mode_in_a_constant", "open('log', MODE)", "open", "MODE = 'a'"),
     effects("written", "open('out', 'w').write('x')", "open", severity="hint"),
     effects("written_text", "Path('out').write_text('x')", "write_text", severity="hint"),

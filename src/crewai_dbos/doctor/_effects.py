@@ -70,10 +70,10 @@ def of_code(code: Code) -> Iterator[tuple[Kind, ast.Call]]:
         elif name in _OVERWRITING:
             yield "overwrite", call
         elif name in _OPENING:
-            mode = _mode(code, call, _OPENING[name])
-            if set("ax+") & set(mode) and "w" not in mode:
+            modes = _modes(code, call, _OPENING[name])
+            if any(set("ax+") & set(mode) and "w" not in mode for mode in modes):
                 yield "effect", call
-            elif "w" in mode:
+            elif any("w" in mode for mode in modes):
                 yield "overwrite", call
 
 
@@ -88,13 +88,12 @@ def _is_chance(code: Code, call: ast.Call, name: str | None) -> bool:
     return isinstance(code.resolve(call.func.value), random.Random)
 
 
-def _mode(code: Code, call: ast.Call, place: int) -> str:
-    """The mode, or those that it can be."""
+def _modes(code: Code, call: ast.Call, place: int) -> list[str]:
+    """The modes that a file may be opened in, as far as they are written there."""
     named = [keyword.value for keyword in call.keywords if keyword.arg == "mode"]
-    modes = [
-        mode for node in named or call.args[place : place + 1] for mode in code.constants(node)
-    ]
-    return "".join(mode for mode in modes if isinstance(mode, str))
+    given = named or call.args[place : place + 1]
+    known = (mode for node in given for mode in code.constants(node))
+    return [mode for mode in known if isinstance(mode, str)]
 
 
 def _measures(code: Code, call: ast.Call) -> bool:
