@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from crewai.flow.flow import Flow
 from dbos import SetWorkflowID
@@ -164,6 +164,18 @@ class DBOSFlow(Flow[Any]):
     async def akickoff(self, *args: Any, **kwargs: Any) -> Any:
         """As `kickoff_async`."""
         return await self.kickoff_async(*args, **kwargs)
+
+    @classmethod
+    def from_pending(cls, flow_id: str, *args: Any, **kwargs: Any) -> NoReturn:
+        """Not of a `DBOSFlow`.
+
+        Raises:
+            DefinitionError: Says what to call.
+        """
+        raise DefinitionError(
+            "A kickoff that returned HumanFeedbackPending is resumed by its own class: "
+            f"orig_flow.from_pending({flow_id!r}).resume(feedback). That is not recorded."
+        )
 
     def handle_turn(
         self,

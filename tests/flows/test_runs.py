@@ -428,6 +428,11 @@ def test_a_run_that_waits_for_a_person_elsewhere(serve: Serve, tmp_path: Path) -
         assert each.context.method_output == "<one>"
     assert asked == ["<one>"]
 
+    # The ordinary class goes on with it, as crewAI does.
+    with pytest.raises(DefinitionError, match=r"by its own class: .*from_pending"):
+        DBOSFlow.from_pending(flow.flow_name)
+    assert Waiting.from_pending(flow.flow_name).resume("Yes.").feedback == "Yes."
+
 
 # What is refused --------------------------------------------------------------------------
 
