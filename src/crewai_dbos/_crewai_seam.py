@@ -20,6 +20,7 @@ from crewai.llms import retry as _llm_retry
 from crewai.llms.base_llm import BaseLLM
 from crewai.utilities.planning_handler import CrewPlanner
 from crewai.utilities.rpm_controller import RPMController
+from pydantic import BaseModel
 
 from crewai_dbos._journal.scope import open_call
 
@@ -100,23 +101,39 @@ def build_response_models() -> None:
     one: "Pydantic models should inherit from BaseModel, BaseModel cannot be instantiated directly".
     """
     if "openai.types.chat" in sys.modules:
-        _build_response_models()
+        with _building:
+            _build_response_models()
+
+
+_building = threading.Lock()
 
 
 @functools.cache
 def _build_response_models() -> None:
-    from openai.types.chat import ChatCompletion
+    from openai.types import chat
 
+    # Their members that are unions are not built with them.
+    for cls in vars(chat).values():
+        if isinstance(cls, type) and issubclass(cls, BaseModel):
+            cls.model_rebuild()
     call = {"id": "", "type": "function", "function": {"name": "", "arguments": "{}"}}
     message = {"role": "assistant", "content": "", "tool_calls": [call]}
     usage: Any = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
     usage |= {"prompt_tokens_details": {}, "completion_tokens_details": {}}
-    ChatCompletion.construct(
+    chat.ChatCompletion.construct(
         id="",
         object="chat.completion",
         created=0,
         model="",
         choices=[{"index": 0, "finish_reason": "stop", "message": message}],
+        usage=usage,
+    )
+    chat.ChatCompletionChunk.construct(
+        id="",
+        object="chat.completion.chunk",
+        created=0,
+        model="",
+        choices=[{"index": 0, "delta": {**message, "tool_calls": [{**call, "index": 0}]}}],
         usage=usage,
     )
 
