@@ -160,12 +160,11 @@ def _refuse_foreign(run_id: str, order: Mapping[str, Any]) -> WorkflowStatus | N
 
 
 def _warn_of_secrets(order: Mapping[str, Any]) -> None:
-    for part, value in order.items():
-        for name in sorted(set(secret_texts.found_in(value))):
-            run_scope.warn_once(
-                f"What {_kind(order)} is given ({part}) contains the value of {name}. It is "
-                "stored with the run. Take it out, and read it inside the tool that needs it."
-            )
+    for part, name in sorted(set(secret_texts.found_in(order))):
+        run_scope.warn_once(
+            f"What {_kind(order)} is given ({part}) contains the value of {name}. It is "
+            "stored with the run. Take it out, and read it inside the tool that needs it."
+        )
 
 
 def _kind(order: Mapping[str, Any]) -> str:

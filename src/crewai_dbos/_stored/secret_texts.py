@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pydantic import BaseModel
+
 _NAME = re.compile(
     r"(?:(?:^|[_-])(?:key|credentials?|authorization)|apikey|token|secret|password|passwd)$",
     re.IGNORECASE,
@@ -40,20 +42,24 @@ def of_llm(llm: Any) -> Iterator[str]:
             yield from _named(value)
 
 
-def found_in(value: Any) -> Iterator[str]:
-    """The environment variables whose secrets are in the texts of `value`, plain JSON."""
-    texts = list(_texts(value))
+def found_in(parts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Parts with the value of an environment variable in their texts, each with its name."""
+    texts = {part: list(texts_in(value)) for part, value in parts.items()}
     for name, secret in named_in_environment():
-        if any(secret in text for text in texts):
-            yield name
+        for part, found in texts.items():
+            if any(secret in text for text in found):
+                yield part, name
 
 
-def _texts(value: Any) -> Iterator[str]:
+def texts_in(value: Any) -> Iterator[str]:
+    """The texts in containers and models."""
     if isinstance(value, str):
         yield value
-    elif isinstance(value, (Mapping, list)):
-        for item in value.values() if isinstance(value, Mapping) else value:
-            yield from _texts(item)
+    elif isinstance(value, BaseModel):
+        yield from texts_in(value.__dict__)
+    elif isinstance(value, (dict, list, tuple, set)):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from texts_in(item)
 
 
 def _named(values: Mapping[Any, Any]) -> Iterator[str]:

@@ -10,7 +10,6 @@ from crewai import Agent, Crew, Task
 from crewai.llms.base_llm import BaseLLM
 from crewai.tasks.llm_guardrail import LLMGuardrail
 from crewai.tools.base_tool import BaseTool
-from pydantic import BaseModel
 
 from crewai_dbos._stored import secret_texts
 from crewai_dbos.doctor._flow import FlowParts
@@ -74,7 +73,7 @@ def _of_tool(tool: BaseTool) -> Iterator[Text]:
     fate = "is shown to the model, which may repeat it in a call or an answer that is stored"
     yield Text(f"The description of tool {tool.name!r}", tool.description, fate)
     for name, argument in tool.args_schema.model_fields.items():
-        for text in _inside(argument.get_default(call_default_factory=False)):
+        for text in secret_texts.texts_in(argument.get_default(call_default_factory=False)):
             yield Text(f"The default of {name!r} of tool {tool.name!r}", text, fate)
 
 
@@ -88,14 +87,14 @@ def _of_guardrail(guardrail: Any, owner: str) -> Iterator[Text]:
 def _of_knowledge(holder: Any, owner: str) -> Iterator[Text]:
     fate = "is found by queries, and what these find is stored with the run"
     for source in knowledge_sources(holder):
-        for text in _inside(getattr(source, "content", None)):
+        for text in secret_texts.texts_in(getattr(source, "content", None)):
             yield Text(f"The content of the {type(source).__name__} of {owner}", text, fate)
 
 
 def of_flow(flow: FlowParts) -> Iterator[Text]:
     """The texts of `flow`, and those in the state that a run begins with."""
     for name, value in flow.state_fields().items():
-        for text in _inside(value):
+        for text in secret_texts.texts_in(value):
             yield Text(f"The field {name!r} of the state", text, "is stored with the run")
     for name, method in flow.definition.methods.items():
         if method.human_feedback is not None:
@@ -104,16 +103,6 @@ def of_flow(flow: FlowParts) -> Iterator[Text]:
     prompt = getattr(flow.definition.conversational, "system_prompt", None)
     if isinstance(prompt, str):
         yield Text("The system_prompt of the flow", prompt, "is sent to the model")
-
-
-def _inside(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, BaseModel):
-        yield from _inside(value.__dict__)
-    elif isinstance(value, (dict, list, tuple, set)):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _inside(item)
 
 
 def known_secrets(llms: Iterable[Any]) -> dict[str, str]:
