@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, NoReturn, TypeVar, cast
 
 from dbos import StepReservation
@@ -37,7 +38,8 @@ from crewai_dbos._errors import (
 )
 from crewai_dbos._journal.attempt import Attempt
 from crewai_dbos._journal.config import PLAIN, StepConfig
-from crewai_dbos._journal.entry import Call, Entry, failure, pin, success
+from crewai_dbos._journal.entry import Call, Entry
+from crewai_dbos._journal.payload import Payload, failure, opened, pin, sealed, success
 from crewai_dbos._journal.record import Record
 from crewai_dbos._journal.scope import OpenCall, Scope, inside_summary
 from crewai_dbos._stored import codec, names
@@ -427,25 +429,25 @@ class Journal:
 
     def _write(
         self, reservation: StepReservation, name: str, config: StepConfig, body: Callable[[], Any]
-    ) -> dict[str, Any]:
+    ) -> Payload:
         if in_event_loop():
             return off_the_loop(lambda: self._write(reservation, name, config, body))
-        try:
-            with portable_row():
-                return cast(dict[str, Any], reservation.run(config.step_options(name), body))
-        except Exception as error:
-            self.fail(error)
-        except BaseException as error:
-            self.latch(error)
-            raise
+        with self._writing():
+            return opened(reservation.run(config.step_options(name), _as_written(body)))
 
     async def _awrite(
         self, reservation: StepReservation, name: str, config: StepConfig, body: Callable[[], Any]
-    ) -> dict[str, Any]:
+    ) -> Payload:
+        with self._writing():
+            options = config.step_options(name)
+            return opened(await reservation.run_async(options, _as_written(body)))
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """The block has DBOS record a step. Whatever else goes wrong in it ends the run."""
         try:
             with portable_row():
-                options = config.step_options(name)
-                return cast(dict[str, Any], await reservation.run_async(options, body))
+                yield
         except Exception as error:
             self.fail(error)
         except BaseException as error:
@@ -485,3 +487,14 @@ class Journal:
 
     def close(self) -> None:
         self._closed = True
+
+
+def _as_written(body: Callable[[], Any]) -> Callable[[], Any]:
+    """`body` of a step, whose payload is returned as it is stored."""
+    if inspect.iscoroutinefunction(body):
+
+        async def awritten() -> Payload:
+            return sealed(await body())
+
+        return awritten
+    return lambda: sealed(body())

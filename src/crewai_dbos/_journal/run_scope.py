@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from dbos import DBOS
+from dbos import DBOS, WorkflowStatus
 
 from crewai_dbos._dbos_seam import (
     DBOSContext,
@@ -25,11 +25,12 @@ from crewai_dbos._errors import (
     DriftError,
     JournalCorruptError,
     LostContextError,
+    SealedError,
 )
 from crewai_dbos._journal.entry import Call
 from crewai_dbos._journal.journal import Journal
 from crewai_dbos._journal.scope import Scope, last_entered, open_call
-from crewai_dbos._stored import names, secret_texts
+from crewai_dbos._stored import names, sealing, secret_texts
 
 logger = logging.getLogger("crewai_dbos")
 
@@ -177,7 +178,7 @@ def joined(what: str, order: str | None = None) -> Iterator[Scope]:
         with scope.entered():
             if order is not None:
                 call = Call(names.ORDER, kind="order", request={"order": order})
-                journal.run(scope, call, lambda: order)
+                journal.run(scope, call, lambda: None)
             yield scope
         journal.check_complete(scope.path)
     except Exception:
@@ -209,7 +210,7 @@ def surfacing(scope: Scope) -> Iterator[None]:
         ended_by = error.error if isinstance(error, ControlSignal) else scope.journal.ended_by
         if ended_by is None:
             raise
-        if isinstance(ended_by, (DriftError, JournalCorruptError)):
+        if isinstance(ended_by, (DriftError, JournalCorruptError, SealedError)):
             stop(scope.journal.run_id, ended_by)
         raise ended_by from None
 
@@ -217,7 +218,7 @@ def surfacing(scope: Scope) -> Iterator[None]:
 def stop(run_id: str, error: Exception) -> None:
     """Cancel a run that does not fit the code, and say why where its status is looked up."""
     logger.error("Run %s stopped: %s", run_id, error)
-    note(run_id, {"stopped": str(error), "error": type(error).__name__})
+    note(run_id, {"stopped": sealing.seal(str(error)), "error": type(error).__name__})
     detached(DBOS.cancel_workflow, run_id)
 
 
@@ -234,6 +235,17 @@ def note_savings(context: DBOSContext) -> None:
     journal: Journal | None = context.__dict__.get(_JOURNAL)
     if journal is not None and journal.tokens_saved:
         note(journal.run_id, {"tokens_saved": journal.tokens_saved})
+
+
+def note_of(status: WorkflowStatus) -> dict[str, Any]:
+    """What `note` has put into the attributes of a run.
+
+    Raises:
+        SealedError: It is encrypted, and this process can't read it.
+    """
+    found = (status.attributes or {}).get(names.ATTRIBUTE)
+    note = found if isinstance(found, dict) else {}
+    return {name: sealing.opened(item) for name, item in note.items()}
 
 
 def note(run_id: str, what: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ from crewai.flow.flow import Flow
 
 from crewai_dbos._errors import DefinitionError
 from crewai_dbos._journal.config import AgentOptions
+from crewai_dbos._runs import origin
 
 
 @dataclass(frozen=True)
@@ -149,12 +150,18 @@ def build_flow(source: Any) -> Flow[Any]:
     return flow
 
 
-class _Named(Protocol):
+class _Definition(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def source(self) -> Any: ...
 
-D = TypeVar("D", bound=_Named)
+    @property
+    def front(self) -> Any: ...
+
+
+D = TypeVar("D", bound=_Definition)
 
 
 class Registry(Generic[D]):
@@ -190,6 +197,7 @@ class Registry(Generic[D]):
                     f"{self.noun.capitalize()} {name!r} is defined already. Give each {self.cls} "
                     f"its own {self.noun}_name, and build it once, where the module is imported."
                 )
+            origin.note(definition.source, definition.front)
             self._definitions[name] = definition
             waiting = self._waiting.pop(name, [])
             self._changed.notify_all()

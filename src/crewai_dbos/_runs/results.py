@@ -11,7 +11,7 @@ from typing import Any
 from crewai_dbos._dbos_seam import current_context
 from crewai_dbos._errors import UnstorableValueError
 from crewai_dbos._journal import run_scope
-from crewai_dbos._stored import codec
+from crewai_dbos._stored import codec, sealing
 
 _waiting: ContextVar[dict[str, Any] | None] = ContextVar("crewai_dbos_waiting", default=None)
 """What runs have returned to the call that is waiting for one, by their ids."""
@@ -61,7 +61,7 @@ def stored(result: Any, known: Iterable[type] = ()) -> Any:
         known: Classes that whoever reads it is given too.
     """
     try:
-        return codec.encode(result, known)
+        return sealing.seal(codec.encode(result, known))
     except (UnstorableValueError, RecursionError) as error:
         context = current_context()
         assert context is not None
@@ -72,4 +72,4 @@ def stored(result: Any, known: Iterable[type] = ()) -> Any:
         )
         if (returned := _waiting.get()) is not None:
             returned[context.workflow_id] = result
-        return codec.encode(Unstored(context.workflow_id, why))
+        return sealing.seal(codec.encode(Unstored(context.workflow_id, why)))
