@@ -37,6 +37,7 @@ from crewai_dbos._threads import in_event_loop, off_the_loop
 __all__ = [
     "DBOSBaseException",
     "DBOSContext",
+    "DBOSDefaultSerializer",
     "DBOSStepTimeoutError",
     "DBOSUnexpectedStepError",
     "PortableWorkflowError",

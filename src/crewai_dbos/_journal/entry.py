@@ -110,6 +110,12 @@ class Entry:
         return int(self.stored["v"]) if self.is_readable else names.ENTRY_VERSION
 
     @property
+    def key_id(self) -> str | None:
+        """The id of the key of digests in names; see `Record.key_id`."""
+        found = self.stored.get("key")
+        return found if isinstance(found, str) else None
+
+    @property
     def kind(self) -> str:
         return str(self.stored["kind"]) if self.is_readable else ""
 
@@ -138,9 +144,10 @@ class Entry:
         """What was stored.
 
         Raises:
-            JournalCorruptError: It is not an entry, one of a newer version, or encrypted otherwise.
+            JournalCorruptError: It is not an entry, or one of a newer version.
+        SealedError: It is encrypted, and this process can't read it.
         """
-        if not self.is_readable:
+        if not self.is_readable or not payloads.is_payload(self._content):
             raise JournalCorruptError(f"{self.name} is no entry of this version")
         return self._content
 

@@ -35,6 +35,7 @@ from crewai_dbos._errors import (
     DriftError,
     JournalCorruptError,
     LostContextError,
+    SealedError,
 )
 from crewai_dbos._journal.attempt import Attempt
 from crewai_dbos._journal.config import PLAIN, StepConfig
@@ -86,6 +87,13 @@ class Journal:
         self.raise_if_over()
         try:
             return self.record.claim(scope, call)
+        except CrewaiDbosError as error:
+            self.fail(error)
+
+    def next_part(self, path: str, what: str, order: str, *, in_turn: bool) -> str:
+        """The name of the next `what` under `path`, which carries out `order`; see `Parts`."""
+        try:
+            return self.record.parts.next_name(path, what, order, in_turn=in_turn)
         except CrewaiDbosError as error:
             self.fail(error)
 
@@ -400,6 +408,13 @@ class Journal:
             payload = entry.payload()
             extra = codec.decode(payload.get("extra", {}), call.known)
             outcome = call.read(entry.name, payload)
+        except SealedError as error:
+            self.fail(
+                SealedError(
+                    f"Run {self.run_id}: the journal entry {entry.name} can't be read: {error}. "
+                    f"Then DBOS.resume_workflow({self.run_id!r})."
+                )
+            )
         except Exception as error:
             self.fail(
                 JournalCorruptError(
@@ -433,14 +448,30 @@ class Journal:
         if in_event_loop():
             return off_the_loop(lambda: self._write(reservation, name, config, body))
         with self._writing():
-            return opened(reservation.run(config.step_options(name), _as_written(body)))
+            return opened(reservation.run(config.step_options(name), self._as_written(body)))
 
     async def _awrite(
         self, reservation: StepReservation, name: str, config: StepConfig, body: Callable[[], Any]
     ) -> Payload:
         with self._writing():
             options = config.step_options(name)
-            return opened(await reservation.run_async(options, _as_written(body)))
+            return opened(await reservation.run_async(options, self._as_written(body)))
+
+    def _as_written(self, body: Callable[[], Any]) -> Callable[[], Any]:
+        """`body` of a step, whose payload is returned as it is stored."""
+        if not inspect.iscoroutinefunction(body):
+            return lambda: self._sealed(body())
+
+        async def awritten() -> Payload:
+            return self._sealed(await body())
+
+        return awritten
+
+    def _sealed(self, payload: Payload) -> Payload:
+        try:
+            return sealed(payload, self.record.key_id)
+        except Exception as error:  # of the serializer: nothing of it is the call's own failure
+            raise ControlSignal(error) from error
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -487,14 +518,3 @@ class Journal:
 
     def close(self) -> None:
         self._closed = True
-
-
-def _as_written(body: Callable[[], Any]) -> Callable[[], Any]:
-    """`body` of a step, whose payload is returned as it is stored."""
-    if inspect.iscoroutinefunction(body):
-
-        async def awritten() -> Payload:
-            return sealed(await body())
-
-        return awritten
-    return lambda: sealed(body())

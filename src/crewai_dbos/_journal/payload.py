@@ -30,7 +30,15 @@ _CONTENT = ("request", "salt", "extra", "result", "error")
 _IN_THE_CLEAR = "usage"
 """Of ``extra``: numbers only."""
 
-_TYPES = {"kind": str, "request": dict, "ids": int, "error": dict, "extra": dict, "sealed": dict}
+_TYPES = {
+    "kind": str,
+    "request": dict,
+    "ids": int,
+    "error": dict,
+    "extra": dict,
+    "salt": str,
+    "sealed": dict,
+}
 
 
 def is_payload(stored: Any) -> bool:
@@ -93,8 +101,10 @@ def _head(call: Call, seconds: float) -> Payload:
     return head
 
 
-def sealed(payload: Payload) -> Payload:
-    """`payload` as it is written."""
+def sealed(payload: Payload, key_id: str | None) -> Payload:
+    """`payload` as it is written, with the id of the key of digests in names."""
+    if key_id is not None:
+        payload = {**payload, "key": key_id}
     if not sealing.is_wanted():
         return payload
     content = {name: payload[name] for name in _CONTENT if name in payload}
@@ -113,7 +123,11 @@ def opened(stored: Payload) -> Payload:
     """
     if "sealed" not in stored:
         return stored
-    content: Mapping[str, Any] = sealing.opened(stored["sealed"])
+    content = sealing.opened(stored["sealed"])
+    if not isinstance(content, Mapping):
+        return {}
     clear = {name: item for name, item in stored.items() if name != "sealed"}
-    extra = {**clear.get("extra", {}), **content.get("extra", {})}
-    return {**clear, **content, **({"extra": extra} if extra else {})}
+    merged = {**clear, **content}
+    if isinstance(extra := content.get("extra"), Mapping):
+        merged["extra"] = {**clear.get("extra", {}), **extra}
+    return merged

@@ -21,7 +21,7 @@ from crewai_dbos._dbos_seam import DBOSContext, recorded_rows, using_context
 from crewai_dbos._errors import ConcurrentRunError, DriftError
 from crewai_dbos._journal.entry import Call, Entry, read_entry
 from crewai_dbos._journal.parts import Parts
-from crewai_dbos._stored import names
+from crewai_dbos._stored import names, sealing
 from crewai_dbos._stored.names import ENTRY_VERSION as CURRENT
 
 if TYPE_CHECKING:
@@ -83,7 +83,10 @@ class Record:
             place.recorded[entry.what].append(entry.occurrence)
             place.sequence.append(entry)
         # A run that an earlier release began keeps the names that it has.
-        self._version = min((e.version for e in self._entries.values()), default=CURRENT)
+        entries = [entry for entry in self._entries.values() if entry.is_readable]
+        self._version = min((entry.version for entry in entries), default=CURRENT)
+        ids = {entry.key_id for entry in entries}
+        self._key = sealing.name_key(next(iter(ids), None)) if ids != {None} else None
         pinned = {n for e in self._entries.values() for n in range(e.step_id + 1, e.last_id + 1)}
         self._outside = sorted(n for n in self._foreign if n not in pinned)
         for place in self._places.values():
@@ -101,7 +104,12 @@ class Record:
 
     def spelled(self, what: str) -> str:
         """`what` as this run has it in names."""
-        return names.spelled(what, self._version)
+        return names.spelled(what, self._version, self._key and self._key[1])
+
+    @property
+    def key_id(self) -> str | None:
+        """The id of the key of digests in names, which each entry has; None without encryption."""
+        return self._key and self._key[0]
 
     def lock(self, key: str) -> threading.Lock:
         """The lock of this run called `key`."""

@@ -171,7 +171,7 @@ def joined(what: str, order: str | None = None) -> Iterator[Scope]:
         scope = outer.child(what)
     else:
         in_turn = on_workflow_thread() if outer.strand is None else outer.is_alone_here()
-        name = journal.record.parts.next_name(outer.path, what, order, in_turn=in_turn)
+        name = journal.next_part(outer.path, what, order, in_turn=in_turn)
         scope = Scope(journal, name)
     journal.record.enter(scope.path, order)
     try:

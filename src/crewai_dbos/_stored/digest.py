@@ -7,6 +7,7 @@ nobody finds two arguments with one name. Until entries had version 2, they had 
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 import re
 from collections import deque
@@ -24,7 +25,12 @@ def short(value: Any) -> str:
 
 def salted(digested: str, salt: str) -> str:
     """16 hex digits that stand for the value of a digest, and confirm no guess at another's."""
-    return hashlib.blake2b(digested.encode(), key=salt.encode(), digest_size=8).hexdigest()
+    return hashlib.sha256(f"{salt}:{digested}".encode()).hexdigest()[:16]
+
+
+def keyed(digested: str, key: bytes) -> str:
+    """64 hex digits for a digest that only those can make who have the key."""
+    return hmac.new(key, digested.encode(), hashlib.sha256).hexdigest()
 
 
 def digest(value: Any) -> str:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from crewai_dbos._stored.digest import digest, short
+from crewai_dbos._stored.digest import digest, keyed, short
 
 AGENT_WORKFLOW = "crewai_dbos.agent"
 AGENT_WORKFLOW_ASYNC = "crewai_dbos.agent_async"
@@ -106,11 +106,17 @@ def by_content(what: str, digested: str, before: str | None = None) -> str:
     return f"{what}(\0{digested}{(before or digested)[:8]})"
 
 
-def spelled(what: str, version: int) -> str:
-    """`what` as it is stored in a run whose entries have this version."""
+def spelled(what: str, version: int, key: bytes | None = None) -> str:
+    """`what` as it is stored in a run whose entries have this version.
+
+    Args:
+        key: Without it nobody can tell from a digest what the content is, where that is encrypted.
+    """
 
     def digits(match: re.Match[str]) -> str:
-        return match[2] if version == 1 else match[1][:32]
+        if version == 1:
+            return match[2]
+        return keyed(match[1], key)[:32] if key is not None else match[1][:32]
 
     return _BY_CONTENT.sub(digits, what) if "\0" in what else what
 

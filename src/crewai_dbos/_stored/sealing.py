@@ -21,6 +21,30 @@ def is_wanted() -> bool:
     return application_serializer() is not None
 
 
+def name_key(key_id: str | None = None) -> tuple[str, bytes] | None:
+    """What makes the digests in names of calls say nothing to who can't read the content.
+
+    Args:
+        key_id: The id of the key that a run began with; None for a new run.
+
+    Returns:
+        The id and the key; None where the serializer has none to give.
+
+    Raises:
+        SealedError: The run began with a key that is not here.
+    """
+    give = getattr(application_serializer(), "digest_key", None)
+    if give is None:
+        if key_id is not None:
+            raise SealedError(
+                f"the run was recorded with the key {key_id!r}, and the DBOS config of this "
+                "process has no serializer that knows it"
+            )
+        return None
+    found: tuple[str, bytes] = give(key_id)
+    return found
+
+
 def seal(content: Json) -> Json:
     """`content`, plain JSON data, as it is stored."""
     serializer = application_serializer()
