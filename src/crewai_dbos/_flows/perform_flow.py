@@ -89,4 +89,4 @@ def _returned(flow: Flow[Any], result: Any, own: bool) -> Any:
     if not own:
         return tracking.untracked(result)
     # The class of a state may be one that crewAI has made.
-    return codec.Encoded(results.stored(result, state.classes(flow)))
+    return codec.Encoded(results.encoded(result, state.classes(flow)))

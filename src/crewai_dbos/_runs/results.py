@@ -53,7 +53,12 @@ def awaited() -> Iterator[None]:
         _waiting.reset(token)
 
 
-def stored(result: Any, known: Iterable[type] = ()) -> Any:
+def stored(result: Any) -> Any:
+    """What the run returned whose workflow is open here, as DBOS is to store it."""
+    return sealing.seal(encoded(result))
+
+
+def encoded(result: Any, known: Iterable[type] = ()) -> Any:
     """The JSON form of what the run returned whose workflow is open here.
 
     Args:
@@ -61,7 +66,7 @@ def stored(result: Any, known: Iterable[type] = ()) -> Any:
         known: Classes that whoever reads it is given too.
     """
     try:
-        return sealing.seal(codec.encode(result, known))
+        return codec.encode(result, known)
     except (UnstorableValueError, RecursionError) as error:
         context = current_context()
         assert context is not None
@@ -72,4 +77,4 @@ def stored(result: Any, known: Iterable[type] = ()) -> Any:
         )
         if (returned := _waiting.get()) is not None:
             returned[context.workflow_id] = result
-        return sealing.seal(codec.encode(Unstored(context.workflow_id, why)))
+        return codec.encode(Unstored(context.workflow_id, why))
