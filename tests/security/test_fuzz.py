@@ -20,7 +20,7 @@ from codec.values import values
 from crewai_dbos._dbos_seam import RecordedRow
 from crewai_dbos._errors import CrewaiDbosError, UnstorableValueError
 from crewai_dbos._journal.entry import Call, read_entry
-from crewai_dbos._stored import codec, order
+from crewai_dbos._stored import codec, modules, order
 from crewai_dbos._stored.codec import decode, encode
 from crewai_dbos._stored.errors import decode_error
 from security import traps
@@ -65,6 +65,14 @@ def harmless() -> Iterator[None]:
             _watching = False
     assert _seen == []
     assert set(sys.modules) == before
+
+
+@pytest.fixture(autouse=True, scope="module")
+def traps_are_of_a_library() -> Iterator[None]:
+    """No definition of this process belongs to their package."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(modules, "_defining", set())
+        yield
 
 
 # What may stand in a row ----------------------------------------------------------------

@@ -23,6 +23,14 @@ from security.traps import nothing_runs
 HERE = "security.traps"
 
 
+@pytest.fixture(autouse=True, scope="module")
+def traps_are_of_a_library() -> Iterator[None]:
+    """No definition of this process belongs to their package."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(modules, "_defining", set())
+        yield
+
+
 def model(path: str, /, **fields: Any) -> dict[str, Any]:
     return {"$model": path, "fields": fields, "set": []}
 
@@ -124,12 +132,10 @@ ERRORS = {
 @pytest.mark.parametrize("name", ERRORS)
 def test_no_constructor_of_an_error_is_called(name: str) -> None:
     with nothing_runs():
-        try:
-            made = decode_error(ERRORS[name])
-        except UnstorableValueError:
-            assert name == "an attribute that is a class"
-            return
+        made = decode_error(ERRORS[name])
     assert str(made) == "m"
+    if name == "an attribute that is a class":
+        assert vars(made) == {}
     if name == "a class with a constructor":
         assert type(made) is traps.LoudError
     if name == "a class that is no error":

@@ -123,9 +123,11 @@ def _made(cls: type[Exception], args: tuple[Any, ...], data: Json) -> Any:
     builtin: Any = next(base for base in cls.__mro__ if base.__module__ == "builtins")
     error = builtin.__new__(cls, *args)
     BaseException.args.__set__(error, args)  # type: ignore[attr-defined]
+    attributes = BaseException.__dict__["__dict__"].__get__(error)
     for name, item in data["attrs"].items():
-        if not name.startswith("__"):
-            BaseException.__dict__["__dict__"].__get__(error)[name] = decode(item)
+        # The message says more than an attribute of a class that is gone.
+        with contextlib.suppress(UnstorableValueError):
+            attributes[name] = decode(item)
     return error
 
 
