@@ -17,7 +17,7 @@ from crewai_dbos._stored import codec, names
 from crewai_dbos._stored.digest import digest, salted
 from crewai_dbos._stored.errors import decode_error
 
-_NAME = re.compile(r"(?:(?P<path>.*)/)?(?P<what>[^/]+)#(?P<occurrence>\d+)", re.DOTALL)
+_NAME = re.compile(r"(?:(?P<path>.*)/)?(?P<what>[^/]+)#(?P<occurrence>\d{1,9})", re.DOTALL)
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,9 @@ _CONTENT = ("request", "salt", "extra", "result", "error")
 _IN_THE_CLEAR = "usage"
 """Of ``extra``: numbers only."""
 
+MOST_IDS = 16
+"""Step ids that one operation of DBOS needs; it is two at most today."""
+
 _TYPES = {
     "kind": str,
     "request": dict,
@@ -47,7 +50,9 @@ def is_payload(stored: Any) -> bool:
         return False
     given = {name: cls for name, cls in _TYPES.items() if name in stored or name == "kind"}
     well_formed = all(type(stored.get(name)) is cls for name, cls in given.items())
-    return well_formed and sum(name in stored for name in ("result", "error", "sealed")) == 1
+    if not well_formed or not 0 <= stored.get("ids", 0) <= MOST_IDS:
+        return False
+    return sum(name in stored for name in ("result", "error", "sealed")) == 1
 
 
 def success(call: Call, value: Any, *, seconds: float = 0.0) -> Payload:
