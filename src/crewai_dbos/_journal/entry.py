@@ -13,7 +13,8 @@ from dbos import StepInfo
 
 from crewai_dbos._errors import JournalCorruptError, UnstorableValueError
 from crewai_dbos._journal.config import PLAIN, StepConfig
-from crewai_dbos._stored import codec, names, secret_texts
+from crewai_dbos._secrets import known
+from crewai_dbos._stored import codec, names
 from crewai_dbos._stored.digest import digest
 from crewai_dbos._stored.errors import decode_error, encode_error
 
@@ -202,7 +203,7 @@ def failure(
     call: Call, error: BaseException, *, seconds: float = 0.0, secrets: Iterable[str] = ()
 ) -> Payload:
     """The payload of a call that raised `error`; `secrets`, and the call's own, are cut out."""
-    hidden = {*call.secrets, *secrets, *secret_texts.of_environment()}
+    hidden = {*call.secrets, *secrets, *known.named()}
     return {**_head(call, seconds), "error": encode_error(error, hidden)}
 
 

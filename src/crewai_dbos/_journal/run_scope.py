@@ -29,7 +29,8 @@ from crewai_dbos._errors import (
 from crewai_dbos._journal.entry import Call
 from crewai_dbos._journal.journal import Journal
 from crewai_dbos._journal.scope import Scope, last_entered, open_call
-from crewai_dbos._stored import names, secret_texts
+from crewai_dbos._secrets import known
+from crewai_dbos._stored import names
 
 logger = logging.getLogger("crewai_dbos")
 
@@ -72,7 +73,7 @@ def journal_of(context: DBOSContext) -> Journal:
 def secrets_of(context: DBOSContext) -> set[str]:
     """Texts that must not be stored when the workflow that was opened at `context` fails."""
     journal: Journal | None = context.__dict__.get(_JOURNAL)
-    return {*secret_texts.of_environment(), *(journal.secrets if journal is not None else ())}
+    return {*known.named(), *(journal.secrets if journal is not None else ())}
 
 
 def close(context: DBOSContext) -> None:
@@ -237,7 +238,11 @@ def note_savings(context: DBOSContext) -> None:
 
 
 def note(run_id: str, what: Mapping[str, Any]) -> None:
-    """Put `what` into the attributes of a run, where its status is looked up."""
+    """Put `what`, less the secrets in it, into the attributes of a run: its status has them."""
     with contextlib.suppress(Exception):
-        attributes = {names.ATTRIBUTE: dict(what)}
+        shown = {
+            part: known.hide(value) if isinstance(value, str) else value
+            for part, value in what.items()
+        }
+        attributes = {names.ATTRIBUTE: shown}
         detached(DBOS.update_workflow_attributes, run_id, attributes, merge=True)

@@ -19,7 +19,8 @@ from crewai_dbos._dbos_seam import (
 )
 from crewai_dbos._errors import CrewaiDbosError, RunConflictError
 from crewai_dbos._journal import run_scope
-from crewai_dbos._stored import codec, names, secret_texts
+from crewai_dbos._secrets import known
+from crewai_dbos._stored import codec, names
 from crewai_dbos._stored.errors import decode_error, encode_error
 
 
@@ -95,7 +96,7 @@ def storable(error: Exception, secrets: Set[str]) -> Exception:
         secrets: Texts that must not be stored.
     """
     data = encode_error(error, secrets)
-    if any(secret in str(error) for secret in secrets):
+    if data["message"] != str(error):
         error = decode_error(data)
     if not hasattr(error, "data"):
         with contextlib.suppress(AttributeError, TypeError):
@@ -160,7 +161,7 @@ def _refuse_foreign(run_id: str, order: Mapping[str, Any]) -> WorkflowStatus | N
 
 
 def _warn_of_secrets(order: Mapping[str, Any]) -> None:
-    for part, name in sorted(set(secret_texts.found_in(order))):
+    for part, name in sorted(set(known.found_in(order))):
         run_scope.warn_once(
             f"What {_kind(order)} is given ({part}) contains the value of {name}. It is "
             "stored with the run. Take it out, and read it inside the tool that needs it."
