@@ -34,7 +34,7 @@ _PASSED_OVER = frozenset(
         *("threading", "_thread", "asyncio", "concurrent", "contextvars", "_contextvars", "queue"),
         *("logging", "opentelemetry", "rich", "re", "io", "_io", "inspect", "ast", "typing"),
         *("ssl", "_ssl", "socket", "_socket", "selectors", "anyio", "sniffio", "subprocess"),
-        *("weakref", "_weakref", "builtins", "abc", "functools", "_functools", "enum", "types"),
+        *("weakref", "_weakref", "builtins", "abc", "functools", "_functools", "enum"),
         *("datetime", "decimal", "uuid", "random", "numpy", "pandas", "torch", "pyarrow", "dbos"),
     )
 )

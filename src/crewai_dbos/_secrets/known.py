@@ -115,7 +115,10 @@ class OfRun(set[str]):
 
 class _Filter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
-        message = record.getMessage()
+        try:
+            message = record.getMessage()
+        except Exception:
+            return True  # the handler says what is wrong with the call
         hidden = hide(message)
         if hidden != message:
             record.msg, record.args = hidden, ()
