@@ -11,7 +11,7 @@ from crewai import LLM, Agent, Task
 from dbos import DBOS
 
 from crewai_dbos import DBOSAgent
-from crewai_dbos._stored import secret_texts
+from crewai_dbos._secrets.finding import of_environment
 from crewai_dbos.testing import ModelServer, error, text
 from support.launching import launched
 
@@ -83,7 +83,7 @@ def test_an_error_of_the_users_own_code_is_stored_without_secrets(
 )
 def test_a_secret_is_known_by_its_name(name: str, found: bool, monkeypatch: Any) -> None:
     monkeypatch.setenv(name, "a-value-of-some-length")
-    assert ("a-value-of-some-length" in list(secret_texts.of_environment())) is found
+    assert ("a-value-of-some-length" in [found.text for found in of_environment()]) is found
 
 
 def test_a_run_that_is_given_a_secret_says_so(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from crewai_dbos import _sqlite_clock
 from crewai_dbos._runs import workflows as _workflows  # noqa: F401
+from crewai_dbos._secrets import known as _known
 
 if TYPE_CHECKING:
     from crewai_dbos._agents.executor import DBOSAgentExecutor as DBOSAgentExecutor
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from crewai_dbos.values import uuid4 as uuid4
 
 _sqlite_clock.install()
+_known.keep_out_of_the_log()
 
 _HOME = {
     "DBOSAgent": "agent",

@@ -60,6 +60,7 @@ __all__ = [
     "step_options_of",
     "user_code",
     "using_context",
+    "whole_configuration",
     "write_portable_rows",
 ]
 
@@ -151,6 +152,15 @@ def configuration() -> dict[str, Any] | None:
         "executor_id": "" if executor == "local" else executor,
     }
     return {name: value for name, value in found.items() if value}
+
+
+def whole_configuration() -> dict[str, Any] | None:
+    """All that the DBOS instance of this process was configured with, its keys included."""
+    instance = _dbos_module._dbos_global_instance
+    if instance is None:
+        return None
+    keys = {name: getattr(instance, name) for name in ("conductor_key", "transact_enterprise_key")}
+    return {**instance._config, **keys}
 
 
 def registered_functions() -> tuple[list[str], list[str]]:

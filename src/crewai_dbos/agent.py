@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 from crewai import Agent, Task
 from crewai.llms.base_llm import BaseLLM
 from crewai.tools.base_tool import BaseTool
-from pydantic import PrivateAttr
+from pydantic import PrivateAttr, SecretStr
 
 from crewai_dbos import doctor
 from crewai_dbos._agents import crew_given, perform_agent
@@ -24,6 +24,7 @@ from crewai_dbos._objects.tools import check_tools
 from crewai_dbos._runs import front, workflows
 from crewai_dbos._runs.definition import AgentDefinition, agents, build_agent
 from crewai_dbos._runs.handle import RunHandle
+from crewai_dbos._secrets.given import as_given
 from crewai_dbos._stored import names
 from crewai_dbos._threads import in_event_loop
 
@@ -44,6 +45,9 @@ class DBOSAgent(Agent):
         tool_step_config: What to do with tools that have no DBOS decorator. None (the default)
             does not record them. A `StepConfig` records all of them, a mapping of tool names
             those it gives a `StepConfig`.
+        secrets: Texts, as strings or `SecretStr`, that must not be stored in errors and attributes
+            or logged. Those of the environment, LLMs, tools, embedders and MCP servers are known
+            without that.
 
     Raises:
         DefinitionError: The name is empty or taken, or an option can't mean anything.
@@ -60,6 +64,7 @@ class DBOSAgent(Agent):
         llm_step_config: StepConfig | None = None,
         function_calling_llm_step_config: StepConfig | None = None,
         tool_step_config: ToolStepConfig = None,
+        secrets: Iterable[str | SecretStr] = (),
     ) -> None:
         template = build_agent(orig_agent)
         if isinstance(template, DBOSAgent):
@@ -79,6 +84,7 @@ class DBOSAgent(Agent):
                 tool_step_config=tool_step_config,
             ),
             front=self,
+            secrets=as_given(secrets),
         )
         hand_signals_to_futures()
         agents.add(self._definition)

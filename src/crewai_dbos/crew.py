@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from crewai import Crew
 from crewai.crews.crew_output import CrewOutput
 from crewai.types.usage_metrics import UsageMetrics
-from pydantic import PrivateAttr
+from pydantic import PrivateAttr, SecretStr
 
 from crewai_dbos import doctor
 from crewai_dbos._crews import batch, perform_crew
@@ -27,6 +27,7 @@ from crewai_dbos._objects.tools import check_tools
 from crewai_dbos._runs import front, workflows
 from crewai_dbos._runs.definition import CrewDefinition, build_crew, crews
 from crewai_dbos._runs.handle import RunHandle
+from crewai_dbos._secrets.given import as_given
 from crewai_dbos._threads import in_event_loop, on_a_thread
 
 
@@ -48,6 +49,9 @@ class DBOSCrew(Crew):
             default) records all of them. A mapping of tool names gives some of them another one;
             None opts a tool out, or all of them: it is called again on recovery.
         agent_step_configs: The same three for single agents, by role, where they differ.
+        secrets: Texts, as strings or `SecretStr`, that must not be stored in errors and attributes
+            or logged. Those of the environment, LLMs, tools, embedders and MCP servers are known
+            without that.
 
     Raises:
         DefinitionError: The name is empty or taken, or an option can't mean anything.
@@ -64,6 +68,7 @@ class DBOSCrew(Crew):
         function_calling_llm_step_config: StepConfig | None = None,
         tool_step_config: ToolStepConfig = StepConfig(),  # noqa: B008
         agent_step_configs: Mapping[str, AgentStepConfigs] | None = None,
+        secrets: Iterable[str | SecretStr] = (),
     ) -> None:
         template = build_crew(orig_crew)
         if isinstance(template, DBOSCrew):
@@ -83,7 +88,12 @@ class DBOSCrew(Crew):
         for chosen in (options, *of_role.values()):
             check_tools(people, chosen.tool_step_config, others)
         self._definition = CrewDefinition(
-            name=crew_name, source=orig_crew, options=options, of_role=of_role, front=self
+            name=crew_name,
+            source=orig_crew,
+            options=options,
+            of_role=of_role,
+            front=self,
+            secrets=as_given(secrets),
         )
         crews.add(self._definition)
         doctor.warn(self)

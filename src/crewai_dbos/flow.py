@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from crewai.flow.flow import Flow
 from dbos import SetWorkflowID
-from pydantic import PrivateAttr
+from pydantic import PrivateAttr, SecretStr
 
 from crewai_dbos import doctor
 from crewai_dbos._dbos_seam import assigned_workflow_id
@@ -20,6 +20,7 @@ from crewai_dbos._journal.config import AgentOptions, StepConfig, ToolStepConfig
 from crewai_dbos._runs import front, workflows
 from crewai_dbos._runs.definition import FlowDefinition, build_flow, flows
 from crewai_dbos._runs.handle import RunHandle, as_returned
+from crewai_dbos._secrets.given import as_given
 from crewai_dbos._threads import in_event_loop, off_the_loop
 
 
@@ -45,6 +46,9 @@ class DBOSFlow(Flow[Any]):
         tool_step_config: What to do with tools that have no DBOS decorator. A `StepConfig` (the
             default) records all of them. A mapping of tool names gives some of them another one;
             None opts a tool out, or all of them: it is called again on recovery.
+        secrets: Texts, as strings or `SecretStr`, that must not be stored in errors and attributes
+            or logged. Those of the environment, LLMs, tools, embedders and MCP servers are known
+            without that, also where a method makes them.
 
     Raises:
         DefinitionError: The name is empty or taken, or `orig_flow` builds no flow.
@@ -61,6 +65,7 @@ class DBOSFlow(Flow[Any]):
         llm_step_config: StepConfig | None = None,
         function_calling_llm_step_config: StepConfig | None = None,
         tool_step_config: ToolStepConfig = StepConfig(),  # noqa: B008
+        secrets: Iterable[str | SecretStr] = (),
     ) -> None:
         if isinstance(orig_flow, DBOSFlow):
             raise DefinitionError(f"{orig_flow.flow_name!r} is a DBOSFlow already: use it as it is")
@@ -70,7 +75,13 @@ class DBOSFlow(Flow[Any]):
             function_calling_llm_step_config=function_calling_llm_step_config,
             tool_step_config=tool_step_config,
         )
-        definition = FlowDefinition(flow_name, orig_flow, recording_others(options), front=self)
+        definition = FlowDefinition(
+            flow_name,
+            orig_flow,
+            recording_others(options),
+            front=self,
+            secrets=as_given(secrets),
+        )
         self._become(template, definition)
         flows.add(definition)
         doctor.warn(self)

@@ -22,7 +22,7 @@ from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.config import AgentOptions
 from crewai_dbos._journal.entry import Call
 from crewai_dbos._journal.scope import Scope
-from crewai_dbos._objects import callbacks
+from crewai_dbos._objects import callbacks, mcp
 from crewai_dbos._objects.conversion import recording
 from crewai_dbos._objects.memory import drain
 from crewai_dbos._objects.run_objects import RunObjects
@@ -47,6 +47,7 @@ def agent_of_run(definition: AgentDefinition, scope: Scope, given: Mapping[str, 
         given: What this run has instead of the definition's; see `crew_given`.
     """
     template = definition.build()
+    scope.journal.secrets.look_at(definition.secrets, template, given)
     agent = copy.copy(template)
     forget_agent_state(agent)
     crew_given.give(given, agent, scope)
@@ -95,7 +96,7 @@ class RunAgent:
 
     def get_mcp_tools(self, mcps: Any) -> list[BaseTool]:
         tools = super().get_mcp_tools(mcps)  # type: ignore[misc]
-        return durable_tools(cast(Agent, self), tools)
+        return durable_tools(cast(Agent, self), mcp.without_secrets(tools))
 
     def get_platform_tools(self, apps: Any) -> list[BaseTool]:
         tools = super().get_platform_tools(apps)  # type: ignore[misc]

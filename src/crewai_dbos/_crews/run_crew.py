@@ -38,6 +38,7 @@ def crew_of_run(definition: CrewDefinition, template: Crew, scope: Scope) -> Cre
         definition: What it is a crew of.
         template: The user's crew, or a new one.
     """
+    scope.journal.secrets.look_at(definition.secrets, template)
     hiring = _Hiring(definition, template, RunObjects(scope, shared_cache=True))
     objects, options = hiring.objects, definition.options
     crew = copy.copy(template)

@@ -67,6 +67,7 @@ def _flow(
 ) -> Iterator[Flow[Any]]:
     """The flow that works in `scope`."""
     built = body.built(definition.build, f"flow {definition.name!r}", scope)
+    scope.journal.secrets.look_at(definition.secrets, built)
     fingerprint.check(definition.name, built, scope)
     if order.state is not None:
         built._state = order.state

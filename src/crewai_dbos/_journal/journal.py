@@ -43,6 +43,7 @@ from crewai_dbos._journal.entry import Call, Entry
 from crewai_dbos._journal.payload import Payload, failure, opened, pin, sealed, success
 from crewai_dbos._journal.record import Record
 from crewai_dbos._journal.scope import OpenCall, Scope, inside_summary
+from crewai_dbos._secrets import known
 from crewai_dbos._stored import codec, names
 from crewai_dbos._stored.usage import counted
 from crewai_dbos._threads import Strand, in_event_loop, off_the_loop
@@ -75,7 +76,7 @@ class Journal:
         self.root = root
         self.run_id: str = root.workflow_id
         self.llms: dict[tuple[str, str], Callable[[Any], int | None]] = {}
-        self.secrets: set[str] = set()
+        self.secrets = known.OfRun()
         self.tokens_saved = 0
         self._latched: BaseException | None = None
         self._closed = False

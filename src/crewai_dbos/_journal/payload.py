@@ -15,7 +15,8 @@ from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 from crewai_dbos._errors import UnstorableValueError
-from crewai_dbos._stored import codec, names, sealing, secret_texts
+from crewai_dbos._secrets import known
+from crewai_dbos._stored import codec, names, sealing
 from crewai_dbos._stored.digest import salted
 from crewai_dbos._stored.errors import encode_error
 
@@ -80,7 +81,7 @@ def failure(
     call: Call, error: BaseException, *, seconds: float = 0.0, secrets: Iterable[str] = ()
 ) -> Payload:
     """The payload of a call that raised `error`; `secrets`, and the call's own, are cut out."""
-    hidden = {*call.secrets, *secrets, *secret_texts.of_environment()}
+    hidden = {*call.secrets, *secrets, *known.named()}
     return {**_head(call, seconds), "error": encode_error(error, hidden)}
 
 

@@ -30,7 +30,8 @@ from crewai_dbos._errors import (
 from crewai_dbos._journal.entry import Call
 from crewai_dbos._journal.journal import Journal
 from crewai_dbos._journal.scope import Scope, last_entered, open_call
-from crewai_dbos._stored import names, sealing, secret_texts
+from crewai_dbos._secrets import known
+from crewai_dbos._stored import names, sealing
 
 logger = logging.getLogger("crewai_dbos")
 
@@ -73,7 +74,7 @@ def journal_of(context: DBOSContext) -> Journal:
 def secrets_of(context: DBOSContext) -> set[str]:
     """Texts that must not be stored when the workflow that was opened at `context` fails."""
     journal: Journal | None = context.__dict__.get(_JOURNAL)
-    return {*secret_texts.of_environment(), *(journal.secrets if journal is not None else ())}
+    return {*known.named(), *(journal.secrets if journal is not None else ())}
 
 
 def close(context: DBOSContext) -> None:
@@ -218,7 +219,7 @@ def surfacing(scope: Scope) -> Iterator[None]:
 def stop(run_id: str, error: Exception) -> None:
     """Cancel a run that does not fit the code, and say why where its status is looked up."""
     logger.error("Run %s stopped: %s", run_id, error)
-    note(run_id, {"stopped": sealing.seal(str(error)), "error": type(error).__name__})
+    note(run_id, {"stopped": sealing.seal(known.hide(str(error))), "error": type(error).__name__})
     detached(DBOS.cancel_workflow, run_id)
 
 
@@ -249,7 +250,11 @@ def note_of(status: WorkflowStatus) -> dict[str, Any]:
 
 
 def note(run_id: str, what: Mapping[str, Any]) -> None:
-    """Put `what` into the attributes of a run, where its status is looked up."""
+    """Put `what`, less the secrets in it, into the attributes of a run: its status has them."""
     with contextlib.suppress(Exception):
-        attributes = {names.ATTRIBUTE: dict(what)}
+        shown = {
+            part: known.hide(value) if isinstance(value, str) else value
+            for part, value in what.items()
+        }
+        attributes = {names.ATTRIBUTE: shown}
         detached(DBOS.update_workflow_attributes, run_id, attributes, merge=True)

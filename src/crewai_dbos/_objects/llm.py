@@ -7,7 +7,7 @@ words, native tool support, streaming and usage; only `call` and `acall` go thro
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -15,6 +15,7 @@ from typing import Any
 
 from crewai import LLM
 from crewai.llms.base_llm import BaseLLM
+from pydantic import SecretStr
 
 from crewai_dbos._classes import kept_with, overridden
 from crewai_dbos._crewai_seam import (
@@ -33,7 +34,9 @@ from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.config import StepConfig, for_llm
 from crewai_dbos._journal.entry import Call
 from crewai_dbos._journal.scope import Scope
-from crewai_dbos._stored import names, secret_texts
+from crewai_dbos._secrets import finding, known
+from crewai_dbos._secrets.given import NONE, Given, as_given
+from crewai_dbos._stored import names
 from crewai_dbos._stored.usage import counted
 
 _BINDING = "_crewai_dbos_binding"
@@ -49,12 +52,14 @@ class _Binding:
         scope: The run it belongs to.
         by_content: Whether they come from anywhere, at any time, so that only what they ask tells
             them apart.
+        given: Texts that the user has called secrets.
     """
 
     role: str
     config: StepConfig
     scope: Scope | None
     by_content: bool
+    given: Given
 
 
 @dataclass
@@ -82,6 +87,11 @@ class DBOSLLM:
             retries of crewAI and of the provider's SDK are off inside a workflow, so this is the
             only layer.
         role: Names the requests in the journal.
+        secrets: Texts, as strings or `SecretStr`, that must not be stored in errors or logged. The
+            keys of the LLM are known without that.
+
+    Raises:
+        DefinitionError: One of `secrets` has fewer than four characters.
     """
 
     def __new__(
@@ -90,13 +100,18 @@ class DBOSLLM:
         step_config: StepConfig | None = None,
         *,
         role: str = names.LLM,
+        secrets: Iterable[str | SecretStr] = (),
         **_: Any,
     ) -> Any:
         if cls is DBOSLLM:
             llm = LLM(model=orig_llm) if isinstance(orig_llm, str) else orig_llm
             if not isinstance(llm, BaseLLM):
-                raise TypeError(f"DBOSLLM wraps a crewai LLM or a model name, not {orig_llm!r}")
-            return durable_llm(llm, role=role, config=step_config)
+                raise TypeError(
+                    f"DBOSLLM wraps a crewai LLM or a model name, not {known.shown(orig_llm)}"
+                )
+            given = as_given(secrets)
+            known.tell(finding.secrets_in([llm, given]))
+            return durable_llm(llm, role=role, config=step_config, given=given)
         return super().__new__(cls)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -116,6 +131,9 @@ class DBOSLLM:
             with without_rate_limit_retry(), _observing():
                 try:
                     return original(messages, *args, **kwargs)
+                except Exception:
+                    scope.journal.secrets.look_at(self)
+                    raise
                 finally:
                     collected.update(self._collect())
 
@@ -136,6 +154,9 @@ class DBOSLLM:
             with without_rate_limit_retry(), _observing():
                 try:
                     return await original(messages, *args, **kwargs)
+                except Exception:
+                    scope.journal.secrets.look_at(self)
+                    raise
                 finally:
                     collected.update(self._collect())
 
@@ -188,7 +209,7 @@ class DBOSLLM:
             request=request,
             config=binding.config,
             known=(model,) if isinstance(model, type) else (),
-            secrets=tuple(secret_texts.of_llm(self)),
+            secrets=binding.given,
             collect=lambda: collected,
             restore=self._restore,
         )
@@ -230,6 +251,7 @@ def durable_llm(
     config: StepConfig | None,
     scope: Scope | None = None,
     by_content: bool = False,
+    given: Given = NONE,
 ) -> BaseLLM:
     """A fresh durable copy of `llm`, with no usage and no conversation state of the original.
 
@@ -239,6 +261,7 @@ def durable_llm(
         config: Its retries; None for the default, or those it already has.
         scope: The run it belongs to. A request made where that run can't be seen is an error.
         by_content: Whether requests are named by what they ask, not counted.
+        given: Texts that the user has called secrets, beside those of an LLM that is durable.
     """
     bound: _Binding | None = llm.__dict__.get(_BINDING)
     step = bound.config if bound is not None and config is None else for_llm(config)
@@ -246,7 +269,9 @@ def durable_llm(
     forget_shared_state(durable)
     if bound is None:
         durable.__class__ = _durable_class(type(llm))
-    durable.__dict__[_BINDING] = _Binding(role, step, scope, by_content)
+    if bound is not None:
+        given = Given((*bound.given, *given))
+    durable.__dict__[_BINDING] = _Binding(role, step, scope, by_content, given)
     one_layer_of_retries(durable)
     build_response_models()
     sender = asked_through(durable)
@@ -254,7 +279,7 @@ def durable_llm(
         # Inside a recorded request it makes its own without recording it again.
         ask_through(durable, durable_llm(sender, role=role, config=config))
     if scope is not None:
-        scope.journal.secrets.update(secret_texts.of_llm(llm))
+        scope.journal.secrets.look_at(llm)
         scope.journal.llms[scope.path, role] = durable._restore  # type: ignore[attr-defined]
     return durable
 
@@ -279,7 +304,7 @@ def settings_of(llm: Any) -> Settings | None:
     if not isinstance(llm, DBOSLLM):
         return None
     binding: _Binding = llm.__dict__[_BINDING]
-    return Settings(binding.config, tuple(secret_texts.of_llm(llm)), binding.by_content)
+    return Settings(binding.config, binding.given, binding.by_content)
 
 
 def _durable_class(cls: type[BaseLLM]) -> type[BaseLLM]:

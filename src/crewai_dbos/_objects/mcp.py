@@ -6,15 +6,24 @@ from typing import Any
 
 from crewai.mcp import tool_resolver
 from crewai.mcp.client import MCPClient
+from crewai.tools.base_tool import BaseTool
 
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.entry import Call
+from crewai_dbos._secrets import known
 from crewai_dbos._stored import names
 
 
 def install() -> None:
     """Make crewAI discover MCP tools through the journal. Any number of times."""
     vars(tool_resolver)["MCPClient"] = RecordedDiscovery
+
+
+def without_secrets(tools: list[BaseTool]) -> list[BaseTool]:
+    """`tools` of a server, whose names crewAI makes from its command line, less the keys there."""
+    for tool in tools:
+        tool.name = known.hide(tool.name)
+    return tools
 
 
 class RecordedDiscovery(MCPClient):

@@ -13,6 +13,8 @@ from crewai.flow.flow import Flow
 from crewai_dbos._errors import DefinitionError
 from crewai_dbos._journal.config import AgentOptions
 from crewai_dbos._runs import origin
+from crewai_dbos._secrets import finding, known
+from crewai_dbos._secrets.given import NONE, Given
 
 
 @dataclass(frozen=True)
@@ -24,12 +26,14 @@ class AgentDefinition:
         source: The user's agent, or a callable that builds one.
         options: How its calls are recorded.
         front: The `DBOSAgent` itself.
+        secrets: Texts that must not be stored or logged, beside those that can be found.
     """
 
     name: str
     source: Agent | Callable[[], Agent]
     options: AgentOptions
     front: Agent = field(repr=False)
+    secrets: Given = NONE
 
     def build(self) -> Agent:
         """The user's agent to copy, or a new one."""
@@ -46,6 +50,7 @@ class CrewDefinition:
         options: How its agents' calls are recorded.
         of_role: The same for single agents, by their role.
         front: The `DBOSCrew` itself.
+        secrets: As of an `AgentDefinition`.
     """
 
     name: str
@@ -53,6 +58,7 @@ class CrewDefinition:
     options: AgentOptions
     of_role: dict[str, AgentOptions]
     front: Crew = field(repr=False)
+    secrets: Given = NONE
 
     def options_of(self, agent: Any, own: AgentDefinition | None) -> AgentOptions:
         """How the calls of one of its agents are recorded.
@@ -79,12 +85,14 @@ class FlowDefinition:
         source: The user's flow class, or a callable that builds a flow.
         options: How the calls of what its methods use are recorded.
         front: The `DBOSFlow` itself.
+        secrets: As of an `AgentDefinition`.
     """
 
     name: str
     source: Callable[[], Any]
     options: AgentOptions
     front: Any = field(repr=False)
+    secrets: Given = NONE
 
     def build(self) -> Flow[Any]:
         """A new flow."""
@@ -105,7 +113,8 @@ def build_agent(source: Any) -> Agent:
     agent = source if isinstance(source, Agent) else source() if callable(source) else None
     if not isinstance(agent, Agent):
         raise DefinitionError(
-            f"orig_agent must be a crewai Agent or a callable that returns one, not {source!r}"
+            "orig_agent must be a crewai Agent or a callable that returns one, not "
+            f"{known.shown(source)}"
         )
     return agent
 
@@ -125,7 +134,7 @@ def build_crew(source: Any) -> Crew:
     if not isinstance(crew, Crew):
         raise DefinitionError(
             "orig_crew must be a crewai Crew, a callable without arguments that returns one, or a "
-            f"@CrewBase class, not {source!r}"
+            f"@CrewBase class, not {known.shown(source)}"
         )
     return crew
 
@@ -145,7 +154,7 @@ def build_flow(source: Any) -> Flow[Any]:
     if not isinstance(flow, Flow):
         raise DefinitionError(
             f"orig_flow must be a crewai Flow class or a callable that returns a flow, not "
-            f"{source!r}"
+            f"{known.shown(source)}"
         )
     return flow
 
@@ -180,11 +189,12 @@ class Registry(Generic[D]):
         self._changed = threading.Condition()
 
     def add(self, definition: D) -> None:
-        """Register `definition` and wake the runs that wait for it.
+        """Register `definition`, know its secrets, and wake the runs that wait for it.
 
         Raises:
             DefinitionError: Its name is empty or taken.
         """
+        known.tell(finding.secrets_in(definition))
         name = definition.name
         if not isinstance(name, str) or not name.strip():
             raise DefinitionError(

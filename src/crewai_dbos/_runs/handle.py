@@ -20,7 +20,8 @@ from crewai_dbos._errors import (
 )
 from crewai_dbos._journal import run_scope
 from crewai_dbos._runs import failure
-from crewai_dbos._stored import codec, names, sealing, secret_texts
+from crewai_dbos._secrets import known
+from crewai_dbos._stored import codec, names, sealing
 from crewai_dbos._stored import order as orders
 
 
@@ -151,7 +152,7 @@ def _comparable(part: Any) -> Any:
 
 
 def _warn_of_secrets(order: Mapping[str, Any]) -> None:
-    for part, name in sorted(set(secret_texts.found_in(order))):
+    for part, name in sorted(set(known.found_in(order))):
         run_scope.warn_once(
             f"What {_kind(order)} is given ({part}) contains the value of {name}. It is "
             "stored with the run. Take it out, and read it inside the tool that needs it."

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from crewai_dbos._errors import RecordedError, UnstorableValueError
+from crewai_dbos._secrets.cutting import cutter
 from crewai_dbos._stored import forms
 from crewai_dbos._stored.codec import Json, decode, encode, is_text
 from crewai_dbos._stored.type_paths import import_path, load_type
@@ -19,13 +21,12 @@ def encode_error(error: BaseException, secrets: Iterable[str] = ()) -> Json:
 
     Args:
         error: The exception; its traceback is not stored.
-        secrets: Texts (API keys) that are replaced by ``***`` wherever they occur.
+        secrets: Texts (API keys) that are replaced by ``***`` wherever they occur; see `cutter`.
     """
-    hidden = sorted((secret for secret in secrets if len(secret) >= 4), key=len, reverse=True)
-    return _encode_error(error, hidden, MAX_CAUSES)
+    return _encode_error(error, cutter(secrets), MAX_CAUSES)
 
 
-def _encode_error(error: BaseException, secrets: list[str], depth: int) -> Json:
+def _encode_error(error: BaseException, hide: Callable[[str], str], depth: int) -> Json:
     # The file name of an OSError is in neither its args nor its attributes.
     made_of = error.__reduce__()[1] if isinstance(error, OSError) else error.args
     attributes = getattr(error, "__dict__", {}).items()
@@ -34,17 +35,17 @@ def _encode_error(error: BaseException, secrets: list[str], depth: int) -> Json:
         "bases": [
             import_path(cls) for cls in type(error).__mro__[1:] if issubclass(cls, Exception)
         ],
-        "message": _hide(_text(error), secrets),
-        "args": [_hide(_encode_or_none(arg), secrets) for arg in made_of],
+        "message": _hide(_text(error), hide),
+        "args": [_hide(_encode_or_none(arg), hide) for arg in made_of],
         "attrs": {
-            name: _hide(stored, secrets)
+            name: _hide(stored, hide)
             for name, item in attributes
             if not name.startswith("__") and (stored := _encode_or_none(item)) is not None
         },
     }
     cause = error.__cause__ or error.__context__
     if cause is not None and depth > 1:
-        data["cause"] = _encode_error(cause, secrets, depth - 1)
+        data["cause"] = _encode_error(cause, hide, depth - 1)
     return data
 
 
@@ -138,13 +139,36 @@ def _text(error: BaseException) -> str:
         return type(error).__name__
 
 
-def _hide(stored: Json, secrets: list[str]) -> Json:
+def _hide(stored: Json, hide: Callable[[str], str]) -> Json:
+    """`stored`, which `encode` has made, without secrets; it can be decoded as before."""
     if isinstance(stored, list):
-        return [_hide(item, secrets) for item in stored]
+        return [_hide(item, hide) for item in stored]
     if isinstance(stored, dict):
-        return {key: _hide(item, secrets) for key, item in stored.items()}
+        tag = next(iter(stored), "")
+        if tag.startswith("$"):
+            return _hide_in_form(tag, stored, hide)
+        return {hide(key): _hide(item, hide) for key, item in stored.items()}
     if not isinstance(stored, str):
         return stored
-    for secret in secrets:
-        stored = stored.replace(secret, "***")
+    stored = hide(stored)
     return stored if is_text(stored) else stored.encode("utf-8", "replace").decode()
+
+
+def _hide_in_form(tag: str, stored: dict[str, Json], hide: Callable[[str], str]) -> Json:
+    body = stored[tag]
+    if tag in ("$bytes", "$str"):
+        data = base64.b64decode(body)
+        # Of either, as text in which no byte is lost.
+        text = data.decode("utf-8", "surrogateescape")
+        left = hide(text).encode("utf-8", "surrogateescape")
+        return stored if left == data else {tag: base64.b64encode(left).decode("ascii")}
+    if not isinstance(body, str):
+        return {tag: _hide(body, hide)}
+    if len(stored) == 1:
+        # What is left of a number, a date or an id is none.
+        hidden = hide(body)
+        return stored if hidden == body else hidden
+    inside = {name: _hide(item, hide) for name, item in stored.items() if name != tag}
+    if tag in ("$enum", "$url") and inside["value"] != stored["value"]:
+        return inside["value"]
+    return {tag: body, **inside}

@@ -14,7 +14,9 @@ from crewai import Agent, Crew
 from crewai.flow.flow import Flow
 
 from crewai_dbos._journal import run_scope
-from crewai_dbos.doctor import _rules, _subject, _texts
+from crewai_dbos._secrets import known
+from crewai_dbos._secrets.finding import secrets_in
+from crewai_dbos.doctor import _rules, _subject
 from crewai_dbos.doctor._report import Finding as Finding
 from crewai_dbos.doctor._report import Item as Item
 from crewai_dbos.doctor._report import Report as Report
@@ -38,11 +40,15 @@ def inspect(what: Any, *, module: ModuleType | None = None) -> Report:
         TypeError: `what` is something else.
     """
     subject = _subject.read(what, module)
+    known.tell(secrets_in([what, *(item.live for item in subject.items)]))
     # A report goes into the log of a CI.
-    hidden = _texts.hiding(subject.llms)
+    hidden = known.hide
     return Report(
-        subject.title,
-        tuple(replace(item, name=hidden(item.name)) for item in subject.items),
+        hidden(subject.title),
+        tuple(
+            replace(item, name=hidden(item.name), owner=hidden(item.owner))
+            for item in subject.items
+        ),
         tuple(
             replace(found, what=hidden(found.what), fix=hidden(found.fix))
             for found in _rules.findings(subject)

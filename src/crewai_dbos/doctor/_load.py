@@ -16,6 +16,7 @@ from crewai import Agent, Crew
 from crewai_dbos import _import_path
 from crewai_dbos._errors import DefinitionError
 from crewai_dbos._import_path import NotFoundError
+from crewai_dbos._secrets import known
 from crewai_dbos.doctor._flow import is_flow
 from crewai_dbos.doctor._report import Finding
 
@@ -45,7 +46,8 @@ def load(path: str) -> tuple[Any, ModuleType]:
     except NotFoundError as error:
         if error.__cause__ is not None and _is_about_a_definition(error.__cause__):
             raise BrokenDefinition(_finding(error.__cause__)) from error
-        raise
+        # Of what the module raised.
+        raise NotFoundError(known.hide(str(error))) from error.__cause__
     module_name, name = _import_path.split(path)
     module = sys.modules[module_name]
     if not _is_readable(found):
@@ -62,7 +64,8 @@ def _check(flow: Any) -> None:
     try:
         flow.flow_definition()
     except ValueError as error:
-        raise BrokenDefinition(Finding("definition", "error", f"{error}", "Change it.")) from error
+        said = known.hide(str(error))
+        raise BrokenDefinition(Finding("definition", "error", said, "Change it.")) from error
 
 
 @contextlib.contextmanager
@@ -84,7 +87,7 @@ def _is_about_a_definition(error: BaseException) -> bool:
 
 
 def _finding(error: BaseException) -> Finding:
-    what, _, fix = str(error).partition(". ")
+    what, _, fix = known.hide(str(error)).partition(". ")
     ours = os.path.dirname(os.path.dirname(__file__))
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename[:1] != "<"]
     users = [frame for frame in frames if not frame.filename.startswith(ours)]

@@ -15,6 +15,7 @@ from crewai.utilities.string_utils import sanitize_tool_name
 from crewai_dbos._dbos_seam import decorated_kind
 from crewai_dbos._errors import UnstorableValueError
 from crewai_dbos._objects.tools import tool_function
+from crewai_dbos._secrets import known
 from crewai_dbos._stored.type_paths import type_path
 from crewai_dbos.doctor._application import COMPUTED
 from crewai_dbos.doctor._captured import captured_state
@@ -22,7 +23,6 @@ from crewai_dbos.doctor._flow_rules import FLOW_RULES, unstorable_state
 from crewai_dbos.doctor._items import CREW
 from crewai_dbos.doctor._report import SEVERITIES, Finding, Item, Severity, found
 from crewai_dbos.doctor._subject import Subject
-from crewai_dbos.doctor._texts import known_secrets
 
 _FUNCTIONS = ("callback", "guardrail", "hook", "handler")
 
@@ -30,9 +30,9 @@ Rule = Callable[[Subject], Iterator[Finding]]
 
 
 def secret(subject: Subject) -> Iterator[Finding]:
-    secrets = known_secrets(subject.llms)
+    secrets = known.named().items()
     for text in subject.texts:
-        for name in sorted({name for value, name in secrets.items() if value in text.text}):
+        for name in sorted({name for value, name in secrets if value in text.text}):
             yield found(
                 "secret",
                 "error",

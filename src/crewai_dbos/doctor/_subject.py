@@ -30,7 +30,6 @@ class Subject:
         plain: What is not durable, as half a sentence, and what to do about it.
         replaced: Durable agents and the method of each that is not the `DBOSAgent`'s.
         crew: Whether it is an ordinary crew.
-        llms: The LLMs whose keys must not be in a text.
         application: The DBOS application around it.
         flow: What a flow is made of, if it is one.
     """
@@ -41,7 +40,6 @@ class Subject:
     plain: tuple[tuple[str, str], ...]
     replaced: tuple[tuple[str, str], ...]
     crew: bool
-    llms: tuple[Any, ...]
     application: Application
     flow: FlowParts | None = None
 
@@ -98,7 +96,6 @@ def read(what: Any, module: ModuleType | None) -> Subject:
         ),
         replaced=tuple(found for agent in members for found in _replaced(agent)),
         crew=isinstance(what, Crew) and crew is None,
-        llms=tuple(item.live for item in items if item.kind == "llm"),
         application=_application.around(module),
     )
 
@@ -114,7 +111,6 @@ def _of_flow(what: Any, module: ModuleType | None) -> Subject:
         plain=(plain,) if flow.durable is None else (),
         replaced=(),
         crew=False,
-        llms=tuple(item.live for item in items if item.kind == "llm"),
         application=_application.around(module),
         flow=flow,
     )

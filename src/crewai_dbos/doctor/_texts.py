@@ -1,17 +1,16 @@
-"""Texts that a run stores or sends to the model, and the secrets in them."""
+"""Texts that a run stores or sends to the model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from crewai import Agent, Crew, Task
-from crewai.llms.base_llm import BaseLLM
 from crewai.tasks.llm_guardrail import LLMGuardrail
 from crewai.tools.base_tool import BaseTool
 
-from crewai_dbos._stored import secret_texts
+from crewai_dbos._secrets.texts import texts_in
 from crewai_dbos.doctor._flow import FlowParts
 from crewai_dbos.doctor._items import guardrails_of_task, knowledge_sources, tools_of_task
 
@@ -73,7 +72,7 @@ def _of_tool(tool: BaseTool) -> Iterator[Text]:
     fate = "is shown to the model, which may repeat it in a call or an answer that is stored"
     yield Text(f"The description of tool {tool.name!r}", tool.description, fate)
     for name, argument in tool.args_schema.model_fields.items():
-        for text in secret_texts.texts_in(argument.get_default(call_default_factory=False)):
+        for text in texts_in(argument.get_default(call_default_factory=False)):
             yield Text(f"The default of {name!r} of tool {tool.name!r}", text, fate)
 
 
@@ -87,14 +86,14 @@ def _of_guardrail(guardrail: Any, owner: str) -> Iterator[Text]:
 def _of_knowledge(holder: Any, owner: str) -> Iterator[Text]:
     fate = "is found by queries, and what these find is stored with the run"
     for source in knowledge_sources(holder):
-        for text in secret_texts.texts_in(getattr(source, "content", None)):
+        for text in texts_in(getattr(source, "content", None)):
             yield Text(f"The content of the {type(source).__name__} of {owner}", text, fate)
 
 
 def of_flow(flow: FlowParts) -> Iterator[Text]:
     """The texts of `flow`, and those in the state that a run begins with."""
     for name, value in flow.state_fields().items():
-        for text in secret_texts.texts_in(value):
+        for text in texts_in(value):
             yield Text(f"The field {name!r} of the state", text, "is stored with the run")
     for name, method in flow.definition.methods.items():
         if method.human_feedback is not None:
@@ -103,27 +102,3 @@ def of_flow(flow: FlowParts) -> Iterator[Text]:
     prompt = getattr(flow.definition.conversational, "system_prompt", None)
     if isinstance(prompt, str):
         yield Text("The system_prompt of the flow", prompt, "is sent to the model")
-
-
-def known_secrets(llms: Iterable[Any]) -> dict[str, str]:
-    """Secrets that this process knows, and what each is called."""
-    secrets = {}
-    for llm in llms:
-        if isinstance(llm, BaseLLM):
-            secrets.update(
-                dict.fromkeys(secret_texts.of_llm(llm), f"a key of the LLM {llm.model!r}")
-            )
-    secrets.update((secret, name) for name, secret in secret_texts.named_in_environment())
-    return secrets
-
-
-def hiding(llms: Iterable[Any]) -> Callable[[str], str]:
-    """A function that cuts the known secrets out of a text."""
-    secrets = sorted(known_secrets(llms), key=len, reverse=True)
-
-    def hidden(text: str) -> str:
-        for secret in secrets:
-            text = text.replace(secret, "***")
-        return text
-
-    return hidden
