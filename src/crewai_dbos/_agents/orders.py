@@ -67,7 +67,8 @@ class Order:
             parts["tools"] = _stored_tools(self.tools, definition)
         if self.response_format is not None:
             parts["response_format"] = _importable("response_format", self.response_format)
-        return order.written({"agent": definition.name, "method": self.method}, parts)
+        head = {"agent": definition.name, "method": self.method}
+        return order.written(head, parts, definition.redact)
 
 
 _METHODS = ("execute_task", "kickoff", "invoke")

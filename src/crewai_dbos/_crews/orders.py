@@ -44,7 +44,7 @@ class CrewOrder:
         parts = {"inputs": order.encoded("The inputs", inputs)}
         if self.input_files:
             parts["input_files"] = order.encoded("The input_files", dict(self.input_files))
-        return order.written({"crew": definition.name}, parts)
+        return order.written({"crew": definition.name}, parts, definition.redact)
 
 
 def load(stored: Mapping[str, Any], _: CrewDefinition) -> CrewOrder:

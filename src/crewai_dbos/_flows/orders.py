@@ -44,7 +44,7 @@ class FlowOrder:
         asked = self.arguments() if self.turn is None else {"turn": self.turn, "state": self.state}
         known = classes(definition.front)
         parts = {name: order.encoded(f"The {name}", value, known) for name, value in asked.items()}
-        return order.written({"flow": definition.name}, parts)
+        return order.written({"flow": definition.name}, parts, definition.redact)
 
     def arguments(self) -> dict[str, Any]:
         """These as `Flow.kickoff` takes them."""

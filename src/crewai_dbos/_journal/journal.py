@@ -40,11 +40,13 @@ from crewai_dbos._errors import (
 from crewai_dbos._journal.attempt import Attempt
 from crewai_dbos._journal.config import PLAIN, StepConfig
 from crewai_dbos._journal.entry import Call, Entry
-from crewai_dbos._journal.payload import Payload, failure, opened, pin, sealed, success
+from crewai_dbos._journal.payload import Payload, failure, opened, pin, redacted, sealed, success
 from crewai_dbos._journal.record import Record
 from crewai_dbos._journal.scope import OpenCall, Scope, inside_summary
 from crewai_dbos._secrets import known
+from crewai_dbos._secrets.given import Given
 from crewai_dbos._stored import codec, names
+from crewai_dbos._stored.redaction import Redact
 from crewai_dbos._stored.usage import counted
 from crewai_dbos._threads import Strand, in_event_loop, off_the_loop
 
@@ -69,6 +71,7 @@ class Journal:
         run_id: The workflow's id.
         llms: By place and role, what gives an LLM back the usage of a request that is not replayed.
         secrets: Texts that must not be stored when a part or the run fails.
+        redact: What every text that is stored goes through.
         tokens_saved: Of the requests that were answered from the record.
     """
 
@@ -77,12 +80,24 @@ class Journal:
         self.run_id: str = root.workflow_id
         self.llms: dict[tuple[str, str], Callable[[Any], int | None]] = {}
         self.secrets = known.OfRun()
+        self.redact: list[Redact] = []
         self.tokens_saved = 0
         self._latched: BaseException | None = None
         self._closed = False
         self._drift_told = False
         write_portable_rows()
         self.record = Record(root)
+
+    def keep_back(self, secrets: Given, redact: Redact | None) -> None:
+        """Store from now on only what a definition lets through.
+
+        Args:
+            secrets: Texts that it calls secrets.
+            redact: Its function for what is stored.
+        """
+        self.secrets.look_at(secrets)
+        if redact is not None and redact not in self.redact:
+            self.redact.append(redact)
 
     def _claim(self, scope: Scope, call: Call) -> tuple[str, Entry | None]:
         self.raise_if_over()
@@ -471,8 +486,8 @@ class Journal:
 
     def _sealed(self, payload: Payload) -> Payload:
         try:
-            return sealed(payload, self.record.key_id)
-        except Exception as error:  # of the serializer: nothing of it is the call's own failure
+            return sealed(redacted(payload, self.redact), self.record.key_id)
+        except Exception as error:  # of the user's function or serializer, and not of the call
             raise ControlSignal(error) from error
 
     @contextlib.contextmanager

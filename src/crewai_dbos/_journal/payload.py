@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from crewai_dbos._errors import UnstorableValueError
 from crewai_dbos._secrets import known
-from crewai_dbos._stored import codec, names, sealing
+from crewai_dbos._stored import codec, names, redaction, sealing
 from crewai_dbos._stored.digest import salted
 from crewai_dbos._stored.errors import encode_error
+from crewai_dbos._stored.redaction import Redact
 
 if TYPE_CHECKING:
     from crewai_dbos._journal.entry import Call
@@ -105,6 +106,20 @@ def _head(call: Call, seconds: float) -> Payload:
     if call.collect is not None and (extra := call.collect()):
         head["extra"] = codec.encode(dict(extra), call.known)
     return head
+
+
+def redacted(payload: Payload, redact: Iterable[Redact]) -> Payload:
+    """`payload` with what each of `redact` makes of the texts in it."""
+    for function in redact:
+        extra = payload.get("extra", {})
+        state = {name: item for name, item in extra.items() if name != _IN_THE_CLEAR}
+        if "result" in payload:
+            payload = {**payload, "result": redaction.redacted(payload["result"], function)}
+        else:
+            payload = {**payload, "error": redaction.redacted_error(payload["error"], function)}
+        if state:
+            payload["extra"] = {**extra, **redaction.redacted(state, function)}
+    return payload
 
 
 def sealed(payload: Payload, key_id: str | None) -> Payload:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -31,7 +31,7 @@ from crewai_dbos._journal.entry import Call
 from crewai_dbos._journal.journal import Journal
 from crewai_dbos._journal.scope import Scope, last_entered, open_call
 from crewai_dbos._secrets import known
-from crewai_dbos._stored import names, sealing
+from crewai_dbos._stored import names, redaction, sealing
 
 logger = logging.getLogger("crewai_dbos")
 
@@ -75,6 +75,22 @@ def secrets_of(context: DBOSContext) -> set[str]:
     """Texts that must not be stored when the workflow that was opened at `context` fails."""
     journal: Journal | None = context.__dict__.get(_JOURNAL)
     return {*known.named(), *(journal.secrets if journal is not None else ())}
+
+
+def redacted(data: Any, context: DBOSContext) -> Any:
+    """`data`, plain JSON of the workflow that was opened at `context`, as it may be stored."""
+    journal: Journal | None = context.__dict__.get(_JOURNAL)
+    for redact in journal.redact if journal is not None else ():
+        data = redaction.redacted(data, redact)
+    return data
+
+
+def redacted_error(error: dict[str, Any], context: DBOSContext) -> dict[str, Any]:
+    """The same for what `encode_error` has made of the error that the workflow ends with."""
+    journal: Journal | None = context.__dict__.get(_JOURNAL)
+    for redact in journal.redact if journal is not None else ():
+        error = redaction.redacted_error(error, redact)
+    return error
 
 
 def close(context: DBOSContext) -> None:
@@ -212,14 +228,17 @@ def surfacing(scope: Scope) -> Iterator[None]:
         if ended_by is None:
             raise
         if isinstance(ended_by, (DriftError, JournalCorruptError, SealedError)):
-            stop(scope.journal.run_id, ended_by)
+            stop(scope.journal.run_id, ended_by, scope.journal.redact)
         raise ended_by from None
 
 
-def stop(run_id: str, error: Exception) -> None:
+def stop(run_id: str, error: Exception, redact: Iterable[redaction.Redact] = ()) -> None:
     """Cancel a run that does not fit the code, and say why where its status is looked up."""
+    why = known.hide(str(error))
+    for function in redact:
+        why = function(why)
     logger.error("Run %s stopped: %s", run_id, error)
-    note(run_id, {"stopped": sealing.seal(known.hide(str(error))), "error": type(error).__name__})
+    note(run_id, {"stopped": sealing.seal(why), "error": type(error).__name__})
     detached(DBOS.cancel_workflow, run_id)
 
 

@@ -69,10 +69,11 @@ async def arun(kind: Kind[D, O], stored: Mapping[str, Any]) -> Any:
 
 
 @contextmanager
-def part(what: str, order: str | None) -> Iterator[Scope]:
+def part(definition: Any, what: str, order: str | None) -> Iterator[Scope]:
     """The part of the open workflow in which an order is carried out.
 
     Args:
+        definition: What it is an order of.
         what: Its name.
         order: A digest of the order; None if the workflow was opened for it.
     """
@@ -80,6 +81,7 @@ def part(what: str, order: str | None) -> Iterator[Scope]:
     mcp.install()
     outer = run_scope.enclosing()
     assert outer is not None
+    outer.journal.keep_back(definition.secrets, definition.redact)
     durable = run_scope.recording(None)
     with run_scope.surfacing(outer), run_scope.joined(what, order) as scope, durable:
         yield scope
@@ -200,6 +202,8 @@ def _closing() -> Iterator[None]:
         yield
         run_scope.note_savings(context)
     except Exception as error:
-        raise failure.carrying(error, run_scope.secrets_of(context)) from error
+        secrets = run_scope.secrets_of(context)
+        hide = lambda recorded: run_scope.redacted_error(recorded, context)  # noqa: E731
+        raise failure.carrying(error, secrets, hide) from error
     finally:
         run_scope.close(context)

@@ -15,6 +15,7 @@ from crewai_dbos._journal.config import AgentOptions
 from crewai_dbos._runs import origin
 from crewai_dbos._secrets import finding, known
 from crewai_dbos._secrets.given import NONE, Given
+from crewai_dbos._stored.redaction import Redact
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class AgentDefinition:
         options: How its calls are recorded.
         front: The `DBOSAgent` itself.
         secrets: Texts that must not be stored or logged, beside those that can be found.
+        redact: What every text goes through that is stored of its runs.
     """
 
     name: str
@@ -34,6 +36,7 @@ class AgentDefinition:
     options: AgentOptions
     front: Agent = field(repr=False)
     secrets: Given = NONE
+    redact: Redact | None = None
 
     def build(self) -> Agent:
         """The user's agent to copy, or a new one."""
@@ -51,6 +54,7 @@ class CrewDefinition:
         of_role: The same for single agents, by their role.
         front: The `DBOSCrew` itself.
         secrets: As of an `AgentDefinition`.
+        redact: As of an `AgentDefinition`.
     """
 
     name: str
@@ -59,6 +63,7 @@ class CrewDefinition:
     of_role: dict[str, AgentOptions]
     front: Crew = field(repr=False)
     secrets: Given = NONE
+    redact: Redact | None = None
 
     def options_of(self, agent: Any, own: AgentDefinition | None) -> AgentOptions:
         """How the calls of one of its agents are recorded.
@@ -86,6 +91,7 @@ class FlowDefinition:
         options: How the calls of what its methods use are recorded.
         front: The `DBOSFlow` itself.
         secrets: As of an `AgentDefinition`.
+        redact: As of an `AgentDefinition`.
     """
 
     name: str
@@ -93,6 +99,7 @@ class FlowDefinition:
     options: AgentOptions
     front: Any = field(repr=False)
     secrets: Given = NONE
+    redact: Redact | None = None
 
     def build(self) -> Flow[Any]:
         """A new flow."""

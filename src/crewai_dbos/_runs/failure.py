@@ -8,7 +8,7 @@ raises to DBOS is an error of ours, which carries the one of the user. Its ``dat
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from crewai_dbos._dbos_seam import PortableWorkflowError
@@ -45,15 +45,18 @@ class FailedRun(Exception):
         return RecordedError, self.args
 
 
-def carrying(error: Exception, secrets: Iterable[str]) -> FailedRun:
+def carrying(
+    error: Exception, secrets: Iterable[str], redacted: Callable[[Json], Json]
+) -> FailedRun:
     """An error for DBOS to store, called as `error` is.
 
     Args:
-        error: What a run has ended with.
-        secrets: Texts that must not be stored. If one is in the text of `error`, a copy without it
-            is what the caller gets.
+        error: What a run has ended with. If its text is not what may be stored, a copy is what the
+            caller gets.
+        secrets: Texts that must not be stored.
+        redacted: What else is made of the recorded error.
     """
-    recorded = encode_error(error, secrets)
+    recorded = redacted(encode_error(error, secrets))
     if recorded["message"] != _text(error):
         error = decode_error(recorded)
     data = {_TAG: _VERSION, "error": sealing.seal(recorded)}

@@ -55,7 +55,9 @@ def awaited() -> Iterator[None]:
 
 def stored(result: Any) -> Any:
     """What the run returned whose workflow is open here, as DBOS is to store it."""
-    return sealing.seal(encoded(result))
+    context = current_context()
+    assert context is not None
+    return sealing.seal(run_scope.redacted(encoded(result), context))
 
 
 def encoded(result: Any, known: Iterable[type] = ()) -> Any:

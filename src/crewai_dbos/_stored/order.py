@@ -14,21 +14,30 @@ from typing import Any
 from crewai_dbos._errors import UnstorableInputError, UnstorableValueError
 from crewai_dbos._stored import codec, names, sealing
 from crewai_dbos._stored.forms import Json
+from crewai_dbos._stored.redaction import Redact, redacted
 
 Order = dict[str, Any]
 
 _IN_THE_CLEAR = ("v", "agent", "crew", "flow", "method", "forms", "items", "limits")
+_NAMES = ("tools", "response_format", "response_model", "output_json", "output_pydantic")
+"""Parts that are names of tools and classes."""
+
 _FORMS = "forms"
 _SEALED = "sealed"
 
 
-def written(head: Mapping[str, Any], parts: Mapping[str, Json]) -> Order:
+def written(
+    head: Mapping[str, Any], parts: Mapping[str, Json], redact: Redact | None = None
+) -> Order:
     """An order as plain JSON.
 
     Args:
         head: What it is for: ``{"crew": "research"}``.
         parts: What `codec.encode` has made of each part.
+        redact: What the texts in them go through.
     """
+    if redact is not None:
+        parts = {name: _redacted(name, data, redact) for name, data in parts.items()}
     forms = [name for name, data in parts.items() if _has_forms(data)]
     return {
         "v": names.INPUT_VERSION,
@@ -36,6 +45,12 @@ def written(head: Mapping[str, Any], parts: Mapping[str, Json]) -> Order:
         **parts,
         **({_FORMS: forms} if forms else {}),
     }
+
+
+def _redacted(name: str, data: Json, redact: Redact) -> Json:
+    if name == "task":
+        return {field: _redacted(field, item, redact) for field, item in data.items()}
+    return data if name in _NAMES else redacted(data, redact)
 
 
 def encoded(what: str, value: Any, known: Iterable[type] = ()) -> Json:

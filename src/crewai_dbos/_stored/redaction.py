@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
-from crewai_dbos._errors import UnstorableValueError
+from crewai_dbos._errors import DefinitionError, UnstorableValueError
 from crewai_dbos._stored.forms import Json
 
 Redact = Callable[[str], str]
+"""Is given a text that is about to be stored; returns what is stored in its place."""
 
 _WHOLE = ("$map", "$tuple", "$set", "$frozenset", "$path")
 _PARTS = ("value", "fields", "extra", "private", "args", "items", "pairs", "state")
 _OF_NAMES = ("$enum", "$class")
 _BYTES = "latin-1"
 """The second argument of a bytearray, whose first one is no text."""
+
+
+def as_redact(redact: Any) -> Redact | None:
+    """What a user passed as ``redact=``.
+
+    Raises:
+        DefinitionError: It is no function, or an async one.
+    """
+    if redact is not None and (not callable(redact) or inspect.iscoroutinefunction(redact)):
+        raise DefinitionError("redact is a function that is given a text and returns one")
+    return cast("Redact | None", redact)
 
 
 def redacted(data: Json, redact: Redact) -> Json:
