@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crewai_dbos import _import_path
+from crewai_dbos import _import_path, _private_files
 from crewai_dbos.testing.crash.errors import CrashTestError
 
 # Numpy's BLAS starts threads when it is imported, and a process with threads must not fork.
@@ -174,7 +174,7 @@ class FreshProcess(Process):
 
     def __init__(self, job: Job) -> None:
         ours, theirs = socket.socketpair()
-        with theirs, job.log.open("ab") as log:
+        with theirs, os.fdopen(_private_files.to_append(job.log), "ab") as log:
             self._popen = subprocess.Popen(
                 [*_COMMAND, "job", str(theirs.fileno())],
                 env=_environment(),
@@ -355,7 +355,7 @@ def _work(connection: socket.socket, job: Job) -> None:
     global _speaker
     _speaker = connection
     os.environ.update(job.environment)
-    log = os.open(job.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    log = _private_files.to_append(job.log)
     os.dup2(log, 1)
     os.dup2(log, 2)
     # Where a process hangs is in its log before it is killed for that.
