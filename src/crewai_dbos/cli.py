@@ -121,7 +121,13 @@ def crashtest(
             help="A DBOSFlow, DBOSCrew or DBOSAgent, or a function that runs one.",
         ),
     ],
-    inputs: Annotated[str, typer.Option(help="Keyword arguments of the run, as JSON.")] = "{}",
+    inputs: Annotated[
+        str,
+        typer.Option(
+            metavar="JSON | @FILE | -",
+            help="Keyword arguments of the run, as JSON, from a file or from standard input.",
+        ),
+    ] = "{}",
     model: Annotated[
         str | None,
         typer.Option(metavar="MODULE:SCRIPT", help="Answer its LLM requests with this script."),
@@ -172,7 +178,9 @@ def crashtest(
     if not console.is_terminal:
         console.width = 160
     try:
-        arguments = json.loads(inputs)
+        arguments = json.loads(_read(inputs))
+    except OSError as error:
+        raise _failed(f"--inputs can't be read: {error}", 2) from None
     except ValueError as error:
         raise _failed(f"--inputs is not JSON: {error}", 2) from None
     if not isinstance(arguments, dict):
@@ -204,6 +212,14 @@ def crashtest(
     else:
         report.show(verdicts, console)
     raise typer.Exit(not all(verdict.ok for verdict in verdicts))
+
+
+def _read(given: str) -> str:
+    if given == "-":
+        return sys.stdin.read()
+    if given.startswith("@"):
+        return Path(given[1:]).read_text(encoding="utf-8")
+    return given
 
 
 def _failed(message: str, code: int = 1) -> typer.Exit:

@@ -117,7 +117,9 @@ def test_the_command_says_what_survived_and_what_did_not(tmp_path: Path) -> None
     told = " ".join(good.stdout.split())
     assert TOLD in told
 
-    bad = command("bad:agent", "--model", "bad:script", *options, "--json", folder=tmp_path)
+    (tmp_path / "inputs.json").write_text(options[1])
+    options = ["--inputs", "@inputs.json", "--json"]
+    bad = command("bad:agent", "--model", "bad:script", *options, folder=tmp_path)
     assert bad.returncode == 1, bad.stdout + bad.stderr
     figures: dict[str, Any] = json.loads(bad.stdout)
     assert figures["repeated"] == 0
@@ -180,6 +182,7 @@ def test_arguments_that_can_mean_nothing(tmp_path: Path) -> None:
         "apart:under_another_id": "has to start one run, under the workflow id that is set when it "
         "is called, and wait for it. When it returned, that run was never started",
         "apart:without_waiting": "and wait for it. When it returned, that run was PENDING",
+        "good:agent --inputs @nowhere.json": "--inputs can't be read: [Errno 2] No such file",
         "good:agent --inputs [1]": "--inputs is a JSON object, as",
         "good:agent --database mysql://nowhere": "The database is sqlite or postgresql://",
         "good:agent --database postgresql://nobody@127.0.0.1:1/x": "can't be used: connection",

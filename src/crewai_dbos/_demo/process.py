@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import crewai_dbos
+from crewai_dbos import _private_files
 
 _QUIET = {
     "CREWAI_DISABLE_TELEMETRY": "true",
@@ -44,7 +45,7 @@ class Child:
         self.is_ready = False
         self._role = role
         self._log = folder / f"{role}.log"
-        with self._log.open("wb") as log:
+        with os.fdopen(_private_files.to_append(self._log), "ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "crewai_dbos._demo.child", role],
                 stdin=subprocess.PIPE,
@@ -52,6 +53,7 @@ class Child:
                 stderr=log,
                 cwd=folder,
                 env=_environment(folder, env),
+                umask=0o077,  # all that it writes is in our folder
                 text=True,
             )
         self.pid = self._process.pid

@@ -146,7 +146,7 @@ class _Stage:
         self._name = name
         self._waiting = waiting
         self._folder = folder / name
-        self._folder.mkdir()
+        self._folder.mkdir(mode=0o700)
         self._env = {
             "DEMO_SENT": str(self._folder / "sent.jsonl"),
             "DEMO_DATABASE_URL": database_url(folder),

@@ -13,7 +13,8 @@ from crewai_dbos._stored.digest import short
 class StableArtifacts(ToolResultArtifactStore):
     """A store whose paths, which reach the prompt, are not drawn by chance.
 
-    There is one for every execution with a tool, so its folder is made with the first result.
+    There is one for every execution with a tool, so its folder is made with the first result. Only
+    its owner may read what is in it.
     """
 
     def __init__(self) -> None:
@@ -25,6 +26,7 @@ class StableArtifacts(ToolResultArtifactStore):
             super().__init__()
             self._made = True
         artifact = super().store(content, estimated_token_count)
+        artifact.file_path.chmod(0o600)
         name = f"tool-result-{len(self._artifact_ids)}-{short(content)}"
         folder = artifact.file_path.parent.rename(artifact.directory / name)
         return replace(

@@ -28,6 +28,7 @@ class EffectLog:
     """An append-only log of effects in one file, for any number of processes on one machine.
 
     A report is in the file when `report` returns, and stays there if the process is then killed.
+    A file that is made here is its owner's only.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -39,7 +40,7 @@ class EffectLog:
         line = (json.dumps(record) + "\n").encode()
         # One write to an O_APPEND descriptor cannot mix with another process's, and what the
         # kernel has accepted survives SIGKILL. Buffered file objects promise neither.
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
             if os.write(descriptor, line) != len(line):
                 raise OSError(f"{self.path}: the effect was not written whole")

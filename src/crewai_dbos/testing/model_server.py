@@ -16,6 +16,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from . import _access
 from . import _openai_wire as wire
 from ._playback import Playback, TransportProtocol, error_response
 from .replies import Message, Reply, error
@@ -43,6 +44,9 @@ class ModelServer:
     Embeddings are computed from the words of the text, with `dimensions` numbers unless the
     request says otherwise. With `check_history` a conversation whose tool results do not pair up
     with its tool calls is refused the way OpenAI refuses it.
+
+    Only those who know its address are answered: there is a random token in the path of it. With
+    `port` and `token` the address is known before the server is there.
     """
 
     def __init__(
@@ -50,11 +54,13 @@ class ModelServer:
         script: Script | Iterable[Reply | str],
         *,
         port: int = 0,
+        token: str | None = None,
         dimensions: int = 1536,
         check_history: bool = True,
     ) -> None:
         self._script = script if callable(script) else _in_order(script)
         self._port = port
+        self._token = _access.token(token)
         self._dimensions = dimensions
         self._check_history = check_history
         self._arrived = threading.Condition()
@@ -72,7 +78,7 @@ class ModelServer:
         listener = socket.create_server(("127.0.0.1", self._port))
         self._port = listener.getsockname()[1]
         config = uvicorn.Config(
-            self._app(),
+            _access.BelowToken(self._token, self._app()),
             http=TransportProtocol,
             ws="none",
             loop="asyncio",
@@ -122,7 +128,7 @@ class ModelServer:
     @property
     def base_url(self) -> str:
         """The address to give to an OpenAI client, ending in /v1."""
-        return f"http://127.0.0.1:{self._port}/v1"
+        return f"http://127.0.0.1:{self._port}/{self._token}/v1"
 
     @property
     def env(self) -> dict[str, str]:

@@ -15,6 +15,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from crewai_dbos import _private_files
+
 from . import _matching, _upstream
 from .replies import ApiError, Message, ToolCall
 from .request import Request, digest
@@ -36,9 +38,10 @@ def record(
 ) -> Callable[[Request], Message | ApiError]:
     """A script that asks a real endpoint, and writes what it asked and was told to a file.
 
-    The file is written anew, after each reply. It holds the conversations in plain JSON, no
-    headers, and not the key. Errors of the endpoint are recorded and passed on; where there is no
-    answer the request fails and is not recorded. Embeddings are the server's own.
+    The file is written anew, after each reply, and only its owner may read it. It holds the
+    conversations in plain JSON, no headers, and not the key. Errors of the endpoint are recorded
+    and passed on; where there is no answer the request fails and is not recorded. Embeddings are
+    the server's own.
 
     Args:
         path: The file.
@@ -138,9 +141,7 @@ def _write(file: Path, content: Mapping[str, Any], api_key: str) -> None:
     if len(api_key) >= _SHORTEST_KEY:
         # Servers like to repeat a key in the error that refuses it.
         text = text.replace(api_key, "***")
-    unfinished = file.with_name(f"{file.name}.part")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(file)
+    _private_files.write(file, text)
 
 
 def _read(file: Path) -> list[tuple[dict[str, Any], Message | ApiError]]:

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from dbos import DBOS
 from sqlalchemy.engine import make_url
 
+from crewai_dbos import _private_files
 from crewai_dbos.testing.crash.errors import CrashTestError
 
 
@@ -43,7 +44,8 @@ class Databases:
             name = f"{self._prefix}_{number}"
             if self._postgres is None:
                 path = self._directory / f"{name}.sqlite"
-                shutil.copy(self._template, path)
+                _private_files.create(path)
+                shutil.copyfile(self._template, path)
                 url = f"sqlite:///{path}"
             else:
                 self._execute(f"CREATE DATABASE {name} TEMPLATE {self._template}")
@@ -64,6 +66,7 @@ class Databases:
     def _migrated(self) -> str:
         if self._postgres is None:
             path = self._directory / f"{self._prefix}.sqlite"
+            _private_files.create(path)
             DBOS.migrate(f"sqlite:///{path}")
             return str(path)
         name = f"{self._prefix}_template"

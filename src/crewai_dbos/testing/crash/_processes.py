@@ -1,7 +1,8 @@
 """Processes to kill: forked from one that has imported everything, or fresh interpreters.
 
 A process carries out one job, a function named ``module:function`` that gets a dict and returns
-JSON data, and is watched from outside: its pid, what it returned, how it ended.
+JSON data, and is watched from outside: its pid, what it returned, how it ended. The job comes over
+a socket: everybody on the machine can read a command line, which has modules and descriptors only.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crewai_dbos import _import_path
+from crewai_dbos import _import_path, _private_files
 from crewai_dbos.testing.crash.errors import CrashTestError
 
 # Numpy's BLAS starts threads when it is imported, and a process with threads must not fork.
@@ -173,10 +174,9 @@ class FreshProcess(Process):
 
     def __init__(self, job: Job) -> None:
         ours, theirs = socket.socketpair()
-        with theirs, job.log.open("ab") as log:
-            command = [*_COMMAND, "job", str(theirs.fileno())]
+        with theirs, os.fdopen(_private_files.to_append(job.log), "ab") as log:
             self._popen = subprocess.Popen(
-                [*command, job.to_json()],
+                [*_COMMAND, "job", str(theirs.fileno())],
                 env=_environment(),
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
@@ -185,6 +185,9 @@ class FreshProcess(Process):
             )
         super().__init__(job, ours)
         self._said["pid"] = self._popen.pid
+        ours.settimeout(PATIENCE)
+        with contextlib.suppress(OSError):  # it has ended, or hangs: `wait` tells
+            _send(ours, job.to_json())
 
     def _exit_code(self) -> int:
         with contextlib.suppress(EOFError):
@@ -223,7 +226,7 @@ class ForkServer:
     def start(self, job: Job) -> Process:
         ours, theirs = socket.socketpair()
         with theirs, self._sending:
-            _send(self._control, job.to_json().encode(), theirs.fileno())
+            _send(self._control, job.to_json(), theirs.fileno())
         process = Process(job, ours)
         process.hear("pid")
         return process
@@ -258,22 +261,20 @@ def _environment() -> dict[str, str]:
     return {**os.environ, **_ENVIRONMENT, "PYTHONPATH": path}
 
 
-def _send(control: socket.socket, data: bytes, descriptor: int) -> None:
-    # The descriptor travels with the head, so that it stays with its job.
-    control.sendmsg(
-        [len(data).to_bytes(8, "big")],
-        [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))],
-    )
-    control.sendall(data)
+def _send(connection: socket.socket, text: str, *descriptors: int) -> None:
+    data = text.encode()
+    # Descriptors travel with the head, so that they stay with their job.
+    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))
+    connection.sendmsg([len(data).to_bytes(8, "big")], [rights] if descriptors else [])
+    connection.sendall(data)
 
 
-def _receive(control: socket.socket) -> tuple[str, socket.socket] | None:
-    head, descriptors, _, _ = socket.recv_fds(control, 8, 1)
+def _receive(connection: socket.socket) -> tuple[str, list[int]] | None:
+    head, descriptors, _, _ = socket.recv_fds(connection, 8, 1)
     if not head:
         return None
     length = int.from_bytes(head, "big")
-    data = control.recv(length, socket.MSG_WAITALL)
-    return data.decode(), socket.socket(fileno=descriptors[0])
+    return connection.recv(length, socket.MSG_WAITALL).decode(), descriptors
 
 
 def _serve(control: socket.socket, modules: list[str]) -> None:
@@ -314,7 +315,8 @@ def _serve(control: socket.socket, modules: list[str]) -> None:
                     for pid in children:
                         os.kill(pid, signal.SIGKILL)
                     return
-                job, connection = received
+                job, (descriptor,) = received
+                connection = socket.socket(fileno=descriptor)
                 pid = os.fork()
                 if pid == 0:
                     signal.set_wakeup_fd(-1)
@@ -353,7 +355,7 @@ def _work(connection: socket.socket, job: Job) -> None:
     global _speaker
     _speaker = connection
     os.environ.update(job.environment)
-    log = os.open(job.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    log = _private_files.to_append(job.log)
     os.dup2(log, 1)
     os.dup2(log, 2)
     # Where a process hangs is in its log before it is killed for that.
@@ -369,9 +371,9 @@ def _work(connection: socket.socket, job: Job) -> None:
     os._exit(code)
 
 
-def main(what: str, descriptor: str, *rest: str) -> None:
+def main(what: str, descriptor: str, *modules: str) -> None:
     connection = socket.socket(fileno=int(descriptor))
     if what == "serve":
-        _serve(connection, list(rest))
-    else:
-        _work(connection, Job.from_json(rest[0]))
+        _serve(connection, list(modules))
+    elif received := _receive(connection):
+        _work(connection, Job.from_json(received[0]))

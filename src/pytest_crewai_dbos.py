@@ -8,6 +8,10 @@ The arguments of the mark are those of `CrashTest`, and ``positions=`` and ``see
 If the run fails without any crash, the one test is ``[undisturbed]`` and fails with the reason.
 The positions of the next tests are worked on while one is looked at, as a recovery mostly waits;
 under pytest-xdist each worker works on its own test only.
+
+Beside the package and not in it: pytest imports this in every environment that has crewai-dbos, and
+importing a module of the package imports DBOS. The package is loaded with the first test that asks
+for something of it.
 """
 
 from __future__ import annotations
@@ -18,10 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from crewai_dbos.testing.effects import EFFECTS, EffectLog
-
 if TYPE_CHECKING:
     from crewai_dbos.testing.crash import CrashTest, Position, Verdict
+    from crewai_dbos.testing.effects import EffectLog
 
 AT_ONCE = 4
 
@@ -127,6 +130,8 @@ class _Runs:
 @pytest.fixture
 def effect_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EffectLog:
     """Counts what `report_effect` is told, in this process and those that it starts."""
+    from crewai_dbos.testing.effects import EFFECTS, EffectLog
+
     log = EffectLog(tmp_path / "effects")
     monkeypatch.setenv(EFFECTS, str(log.path))
     return log

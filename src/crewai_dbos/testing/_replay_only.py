@@ -1,0 +1,43 @@
+"""Workflows that do nothing that is not in their record: DBOS runs no step of theirs anew."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import dbos._dbos as _dbos_module
+from dbos._error import DBOSWorkflowCancelledError
+
+_missing: dict[str, list[str]] = {}
+_CHECK = "_check_operation_execution_txn"
+
+
+def replay_only(run_id: str) -> list[str]:
+    """From now on the workflow `run_id` is cancelled at the first step that is not recorded.
+
+    Returns:
+        The names of the steps that it asks for and that are not recorded.
+    """
+    database = _dbos_module._get_dbos_instance()._sys_db
+    if _CHECK not in vars(database):
+        _install(database)
+    return _missing.setdefault(run_id, [])
+
+
+def _install(database: Any) -> None:
+    """Watch what is asked of DBOS before a step is run, the user's or ours."""
+    check = getattr(database, _CHECK)
+
+    def checked(workflow_id: str, function_id: int, function_name: str, conn: Any) -> Any:
+        recorded = check(workflow_id, function_id, function_name, conn=conn)
+        missing = _missing.get(workflow_id)
+        if recorded is None and missing is not None:
+            missing.append(function_name)
+            if len(missing) == 1:
+                # On another thread: the transaction that asks is open on this one.
+                cancel = threading.Thread(target=database.cancel_workflows, args=([workflow_id],))
+                cancel.start()
+            raise DBOSWorkflowCancelledError(f"{function_name} is not recorded")
+        return recorded
+
+    setattr(database, _CHECK, checked)

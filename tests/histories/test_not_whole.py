@@ -1,0 +1,86 @@
+"""What a history lacks is not made again when it is replayed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from dbos import DBOS
+
+from crewai_dbos._errors import DefinitionError
+from crewai_dbos.testing import ModelServer, history
+from crewai_dbos.testing.effects import EFFECTS, EffectLog
+from crewai_dbos.testing.history import NotRecordedError
+from histories.programs import PROGRAMS
+from support.launching import launched
+
+FILES = sorted((Path(__file__).parent / "0.1.0").glob("*.json"))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.stem))
+def test_calls_that_were_taken_out(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved = json.loads(file.read_text())
+    _, script = PROGRAMS[file.stem]
+    effects = EffectLog(tmp_path / "effects")
+    monkeypatch.setenv(EFFECTS, str(effects.path))
+    url = f"sqlite:///{tmp_path}/dbos.sqlite"
+    (run,) = saved["runs"].values()
+    # It would answer, and the letters would be sent.
+    with ModelServer(script) as model:
+        for name, value in model.env.items():
+            monkeypatch.setenv(name, value)
+        with launched(url):
+            for left, lacking in enumerate(run["steps"]):
+                cut = {**run, "steps": run["steps"][:left]}
+                run_id = f"the first {left}"
+                history.restore({**saved, "run_id": run_id, "runs": {run_id: cut}}, url)
+                with pytest.raises(NotRecordedError) as refusal:
+                    history.replayed(run_id)
+                # Calls that run side by side come in any order.
+                if file.stem != "parallel":
+                    assert f"{lacking['function_name']} is not recorded" in str(refusal.value)
+            statuses = {run.status for run in DBOS.list_workflows()}
+            assert statuses == {"SUCCESS", "CANCELLED"}
+        assert model.all_requests == []
+    assert effects.read() == []
+
+
+def test_code_of_the_users_own(tmp_path: Path) -> None:
+    """Child workflows, transactions, steps inside a tool and of handlers of events."""
+    ran = subprocess.run(
+        [sys.executable, "-m", "histories.own_code", str(tmp_path)],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    (lacks_nothing, *others) = json.loads((tmp_path / "outcomes").read_text())
+    assert lacks_nothing["ended"] == "equal"
+    assert {each["ended"] for each in others} == {"NotRecordedError"}
+    assert {"order", "enter", "stamp"} <= {each["lacks"] for each in others}
+    assert [each for each in others if each["after"] != each["before"]] == []
+
+
+def test_a_run_of_something_that_is_not_here(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/dbos.sqlite"
+    office, native = (
+        next(file.read_text() for file in FILES if file.stem == name)
+        for name in ("office", "native")
+    )
+    with launched(url):
+        missing = history.restore(json.loads(office.replace("histories.office", "nowhere.x")), url)
+        with pytest.raises(DefinitionError, match=r"workflow 'nowhere\.x', which is not in this"):
+            history.replayed(missing)
+        nobody = native.replace('agent\\":\\"native', 'agent\\":\\"nobody')
+        missing = history.restore(json.loads(nobody), url)
+        with pytest.raises(DefinitionError, match="no DBOSAgent named 'nobody' is defined"):
+            history.replayed(missing)
+        with pytest.raises(LookupError, match="There is no run 'other'"):
+            history.replayed("other")
