@@ -18,14 +18,14 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from dbos import StepInfo
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import AnyUrl, BaseModel
 
-from crewai_dbos._journal.entry import read_entry
+from crewai_dbos._dbos_seam import RecordedRow
+from crewai_dbos._journal.entry import Call, read_entry
 from crewai_dbos._stored import names
-from crewai_dbos._stored.digest import digest
+from crewai_dbos._stored.digest import digest, short
 
 
 class Size(Enum):
@@ -61,6 +61,19 @@ json_values = st.recursive(
 )
 
 
+def old(what: str) -> str:
+    """As in a run that a release before entries of version 2 began."""
+    return names.spelled(what, 1)
+
+
+def new(what: str) -> str:
+    return names.spelled(what, names.ENTRY_VERSION)
+
+
+ASKED = Call("ask", kind="llm", request={"messages": "Hello."})
+ASKED_BEFORE = short({"messages": short("Hello.")})
+
+
 # What is stored in users' databases -------------------------------------------------
 
 
@@ -68,22 +81,32 @@ json_values = st.recursive(
     ("made", "stored"),
     [
         (names.agent("Night clerk/50%#1"), "agent:Night clerk%2F50%25%231"),
-        (names.tool("book", {"to": "Oslo", "seats": [1, 2.5, None]}), "tool:book(3513d17f)"),
-        (names.tool("book", {"seats": [1, 2.5, None], "to": "Oslo"}), "tool:book(3513d17f)"),
-        (names.tool("book", {}), "tool:book(44136fa3)"),
+        (old(names.tool("book", {"to": "Oslo", "seats": [1, 2.5, None]})), "tool:book(3513d17f)"),
+        (old(names.tool("book", {"seats": [1, 2.5, None], "to": "Oslo"})), "tool:book(3513d17f)"),
+        (old(names.tool("book", {})), "tool:book(44136fa3)"),
+        (new(names.tool("book", {})), "tool:book(44136fa355b3678a1146ad16f7e8649e)"),
         (names.around("tool:book(44136fa3)"), "around:tool:book(44136fa3)"),
         (names.todo(2), "todo:2"),
         (names.event("ToolUsageStartedEvent"), "event:ToolUsageStartedEvent"),
-        (names.event("Started", ["book", {}]), "event:Started(bc8e02c7)"),
+        (old(names.event("Started", ["book", {}])), "event:Started(bc8e02c7)"),
+        (
+            new(names.event("Started", ["book", {}])),
+            "event:Started(bc8e02c7a72501167ec2dd8361cb5826)",
+        ),
+        (old(ASKED.named_by_content()), f"ask({ASKED_BEFORE})"),
+        (
+            new(names.around(names.tool("book", {}))),
+            "around:tool:book(44136fa355b3678a1146ad16f7e8649e)",
+        ),
         (names.handler("on.<locals>.tell"), "handler:on.<locals>.tell"),
         (names.numbered("", "llm", 1), "llm#1"),
         (names.numbered("agent:clerk#1", "llm", 12), "agent:clerk#1/llm#12"),
-        (digest("\ud83d ä\x00"), "b14cbe6e"),
-        (digest(date(2026, 1, 2)), "9d120f14"),
-        (digest(Size.S), "78f0408c"),
-        (digest(Order(item="a", when=date(2026, 1, 2))), "d58ba4c3"),
-        (digest({"b", "a"}), "3554d2b8"),
-        (digest({1: "a", "b": 2}), "9b310fd0"),
+        (short("\ud83d ä\x00"), "b14cbe6e"),
+        (short(date(2026, 1, 2)), "9d120f14"),
+        (short(Size.S), "78f0408c"),
+        (short(Order(item="a", when=date(2026, 1, 2))), "d58ba4c3"),
+        (short({"b", "a"}), "3554d2b8"),
+        (short({1: "a", "b": 2}), "9b310fd0"),
     ],
 )
 def test_names_are_those_of_the_runs_that_users_have_in_flight(made: str, stored: str) -> None:
@@ -107,7 +130,7 @@ def test_a_digest_tells_values_apart_and_does_not_depend_on_their_order(a: Any, 
 def test_a_digest_is_that_of_the_sorted_json(value: Any) -> None:
     text = json.dumps(value, sort_keys=True)
     for _ in range(2):  # texts of messages are remembered
-        assert digest(value) == hashlib.sha256(text.encode()).hexdigest()[:8]
+        assert digest(value) == hashlib.sha256(text.encode()).hexdigest()
 
 
 PAIRS: list[tuple[Any, Any]] = [
@@ -223,17 +246,8 @@ def test_a_name_is_read_as_it_was_made(parts: list[str], occurrence: int) -> Non
     assert (entry.path, entry.what, entry.occurrence) == (path, what, occurrence)
 
 
-def row(name: str, output: Any = None) -> StepInfo:
-    return {
-        "function_id": 1,
-        "function_name": name,
-        "output": output or {"v": 1, "kind": "work", "result": 1},
-        "error": None,
-        "child_workflow_id": None,
-        "child_shard_key": None,
-        "started_at_epoch_ms": 1,
-        "completed_at_epoch_ms": 2,
-    }
+def row(name: str, output: Any = None) -> RecordedRow:
+    return RecordedRow(1, name, output or {"v": 1, "kind": "work", "result": 1})
 
 
 @pytest.mark.parametrize("name", ["bare", "DBOS.sleep", "Class.method", "a/b", "#", "x#", "#1"])

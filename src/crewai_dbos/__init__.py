@@ -24,12 +24,15 @@ if TYPE_CHECKING:
     from crewai_dbos._errors import LostContextError as LostContextError
     from crewai_dbos._errors import RecordedError as RecordedError
     from crewai_dbos._errors import RunConflictError as RunConflictError
+    from crewai_dbos._errors import SealedError as SealedError
     from crewai_dbos._errors import UnstorableInputError as UnstorableInputError
     from crewai_dbos._errors import UnstorableValueError as UnstorableValueError
     from crewai_dbos._journal.config import StepConfig as StepConfig
     from crewai_dbos._objects.llm import DBOSLLM as DBOSLLM
     from crewai_dbos._objects.tools import idempotency_key as idempotency_key
     from crewai_dbos._runs.handle import RunHandle as RunHandle
+    from crewai_dbos._stored.hidden import store_hidden as store_hidden
+    from crewai_dbos._stored.modules import allow_modules as allow_modules
     from crewai_dbos.agent import DBOSAgent as DBOSAgent
     from crewai_dbos.crew import DBOSCrew as DBOSCrew
     from crewai_dbos.flow import DBOSFlow as DBOSFlow
@@ -49,7 +52,9 @@ _HOME = {
     "DBOSLLM": "_objects.llm",
     "StepConfig": "_journal.config",
     "RunHandle": "_runs.handle",
+    "allow_modules": "_stored.modules",
     "idempotency_key": "_objects.tools",
+    "store_hidden": "_stored.hidden",
     "now": "values",
     "uuid4": "values",
     "random": "values",
@@ -64,6 +69,7 @@ _HOME = {
     "LostContextError": "_errors",
     "ConcurrentRunError": "_errors",
     "RunConflictError": "_errors",
+    "SealedError": "_errors",
     "RecordedError": "_errors",
 }
 

@@ -8,13 +8,16 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
+import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import dbos._dbos as _dbos_module
+import sqlalchemy as sa
 from dbos import PortableWorkflowError, Serializer
 from dbos._context import (
     DBOSContext,
@@ -25,7 +28,8 @@ from dbos._context import (
 from dbos._datasource import AsyncSQLAlchemyDatasource, SQLAlchemyDatasource
 from dbos._error import DBOSBaseException, DBOSStepTimeoutError, DBOSUnexpectedStepError
 from dbos._registrations import get_dbos_func_name
-from dbos._serialization import DBOSPortableJSON
+from dbos._serialization import DBOSDefaultSerializer, DBOSPortableJSON
+from dbos._sys_db import db_retry
 from dbos._utils import GlobalParams
 
 from crewai_dbos._threads import in_event_loop, off_the_loop
@@ -33,9 +37,12 @@ from crewai_dbos._threads import in_event_loop, off_the_loop
 __all__ = [
     "DBOSBaseException",
     "DBOSContext",
+    "DBOSDefaultSerializer",
     "DBOSStepTimeoutError",
     "DBOSUnexpectedStepError",
     "PortableWorkflowError",
+    "RecordedRow",
+    "application_serializer",
     "assigned_workflow_id",
     "closure_of",
     "configuration",
@@ -48,6 +55,7 @@ __all__ = [
     "on_workflow_thread",
     "operation_name",
     "portable_row",
+    "recorded_rows",
     "registered_functions",
     "step_options_of",
     "user_code",
@@ -173,16 +181,28 @@ _writing_entry: ContextVar[bool] = ContextVar("crewai_dbos_writing_entry", defau
 
 class _EntryFormat(Serializer):
     def __init__(self, application: Serializer) -> None:
-        self._application = application
+        self.application = application
 
     def serialize(self, data: Any) -> str:
-        return self._application.serialize(data)
+        return self.application.serialize(data)
 
     def deserialize(self, serialized_data: str) -> Any:
-        return self._application.deserialize(serialized_data)
+        return self.application.deserialize(serialized_data)
 
     def name(self) -> str:
-        return DBOSPortableJSON.name() if _writing_entry.get() else self._application.name()
+        return DBOSPortableJSON.name() if _writing_entry.get() else self.application.name()
+
+
+def application_serializer() -> Serializer | None:
+    """The ``serializer`` of the DBOS config; None if it is DBOS's pickle or plain JSON."""
+    instance = _dbos_module._dbos_global_instance
+    if instance is None:
+        return None
+    found = instance._serializer
+    if isinstance(found, _EntryFormat):
+        found = found.application
+    plain = (DBOSDefaultSerializer.name(), DBOSPortableJSON.name())
+    return None if found.name() in plain else found
 
 
 def write_portable_rows() -> None:
@@ -213,6 +233,57 @@ def user_code() -> Iterator[None]:
     """What is stored inside a step's body is the user's, in the application's format."""
     with _writing(False):
         yield
+
+
+# Reading rows -------------------------------------------------------------------
+# DBOS's own listing unpickles every row that says it is a pickle, the user's too. The journal needs
+# only names and numbers of those, and its own rows are JSON.
+
+
+@dataclass(frozen=True)
+class RecordedRow:
+    """A row of a step.
+
+    Attributes:
+        step_id: Its number in the run.
+        name: What the step is called.
+        output: The JSON data in it; None where it holds something else.
+    """
+
+    step_id: int
+    name: str
+    output: Any
+
+
+def recorded_rows(run_id: str, database: Any = None) -> list[RecordedRow]:
+    """The steps that are recorded of a run, in the order of their numbers.
+
+    Args:
+        run_id: The run's workflow id.
+        database: DBOS's `SystemDatabase`; None for that of the launched instance.
+    """
+    database = database or _dbos_module._get_dbos_instance()._sys_db
+    return off_the_loop(lambda: _recorded_rows(database, run_id))
+
+
+@db_retry()
+def _recorded_rows(database: Any, run_id: str) -> list[RecordedRow]:
+    steps = database.tables.operation_outputs
+    columns = (steps.c.function_id, steps.c.function_name, steps.c.serialization, steps.c.output)
+    query = sa.select(*columns).where(*database._wf(steps, run_id)).order_by(steps.c.function_id)
+    with database._observability_query() as connection:
+        rows = connection.execute(query).fetchall()
+    return [
+        RecordedRow(step_id, name, _json(output) if format == DBOSPortableJSON.name() else None)
+        for step_id, name, format, output in rows
+    ]
+
+
+def _json(text: str | None) -> Any:
+    try:
+        return None if text is None else json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 # What a function was decorated with --------------------------------------------

@@ -36,6 +36,10 @@ class JournalCorruptError(CrewaiDbosError):
     """A recorded entry can't be read. The run is left cancelled; fork it from before that entry."""
 
 
+class SealedError(CrewaiDbosError):
+    """What is stored was encrypted with a serializer or a key that this process does not have."""
+
+
 class LostContextError(CrewaiDbosError):
     """A call that belongs to a run was made on a thread that does not carry the run's context."""
 

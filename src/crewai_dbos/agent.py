@@ -26,6 +26,7 @@ from crewai_dbos._runs.definition import AgentDefinition, agents, build_agent
 from crewai_dbos._runs.handle import RunHandle
 from crewai_dbos._secrets.given import as_given
 from crewai_dbos._stored import names
+from crewai_dbos._stored.redaction import Redact, as_redact
 from crewai_dbos._threads import in_event_loop
 
 
@@ -48,6 +49,9 @@ class DBOSAgent(Agent):
         secrets: Texts, as strings or `SecretStr`, that must not be stored in errors and attributes
             or logged. Those of the environment, LLMs, tools, embedders and MCP servers are known
             without that.
+        redact: A function that is given every text before it is stored (inputs, answers, arguments,
+            results, states, errors) and returns what is stored in its place. The run itself goes on
+            with that too, the first time as well.
 
     Raises:
         DefinitionError: The name is empty or taken, or an option can't mean anything.
@@ -65,6 +69,7 @@ class DBOSAgent(Agent):
         function_calling_llm_step_config: StepConfig | None = None,
         tool_step_config: ToolStepConfig = None,
         secrets: Iterable[str | SecretStr] = (),
+        redact: Redact | None = None,
     ) -> None:
         template = build_agent(orig_agent)
         if isinstance(template, DBOSAgent):
@@ -85,6 +90,7 @@ class DBOSAgent(Agent):
             ),
             front=self,
             secrets=as_given(secrets),
+            redact=as_redact(redact),
         )
         hand_signals_to_futures()
         agents.add(self._definition)

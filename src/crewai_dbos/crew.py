@@ -28,6 +28,7 @@ from crewai_dbos._runs import front, workflows
 from crewai_dbos._runs.definition import CrewDefinition, build_crew, crews
 from crewai_dbos._runs.handle import RunHandle
 from crewai_dbos._secrets.given import as_given
+from crewai_dbos._stored.redaction import Redact, as_redact
 from crewai_dbos._threads import in_event_loop, on_a_thread
 
 
@@ -52,6 +53,9 @@ class DBOSCrew(Crew):
         secrets: Texts, as strings or `SecretStr`, that must not be stored in errors and attributes
             or logged. Those of the environment, LLMs, tools, embedders and MCP servers are known
             without that.
+        redact: A function that is given every text before it is stored (inputs, answers, arguments,
+            results, states, errors) and returns what is stored in its place. The run itself goes on
+            with that too, the first time as well.
 
     Raises:
         DefinitionError: The name is empty or taken, or an option can't mean anything.
@@ -69,6 +73,7 @@ class DBOSCrew(Crew):
         tool_step_config: ToolStepConfig = StepConfig(),  # noqa: B008
         agent_step_configs: Mapping[str, AgentStepConfigs] | None = None,
         secrets: Iterable[str | SecretStr] = (),
+        redact: Redact | None = None,
     ) -> None:
         template = build_crew(orig_crew)
         if isinstance(template, DBOSCrew):
@@ -94,6 +99,7 @@ class DBOSCrew(Crew):
             of_role=of_role,
             front=self,
             secrets=as_given(secrets),
+            redact=as_redact(redact),
         )
         crews.add(self._definition)
         doctor.warn(self)

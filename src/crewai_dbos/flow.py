@@ -21,6 +21,7 @@ from crewai_dbos._runs import front, workflows
 from crewai_dbos._runs.definition import FlowDefinition, build_flow, flows
 from crewai_dbos._runs.handle import RunHandle, as_returned
 from crewai_dbos._secrets.given import as_given
+from crewai_dbos._stored.redaction import Redact, as_redact
 from crewai_dbos._threads import in_event_loop, off_the_loop
 
 
@@ -49,6 +50,9 @@ class DBOSFlow(Flow[Any]):
         secrets: Texts, as strings or `SecretStr`, that must not be stored in errors and attributes
             or logged. Those of the environment, LLMs, tools, embedders and MCP servers are known
             without that, also where a method makes them.
+        redact: A function that is given every text before it is stored (inputs, answers, arguments,
+            results, states, errors) and returns what is stored in its place. The run itself goes on
+            with that too, the first time as well.
 
     Raises:
         DefinitionError: The name is empty or taken, or `orig_flow` builds no flow.
@@ -66,6 +70,7 @@ class DBOSFlow(Flow[Any]):
         function_calling_llm_step_config: StepConfig | None = None,
         tool_step_config: ToolStepConfig = StepConfig(),  # noqa: B008
         secrets: Iterable[str | SecretStr] = (),
+        redact: Redact | None = None,
     ) -> None:
         if isinstance(orig_flow, DBOSFlow):
             raise DefinitionError(f"{orig_flow.flow_name!r} is a DBOSFlow already: use it as it is")
@@ -81,6 +86,7 @@ class DBOSFlow(Flow[Any]):
             recording_others(options),
             front=self,
             secrets=as_given(secrets),
+            redact=as_redact(redact),
         )
         self._become(template, definition)
         flows.add(definition)

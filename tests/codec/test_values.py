@@ -28,10 +28,13 @@ from codec.values import (
     Open,
     Owner,
     Point,
+    Quiet,
     Secretive,
+    Trusted,
     back,
     hashable_scalars,
     same,
+    stored,
     values,
 )
 from crewai_dbos._stored.codec import decode, encode
@@ -154,10 +157,32 @@ def test_a_model_is_not_initialised_a_second_time() -> None:
     assert back(Counting(number=1)).number == 2
 
 
-def test_a_private_attribute_is_not_lost() -> None:
-    model = Secretive(shown=1)
+def test_what_a_model_hides_is_not_stored_and_said_to_be_lost(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model = Secretive(shown=1, key="sk-123456789")
     model._hidden = 2
-    assert back(model)._hidden == 2
+    text = stored(model)
+    decoded = back(model)
+    assert "sk-123456789" not in text
+    assert (decoded.shown, decoded.key, decoded._hidden) == (1, "", 0)
+    assert type(decoded._lock) is type(model._lock)
+    assert not decoded._lock.locked()
+    said = [line for line in caplog.messages if "Secretive: not stored" in line]
+    assert [("_hidden" in line, "key" in line, "_lock" in line) for line in said] == [
+        (True, True, False)
+    ]
+
+
+def test_what_a_model_hides_is_stored_if_it_says_so() -> None:
+    model = Trusted(shown=1, key="abc")
+    model._hidden = 2
+    assert (back(model).key, back(model)._hidden) == ("abc", 2)
+
+
+def test_nothing_is_said_of_what_is_hidden_and_unchanged(caplog: pytest.LogCaptureFixture) -> None:
+    assert back(Quiet(shown=1)).shown == 1
+    assert caplog.messages == []
 
 
 def test_what_a_model_computed_for_itself_is_not_in_the_way() -> None:

@@ -6,6 +6,7 @@ import enum
 import functools
 import json
 import math
+import threading
 from dataclasses import dataclass, field
 from datetime import timedelta, timezone
 from functools import cached_property
@@ -15,6 +16,7 @@ from typing import Any, Generic, TypeVar
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, RootModel
 
+from crewai_dbos import store_hidden
 from crewai_dbos._stored.codec import decode, encode
 
 T = TypeVar("T")
@@ -120,7 +122,18 @@ class Lazy(BaseModel):
 
 class Secretive(BaseModel):
     shown: int
+    key: str = Field(default="", exclude=True)
     _hidden: int = PrivateAttr(default=0)
+    _lock: Any = PrivateAttr(default_factory=threading.Lock)
+
+
+class Quiet(Secretive):
+    pass
+
+
+@store_hidden
+class Trusted(Secretive):
+    pass
 
 
 class Classifier(BaseModel):

@@ -465,6 +465,48 @@ x = durable(One)
         ("'password'", "SecretStr"),
     ),
     Fault(
+        "hidden_in_a_state",
+        """
+from pydantic import Field, PrivateAttr
+
+class Login(BaseModel):
+    key: str = Field(default="", exclude=True)
+    _client: object = PrivateAttr(default=None)
+
+class Shop(BaseModel):
+    login: Login | None = None
+
+class One(Flow[Shop]):
+    @start()
+    def begin(self): ...
+
+x = durable(One)
+""",
+        "hidden-field",
+        "hint",
+        ("'_client', 'key' of the model Login are",),
+    ),
+    Fault(
+        "hidden_and_stored_in_a_state",
+        """
+from crewai_dbos import store_hidden
+from pydantic import PrivateAttr
+
+@store_hidden
+class Shop(BaseModel):
+    _visits: int = PrivateAttr(default=0)
+
+class One(Flow[Shop]):
+    @start()
+    def begin(self): ...
+
+x = durable(One)
+""",
+        "stored-hidden",
+        "hint",
+        ("'_visits' of the state Shop is",),
+    ),
+    Fault(
         "local_state_of_dataclasses",
         """
 from dataclasses import dataclass

@@ -16,7 +16,7 @@ from typing import Any
 
 from crewai import Agent, Crew
 
-from crewai_dbos._errors import UnstorableInputError
+from crewai_dbos._errors import UnstorableInputError, UnstorableValueError
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._objects.llm import DBOSLLM
@@ -105,8 +105,17 @@ def stored(given: Mapping[str, Any], agent: Agent, name: str) -> dict[str, Any]:
 
 
 def loaded(kept: Mapping[str, Any], front: Agent) -> dict[str, Any]:
-    """What `stored` kept, as live objects."""
+    """What `stored` kept, as live objects.
+
+    Raises:
+        UnstorableValueError: `stored` does not keep that.
+    """
     given = dict(kept)
+    for name, value in given.items():
+        if not (name in TEXTS and isinstance(value, str)) and not (
+            name == KNOWLEDGE and value is True
+        ):
+            raise UnstorableValueError(f"An agent is not given {name!r} by an order")
     if given.pop(KNOWLEDGE, False):
         if front.knowledge is None:
             front.set_knowledge()

@@ -15,7 +15,7 @@ from crewai_dbos._agents import crew_given
 from crewai_dbos._errors import UnstorableInputError, UnstorableValueError
 from crewai_dbos._objects.tools import tool_function
 from crewai_dbos._runs.definition import AgentDefinition
-from crewai_dbos._stored import codec, names
+from crewai_dbos._stored import order
 from crewai_dbos._stored.digest import digest
 from crewai_dbos._stored.type_paths import load_type, type_path
 
@@ -58,33 +58,40 @@ class Order:
         Raises:
             UnstorableInputError: Something in it could not be rebuilt by another process.
         """
-        order: dict[str, Any] = {
-            "v": names.INPUT_VERSION,
-            "agent": definition.name,
-            "method": self.method,
-            "arguments": _storable("the arguments", self.arguments),
-        }
+        parts: dict[str, Any] = {"arguments": order.encoded("The arguments", self.arguments)}
         if given := crew_given.stored(self.given, definition.front, definition.name):
-            order["given"] = given
+            parts["given"] = given
         if self.task is not None:
-            order["task"] = _stored_task(self.task)
+            parts["task"] = _stored_task(self.task)
         if self.tools is not None:
-            order["tools"] = _stored_tools(self.tools, definition)
+            parts["tools"] = _stored_tools(self.tools, definition)
         if self.response_format is not None:
-            order["response_format"] = _importable("response_format", self.response_format)
-        return order
+            parts["response_format"] = _importable("response_format", self.response_format)
+        head = {"agent": definition.name, "method": self.method}
+        return order.written(head, parts, definition.redact)
 
 
-def load(order: Mapping[str, Any], definition: AgentDefinition) -> Order:
-    """The live objects of a stored order."""
-    model = order.get("response_format")
+_METHODS = ("execute_task", "kickoff", "invoke")
+_ORDER = ("agent", "method", "arguments", "given", "task", "tools", "response_format")
+
+
+def load(stored: Mapping[str, Any], definition: AgentDefinition) -> Order:
+    """The live objects of a stored order.
+
+    Raises:
+        UnstorableValueError: It can't be carried out here.
+    """
+    order.check(stored, _ORDER)
+    if stored.get("method") not in _METHODS:
+        raise UnstorableValueError(f"An agent has no method {stored.get('method')!r} to run")
+    model = stored.get("response_format")
     return Order(
-        method=order["method"],
-        task=_loaded_task(order["task"]) if "task" in order else None,
-        tools=_loaded_tools(order["tools"], definition) if "tools" in order else None,
-        arguments=codec.decode(order["arguments"]),
+        method=stored["method"],
+        task=_loaded_task(order.part(stored, "task")) if "task" in stored else None,
+        tools=_loaded_tools(stored["tools"], definition) if "tools" in stored else None,
+        arguments=order.part(stored, "arguments"),
         response_format=load_type(model, BaseModel) if model else None,
-        given=crew_given.loaded(order.get("given", {}), definition.front),
+        given=crew_given.loaded(stored.get("given", {}), definition.front),
     )
 
 
@@ -101,11 +108,13 @@ def _stored_task(task: Task) -> dict[str, Any]:
         model = getattr(task, name, None)
         if model is not None:
             stored[name] = _importable(f"Task.{name}", model)
-    return dict(_storable("the task", stored))
+    return dict(order.encoded("The task", stored))
 
 
 def _loaded_task(stored: Mapping[str, Any]) -> Task:
-    fields: dict[str, Any] = dict(codec.decode(dict(stored)))
+    fields = dict(stored)
+    if unknown := set(fields) - {*_PLAIN, *_MODELS}:
+        raise UnstorableValueError(f"A task of an order has no {sorted(unknown)[0]!r}")
     for name in _MODELS:
         if name in fields:
             fields[name] = load_type(fields[name], BaseModel)
@@ -156,10 +165,3 @@ def _importable(what: str, model: type) -> str:
         return type_path(model)
     except UnstorableValueError as error:
         raise UnstorableInputError(f"{what}: {error}") from None
-
-
-def _storable(what: str, value: Any) -> Any:
-    try:
-        return codec.encode(value)
-    except UnstorableValueError as error:
-        raise UnstorableInputError(f"{what} can't be stored with the run: {error}") from None

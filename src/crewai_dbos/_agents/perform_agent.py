@@ -62,7 +62,7 @@ async def _acarry_out(definition: AgentDefinition, order: Order, scope: Scope, o
 
 
 def _part(definition: AgentDefinition, order: Order, own: bool) -> AbstractContextManager[Scope]:
-    return body.part(names.agent(definition.name), None if own else order.digest())
+    return body.part(definition, names.agent(definition.name), None if own else order.digest())
 
 
 @contextmanager

@@ -47,7 +47,7 @@ def agent_of_run(definition: AgentDefinition, scope: Scope, given: Mapping[str, 
         given: What this run has instead of the definition's; see `crew_given`.
     """
     template = definition.build()
-    scope.journal.secrets.look_at(definition.secrets, template, given)
+    scope.journal.secrets.look_at(template, given)
     agent = copy.copy(template)
     forget_agent_state(agent)
     crew_given.give(given, agent, scope)

@@ -10,14 +10,20 @@ from crewai.crews.crew_output import CrewOutput
 from dbos import DBOS, SetWorkflowID
 
 from crewai_dbos._crews.orders import CrewOrder
-from crewai_dbos._dbos_seam import assigned_workflow_id, current_context, detached
+from crewai_dbos._dbos_seam import (
+    assigned_workflow_id,
+    current_context,
+    detached,
+    recorded_rows,
+)
 from crewai_dbos._errors import BatchError, CrewaiDbosError, DefinitionError
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.entry import Entry, read_entry
-from crewai_dbos._runs import workflows
+from crewai_dbos._runs import failure, workflows
 from crewai_dbos._runs.definition import CrewDefinition
 from crewai_dbos._runs.handle import RunHandle, own_run
 from crewai_dbos._stored import names
+from crewai_dbos._stored.order import sealed
 
 _EXECUTION = re.compile(r"crew:[^/]+/task:[^/]+/agent:[^/]+#\d+")
 
@@ -77,7 +83,7 @@ def run(
     batch_id = None if run_scope.in_workflow() else assigned_workflow_id()
     again = batch_id is not None and detached(DBOS.get_workflow_status, batch_id) is not None
     with own_run(stored, workflows.run_batch):
-        handle = DBOS.start_workflow(workflows.run_batch, stored)
+        handle = DBOS.start_workflow(workflows.run_batch, sealed(stored))
     ids: list[str] = handle.get_result()
     if again:
         _try_again(ids, _queue(stored))
@@ -150,17 +156,19 @@ def _where_it_failed(run_id: str, error: Any) -> int:
     The call that failed, where the run's own error is that of a call. Otherwise the last execution
     of an agent: what it answered was empty, or not good enough for a guardrail.
     """
-    rows = detached(DBOS.list_workflow_steps, run_id)
+    rows = recorded_rows(run_id)
     entries = [entry for row in rows if (entry := read_entry(row)) is not None]
-    own = _identity(getattr(error, "data", None))
-    same = [e for e in entries if e.is_readable and own and _identity(e.stored.get("error")) == own]
+    own = _identity(failure.recorded_in(error))
+    same = [
+        e for e in entries if own and e.is_readable and _identity(e.payload().get("error")) == own
+    ]
     part = min((e.path for e in same if e.what == names.END), key=len, default="")
     calls = [e.step_id for e in same if e.what != names.END and e.name.startswith(part)]
     if calls:
         return min(calls)
     part = part or _last_execution(entries)
     inside = [e.step_id for e in entries if e.name.startswith(f"{part}/")] if part else []
-    return min(inside, default=max((row["function_id"] for row in rows), default=0) + 1)
+    return min(inside, default=max((row.step_id for row in rows), default=0) + 1)
 
 
 def _last_execution(entries: Sequence[Entry]) -> str:

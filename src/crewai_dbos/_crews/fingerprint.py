@@ -15,7 +15,7 @@ from crewai.llms.base_llm import BaseLLM
 from crewai.tasks.conditional_task import ConditionalTask
 
 from crewai_dbos._crews.run_task import MODELS
-from crewai_dbos._stored.digest import digest
+from crewai_dbos._stored.digest import short
 
 Fingerprint = dict[str, Any]
 
@@ -36,7 +36,7 @@ def of_crew(crew: Crew) -> Fingerprint:
             {
                 "role": _role(agent),
                 "tools": [tool.name for tool in agent.tools or []],
-                "text": digest([_original(agent, "goal"), _original(agent, "backstory")]),
+                "text": short([_original(agent, "goal"), _original(agent, "backstory")]),
                 "model": _model(agent),
             }
             for agent in crew.agents
@@ -57,7 +57,7 @@ def _of_task(task: Task, tasks: list[Task]) -> Fingerprint:
         "tools": [tool.name for tool in task.tools or []],
         "guardrails": len(task._guardrails) + (task._guardrail is not None),
         "output": [f"{name}:{m.__name__}" for name in MODELS if (m := getattr(task, name, None))],
-        "text": digest([_original(task, "description"), _original(task, "expected_output")]),
+        "text": short([_original(task, "description"), _original(task, "expected_output")]),
     }
 
 

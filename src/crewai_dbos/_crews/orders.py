@@ -11,7 +11,7 @@ from crewai import Crew
 from crewai_dbos._crews.run_task import MODELS
 from crewai_dbos._errors import UnstorableInputError, UnstorableValueError
 from crewai_dbos._runs.definition import CrewDefinition
-from crewai_dbos._stored import codec, names
+from crewai_dbos._stored import order
 from crewai_dbos._stored.digest import digest
 from crewai_dbos._stored.type_paths import type_path
 
@@ -40,21 +40,22 @@ class CrewOrder:
                 process.
         """
         _check_models(definition.front)
-        order: dict[str, Any] = {
-            "v": names.INPUT_VERSION,
-            "crew": definition.name,
-            "inputs": _storable("inputs", dict(self.inputs) if self.inputs is not None else None),
-        }
+        inputs = None if self.inputs is None else dict(self.inputs)
+        parts = {"inputs": order.encoded("The inputs", inputs)}
         if self.input_files:
-            order["input_files"] = _storable("input_files", dict(self.input_files))
-        return order
+            parts["input_files"] = order.encoded("The input_files", dict(self.input_files))
+        return order.written({"crew": definition.name}, parts, definition.redact)
 
 
-def load(order: Mapping[str, Any], _: CrewDefinition) -> CrewOrder:
-    """The live objects of a stored order."""
+def load(stored: Mapping[str, Any], _: CrewDefinition) -> CrewOrder:
+    """The live objects of a stored order.
+
+    Raises:
+        UnstorableValueError: It can't be carried out here.
+    """
+    order.check(stored, ("crew", "inputs", "input_files"))
     return CrewOrder(
-        inputs=codec.decode(order["inputs"]),
-        input_files=codec.decode(order.get("input_files")),
+        inputs=order.part(stored, "inputs"), input_files=order.part(stored, "input_files")
     )
 
 
@@ -69,10 +70,3 @@ def _check_models(crew: Crew) -> None:
             except UnstorableValueError as error:
                 what = task.name or number
                 raise UnstorableInputError(f"{name} of task {what}: {error}") from None
-
-
-def _storable(what: str, value: Any) -> Any:
-    try:
-        return codec.encode(value)
-    except UnstorableValueError as error:
-        raise UnstorableInputError(f"The {what} can't be stored with the run: {error}") from None

@@ -52,7 +52,7 @@ KIND = body.Kind(registry=crews, load=orders.load, perform=perform, aperform=ape
 
 
 def _part(definition: CrewDefinition, order: CrewOrder, own: bool) -> AbstractContextManager[Scope]:
-    return body.part(names.crew(definition.name), None if own else order.digest())
+    return body.part(definition, names.crew(definition.name), None if own else order.digest())
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from dbos import DBOSClient
 
+from crewai_dbos._dbos_seam import recorded_rows
 from crewai_dbos._demo.child import RUN_ID
 from crewai_dbos._demo.model import Model
 from crewai_dbos._demo.process import Child, ChildError
@@ -257,7 +258,7 @@ class _Stage:
 
 
 def _entries(client: DBOSClient) -> list[Entry]:
-    rows = client.list_workflow_steps(RUN_ID)
+    rows = recorded_rows(RUN_ID, client._sys_db)
     return [entry for entry in map(read_entry, rows) if entry is not None]
 
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from crewai.flow.flow import Flow
 
-from crewai_dbos._stored import codec
+from crewai_dbos._classes import original_class
+from crewai_dbos._stored import codec, hidden
 
 ATTRIBUTE = "self."
 """Stands before the name of an attribute of the flow, as opposed to a field of its state."""
@@ -69,6 +70,12 @@ class Fields:
         extra, private = self.owner.__pydantic_extra__, self.owner.__pydantic_private__
         return list({**own_dict(self.owner), **(extra or {}), **(private or {})}.items())
 
+    def hidden(self) -> set[str]:
+        """The names of those that are not stored, because the class hides them."""
+        if isinstance(self.owner, dict):
+            return set()
+        return {self.prefix + name for name in hidden.names(original_class(type(self.owner)))}
+
     def get(self, name: str) -> Any:
         return dict(self.items()).get(name)
 
@@ -103,6 +110,12 @@ class Attributes(Fields):
         private = self.owner.__pydantic_private__ or {}
         own = {n: v for n, v in private.items() if n not in Flow.__private_attributes__}
         return list({**found, **own}.items())
+
+    def hidden(self) -> set[str]:
+        # crewAI excludes every attribute of a flow; what the user has made private is private.
+        cls: Any = original_class(type(self.owner))
+        own = set(cls.__private_attributes__) - set(Flow.__private_attributes__)
+        return set() if hidden.stores_hidden(cls) else {self.prefix + name for name in own}
 
     def set(self, name: str, value: Any) -> None:
         private = type(self.owner).__private_attributes__

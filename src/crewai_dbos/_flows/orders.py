@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from crewai_dbos._errors import UnstorableInputError, UnstorableValueError
 from crewai_dbos._flows.state import classes
 from crewai_dbos._runs.definition import FlowDefinition
-from crewai_dbos._stored import codec, names
+from crewai_dbos._stored import order
 from crewai_dbos._stored.digest import digest
 
 
@@ -42,16 +41,10 @@ class FlowOrder:
         Raises:
             UnstorableInputError: Something in it could not be rebuilt by another process.
         """
-        order: dict[str, Any] = {"v": names.INPUT_VERSION, "flow": definition.name}
-        parts = self.arguments() if self.turn is None else {"turn": self.turn, "state": self.state}
-        for part, value in parts.items():
-            try:
-                order[part] = codec.encode(value, classes(definition.front))
-            except UnstorableValueError as error:
-                raise UnstorableInputError(
-                    f"The {part} can't be stored with the run: {error}"
-                ) from None
-        return order
+        asked = self.arguments() if self.turn is None else {"turn": self.turn, "state": self.state}
+        known = classes(definition.front)
+        parts = {name: order.encoded(f"The {name}", value, known) for name, value in asked.items()}
+        return order.written({"flow": definition.name}, parts, definition.redact)
 
     def arguments(self) -> dict[str, Any]:
         """These as `Flow.kickoff` takes them."""
@@ -62,8 +55,13 @@ class FlowOrder:
         }
 
 
-def load(order: Mapping[str, Any], definition: FlowDefinition) -> FlowOrder:
-    """The live objects of a stored order."""
+def load(stored: Mapping[str, Any], definition: FlowDefinition) -> FlowOrder:
+    """The live objects of a stored order.
+
+    Raises:
+        UnstorableValueError: It can't be carried out here.
+    """
     known = classes(definition.front)
     parts = [part.name for part in fields(FlowOrder)]
-    return FlowOrder(**{part: codec.decode(order.get(part), known) for part in parts})
+    order.check(stored, ("flow", *parts))
+    return FlowOrder(**{part: order.part(stored, part, known) for part in parts})

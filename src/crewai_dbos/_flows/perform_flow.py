@@ -58,7 +58,7 @@ def _carried_out(flow: Flow[Any], order: FlowOrder, scope: Scope) -> Any:
 
 
 def _part(definition: FlowDefinition, order: FlowOrder, own: bool) -> AbstractContextManager[Scope]:
-    return body.part(names.flow(definition.name), None if own else order.digest())
+    return body.part(definition, names.flow(definition.name), None if own else order.digest())
 
 
 @contextmanager
@@ -67,7 +67,7 @@ def _flow(
 ) -> Iterator[Flow[Any]]:
     """The flow that works in `scope`."""
     built = body.built(definition.build, f"flow {definition.name!r}", scope)
-    scope.journal.secrets.look_at(definition.secrets, built)
+    scope.journal.secrets.look_at(built)
     fingerprint.check(definition.name, built, scope)
     if order.state is not None:
         built._state = order.state
@@ -90,4 +90,4 @@ def _returned(flow: Flow[Any], result: Any, own: bool) -> Any:
     if not own:
         return tracking.untracked(result)
     # The class of a state may be one that crewAI has made.
-    return codec.Encoded(results.stored(result, state.classes(flow)))
+    return codec.Encoded(results.encoded(result, state.classes(flow)))

@@ -9,7 +9,7 @@ from typing import Any
 from crewai.flow.flow import Flow
 from dbos import DBOS
 
-from crewai_dbos._dbos_seam import detached
+from crewai_dbos._dbos_seam import detached, recorded_rows
 from crewai_dbos._flows.state import classes
 from crewai_dbos._journal.entry import Call, read_entry
 from crewai_dbos._journal.scope import Scope
@@ -69,7 +69,7 @@ def _last(prefix: str, **options: Any) -> Any:
 
 
 def _state_after(run_id: str, known: tuple[type, ...]) -> Any:
-    for row in detached(DBOS.list_workflow_steps, run_id):
+    for row in recorded_rows(run_id):
         entry = read_entry(row)
         if entry is not None and entry.what == names.SESSION:
             return codec.decode(entry.payload()["result"], known)

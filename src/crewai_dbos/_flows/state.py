@@ -26,6 +26,11 @@ from crewai_dbos._stored import codec
 _RESULT = ATTRIBUTE
 """Stands in a path for what a method returned: no attribute has an empty name."""
 
+_HIDDEN = (
+    "It is private or excluded, and may be a secret. If not, decorate its class with "
+    "@crewai_dbos.store_hidden."
+)
+
 
 @dataclass(frozen=True)
 class Changes:
@@ -211,12 +216,15 @@ class FlowState:
     ) -> list[tuple[str, str, Any, str]]:
         """Name, what changes with the value, its JSON form, and why there is none."""
         pairs = pairs if pairs is not None else self._shared()
-        return [
-            (name, _marked(mark, name, pairs), stored, why)
-            for name, value in self._values()
-            if only is None or name in only
-            for mark, stored, why in [self._stored(value)]
-        ]
+        hidden = {name for owner in self._owners() for name in owner.hidden()}
+        found = []
+        for name, value in self._values():
+            if only is None or name in only:
+                mark, stored, why = self._stored(value)
+                if name in hidden:
+                    stored, why = None, _HIDDEN
+                found.append((name, _marked(mark, name, pairs), stored, why))
+        return found
 
     def _owners(self) -> list[Fields]:
         return [Fields("", self._flow._state), Attributes(ATTRIBUTE, self._flow)]

@@ -1,28 +1,23 @@
-"""One recorded call: how it is asked for, what is stored of it, how it is read back."""
+"""One recorded call: how it is asked for, and how its record is found and read back."""
 
 from __future__ import annotations
 
-import logging
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, cast
+from typing import Any
 
-from dbos import StepInfo
-
-from crewai_dbos._errors import JournalCorruptError, UnstorableValueError
+from crewai_dbos._dbos_seam import RecordedRow
+from crewai_dbos._errors import JournalCorruptError
+from crewai_dbos._journal import payload as payloads
 from crewai_dbos._journal.config import PLAIN, StepConfig
-from crewai_dbos._secrets import known
+from crewai_dbos._journal.payload import Payload
 from crewai_dbos._stored import codec, names
-from crewai_dbos._stored.digest import digest
-from crewai_dbos._stored.errors import decode_error, encode_error
+from crewai_dbos._stored.digest import digest, salted
+from crewai_dbos._stored.errors import decode_error
 
-logger = logging.getLogger("crewai_dbos")
-
-_NAME = re.compile(r"(?:(?P<path>.*)/)?(?P<what>[^/]+)#(?P<occurrence>\d+)", re.DOTALL)
-
-Payload = dict[str, Any]
+_NAME = re.compile(r"(?:(?P<path>.*)/)?(?P<what>[^/]+)#(?P<occurrence>\d{1,9})", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -65,7 +60,8 @@ class Call:
         object.__setattr__(self, "concurrent", self.concurrent or self.background)
 
     def named_by_content(self) -> str:
-        return f"{self.what}({digest(self.digests)})"
+        before = digest({part: digested[:8] for part, digested in self.digests.items()})
+        return names.by_content(self.what, digest(self.digests), before)
 
     def by_content(self) -> Call:
         """This call, told apart from others by what it asks and not by when it comes."""
@@ -110,8 +106,18 @@ class Entry:
     claimed: bool = False
 
     @property
+    def version(self) -> int:
+        return int(self.stored["v"]) if self.is_readable else names.ENTRY_VERSION
+
+    @property
+    def key_id(self) -> str | None:
+        """The id of the key of digests in names; see `Record.key_id`."""
+        found = self.stored.get("key")
+        return found if isinstance(found, str) else None
+
+    @property
     def kind(self) -> str:
-        return str(self.payload()["kind"])
+        return str(self.stored["kind"]) if self.is_readable else ""
 
     @property
     def concurrent(self) -> bool:
@@ -128,22 +134,43 @@ class Entry:
 
     @cached_property
     def is_readable(self) -> bool:
-        return _is_payload(self.stored)
+        return payloads.is_payload(self.stored)
+
+    @cached_property
+    def _content(self) -> Payload:
+        return payloads.opened(self.stored)
 
     def payload(self) -> Payload:
         """What was stored.
 
         Raises:
             JournalCorruptError: It is not an entry, or one of a newer version.
+        SealedError: It is encrypted, and this process can't read it.
         """
-        if not self.is_readable:
+        if not self.is_readable or not payloads.is_payload(self._content):
             raise JournalCorruptError(f"{self.name} is no entry of this version")
-        return cast(Payload, self.stored)
+        return self._content
+
+    def carries_out(self, order: str) -> bool:
+        """Whether this is the entry of a part that was asked for `order`, a digest."""
+        if not self.is_readable:
+            return False
+        if self.version == 1:
+            return bool(self.stored.get("result") == order[:8])
+        return self._is_digest_of("order", digest(order))
 
     def changes(self, call: Call) -> list[str]:
         """The parts of the request that are not what was recorded."""
-        recorded = self.payload().get("request", {})
-        return [part for part, digest in call.digests.items() if recorded.get(part) != digest]
+        return [
+            part for part, digest in call.digests.items() if not self._is_digest_of(part, digest)
+        ]
+
+    def _is_digest_of(self, part: str, digested: str) -> bool:
+        payload = self.payload()
+        recorded = payload.get("request", {}).get(part)
+        if self.version == 1:
+            return bool(recorded == digested[:8])
+        return bool(recorded == salted(digested, payload.get("salt", "")))
 
 
 def split_name(name: str) -> tuple[str, str, int] | None:
@@ -152,76 +179,17 @@ def split_name(name: str) -> tuple[str, str, int] | None:
     return None if match is None else (match["path"] or "", match["what"], int(match["occurrence"]))
 
 
-def read_entry(row: StepInfo) -> Entry | None:
+def read_entry(row: RecordedRow) -> Entry | None:
     """The entry in a step row of DBOS, or None for a row of somebody else."""
-    parts = split_name(row["function_name"])
-    ours = names.is_ours(row["function_name"]) or _is_payload(row["output"])
-    if parts is None or not ours:
+    parts = split_name(row.name)
+    if parts is None or not (names.is_ours(row.name) or payloads.is_payload(row.output)):
         return None
     path, what, occurrence = parts
     return Entry(
-        name=row["function_name"],
+        name=row.name,
         path=path,
         what=what,
         occurrence=occurrence,
-        step_id=row["function_id"],
-        stored=row["output"],
+        step_id=row.step_id,
+        stored=row.output,
     )
-
-
-def _is_payload(stored: Any) -> bool:
-    if not isinstance(stored, dict) or stored.get("v") != names.ENTRY_VERSION:
-        return False
-    fields = {"kind": str, "request": dict, "ids": int, "error": dict, "extra": dict}
-    given = {name: cls for name, cls in fields.items() if name in stored or name == "kind"}
-    well_formed = all(isinstance(stored.get(name), cls) for name, cls in given.items())
-    return well_formed and ("result" in stored) != ("error" in stored)
-
-
-def success(call: Call, value: Any, *, seconds: float = 0.0) -> Payload:
-    """The payload of a call that returned `value`; of a failed one if that can't be stored."""
-    try:
-        head = _head(call, seconds)
-    except (UnstorableValueError, RecursionError) as error:
-        return failure(replace(call, collect=None), error, seconds=seconds)
-    try:
-        result = codec.encode(value, call.known)
-    except (UnstorableValueError, RecursionError) as error:
-        if call.as_text is None:
-            return failure(call, error, seconds=seconds)
-        logger.warning(
-            "%s returned %s, which has no JSON form. It is recorded as the text that the model "
-            "sees. Return plain data or a pydantic model to keep the value.",
-            call.what,
-            type(value).__qualname__,
-        )
-        result = codec.encode(call.as_text(value))
-    return {**head, "result": result}
-
-
-def failure(
-    call: Call, error: BaseException, *, seconds: float = 0.0, secrets: Iterable[str] = ()
-) -> Payload:
-    """The payload of a call that raised `error`; `secrets`, and the call's own, are cut out."""
-    hidden = {*call.secrets, *secrets, *known.named()}
-    return {**_head(call, seconds), "error": encode_error(error, hidden)}
-
-
-def pin(call: Call, ids: int) -> Payload:
-    """The payload that keeps the `ids` step ids after its own for an operation of DBOS."""
-    return {**_head(call, 0.0), "result": None, "ids": ids}
-
-
-def _head(call: Call, seconds: float) -> Payload:
-    head: Payload = {"v": names.ENTRY_VERSION, "kind": call.kind}
-    if call.concurrent:
-        head["concurrent"] = True
-    if call.background:
-        head["background"] = True
-    if seconds:
-        head["seconds"] = round(seconds, 4)
-    if call.digests:
-        head["request"] = call.digests
-    if call.collect is not None and (extra := call.collect()):
-        head["extra"] = codec.encode(dict(extra), call.known)
-    return head

@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, NoReturn, TypeVar, cast
 
 from dbos import StepReservation
@@ -34,14 +35,18 @@ from crewai_dbos._errors import (
     DriftError,
     JournalCorruptError,
     LostContextError,
+    SealedError,
 )
 from crewai_dbos._journal.attempt import Attempt
 from crewai_dbos._journal.config import PLAIN, StepConfig
-from crewai_dbos._journal.entry import Call, Entry, failure, pin, success
+from crewai_dbos._journal.entry import Call, Entry
+from crewai_dbos._journal.payload import Payload, failure, opened, pin, redacted, sealed, success
 from crewai_dbos._journal.record import Record
 from crewai_dbos._journal.scope import OpenCall, Scope, inside_summary
 from crewai_dbos._secrets import known
+from crewai_dbos._secrets.given import Given
 from crewai_dbos._stored import codec, names
+from crewai_dbos._stored.redaction import Redact
 from crewai_dbos._stored.usage import counted
 from crewai_dbos._threads import Strand, in_event_loop, off_the_loop
 
@@ -66,6 +71,7 @@ class Journal:
         run_id: The workflow's id.
         llms: By place and role, what gives an LLM back the usage of a request that is not replayed.
         secrets: Texts that must not be stored when a part or the run fails.
+        redact: What every text that is stored goes through.
         tokens_saved: Of the requests that were answered from the record.
     """
 
@@ -74,6 +80,7 @@ class Journal:
         self.run_id: str = root.workflow_id
         self.llms: dict[tuple[str, str], Callable[[Any], int | None]] = {}
         self.secrets = known.OfRun()
+        self.redact: list[Redact] = []
         self.tokens_saved = 0
         self._latched: BaseException | None = None
         self._closed = False
@@ -81,10 +88,28 @@ class Journal:
         write_portable_rows()
         self.record = Record(root)
 
+    def keep_back(self, secrets: Given, redact: Redact | None) -> None:
+        """Store from now on only what a definition lets through.
+
+        Args:
+            secrets: Texts that it calls secrets.
+            redact: Its function for what is stored.
+        """
+        self.secrets.look_at(secrets)
+        if redact is not None and redact not in self.redact:
+            self.redact.append(redact)
+
     def _claim(self, scope: Scope, call: Call) -> tuple[str, Entry | None]:
         self.raise_if_over()
         try:
             return self.record.claim(scope, call)
+        except CrewaiDbosError as error:
+            self.fail(error)
+
+    def next_part(self, path: str, what: str, order: str, *, in_turn: bool) -> str:
+        """The name of the next `what` under `path`, which carries out `order`; see `Parts`."""
+        try:
+            return self.record.parts.next_name(path, what, order, in_turn=in_turn)
         except CrewaiDbosError as error:
             self.fail(error)
 
@@ -352,7 +377,8 @@ class Journal:
             return
         self._pass_over(name)
         logger.info("Run %s: %s waits to be cut short, as it was recorded.", self.run_id, name)
-        await asyncio.sleep(float(mark.payload()["result"]) + PATIENCE)
+        worked = self._replay(mark, _GIVEN_UP)
+        await asyncio.sleep(PATIENCE + (worked if isinstance(worked, (int, float)) else 0))
         self.fail(
             DriftError(
                 f"Run {self.run_id}: {name} was cut short by its caller, which then went on, and "
@@ -399,6 +425,13 @@ class Journal:
             payload = entry.payload()
             extra = codec.decode(payload.get("extra", {}), call.known)
             outcome = call.read(entry.name, payload)
+        except SealedError as error:
+            self.fail(
+                SealedError(
+                    f"Run {self.run_id}: the journal entry {entry.name} can't be read: {error}. "
+                    f"Then DBOS.resume_workflow({self.run_id!r})."
+                )
+            )
         except Exception as error:
             self.fail(
                 JournalCorruptError(
@@ -428,25 +461,41 @@ class Journal:
 
     def _write(
         self, reservation: StepReservation, name: str, config: StepConfig, body: Callable[[], Any]
-    ) -> dict[str, Any]:
+    ) -> Payload:
         if in_event_loop():
             return off_the_loop(lambda: self._write(reservation, name, config, body))
-        try:
-            with portable_row():
-                return cast(dict[str, Any], reservation.run(config.step_options(name), body))
-        except Exception as error:
-            self.fail(error)
-        except BaseException as error:
-            self.latch(error)
-            raise
+        with self._writing():
+            return opened(reservation.run(config.step_options(name), self._as_written(body)))
 
     async def _awrite(
         self, reservation: StepReservation, name: str, config: StepConfig, body: Callable[[], Any]
-    ) -> dict[str, Any]:
+    ) -> Payload:
+        with self._writing():
+            options = config.step_options(name)
+            return opened(await reservation.run_async(options, self._as_written(body)))
+
+    def _as_written(self, body: Callable[[], Any]) -> Callable[[], Any]:
+        """`body` of a step, whose payload is returned as it is stored."""
+        if not inspect.iscoroutinefunction(body):
+            return lambda: self._sealed(body())
+
+        async def awritten() -> Payload:
+            return self._sealed(await body())
+
+        return awritten
+
+    def _sealed(self, payload: Payload) -> Payload:
+        try:
+            return sealed(redacted(payload, self.redact), self.record.key_id)
+        except Exception as error:  # of the user's function or serializer, and not of the call
+            raise ControlSignal(error) from error
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """The block has DBOS record a step. Whatever else goes wrong in it ends the run."""
         try:
             with portable_row():
-                options = config.step_options(name)
-                return cast(dict[str, Any], await reservation.run_async(options, body))
+                yield
         except Exception as error:
             self.fail(error)
         except BaseException as error:

@@ -10,7 +10,6 @@ import logging
 import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 from crewai_dbos._errors import ConcurrentRunError, ControlSignal, LostContextError
 from crewai_dbos._journal.entry import Entry, split_name
@@ -27,7 +26,7 @@ class Parts:
         self._run_id = run_id
         self._lock = threading.RLock()
         self._counts: dict[tuple[str, str], int] = defaultdict(int)
-        self._orders: dict[tuple[str, str], dict[int, Any]] = defaultdict(dict)
+        self._orders: dict[tuple[str, str], dict[int, Entry]] = defaultdict(dict)
         self._names: set[str] = set()
         self._open: dict[str, tuple[str, str | None]] = {}
         self._ended: set[str] = set()
@@ -40,7 +39,7 @@ class Parts:
             self._given_up[entry.path] = entry
         if entry.what == names.ORDER and (parts := split_name(entry.path)):
             path, what, occurrence = parts
-            self._orders[path, what][occurrence] = entry.stored
+            self._orders[path, what][occurrence] = entry
 
     @property
     def any_open(self) -> bool:
@@ -57,7 +56,7 @@ class Parts:
         """
         with self._lock:
             recorded = self._orders[path, what]
-            equal = [n for n, stored in recorded.items() if _ordered(stored) == order]
+            equal = [n for n, entry in recorded.items() if entry.carries_out(order)]
             number = min(equal, default=0)
             if not number:
                 number = self._counts[path, what] + 1
@@ -170,7 +169,3 @@ def _branch_beside(above: list[str], name: str) -> str:
     """The outermost path with `name` in it that is not one of `above`."""
     beside = [path for path in _and_above(name) if path not in above]
     return beside[-1] if beside else name
-
-
-def _ordered(stored: Any) -> Any:
-    return stored.get("result") if isinstance(stored, dict) else None

@@ -17,15 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from dbos import DBOS, StepReservation
 
-from crewai_dbos._dbos_seam import (
-    DBOSContext,
-    detached,
-    using_context,
-)
+from crewai_dbos._dbos_seam import DBOSContext, recorded_rows, using_context
 from crewai_dbos._errors import ConcurrentRunError, DriftError
 from crewai_dbos._journal.entry import Call, Entry, read_entry
 from crewai_dbos._journal.parts import Parts
-from crewai_dbos._stored import names
+from crewai_dbos._stored import names, sealing
+from crewai_dbos._stored.names import ENTRY_VERSION as CURRENT
 
 if TYPE_CHECKING:
     from crewai_dbos._journal.scope import Scope
@@ -73,11 +70,11 @@ class Record:
         self._load()
 
     def _load(self) -> None:
-        for row in detached(DBOS.list_workflow_steps, self._run_id):
+        for row in recorded_rows(self._run_id):
             entry = read_entry(row)
-            self._last_id = max(self._last_id, row["function_id"])
+            self._last_id = max(self._last_id, row.step_id)
             if entry is None:
-                self._foreign[row["function_id"]] = row["function_name"]
+                self._foreign[row.step_id] = row.name
                 continue
             self._last_id = max(self._last_id, entry.last_id)
             self._entries[entry.name] = entry
@@ -85,6 +82,11 @@ class Record:
             place = self._places[entry.path]
             place.recorded[entry.what].append(entry.occurrence)
             place.sequence.append(entry)
+        # A run that an earlier release began keeps the names that it has.
+        entries = [entry for entry in self._entries.values() if entry.is_readable]
+        self._version = min((entry.version for entry in entries), default=CURRENT)
+        ids = {entry.key_id for entry in entries}
+        self._key = sealing.name_key(next(iter(ids), None)) if ids != {None} else None
         pinned = {n for e in self._entries.values() for n in range(e.step_id + 1, e.last_id + 1)}
         self._outside = sorted(n for n in self._foreign if n not in pinned)
         for place in self._places.values():
@@ -93,11 +95,21 @@ class Record:
 
     # Names -------------------------------------------------------------------
 
-    def count(self, path: str, what: str) -> int:
-        """How many-eth `what` under `path` this is, counting from 1."""
+    def next_path(self, path: str, what: str) -> str:
+        """The path of the next `what` under `path`, whether or not something is recorded there."""
+        what = self.spelled(what)
         with self._lock:
             self._counts[path, what] += 1
-            return self._counts[path, what]
+            return names.numbered(path, what, self._counts[path, what])
+
+    def spelled(self, what: str) -> str:
+        """`what` as this run has it in names."""
+        return names.spelled(what, self._version, self._key and self._key[1])
+
+    @property
+    def key_id(self) -> str | None:
+        """The id of the key of digests in names, which each entry has; None without encryption."""
+        return self._key and self._key[0]
 
     def lock(self, key: str) -> threading.Lock:
         """The lock of this run called `key`."""
@@ -113,7 +125,8 @@ class Record:
             ControlSignal: The part of the run that `scope` is in has ended.
         """
         counted = scope.ordered and not call.concurrent
-        what = call.what if scope.ordered or call.concurrent else call.named_by_content()
+        named = call.what if scope.ordered or call.concurrent else call.named_by_content()
+        what = self.spelled(named)
         with self._lock:
             self.parts.check_open(scope.path)
             place = self._places[scope.path]
@@ -149,7 +162,7 @@ class Record:
     def is_recorded(self, scope: Scope, what: str) -> bool:
         """Whether the next `what` of an ordered `scope` will be answered from the record."""
         with self._lock:
-            return bool(self._places[scope.path].recorded.get(what))
+            return bool(self._places[scope.path].recorded.get(self.spelled(what)))
 
     def entries_under(self, path: str) -> Iterator[tuple[str, Entry]]:
         """The recorded entries below `path`, each with its name relative to it."""

@@ -6,12 +6,12 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from dbos import DBOS
+from dbos import DBOS, WorkflowStatus
 
 from crewai_dbos._dbos_seam import (
     DBOSContext,
@@ -25,12 +25,13 @@ from crewai_dbos._errors import (
     DriftError,
     JournalCorruptError,
     LostContextError,
+    SealedError,
 )
 from crewai_dbos._journal.entry import Call
 from crewai_dbos._journal.journal import Journal
 from crewai_dbos._journal.scope import Scope, last_entered, open_call
 from crewai_dbos._secrets import known
-from crewai_dbos._stored import names
+from crewai_dbos._stored import names, redaction, sealing
 
 logger = logging.getLogger("crewai_dbos")
 
@@ -74,6 +75,22 @@ def secrets_of(context: DBOSContext) -> set[str]:
     """Texts that must not be stored when the workflow that was opened at `context` fails."""
     journal: Journal | None = context.__dict__.get(_JOURNAL)
     return {*known.named(), *(journal.secrets if journal is not None else ())}
+
+
+def redacted(data: Any, context: DBOSContext) -> Any:
+    """`data`, plain JSON of the workflow that was opened at `context`, as it may be stored."""
+    journal: Journal | None = context.__dict__.get(_JOURNAL)
+    for redact in journal.redact if journal is not None else ():
+        data = redaction.redacted(data, redact)
+    return data
+
+
+def redacted_error(error: dict[str, Any], context: DBOSContext) -> dict[str, Any]:
+    """The same for what `encode_error` has made of the error that the workflow ends with."""
+    journal: Journal | None = context.__dict__.get(_JOURNAL)
+    for redact in journal.redact if journal is not None else ():
+        error = redaction.redacted_error(error, redact)
+    return error
 
 
 def close(context: DBOSContext) -> None:
@@ -171,14 +188,14 @@ def joined(what: str, order: str | None = None) -> Iterator[Scope]:
         scope = outer.child(what)
     else:
         in_turn = on_workflow_thread() if outer.strand is None else outer.is_alone_here()
-        name = journal.record.parts.next_name(outer.path, what, order, in_turn=in_turn)
+        name = journal.next_part(outer.path, what, order, in_turn=in_turn)
         scope = Scope(journal, name)
     journal.record.enter(scope.path, order)
     try:
         with scope.entered():
             if order is not None:
                 call = Call(names.ORDER, kind="order", request={"order": order})
-                journal.run(scope, call, lambda: order)
+                journal.run(scope, call, lambda: None)
             yield scope
         journal.check_complete(scope.path)
     except Exception:
@@ -210,15 +227,18 @@ def surfacing(scope: Scope) -> Iterator[None]:
         ended_by = error.error if isinstance(error, ControlSignal) else scope.journal.ended_by
         if ended_by is None:
             raise
-        if isinstance(ended_by, (DriftError, JournalCorruptError)):
-            stop(scope.journal.run_id, ended_by)
+        if isinstance(ended_by, (DriftError, JournalCorruptError, SealedError)):
+            stop(scope.journal.run_id, ended_by, scope.journal.redact)
         raise ended_by from None
 
 
-def stop(run_id: str, error: Exception) -> None:
+def stop(run_id: str, error: Exception, redact: Iterable[redaction.Redact] = ()) -> None:
     """Cancel a run that does not fit the code, and say why where its status is looked up."""
+    why = known.hide(str(error))
+    for function in redact:
+        why = function(why)
     logger.error("Run %s stopped: %s", run_id, error)
-    note(run_id, {"stopped": str(error), "error": type(error).__name__})
+    note(run_id, {"stopped": sealing.seal(why), "error": type(error).__name__})
     detached(DBOS.cancel_workflow, run_id)
 
 
@@ -235,6 +255,17 @@ def note_savings(context: DBOSContext) -> None:
     journal: Journal | None = context.__dict__.get(_JOURNAL)
     if journal is not None and journal.tokens_saved:
         note(journal.run_id, {"tokens_saved": journal.tokens_saved})
+
+
+def note_of(status: WorkflowStatus) -> dict[str, Any]:
+    """What `note` has put into the attributes of a run.
+
+    Raises:
+        SealedError: It is encrypted, and this process can't read it.
+    """
+    found = (status.attributes or {}).get(names.ATTRIBUTE)
+    note = found if isinstance(found, dict) else {}
+    return {name: sealing.opened(item) for name, item in note.items()}
 
 
 def note(run_id: str, what: Mapping[str, Any]) -> None:

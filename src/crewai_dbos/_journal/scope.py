@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from crewai_dbos._dbos_seam import DBOSContext, using_context
-from crewai_dbos._stored import names
 from crewai_dbos._threads import Strand
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ class Scope:
         strand: Strand | None = None,
     ) -> Scope:
         """The next `what` inside this scope, as a scope of its own."""
-        path = names.numbered(self.path, what, self.journal.record.count(self.path, what))
+        path = self.journal.record.next_path(self.path, what)
         return Scope(self.journal, path, ordered=ordered, around=around, strand=strand)
 
     def is_alone_here(self) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from crewai.utilities.tool_result_artifacts import ToolResultArtifact, ToolResultArtifactStore
 
-from crewai_dbos._stored.digest import digest
+from crewai_dbos._stored.digest import short
 
 
 class StableArtifacts(ToolResultArtifactStore):
@@ -25,7 +25,7 @@ class StableArtifacts(ToolResultArtifactStore):
             super().__init__()
             self._made = True
         artifact = super().store(content, estimated_token_count)
-        name = f"tool-result-{len(self._artifact_ids)}-{digest(content)}"
+        name = f"tool-result-{len(self._artifact_ids)}-{short(content)}"
         folder = artifact.file_path.parent.rename(artifact.directory / name)
         return replace(
             artifact,

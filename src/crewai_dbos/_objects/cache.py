@@ -25,7 +25,7 @@ class RecordedCache(CacheHandler):
             return found(tool=tool, input=input)
         scope = scope.around or scope
         call = Call(
-            f"{names.CACHE}({digest([tool, input])})",
+            names.by_content(names.CACHE, digest([tool, input])),
             kind="cache",
             concurrent=True,
             as_text=str,

@@ -57,8 +57,9 @@ def recorded(
         entry = Call(what, kind=what, known=known)
         done = scope.journal.summarize(scope, entry, work, ordered=True)
         for arg, changed in zip(args, done.get("changed", ()), strict=False):
-            for field, value in changed.items():
-                setattr(arg, field, value)
+            for field in _fields(arg) if isinstance(arg, BaseModel) else ():
+                if field in changed:
+                    setattr(arg, field, changed[field])
         return done["returned"]
 
     functools.update_wrapper(call, function)

@@ -130,8 +130,7 @@ def _place_of(event: Any) -> Scope | None:
     tool = getattr(event, "tool_name", None)
     content = None if tool is None else [tool, getattr(event, "tool_args", None)]
     what = names.event(type(event).__name__, content)
-    occurrence = scope.journal.record.count(path, what)
-    return Scope(scope.journal, names.numbered(path, what, occurrence))
+    return Scope(scope.journal, scope.journal.record.next_path(path, what))
 
 
 @lru_cache(maxsize=256)
@@ -145,7 +144,9 @@ def _in_place(handler: Callable[..., Any]) -> Callable[..., Any]:
         else {}
     )
     plain = {name: value for name, value in closed_over.items() if _is_plain(value)}
-    what = names.handler(f"{name}({digest(plain)})" if plain else name)
+    what = names.handler(name)
+    if plain:
+        what = names.by_content(what, digest(plain))
 
     if inspect.iscoroutinefunction(handler):
 

@@ -151,8 +151,8 @@ class _DurableMemory:
         return _summarized(self, call, lambda: original(query, *args, **kwargs))
 
     def _submit_save(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        content = digest([args, kwargs])
-        call = Call(f"{names.MEMORY_SAVE}({content})", kind="memory", background=True)
+        what = names.by_content(names.MEMORY_SAVE, digest([args, kwargs]))
+        call = Call(what, kind="memory", background=True)
 
         def save() -> Any:
             return _summarized(self, call, lambda: fn(*args, **kwargs))
@@ -220,7 +220,7 @@ class _DurableEmbedder:
         if scope is None:
             return list(self._embedder(texts, *args, **kwargs))
         call = Call(
-            f"embedding({digest(list(texts))})",
+            names.by_content("embedding", digest(list(texts))),
             kind="embedding",
             config=self._config,
             concurrent=True,

@@ -13,13 +13,13 @@ from typing import Any, Generic, TypeVar
 from dbos import DBOS
 
 from crewai_dbos._dbos_seam import current_context, detached, on_the_loop_of_dbos
-from crewai_dbos._errors import DriftError, RunSuspended, UnstorableValueError
+from crewai_dbos._errors import DriftError, RunSuspended, SealedError, UnstorableValueError
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._objects import events, mcp
-from crewai_dbos._runs import results
+from crewai_dbos._runs import failure, results
 from crewai_dbos._runs.definition import Registry
-from crewai_dbos._runs.handle import storable
+from crewai_dbos._stored import order
 from crewai_dbos._threads import on_a_loop_of_its_own, on_a_thread
 
 logger = logging.getLogger("crewai_dbos")
@@ -69,10 +69,11 @@ async def arun(kind: Kind[D, O], stored: Mapping[str, Any]) -> Any:
 
 
 @contextmanager
-def part(what: str, order: str | None) -> Iterator[Scope]:
+def part(definition: Any, what: str, order: str | None) -> Iterator[Scope]:
     """The part of the open workflow in which an order is carried out.
 
     Args:
+        definition: What it is an order of.
         what: Its name.
         order: A digest of the order; None if the workflow was opened for it.
     """
@@ -80,6 +81,7 @@ def part(what: str, order: str | None) -> Iterator[Scope]:
     mcp.install()
     outer = run_scope.enclosing()
     assert outer is not None
+    outer.journal.keep_back(definition.secrets, definition.redact)
     durable = run_scope.recording(None)
     with run_scope.surfacing(outer), run_scope.joined(what, order) as scope, durable:
         yield scope
@@ -141,14 +143,21 @@ async def off_the_loop_of_dbos(work: Callable[[], Coroutine[Any, Any, Any]]) -> 
 
 
 def _loaded(kind: Kind[D, O], stored: Mapping[str, Any], definition: D) -> O:
+    context = current_context()
+    assert context is not None
+    then = f"Then DBOS.resume_workflow({context.workflow_id!r})."
     try:
-        return kind.load(stored, definition)
-    except UnstorableValueError as error:
-        context = current_context()
-        assert context is not None
-        stopped = DriftError(f"{error} Then DBOS.resume_workflow({context.workflow_id!r}).")
-        run_scope.stop(context.workflow_id, stopped)
-        raise stopped from error
+        return kind.load(order.opened(stored), definition)
+    except SealedError as error:
+        stopped: Exception = SealedError(
+            f"What the run is asked to do can't be read: {error}. {then}"
+        )
+        cause: Exception = error
+    except (UnstorableValueError, TypeError, ValueError, LookupError) as error:
+        told = f"{error}" if isinstance(error, UnstorableValueError) else f"The order: {error!r}."
+        stopped, cause = DriftError(f"{told} {then}"), error
+    run_scope.stop(context.workflow_id, stopped)
+    raise stopped from cause
 
 
 def _definition_of(kind: Kind[D, O], stored: Mapping[str, Any]) -> D:
@@ -193,6 +202,8 @@ def _closing() -> Iterator[None]:
         yield
         run_scope.note_savings(context)
     except Exception as error:
-        raise storable(error, run_scope.secrets_of(context)) from error.__cause__
+        secrets = run_scope.secrets_of(context)
+        hide = lambda recorded: run_scope.redacted_error(recorded, context)  # noqa: E731
+        raise failure.carrying(error, secrets, hide) from error
     finally:
         run_scope.close(context)

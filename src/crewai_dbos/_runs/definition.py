@@ -12,8 +12,10 @@ from crewai.flow.flow import Flow
 
 from crewai_dbos._errors import DefinitionError
 from crewai_dbos._journal.config import AgentOptions
+from crewai_dbos._runs import origin
 from crewai_dbos._secrets import finding, known
 from crewai_dbos._secrets.given import NONE, Given
+from crewai_dbos._stored.redaction import Redact
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class AgentDefinition:
         options: How its calls are recorded.
         front: The `DBOSAgent` itself.
         secrets: Texts that must not be stored or logged, beside those that can be found.
+        redact: What every text goes through that is stored of its runs.
     """
 
     name: str
@@ -33,6 +36,7 @@ class AgentDefinition:
     options: AgentOptions
     front: Agent = field(repr=False)
     secrets: Given = NONE
+    redact: Redact | None = None
 
     def build(self) -> Agent:
         """The user's agent to copy, or a new one."""
@@ -50,6 +54,7 @@ class CrewDefinition:
         of_role: The same for single agents, by their role.
         front: The `DBOSCrew` itself.
         secrets: As of an `AgentDefinition`.
+        redact: As of an `AgentDefinition`.
     """
 
     name: str
@@ -58,6 +63,7 @@ class CrewDefinition:
     of_role: dict[str, AgentOptions]
     front: Crew = field(repr=False)
     secrets: Given = NONE
+    redact: Redact | None = None
 
     def options_of(self, agent: Any, own: AgentDefinition | None) -> AgentOptions:
         """How the calls of one of its agents are recorded.
@@ -85,6 +91,7 @@ class FlowDefinition:
         options: How the calls of what its methods use are recorded.
         front: The `DBOSFlow` itself.
         secrets: As of an `AgentDefinition`.
+        redact: As of an `AgentDefinition`.
     """
 
     name: str
@@ -92,6 +99,7 @@ class FlowDefinition:
     options: AgentOptions
     front: Any = field(repr=False)
     secrets: Given = NONE
+    redact: Redact | None = None
 
     def build(self) -> Flow[Any]:
         """A new flow."""
@@ -158,12 +166,18 @@ def build_flow(source: Any) -> Flow[Any]:
     return flow
 
 
-class _Named(Protocol):
+class _Definition(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def source(self) -> Any: ...
 
-D = TypeVar("D", bound=_Named)
+    @property
+    def front(self) -> Any: ...
+
+
+D = TypeVar("D", bound=_Definition)
 
 
 class Registry(Generic[D]):
@@ -200,6 +214,7 @@ class Registry(Generic[D]):
                     f"{self.noun.capitalize()} {name!r} is defined already. Give each {self.cls} "
                     f"its own {self.noun}_name, and build it once, where the module is imported."
                 )
+            origin.note(definition.source, definition.front)
             self._definitions[name] = definition
             waiting = self._waiting.pop(name, [])
             self._changed.notify_all()

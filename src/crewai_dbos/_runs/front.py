@@ -9,12 +9,19 @@ from typing import Any
 from dbos import DBOS, SetWorkflowID
 from pydantic import BaseModel
 
-from crewai_dbos._dbos_seam import assigned_workflow_id, detached, is_launched
+from crewai_dbos._dbos_seam import (
+    PortableWorkflowError,
+    assigned_workflow_id,
+    detached,
+    is_launched,
+)
 from crewai_dbos._errors import DefinitionError
 from crewai_dbos._journal import run_scope
-from crewai_dbos._runs import results
+from crewai_dbos._runs import failure, results
+from crewai_dbos._runs.failure import FailedRun
 from crewai_dbos._runs.handle import RunHandle, as_returned, own_run
-from crewai_dbos._stored import codec
+from crewai_dbos._stored import codec, sealing
+from crewai_dbos._stored import order as orders
 
 _ASSIGNED = "_crewai_dbos_assigned"
 
@@ -83,7 +90,7 @@ def run(
     with results.awaited(), own_run(order, workflow) as begun:
         if begun is not None:
             return RunHandle(begun, known).get_result()
-        return as_returned(codec.decode(workflow(order), known))
+        return _returned(_carried_out(lambda: workflow(orders.sealed(order))), known)
 
 
 async def arun(
@@ -95,7 +102,28 @@ async def arun(
     with results.awaited(), own_run(order, workflow) as begun:
         if begun is not None:
             return await RunHandle(begun, known).get_result_async()
-        return as_returned(codec.decode(await workflow(order), known))
+        return _returned(await _acarried_out(lambda: workflow(orders.sealed(order))), known)
+
+
+def _carried_out(call: Callable[[], Any]) -> Any:
+    """What the workflow returns that is called here, or the user's error that it ends with."""
+    try:
+        return call()
+    except (FailedRun, PortableWorkflowError) as failed:
+        error = failure.as_raised(failed)
+    raise error
+
+
+async def _acarried_out(call: Callable[[], Awaitable[Any]]) -> Any:
+    try:
+        return await call()
+    except (FailedRun, PortableWorkflowError) as failed:
+        error = failure.as_raised(failed)
+    raise error
+
+
+def _returned(stored: Any, known: Iterable[type]) -> Any:
+    return as_returned(codec.decode(sealing.opened(stored), known))
 
 
 def start(
@@ -133,7 +161,7 @@ def start(
         if begun is not None:
             return RunHandle(begun, known)
         if queue is None:
-            handle = DBOS.start_workflow(workflow, order)
+            handle = DBOS.start_workflow(workflow, orders.sealed(order))
         else:
-            handle = DBOS.enqueue_workflow(queue, workflow, order)
+            handle = DBOS.enqueue_workflow(queue, workflow, orders.sealed(order))
     return RunHandle(handle.workflow_id, known)

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from dbos import DBOS, WorkflowStatus
 
-from crewai_dbos import _errors
-from crewai_dbos._dbos_seam import (
-    PortableWorkflowError,
-    assigned_workflow_id,
-    detached,
-    get_dbos_func_name,
+from crewai_dbos._dbos_seam import assigned_workflow_id, detached, get_dbos_func_name
+from crewai_dbos._errors import (
+    CrewaiDbosError,
+    DriftError,
+    JournalCorruptError,
+    RunConflictError,
+    SealedError,
+    UnstorableValueError,
 )
-from crewai_dbos._errors import CrewaiDbosError, RunConflictError
 from crewai_dbos._journal import run_scope
+from crewai_dbos._runs import failure
 from crewai_dbos._secrets import known
-from crewai_dbos._stored import codec, names
-from crewai_dbos._stored.errors import decode_error, encode_error
+from crewai_dbos._stored import codec, names, sealing
+from crewai_dbos._stored import order as orders
 
 
 class RunHandle:
@@ -60,7 +61,7 @@ class RunHandle:
         # A workflow of the user's own returns what it returns.
         if self.get_status().name not in names.WORKFLOWS:
             return result
-        return as_returned(codec.decode(result, self._known))
+        return as_returned(codec.decode(sealing.opened(result), self._known))
 
     async def get_result_async(self) -> Any:
         """As `get_result`, for async code."""
@@ -68,46 +69,23 @@ class RunHandle:
 
     def _as_raised(self, error: Exception) -> Exception:
         status = detached(DBOS.get_workflow_status, self.workflow_id)
-        note = ((status.attributes if status else None) or {}).get(names.ATTRIBUTE, {})
-        if "stopped" in note and status is not None and status.status == "CANCELLED":
-            cls = getattr(_errors, note.get("error", ""), CrewaiDbosError)
-            stopped: Exception = cls(note["stopped"])
-            return stopped
-        if isinstance(error, PortableWorkflowError) and isinstance(error.data, dict):
-            return decode_error(error.data)
-        return error
+        if status is None or status.name not in names.WORKFLOWS:
+            return error
+        note = run_scope.note_of(status)
+        if "stopped" in note and status.status == "CANCELLED":
+            return _STOPPED.get(note.get("error"), CrewaiDbosError)(note["stopped"])
+        return failure.as_raised(error)
+
+
+_STOPPED: dict[Any, type[CrewaiDbosError]] = {
+    cls.__name__: cls for cls in (DriftError, JournalCorruptError, SealedError)
+}
 
 
 def as_returned(result: Any) -> Any:
     """`result` of a run as the call that started it returns it."""
     rebuild = getattr(type(result), "as_returned", None)
     return result if rebuild is None else rebuild(result)
-
-
-class _Remembered(dict[str, Any]):
-    """The JSON form of an error, on the error itself, where DBOS looks for what to store."""
-
-
-def storable(error: Exception, secrets: Set[str]) -> Exception:
-    """`error`, which ends a run, so that DBOS stores what `RunHandle.get_result` rebuilds it from.
-
-    Args:
-        error: The exception; a copy of it is returned if there is a secret in its text.
-        secrets: Texts that must not be stored.
-    """
-    data = encode_error(error, secrets)
-    if data["message"] != str(error):
-        error = decode_error(data)
-    if not hasattr(error, "data"):
-        with contextlib.suppress(AttributeError, TypeError):
-            error.data = _Remembered(data)  # type: ignore[attr-defined]
-    return error
-
-
-def forget(error: Exception) -> None:
-    """Take back what `storable` did, before the caller sees the error."""
-    if isinstance(getattr(error, "data", None), _Remembered):
-        del error.data  # type: ignore[attr-defined]
 
 
 @contextmanager
@@ -130,11 +108,7 @@ def own_run(order: Mapping[str, Any], workflow: Callable[..., Any]) -> Iterator[
     begun = None
     if run_id is not None and (status := _refuse_foreign(run_id, order)) is not None:
         begun = run_id if status.name != get_dbos_func_name(workflow) else None
-    try:
-        yield begun
-    except Exception as error:
-        forget(error)
-        raise
+    yield begun
     if run_id is not None:
         _refuse_foreign(run_id, order)
 
@@ -143,21 +117,38 @@ def _refuse_foreign(run_id: str, order: Mapping[str, Any]) -> WorkflowStatus | N
     status: WorkflowStatus | None = detached(DBOS.get_workflow_status, run_id)
     if status is None or status.input is None:
         return status
-    args = status.input["args"]
-    taken = args[0] if args and isinstance(args[0], Mapping) else {}
+    taken = _order_of(status)
     if _kind(taken) != _kind(order):
         raise RunConflictError(
             f"Workflow id {run_id!r} belongs to {_kind(taken)}, and this is {_kind(order)}. Use an "
             "id of its own for each piece of work."
         )
-    for part in sorted({*taken, *order} - {"v", "limits", "state"}):
-        if taken.get(part) != order.get(part):
+    for part in sorted({*taken, *order} - {"v", "limits", "state", "forms"}):
+        if _comparable(taken.get(part)) != _comparable(order.get(part)):
+            # Whoever asks here need not be the one whose run it is: nothing of it is told.
             raise RunConflictError(
-                f"Workflow id {run_id!r} belongs to a run with another {part}: "
-                f"{_short(taken.get(part))} there, {_short(order.get(part))} here. Use an id of "
-                "its own for each piece of work."
+                f"Workflow id {run_id!r} belongs to a run with another {part}. Use an id of its "
+                "own for each piece of work."
             )
     return status
+
+
+def _order_of(status: WorkflowStatus) -> Mapping[str, Any]:
+    args = status.input["args"] if isinstance(status.input, Mapping) else ()
+    try:
+        return orders.opened(args[0] if args else {})
+    except UnstorableValueError:
+        return {}
+
+
+def _comparable(part: Any) -> Any:
+    """A part of an order; of the items of a batch what they are asked."""
+    if not isinstance(part, list) or not all(map(orders.is_order, part)):
+        return part
+    return [
+        {name: item for name, item in orders.opened(each).items() if name not in ("v", "forms")}
+        for each in part
+    ]
 
 
 def _warn_of_secrets(order: Mapping[str, Any]) -> None:
@@ -178,8 +169,3 @@ def _kind(order: Mapping[str, Any]) -> str:
         "agent": "a run of an agent",
     }
     return next((kind for part, kind in kinds.items() if part in order), "another workflow")
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 200 else f"{text[:200]}…"

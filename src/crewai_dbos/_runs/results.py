@@ -11,7 +11,7 @@ from typing import Any
 from crewai_dbos._dbos_seam import current_context
 from crewai_dbos._errors import UnstorableValueError
 from crewai_dbos._journal import run_scope
-from crewai_dbos._stored import codec
+from crewai_dbos._stored import codec, sealing
 
 _waiting: ContextVar[dict[str, Any] | None] = ContextVar("crewai_dbos_waiting", default=None)
 """What runs have returned to the call that is waiting for one, by their ids."""
@@ -53,7 +53,14 @@ def awaited() -> Iterator[None]:
         _waiting.reset(token)
 
 
-def stored(result: Any, known: Iterable[type] = ()) -> Any:
+def stored(result: Any) -> Any:
+    """What the run returned whose workflow is open here, as DBOS is to store it."""
+    context = current_context()
+    assert context is not None
+    return sealing.seal(run_scope.redacted(encoded(result), context))
+
+
+def encoded(result: Any, known: Iterable[type] = ()) -> Any:
     """The JSON form of what the run returned whose workflow is open here.
 
     Args:

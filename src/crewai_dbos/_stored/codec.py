@@ -1,7 +1,9 @@
-"""Values as plain JSON, and back.
+"""Values as plain JSON.
 
-What JSON has natively is stored as it is. Everything else is an object with one key that starts
-with ``$`` and names its type. Classes are stored by import path; nothing is ever pickled.
+What JSON has natively is stored as it is. Everything else is an object whose first key starts with
+``$`` and names its type: a *form*. A dict of the user's with such a key is stored as a form itself,
+so nothing that a user, a model or a server says can pass for one. Classes are stored by import
+path; nothing is ever pickled. `decode`, the reverse, is in `reading`.
 """
 
 from __future__ import annotations
@@ -16,29 +18,22 @@ from decimal import Decimal
 from enum import Enum
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 from pydantic import AnyUrl, BaseModel
-from pydantic_core import PydanticUndefined
 
 from crewai_dbos._classes import original_class
 from crewai_dbos._errors import UnstorableValueError
-from crewai_dbos._stored import derived, files
-from crewai_dbos._stored.type_paths import by_path, import_path, load_type, type_path
+from crewai_dbos._stored import derived, files, forms, hidden
+from crewai_dbos._stored.forms import Encoded, Json
+from crewai_dbos._stored.reading import decode
+from crewai_dbos._stored.type_paths import by_path, import_path, type_path
 
-Json = Any
-T = TypeVar("T")
+__all__ = ["Encoded", "Json", "decode", "encode", "is_text"]
 
 # Python refuses to read or write decimal integers of more than 4300 digits.
 _LARGE_BITS = 10_000
-
-
-@dataclasses.dataclass(frozen=True)
-class Encoded:
-    """A value that has been encoded already; it is decoded with what it is part of."""
-
-    data: Json
 
 
 def encode(value: Any, known: Iterable[type] = ()) -> Json:
@@ -52,148 +47,130 @@ def encode(value: Any, known: Iterable[type] = ()) -> Json:
     Raises:
         UnstorableValueError: `value` holds something without a JSON form.
     """
-    return _encode(value, by_path(known))
+    return _Writer(by_path(known)).written(value)
 
 
-def decode(data: Json, known: Iterable[type] = ()) -> Any:
-    """The value that `encode` was given, as a fresh copy."""
-    return _decode(data, by_path(known))
+class _Writer:
+    """Writes one value.
 
+    Args:
+        known: Classes that may be unimportable, by path.
+    """
 
-def _encode(value: Any, local: Mapping[str, type]) -> Json:
-    kind = type(value)
-    if value is None or kind is bool:
-        return value
-    if kind is int:
-        return value if value.bit_length() < _LARGE_BITS else {"$int": hex(value)}
-    if kind is float:
-        return value if math.isfinite(value) else {"$float": repr(value)}
-    if kind is str:
-        return value if is_text(value) else {"$str": _b64(value.encode("utf-8", "surrogatepass"))}
-    if kind is list:
-        return [_encode(item, local) for item in value]
-    if kind is dict:
-        if all(type(key) is str and is_text(key) and not key.startswith("$") for key in value):
-            return {key: _encode(item, local) for key, item in value.items()}
-        return {"$map": [[_encode(k, local), _encode(v, local)] for k, v in value.items()]}
-    if kind is Encoded:
-        return value.data
-    if isinstance(value, Enum):
-        return {"$enum": type_path(kind, local), "value": _encode(value.value, local)}
-    if isinstance(value, AnyUrl):
-        return {"$url": type_path(kind, local), "value": str(value)}
-    if isinstance(value, BaseModel):
-        _refuse_live(kind)
-        return _encode_model(
-            files.without_content(value) if files.is_source(value) else value, local
-        )
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {"$dataclass": type_path(kind, local), "fields": _encode(_kept_by(value), local)}
-    for tag, (cls, dump, _) in _TAGGED.items():
-        if kind is cls or (isinstance(value, cls) and not derived.is_derived(value)):
-            return {tag: _encode(dump(value), local)}
-    if derived.is_derived(value):
-        return _encode_derived(value, local)
-    raise UnstorableValueError(
-        f"{import_path(kind)} has no JSON form. Use plain data, a pydantic model or a dataclass "
-        "defined at the top level of a module."
-    )
+    def __init__(self, known: Mapping[str, type]) -> None:
+        self._known = known
+        self._depth = 0
 
+    def written(self, value: Any) -> Json:
+        kind = type(value)
+        if value is None or kind is bool:
+            return value
+        if kind is str:
+            return value if is_text(value) else {"$str": _b64(_surrogates(value))}
+        if kind is int:
+            return value if value.bit_length() < _LARGE_BITS else {"$int": hex(value)}
+        if kind is float:
+            return value if math.isfinite(value) else {"$float": repr(value)}
+        if kind is Encoded:
+            return value.data
+        self._depth += 1
+        if self._depth > forms.DEEPEST:
+            raise UnstorableValueError(
+                f"A value nested more than {forms.DEEPEST} deep has no JSON form: keep it as a "
+                "text or a file, or flatten it."
+            )
+        try:
+            return self._of_parts(value, kind)
+        finally:
+            self._depth -= 1
 
-def _decode(data: Json, local: Mapping[str, type]) -> Any:
-    if isinstance(data, list):
-        return [_decode(item, local) for item in data]
-    if not isinstance(data, dict):
-        return data
-    tag = next(iter(data), "")
-    if not tag.startswith("$"):
-        return {key: _decode(item, local) for key, item in data.items()}
-    body = data[tag]
-    if tag == "$float":
-        return float(body)
-    if tag == "$int":
-        return int(body, 16)
-    if tag == "$str":
-        return base64.b64decode(body).decode("utf-8", "surrogatepass")
-    if tag == "$map":
-        return {_decode(k, local): _decode(v, local) for k, v in body}
-    if tag == "$class":
-        return load_type(body, object, local)
-    if tag == "$derived":
-        parts = {name: _decode(data[name], local) for name in data if name != tag}
-        return derived.together(load_type(body, object, local), parts)
-    if tag == "$enum":
-        return load_type(body, Enum, local)(_decode(data["value"], local))
-    if tag == "$url":
-        return load_type(body, AnyUrl, local)(data["value"])
-    if tag == "$model":
-        return _rebuild_model(load_type(body, BaseModel, local), data, local)
-    if tag == "$dataclass":
-        return _rebuild_dataclass(load_type(body, object, local), _decode(data["fields"], local))
-    try:
-        _, _, load = _TAGGED[tag]
-    except KeyError:
+    def _of_parts(self, value: Any, kind: type) -> Json:
+        if kind is list:
+            return [self.written(item) for item in value]
+        if kind is dict:
+            if all(type(key) is str and is_text(key) and not key.startswith("$") for key in value):
+                return {key: self.written(item) for key, item in value.items()}
+            return {"$map": [[self.written(k), self.written(v)] for k, v in value.items()]}
+        if isinstance(value, Enum):
+            return {"$enum": self._path(kind), "value": self.written(value.value)}
+        if isinstance(value, AnyUrl):
+            forms.check_url(kind)
+            return {"$url": self._path(kind), "value": str(value)}
+        if isinstance(value, BaseModel):
+            return self._model(files.without_content(value) if files.is_source(value) else value)
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            forms.check_data(kind)
+            return {"$dataclass": self._path(kind), "fields": self.written(_kept_by(value))}
+        for tag, (cls, dump) in _TAGGED.items():
+            if kind is cls or (isinstance(value, cls) and not derived.is_derived(value)):
+                return {tag: self.written(dump(value))}
+        if derived.is_derived(value):
+            return self._derived(value)
         raise UnstorableValueError(
-            f"Unknown type tag {tag!r}: written by a newer crewai-dbos?"
-        ) from None
-    return load(_decode(body, local))
-
-
-_LIVE = (
-    "crewai.llms.base_llm:BaseLLM",
-    "crewai.agents.agent_builder.base_agent:BaseAgent",
-    "crewai.task:Task",
-    "crewai.crew:Crew",
-    "crewai.flow.runtime:Flow",
-    "crewai.tools.base_tool:BaseTool",
-    "crewai.memory.unified_memory:Memory",
-    "crewai.knowledge.knowledge:Knowledge",
-)
-
-
-def _refuse_live(cls: type) -> None:
-    """What acts, and holds clients and keys, is no value."""
-    if any(import_path(base) in _LIVE for base in cls.__mro__):
-        raise UnstorableValueError(
-            f"{import_path(cls)} is not data: build it anew where it is needed, or keep what it "
-            "returned."
+            f"{import_path(kind)} has no JSON form. Use plain data, a pydantic model or a "
+            "dataclass defined at the top level of a module."
         )
 
+    def _path(self, cls: type) -> str:
+        return type_path(cls, self._known)
 
-def _encode_model(value: BaseModel, local: Mapping[str, type]) -> Json:
-    cls: Any = original_class(type(value))
-    fields = {name: value.__dict__[name] for name in cls.model_fields if name in value.__dict__}
-    stored = {
-        "$model": type_path(cls, local),
-        "fields": _encode(fields, local),
-        "set": sorted(value.model_fields_set),
-    }
-    if value.__pydantic_extra__:
-        stored["extra"] = _encode(dict(value.__pydantic_extra__), local)
-    private = {}
-    for name, item in (value.__pydantic_private__ or {}).items():
-        # A lock or a client in a private attribute starts anew, as after a restart.
-        with contextlib.suppress(UnstorableValueError):
-            private[name] = _encode(item, local)
-    if private:
-        stored["private"] = private
-    return stored
+    def _model(self, value: BaseModel) -> Json:
+        cls: Any = original_class(type(value))
+        forms.check_data(cls)
+        found = {name: value.__dict__[name] for name in cls.model_fields if name in value.__dict__}
+        private = dict(value.__pydantic_private__ or {})
+        left_out = hidden.names(cls)
+        if left_out:
+            self._tell_of_hidden(cls, {**found, **private}, left_out)
+        stored = {
+            "$model": self._path(cls),
+            "fields": self.written({n: v for n, v in found.items() if n not in left_out}),
+            "set": sorted(value.model_fields_set - left_out),
+        }
+        if value.__pydantic_extra__:
+            stored["extra"] = self.written(dict(value.__pydantic_extra__))
+        kept = {}
+        for name in private.keys() - left_out:
+            # A lock or a client in a private attribute starts anew, as after a restart.
+            with contextlib.suppress(UnstorableValueError):
+                kept[name] = self.written(private[name])
+        if kept:
+            stored["private"] = dict(sorted(kept.items()))
+        return stored
 
+    def _tell_of_hidden(self, cls: Any, made_of: dict[str, Any], names: Iterable[str]) -> None:
+        """Say that these are not stored, unless they are what a new object has, or no data."""
+        declared = {**cls.model_fields, **cls.__private_attributes__}
+        told = []
+        for name in names:
+            with contextlib.suppress(UnstorableValueError):
+                if name in made_of and made_of[name] != declared[name].get_default():
+                    self.written(made_of[name])
+                    told.append(name)
+        if told:
+            hidden.tell_of(cls, told)
 
-def _rebuild_model(cls: type[BaseModel], data: Json, local: Mapping[str, type]) -> BaseModel:
-    """The model as it was: neither validated nor initialised a second time."""
-    model = cls.__new__(cls)
-    object.__setattr__(model, "__dict__", _decode(data["fields"], local))
-    object.__setattr__(model, "__pydantic_fields_set__", set(data["set"]))
-    extra = _decode(data.get("extra", {}), local)
-    allows_extra = cls.model_config.get("extra") == "allow"
-    object.__setattr__(model, "__pydantic_extra__", extra if allows_extra else None)
-    attributes = cls.__private_attributes__
-    private = {name: attribute.get_default() for name, attribute in attributes.items()}
-    private = {name: item for name, item in private.items() if item is not PydanticUndefined}
-    private.update({n: _decode(item, local) for n, item in data.get("private", {}).items()})
-    object.__setattr__(model, "__pydantic_private__", private if attributes else None)
-    return model
+    def _derived(self, value: Any) -> Json:
+        cls = type(value)
+        reason = "its class can't be made again from data"
+        if (parts := derived.parts(value)) is not None:
+            try:
+                forms.check_data(cls)
+                args = [self._arg(arg) for arg in parts.pop("args")]
+                encoded = {name: self.written(part) for name, part in parts.items()}
+                return {"$derived": self._path(cls), "args": args, **encoded}
+            except UnstorableValueError as error:
+                reason = str(error).rstrip(".")
+        stored = self.written(derived.plain(value))
+        derived.tell_that_it_becomes_plain(cls, reason)
+        return stored
+
+    def _arg(self, value: Any) -> Json:
+        # The only class that is a value: what a defaultdict makes.
+        if not isinstance(value, type):
+            return self.written(value)
+        forms.check_factory(value)
+        return {"$class": self._path(value)}
 
 
 def _kept_by(value: Any) -> dict[str, Any]:
@@ -207,34 +184,6 @@ def _kept_by(value: Any) -> dict[str, Any]:
     return {**added, **fields}
 
 
-def _rebuild_dataclass(cls: type[T], fields: dict[str, Any]) -> T:
-    rebuilt = object.__new__(cls)
-    for name, item in fields.items():
-        object.__setattr__(rebuilt, name, item)
-    return rebuilt
-
-
-def _encode_derived(value: Any, local: Mapping[str, type]) -> Json:
-    cls = type(value)
-    reason = "its class can't be made again from data"
-    if (parts := derived.parts(value)) is not None:
-        try:
-            args = [_encode_arg(arg, local) for arg in parts.pop("args")]
-            encoded = {name: _encode(part, local) for name, part in parts.items()}
-            return {"$derived": type_path(cls, local), "args": args, **encoded}
-        except UnstorableValueError as error:
-            reason = str(error).rstrip(".")
-    stored = _encode(derived.plain(value), local)
-    derived.tell_that_it_becomes_plain(cls, reason)
-    return stored
-
-
-def _encode_arg(value: Any, local: Mapping[str, type]) -> Json:
-    # The only class that is a value: what a defaultdict makes.
-    is_class = isinstance(value, type)
-    return {"$class": type_path(value, local)} if is_class else _encode(value, local)
-
-
 def _seconds(delta: timedelta) -> list[int]:
     return [delta.days, delta.seconds, delta.microseconds]
 
@@ -243,19 +192,23 @@ def _b64(data: bytes) -> str:
     return base64.b64encode(data).decode("ascii")
 
 
+def _surrogates(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
 # datetime is a date, so it stands before it.
-_TAGGED: dict[str, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]] = {
-    "$datetime": (datetime, datetime.isoformat, datetime.fromisoformat),
-    "$date": (date, date.isoformat, date.fromisoformat),
-    "$time": (time, time.isoformat, time.fromisoformat),
-    "$timedelta": (timedelta, _seconds, lambda parts: timedelta(*parts)),
-    "$decimal": (Decimal, str, Decimal),
-    "$uuid": (UUID, str, UUID),
-    "$path": (Path, str, Path),
-    "$bytes": (bytes, _b64, base64.b64decode),
-    "$tuple": (tuple, list, tuple),
-    "$frozenset": (frozenset, lambda s: sorted(s, key=repr), frozenset),
-    "$set": (set, lambda s: sorted(s, key=repr), set),
+_TAGGED: dict[str, tuple[type, Callable[[Any], Any]]] = {
+    "$datetime": (datetime, datetime.isoformat),
+    "$date": (date, date.isoformat),
+    "$time": (time, time.isoformat),
+    "$timedelta": (timedelta, _seconds),
+    "$decimal": (Decimal, str),
+    "$uuid": (UUID, str),
+    "$path": (Path, str),
+    "$bytes": (bytes, _b64),
+    "$tuple": (tuple, list),
+    "$frozenset": (frozenset, lambda s: sorted(s, key=repr)),
+    "$set": (set, lambda s: sorted(s, key=repr)),
 }
 
 

@@ -1,14 +1,17 @@
 """Containers and scalars of the user's own classes, taken apart and put together again.
 
-How is what the class itself says to `copy`, as far as that is data: Counter, OrderedDict,
-defaultdict, deque and named tuples of the standard library, or a ``class Money(float)``.
+What it is made of is what the class itself says to `copy`, as far as that is data: Counter,
+OrderedDict, defaultdict, deque and named tuples of the standard library, or a
+``class Money(float)``. It is put together by the built-in class alone, so that a row of a database
+can't have code of the class run.
 """
 
 from __future__ import annotations
 
 import copyreg
 import logging
-from collections import deque
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Callable
 from typing import Any
 
 logger = logging.getLogger("crewai_dbos")
@@ -22,6 +25,11 @@ _told: set[str] = set()
 def is_derived(value: Any) -> bool:
     """Whether this module is for `value`."""
     return isinstance(value, _BASES)
+
+
+def is_class(cls: type) -> bool:
+    """Whether this module is for instances of `cls`."""
+    return issubclass(cls, _BASES)
 
 
 def parts(value: Any) -> dict[str, Any] | None:
@@ -59,31 +67,99 @@ def _taken_apart(value: Any) -> dict[str, Any]:
 
 
 def together(cls: Any, made_of: dict[str, Any]) -> Any:
-    """The reverse of `parts`.
+    """The reverse of `parts`, by what the built-in class can do: nothing of `cls` itself is called.
 
     Raises:
-        TypeError: `cls` is not derived from what this module is for.
+        TypeError: `cls` is not derived from what this module is for, or is not made like that.
     """
     base = _base(cls)
     if base is None:
         raise TypeError(f"{cls.__qualname__} is no container and no scalar")
     args = made_of["args"]
-    if base in _IMMUTABLE:
-        value: Any = base.__new__(cls, *args)
-    elif base is set:
-        value = cls.__new__(cls)
-        value.update(*args)
-    elif args:
-        value = cls(*args)
-    else:
-        value = cls.__new__(cls)
-    for item in made_of.get("items", ()):
-        value.append(item)
+    value = _of_one(cls, base, args) if base in _IMMUTABLE else _MADE_BY[base](cls, args)
+    extend = getattr(base, "extend", None)
+    if items := made_of.get("items"):
+        extend(value, items)  # type: ignore[misc]
     for key, item in made_of.get("pairs", ()):
-        value[key] = item
+        _kind_of_dict(cls).__setitem__(value, key, item)
     if state := made_of.get("state"):
         value.__dict__.update(state)
     return value
+
+
+def _of_one(cls: Any, base: Any, args: list[Any]) -> Any:
+    return base.__new__(cls, _only(args, base))
+
+
+def _list(cls: Any, args: list[Any]) -> Any:
+    _none(args)
+    return list.__new__(cls)
+
+
+def _set(cls: Any, args: list[Any]) -> Any:
+    value: Any = set.__new__(cls)
+    set.update(value, _only(args, set))
+    return value
+
+
+def _bytearray(cls: Any, args: list[Any]) -> Any:
+    value: Any = bytearray.__new__(cls)
+    if args:
+        text, encoding = args
+        if type(text) is not str or encoding != "latin-1":
+            raise TypeError("a bytearray is made of a text in latin-1")
+        bytearray.extend(value, text.encode(encoding))
+    return value
+
+
+def _deque(cls: Any, args: list[Any]) -> Any:
+    value: Any = deque.__new__(cls)
+    content, longest = args or ((), None)
+    if content != () or type(longest) not in (int, type(None)):
+        raise TypeError("a deque is made empty")
+    deque.__init__(value, (), longest)
+    return value
+
+
+def _dict(cls: Any, args: list[Any]) -> Any:
+    kind = _kind_of_dict(cls)
+    value: Any = kind.__new__(cls)
+    if kind is defaultdict:
+        (factory,) = args or (None,)
+        if factory is not None and not isinstance(factory, type):
+            raise TypeError("a defaultdict is made with a class")
+        defaultdict.__init__(value, factory)
+    elif kind is Counter:
+        for key, count in (_only(args, dict) if args else {}).items():
+            dict.__setitem__(value, key, count)
+    else:
+        _none(args)
+    return value
+
+
+def _kind_of_dict(cls: type) -> Any:
+    kinds = (OrderedDict, defaultdict, Counter)
+    return next((kind for kind in kinds if issubclass(cls, kind)), dict)
+
+
+def _only(args: list[Any], kind: type) -> Any:
+    if len(args) != 1 or type(args[0]) is not kind:
+        raise TypeError(f"a {kind.__name__} is made of one")
+    return args[0]
+
+
+def _none(args: list[Any]) -> None:
+    if args:
+        raise TypeError("made without arguments")
+
+
+_MADE_BY: dict[type, Callable[[Any, list[Any]], Any]] = {
+    list: _list,
+    dict: _dict,
+    set: _set,
+    bytearray: _bytearray,
+    deque: _deque,
+}
 
 
 def plain(value: Any) -> Any:

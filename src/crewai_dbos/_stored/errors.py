@@ -9,6 +9,7 @@ from typing import Any
 
 from crewai_dbos._errors import RecordedError, UnstorableValueError
 from crewai_dbos._secrets.cutting import cutter
+from crewai_dbos._stored import forms
 from crewai_dbos._stored.codec import Json, decode, encode, is_text
 from crewai_dbos._stored.type_paths import import_path, load_type
 
@@ -59,46 +60,76 @@ def decode_error(data: Json) -> Exception:
     """An exception of the recorded class, or a `RecordedError` that stands in for it.
 
     Either way ``str()`` gives the recorded message, and ``isinstance`` holds for the nearest
-    base class that can be rebuilt.
+    base class that can be rebuilt. No constructor of such a class is called.
+
+    Raises:
+        UnstorableValueError: `data` is not what `encode_error` returns.
     """
-    error = _rebuild_error(data["type"], data) or _stand_in(data)
+    return _decode_error(data, 2 * MAX_CAUSES)
+
+
+def _decode_error(data: Json, depth: int) -> Exception:
+    if not is_error(data) or depth == 0:
+        raise UnstorableValueError("The error was not written by crewai-dbos")
+    error = _rebuild_error(data) or _stand_in(data)
     if "cause" in data:
-        error.__cause__ = decode_error(data["cause"])
+        error.__cause__ = _decode_error(data["cause"], depth - 1)
     return error
 
 
-def _rebuild_error(path: str, data: Json) -> Exception | None:
+_PARTS = {"type": str, "bases": list, "message": str, "args": list, "attrs": dict}
+
+
+def is_error(data: Any) -> bool:
+    """Whether `data` has the form of what `encode_error` returns."""
+    return (
+        isinstance(data, dict)
+        and set(_PARTS) <= set(data) <= {*_PARTS, "cause"}
+        and all(isinstance(data[name], kind) for name, kind in _PARTS.items())
+        and all(isinstance(path, str) for path in data["bases"])
+    )
+
+
+def _rebuild_error(data: Json) -> Exception | None:
     try:
-        cls = load_type(path, Exception)
-        args = tuple(decode(arg) for arg in data["args"])
-        error: Exception = cls.__new__(cls, *args)
-        error.args = args
-        _set_attributes(error, data)
-        matches = _text(error) == data["message"]
-    except Exception:
+        cls = _error_class(data["type"])
+        error = _made(cls, tuple(decode(arg) for arg in data["args"]), data)
+        return error if _text(error) == data["message"] else None
+    except Exception:  # of its own __str__, too
         return None
-    return error if matches else None
 
 
 def _stand_in(data: Json) -> Exception:
+    args = (data["message"],)
+    error: RecordedError = _made(RecordedError, args, data)
     for path in (data["type"], *data["bases"]):
         with contextlib.suppress(Exception):
-            base = load_type(path, Exception)
-            error: RecordedError = type("RecordedError", (RecordedError, base), {})(data["message"])
-            if _text(error) == data["message"]:
+            base = _error_class(path)
+            # A class may do anything when another is derived from it.
+            if type(base) is type and not forms.has(base, "__init_subclass__"):
+                body = {"__str__": lambda self: str(self.args[0])}
+                error = _made(type("RecordedError", (RecordedError, base), body), args, data)
                 break
-    else:
-        error = RecordedError(data["message"])
-    _set_attributes(error, data)
     error.recorded_type = data["type"]
     return error
 
 
-def _set_attributes(error: Exception, data: Json) -> None:
+def _error_class(path: str) -> type[Exception]:
+    cls = load_type(path, Exception)
+    forms.check_data(cls)
+    return cls
+
+
+def _made(cls: type[Exception], args: tuple[Any, ...], data: Json) -> Any:
+    builtin: Any = next(base for base in cls.__mro__ if base.__module__ == "builtins")
+    error = builtin.__new__(cls, *args)
+    BaseException.args.__set__(error, args)  # type: ignore[attr-defined]
+    attributes = BaseException.__dict__["__dict__"].__get__(error)
     for name, item in data["attrs"].items():
-        # A property of the class that can't be set computes its value itself.
-        with contextlib.suppress(AttributeError):
-            setattr(error, name, decode(item))
+        # The message says more than an attribute of a class that is gone.
+        with contextlib.suppress(UnstorableValueError):
+            attributes[name] = decode(item)
+    return error
 
 
 def _text(error: BaseException) -> str:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from crewai_dbos._stored.digest import digest
+from crewai_dbos._stored.digest import digest, keyed, short
 
 AGENT_WORKFLOW = "crewai_dbos.agent"
 AGENT_WORKFLOW_ASYNC = "crewai_dbos.agent_async"
@@ -28,8 +28,12 @@ WORKFLOWS = (
     FLOW_WORKFLOW_ASYNC,
 )
 
-ENTRY_VERSION = 1
-INPUT_VERSION = 1
+ENTRY_VERSION = 2
+ENTRY_VERSIONS = (1, ENTRY_VERSION)
+"""Those that can be read. With 2, names have longer digests, and those of requests a salt."""
+
+INPUT_VERSION = 2
+"""Of orders. With 2, a part without forms is plain JSON, whatever is in it."""
 
 LLM = "llm"
 FUNCTION_CALLING_LLM = "function_calling_llm"
@@ -89,7 +93,36 @@ def is_ours(step_name: str) -> bool:
 
 def without_digest(what: str) -> str:
     """The name of a call, less the digest of its content if it is named by that."""
-    return re.sub(r"\([0-9a-f]{8}\)$", "", what)
+    return re.sub(r"\((?:[0-9a-f]{8}|[0-9a-f]{32})\)$", "", what)
+
+
+def by_content(what: str, digested: str, before: str | None = None) -> str:
+    """`what`, named by a digest of its content. The record writes it as its run has it: `spelled`.
+
+    Args:
+        digested: The digest.
+        before: Its first digits in a run of version 1, if they are of another text.
+    """
+    return f"{what}(\0{digested}{(before or digested)[:8]})"
+
+
+def spelled(what: str, version: int, key: bytes | None = None) -> str:
+    """`what` as it is stored in a run whose entries have this version.
+
+    Args:
+        key: Without it nobody can tell from a digest what the content is, where that is encrypted.
+    """
+
+    def digits(match: re.Match[str]) -> str:
+        if version == 1:
+            return match[2]
+        return keyed(match[1], key)[:32] if key is not None else match[1][:32]
+
+    return _BY_CONTENT.sub(digits, what) if "\0" in what else what
+
+
+# No part of a path has a NUL in it.
+_BY_CONTENT = re.compile("\0([0-9a-f]{64})([0-9a-f]{8})")
 
 
 def part(text: str) -> str:
@@ -135,7 +168,7 @@ def item(batch_id: str, number: int) -> str:
 
 def queue(crew_name: str, limits: Mapping[str, Any]) -> str:
     """The queue of the batches of a crew that have these limits in common."""
-    return f"crewai_dbos.{crew_name}.{digest(limits)}"
+    return f"crewai_dbos.{crew_name}.{short(limits)}"
 
 
 def task(number: int, name: str | None) -> str:
@@ -144,7 +177,7 @@ def task(number: int, name: str | None) -> str:
 
 
 def tool(tool_name: str, arguments: Any) -> str:
-    return f"tool:{part(tool_name)}({digest(arguments)})"
+    return by_content(f"tool:{part(tool_name)}", digest(arguments))
 
 
 def around(tool_call: str) -> str:
@@ -157,7 +190,8 @@ def todo(step_number: int) -> str:
 
 def event(event_type: str, content: Any = None) -> str:
     """`content` tells apart events that may come in any order, as those of parallel tool calls."""
-    return f"event:{part(event_type)}" + ("" if content is None else f"({digest(content)})")
+    what = f"event:{part(event_type)}"
+    return what if content is None else by_content(what, digest(content))
 
 
 def handler(qualname: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib
+import sys
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, TypeVar, get_args, get_type_hints
@@ -12,8 +12,12 @@ from typing import Any, TypeVar, get_args, get_type_hints
 from pydantic import BaseModel
 
 from crewai_dbos._errors import UnstorableValueError
+from crewai_dbos._stored import modules
 
 T = TypeVar("T")
+
+_LONGEST = 1_000
+"""Characters of an import path."""
 
 
 def import_path(cls: type) -> str:
@@ -68,7 +72,7 @@ def type_path(cls: type, known: Mapping[str, type] = MappingProxyType({})) -> st
 def load_type(
     path: str, base: type[T], known: Mapping[str, type] = MappingProxyType({})
 ) -> type[T]:
-    """The class at ``module:QualifiedName``.
+    """The class at ``module:QualifiedName``. Looking it up runs no code of that module.
 
     Args:
         path: Where it is.
@@ -76,13 +80,14 @@ def load_type(
         known: Classes that are not looked up, by path.
 
     Raises:
-        UnstorableValueError: It is not there, or is another class.
+        UnstorableValueError: It is not there, its module may not be imported, or it is another
+            class.
     """
     try:
         found = known[path] if path in known else _resolve(path)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, LookupError, UnstorableValueError) as error:
         raise UnstorableValueError(
-            f"The journal names the class {path}, which can't be imported here ({error}). "
+            f"The journal names the class {path}, which can't be found here ({_reason(error)}). "
             "Put it back, or leave an alias under the old name."
         ) from error
     if not (isinstance(found, type) and issubclass(found, base)):
@@ -91,15 +96,30 @@ def load_type(
 
 
 def _is_importable(cls: type) -> bool:
+    module, _, qualname = import_path(cls).partition(":")
     try:
-        return _resolve(import_path(cls)) is cls
-    except (ImportError, AttributeError, ValueError):
+        return _inside(sys.modules[module], qualname) is cls
+    except LookupError:
         return False
 
 
 def _resolve(path: str) -> Any:
+    if not isinstance(path, str) or len(path) > _LONGEST:
+        raise UnstorableValueError("a class is named by a text")
     module, _, qualname = path.partition(":")
-    found: Any = importlib.import_module(module)
+    return _inside(modules.module(module), qualname)
+
+
+# Not by getattr: a module or a class may do anything when it is asked for a name.
+
+
+def _inside(place: Any, qualname: str) -> Any:
     for name in qualname.split("."):
-        found = getattr(found, name)
-    return found
+        if name not in vars(place) or not isinstance(vars(place)[name], type):
+            raise LookupError(f"{place.__name__} has no class {name!r}")
+        place = vars(place)[name]
+    return place
+
+
+def _reason(error: Exception) -> str:
+    return str(error.args[0] if isinstance(error, LookupError) and error.args else error)

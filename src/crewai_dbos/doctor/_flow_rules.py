@@ -11,6 +11,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, SecretBytes, SecretStr
 
 from crewai_dbos._errors import UnstorableValueError
+from crewai_dbos._stored import hidden
 from crewai_dbos._stored.type_paths import type_path
 from crewai_dbos.doctor import _effects, _sharing
 from crewai_dbos.doctor._code import Code
@@ -117,6 +118,45 @@ def unstorable_state(subject: Subject) -> Iterator[Finding]:
             )
 
 
+def hidden_field(subject: Subject) -> Iterator[Finding]:
+    for where, cls in _with_hidden(subject.flow):
+        if names := sorted(hidden.names(cls)):
+            yield found(
+                "hidden-field",
+                "hint",
+                f"{_listed(names)} of {where} {cls.__qualname__} {_are(names)} excluded or private "
+                "and not stored: on recovery the methods that have set one in the state run again, "
+                "and elsewhere it has its default.",
+                "If nothing secret is kept there: @crewai_dbos.store_hidden.",
+            )
+        elif hidden.stores_hidden(cls) and (names := sorted(hidden.hidden_by(cls))):
+            yield found(
+                "stored-hidden",
+                "hint",
+                f"{_listed(names)} of {where} {cls.__qualname__} {_are(names)} excluded or private "
+                "and stored with the run, as the class is decorated with @store_hidden.",
+                "If something secret is kept there, take the decorator away.",
+            )
+
+
+def _with_hidden(flow: FlowParts | None) -> Iterator[tuple[str, Any]]:
+    """The models of a state that hide something."""
+    if flow is None or not issubclass(flow.state_class, BaseModel):
+        return
+    reached = sorted(_reachable([flow.state_class]), key=lambda cls: cls.__qualname__)
+    for cls in reached:
+        if issubclass(cls, BaseModel) and cls.__module__.partition(".")[0] != "crewai":
+            yield ("the state" if cls is flow.state_class else "the model"), cls
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(map(repr, names))
+
+
+def _are(names: list[str]) -> str:
+    return "is" if len(names) == 1 else "are"
+
+
 FLOW_RULES = (
     no_start,
     unrecorded_value,
@@ -124,6 +164,7 @@ FLOW_RULES = (
     inherited_methods,
     shared_field,
     unstorable_state,
+    hidden_field,
 )
 
 

@@ -1,0 +1,154 @@
+"""What is stored of one call: plain JSON, made when the call has ended.
+
+``{"v": 2, "kind": "llm", "seconds": 0.4, "request": {"messages": "9f..."}, "salt": "5c...",
+"extra": {"usage": [...]}, "result": ...}``, or ``error`` in place of ``result``. Where the
+application has a serializer of its own, what is in the content goes through it: ``request``,
+``salt``, ``result`` or ``error``, and ``extra`` less the token counts, as ``sealed``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from secrets import token_hex
+from typing import TYPE_CHECKING, Any
+
+from crewai_dbos._errors import UnstorableValueError
+from crewai_dbos._secrets import known
+from crewai_dbos._stored import codec, names, redaction, sealing
+from crewai_dbos._stored.digest import salted
+from crewai_dbos._stored.errors import encode_error
+from crewai_dbos._stored.redaction import Redact
+
+if TYPE_CHECKING:
+    from crewai_dbos._journal.entry import Call
+
+logger = logging.getLogger("crewai_dbos")
+
+Payload = dict[str, Any]
+
+_CONTENT = ("request", "salt", "extra", "result", "error")
+_IN_THE_CLEAR = "usage"
+"""Of ``extra``: numbers only."""
+
+MOST_IDS = 16
+"""Step ids that one operation of DBOS needs; it is two at most today."""
+
+_TYPES = {
+    "kind": str,
+    "request": dict,
+    "ids": int,
+    "error": dict,
+    "extra": dict,
+    "salt": str,
+    "sealed": dict,
+}
+
+
+def is_payload(stored: Any) -> bool:
+    """Whether `stored` has the form of a payload, sealed or not, of a version that can be read."""
+    if not isinstance(stored, dict) or stored.get("v") not in names.ENTRY_VERSIONS:
+        return False
+    given = {name: cls for name, cls in _TYPES.items() if name in stored or name == "kind"}
+    well_formed = all(type(stored.get(name)) is cls for name, cls in given.items())
+    if not well_formed or not 0 <= stored.get("ids", 0) <= MOST_IDS:
+        return False
+    return sum(name in stored for name in ("result", "error", "sealed")) == 1
+
+
+def success(call: Call, value: Any, *, seconds: float = 0.0) -> Payload:
+    """The payload of a call that returned `value`; of a failed one if that can't be stored."""
+    try:
+        head = _head(call, seconds)
+    except (UnstorableValueError, RecursionError) as error:
+        return failure(replace(call, collect=None), error, seconds=seconds)
+    try:
+        result = codec.encode(value, call.known)
+    except (UnstorableValueError, RecursionError) as error:
+        if call.as_text is None:
+            return failure(call, error, seconds=seconds)
+        logger.warning(
+            "%s returned %s, which has no JSON form. It is recorded as the text that the model "
+            "sees. Return plain data or a pydantic model to keep the value.",
+            names.without_digest(names.spelled(call.what, names.ENTRY_VERSION)),
+            type(value).__qualname__,
+        )
+        result = codec.encode(call.as_text(value))
+    return {**head, "result": result}
+
+
+def failure(
+    call: Call, error: BaseException, *, seconds: float = 0.0, secrets: Iterable[str] = ()
+) -> Payload:
+    """The payload of a call that raised `error`; `secrets`, and the call's own, are cut out."""
+    hidden = {*call.secrets, *secrets, *known.named()}
+    return {**_head(call, seconds), "error": encode_error(error, hidden)}
+
+
+def pin(call: Call, ids: int) -> Payload:
+    """The payload that keeps the `ids` step ids after its own for an operation of DBOS."""
+    return {**_head(call, 0.0), "result": None, "ids": ids}
+
+
+def _head(call: Call, seconds: float) -> Payload:
+    head: Payload = {"v": names.ENTRY_VERSION, "kind": call.kind}
+    if call.concurrent:
+        head["concurrent"] = True
+    if call.background:
+        head["background"] = True
+    if seconds:
+        head["seconds"] = round(seconds, 4)
+    if call.digests:
+        salt = token_hex(8)
+        head["request"] = {part: salted(digest, salt) for part, digest in call.digests.items()}
+        head["salt"] = salt
+    if call.collect is not None and (extra := call.collect()):
+        head["extra"] = codec.encode(dict(extra), call.known)
+    return head
+
+
+def redacted(payload: Payload, redact: Iterable[Redact]) -> Payload:
+    """`payload` with what each of `redact` makes of the texts in it."""
+    for function in redact:
+        extra = payload.get("extra", {})
+        state = {name: item for name, item in extra.items() if name != _IN_THE_CLEAR}
+        if "result" in payload:
+            payload = {**payload, "result": redaction.redacted(payload["result"], function)}
+        else:
+            payload = {**payload, "error": redaction.redacted_error(payload["error"], function)}
+        if state:
+            payload["extra"] = {**extra, **redaction.redacted(state, function)}
+    return payload
+
+
+def sealed(payload: Payload, key_id: str | None) -> Payload:
+    """`payload` as it is written, with the id of the key of digests in names."""
+    if key_id is not None:
+        payload = {**payload, "key": key_id}
+    if not sealing.is_wanted():
+        return payload
+    content = {name: payload[name] for name in _CONTENT if name in payload}
+    clear = {name: item for name, item in payload.items() if name not in _CONTENT}
+    if _IN_THE_CLEAR in (extra := content.get("extra", {})):
+        clear["extra"] = {_IN_THE_CLEAR: extra[_IN_THE_CLEAR]}
+        content["extra"] = {name: item for name, item in extra.items() if name != _IN_THE_CLEAR}
+    return {**clear, "sealed": sealing.seal(content)}
+
+
+def opened(stored: Payload) -> Payload:
+    """The reverse of `sealed`.
+
+    Raises:
+        SealedError: It was sealed by another serializer, or with a key that is not here.
+    """
+    if "sealed" not in stored:
+        return stored
+    content = sealing.opened(stored["sealed"])
+    if not isinstance(content, Mapping):
+        return {}
+    clear = {name: item for name, item in stored.items() if name != "sealed"}
+    merged = {**clear, **content}
+    if isinstance(extra := content.get("extra"), Mapping):
+        merged["extra"] = {**clear.get("extra", {}), **extra}
+    return merged

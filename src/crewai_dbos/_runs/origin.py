@@ -1,0 +1,61 @@
+"""The modules of the user's that a definition is made of."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from crewai import Agent, Crew
+from crewai.flow.flow import Flow
+
+from crewai_dbos._stored import modules
+
+_OTHERS = ("crewai", "crewai_tools", "crewai_dbos", "pydantic", "builtins", "functools")
+_OF_TASK = ("output_pydantic", "output_json", "response_model", "callback", "guardrail")
+
+
+def note(source: Any, front: Any) -> None:
+    """Let runs of a definition name classes that its modules know.
+
+    Args:
+        source: What the user has wrapped, or what builds it.
+        front: The durable object.
+    """
+    found = {_module_of(part) for part in (source, *_parts(front))}
+    modules.defined_in(name for name in {*found, _caller()} if _is_of_the_user(name))
+
+
+def _is_of_the_user(name: Any) -> bool:
+    return isinstance(name, str) and name.partition(".")[0] not in _OTHERS
+
+
+def _caller() -> str | None:
+    frame = sys._getframe(1)
+    while frame is not None and not _is_of_the_user(frame.f_globals.get("__name__")):
+        frame = frame.f_back  # type: ignore[assignment]
+    return None if frame is None else frame.f_globals.get("__name__")
+
+
+def _module_of(part: Any) -> Any:
+    return getattr(part, "__module__", None)
+
+
+def _parts(front: Any) -> Iterator[Any]:
+    if isinstance(front, Agent):
+        yield from _tools(front)
+        yield front.guardrail
+    elif isinstance(front, Crew):
+        for agent in front.agents:
+            yield from _parts(agent)
+        for task in front.tasks:
+            yield from _tools(task)
+            yield from (getattr(task, name, None) for name in _OF_TASK)
+    elif isinstance(front, Flow):
+        yield type(front.state)
+
+
+def _tools(holder: Any) -> Iterator[Any]:
+    for tool in holder.tools or []:
+        yield type(tool)
+        yield getattr(tool, "func", None)

@@ -1,0 +1,128 @@
+"""The order of a run as it is stored: what it is a run of, and what it is asked to do.
+
+``{"v": 2, "crew": "research", "inputs": {"topic": "otters"}}``. A part that `codec` had to write
+with forms is named in ``forms``; every other part is plain JSON and is taken as it stands, so that
+another program may put a user's JSON into an order without anything in it being read as a class.
+Where the application has a serializer of its own, the parts go through it, as ``sealed``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+from crewai_dbos._errors import UnstorableInputError, UnstorableValueError
+from crewai_dbos._stored import codec, names, sealing
+from crewai_dbos._stored.forms import Json
+from crewai_dbos._stored.redaction import Redact, redacted
+
+Order = dict[str, Any]
+
+_IN_THE_CLEAR = ("v", "agent", "crew", "flow", "method", "forms", "items", "limits")
+_NAMES = ("tools", "response_format", "response_model", "output_json", "output_pydantic")
+"""Parts that are names of tools and classes."""
+
+_FORMS = "forms"
+_SEALED = "sealed"
+
+
+def written(
+    head: Mapping[str, Any], parts: Mapping[str, Json], redact: Redact | None = None
+) -> Order:
+    """An order as plain JSON.
+
+    Args:
+        head: What it is for: ``{"crew": "research"}``.
+        parts: What `codec.encode` has made of each part.
+        redact: What the texts in them go through.
+    """
+    if redact is not None:
+        parts = {name: _redacted(name, data, redact) for name, data in parts.items()}
+    forms = [name for name, data in parts.items() if _has_forms(data)]
+    return {
+        "v": names.INPUT_VERSION,
+        **head,
+        **parts,
+        **({_FORMS: forms} if forms else {}),
+    }
+
+
+def _redacted(name: str, data: Json, redact: Redact) -> Json:
+    if name == "task":
+        return {field: _redacted(field, item, redact) for field, item in data.items()}
+    return data if name in _NAMES else redacted(data, redact)
+
+
+def encoded(what: str, value: Any, known: Iterable[type] = ()) -> Json:
+    """`value` as a part of an order.
+
+    Raises:
+        UnstorableInputError: It has no JSON form.
+    """
+    try:
+        return codec.encode(value, known)
+    except (UnstorableValueError, RecursionError) as error:
+        why = error if isinstance(error, UnstorableValueError) else "it is nested too deep"
+        raise UnstorableInputError(f"{what} can't be stored with the run: {why}") from None
+
+
+def sealed(order: Order) -> Order:
+    """`order` as it is handed to DBOS."""
+    if not sealing.is_wanted():
+        return order
+    if "items" in order:
+        return {**order, "items": [sealed(item) for item in order["items"]]}
+    clear = {name: part for name, part in order.items() if name in _IN_THE_CLEAR}
+    content = {name: part for name, part in order.items() if name not in _IN_THE_CLEAR}
+    return {**clear, _SEALED: sealing.seal(content)}
+
+
+def opened(stored: Mapping[str, Any]) -> Order:
+    """The reverse of `sealed`.
+
+    Raises:
+        SealedError: It was sealed by another serializer, or with a key that is not here.
+        UnstorableValueError: It is no order.
+    """
+    if not is_order(stored):
+        raise UnstorableValueError("The order of the run was not written by crewai-dbos")
+    if _SEALED not in stored:
+        return dict(stored)
+    clear = {name: part for name, part in stored.items() if name != _SEALED}
+    content = sealing.opened(stored[_SEALED])
+    return {**content, **clear}
+
+
+def is_order(stored: Any) -> bool:
+    """Whether `stored` has the form of an order that can be read."""
+    return isinstance(stored, Mapping) and stored.get("v") in (1, names.INPUT_VERSION)
+
+
+def check(order: Mapping[str, Any], allowed: Collection[str]) -> None:
+    """Refuse an order with other parts than these.
+
+    Raises:
+        UnstorableValueError: It has one.
+    """
+    for name in order:
+        if name not in (*allowed, "v", _FORMS):
+            raise UnstorableValueError(f"The order of the run has an unknown part {name!r}")
+
+
+def part(order: Mapping[str, Any], name: str, known: Iterable[type] = ()) -> Any:
+    """The value of a part; None if the order does not have it.
+
+    Raises:
+        UnstorableValueError: It was not written by `codec`.
+    """
+    data = order.get(name)
+    # Version 1 did not say which of its parts have forms.
+    if order["v"] == 1 or name in order.get(_FORMS, ()):
+        return codec.decode(data, known)
+    return data
+
+
+def _has_forms(data: Json) -> bool:
+    if isinstance(data, dict):
+        return next(iter(data), "").startswith("$") or any(map(_has_forms, data.values()))
+    return isinstance(data, list) and any(map(_has_forms, data))

@@ -1,0 +1,281 @@
+"""JSON that `codec.encode` has written, as values again.
+
+A row of a database is data, whoever wrote it. Reading one builds only what `codec` writes: a class
+has to be of the kind that its form says, comes from a module that may be used (`modules`), and gets
+its fields set. No code of the class is run for that, and nothing is imported, opened or called that
+a row names.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import enum
+from collections.abc import Callable, Collection, Iterable, Mapping
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from pathlib import Path
+from types import MemberDescriptorType
+from typing import Any
+from uuid import UUID
+
+from pydantic import AnyUrl, BaseModel
+from pydantic_core import PydanticUndefined
+
+from crewai_dbos._errors import UnstorableValueError
+from crewai_dbos._stored import derived, forms, modules
+from crewai_dbos._stored.forms import Json
+from crewai_dbos._stored.type_paths import by_path, load_type
+
+
+def decode(data: Json, known: Iterable[type] = ()) -> Any:
+    """The value that `encode` was given, as a fresh copy.
+
+    Args:
+        data: What it returned.
+        known: Classes that need not be looked up.
+
+    Raises:
+        UnstorableValueError: It names a class that it may not, or is not what `encode` returns.
+    """
+    try:
+        return _Reader(by_path(known)).read(data)
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+        if isinstance(error, UnstorableValueError):
+            raise
+        raise UnstorableValueError(f"It was not written by crewai-dbos ({error})") from error
+    except RecursionError:
+        raise UnstorableValueError("It is nested too deep") from None
+
+
+class _Reader:
+    """Reads one value.
+
+    Args:
+        known: Classes by path that need not be looked up.
+    """
+
+    def __init__(self, known: Mapping[str, type]) -> None:
+        self._known = known
+        self._depth = 0
+        self._left = forms.MOST
+
+    def read(self, data: Json) -> Any:
+        if type(data) is not dict and type(data) is not list:
+            return data
+        self._depth += 1
+        self._left -= len(data)
+        if self._depth > 2 * forms.DEEPEST or self._left < 0:
+            raise UnstorableValueError("It is nested too deep, or holds too much")
+        try:
+            return self._of_parts(data)
+        finally:
+            self._depth -= 1
+
+    def _of_parts(self, data: Any) -> Any:
+        if type(data) is list:
+            return [self.read(item) for item in data]
+        tag = next(iter(data), "")
+        if not tag.startswith("$"):
+            return {key: self.read(item) for key, item in data.items()}
+        if tag in _SCALARS:
+            kind, load = _SCALARS[tag]
+            return load(_is(kind, _alone(data)))
+        if tag in _OF_LISTS:
+            return _OF_LISTS[tag](_is(list, self.read(_alone(data))))
+        if tag == "$map":
+            return {self.read(k): self.read(v) for k, v in _is(list, _alone(data))}
+        if tag in _OF_CLASSES:
+            return _OF_CLASSES[tag](self, data, data[tag])
+        raise UnstorableValueError(f"Unknown type tag {tag!r}: written by a newer crewai-dbos?")
+
+    # Classes -----------------------------------------------------------------
+
+    def _class(self, data: Json, path: str) -> type:
+        _keys(data, {"$class"})
+        cls = load_type(path, object, self._known)
+        forms.check_factory(cls)
+        return cls
+
+    def _enum(self, data: Json, path: str) -> Any:
+        _keys(data, {"$enum", "value"})
+        return _member(load_type(path, enum.Enum, self._known), self.read(data["value"]))
+
+    def _url(self, data: Json, path: str) -> Any:
+        _keys(data, {"$url", "value"})
+        cls = load_type(path, AnyUrl, self._known)
+        forms.check_url(cls)
+        return cls(_is(str, data["value"]))
+
+    def _derived(self, data: Json, path: str) -> Any:
+        _keys(data, {"$derived", "args", "items", "pairs", "state"})
+        cls = load_type(path, object, self._known)
+        forms.check_data(cls)
+        made_of = {name: self.read(_is(list, data[name])) for name in _LISTS if name in data}
+        if "state" in data:
+            made_of["state"] = _attributes(self.read(data["state"]))
+        return derived.together(cls, made_of)
+
+    def _dataclass(self, data: Json, path: str) -> Any:
+        _keys(data, {"$dataclass", "fields"})
+        cls = load_type(path, object, self._known)
+        if not forms.is_dataclass(cls):
+            raise UnstorableValueError(f"{path} is not a dataclass")
+        forms.check_data(cls)
+        made = object.__new__(cls)
+        fields = _attributes(self.read(data["fields"]))
+        for name, value in {**_dataclass_defaults(cls, fields), **fields}.items():
+            _set(made, name, value)
+        return made
+
+    def _model(self, data: Json, path: str) -> BaseModel:
+        """The model as it was: neither validated nor initialised a second time."""
+        _keys(data, {"$model", "fields", "set", "extra", "private"})
+        cls: Any = load_type(path, BaseModel, self._known)
+        forms.check_data(cls)
+        fields = _attributes(self.read(data["fields"]))
+        extra = _attributes(self.read(data.get("extra", {})))
+        attributes = cls.__private_attributes__
+        private = _defaults(cls, cls.__private_attributes__, ())
+        private.update(_attributes(self.read(data.get("private", {}))))
+        model: BaseModel = object.__new__(cls)
+        # What the class no longer has is of no use to the code of now; what it has gained begins.
+        fields = {name: value for name, value in fields.items() if name in cls.model_fields}
+        fields = {**_defaults(cls, cls.model_fields, fields), **fields}
+        private = {name: value for name, value in private.items() if name in attributes}
+        object.__setattr__(model, "__dict__", fields)
+        object.__setattr__(model, "__pydantic_fields_set__", set(_is(list, data["set"])))
+        allows_extra = cls.model_config.get("extra") == "allow"
+        object.__setattr__(model, "__pydantic_extra__", extra if allows_extra else None)
+        object.__setattr__(model, "__pydantic_private__", private if attributes else None)
+        return model
+
+
+_LISTS = ("args", "items", "pairs")
+
+
+def _is(kind: type, value: Any) -> Any:
+    if type(value) is not kind:
+        raise UnstorableValueError(
+            f"It was not written by crewai-dbos: a {type(value).__name__} where a "
+            f"{kind.__name__} belongs"
+        )
+    return value
+
+
+def _alone(data: dict[str, Any]) -> Any:
+    (body,) = data.values()
+    return body
+
+
+def _keys(data: dict[str, Any], allowed: set[str]) -> None:
+    if unknown := set(data) - allowed:
+        raise UnstorableValueError(f"It was not written by crewai-dbos: {sorted(unknown)[0]!r}")
+
+
+def _attributes(values: Any) -> dict[str, Any]:
+    """`values` by the names of attributes."""
+    for name in _is(dict, values):
+        if type(name) is not str or name.startswith("__"):
+            raise UnstorableValueError(f"There is no field {name!r}")
+    return dict(values)
+
+
+def _defaults(cls: Any, declared: Mapping[str, Any], given: Collection[str]) -> dict[str, Any]:
+    """What the fields or private attributes of a model begin with that are not `given`."""
+    found = {}
+    for name in declared.keys() - given:
+        factory = declared[name].default_factory
+        if factory is None:
+            found[name] = declared[name].get_default()
+        elif modules.may_be_called(factory, cls):
+            found[name] = _made_by(factory)
+    return {name: value for name, value in found.items() if value is not PydanticUndefined}
+
+
+def _dataclass_defaults(cls: Any, given: Collection[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for each in dataclasses.fields(cls):
+        if each.name in given:
+            continue
+        if each.default is not dataclasses.MISSING:
+            found[each.name] = each.default
+        elif each.default_factory is not dataclasses.MISSING and modules.may_be_called(
+            each.default_factory, cls
+        ):
+            found[each.name] = each.default_factory()
+    return found
+
+
+def _made_by(factory: Any) -> Any:
+    try:
+        return factory()
+    except TypeError:  # it wants the other fields
+        return PydanticUndefined
+
+
+def _set(made: Any, name: str, value: Any) -> None:
+    """Set an attribute past every property and `__setattr__`, which may do anything."""
+    slot = next((vars(cls)[name] for cls in type(made).__mro__ if name in vars(cls)), None)
+    if isinstance(slot, MemberDescriptorType):
+        slot.__set__(made, value)
+    else:
+        object.__getattribute__(made, "__dict__")[name] = value
+
+
+def _member(cls: Any, value: Any) -> Any:
+    """The member of an enum, found without asking its own ``_missing_``."""
+    for member in cls:
+        if type(member._value_) is type(value) and member._value_ == value:
+            return member
+    if issubclass(cls, enum.Flag) and type(value) is int:
+        missing = next(vars(c)["_missing_"] for c in cls.__mro__ if _is_stdlib_flag(c))
+        return missing.__func__(cls, value)
+    raise UnstorableValueError(f"{cls.__qualname__} has no member with the value {value!r}")
+
+
+def _is_stdlib_flag(cls: type) -> bool:
+    return cls.__module__ == "enum" and "_missing_" in vars(cls)
+
+
+def _special_float(text: str) -> float:
+    if text not in ("nan", "inf", "-inf"):
+        raise UnstorableValueError(f"{text!r} is no number that JSON lacks")
+    return float(text)
+
+
+def _timedelta(parts: list[Any]) -> timedelta:
+    days, seconds, microseconds = (_is(int, part) for part in parts)
+    return timedelta(days, seconds, microseconds)
+
+
+def _bytes(text: str) -> bytes:
+    return base64.b64decode(text, validate=True)
+
+
+_SCALARS: dict[str, tuple[type, Callable[[Any], Any]]] = {
+    "$float": (str, _special_float),
+    "$int": (str, lambda text: int(text, 16)),
+    "$str": (str, lambda text: _bytes(text).decode("utf-8", "surrogatepass")),
+    "$datetime": (str, datetime.fromisoformat),
+    "$date": (str, date.fromisoformat),
+    "$time": (str, time.fromisoformat),
+    "$timedelta": (list, _timedelta),
+    "$decimal": (str, Decimal),
+    "$uuid": (str, UUID),
+    "$path": (str, Path),
+    "$bytes": (str, _bytes),
+}
+_OF_LISTS: dict[str, Callable[[list[Any]], Any]] = {
+    "$tuple": tuple,
+    "$frozenset": frozenset,
+    "$set": set,
+}
+_OF_CLASSES: dict[str, Callable[[_Reader, Json, str], Any]] = {
+    "$class": _Reader._class,
+    "$enum": _Reader._enum,
+    "$url": _Reader._url,
+    "$derived": _Reader._derived,
+    "$dataclass": _Reader._dataclass,
+    "$model": _Reader._model,
+}

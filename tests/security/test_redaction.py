@@ -1,0 +1,194 @@
+"""``redact=`` sees every text before it is stored."""
+
+from __future__ import annotations
+
+import datetime
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from crewai import LLM, Agent, Crew, Task
+from crewai.flow.flow import Flow, listen, start
+from crewai.tools import tool
+from dbos import DBOS, SetWorkflowID
+from hypothesis import given
+from pydantic import BaseModel
+
+from codec.values import stored as as_stored
+from codec.values import values
+from crewai_dbos import (
+    DBOSAgent,
+    DBOSCrew,
+    DBOSFlow,
+    DefinitionError,
+    DriftError,
+    UnstorableValueError,
+)
+from crewai_dbos._dbos_seam import recorded_rows
+from crewai_dbos._stored.codec import decode, encode
+from crewai_dbos._stored.redaction import redacted
+from crewai_dbos.testing import ModelServer, Request, error, text, tool_calls
+from crewai_dbos.testing.replies import ToolCall
+from support.launching import launched
+from support.names import unique
+from test_secrets import stored_texts
+
+CARD = "4000123412341234"
+HIDDEN = "[card]"
+
+
+def no_cards(said: str) -> str:
+    return re.sub(r"\b\d{16}\b", HIDDEN, said)
+
+
+def script(request: Request) -> Any:
+    if "fail" in str(request.messages[-1]["content"]):
+        return error(400, message=f"no {CARD}")
+    if request.tools and not any(m["role"] == "tool" for m in request.messages):
+        return tool_calls(ToolCall("charge", {"card": CARD}))
+    return text(f"Charged {CARD}.")
+
+
+@tool
+def charge(card: str) -> str:
+    """Charge a card."""
+    return f"done: {card}"
+
+
+class Order(BaseModel):
+    id: str = ""
+    card: str = ""
+    when: datetime.date | None = None
+
+
+def llm_of(server: ModelServer) -> LLM:
+    return LLM(model="openai/gpt-4o-mini", api_key="key", base_url=server.base_url)
+
+
+def last(run_id: str) -> int:
+    return max(row.step_id for row in recorded_rows(run_id))
+
+
+def test_what_redact_takes_out_is_nowhere_in_the_database(tmp_path: Path) -> None:
+    with ModelServer(script) as server, launched(f"sqlite:///{tmp_path}/dbos.sqlite"):
+        llm = llm_of(server)
+        clerk = Agent(role="C", goal="G", backstory="B", llm=llm, tools=[charge], max_retry_limit=0)
+        task = Task(description="Charge {card}", expected_output="A receipt", agent=clerk)
+        crew = DBOSCrew(
+            crew_name=unique("crew"),
+            orig_crew=Crew(agents=[clerk], tasks=[task]),
+            redact=no_cards,
+        )
+
+        class Charging(Flow[Order]):
+            @start()
+            def ask(self) -> str:
+                self.state.card = CARD
+                self.state.when = datetime.date(2026, 1, 2)
+                return str(llm.call("Whose is it?"))
+
+            @listen(ask)
+            def both(self, said: str) -> list[Any]:
+                return [said, self.state.when]
+
+        flow = DBOSFlow(flow_name=unique("flow"), orig_flow=Charging, redact=no_cards)
+        agent = DBOSAgent(agent_name=unique("agent"), orig_agent=clerk, redact=no_cards)
+        with SetWorkflowID("crew"):
+            assert crew.kickoff({"card": CARD}).raw == f"Charged {HIDDEN}."
+        with SetWorkflowID("flow"):
+            assert flow.kickoff({"card": CARD}) == [
+                f"Charged {HIDDEN}.",
+                datetime.date(2026, 1, 2),
+            ]
+        task = Task(description=f"fail with {CARD}", expected_output="E", agent=agent)
+        with SetWorkflowID("agent"), pytest.raises(Exception, match=r"no \[card\]"):
+            agent.execute_task(task)
+        stored = stored_texts(tmp_path / "dbos.sqlite")
+        assert HIDDEN in stored
+        assert CARD not in stored
+        # The model is asked with what the run goes on with, and a replay is the same.
+        assert CARD not in str(server.requests[0].messages)
+        asked = len(server.requests)
+        for durable, run_id in ((crew, "crew"), (flow, "flow")):
+            fork = DBOS.fork_workflow(run_id, last(run_id) + 1).get_workflow_id()
+            assert str(durable.retrieve(fork).get_result()) == str(
+                durable.retrieve(run_id).get_result()
+            )
+        # The same call under the same id is the same run.
+        with SetWorkflowID("crew"):
+            crew.kickoff({"card": CARD})
+        assert len(server.requests) == asked
+
+
+def test_why_a_run_stopped_goes_through_it_as_well(tmp_path: Path) -> None:
+    works = [True]
+
+    with ModelServer(script) as server, launched(f"sqlite:///{tmp_path}/dbos.sqlite"):
+
+        def build() -> Crew:
+            if not works:
+                raise RuntimeError(f"the safe of {CARD} is locked")
+            clerk = Agent(role="C", goal="G", backstory="B", llm=llm_of(server))
+            task = Task(description="Say it.", expected_output="E", agent=clerk)
+            return Crew(agents=[clerk], tasks=[task])
+
+        crew = DBOSCrew(crew_name=unique("crew"), orig_crew=build, redact=no_cards)
+        with SetWorkflowID("crew"):
+            crew.kickoff()
+        works.clear()
+        fork = DBOS.fork_workflow("crew", last("crew") + 1).get_workflow_id()
+        with pytest.raises(DriftError, match="the safe of"):
+            crew.retrieve(fork).get_result()
+    assert CARD not in stored_texts(tmp_path / "dbos.sqlite")
+
+
+@pytest.mark.parametrize("broken", ["raises", "returns"])
+def test_nothing_is_stored_if_redact_fails(tmp_path: Path, broken: str) -> None:
+    def redact(said: str) -> Any:
+        if "Charged" not in said:
+            return said
+        if broken == "raises":
+            raise KeyError("no such rule")
+        return 1
+
+    with ModelServer(script) as server, launched(f"sqlite:///{tmp_path}/dbos.sqlite"):
+        agent = DBOSAgent(
+            agent_name=unique("agent"),
+            orig_agent=Agent(role="C", goal="G", backstory="B", llm=llm_of(server)),
+            redact=redact,
+        )
+        with SetWorkflowID("r"), pytest.raises((KeyError, UnstorableValueError)):
+            agent.kickoff("Hello.")
+    assert "Charged" not in stored_texts(tmp_path / "dbos.sqlite")
+
+
+@pytest.mark.parametrize("given", ["text", 1, [no_cards]])
+def test_redact_is_a_function(given: Any) -> None:
+    with pytest.raises(DefinitionError, match="redact is a function"):
+        DBOSAgent(
+            agent_name=unique("agent"),
+            orig_agent=Agent(role="C", goal="G", backstory="B"),
+            redact=given,
+        )
+
+
+async def later(said: str) -> str:
+    return said
+
+
+def test_redact_is_no_async_function() -> None:
+    with pytest.raises(DefinitionError, match="redact is a function"):
+        DBOSFlow(flow_name=unique("flow"), orig_flow=Flow, redact=later)
+
+
+@given(values)
+def test_a_value_is_itself_if_redact_changes_nothing(value: Any) -> None:
+    data = encode(value)
+    assert redacted(data, lambda said: said) == data
+
+
+@given(values)
+def test_what_is_left_of_a_value_can_be_read(value: Any) -> None:
+    data = redacted(encode(value), lambda said: f"<{said}>")
+    assert as_stored(decode(data)) is not None
