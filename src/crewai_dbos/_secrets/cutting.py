@@ -58,31 +58,27 @@ class _Cutter:
         return _without(text, found) if found else text
 
     def _found(self, text: str) -> _Spans:
-        for needle in self._written:
-            yield from needle.found_in(text)
+        yield from _places(self._written, text)
         view: View | None = View(text)
         assert view is not None
         for apart in view.decoded_apart():
-            yield from self._found_in_view(apart)
+            yield from self._known_in(apart)
         for _ in range(_LEVELS + 1):
-            yield from self._found_in_view(view)
+            yield from self._known_in(view)
+            for span in credentials(view.text):
+                yield view.origin(*span)
+            for mask in _MASK.finditer(view.text):
+                for span in self._masked(view.text, *mask.span()):
+                    yield view.origin(*span)
             if (view := view.decoded()) is None:
                 return
 
-    def _found_in_view(self, view: View) -> _Spans:
-        for span in self._found_in(view.text):
+    def _known_in(self, view: View) -> _Spans:
+        for span in _places(self._needles, view.text):
             yield view.origin(*span)
         if (joined := view.squeezed()) is not None:
-            for needle in self._split:
-                for span in needle.found_in(joined.text):
-                    yield joined.origin(*span)
-
-    def _found_in(self, text: str) -> _Spans:
-        for needle in self._needles:
-            yield from needle.found_in(text)
-        yield from credentials(text)
-        for mask in _MASK.finditer(text):
-            yield from self._masked(text, *mask.span())
+            for span in _places(self._split, joined.text):
+                yield joined.origin(*span)
 
     # Masked ----------------------------------------------------------------------
 
@@ -116,6 +112,12 @@ class _Cutter:
 
     def _maskable(self) -> list[str]:
         return [secret for secret in self._secrets if len(secret) >= SHORTEST]
+
+
+def _places(needles: Iterable[Needle], text: str) -> _Spans:
+    for needle in needles:
+        if needle.text in text:
+            yield from needle.found_in(text)
 
 
 def _without(text: str, spans: list[tuple[int, int]]) -> str:
