@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from types import FunctionType
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 from crewai_dbos._dbos_seam import closure_of
 from crewai_dbos._secrets.words import names_a_secret
@@ -101,16 +102,25 @@ def _is_passed_over(module: str) -> bool:
 
 
 def _fields(value: Any) -> dict[str, Any]:
-    cls = type(value)
     fields: dict[str, Any] = {}
-    for base in cls.__mro__:
-        for name, member in vars(base).items():
-            if inspect.ismemberdescriptor(member):
-                with contextlib.suppress(AttributeError):  # a slot that is not filled
-                    fields[name] = member.__get__(value, cls)
+    for name, slot in _slots(type(value)).items():
+        with contextlib.suppress(AttributeError):  # it is not filled
+            fields[name] = slot.__get__(value)
     for name in ("__pydantic_private__", "__pydantic_extra__"):
         fields.update(fields.pop(name, None) or {})
     return {**fields, **getattr(value, "__dict__", {})}
+
+
+_slots_of: WeakKeyDictionary[type, dict[str, Any]] = WeakKeyDictionary()
+
+
+def _slots(cls: type) -> dict[str, Any]:
+    found = _slots_of.get(cls)
+    if found is None:
+        held = ((name, each) for base in cls.__mro__ for name, each in vars(base).items())
+        found = {name: each for name, each in held if inspect.ismemberdescriptor(each)}
+        _slots_of[cls] = found
+    return found
 
 
 def _names_in(code: Any) -> Iterator[str]:

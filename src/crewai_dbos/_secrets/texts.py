@@ -27,7 +27,9 @@ _OPTION = re.compile(r"(-{0,2}[A-Za-z][\w.-]{0,63})\s*[=:]\s*(\S.*)", re.DOTALL)
 
 def called(name: str, text: str) -> Iterator[str]:
     """The secrets in `text`, which a variable, a field or an option called `name` holds."""
-    if len(text) > LONGEST or (name in ("PWD", "OLDPWD") and os.path.isabs(text)):
+    if not SHORTEST <= len(text) <= LONGEST:
+        return
+    if name in ("PWD", "OLDPWD") and os.path.isabs(text):
         return
     if names_a_secret(name) or (is_key(name) and _looks_made(text)):
         yield from of_a_secret(text)
