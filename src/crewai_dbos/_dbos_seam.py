@@ -11,7 +11,7 @@ import inspect
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from typing import Any, TypeVar
 
 import dbos._dbos as _dbos_module
@@ -28,6 +28,8 @@ from dbos._registrations import get_dbos_func_name
 from dbos._serialization import DBOSPortableJSON
 from dbos._utils import GlobalParams
 
+from crewai_dbos._errors import ControlSignal, CrewaiDbosError
+from crewai_dbos._leases import Lease, lent
 from crewai_dbos._threads import in_event_loop, off_the_loop
 
 __all__ = [
@@ -50,6 +52,7 @@ __all__ = [
     "portable_row",
     "registered_functions",
     "step_options_of",
+    "surviving",
     "user_code",
     "using_context",
     "write_portable_rows",
@@ -103,6 +106,46 @@ def using_context(context: DBOSContext | None) -> Iterator[None]:
         yield
     finally:
         _dbos_context_var.set(before)
+
+
+class _Position:
+    """The workflow position, as threads are lent it. DBOS does not ask for how long it is good."""
+
+    def lend(self, lease: Lease | None) -> None:
+        _dbos_context_var.set(None if lease is None else lease.copy_of(self))
+
+    def copied(self, context: Context) -> DBOSContext | None:
+        found = context.get(_dbos_context_var)
+        # A workflow of the user's counts its steps in one place; DBOS's threads of it have none.
+        if found is None or (type(found) is DBOSContext and found.is_workflow()):
+            return None
+        position = type(found).__new__(type(found))
+        position.__dict__.update(found.__dict__)
+        return position
+
+    def empty(self, copied: DBOSContext | None) -> None:
+        if copied is not None:
+            copied.__class__ = DBOSContext
+            copied.__dict__ = DBOSContext().__dict__
+
+
+lent.append(_Position())
+
+
+@contextmanager
+def surviving() -> Iterator[None]:
+    """The block runs on a thread that is not the run's alone: what ends the run must not end that.
+
+    Raises:
+        Exception: What the run is ended with, if that is an exception as others are.
+    """
+    try:
+        yield
+    except ControlSignal as signal:
+        error = signal.error
+        raise error if isinstance(error, Exception) else CrewaiDbosError(str(error)) from None
+    except DBOSBaseException as error:
+        raise CrewaiDbosError(str(error)) from error
 
 
 def detached(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
