@@ -16,6 +16,9 @@ from crewai_dbos._stored.type_paths import import_path, load_type
 
 MAX_CAUSES = 4
 
+_KNOWN = ("builtins", "crewai", "crewai_dbos", "dbos", "openai")
+"""Packages whose errors do nothing to tell their text but put it together."""
+
 
 def encode_error(error: BaseException, secrets: Iterable[str] = ()) -> Json:
     """Class, message, arguments and scalar attributes of `error` and of its causes.
@@ -121,7 +124,7 @@ def _stand_in(data: Json) -> Exception:
 
 def _has_own_text(cls: type) -> bool:
     defining = next(base for base in cls.__mro__ if "__str__" in vars(base))
-    return defining.__module__ != "builtins"
+    return defining.__module__.partition(".")[0] not in _KNOWN
 
 
 def _may_be_derived(cls: type) -> bool:
