@@ -39,16 +39,18 @@ def install() -> None:
 
 def _ask(cls: Any, put_name: str, get_name: str) -> None:
     original_put, original_get = getattr(cls, put_name), getattr(cls, get_name)
+    # Most queues have nothing to do with runs: what is looked at for them is near at hand.
+    terms, held = _leases.terms, _leases.held
 
     @functools.wraps(original_put)
     def put(self: Any, item: Any, *args: Any, **kwargs: Any) -> Any:
-        if _leases.any_open():
+        if terms:
             _watch_if_job(self, item)
         return original_put(self, item, *args, **kwargs)
 
     @functools.wraps(original_get)
     def get(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if not _leases.any_open() and _leases.held() is None:
+        if not terms and held() is None:
             return original_get(self, *args, **kwargs)
         if not is_served(sys._getframe(1), _BESIDE):
             _note_taker(self)

@@ -164,13 +164,10 @@ class Term:
 term: RunVar[Term | None] = RunVar("crewai_dbos_term", default=None)
 """The term that the running code is in."""
 
-_open: set[Term] = set()
+terms: set[Term] = set()
+"""Those that are not over, of all runs in this process."""
+
 _methods: set[Term] = set()
-
-
-def any_open() -> bool:
-    """Whether any run of a flow is under way in this process."""
-    return bool(_open)
 
 
 def methods_at_work() -> bool:
@@ -185,19 +182,19 @@ def lending(*, method: bool) -> Iterator[None]:
     Args:
         method: Whether it is a method at work.
     """
-    own = Term(term.get())
-    token = term.set(own)
+    new = Term(term.get())
+    token = term.set(new)
     with _lock:
-        _open.add(own)
+        terms.add(new)
         if method:
-            _methods.add(own)
+            _methods.add(new)
     try:
         yield
     finally:
         with _lock:
-            _open.discard(own)
-            _methods.discard(own)
-        own.end()
+            terms.discard(new)
+            _methods.discard(new)
+        new.end()
         term.reset(token)
 
 
@@ -216,9 +213,8 @@ def begin_thread(lease: Lease) -> None:
     begin(lease)
 
 
-def held() -> Lease | None:
-    """The lease under which this thread works; it may have ended."""
-    return _lease.get()
+held = _lease.get
+"""The lease under which this thread works, if any; it may have ended."""
 
 
 def own() -> Lease | None:

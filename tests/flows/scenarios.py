@@ -38,6 +38,7 @@ from crews.scenarios import (
     task,
     turns,
 )
+from flows.workers import Worker, ask_model
 
 Script = Callable[[Request], Reply]
 
@@ -411,6 +412,40 @@ def deliver(number: int) -> str:
     return f"delivered {number}"
 
 
+def served(what: str) -> str:
+    said = ask_model(what)
+    return f"{said} {crewai_dbos.step(deliver, len(what))}"
+
+
+clerk = Worker(ask=served)
+"""Its thread is started by whichever method is the first to need it, and does not end."""
+
+
+class Served(Flow[Work]):
+    """Methods side by side with one worker thread, and with threads of their own."""
+
+    @start()
+    def one(self) -> None:
+        self.state.results["one"] = clerk("first")
+
+    @start()
+    def two(self) -> None:
+        said: list[str] = []
+        threads = [
+            threading.Thread(target=lambda n=n: said.append(clerk(f"{n} is next")))
+            for n in range(2)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.state.results["two"] = " ".join(sorted(said))
+
+    @listen(and_(one, two))
+    def last(self) -> str:
+        return clerk(str(sorted(self.state.results.items())))
+
+
 class Values(Flow[Work]):
     """The clock and chance."""
 
@@ -616,6 +651,7 @@ SCENARIOS: dict[str, Scenario] = {
     "flows": Scenario(Outer, echo),
     "own steps": Scenario(OwnSteps, echo, better=True, shared_state=True),
     "crowd": Scenario(Crowd, echo, better=True),
+    "served": Scenario(Served, echo, better=True),
     "values": Scenario(Values, echo, racing=True, unequal=("results",)),
     "attributes": Scenario(Attributes, echo),
     "clocked": Scenario(Clocked, echo, racing=True, unequal=("begun",)),

@@ -321,7 +321,7 @@ def test_a_thread_that_a_method_has_forgotten(serve: Serve) -> None:
         ask_model("in time")
         begun.set()
         assert ended.wait(30)
-        late.extend([DBOS.workflow_id, counted("late")])
+        late.extend([DBOS.workflow_id, counted_on_its_own("late")])
         try:
             ask_model("late")
         except LostContextError as error:
@@ -415,17 +415,17 @@ def test_a_job_of_a_pool_may_outlive_the_method_but_not_the_run(serve: Serve) ->
 
 
 @DBOS.step()
-def counted(what: str) -> str:
+def counted_on_its_own(what: str) -> str:
     return f"counted {what}"
 
 
 @DBOS.workflow()
-def child(what: str) -> list[str]:
-    got = [counted(f"{what} 1")]
-    thread = threading.Thread(target=lambda: got.append(counted("on a thread")))
+def child_with_a_thread(what: str) -> list[str]:
+    got = [counted_on_its_own(f"{what} 1")]
+    thread = threading.Thread(target=lambda: got.append(counted_on_its_own("on a thread")))
     thread.start()
     thread.join()
-    return [*got, counted(f"{what} 2")]
+    return [*got, counted_on_its_own(f"{what} 2")]
 
 
 @pytest.mark.parametrize("how", ["called", "started"])
@@ -437,8 +437,8 @@ def test_a_child_workflow_counts_its_own_steps(how: str, serve: Serve) -> None:
     def ask(text: str) -> list[str]:
         with SetWorkflowID(name):
             if how == "called":
-                return child(text)
-            return DBOS.start_workflow(child, text).get_result()
+                return child_with_a_thread(text)
+            return DBOS.start_workflow(child_with_a_thread, text).get_result()
 
     flow = asking(ask)
     expected = ["counted A 1", "counted on a thread", "counted A 2"]

@@ -76,7 +76,7 @@ def _flow(
         state.set_id(built, run_id)
     flow, recorded = run_flow.flow_of_run(built, scope, definition.options)
     # A workflow of the flow's own fails as the flow fails; another goes on, perhaps.
-    with nullcontext() if own else body.ending(scope), events.handled(), recorded:
+    with nullcontext() if own else body.ending(scope), recorded, events.handled():
         try:
             yield flow
         finally:
