@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from crewai_dbos._dbos_seam import whole_configuration
 from crewai_dbos._secrets import inside, texts
+from crewai_dbos._secrets.forms import SHORTEST
 from crewai_dbos._secrets.given import Given, revealed
 from crewai_dbos._secrets.words import is_said, names_a_secret
 
@@ -96,8 +97,10 @@ class _Search:
         self._waiting: deque[_Place] = deque()
 
     def add(self, place: _Place) -> None:
-        if not isinstance(place.value, _SCALARS):
-            self._waiting.append(place)
+        value = place.value
+        if isinstance(value, _SCALARS) or (type(value) is str and len(value) < SHORTEST):
+            return
+        self._waiting.append(place)
 
     def found(self) -> Iterator[Found]:
         looked = 0
