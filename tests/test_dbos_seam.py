@@ -21,6 +21,7 @@ from dbos import (
     SQLAlchemyDatasource,
 )
 from dbos._error import DBOSWorkflowCancelledError, DBOSWorkflowConflictIDError
+from dbos._serialization import DBOSPortableJSON
 
 from crewai_dbos import _dbos_seam as seam
 from crewai_dbos._journal.entry import Call
@@ -459,3 +460,58 @@ def test_steps_are_rows_of_these_columns(url: str) -> None:
         }
     assert {"workflow_uuid", "function_id", "function_name", "output", "error"} <= columns
     assert "serialization" in columns
+
+
+# Reading rows ----------------------------------------------------------------------------
+
+
+@DBOS.step()
+def pickled(word: str) -> tuple[str]:
+    return (word,)
+
+
+@DBOS.workflow(name="seam_reads_rows")
+def makes_rows() -> None:
+    with joined("work") as scope:
+        scope.journal.run(scope, Call("a", kind="work"), lambda: {"said": "ä"})
+    pickled("theirs")
+
+
+def test_rows_are_those_that_dbos_lists_and_only_json_is_read(database_url: str) -> None:
+    with launched(database_url):
+        with SetWorkflowID("r"):
+            makes_rows()
+        listed = DBOS.list_workflow_steps("r")
+        found = seam.recorded_rows("r")
+        assert [(row.step_id, row.name) for row in found] == [
+            (step["function_id"], step["function_name"]) for step in listed
+        ]
+        by_name = {row.name: row.output for row in found}
+        assert by_name["work#1/a#1"]["result"] == {"said": "ä"}
+        assert by_name["pickled"] is None
+        assert listed[-1]["output"] == ("theirs",)
+        assert seam.recorded_rows("another") == []
+
+
+def test_rows_are_read_where_an_event_loop_runs(url: str) -> None:
+    async def read() -> list[seam.RecordedRow]:
+        return seam.recorded_rows("r")
+
+    with launched(url):
+        with SetWorkflowID("r"):
+            makes_rows()
+        assert asyncio.run(read()) == seam.recorded_rows("r")
+
+
+def test_the_applications_serializer_is_one_of_its_own_or_none(url: str) -> None:
+    assert seam.application_serializer() is None
+    with launched(url):
+        assert seam.application_serializer() is None
+        seam.write_portable_rows()
+        assert seam.application_serializer() is None
+    for own in (Shouting(), seam.DBOSDefaultSerializer, DBOSPortableJSON):
+        with launched(url, serializer=own):
+            for prepare in (lambda: None, seam.write_portable_rows):
+                prepare()
+                found = seam.application_serializer()
+                assert found is (own if isinstance(own, Shouting) else None)

@@ -12,7 +12,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -32,6 +32,8 @@ from dbos._serialization import DBOSDefaultSerializer, DBOSPortableJSON
 from dbos._sys_db import db_retry
 from dbos._utils import GlobalParams
 
+from crewai_dbos._errors import ControlSignal, CrewaiDbosError
+from crewai_dbos._leases import Lease, lent
 from crewai_dbos._threads import in_event_loop, off_the_loop
 
 __all__ = [
@@ -58,6 +60,7 @@ __all__ = [
     "recorded_rows",
     "registered_functions",
     "step_options_of",
+    "surviving",
     "user_code",
     "using_context",
     "whole_configuration",
@@ -112,6 +115,46 @@ def using_context(context: DBOSContext | None) -> Iterator[None]:
         yield
     finally:
         _dbos_context_var.set(before)
+
+
+class _Position:
+    """The workflow position, as threads are lent it. DBOS does not ask for how long it is good."""
+
+    def lend(self, lease: Lease | None) -> None:
+        _dbos_context_var.set(None if lease is None else lease.copy_of(self))
+
+    def copied(self, context: Context) -> DBOSContext | None:
+        found = context.get(_dbos_context_var)
+        # A workflow of the user's counts its steps in one place; DBOS's threads of it have none.
+        if found is None or (type(found) is DBOSContext and found.is_workflow()):
+            return None
+        position = type(found).__new__(type(found))
+        position.__dict__.update(found.__dict__)
+        return position
+
+    def empty(self, copied: DBOSContext | None) -> None:
+        if copied is not None:
+            copied.__class__ = DBOSContext
+            copied.__dict__ = DBOSContext().__dict__
+
+
+lent.append(_Position())
+
+
+@contextmanager
+def surviving() -> Iterator[None]:
+    """The block runs on a thread that is not the run's alone: what ends the run must not end that.
+
+    Raises:
+        Exception: What the run is ended with, if that is an exception as others are.
+    """
+    try:
+        yield
+    except ControlSignal as signal:
+        error = signal.error
+        raise error if isinstance(error, Exception) else CrewaiDbosError(str(error)) from None
+    except DBOSBaseException as error:
+        raise CrewaiDbosError(str(error)) from error
 
 
 def detached(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures.thread
 import contextlib
 import contextvars
-import functools
 import inspect
 import threading
 from collections.abc import Callable, Coroutine, Iterator
@@ -140,49 +138,3 @@ def off_the_loop(function: Callable[[], T]) -> T:
         return function()
     with ThreadPoolExecutor(max_workers=1) as pool:
         return pool.submit(contextvars.copy_context().run, function).result()
-
-
-_patching = threading.Lock()
-_carrying: contextvars.ContextVar[bool] = contextvars.ContextVar(
-    "crewai_dbos_carrying", default=False
-)
-
-
-@contextmanager
-def carry_context() -> Iterator[None]:
-    """Threads and pool jobs that are started in the block run in its context, as asyncio tasks do.
-
-    Without that a call on one of them would not be known to belong to a run.
-    """
-    with _patching:
-        _carry()
-    token = _carrying.set(True)
-    try:
-        yield
-    finally:
-        _carrying.reset(token)
-
-
-@functools.cache
-def _carry() -> None:
-    pools: Any = ThreadPoolExecutor
-    threads: Any = threading.Thread
-    pool_worker = getattr(concurrent.futures.thread, "_worker", None)
-    submit, start = pools.submit, threads.start
-
-    @functools.wraps(submit)
-    def submit_in_context(pool: Any, function: Any, /, *args: Any, **kwargs: Any) -> Any:
-        if not _carrying.get():
-            return submit(pool, function, *args, **kwargs)
-        return submit(pool, contextvars.copy_context().run, function, *args, **kwargs)
-
-    @functools.wraps(start)
-    def start_in_context(thread: Any) -> None:
-        # A worker of a pool serves others too.
-        if _carrying.get() and getattr(thread, "_target", None) is not pool_worker:
-            run, context = thread.run, contextvars.copy_context()
-            thread.run = lambda: context.run(run)
-        start(thread)
-
-    pools.submit = submit_in_context
-    threads.start = start_in_context

@@ -66,19 +66,22 @@ def step(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return work()
     name = getattr(inspect.unwrap(function), "__qualname__", type(function).__qualname__)
     call = Call(names.step(name), kind="step", request={"arguments": [args, kwargs]})
-    return scope.journal.run(scope, call, work)
+    with run_scope.sparing_worker():
+        return scope.journal.run(scope, call, work)
 
 
 def _recorded(what: str, function: Callable[[], T]) -> T:
     scope = run_scope.enclosing()
     if scope is None:
         return function()
-    if not scope.is_alone_here():
-        scope.journal.fail(
-            ConcurrentRunError(
-                f"Run {scope.journal.run_id}: {scope.path} asked for {what}() on another thread or "
-                "in another asyncio task than its own, where only their order would tell one from "
-                "the other after a crash. Ask before you start them, and pass the value on."
+    with run_scope.sparing_worker():
+        if not scope.is_alone_here():
+            scope.journal.fail(
+                ConcurrentRunError(
+                    f"Run {scope.journal.run_id}: {scope.path} asked for {what}() on another "
+                    "thread or in another asyncio task than its own, where only their order would "
+                    "tell one from the other after a crash. Ask before you start them, and pass "
+                    "the value on."
+                )
             )
-        )
-    return scope.journal.run(scope, Call(what, kind="value"), function)
+        return scope.journal.run(scope, Call(what, kind="value"), function)

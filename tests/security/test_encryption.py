@@ -13,7 +13,7 @@ from crewai import LLM, Agent, Crew, Task
 from crewai.flow.flow import Flow, listen, start
 from crewai.tools import tool
 from dbos import DBOS, Serializer, SetWorkflowID
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
@@ -287,6 +287,7 @@ class Thing:
         self.name = name
 
 
+@settings(deadline=None)
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists))
 def test_what_is_encrypted_comes_back(value: Any) -> None:
     serializer = EncryptedSerializer({"new": NEW, "old": OLD})

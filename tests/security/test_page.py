@@ -1,4 +1,4 @@
-"""The program of docs/encryption.md runs as it stands, and does what the page says."""
+"""The programs of the pages on security run as they stand, and do what the pages say."""
 
 from __future__ import annotations
 
@@ -6,16 +6,31 @@ import os
 import re
 import subprocess
 import sys
+import types
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import pytest
+from crewai import Agent
+
+from crewai_dbos import DBOSAgent
+from crewai_dbos._runs.definition import agents
+from crewai_dbos._secrets import known
+from crewai_dbos._stored.codec import decode, encode
 from crewai_dbos.testing import ModelServer, text
 from test_secrets import stored_texts
 
-PAGE = Path(__file__).parent.parent.parent / "docs" / "encryption.md"
+ROOT = Path(__file__).parent.parent.parent
+PAGE = ROOT / "docs" / "encryption.md"
+
+
+def blocks(page: Path) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
 
 
 def test_the_page_about_encryption(tmp_path: Path) -> None:
-    (block,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    (block,) = blocks(PAGE)
     command = re.findall(r"^python -c '(.*)'$", PAGE.read_text(), re.MULTILINE)[0]
     key = subprocess.check_output([sys.executable, "-c", command], text=True).strip()
     (tmp_path / "program.py").write_text(block)
@@ -35,3 +50,31 @@ def test_the_page_about_encryption(tmp_path: Path) -> None:
     assert "ticket-7" in stored
     assert "Dear customer." not in stored
     assert "Answer ticket 7" not in stored
+
+
+def test_the_page_about_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    given, hidden, redacting = blocks(ROOT / "docs" / "secrets.md")
+    vault = SimpleNamespace(read=lambda name: f"the {name}: 4711")
+    orig = Agent(role="R", goal="G", backstory="B")
+    agents.clear()
+    names: dict[str, Any] = {"vault": vault, "orig": orig, "DBOSAgent": DBOSAgent}
+    exec(given, names)
+    assert known.hide("said the door code: 4711") == "said ***"
+    exec(redacting, names)
+    assert names["agent"].definition.redact("4000123412341234!") == "[card]!"
+    # Where a class is looked for that is stored.
+    monkeypatch.setitem(sys.modules, "page", types.ModuleType("page"))
+    names = vars(sys.modules["page"])
+    exec(hidden, names)
+    state = names["State"](visits=1)
+    state._seen.append("home")
+    assert decode(encode(state))._seen == ["home"]
+    agents.clear()
+
+
+def test_the_page_about_security() -> None:
+    (block,) = blocks(ROOT / "SECURITY.md")
+    names: dict[str, Any] = {}
+    exec(block, names)
+    crew = SimpleNamespace(retrieve=lambda run_id: run_id)
+    assert names["result_for"]("acme", "7", crew) == "acme/7"

@@ -12,7 +12,7 @@ from crewai import LLM, Agent, Crew, Task
 from crewai.flow.flow import Flow, listen, start
 from crewai.tools import tool
 from dbos import DBOS, SetWorkflowID
-from hypothesis import given
+from hypothesis import given, settings
 from pydantic import BaseModel
 
 from codec.values import stored as as_stored
@@ -182,12 +182,14 @@ def test_redact_is_no_async_function() -> None:
         DBOSFlow(flow_name=unique("flow"), orig_flow=Flow, redact=later)
 
 
+@settings(deadline=None)
 @given(values)
 def test_a_value_is_itself_if_redact_changes_nothing(value: Any) -> None:
     data = encode(value)
     assert redacted(data, lambda said: said) == data
 
 
+@settings(deadline=None)
 @given(values)
 def test_what_is_left_of_a_value_can_be_read(value: Any) -> None:
     data = redacted(encode(value), lambda said: f"<{said}>")

@@ -6,7 +6,6 @@ import copy
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any, cast
 
 from crewai import Agent, Task
@@ -19,6 +18,7 @@ from crewai_dbos._classes import durable_class
 from crewai_dbos._crewai_seam import forget_agent_state
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.config import AgentOptions
+from crewai_dbos._leases import RunVar
 from crewai_dbos._objects.run_objects import RunObjects
 from crewai_dbos._runs import body
 from crewai_dbos._stored import names
@@ -26,8 +26,8 @@ from crewai_dbos.agent import DBOSAgent
 
 _MEMBER = "_crewai_dbos_member"
 
-_working: ContextVar[Agent | None] = ContextVar("crewai_dbos_working", default=None)
-_last_messages: ContextVar[dict[int, list[Any]] | None] = ContextVar(
+_working: RunVar[Agent | None] = RunVar("crewai_dbos_working", default=None)
+_last_messages: RunVar[dict[int, list[Any]] | None] = RunVar(
     "crewai_dbos_last_messages", default=None
 )
 

@@ -20,6 +20,7 @@ from typing import Any, cast
 
 from crewai.flow.flow import Flow
 
+from crewai_dbos._carrying import method_at_work
 from crewai_dbos._errors import DriftError, UnstorableValueError
 from crewai_dbos._flows import feedback, plain
 from crewai_dbos._flows.fields import ATTRIBUTE
@@ -281,7 +282,8 @@ class MethodRun:
         """Call `method` as crewAI does."""
         self._run.state.touch(args)
         try:
-            return await self._called(method, args, kwargs)
+            with method_at_work():
+                return await self._called(method, args, kwargs)
         finally:
             self._place.strand = Strand.NOBODY
 

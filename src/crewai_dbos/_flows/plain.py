@@ -7,10 +7,11 @@ method is at work, a call of an ordinary object goes through the durable copy of
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -22,10 +23,12 @@ from crewai.tools.base_tool import BaseTool, Tool
 
 from crewai_dbos._agents import perform_agent
 from crewai_dbos._agents.orders import Order
+from crewai_dbos._carrying import carry_context
 from crewai_dbos._classes import is_made_here
 from crewai_dbos._crewai_seam import share_usage
 from crewai_dbos._crews import perform_crew
 from crewai_dbos._crews.orders import CrewOrder
+from crewai_dbos._dbos_seam import surviving
 from crewai_dbos._flows.orders import FlowOrder
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.config import AgentOptions
@@ -33,7 +36,7 @@ from crewai_dbos._objects.run_objects import RunObjects
 from crewai_dbos._objects.tools import is_durable
 from crewai_dbos._runs.definition import AgentDefinition, CrewDefinition, FlowDefinition
 from crewai_dbos._stored import names
-from crewai_dbos._threads import carry_context, in_event_loop
+from crewai_dbos._threads import in_event_loop
 
 _installing = threading.Lock()
 
@@ -277,13 +280,30 @@ def _ask(cls: Any, name: str, instead: Callable[..., Any]) -> None:
 
         @functools.wraps(original)
         async def acalled(self: Any, *args: Any, **kwargs: Any) -> Any:
-            return await instead(original, self, *args, **kwargs)
+            return await _ain_its_context(lambda: instead(original, self, *args, **kwargs))
 
         setattr(cls, name, acalled)
         return
 
     @functools.wraps(original)
     def called(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return instead(original, self, *args, **kwargs)
+        return _in_its_context(lambda: instead(original, self, *args, **kwargs))
 
     setattr(cls, name, called)
+
+
+def _in_its_context(call: Callable[[], Any]) -> Any:
+    """Make a call for whoever this thread works for."""
+    context = run_scope.context_of_call()
+    if context is None:
+        return call()
+    with surviving():
+        return context.run(_in_its_context, call)
+
+
+async def _ain_its_context(call: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+    context = run_scope.context_of_call()
+    if context is None:
+        return await call()
+    with surviving():
+        return await context.run(asyncio.ensure_future, _ain_its_context(call))

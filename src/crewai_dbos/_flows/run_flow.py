@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from contextvars import ContextVar
 from typing import Any, cast
 
 from crewai.flow.flow import Flow
@@ -16,11 +15,12 @@ from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.config import AgentOptions
 from crewai_dbos._journal.entry import Call
 from crewai_dbos._journal.scope import Scope
+from crewai_dbos._leases import RunVar
 from crewai_dbos._stored import names
 
 _RUN = "_crewai_dbos_run"
 
-_execution: ContextVar[MethodRun | None] = ContextVar("crewai_dbos_method", default=None)
+_execution: RunVar[MethodRun | None] = RunVar("crewai_dbos_method", default=None)
 
 
 class _RunFlow:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +13,7 @@ from pydantic import BaseModel
 
 from crewai_dbos._classes import original_class, overridden
 from crewai_dbos._flows.fields import OF_THE_ENGINE, OURS, SCALARS, as_name, own_dict
+from crewai_dbos._leases import RunVar
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Execution:
     credited: bool = False
 
 
-_at_work: ContextVar[Execution | None] = ContextVar("crewai_dbos_execution", default=None)
+_at_work: RunVar[Execution | None] = RunVar("crewai_dbos_execution", default=None)
 
 
 def current() -> Execution | None:

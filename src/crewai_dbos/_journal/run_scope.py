@@ -8,7 +8,7 @@ import logging
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import Context, copy_context
 from typing import Any
 
 from dbos import DBOS, WorkflowStatus
@@ -19,6 +19,7 @@ from crewai_dbos._dbos_seam import (
     detached,
     is_launched,
     on_workflow_thread,
+    surviving,
 )
 from crewai_dbos._errors import (
     ControlSignal,
@@ -29,7 +30,8 @@ from crewai_dbos._errors import (
 )
 from crewai_dbos._journal.entry import Call
 from crewai_dbos._journal.journal import Journal
-from crewai_dbos._journal.scope import Scope, last_entered, open_call
+from crewai_dbos._journal.scope import Scope, last_entered, lent_context, open_call
+from crewai_dbos._leases import RunVar, begin, is_lost, methods_at_work
 from crewai_dbos._secrets import known
 from crewai_dbos._stored import names, redaction, sealing
 
@@ -37,7 +39,7 @@ logger = logging.getLogger("crewai_dbos")
 
 _warned: set[str] = set()
 
-_recorder: ContextVar[Any] = ContextVar("crewai_dbos_recorder", default=None)
+_recorder: RunVar[Any] = RunVar("crewai_dbos_recorder", default=None)
 
 
 def recorder() -> Any:
@@ -101,11 +103,71 @@ def close(context: DBOSContext) -> None:
 
 
 def in_workflow() -> bool:
-    """Whether work that starts here would join an open DBOS workflow."""
+    """Whether work that starts here would join an open DBOS workflow.
+
+    Raises:
+        LostContextError: This thread may work for any run.
+    """
+    return _open_workflow() is not None
+
+
+def _open_workflow() -> DBOSContext | None:
+    context = _found_workflow()
+    if context is None:
+        check_found()
+    return context
+
+
+def _found_workflow() -> DBOSContext | None:
     if open_call() is not None or not is_launched():
-        return False
+        return None
     context = current_context()
-    return context is not None and context.is_workflow()
+    return None if context is None or not context.is_workflow() or _is_nobodys() else context
+
+
+def _is_nobodys() -> bool:
+    """Whether this thread or task has outlived what it was started for."""
+    if not is_lost():
+        return False
+    scope, context = last_entered(), current_context()
+    if context is None or not context.is_within_workflow():
+        return True
+    return scope is not None and scope.journal.run_id == context.workflow_id
+
+
+def check_found() -> None:
+    """What is called here belongs to no run, and that is known.
+
+    Raises:
+        LostContextError: It may be that of a method at work: this thread has outlived another one.
+    """
+    if methods_at_work() and _is_nobodys():
+        raise LostContextError(
+            f"A call was made on {threading.current_thread().name!r}, which worked for a method of "
+            "a durable flow that has ended. Another is at work now, whose call this may be: it "
+            "would not be recorded. If the thread works for several, start it where its module is "
+            "imported, and hand it each job through a queue.Queue that its main function reads; or "
+            "leave the jobs to a ThreadPoolExecutor; or run each with the "
+            "contextvars.copy_context().run of whoever hands it over. If it is the method's own, "
+            "wait for it in the method."
+        )
+
+
+def context_of_call() -> Context | None:
+    """The context in which a call that begins here has to be made; None for the one that is here.
+
+    A thread that works for another makes it in the other's, and one that works for nobody in one
+    in which that stays so.
+
+    Raises:
+        LostContextError: This thread may work for any run.
+    """
+    context = lent_context()
+    if context is None and is_lost() and _is_nobodys():
+        check_found()
+        context = copy_context()
+        context.run(begin, None)
+    return context
 
 
 def in_step() -> bool:
@@ -132,11 +194,17 @@ def warn_once(message: str) -> None:
 
 
 def enclosing() -> Scope | None:
-    """The scope that a call made here belongs to; None if it is not recorded here."""
-    if not in_workflow():
+    """The scope that a call made here belongs to; None if it is not recorded here.
+
+    Raises:
+        LostContextError: This thread may work for any run.
+    """
+    return _scope_in(_open_workflow())
+
+
+def _scope_in(context: DBOSContext | None) -> Scope | None:
+    if context is None:
         return None
-    context = current_context()
-    assert context is not None
     scope = last_entered()
     # A child workflow that a tool of this run started has a journal of its own.
     if scope is not None and scope.journal.run_id == context.workflow_id:
@@ -149,7 +217,7 @@ def around() -> Scope | None:
     scope, context = last_entered(), current_context()
     if scope is None or context is None or context.workflow_id != scope.journal.run_id:
         return None
-    return scope
+    return None if is_lost() else scope
 
 
 def for_call(bound: Scope | None, what: str) -> Scope | None:
@@ -157,9 +225,13 @@ def for_call(bound: Scope | None, what: str) -> Scope | None:
 
     Raises:
         ControlSignal: The object belongs to a run that this thread can't see.
+        LostContextError: It belongs to none, and this thread may work for any.
     """
-    scope = enclosing()
-    if scope is None and bound is not None and not in_step():
+    if bound is None:
+        return enclosing()
+    scope = _scope_in(_found_workflow())
+    if scope is None and not in_step():
+        bound.journal.raise_if_over()
         bound.journal.fail(
             LostContextError(
                 f"Run {bound.journal.run_id}: the {what} was made on a thread without the run's "
@@ -209,6 +281,13 @@ def joined(what: str, order: str | None = None) -> Iterator[Scope]:
 
 
 @contextmanager
+def sparing_worker() -> Iterator[None]:
+    """A thread that works for several gets the error and not the signal, which might end it."""
+    with surviving() if lent_context() is not None else contextlib.nullcontext():
+        yield
+
+
+@contextmanager
 def surfacing(scope: Scope) -> Iterator[None]:
     """Where user code called us from its own workflow, it gets the error and not the signal.
 
@@ -216,7 +295,8 @@ def surfacing(scope: Scope) -> Iterator[None]:
     once that is put right, it can be resumed.
     """
     if scope.path:
-        yield
+        with sparing_worker():
+            yield
         return
     try:
         yield

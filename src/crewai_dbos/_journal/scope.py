@@ -11,11 +11,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import Context
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from crewai_dbos._dbos_seam import DBOSContext, using_context
+from crewai_dbos._leases import RunVar, held
 from crewai_dbos._threads import Strand
 
 if TYPE_CHECKING:
@@ -100,10 +101,9 @@ class OpenCall:
     name: str
 
 
-_scope: ContextVar[Scope | None] = ContextVar("crewai_dbos_scope", default=None)
-_open_call: ContextVar[OpenCall | None] = ContextVar("crewai_dbos_open_call", default=None)
-
-_open_summary: ContextVar[OpenCall | None] = ContextVar("crewai_dbos_open_summary", default=None)
+_scope: RunVar[Scope | None] = RunVar("crewai_dbos_scope", default=None)
+_open_call: RunVar[OpenCall | None] = RunVar("crewai_dbos_open_call", default=None)
+_open_summary: RunVar[OpenCall | None] = RunVar("crewai_dbos_open_summary", default=None)
 
 
 def last_entered() -> Scope | None:
@@ -122,6 +122,15 @@ def open_call() -> OpenCall | None:
 def open_summary() -> OpenCall | None:
     """The call that is being made up of other recorded calls; None outside of one."""
     return _open_summary.get()
+
+
+def lent_context() -> Context | None:
+    """The context in which this thread makes a call for another; None where it is in it already."""
+    lease = held()
+    if lease is None or not lease.worker or _scope.is_set_here() or _open_call.is_set_here():
+        return None
+    context = lease.context
+    return None if context is None else context.copy()
 
 
 @contextmanager

@@ -12,7 +12,6 @@ import inspect
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
-from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any
 
@@ -21,11 +20,12 @@ from crewai.events.event_bus import crewai_event_bus
 from crewai_dbos._classes import durable_class
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.scope import Scope, inside_call, open_call
+from crewai_dbos._leases import RunVar
 from crewai_dbos._stored import names
 from crewai_dbos._stored.digest import digest
 
-_emitting: ContextVar[Scope | None] = ContextVar("crewai_dbos_emitting", default=None)
-_pending: ContextVar[list[Future[None]] | None] = ContextVar("crewai_dbos_pending", default=None)
+_emitting: RunVar[Scope | None] = RunVar("crewai_dbos_emitting", default=None)
+_pending: RunVar[list[Future[None]] | None] = RunVar("crewai_dbos_pending", default=None)
 
 
 def install() -> None:

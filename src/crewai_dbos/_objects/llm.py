@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,6 +33,7 @@ from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.config import StepConfig, for_llm
 from crewai_dbos._journal.entry import Call
 from crewai_dbos._journal.scope import Scope
+from crewai_dbos._leases import RunVar
 from crewai_dbos._secrets import finding, known
 from crewai_dbos._secrets.given import NONE, Given, as_given
 from crewai_dbos._stored import names
@@ -69,7 +69,7 @@ class _Observed:
     usage: list[dict[str, Any]] = field(default_factory=list)
 
 
-_observed: ContextVar[_Observed | None] = ContextVar("crewai_dbos_observed", default=None)
+_observed: RunVar[_Observed | None] = RunVar("crewai_dbos_observed", default=None)
 
 
 class DBOSLLM:

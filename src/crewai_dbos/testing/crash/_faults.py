@@ -11,7 +11,6 @@ import signal
 import threading
 from collections import defaultdict
 from collections.abc import Callable
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +20,7 @@ from dbos._sys_db import SystemDatabase
 from crewai_dbos._dbos_seam import current_context
 from crewai_dbos._flows.tracking import current as current_method
 from crewai_dbos._journal.scope import open_call, open_summary
+from crewai_dbos._leases import RunVar
 from crewai_dbos._stored import names
 from crewai_dbos.testing.effects import EffectLog
 
@@ -50,7 +50,7 @@ class _Row:
 
 
 _NONE = _Row("", "")
-_running: ContextVar[_Row] = ContextVar("running", default=_NONE)
+_running: RunVar[_Row] = RunVar("running", default=_NONE)
 
 
 def install(
