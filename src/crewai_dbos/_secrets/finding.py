@@ -82,9 +82,9 @@ class _Place(NamedTuple):
 
 
 _SCALARS = (type(None), bool, int, float, complex)
-# What a run works on, and no part of how it was defined.
-_OF_RUNS = ("agent_executor", "initial_state", "tools_results")
-_STATE = frozenset({*_OF_RUNS, "_initial_state", "_last_messages", "_state"})
+# What a run works on, and what knowledge consists of: no part of how something was defined.
+_OF_RUNS = ("agent_executor", "initial_state", "tools_results", "_initial_state", "_state")
+_DATA = frozenset({*_OF_RUNS, "_last_messages", "chunks", "chunk_embeddings"})
 
 
 class _Search:
@@ -160,7 +160,7 @@ class _Search:
             if hasattr(type(value), "__pydantic_fields__"):
                 self._seen[id(value)] = value
             for name, held, owner in inside.of_object(value):
-                if name not in _STATE:
+                if name not in _DATA:
                     # A cookie has its secret in a field that is called like any other.
                     yield _Place(held, name, owner, place.secret and name == "value")
 
