@@ -74,6 +74,15 @@ ASKED = Call("ask", kind="llm", request={"messages": "Hello."})
 ASKED_BEFORE = short({"messages": short("Hello.")})
 
 
+def _before(shape: Any) -> str:
+    return hashlib.sha256(json.dumps(shape).encode()).hexdigest()[:8]
+
+
+# As version 1 had them: of an object's text without what may be an address; of bytes their hash.
+OLD_ADDRESS = _before({"to": ["PosixPath", "/w/0x"]})
+OLD_BYTES = _before({"to": hashlib.sha256(b"x").hexdigest()})
+
+
 # What is stored in users' databases -------------------------------------------------
 
 
@@ -86,6 +95,8 @@ ASKED_BEFORE = short({"messages": short("Hello.")})
         (old(names.tool("book", {})), "tool:book(44136fa3)"),
         (new(names.tool("book", {})), "tool:book(44136fa355b3678a1146ad16f7e8649e)"),
         (names.around("tool:book(44136fa3)"), "around:tool:book(44136fa3)"),
+        (old(names.tool("pay", {"to": Path("/w/0x1")})), f"tool:pay({OLD_ADDRESS})"),
+        (old(names.tool("pay", {"to": b"x"})), f"tool:pay({OLD_BYTES})"),
         (names.todo(2), "todo:2"),
         (names.event("ToolUsageStartedEvent"), "event:ToolUsageStartedEvent"),
         (old(names.event("Started", ["book", {}])), "event:Started(bc8e02c7)"),
@@ -155,6 +166,9 @@ PAIRS: list[tuple[Any, Any]] = [
     (deque([set("abcdefgh")]), deque([set("abcdefgi")])),
     (AnyUrl("https://a.example"), AnyUrl("https://b.example")),
     (1 + 1j, 1 + 2j),
+    (Path("/wallets/0x1"), Path("/wallets/0x2")),
+    (AnyUrl("https://a.example/0x52908400"), AnyUrl("https://a.example/0xde709f21")),
+    (b"x", hashlib.sha256(b"x").hexdigest()),
     (10**5000, 10**5000 + 1),
 ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import json
 import pickle
 import sys
@@ -16,7 +17,7 @@ from crewai_dbos import allow_modules
 from crewai_dbos._errors import RecordedError, UnstorableValueError
 from crewai_dbos._stored import modules
 from crewai_dbos._stored.codec import decode, encode
-from crewai_dbos._stored.errors import decode_error
+from crewai_dbos._stored.errors import decode_error, encode_error
 from security import traps
 from security.traps import nothing_runs
 
@@ -244,3 +245,90 @@ def test_what_is_written_can_be_read() -> None:
     for _ in range(150):
         shallow = [shallow]
     assert decode(encode(shallow)) == shallow
+
+
+# Objects that act when they are asked what they are ---------------------------------------
+
+
+class Proxy:
+    """As libraries put them into a module: it imports what it stands for when it is looked at."""
+
+    @property
+    def __class__(self) -> Any:
+        return traps.spring("Proxy.__class__")
+
+    def __getattr__(self, name: str) -> Any:
+        return traps.spring(f"Proxy.{name}")
+
+
+def test_what_a_module_holds_is_not_asked_whether_it_is_a_class(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(traps, "lazy", Proxy(), raising=False)
+    for form in (model(f"{HERE}:lazy"), model(f"{HERE}:lazy.Inner"), {"$class": f"{HERE}:lazy"}):
+        with nothing_runs(), pytest.raises(UnstorableValueError):
+            decode(form)
+    with nothing_runs():
+        assert type(decode_error(error(f"{HERE}:lazy"))) is RecordedError
+
+
+def test_a_defaultdict_makes_only_what_is_built_in() -> None:
+    assert decode(derived("collections:defaultdict", {"$class": "builtins:list"}))["x"] == []
+    for path in (f"{HERE}:LoudModel", f"{HERE}:LoudData", f"{HERE}:LoudDict", "builtins:type"):
+        with nothing_runs(), pytest.raises(UnstorableValueError, match="is not made from a record"):
+            decode(derived("collections:defaultdict", {"$class": path}))
+    with pytest.raises(UnstorableValueError, match="Unknown type tag"):
+        decode({"a": {"$class": "builtins:list"}})
+
+
+@pytest.mark.parametrize("tag", ["$set", "$frozenset", "$map"])
+def test_keys_that_were_chosen_to_be_slow_are_refused(tag: str) -> None:
+    alike = [(2**61 - 1) * number for number in range(5_000)]
+    form = {tag: [[key, 0] for key in alike] if tag == "$map" else alike}
+    with pytest.raises(UnstorableValueError, match="too many keys with one hash"):
+        decode(form)
+    assert len(decode({"$set": list(range(50_000))})) == 50_000
+
+
+class SaysSomethingElse(Exception):
+    """As many a client's errors do."""
+
+    def __str__(self) -> str:
+        return str(traps.spring("SaysSomethingElse.__str__"))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        traps.spring("SaysSomethingElse.__setattr__")
+
+
+def test_an_error_is_not_asked_for_its_text() -> None:
+    found = error(f"{__name__}:SaysSomethingElse", attrs={"a": 1}, cause=error("builtins:KeyError"))
+    stand_in = {**found, "type": "gone:Error", "bases": [found["type"]]}
+    for data in (found, stand_in):
+        with nothing_runs():
+            made = decode_error(data)
+            assert str(made) == "m"
+            assert isinstance(made, SaysSomethingElse)
+            assert vars(made)["a"] == 1
+            assert isinstance(made.__cause__, (KeyError, RecordedError))
+
+
+def test_an_error_with_a_text_of_its_own_is_stored_again_as_it_was() -> None:
+    made = decode_error(error(f"{__name__}:SaysSomethingElse"))
+    assert type(made).__name__ == "SaysSomethingElse"
+    assert encode_error(made)["type"] == f"{__name__}:SaysSomethingElse"
+    assert encode_error(made)["message"] == "m"
+
+
+def test_a_flag_can_not_be_made_to_fill_the_memory() -> None:
+    kept = []
+    for number in range(4, 10_000):
+        try:
+            kept.append(decode({"$enum": f"{__name__}:Bits", "value": number}))
+        except UnstorableValueError:
+            break
+    assert len(kept) < 5_000
+
+
+class Bits(enum.IntFlag):
+    ONE = 1
+    TWO = 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
 import re
 from pathlib import Path
@@ -141,6 +142,22 @@ def test_why_a_run_stopped_goes_through_it_as_well(tmp_path: Path) -> None:
         with pytest.raises(DriftError, match="the safe of"):
             crew.retrieve(fork).get_result()
     assert CARD not in stored_texts(tmp_path / "dbos.sqlite")
+
+
+def test_half_a_surrogate_pair_hides_nothing(tmp_path: Path) -> None:
+    with (
+        ModelServer(lambda request: text(f"It is \ud83d {CARD}.")) as server,
+        launched(f"sqlite:///{tmp_path}/dbos.sqlite"),
+    ):
+        agent = DBOSAgent(
+            agent_name=unique("agent"),
+            orig_agent=Agent(role="C", goal="G", backstory="B", llm=llm_of(server)),
+            redact=no_cards,
+        )
+        assert CARD not in agent.kickoff("Hello.").raw
+    stored = stored_texts(tmp_path / "dbos.sqlite")
+    for packed in re.findall(r"[A-Za-z0-9+/]{16,}={0,2}", stored):
+        assert CARD.encode() not in base64.b64decode(packed + "==", validate=False)
 
 
 @pytest.mark.parametrize("broken", ["raises", "returns"])

@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 from crewai import LLM, Agent, Crew, Task
-from crewai.tools import tool
+from crewai.llms.base_llm import BaseLLM
+from crewai.tools import BaseTool, tool
 from dbos import DBOS, DBOSClient, EnqueueOptions, SetWorkflowID
+from pydantic import BaseModel, HttpUrl
 
-from crewai_dbos import DBOSAgent, DBOSCrew, DriftError, RunConflictError
+from crewai_dbos import DBOSAgent, DBOSCrew, DriftError, RunConflictError, StepConfig
 from crewai_dbos._dbos_seam import recorded_rows
 from crewai_dbos.testing import ModelServer, text, tool_calls
 from crewai_dbos.testing.replies import ToolCall
@@ -380,3 +382,59 @@ def test_what_a_request_said_can_not_be_looked_up(url: str, server: ModelServer)
             (entry,) = [row.output for row in recorded_rows(run_id) if row.name.endswith("llm#1")]
             digests.append(entry["request"]["messages"])
     assert digests[0] != digests[1]
+
+
+class Account(BaseModel):
+    url: HttpUrl
+
+
+def test_two_addresses_are_two_calls(url: str) -> None:
+    """What differs only after an 0x is no address of an object."""
+    pair = ("https://chain.example/0x52908400", "https://chain.example/0xde709f21")
+    asked: list[str] = []
+
+    class Balance(BaseTool):
+        name: str = "balance"
+        description: str = "Look an account up."
+        args_schema: type[BaseModel] = Account
+
+        def _run(self, url: HttpUrl) -> str:
+            asked.append(str(url))
+            return f"balance of {url}"
+
+    def script(request: Any) -> Any:
+        if any(message["role"] == "tool" for message in request.messages):
+            return text("Done.")
+        return tool_calls(*(ToolCall("balance", {"url": one}) for one in pair))
+
+    with ModelServer(script) as server, launched(url):
+        orig = Agent(role="R", goal="G", backstory="B", llm=llm_of(server), tools=[Balance()])
+        agent = DBOSAgent(
+            agent_name=unique("agent"), orig_agent=orig, tool_step_config=StepConfig()
+        )
+        with SetWorkflowID("r"):
+            agent.kickoff("Look both up.")
+        rows = [row for row in recorded_rows("r") if "tool:balance" in row.name]
+    assert sorted(asked) == sorted(pair)
+    assert {row.name.rpartition("#")[2] for row in rows} == {"1"}
+    assert len({row.name for row in rows}) == 2
+
+
+def test_token_counts_are_numbers_whatever_a_server_sends(tmp_path: Path, url: str) -> None:
+    class Talking(BaseLLM):
+        def call(self, messages: Any, *args: Any, **kwargs: Any) -> str:
+            self._track_token_usage_internal(
+                {"prompt_tokens": 3, "total_tokens": 3, "who": "PATIENT ZEBULON"}
+            )
+            return "Hello."
+
+        def supports_function_calling(self) -> bool:
+            return False
+
+    orig = Agent(role="R", goal="G", backstory="B", llm=Talking(model="own"))
+    agent = DBOSAgent(agent_name=unique("agent"), orig_agent=orig)
+    with launched(url):
+        assert agent.kickoff("Hello.").raw == "Hello."
+    stored = stored_texts(tmp_path / "dbos.sqlite")
+    assert "prompt_tokens" in stored
+    assert "ZEBULON" not in stored

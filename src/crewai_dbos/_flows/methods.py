@@ -76,6 +76,7 @@ class FlowRun:
         began = self.scope.journal.run(
             self.scope, call, lambda: {**self.state.initial(), "now": flow._cel_now}
         )
+        began = dict(began)
         self.state.begin(began)
         flow._cel_now = began["now"]
 
@@ -205,7 +206,7 @@ class MethodRun:
                 value = await self._once_more(method, args, kwargs)
                 self._credited()
             call = self._call(names.OUTCOME, restore=lambda found: self._apply(found, skip=half))
-            done = self._place.journal.replay_outcome(self._place, call)
+            done = dict(self._place.journal.replay_outcome(self._place, call))
             self._end(entry.step_id)
             return self._returned(done, value)
 
@@ -221,7 +222,7 @@ class MethodRun:
         call = self._call(names.FEEDBACK)
         if entry is not None:
             await self._run.turn(entry.step_id, self._place.path)
-            done = self._place.journal.replay_outcome(self._place, call)
+            done = dict(self._place.journal.replay_outcome(self._place, call))
             return feedback.restore(self._run.flow, self._method, done)
         started = time.time()
         with self._place.child(names.REVIEW).entered():

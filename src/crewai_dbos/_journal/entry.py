@@ -14,7 +14,7 @@ from crewai_dbos._journal import payload as payloads
 from crewai_dbos._journal.config import PLAIN, StepConfig
 from crewai_dbos._journal.payload import Payload
 from crewai_dbos._stored import codec, names
-from crewai_dbos._stored.digest import digest, salted
+from crewai_dbos._stored.digest import digest, digests, salted
 from crewai_dbos._stored.errors import decode_error
 
 _NAME = re.compile(r"(?:(?P<path>.*)/)?(?P<what>[^/]+)#(?P<occurrence>\d{1,9})", re.DOTALL)
@@ -52,16 +52,19 @@ class Call:
     restore: Callable[[Mapping[str, Any]], int | None] | None = None
 
     digests: dict[str, str] = field(init=False)
+    digests_before: dict[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
         # Now, because crewAI goes on with the same list of messages while the call is made.
-        digests = {part: digest(value) for part, value in self.request.items()}
-        object.__setattr__(self, "digests", digests)
+        found = {part: digests(value) for part, value in self.request.items()}
+        now, before = ({part: both[n] for part, both in found.items()} for n in (0, 1))
+        object.__setattr__(self, "digests", now)
+        object.__setattr__(self, "digests_before", before)
         object.__setattr__(self, "concurrent", self.concurrent or self.background)
 
     def named_by_content(self) -> str:
-        before = digest({part: digested[:8] for part, digested in self.digests.items()})
-        return names.by_content(self.what, digest(self.digests), before)
+        before = digest(self.digests_before)[:8]
+        return names.by_digests(self.what, digest(self.digests), before)
 
     def by_content(self) -> Call:
         """This call, told apart from others by what it asks and not by when it comes."""
@@ -161,15 +164,16 @@ class Entry:
 
     def changes(self, call: Call) -> list[str]:
         """The parts of the request that are not what was recorded."""
-        return [
-            part for part, digest in call.digests.items() if not self._is_digest_of(part, digest)
-        ]
+        if self.version == 1:
+            recorded = self.payload().get("request", {})
+            before = call.digests_before.items()
+            return [part for part, digested in before if recorded.get(part) != digested]
+        now = call.digests.items()
+        return [part for part, digested in now if not self._is_digest_of(part, digested)]
 
     def _is_digest_of(self, part: str, digested: str) -> bool:
         payload = self.payload()
         recorded = payload.get("request", {}).get(part)
-        if self.version == 1:
-            return bool(recorded == digested[:8])
         return bool(recorded == salted(digested, payload.get("salt", "")))
 
 

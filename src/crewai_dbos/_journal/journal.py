@@ -60,6 +60,9 @@ _GIVEN_UP = Call(names.GIVEN_UP, kind="given_up", background=True)
 PATIENCE = 10.0
 """Seconds for which a given-up call is held beyond the time after which it was given up."""
 
+MOST_PATIENCE = 7 * 24 * 3600.0
+"""Seconds after which a call that was given up can have been; a row may say anything."""
+
 
 class Journal:
     """Makes the calls of one execution of a workflow, or answers them from its record.
@@ -378,7 +381,8 @@ class Journal:
         self._pass_over(name)
         logger.info("Run %s: %s waits to be cut short, as it was recorded.", self.run_id, name)
         worked = self._replay(mark, _GIVEN_UP)
-        await asyncio.sleep(PATIENCE + (worked if isinstance(worked, (int, float)) else 0))
+        known = type(worked) in (int, float) and 0 <= worked <= MOST_PATIENCE
+        await asyncio.sleep(PATIENCE + (worked if known else 0))
         self.fail(
             DriftError(
                 f"Run {self.run_id}: {name} was cut short by its caller, which then went on, and "

@@ -104,8 +104,21 @@ def _head(call: Call, seconds: float) -> Payload:
         head["request"] = {part: salted(digest, salt) for part, digest in call.digests.items()}
         head["salt"] = salt
     if call.collect is not None and (extra := call.collect()):
-        head["extra"] = codec.encode(dict(extra), call.known)
+        head["extra"] = codec.encode(_with_numbers_only(extra), call.known)
     return head
+
+
+def _with_numbers_only(extra: Mapping[str, Any]) -> dict[str, Any]:
+    """`extra` with nothing but numbers in what stays in the clear, whatever a server has sent."""
+    if _IN_THE_CLEAR not in extra:
+        return dict(extra)
+    return {**extra, _IN_THE_CLEAR: [_numbers(usage) for usage in extra[_IN_THE_CLEAR]]}
+
+
+def _numbers(usage: Mapping[str, Any]) -> dict[str, Any]:
+    inside = {name: _numbers(item) for name, item in usage.items() if isinstance(item, Mapping)}
+    numbers = {name: item for name, item in usage.items() if type(item) in (int, float)}
+    return {**numbers, **inside}
 
 
 def redacted(payload: Payload, redact: Iterable[Redact]) -> Payload:

@@ -12,7 +12,6 @@ from crewai.agents.cache.cache_handler import CacheHandler
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.entry import Call
 from crewai_dbos._stored import names
-from crewai_dbos._stored.digest import digest
 
 
 class RecordedCache(CacheHandler):
@@ -25,7 +24,7 @@ class RecordedCache(CacheHandler):
             return found(tool=tool, input=input)
         scope = scope.around or scope
         call = Call(
-            names.by_content(names.CACHE, digest([tool, input])),
+            names.by_content(names.CACHE, [tool, input]),
             kind="cache",
             concurrent=True,
             as_text=str,

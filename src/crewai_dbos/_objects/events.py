@@ -22,7 +22,6 @@ from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.scope import Scope, inside_call, open_call
 from crewai_dbos._leases import RunVar
 from crewai_dbos._stored import names
-from crewai_dbos._stored.digest import digest
 
 _emitting: RunVar[Scope | None] = RunVar("crewai_dbos_emitting", default=None)
 _pending: RunVar[list[Future[None]] | None] = RunVar("crewai_dbos_pending", default=None)
@@ -146,7 +145,7 @@ def _in_place(handler: Callable[..., Any]) -> Callable[..., Any]:
     plain = {name: value for name, value in closed_over.items() if _is_plain(value)}
     what = names.handler(name)
     if plain:
-        what = names.by_content(what, digest(plain))
+        what = names.by_content(what, plain)
 
     if inspect.iscoroutinefunction(handler):
 

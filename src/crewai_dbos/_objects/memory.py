@@ -27,7 +27,6 @@ from crewai_dbos._journal.config import StepConfig, for_llm
 from crewai_dbos._journal.entry import Call
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._stored import names
-from crewai_dbos._stored.digest import digest
 from crewai_dbos._threads import on_a_thread
 
 _RUN = "_crewai_dbos_run"
@@ -151,7 +150,7 @@ class _DurableMemory:
         return _summarized(self, call, lambda: original(query, *args, **kwargs))
 
     def _submit_save(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        what = names.by_content(names.MEMORY_SAVE, digest([args, kwargs]))
+        what = names.by_content(names.MEMORY_SAVE, [args, kwargs])
         call = Call(what, kind="memory", background=True)
 
         def save() -> Any:
@@ -220,7 +219,7 @@ class _DurableEmbedder:
         if scope is None:
             return list(self._embedder(texts, *args, **kwargs))
         call = Call(
-            names.by_content("embedding", digest(list(texts))),
+            names.by_content("embedding", list(texts)),
             kind="embedding",
             config=self._config,
             concurrent=True,

@@ -35,9 +35,8 @@ class FailedRun(Exception):
         super().__init__(message)
         self.original = original
         self.data = data
-        code = next(
-            (getattr(original, name) for name in _CODES if _has_number(original, name)), None
-        )
+        codes = (_number(original, name) for name in _CODES)
+        code = next((code for code in codes if code is not None), None)
         if code is not None:
             self.code = code
 
@@ -92,11 +91,10 @@ def as_raised(error: Exception) -> Exception:
     return error if recorded is None else decode_error(recorded)
 
 
-def _has_number(error: Exception, name: str) -> bool:
-    try:
-        return type(getattr(error, name, None)) is int
-    except Exception:  # of a property of the user's
-        return False
+def _number(error: Exception, name: str) -> int | None:
+    found = error.errno if name == "errno" and isinstance(error, OSError) else None
+    found = vars(error).get(name, found)  # not by getattr: a property may do anything
+    return found if type(found) is int else None
 
 
 def _text(error: Exception) -> str:

@@ -73,7 +73,7 @@ class RunHandle:
             return error
         note = run_scope.note_of(status)
         if "stopped" in note and status.status == "CANCELLED":
-            return _STOPPED.get(note.get("error"), CrewaiDbosError)(note["stopped"])
+            return _STOPPED.get(str(note.get("error")), CrewaiDbosError)(note["stopped"])
         return failure.as_raised(error)
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 def short(value: Any) -> str:
     """Eight hex digits that tell `value` from what else the developer may have written."""
-    return digest(value)[:8]
+    return _hashed(value, old=True)[:8]
 
 
 def salted(digested: str, salt: str) -> str:
@@ -35,25 +35,43 @@ def keyed(digested: str, key: bytes) -> str:
 
 def digest(value: Any) -> str:
     """64 hex digits that stand for `value`; the same in every process."""
+    return _hashed(value, old=False)
+
+
+def digests(value: Any) -> tuple[str, str]:
+    """`digest`, and the eight digits that stood for `value` in a run of version 1."""
+    text = _whole(value, old=False)
+    found = hashlib.sha256(text).hexdigest()
+    differs = b"0x" in text or _BYTES in text
+    return found, (_hashed(value, old=True) if differs else found)[:8]
+
+
+def _hashed(value: Any, *, old: bool) -> str:
+    return hashlib.sha256(_whole(value, old=old)).hexdigest()
+
+
+def _whole(value: Any, *, old: bool) -> bytes:
     try:
-        text = _listed(value) if type(value) is list else _text(_shape(value)).encode()
+        listed = type(value) is list
+        return _listed(value, old) if listed else _text(_shape(value, old)).encode()
     except RecursionError:
-        text = type(value).__qualname__.encode()
-    return hashlib.sha256(text).hexdigest()
+        return type(value).__qualname__.encode()
 
 
-def _listed(items: list[Any]) -> bytes:
+def _listed(items: list[Any], old: bool) -> bytes:
     """The text of a list's shape. A conversation is sent again and again, one message longer."""
-    return b"[" + b", ".join(map(_item, items)) + b"]"
+    return b"[" + b", ".join(_item(item, old) for item in items) + b"]"
 
 
-def _item(item: Any) -> bytes:
+def _item(item: Any, old: bool) -> bytes:
     if type(item) is dict and all(type(key) is type(text) is str for key, text in item.items()):
         message = tuple(item.items())
         if sum(len(text) for _, text in message) < _REMEMBERED:
             return _message(message)
-    return _text(_shape(item)).encode()
+    return _text(_shape(item, old)).encode()
 
+
+_BYTES = b'"bytes"'
 
 # As many and as long as leave the memory of a process as it is.
 _REMEMBERED = 64_000
@@ -64,52 +82,55 @@ def _message(items: tuple[tuple[str, str], ...]) -> bytes:
     return _text(dict(items)).encode()
 
 
-def _shape(value: Any) -> Any:
+def _shape(value: Any, old: bool) -> Any:
     """What stays the same of a value between processes, as JSON data: never its address."""
     if isinstance(value, int) and value.bit_length() > _LONG:
         return hex(value)
     if value is None or isinstance(value, (str, int, float)):
         return value
     if isinstance(value, SimpleNamespace):
-        return _mapping(vars(value))
+        return _mapping(vars(value), old)
     if isinstance(value, Mapping):
-        return _mapping(value)
+        return _mapping(value, old)
     if isinstance(value, (list, tuple, deque)):
-        return [_shape(item) for item in value]
+        return [_shape(item, old) for item in value]
     if isinstance(value, (set, frozenset)):
-        return sorted((_shape(item) for item in value), key=_text)
+        return sorted((_shape(item, old) for item in value), key=_text)
     if isinstance(value, type):
         return value.__qualname__
     if isinstance(value, (bytes, bytearray)):
-        return hashlib.sha256(value).hexdigest()
+        hashed = hashlib.sha256(value).hexdigest()
+        return hashed if old else ["bytes", hashed]
     dump = getattr(value, "model_dump", None)
     if callable(dump):
         try:
-            return _shape(dump())
+            return _shape(dump(), old)
         except Exception:
             return type(value).__qualname__
     if is_dataclass(value):
-        return {f.name: _shape(getattr(value, f.name)) for f in fields(value)}
-    return _object(value)
+        return {f.name: _shape(getattr(value, f.name), old) for f in fields(value)}
+    return _object(value, old)
 
 
 # Python does not write integers of more than 4300 digits in decimal.
 _LONG = 10_000
 
 
-def _mapping(value: Mapping[Any, Any]) -> Any:
+def _mapping(value: Mapping[Any, Any], old: bool) -> Any:
     if all(isinstance(key, str) for key in value):
-        return {str(key): _shape(item) for key, item in value.items()}
-    return sorted(([_shape(key), _shape(item)] for key, item in value.items()), key=_text)
+        return {str(key): _shape(item, old) for key, item in value.items()}
+    return sorted(([_shape(key, old), _shape(item, old)] for key, item in value.items()), key=_text)
 
 
-def _object(value: Any) -> Any:
+def _object(value: Any, old: bool) -> Any:
     """A date, a URL, a number of some library: its text, if its class has one of its own."""
     cls = type(value)
     if "__str__" not in _defined(cls) and "__repr__" not in _defined(cls):
         return cls.__qualname__
     try:
-        return [cls.__qualname__, re.sub(r"\b0x[0-9a-fA-F]+", "0x", str(value))]
+        # A run of version 1 takes everything that looks like an address for one.
+        address = r"\b0x[0-9a-fA-F]+" if old else r"(?<= at )0x[0-9a-fA-F]+(?=>|$)"
+        return [cls.__qualname__, re.sub(address, "0x", str(value))]
     except Exception:
         return cls.__qualname__
 

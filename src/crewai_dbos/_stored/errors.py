@@ -7,13 +7,17 @@ import contextlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from crewai_dbos._classes import ORIGINAL, original_class
 from crewai_dbos._errors import RecordedError, UnstorableValueError
 from crewai_dbos._secrets.cutting import cutter
-from crewai_dbos._stored import forms
+from crewai_dbos._stored import forms, modules
 from crewai_dbos._stored.codec import Json, decode, encode, is_text
 from crewai_dbos._stored.type_paths import import_path, load_type
 
 MAX_CAUSES = 4
+
+_KNOWN = ("builtins", "crewai", "crewai_dbos", "dbos", "openai")
+"""Packages whose errors do nothing to tell their text but put it together."""
 
 
 def encode_error(error: BaseException, secrets: Iterable[str] = ()) -> Json:
@@ -31,7 +35,7 @@ def _encode_error(error: BaseException, hide: Callable[[str], str], depth: int) 
     made_of = error.__reduce__()[1] if isinstance(error, OSError) else error.args
     attributes = getattr(error, "__dict__", {}).items()
     data: dict[str, Any] = {
-        "type": import_path(type(error)),
+        "type": import_path(original_class(type(error))),
         "bases": [
             import_path(cls) for cls in type(error).__mro__[1:] if issubclass(cls, Exception)
         ],
@@ -73,7 +77,8 @@ def _decode_error(data: Json, depth: int) -> Exception:
         raise UnstorableValueError("The error was not written by crewai-dbos")
     error = _rebuild_error(data) or _stand_in(data)
     if "cause" in data:
-        error.__cause__ = _decode_error(data["cause"], depth - 1)
+        cause = _decode_error(data["cause"], depth - 1)
+        BaseException.__dict__["__cause__"].__set__(error, cause)
     return error
 
 
@@ -93,9 +98,13 @@ def is_error(data: Any) -> bool:
 def _rebuild_error(data: Json) -> Exception | None:
     try:
         cls = _error_class(data["type"])
-        error = _made(cls, tuple(decode(arg) for arg in data["args"]), data)
-        return error if _text(error) == data["message"] else None
-    except Exception:  # of its own __str__, too
+        args = tuple(decode(arg) for arg in data["args"])
+        if not _has_own_text(cls) or modules.is_of_a_definition(cls):
+            error: Exception = _made(cls, args, data)
+            return error if _text(error) == data["message"] else None
+        # What a library's class says by a method of its own is on record; it is not asked.
+        return _made(_saying(cls, data["message"]), args, data) if _may_be_derived(cls) else None
+    except Exception:
         return None
 
 
@@ -105,13 +114,33 @@ def _stand_in(data: Json) -> Exception:
     for path in (data["type"], *data["bases"]):
         with contextlib.suppress(Exception):
             base = _error_class(path)
-            # A class may do anything when another is derived from it.
-            if type(base) is type and not forms.has(base, "__init_subclass__"):
+            if _may_be_derived(base):
                 body = {"__str__": lambda self: str(self.args[0])}
                 error = _made(type("RecordedError", (RecordedError, base), body), args, data)
                 break
-    error.recorded_type = data["type"]
+    _attributes_of(error)["recorded_type"] = data["type"]
     return error
+
+
+def _has_own_text(cls: type) -> bool:
+    defining = next(base for base in cls.__mro__ if "__str__" in vars(base))
+    return defining.__module__.partition(".")[0] not in _KNOWN
+
+
+def _may_be_derived(cls: type) -> bool:
+    # A class may do anything when another is derived from it.
+    return type(cls) is type and not forms.has(cls, "__init_subclass__")
+
+
+def _saying(cls: type[Exception], message: str) -> type[Exception]:
+    """A class that is `cls` but for what it says."""
+    body = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, ORIGINAL: cls}
+    return type(cls.__name__, (cls,), {**body, "__str__": lambda _: message})
+
+
+def _attributes_of(error: BaseException) -> dict[str, Any]:
+    found: dict[str, Any] = BaseException.__dict__["__dict__"].__get__(error)
+    return found
 
 
 def _error_class(path: str) -> type[Exception]:
@@ -124,7 +153,7 @@ def _made(cls: type[Exception], args: tuple[Any, ...], data: Json) -> Any:
     builtin: Any = next(base for base in cls.__mro__ if base.__module__ == "builtins")
     error = builtin.__new__(cls, *args)
     BaseException.args.__set__(error, args)  # type: ignore[attr-defined]
-    attributes = BaseException.__dict__["__dict__"].__get__(error)
+    attributes = _attributes_of(error)
     for name, item in data["attrs"].items():
         # The message says more than an attribute of a class that is gone.
         with contextlib.suppress(UnstorableValueError):
@@ -148,6 +177,9 @@ def _hide(stored: Json, hide: Callable[[str], str]) -> Json:
         if tag.startswith("$"):
             return _hide_in_form(tag, stored, hide)
         return {hide(key): _hide(item, hide) for key, item in stored.items()}
+    if type(stored) in (int, float):
+        text = str(stored)
+        return stored if hide(text) == text else hide(text)
     if not isinstance(stored, str):
         return stored
     stored = hide(stored)
@@ -162,6 +194,10 @@ def _hide_in_form(tag: str, stored: dict[str, Json], hide: Callable[[str], str])
         text = data.decode("utf-8", "surrogateescape")
         left = hide(text).encode("utf-8", "surrogateescape")
         return stored if left == data else {tag: base64.b64encode(left).decode("ascii")}
+    if stored.get("args", ())[1:] == ["latin-1"]:  # of a bytearray
+        data = stored["args"][0].encode("latin-1")
+        left = hide(data.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
+        return {**stored, "args": [left.decode("latin-1"), "latin-1"]}
     if not isinstance(body, str):
         return {tag: _hide(body, hide)}
     if len(stored) == 1:

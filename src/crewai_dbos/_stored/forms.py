@@ -8,10 +8,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from pydantic import AnyUrl, BaseModel
+from pydantic import AnyUrl
 
 from crewai_dbos._errors import UnstorableValueError
-from crewai_dbos._stored import derived
+from crewai_dbos._stored import modules
 from crewai_dbos._stored.type_paths import import_path
 
 Json = Any
@@ -76,13 +76,12 @@ def check_factory(cls: type) -> None:
     """Refuse a class that a `defaultdict` is not to make.
 
     Raises:
-        UnstorableValueError: It is neither built in nor a container, a model or a dataclass.
+        UnstorableValueError: It is neither built in nor of the code that the definitions belong to.
     """
-    if cls in _FACTORIES:
-        return
-    if not (issubclass(cls, BaseModel) or is_dataclass(cls) or derived.is_class(cls)):
-        raise UnstorableValueError(f"{import_path(cls)} makes something that is not data")
-    check_data(cls)
+    if cls not in _FACTORIES and not modules.is_of_a_definition(cls):
+        raise UnstorableValueError(
+            f"a defaultdict that makes {import_path(cls)} is not made from a record"
+        )
 
 
 def is_dataclass(cls: type) -> bool:

@@ -78,9 +78,12 @@ def may_be_called(factory: object, cls: type) -> bool:
     the definitions of this process belong to.
     """
     harmless = ("builtins", "collections", "_thread", "threading", "asyncio.locks", "weakref")
-    return getattr(factory, "__module__", "") in harmless or (
-        cls.__module__.partition(".")[0] in _packages()
-    )
+    return getattr(factory, "__module__", "") in harmless or is_of_a_definition(cls)
+
+
+def is_of_a_definition(cls: type) -> bool:
+    """Whether `cls` is of the code that the definitions of this process belong to."""
+    return cls.__module__.partition(".")[0] in _packages()
 
 
 def _packages() -> set[str]:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from crewai_dbos._stored.digest import digest, keyed, short
+from crewai_dbos._stored.digest import digests, keyed, short
 
 AGENT_WORKFLOW = "crewai_dbos.agent"
 AGENT_WORKFLOW_ASYNC = "crewai_dbos.agent_async"
@@ -96,14 +96,19 @@ def without_digest(what: str) -> str:
     return re.sub(r"\((?:[0-9a-f]{8}|[0-9a-f]{32})\)$", "", what)
 
 
-def by_content(what: str, digested: str, before: str | None = None) -> str:
-    """`what`, named by a digest of its content. The record writes it as its run has it: `spelled`.
+def by_content(what: str, content: Any) -> str:
+    """`what`, named by a digest of its content, which the record writes as its run does."""
+    return by_digests(what, *digests(content))
+
+
+def by_digests(what: str, digested: str, before: str) -> str:
+    """As `by_content`.
 
     Args:
-        digested: The digest.
-        before: Its first digits in a run of version 1, if they are of another text.
+        digested: The digest of the content.
+        before: The eight digits that stand for it in a run of version 1.
     """
-    return f"{what}(\0{digested}{(before or digested)[:8]})"
+    return f"{what}(\0{digested}{before})"
 
 
 def spelled(what: str, version: int, key: bytes | None = None) -> str:
@@ -177,7 +182,7 @@ def task(number: int, name: str | None) -> str:
 
 
 def tool(tool_name: str, arguments: Any) -> str:
-    return by_content(f"tool:{part(tool_name)}", digest(arguments))
+    return by_content(f"tool:{part(tool_name)}", arguments)
 
 
 def around(tool_call: str) -> str:
@@ -191,7 +196,7 @@ def todo(step_number: int) -> str:
 def event(event_type: str, content: Any = None) -> str:
     """`content` tells apart events that may come in any order, as those of parallel tool calls."""
     what = f"event:{part(event_type)}"
-    return what if content is None else by_content(what, digest(content))
+    return what if content is None else by_content(what, content)
 
 
 def handler(qualname: str) -> str:

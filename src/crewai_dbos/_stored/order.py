@@ -90,7 +90,9 @@ def opened(stored: Mapping[str, Any]) -> Order:
         return dict(stored)
     clear = {name: part for name, part in stored.items() if name != _SEALED}
     content = sealing.opened(stored[_SEALED])
-    return {**content, **clear}
+    if not isinstance(content, Mapping) or set(content) & set(clear):
+        raise UnstorableValueError("The order of the run was not written by crewai-dbos")
+    return {**clear, **content}
 
 
 def is_order(stored: Any) -> bool:

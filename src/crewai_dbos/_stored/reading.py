@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import enum
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -84,16 +85,20 @@ class _Reader:
         if tag in _OF_LISTS:
             return _OF_LISTS[tag](_is(list, self.read(_alone(data))))
         if tag == "$map":
-            return {self.read(k): self.read(v) for k, v in _is(list, _alone(data))}
+            pairs = [(self.read(k), self.read(v)) for k, v in _is(list, _alone(data))]
+            _check_hashes([key for key, _ in pairs])
+            return dict(pairs)
         if tag in _OF_CLASSES:
             return _OF_CLASSES[tag](self, data, data[tag])
         raise UnstorableValueError(f"Unknown type tag {tag!r}: written by a newer crewai-dbos?")
 
     # Classes -----------------------------------------------------------------
 
-    def _class(self, data: Json, path: str) -> type:
-        _keys(data, {"$class"})
-        cls = load_type(path, object, self._known)
+    def _factory(self, data: Json) -> Any:
+        """An argument of a container; of a defaultdict it may be a class."""
+        if not isinstance(data, dict) or "$class" not in data:
+            return self.read(data)
+        cls = load_type(_alone(data), object, self._known)
         forms.check_factory(cls)
         return cls
 
@@ -111,7 +116,9 @@ class _Reader:
         _keys(data, {"$derived", "args", "items", "pairs", "state"})
         cls = load_type(path, object, self._known)
         forms.check_data(cls)
-        made_of = {name: self.read(_is(list, data[name])) for name in _LISTS if name in data}
+        made_of: dict[str, Any] = {"args": [self._factory(arg) for arg in _is(list, data["args"])]}
+        made_of.update({n: self.read(_is(list, data[n])) for n in _LISTS if n in data})
+        _check_hashes([pair[0] for pair in made_of.get("pairs", ())])
         if "state" in data:
             made_of["state"] = _attributes(self.read(data["state"]))
         return derived.together(cls, made_of)
@@ -151,7 +158,22 @@ class _Reader:
         return model
 
 
-_LISTS = ("args", "items", "pairs")
+_LISTS = ("items", "pairs")
+
+_ALIKE = 1_000
+"""Members of a set, or keys, with one hash: each is compared with all others."""
+
+
+def _check_hashes(keys: Iterable[Any]) -> None:
+    """Refuse keys that were chosen to be slow."""
+    alike = Counter(hash(key) for key in keys if type(key) is not str)
+    if max(alike.values(), default=0) > _ALIKE:
+        raise UnstorableValueError("It has too many keys with one hash")
+
+
+def _members(items: list[Any]) -> list[Any]:
+    _check_hashes(items)
+    return items
 
 
 def _is(kind: type, value: Any) -> Any:
@@ -228,10 +250,18 @@ def _member(cls: Any, value: Any) -> Any:
     for member in cls:
         if type(member._value_) is type(value) and member._value_ == value:
             return member
-    if issubclass(cls, enum.Flag) and type(value) is int:
+    if (
+        issubclass(cls, enum.Flag)
+        and type(value) is int
+        and len(cls._value2member_map_) < _COMBINED
+    ):
         missing = next(vars(c)["_missing_"] for c in cls.__mro__ if _is_stdlib_flag(c))
         return missing.__func__(cls, value)
     raise UnstorableValueError(f"{cls.__qualname__} has no member with the value {value!r}")
+
+
+_COMBINED = 4_096
+"""Combinations of a flag. Python keeps each that was ever made."""
 
 
 def _is_stdlib_flag(cls: type) -> bool:
@@ -268,11 +298,10 @@ _SCALARS: dict[str, tuple[type, Callable[[Any], Any]]] = {
 }
 _OF_LISTS: dict[str, Callable[[list[Any]], Any]] = {
     "$tuple": tuple,
-    "$frozenset": frozenset,
-    "$set": set,
+    "$frozenset": lambda items: frozenset(_members(items)),
+    "$set": lambda items: set(_members(items)),
 }
 _OF_CLASSES: dict[str, Callable[[_Reader, Json, str], Any]] = {
-    "$class": _Reader._class,
     "$enum": _Reader._enum,
     "$url": _Reader._url,
     "$derived": _Reader._derived,

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from crewai_dbos._errors import DefinitionError, UnstorableValueError
+from crewai_dbos._stored import codec
 from crewai_dbos._stored.forms import Json
 
 Redact = Callable[[str], str]
 """Is given a text that is about to be stored; returns what is stored in its place."""
 
-_WHOLE = ("$map", "$tuple", "$set", "$frozenset", "$path")
+_WHOLE = ("$tuple", "$set", "$frozenset", "$path")
 _PARTS = ("value", "fields", "extra", "private", "args", "items", "pairs", "state")
 _OF_NAMES = ("$enum", "$class")
 _BYTES = "latin-1"
@@ -33,7 +34,7 @@ def as_redact(redact: Any) -> Redact | None:
 def redacted(data: Json, redact: Redact) -> Json:
     """`data`, plain JSON as `codec` writes it, with every text in it put through `redact`.
 
-    Keys of dicts, names of fields and classes, and what is no text (a date, bytes) stay.
+    Keys of dicts, names of fields and classes, and what is no text (a number, a date, bytes) stay.
 
     Raises:
         UnstorableValueError: `redact` returned something else than a text.
@@ -53,6 +54,10 @@ def redacted(data: Json, redact: Redact) -> Json:
     tag = next(iter(data), "")
     if not tag.startswith("$"):
         return {key: redacted(item, redact) for key, item in data.items()}
+    if tag == "$str":
+        return codec.encode(redacted(codec.decode(data), redact))
+    if tag == "$map":
+        return {tag: [[key, redacted(item, redact)] for key, item in data[tag]]}
     if tag in _OF_NAMES or data.get("args", ())[1:] == [_BYTES]:
         return data
     inside = _WHOLE if tag in _WHOLE else _PARTS

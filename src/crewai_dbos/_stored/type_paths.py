@@ -90,7 +90,7 @@ def load_type(
             f"The journal names the class {path}, which can't be found here ({_reason(error)}). "
             "Put it back, or leave an alias under the old name."
         ) from error
-    if not (isinstance(found, type) and issubclass(found, base)):
+    if not (_is_class(found) and issubclass(found, base)):
         raise UnstorableValueError(f"{path} is not a {base.__name__}")
     return found
 
@@ -115,10 +115,15 @@ def _resolve(path: str) -> Any:
 
 def _inside(place: Any, qualname: str) -> Any:
     for name in qualname.split("."):
-        if name not in vars(place) or not isinstance(vars(place)[name], type):
+        if name not in vars(place) or not _is_class(vars(place)[name]):
             raise LookupError(f"{place.__name__} has no class {name!r}")
         place = vars(place)[name]
     return place
+
+
+def _is_class(found: Any) -> bool:
+    # isinstance would ask the object, and a lazy proxy imports what it stands for to answer.
+    return issubclass(type(found), type)
 
 
 def _reason(error: Exception) -> str:

@@ -119,7 +119,7 @@ def unstorable_state(subject: Subject) -> Iterator[Finding]:
 
 
 def hidden_field(subject: Subject) -> Iterator[Finding]:
-    for where, cls in _with_hidden(subject.flow):
+    for where, cls in _models(subject.flow):
         if names := sorted(hidden.names(cls)):
             yield found(
                 "hidden-field",
@@ -129,7 +129,11 @@ def hidden_field(subject: Subject) -> Iterator[Finding]:
                 "and elsewhere it has its default.",
                 "If nothing secret is kept there: @crewai_dbos.store_hidden.",
             )
-        elif hidden.stores_hidden(cls) and (names := sorted(hidden.hidden_by(cls))):
+
+
+def stored_hidden(subject: Subject) -> Iterator[Finding]:
+    for where, cls in _models(subject.flow):
+        if hidden.stores_hidden(cls) and (names := sorted(hidden.hidden_by(cls))):
             yield found(
                 "stored-hidden",
                 "hint",
@@ -139,8 +143,8 @@ def hidden_field(subject: Subject) -> Iterator[Finding]:
             )
 
 
-def _with_hidden(flow: FlowParts | None) -> Iterator[tuple[str, Any]]:
-    """The models of a state that hide something."""
+def _models(flow: FlowParts | None) -> Iterator[tuple[str, Any]]:
+    """The models that a state is made of, each with what it is."""
     if flow is None or not issubclass(flow.state_class, BaseModel):
         return
     reached = sorted(_reachable([flow.state_class]), key=lambda cls: cls.__qualname__)
@@ -165,6 +169,7 @@ FLOW_RULES = (
     shared_field,
     unstorable_state,
     hidden_field,
+    stored_hidden,
 )
 
 

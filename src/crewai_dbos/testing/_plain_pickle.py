@@ -22,6 +22,13 @@ _BUILD_DATA = frozenset(
         *("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE", "GET", "BINGET", "LONG_BINGET"),
     )
 )
+_SCALARS = (
+    *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
+    *("UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"),
+    *("SHORT_BINBYTES", "BINBYTES", "BINBYTES8"),
+)
+_MOST_SHARED = 10
+_GET = ("GET", "BINGET", "LONG_BINGET")
 _PUT = ("PUT", "BINPUT", "LONG_BINPUT")
 
 # What a pickle ends with whose parts do not fit together.
@@ -43,17 +50,33 @@ def read(text: str) -> Any:
     """
     try:
         pickled = base64.b64decode(text, validate=True)
-        for count, (opcode, argument, _) in enumerate(pickletools.genops(pickled)):
-            if opcode.name not in _BUILD_DATA:
-                raise ValueError(f"it has {opcode.name} in it")
-            # The number is a place in a list that would be made as long as that.
-            if opcode.name in _PUT and not 0 <= int(argument or 0) <= count:
-                raise ValueError(f"it has {opcode.name} {argument} in it")
+        _check(pickled)
         return _Reader(io.BytesIO(pickled)).load()
     except binascii.Error as error:
         raise ValueError(f"it is not base64: {error}") from None
     except _UNREADABLE as error:
         raise ValueError(f"it can't be read: {error}") from None
+
+
+def _check(pickled: bytes) -> None:
+    before, memoized, shared = "", 0, 0
+    scalars: set[int] = set()
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(pickled)):
+        name = opcode.name
+        if name not in _BUILD_DATA:
+            raise ValueError(f"it has {name} in it")
+        if name in (*_PUT, "MEMOIZE"):
+            place = memoized if name == "MEMOIZE" else int(argument or 0)
+            # The number is a place in a list that would be made as long as that.
+            if not 0 <= place <= count:
+                raise ValueError(f"it has {name} {argument} in it")
+            memoized += 1
+            (scalars.add if before in _SCALARS else scalars.discard)(place)
+        # Each may double what is read: some bytes of lists in lists are more than a machine holds.
+        shared += name in _GET and int(argument or 0) not in scalars
+        if shared > _MOST_SHARED:
+            raise ValueError("it has too many lists, dicts or tuples in it more than once")
+        before = before if name in ("PROTO", "FRAME") else name
 
 
 def written(data: Any) -> str:
