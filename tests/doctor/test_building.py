@@ -75,7 +75,7 @@ def test_it_takes_a_few_milliseconds() -> None:
         began = time.perf_counter()
         DBOSAgent(agent_name=unique("fast"), orig_agent=agent)
         seconds.append(time.perf_counter() - began)
-    assert sorted(seconds)[5] < 0.02, "0.4 ms on two idle cores"
+    assert sorted(seconds)[5] < 0.05, "2 ms on two idle cores"
 
 
 def test_an_object_that_can_not_be_read_breaks_no_agent(caplog: pytest.LogCaptureFixture) -> None:

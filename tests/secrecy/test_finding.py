@@ -343,6 +343,13 @@ def test_embedders_memory_and_knowledge() -> None:
     assert texts(crew) >= {"memory-llm-key1", "embedder-key-01", "embedder-key-02"}
 
 
+def test_documents_are_not_looked_through() -> None:
+    source = StringKnowledgeSource(content="a=https://me:in-a-document1@shop.test " + "b" * 5000)
+    source.chunks = ["https://me:in-a-document2@shop.test"] * 3
+    beside = {"password": "beside-them-001", "prompt": "https://me:in-a-prompt-001@shop.test"}
+    assert texts([source, beside]) == {"beside-them-001", "in-a-prompt-001"}
+
+
 def test_credentials_of_remote_agents_and_of_google() -> None:
     account = {
         "type": "service_account",

@@ -216,7 +216,7 @@ def plain_agent(server: ModelServer, **fields: Any) -> Agent:
 
 
 def using_a_tool(request: Request) -> Reply:
-    (name,) = request.offered_tools or [""]
+    name, *_ = request.offered_tools
     return text("Done.") if request.tool_results else tool_calls(ToolCall(name, {}))
 
 
@@ -466,10 +466,13 @@ def test_an_mcp_server_that_can_not_be_reached(
         assert leaks(each, everything_in(tmp_path) + log()) == []
 
 
-def test_the_tools_of_an_mcp_server_are_not_called_after_its_key(tmp_path: Path) -> None:
-    secret = new_secret()
-    program = tmp_path / "server.py"
+def test_the_tools_of_an_mcp_server_are_not_called_after_its_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret, other = token_hex(10), token_hex(10)
+    program = tmp_path / "serve"
     program.write_text(
+        f"#!{sys.executable}\n"
         "from mcp.server.fastmcp import FastMCP\n"
         "server = FastMCP('shop')\n"
         "@server.tool()\n"
@@ -477,19 +480,24 @@ def test_the_tools_of_an_mcp_server_are_not_called_after_its_key(tmp_path: Path)
         "    return 'seven'\n"
         "server.run()\n"
     )
-    mcp = MCPServerStdio(command=sys.executable, args=[str(program), "--token", secret])
+    program.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    mcps: list[Any] = [
+        MCPServerStdio(command="./serve", args=["--token", token]) for token in (secret, other)
+    ]
     with ModelServer(using_a_tool) as models, launched_in(tmp_path):
         agent = DBOSAgent(
             agent_name=unique("agent"),
-            orig_agent=plain_agent(models, mcps=[mcp]),
+            orig_agent=plain_agent(models, mcps=mcps),
             tool_step_config=StepConfig(),
         )
         assert agent.kickoff("Hello.").raw == "Done."
-        offered = str([request.offered_tools for request in models.requests])
+        offered = models.requests[0].offered_tools
     stored = everything_in(tmp_path)
     assert "price" in stored
     assert "seven" in stored
-    assert secret.lower() not in (stored + offered).lower()
+    assert offered == ["serve_token_price", "serve_token_price_2"]
+    assert [token for token in (secret, other) if token in stored] == []
 
 
 def test_secrets_of_any_characters(tmp_path: Path, log: Callable[[], str]) -> None:

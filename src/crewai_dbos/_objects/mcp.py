@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from crewai.mcp import tool_resolver
@@ -20,9 +21,14 @@ def install() -> None:
 
 
 def without_secrets(tools: list[BaseTool]) -> list[BaseTool]:
-    """`tools` of a server, whose names crewAI makes from its command line, less the keys there."""
+    """`tools` of servers, whose names crewAI makes from command lines, less the keys in these."""
+    taken = Counter(tool.name for tool in tools)
     for tool in tools:
-        tool.name = known.hide(tool.name)
+        name = known.hide(tool.name)
+        if name != tool.name:
+            taken[name] += 1
+            # One command with two keys is two servers.
+            tool.name = name if taken[name] == 1 else f"{name}_{taken[name]}"
     return tools
 
 

@@ -44,13 +44,10 @@ def _cutter(secrets: frozenset[str]) -> Callable[[str], str]:
 
 class _Cutter:
     def __init__(self, secrets: list[str]) -> None:
-        self._needles = {needle for secret in secrets for needle in needles(secret)}
-        self._written = {Needle(form) for secret in secrets for form in written(secret)}
-        self._split = {
-            needle._replace(text=text)
-            for needle in self._needles
-            if len(text := squeezed(needle.text)) >= SHORTEST
-        }
+        parts = [_needles(secret) for secret in secrets]
+        self._needles = {needle for found, _, _ in parts for needle in found}
+        self._written = {needle for _, found, _ in parts for needle in found}
+        self._split = {needle for _, _, found in parts for needle in found}
         self._secrets = secrets
 
     def cut(self, text: str) -> str:
@@ -112,6 +109,15 @@ class _Cutter:
 
     def _maskable(self) -> list[str]:
         return [secret for secret in self._secrets if len(secret) >= SHORTEST]
+
+
+@lru_cache(maxsize=8192)
+def _needles(secret: str) -> tuple[list[Needle], list[Needle], list[Needle]]:
+    """What to look for in any view of a text, in the text itself, and where it is squeezed."""
+    found = list(needles(secret))
+    split = [needle._replace(text=squeezed(needle.text)) for needle in found]
+    literal = [Needle(form) for form in written(secret)]
+    return found, literal, [needle for needle in split if len(needle.text) >= SHORTEST]
 
 
 def _places(needles: Iterable[Needle], text: str) -> _Spans:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from crewai_dbos._dbos_seam import whole_configuration
 from crewai_dbos._secrets import inside, texts
+from crewai_dbos._secrets.forms import SHORTEST
 from crewai_dbos._secrets.given import Given, revealed
 from crewai_dbos._secrets.words import is_said, names_a_secret
 
@@ -81,9 +82,9 @@ class _Place(NamedTuple):
 
 
 _SCALARS = (type(None), bool, int, float, complex)
-# What a run works on, and no part of how it was defined.
-_OF_RUNS = ("agent_executor", "initial_state", "tools_results")
-_STATE = frozenset({*_OF_RUNS, "_initial_state", "_last_messages", "_state"})
+# What a run works on, and what knowledge consists of: no part of how something was defined.
+_OF_RUNS = ("agent_executor", "initial_state", "tools_results", "_initial_state", "_state")
+_DATA = frozenset({*_OF_RUNS, "_last_messages", "chunks", "chunk_embeddings"})
 
 
 class _Search:
@@ -96,8 +97,10 @@ class _Search:
         self._waiting: deque[_Place] = deque()
 
     def add(self, place: _Place) -> None:
-        if not isinstance(place.value, _SCALARS):
-            self._waiting.append(place)
+        value = place.value
+        if isinstance(value, _SCALARS) or (type(value) is str and len(value) < SHORTEST):
+            return
+        self._waiting.append(place)
 
     def found(self) -> Iterator[Found]:
         looked = 0
@@ -157,7 +160,7 @@ class _Search:
             if hasattr(type(value), "__pydantic_fields__"):
                 self._seen[id(value)] = value
             for name, held, owner in inside.of_object(value):
-                if name not in _STATE:
+                if name not in _DATA:
                     # A cookie has its secret in a field that is called like any other.
                     yield _Place(held, name, owner, place.secret and name == "value")
 

@@ -106,6 +106,7 @@ def _fields(value: Any) -> dict[str, Any]:
     for name, slot in _slots(type(value)).items():
         with contextlib.suppress(AttributeError):  # it is not filled
             fields[name] = slot.__get__(value)
+    fields.pop("__pydantic_fields_set__", None)  # names only
     for name in ("__pydantic_private__", "__pydantic_extra__"):
         fields.update(fields.pop(name, None) or {})
     return {**fields, **getattr(value, "__dict__", {})}

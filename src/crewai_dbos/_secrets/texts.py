@@ -17,7 +17,10 @@ from crewai_dbos._secrets.forms import INSTEAD, SHORTEST
 from crewai_dbos._secrets.words import is_harmless_header, is_key, is_ordinary, names_a_secret
 
 LONGEST = 65_536
-"""Characters; a longer text is a document and no secret."""
+"""Characters; a longer text is no secret."""
+
+_DOCUMENT = 4096
+"""Characters; in a longer text that is not called like a secret none is looked for."""
 
 _PAIR = re.compile(r"([A-Za-z][\w .-]{0,63}?)\s*=\s*([^;\s]+)")
 _PATH = re.compile(r"https?://[^/\s]+(/\S+)")
@@ -35,7 +38,7 @@ def called(name: str, text: str) -> Iterator[str]:
         yield from of_a_secret(text)
         if "cookie" in name.lower():
             yield from _of_cookies(text)
-    else:
+    elif len(text) <= _DOCUMENT:
         yield from shown_by(text)
 
 
