@@ -187,6 +187,25 @@ def test_keys_are_rotated_while_runs_are_under_way(
     assert len(server.requests) - asked <= 1
 
 
+def test_a_run_that_began_in_the_clear_goes_on_encrypted(
+    tmp_path: Path, server: ModelServer, llm: LLM
+) -> None:
+    crew = crew_of(llm)
+    with launched(url(tmp_path)), SetWorkflowID("pay-1"):
+        crew.kickoff({"whom": "Thaddeus"})
+    asked = len(server.requests)
+    with launched(url(tmp_path), serializer=EncryptedSerializer({"a": OLD})):
+        rows = recorded_rows("pay-1")
+        tools = [row.step_id for row in rows if "/tool:pay(" in row.name]
+        fork = DBOS.fork_workflow("pay-1", tools[-1] + 1).get_workflow_id()
+        assert crew.retrieve(fork).get_result().raw == "marzipan"
+        after = {row.name: "sealed" in row.output for row in recorded_rows(fork)}
+        assert [row.name for row in rows] == list(after)
+        assert set(after.values()) == {False, True}
+        assert crew.retrieve(replay(fork)).get_result().raw == "marzipan"
+    assert len(server.requests) == asked + 1
+
+
 @pytest.mark.parametrize(
     ("config", "why"),
     [
