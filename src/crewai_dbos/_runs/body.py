@@ -154,8 +154,9 @@ def _loaded(kind: Kind[D, O], stored: Mapping[str, Any], definition: D) -> O:
         )
         cause: Exception = error
     except (UnstorableValueError, TypeError, ValueError, LookupError) as error:
-        told = f"{error}" if isinstance(error, UnstorableValueError) else f"The order: {error!r}."
-        stopped, cause = DriftError(f"{told} {then}"), error
+        ours = isinstance(error, UnstorableValueError)
+        told = str(error) if ours else f"The order of the run can't be read: {error!r}"
+        stopped, cause = DriftError(f"{told.rstrip('.')}. {then}"), error
     run_scope.stop(context.workflow_id, stopped)
     raise stopped from cause
 
