@@ -90,7 +90,7 @@ class _Reader:
             return dict(pairs)
         if tag in _OF_CLASSES:
             return _OF_CLASSES[tag](self, data, data[tag])
-        raise UnstorableValueError(f"Unknown type tag {tag!r}: written by a newer crewai-dbos?")
+        raise UnstorableValueError(f"Unknown type tag {tag!r}; a newer crewai-dbos may have it")
 
     # Classes -----------------------------------------------------------------
 
