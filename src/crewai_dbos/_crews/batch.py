@@ -7,28 +7,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from crewai.crews.crew_output import CrewOutput
-from dbos import DBOS, SetWorkflowID
+from dbos import DBOS
 
 from crewai_dbos._crews.orders import CrewOrder
-from crewai_dbos._dbos_seam import (
-    assigned_workflow_id,
-    current_context,
-    detached,
-    recorded_rows,
-)
+from crewai_dbos._dbos_seam import assigned_workflow_id, detached, recorded_rows
 from crewai_dbos._errors import BatchError, CrewaiDbosError, DefinitionError
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.entry import Entry, read_entry
-from crewai_dbos._runs import failure, workflows
+from crewai_dbos._runs import failure, queues, workflows
 from crewai_dbos._runs.definition import CrewDefinition
 from crewai_dbos._runs.handle import RunHandle, own_run
 from crewai_dbos._stored import names
 from crewai_dbos._stored.order import sealed
 
 _EXECUTION = re.compile(r"crew:[^/]+/task:[^/]+/agent:[^/]+#\d+")
-
-POLLING = 0.25
-"""Seconds between two looks of a process into a queue of ours."""
 
 
 def limits(concurrency: Any, limiter: Any) -> dict[str, Any]:
@@ -86,7 +78,7 @@ def run(
         handle = DBOS.start_workflow(workflows.run_batch, sealed(stored))
     ids: list[str] = handle.get_result()
     if again:
-        _try_again(ids, _queue(stored))
+        _try_again(ids, queues.registered(stored))
     outputs: list[Any] = []
     errors: dict[int, Exception] = {}
     for position, run_id in enumerate(ids):
@@ -100,41 +92,9 @@ def run(
     return outputs
 
 
-def enqueue(stored: Mapping[str, Any]) -> list[str]:
-    """The body of a batch's workflow: put each item on the queue, once.
-
-    Returns:
-        The workflow ids of the items.
-    """
-    context = current_context()
-    assert context is not None
-    batch_id, queue = context.workflow_id, _queue(stored)
-    ids = []
-    for number, order in enumerate(stored["items"], 1):
-        with SetWorkflowID(names.item(batch_id, number)):
-            handle = DBOS.enqueue_workflow(queue, workflows.run_crew, order)
-        ids.append(handle.workflow_id)
-    return ids
-
-
 def usage(outputs: Sequence[Any]) -> list[Any]:
     """The token usage of each item that has an output."""
     return [output.token_usage for output in outputs if isinstance(output, CrewOutput)]
-
-
-def _queue(stored: Mapping[str, Any]) -> str:
-    """The name of the queue for a stored batch; it is in the database afterwards."""
-    limits = stored["limits"]
-    name = names.queue(stored["crew"], limits)
-    detached(
-        DBOS.register_queue,
-        name,
-        global_concurrency=limits["concurrency"],
-        limiter=limits["limiter"],
-        polling_interval_sec=POLLING,
-        on_conflict="never_update",
-    )
-    return name
 
 
 def _try_again(ids: Sequence[str], queue: str) -> None:

@@ -34,6 +34,7 @@ from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.config import AgentOptions
 from crewai_dbos._objects.run_objects import RunObjects
 from crewai_dbos._objects.tools import is_durable
+from crewai_dbos._runs import body
 from crewai_dbos._runs.definition import AgentDefinition, CrewDefinition, FlowDefinition
 from crewai_dbos._stored import names
 from crewai_dbos._threads import in_event_loop
@@ -219,13 +220,11 @@ async def _flow_kickoff(
     from_checkpoint: Any = None,
     restore_from_state_id: Any = None,
 ) -> Any:
-    from crewai_dbos._flows import perform_flow
-
     plain = None if type(flow).is_crewai_internal else _recorder(flow)
     if plain is None or flow.stream or from_checkpoint is not None:
         return await original(flow, inputs, input_files, from_checkpoint, restore_from_state_id)
     order = FlowOrder(inputs, input_files, restore_from_state_id)
-    return await perform_flow.aperform(plain.flow(flow), order)
+    return await body.ajoined("flow", plain.flow(flow), order)
 
 
 # Classes ---------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 from dbos import DBOS
 
@@ -18,7 +18,7 @@ from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._objects import events, mcp
 from crewai_dbos._runs import failure, results
-from crewai_dbos._runs.definition import Registry
+from crewai_dbos._runs.definition import REGISTRIES, Registry
 from crewai_dbos._stored import order
 from crewai_dbos._threads import on_a_loop_of_its_own, on_a_thread
 
@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Kind(Generic[D, O]):
-    """What there can be a run of.
+    """What there can be a run of: it is known by its noun as soon as its module is imported.
 
     Attributes:
         registry: Where its definitions are.
@@ -48,17 +48,24 @@ class Kind(Generic[D, O]):
     perform: Callable[[D, O, bool], Any]
     aperform: Callable[[D, O, bool], Coroutine[Any, Any, Any]]
 
+    def __post_init__(self) -> None:
+        _kinds[self.registry.noun] = self
 
-def run(kind: Kind[D, O], stored: Mapping[str, Any]) -> Any:
-    """Carry out a stored order inside the workflow opened for it."""
-    definition = _definition_of(kind, stored)
+
+_kinds: dict[str, Kind[Any, Any]] = {}
+"""Whatever a definition is of is here, as what makes a definition imports it."""
+
+
+def run(noun: str, stored: Mapping[str, Any]) -> Any:
+    """Carry out a stored order of an agent, a crew or a flow, in the workflow opened for it."""
+    definition, kind = _definition_of(noun, stored)
     with _closing():
         return results.stored(kind.perform(definition, _loaded(kind, stored, definition), True))
 
 
-async def arun(kind: Kind[D, O], stored: Mapping[str, Any]) -> Any:
+async def arun(noun: str, stored: Mapping[str, Any]) -> Any:
     """As `run`, on an event loop of its own; see `off_the_loop_of_dbos`."""
-    definition = await on_a_thread(lambda: _definition_of(kind, stored))
+    definition, kind = await on_a_thread(lambda: _definition_of(noun, stored))
 
     async def work() -> Any:
         with _closing():
@@ -66,6 +73,11 @@ async def arun(kind: Kind[D, O], stored: Mapping[str, Any]) -> Any:
             return results.stored(await kind.aperform(definition, order, True))
 
     return await on_a_loop_of_its_own(work)
+
+
+async def ajoined(noun: str, definition: Any, order: Any) -> Any:
+    """Carry out `order` in the workflow that is open here."""
+    return await _kinds[noun].aperform(definition, order, False)
 
 
 @contextmanager
@@ -161,19 +173,18 @@ def _loaded(kind: Kind[D, O], stored: Mapping[str, Any], definition: D) -> O:
     raise stopped from cause
 
 
-def _definition_of(kind: Kind[D, O], stored: Mapping[str, Any]) -> D:
-    name = stored[kind.registry.noun]
-    definition = kind.registry.find(name, timeout=DEFINITION_GRACE)
+def _definition_of(noun: str, stored: Mapping[str, Any]) -> tuple[Any, Kind[Any, Any]]:
+    registry, name = REGISTRIES[noun], stored[noun]
+    definition = registry.find(name, timeout=DEFINITION_GRACE)
     if definition is None:
-        _suspend(kind.registry, name)
-    assert definition is not None
+        _suspend(registry, name)
     context = current_context()
     assert context is not None
     run_scope.clear_note(context.workflow_id)
-    return definition
+    return definition, _kinds[noun]
 
 
-def _suspend(registry: Registry[Any], name: str) -> None:
+def _suspend(registry: Registry[Any], name: str) -> NoReturn:
     """Leave the run PENDING until it is defined, and say so where it will be looked for."""
     context = current_context()
     assert context is not None

@@ -248,3 +248,5 @@ class Registry(Generic[D]):
 agents: Registry[AgentDefinition] = Registry("agent", "DBOSAgent")
 crews: Registry[CrewDefinition] = Registry("crew", "DBOSCrew")
 flows: Registry[FlowDefinition] = Registry("flow", "DBOSFlow")
+
+REGISTRIES: dict[str, Registry[Any]] = {each.noun: each for each in (agents, crews, flows)}

@@ -52,31 +52,22 @@ async def run_flow_async(order: dict[str, Any]) -> Any:
     return await _arun("flow", order)
 
 
-# What starts a run imports this module, and what carries one out may start another.
+# DBOS has to know the workflows early; what carries them out imports crewAI, which takes seconds.
 
 
 def _run(noun: str, order: dict[str, Any]) -> Any:
     from crewai_dbos._runs import body
 
-    return body.run(_kind(noun), order)
+    return body.run(noun, order)
 
 
 async def _arun(noun: str, order: dict[str, Any]) -> Any:
     from crewai_dbos._runs import body
 
-    return await body.arun(_kind(noun), order)
+    return await body.arun(noun, order)
 
 
 def _enqueue(order: dict[str, Any]) -> Any:
-    from crewai_dbos._crews import batch
+    from crewai_dbos._runs import queues
 
-    return batch.enqueue(order)
-
-
-def _kind(noun: str) -> Any:
-    from crewai_dbos._agents import perform_agent
-    from crewai_dbos._crews import perform_crew
-    from crewai_dbos._flows import perform_flow
-
-    kinds = (perform_agent.KIND, perform_crew.KIND, perform_flow.KIND)
-    return next(kind for kind in kinds if kind.registry.noun == noun)
+    return queues.enqueue(order, run_crew)
