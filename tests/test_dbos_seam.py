@@ -351,7 +351,7 @@ def bare() -> str:
 
 def entries_and_steps() -> list[str]:
     with joined("work") as scope:
-        entry = scope.journal.run(scope, Call("a", kind="work"), lambda: "entry")
+        entry = scope.run(Call("a", kind="work"), lambda: "entry")
         return [entry, bare()]
 
 
@@ -378,7 +378,7 @@ def test_an_entry_is_json_that_anybody_can_read(url: str, rows: Rows) -> None:
 def test_a_failed_call_is_json_too_and_no_error_of_dbos(url: str, rows: Rows) -> None:
     def plan() -> str:
         with joined("work") as scope, pytest.raises(ZeroDivisionError):
-            scope.journal.run(scope, Call("a", kind="work"), lambda: 1 / 0)
+            scope.run(Call("a", kind="work"), lambda: 1 / 0)
         return "caught"
 
     run = run_id()
@@ -424,8 +424,8 @@ def test_what_a_recorded_call_stores_itself_is_in_the_applications_format(url: s
 
     def plan() -> list[str]:
         with joined("work") as scope:
-            made = scope.journal.run(scope, Call("a", kind="work"), body)
-            return [made, asyncio.run(scope.journal.arun(scope, Call("b", kind="work"), abody))]
+            made = scope.run(Call("a", kind="work"), body)
+            return [made, asyncio.run(scope.arun(Call("b", kind="work"), abody))]
 
     run = run_id()
     with launched(url):
@@ -473,7 +473,7 @@ def pickled(word: str) -> tuple[str]:
 @DBOS.workflow(name="seam_reads_rows")
 def makes_rows() -> None:
     with joined("work") as scope:
-        scope.journal.run(scope, Call("a", kind="work"), lambda: {"said": "ä"})
+        scope.run(Call("a", kind="work"), lambda: {"said": "ä"})
     pickled("theirs")
 
 

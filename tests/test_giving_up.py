@@ -14,7 +14,7 @@ from crewai import LLM, Agent, Task
 from dbos import DBOS
 
 from crewai_dbos import DBOSAgent, DriftError
-from crewai_dbos._journal import journal
+from crewai_dbos._journal import endings
 from crewai_dbos._journal.run_scope import joined
 from crewai_dbos.testing import ModelServer, Reply, Request, error, hang, text
 from support.launching import launched
@@ -98,7 +98,7 @@ def test_a_call_given_up_before_a_step_of_the_workflow_is_given_up_again() -> No
 
 def test_the_loser_of_a_race_loses_it_again() -> None:
     async def plan() -> Any:
-        with joined("work") as scope, scope.child("race", ordered=False).entered() as race:
+        with joined("work") as scope, scope.child("race", sequential=False).entered() as race:
             fast = asyncio.ensure_future(acall(race, "fast"))
             slow = asyncio.ensure_future(acall(race, "slow", never))
             await asyncio.wait({fast})
@@ -123,7 +123,7 @@ def test_a_program_that_is_being_stopped_does_not_give_up_for_good() -> None:
         return "slow after all"
 
     async def plan() -> Any:
-        with joined("work") as scope, scope.child("all", ordered=False).entered() as here:
+        with joined("work") as scope, scope.child("all", sequential=False).entered() as here:
             tasks = [asyncio.ensure_future(acall(here, f"slow {n}", slow)) for n in (1, 2)]
             if stopping:
                 while work.done.total() < 2:
@@ -149,7 +149,7 @@ def test_a_call_that_nobody_gives_up_any_more_stops_the_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The time limit was taken out, or there was none and the program was being stopped."""
-    monkeypatch.setattr(journal, "PATIENCE", 0.1)
+    monkeypatch.setattr(endings, "PATIENCE", 0.1)
     limit: float | None = 0.05
 
     async def plan() -> Any:
@@ -299,7 +299,7 @@ def test_a_thread_that_a_failed_agent_left_behind_records_nothing_more() -> None
             thread.start()
             left_behind.append(thread)
             with pytest.raises(ValueError, match="no more"):
-                scope.journal.fail_part(scope, ValueError("no more"))
+                scope.fail_work(ValueError("no more"))
             go_on.set()
             thread.join()
         return note("after")

@@ -22,7 +22,7 @@ from crewai.utilities.planning_handler import CrewPlanner
 from crewai.utilities.rpm_controller import RPMController
 from pydantic import BaseModel
 
-from crewai_dbos._journal.scope import open_call
+from crewai_dbos._journal.open_calls import open_call
 
 PROVIDER_STATE = ("_last_response_id", "_last_reasoning_items", "_previous_thinking_blocks")
 """What a provider remembers of its last request and sends with the next one."""

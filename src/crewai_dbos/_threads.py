@@ -26,21 +26,21 @@ def in_event_loop() -> bool:
 
 
 @dataclass(frozen=True)
-class Strand:
+class ThreadOrTask:
     """What runs one thing after another: a thread, or an asyncio task on it."""
 
     thread: int
     task: asyncio.Task[Any] | None
 
-    NOBODY: ClassVar[Strand]
+    NOBODY: ClassVar[ThreadOrTask]
 
     @classmethod
-    def here(cls) -> Strand:
+    def here(cls) -> ThreadOrTask:
         task = asyncio.current_task() if in_event_loop() else None
         return cls(threading.get_ident(), task)
 
 
-Strand.NOBODY = Strand(0, None)
+ThreadOrTask.NOBODY = ThreadOrTask(0, None)
 
 
 async def on_a_thread(function: Callable[[], T]) -> T:

@@ -67,7 +67,7 @@ def step(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     name = getattr(inspect.unwrap(function), "__qualname__", type(function).__qualname__)
     call = Call(names.step(name), kind="step", request={"arguments": [args, kwargs]})
     with run_scope.sparing_worker():
-        return scope.journal.run(scope, call, work)
+        return scope.run(call, work)
 
 
 def _recorded(what: str, function: Callable[[], T]) -> T:
@@ -75,13 +75,13 @@ def _recorded(what: str, function: Callable[[], T]) -> T:
     if scope is None:
         return function()
     with run_scope.sparing_worker():
-        if not scope.is_alone_here():
-            scope.journal.fail(
+        if not scope.place.is_alone_here():
+            scope.fail(
                 ConcurrentRunError(
-                    f"Run {scope.journal.run_id}: {scope.path} asked for {what}() on another "
+                    f"Run {scope.run_id}: {scope.path} asked for {what}() on another "
                     "thread or in another asyncio task than its own, where only their order would "
                     "tell one from the other after a crash. Ask before you start them, and pass "
                     "the value on."
                 )
             )
-        return scope.journal.run(scope, Call(what, kind="value"), function)
+        return scope.run(Call(what, kind="value"), function)

@@ -29,7 +29,7 @@ def beside(save_after: int, save_ends_after: int) -> Plan:
                 assert steps[save_after].wait(30)
                 call = Call("save", kind="work", background=True)
                 try:
-                    saved.append(scope.journal.run(scope, call, body))
+                    saved.append(scope.run(call, body))
                 finally:
                     steps[3].set()
 

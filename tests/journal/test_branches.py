@@ -59,7 +59,7 @@ def test_calls_of_an_unordered_scope_are_told_apart_by_what_they_ask(dbos: None)
     def plan_in(order: list[str]) -> Plan:
         def plan() -> Any:
             turns = Turns(order)
-            with joined("work") as scope, scope.child("all", ordered=False).entered() as here:
+            with joined("work") as scope, scope.child("all", sequential=False).entered() as here:
 
                 def ask(question: str) -> Any:
                     with turns.of(question):

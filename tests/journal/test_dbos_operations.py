@@ -153,7 +153,7 @@ def test_a_step_after_a_run_that_failed_replays(dbos: None) -> None:
         try:
             with joined("work") as scope:
                 got.append(call(scope, "a"))
-                scope.journal.run(scope, Call("b", kind="work"), fails)
+                scope.run(Call("b", kind="work"), fails)
         except ValueError as error:
             got.append(str(error))
         return [*got, bare("after")]

@@ -115,7 +115,7 @@ def test_a_summary_is_replayed_without_going_inside_and_from_inside_if_it_is_mis
                 return [call(here, "a"), call(here, "b")]
 
             whole = Call("sum", kind="work")
-            return [scope.journal.summarize(scope, whole, inside, ordered=True), call(scope, "c")]
+            return [scope.group(whole, inside, sequential=True), call(scope, "c")]
 
     run = run_id()
     expected = finish(plan, run)
@@ -137,7 +137,7 @@ def test_a_summary_that_fails_is_recorded_as_failed(dbos: None) -> None:
                 raise KeyError(work.do("inside"))
 
             try:
-                return scope.journal.summarize(scope, Call("sum", kind="work"), inside)
+                return scope.group(Call("sum", kind="work"), inside)
             except KeyError as error:
                 return error.args[0]
 
@@ -182,7 +182,7 @@ def test_a_coroutine_function_can_be_a_sync_call(dbos: None) -> None:
 
     def plan() -> Any:
         with joined("work") as scope:
-            return scope.journal.run(scope, Call("a", kind="work"), body)
+            return scope.run(Call("a", kind="work"), body)
 
     run = run_id()
     assert finish(plan, run) == "inside 1"

@@ -14,7 +14,7 @@ from dbos import DBOS
 from dbos._error import DBOSAwaitedWorkflowCancelledError
 
 from crewai_dbos import DriftError, LostContextError
-from crewai_dbos._journal.run_scope import enclosing, for_call, joined, surfacing
+from crewai_dbos._journal.run_scope import enclosing, for_call, joined, unwrapping_signals
 from crewai_dbos._journal.scope import Scope
 from journal.helpers import (
     acall,
@@ -153,7 +153,7 @@ def test_what_ends_a_run_reaches_a_users_own_workflow_as_the_error_itself(dbos: 
     def plan() -> Any:
         outer = enclosing()
         assert outer is not None
-        with surfacing(outer), joined("work") as scope:
+        with unwrapping_signals(outer), joined("work") as scope:
             thread_without_context(lambda: for_call(scope, "LLM request"))
         return "went on"
 
@@ -170,7 +170,7 @@ def test_a_drift_in_a_users_own_workflow_cancels_it_and_says_why(dbos: None) -> 
         def plan() -> Any:
             outer = enclosing()
             assert outer is not None
-            with surfacing(outer), joined("work") as scope:
+            with unwrapping_signals(outer), joined("work") as scope:
                 return [call(scope, name) for name in names]
 
         return plan

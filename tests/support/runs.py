@@ -173,7 +173,7 @@ class Work:
             text = self.do(what)
             return text if body is None else body()
 
-        return scope.journal.run(scope, Call(what, kind="work", **options), work)
+        return scope.run(Call(what, kind="work", **options), work)
 
     async def acall(
         self,
@@ -186,7 +186,7 @@ class Work:
             text = self.do(what)
             return text if body is None else await body()
 
-        return await scope.journal.arun(scope, Call(what, kind="work", **options), work)
+        return await scope.arun(Call(what, kind="work", **options), work)
 
     def durably(self, what: str) -> Any:
         """Do `what` as an LLM or a tool does it: recorded in the run that is open, if one is."""

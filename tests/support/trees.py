@@ -141,7 +141,7 @@ def perform(tree: Tree, scope: Scope, place: str) -> Any:
     """The texts of what was done, in the shape of the tree."""
     kind, *rest = tree
     if kind == "call":
-        return scope.journal.run(scope, Call(rest[0], kind="work"), lambda: doer.do(place))
+        return scope.run(Call(rest[0], kind="work"), lambda: doer.do(place))
     if kind == "failing":
         return failing(tree, scope, place)
     if kind == "step":
@@ -151,9 +151,7 @@ def perform(tree: Tree, scope: Scope, place: str) -> Any:
             return in_turn(rest[1], part, place)
     if kind == "summary":
         call = Call(f"summary {rest[0]}", kind="work")
-        return scope.journal.summarize(
-            scope, call, lambda: in_turn(rest[1], here(), place), ordered=True
-        )
+        return scope.group(call, lambda: in_turn(rest[1], here(), place), sequential=True)
     if kind == "threads":
         return side_by_side(
             lambda n=n, trees=trees: in_branch(trees, scope, f"t{n}", f"{place}/{n}")
@@ -162,7 +160,7 @@ def perform(tree: Tree, scope: Scope, place: str) -> Any:
     if kind == "tasks":
         return asyncio.run(as_tasks(rest[0], scope, place))
     if kind == "ask":
-        with scope.child("asking", ordered=False).entered() as asking:
+        with scope.child("asking", sequential=False).entered() as asking:
             return side_by_side(
                 lambda n=n: one(asking, "ask", f"{place}/{n}", request={"question": n})
                 for n in range(rest[0])
@@ -180,7 +178,7 @@ def perform(tree: Tree, scope: Scope, place: str) -> Any:
 
 
 def one(scope: Scope, name: str, place: str, **options: Any) -> str:
-    text: str = scope.journal.run(scope, Call(name, kind="work", **options), lambda: doer.do(place))
+    text: str = scope.run(Call(name, kind="work", **options), lambda: doer.do(place))
     return text
 
 
@@ -189,7 +187,7 @@ def failing(tree: Tree, scope: Scope, place: str) -> str:
         raise ValueError(doer.do(place))
 
     try:
-        scope.journal.run(scope, Call(tree[1], kind="work"), fail)
+        scope.run(Call(tree[1], kind="work"), fail)
     except ValueError as error:
         return str(error)
     raise AssertionError("the error was lost")
@@ -236,7 +234,7 @@ async def as_tasks(branches: list[list[Tree]], scope: Scope, place: str) -> list
                 async def work(leaf: str = leaf) -> str:
                     return await asyncio.to_thread(doer.do, leaf)
 
-                texts.append(await inside.journal.arun(inside, Call(name, kind="work"), work))
+                texts.append(await inside.arun(Call(name, kind="work"), work))
         return texts
 
     # All of them end before a crash goes on, as they would with the process.

@@ -56,7 +56,7 @@ def here(agent: Agent) -> dict[str, Any] | None:
     scope = run_scope.enclosing()
     if scope is None:
         return None
-    agents = scope.journal.root.__dict__.setdefault(_GIVEN, {})
+    agents = scope.kept.setdefault(_GIVEN, {})
     # The agent itself is kept beside what it was given, so that its id stays its own.
     given: dict[str, Any] = agents.setdefault(id(agent), (agent, {}))[1]
     return given

@@ -20,7 +20,7 @@ from crewai_dbos._journal.scope import Scope
 from crewai_dbos._objects.artifacts import StableArtifacts
 from crewai_dbos._objects.tools import is_durable
 from crewai_dbos._stored import names
-from crewai_dbos._threads import Strand
+from crewai_dbos._threads import ThreadOrTask
 
 
 class DBOSAgentExecutor(AgentExecutor):
@@ -91,7 +91,7 @@ class DBOSAgentExecutor(AgentExecutor):
         # Equal calls of one reply go one after the other: whether the second finds the first in
         # crewAI's tool cache must not depend on which thread was faster.
         what = names.tool(name, arguments)
-        with scope.journal.record.lock(f"{scope.path}/{what}"), self._branch(scope, what, name):
+        with scope.lock(what), self._branch(scope, what, name):
             return super()._execute_single_native_tool_call(tool_call)
 
     def _branch(self, scope: Scope, what: str, name: str) -> AbstractContextManager[Any]:
@@ -100,7 +100,7 @@ class DBOSAgentExecutor(AgentExecutor):
             if sanitize_tool_name(tool.name) == name and is_durable(tool):
                 # For its hooks and events; the call itself belongs to `scope`.
                 return scope.child(names.around(what), around=scope).entered()
-        return scope.child(what, strand=Strand.here()).entered()
+        return scope.child(what, runs_on=ThreadOrTask.here()).entered()
 
     def _ensure_step_executor(self) -> Any:
         created = self._step_executor is None
@@ -125,11 +125,10 @@ def _in_its_own_branch(execute: Callable[..., Any]) -> Callable[..., Any]:
                 return execute(todo, context, max_step_iterations)
         # What a time limit cut short can't be found out by replaying it.
         call = Call(what, kind="todo", concurrent=True)
-        return scope.journal.summarize(
-            scope,
+        return scope.group(
             call,
             lambda: execute(todo, context, max_step_iterations, step_timeout),
-            ordered=True,
+            sequential=True,
         )
 
     return run

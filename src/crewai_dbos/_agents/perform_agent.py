@@ -48,7 +48,7 @@ KIND = body.Kind(registry=agents, load=orders.load, perform=perform, aperform=ap
 
 async def _acarry_out(definition: AgentDefinition, order: Order, scope: Scope, own: bool) -> Any:
     with _agent(definition, order, scope, own) as agent:
-        await scope.journal.unless_given_up(scope.path)
+        await scope.unless_abandoned()
         if order.method == "kickoff":
             return await agent.kickoff_async(
                 response_format=order.response_format, **order.arguments

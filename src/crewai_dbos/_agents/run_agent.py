@@ -47,7 +47,7 @@ def agent_of_run(definition: AgentDefinition, scope: Scope, given: Mapping[str, 
         given: What this run has instead of the definition's; see `crew_given`.
     """
     template = definition.build()
-    scope.journal.secrets.look_at(template, given)
+    scope.look_for_secrets(template, given)
     agent = copy.copy(template)
     forget_agent_state(agent)
     crew_given.give(given, agent, scope)
@@ -144,7 +144,7 @@ def _recorded_date(scope: Scope, date_format: str) -> str:
     if not any(code in date_format for code in VALID_DATE_FORMAT_CODES):
         return date_format
     call = Call(names.DATE, kind="clock", request={"format": date_format})
-    today = scope.journal.run(scope, call, lambda: datetime.now().strftime(date_format))
+    today = scope.run(call, lambda: datetime.now().strftime(date_format))
     return _Literal(today.replace("%", "%%"))
 
 
@@ -163,7 +163,7 @@ class NoWaitOnReplay:
 
     def check_or_wait(self) -> bool:
         scope = run_scope.enclosing()
-        if scope is not None and scope.journal.record.is_recorded(scope, names.LLM):
+        if scope is not None and scope.is_recorded(names.LLM):
             return True
         return bool(self._controller.check_or_wait())
 

@@ -127,14 +127,13 @@ def _at_work(member: Agent) -> Iterator[Agent]:
     scope = outer.child(membership.name)
     alone = membership.busy.acquire(blocking=False)
     worker = member if alone else _second(member)
-    journal = scope.journal
     for role, llm in _llms(worker):
-        journal.llms[scope.path, role] = llm._restore
+        scope.restore_usage(role, llm._restore)
     token = _working.set(worker)
     try:
         with scope.entered(), body.ending(scope):
             yield worker
-            journal.check_complete(scope.path, background=False)
+            scope.check_complete(background=False)
     finally:
         _working.reset(token)
         messages = {**(_last_messages.get() or {}), id(member): list(worker._last_messages)}

@@ -42,7 +42,7 @@ async def aperform(definition: CrewDefinition, order: CrewOrder, own: bool = Fal
 
         async def work() -> Any:
             with _crew(definition, scope, own) as crew:
-                await scope.journal.unless_given_up(scope.path)
+                await scope.unless_abandoned()
                 return _storable(await crew.akickoff(**_arguments(order)))
 
         return await body.off_the_loop_of_dbos(work)
@@ -78,25 +78,24 @@ def _arguments(order: CrewOrder) -> dict[str, Any]:
 
 def _check(definition: CrewDefinition, now: fingerprint.Fingerprint, scope: Scope) -> None:
     """Stop the run if its crew is made up otherwise than when it began."""
-    journal = scope.journal
-    recorded = journal.run(scope, Call(names.DEFINITION, kind="definition"), lambda: now)
+    recorded = scope.run(Call(names.DEFINITION, kind="definition"), lambda: now)
     if recorded == now:
         return
-    status = detached(DBOS.get_workflow_status, journal.run_id)
+    status = detached(DBOS.get_workflow_status, scope.run_id)
     forked = status is not None and status.forked_from is not None
     found = fingerprint.changes(recorded, now, _begun(scope) if forked else None)
     if found.structure:
-        journal.fail(
+        scope.fail(
             DriftError(
-                f"Run {journal.run_id}: the crew {definition.name!r} is not the one that the run "
+                f"Run {scope.run_id}: the crew {definition.name!r} is not the one that the run "
                 f"began with: {'; '.join(found.structure)}. Put the code back and "
-                f"DBOS.resume_workflow({journal.run_id!r}), or fork the run from a step of a task "
+                f"DBOS.resume_workflow({scope.run_id!r}), or fork the run from a step of a task "
                 "that has not changed."
             )
         )
     if found.texts:
-        journal.tell_of_drift(
-            f"Run {journal.run_id}: changed since the crew {definition.name!r} began: "
+        scope.warn_of_drift(
+            f"Run {scope.run_id}: changed since the crew {definition.name!r} began: "
             f"{', '.join(found.texts)}. What is recorded is used; calls not recorded yet are made "
             "with the new code."
         )
@@ -104,7 +103,7 @@ def _check(definition: CrewDefinition, now: fingerprint.Fingerprint, scope: Scop
 
 def _begun(scope: Scope) -> set[int]:
     """The numbers of the tasks that something is recorded of."""
-    inside = scope.journal.record.names_under(scope.path)
+    inside = [name for name, _ in scope.entries()]
     found = (re.match(r"task:(\d+)", name) for name in inside)
     return {int(match[1]) for match in found if match}
 

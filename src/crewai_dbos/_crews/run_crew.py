@@ -38,10 +38,10 @@ def crew_of_run(definition: CrewDefinition, template: Crew, scope: Scope) -> Cre
         definition: What it is a crew of.
         template: The user's crew, or a new one.
     """
-    scope.journal.secrets.look_at(template)
+    scope.look_for_secrets(template)
     for agent in (*template.agents, template.manager_agent):
         if isinstance(agent, DBOSAgent):
-            scope.journal.keep_back(agent.definition.secrets, agent.definition.redact)
+            scope.keep_back(agent.definition.secrets, agent.definition.redact)
     hiring = _Hiring(definition, template, RunObjects(scope, shared_cache=True))
     objects, options = hiring.objects, definition.options
     crew = copy.copy(template)

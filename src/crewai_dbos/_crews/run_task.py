@@ -57,7 +57,7 @@ def task_of_run(task: Task, number: int, options: AgentOptions, objects: RunObje
 
 def stable_id(scope: Scope, what: str) -> UUID:
     """A random-looking id that is the same whenever the run of `scope` is resumed."""
-    name = f"{scope.journal.run_id}\0{scope.path}\0{what}"
+    name = f"{scope.run_id}\0{scope.path}\0{what}"
     return UUID(bytes=hashlib.sha256(name.encode()).digest()[:16], version=4)
 
 
@@ -97,7 +97,7 @@ class _RunTask:
             made.append(write(result))
             return str(path)
 
-        scope.journal.run(scope, Call(names.OUTPUT_FILE, kind="file"), save)
+        scope.run(Call(names.OUTPUT_FILE, kind="file"), save)
         if not made and not path.exists():
             write(result)
 
@@ -108,4 +108,4 @@ def _in_its_place(task: Any) -> Iterator[None]:
     scope = crew.child(what)
     with scope.entered():
         yield
-        scope.journal.check_complete(scope.path, background=False)
+        scope.check_complete(background=False)

@@ -62,7 +62,7 @@ class RecordedProvider:
                 return {"pending": pending.callback_info}
 
         async def arecorded() -> Any:
-            return _said(await scope.journal.arun(scope, _REQUEST, request), context)
+            return _said(await scope.arun(_REQUEST, request), context)
 
         return arecorded()
 
@@ -70,7 +70,7 @@ class RecordedProvider:
 def recorded(ask: Callable[[], Any]) -> Any:
     """What `ask` returned, now or when it was asked before."""
     scope = run_scope.enclosing()
-    return ask() if scope is None else scope.journal.run(scope, _REQUEST, ask)
+    return ask() if scope is None else scope.run(_REQUEST, ask)
 
 
 def told(flow: Any, method: str, result: Any) -> dict[str, Any]:

@@ -36,19 +36,19 @@ def of_flow(flow: Any) -> Fingerprint:
 
 def check(name: str, flow: Any, scope: Scope) -> None:
     """Stop the run if its flow is made up otherwise than when it began."""
-    journal, now = scope.journal, of_flow(flow)
-    recorded = journal.run(scope, Call(names.DEFINITION, kind="definition"), lambda: now)
+    now = of_flow(flow)
+    recorded = scope.run(Call(names.DEFINITION, kind="definition"), lambda: now)
     if recorded == now:
         return
-    status = detached(DBOS.get_workflow_status, journal.run_id)
+    status = detached(DBOS.get_workflow_status, scope.run_id)
     forked = status is not None and status.forked_from is not None
     changes = list(_changes(recorded, now, _begun(scope) if forked else {*recorded, *now}))
     if changes:
-        journal.fail(
+        scope.fail(
             DriftError(
-                f"Run {journal.run_id}: the flow {name!r} is not the one that the run began with: "
+                f"Run {scope.run_id}: the flow {name!r} is not the one that the run began with: "
                 f"{'; '.join(changes)}. Put the code back and "
-                f"DBOS.resume_workflow({journal.run_id!r}), or fork the run from a step before "
+                f"DBOS.resume_workflow({scope.run_id!r}), or fork the run from a step before "
                 "that method."
             )
         )
@@ -67,6 +67,6 @@ def _changes(before: Fingerprint, now: Fingerprint, relevant: set[str]) -> Itera
 
 def _begun(scope: Scope) -> set[str]:
     """The methods that something is recorded of."""
-    inside = scope.journal.record.names_under(scope.path)
+    inside = [name for name, _ in scope.entries()]
     found = (re.match(r"method:([^/]+)#\d+", name) for name in inside)
     return {match[1] for match in found if match}

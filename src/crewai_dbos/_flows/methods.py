@@ -34,7 +34,7 @@ from crewai_dbos._journal.scope import Scope
 from crewai_dbos._objects.run_objects import RunObjects
 from crewai_dbos._stored import codec, names
 from crewai_dbos._stored.usage import counted
-from crewai_dbos._threads import Strand
+from crewai_dbos._threads import ThreadOrTask
 
 logger = logging.getLogger("crewai_dbos")
 
@@ -61,7 +61,7 @@ class FlowRun:
         self._at_work: dict[str, Execution] = {}
         self._begun = False
         self.before: dict[str, Any] = {}
-        found = scope.journal.record.entries_under(scope.path)
+        found = scope.entries()
         self._ends = {name: entry for name, entry in found if _END.fullmatch(name)}
         self.turns = Turns(entry.step_id for entry in self._ends.values())
 
@@ -73,9 +73,7 @@ class FlowRun:
         self.state = FlowState(self.flow)
         flow = cast(Any, self.flow)
         call = Call(names.STATE, kind="state", known=self.state.known)
-        began = self.scope.journal.run(
-            self.scope, call, lambda: {**self.state.initial(), "now": flow._cel_now}
-        )
+        began = self.scope.run(call, lambda: {**self.state.initial(), "now": flow._cel_now})
         began = dict(began)
         self.state.begin(began)
         flow._cel_now = began["now"]
@@ -85,15 +83,16 @@ class FlowRun:
         if not self._begun:
             return
         self.state.release()
-        journal = self.scope.journal
-        if journal.ended_by is not None:
+        if self.scope.ended_by is not None:
             return
         if left := self._left():
             missed = ", ".join(left)
-            logger.warning("Run %s: recorded, but not executed again: %s.", journal.run_id, missed)
-        journal.pass_over(self.scope.path)
+            logger.warning(
+                "Run %s: recorded, but not executed again: %s.", self.scope.run_id, missed
+            )
+        self.scope.pass_over()
         # crewAI counts what its LLMs tell of, and one that is answered from the record is silent.
-        for _, entry in journal.record.entries_under(self.scope.path):
+        for _, entry in self.scope.entries():
             self.flow._aggregated_usage_metrics.add_usage_metrics(counted(_extra(entry)))
 
     def _left(self) -> list[str]:
@@ -104,7 +103,7 @@ class FlowRun:
     async def executing(self, method: str) -> AsyncIterator[MethodRun]:
         """The block is the next execution of `method`, up to the moment the engine hears of it."""
         # Nobody's until the method itself runs: what the engine does around it is not counted.
-        place = self.scope.child(names.method(method), strand=Strand.NOBODY)
+        place = self.scope.child(names.method(method), runs_on=ThreadOrTask.NOBODY)
         execution = Execution(place.path, outer=current())
         done = MethodRun(self, method, place, execution)
         self._at_work[place.path] = execution
@@ -112,11 +111,11 @@ class FlowRun:
         started = time.time()
         try:
             with place.entered(), at_work(execution), self.plain.recorded():
-                await place.journal.unless_given_up(place.path)
+                await place.unless_abandoned()
                 yield done
         except asyncio.CancelledError:
-            place.journal.give_up(place.path, time.time() - started)
-            place.journal.pass_over(place.path)
+            place.abandon(time.time() - started)
+            place.pass_over()
             raise
         finally:
             self.turns.leave()
@@ -142,13 +141,12 @@ class FlowRun:
 
     def _check(self, came: bool, path: str) -> None:
         if not came:
-            journal = self.scope.journal
-            first = (self._left() or ["another method"])[0]
-            journal.fail(
+            first, run_id = (self._left() or ["another method"])[0], self.scope.run_id
+            self.scope.fail(
                 DriftError(
-                    f"Run {journal.run_id}: {first} is recorded to have ended before {path}, and "
+                    f"Run {run_id}: {first} is recorded to have ended before {path}, and "
                     "now it is not executed. Put the code back and "
-                    f"DBOS.resume_workflow({journal.run_id!r}), or fork the run."
+                    f"DBOS.resume_workflow({run_id!r}), or fork the run."
                 )
             )
 
@@ -159,7 +157,7 @@ class FlowRun:
     def is_settled(self, entry: Entry, field: str) -> bool:
         """Whether what `entry` says of a field holds nothing of a method that will run again."""
         sharing = _extra(entry).get("unsettled", {}).get(field, ())
-        ends = [self.recorded_end(path, names.OUTCOME) for path in sharing]
+        ends = [self.recorded_end(path, names.METHOD_END) for path in sharing]
         return all(end is not None and self.is_settled(end, field) for end in ends)
 
     def is_reviewed(self, method: str) -> bool:
@@ -188,14 +186,14 @@ class MethodRun:
 
     def ids(self) -> list[int]:
         """The step ids of its entries that wait for their turn."""
-        ends = [self._recorded_end(what) for what in (names.OUTCOME, names.FEEDBACK)]
+        ends = [self._recorded_end(what) for what in (names.METHOD_END, names.FEEDBACK)]
         return [*(end.step_id for end in ends if end is not None), *self._ids]
 
     def recorded(self, method: Callable[..., Any]) -> Callable[..., Any]:
         """`method`, which is not run if its end is recorded."""
 
         async def execute(*args: Any, **kwargs: Any) -> Any:
-            entry = self._recorded_end(names.OUTCOME)
+            entry = self._recorded_end(names.METHOD_END)
             if entry is None:
                 return await self._anew(method, args, kwargs)
             extra = _extra(entry)
@@ -205,8 +203,8 @@ class MethodRun:
             if half or extra.get("again"):
                 value = await self._once_more(method, args, kwargs)
                 self._credited()
-            call = self._call(names.OUTCOME, restore=lambda found: self._apply(found, skip=half))
-            done = dict(self._place.journal.replay_outcome(self._place, call))
+            call = self._call(names.METHOD_END, restore=lambda found: self._apply(found, skip=half))
+            done = dict(self._place.replay_end(call))
             self._end(entry.step_id)
             return self._returned(done, value)
 
@@ -222,33 +220,32 @@ class MethodRun:
         call = self._call(names.FEEDBACK)
         if entry is not None:
             await self._run.turn(entry.step_id, self._place.path)
-            done = dict(self._place.journal.replay_outcome(self._place, call))
+            done = dict(self._place.replay_end(call))
             return feedback.restore(self._run.flow, self._method, done)
         started = time.time()
         with self._place.child(names.REVIEW).entered():
             result = await ask()
         told = feedback.told(self._run.flow, self._method, result)
-        step_id = await self._place.journal.record_outcome(
-            self._place, call, lambda: told, time.time() - started, expect=self._expect
+        step_id = await self._place.record_end(
+            call, lambda: told, time.time() - started, expect=self._expect
         )
         await self._run.turn(step_id, self._place.path)
         return result
 
     async def _anew(self, method: Any, args: Any, kwargs: Any) -> Any:
-        journal = self._place.journal
         await self._run.caught_up(self._place.path)
         started = time.time()
         failed: Exception | None = None
         value: Any = None
         try:
             value = await self._body(method, args, kwargs)
-            journal.check_complete(self._place.path, background=False)
+            self._place.check_complete(background=False)
         except Exception as error:
-            journal.raise_if_over()
+            self._place.raise_if_over()
             failed = error
         collected: dict[str, Any] = {}
 
-        def look() -> None:
+        def observe() -> None:
             collected.update(_as_stored(self._credited()))
 
         def outcome() -> Any:
@@ -256,10 +253,10 @@ class MethodRun:
                 raise failed
             return self._storable(value, collected)
 
-        call = self._call(names.OUTCOME, collect=lambda: collected)
+        call = self._call(names.METHOD_END, collect=lambda: collected)
         seconds = time.time() - started
-        step_id = await journal.record_outcome(
-            self._place, call, outcome, seconds, expect=self._expect, look=look
+        step_id = await self._place.record_end(
+            call, outcome, seconds, expect=self._expect, observe=observe
         )
         # Before crewAI takes note of the result, whose order is part of what a kickoff returns.
         await self._run.turn(step_id, self._place.path)
@@ -274,7 +271,7 @@ class MethodRun:
         try:
             return await self._body(method, args, kwargs)
         except Exception:
-            self._place.journal.raise_if_over()
+            self._place.raise_if_over()
 
     def _credited(self) -> Changes:
         return self._run.state.changes(self._execution, self._run.others(self._execution))
@@ -286,21 +283,21 @@ class MethodRun:
             with method_at_work():
                 return await self._called(method, args, kwargs)
         finally:
-            self._place.strand = Strand.NOBODY
+            self._place.place.runs_on = ThreadOrTask.NOBODY
 
     async def _called(self, method: Any, args: Any, kwargs: Any) -> Any:
         if inspect.iscoroutinefunction(method):
-            self._place.strand = Strand.here()
+            self._place.place.runs_on = ThreadOrTask.here()
             return await method(*args, **kwargs)
 
         def work() -> Any:
-            self._place.strand = Strand.here()
+            self._place.place.runs_on = ThreadOrTask.here()
             return method(*args, **kwargs)
 
         context = contextvars.copy_context()
         result = await asyncio.to_thread(context.run, work)
         if asyncio.iscoroutine(result):
-            self._place.strand = Strand.here()
+            self._place.place.runs_on = ThreadOrTask.here()
             result = await result
         return result
 

@@ -37,7 +37,7 @@ async def aperform(definition: FlowDefinition, order: FlowOrder, own: bool = Fal
 
         async def work() -> Any:
             with _flow(definition, order, scope, own) as flow:
-                await scope.journal.unless_given_up(scope.path)
+                await scope.unless_abandoned()
                 if order.turn is not None:
                     turn = lambda: _carried_out(flow, order, scope)  # noqa: E731
                     return _returned(flow, await on_a_thread(turn), own)
@@ -67,12 +67,12 @@ def _flow(
 ) -> Iterator[Flow[Any]]:
     """The flow that works in `scope`."""
     built = body.built(definition.build, f"flow {definition.name!r}", scope)
-    scope.journal.secrets.look_at(built)
+    scope.look_for_secrets(built)
     fingerprint.check(definition.name, built, scope)
     if order.state is not None:
         built._state = order.state
     elif not (order.inputs or {}).get("id") and built is not definition.front:
-        run_id = scope.journal.run_id if own else str(stable_id(scope, "state"))
+        run_id = scope.run_id if own else str(stable_id(scope, "state"))
         state.set_id(built, run_id)
     flow, recorded = run_flow.flow_of_run(built, scope, definition.options)
     # A workflow of the flow's own fails as the flow fails; another goes on, perhaps.

@@ -53,7 +53,7 @@ class Plain:
     def __init__(self, objects: RunObjects, options: AgentOptions) -> None:
         self._objects = objects
         self._options = options
-        self.run_id = objects.scope.journal.run_id
+        self.run_id = objects.scope.run_id
 
     @contextmanager
     def recorded(self) -> Iterator[None]:
@@ -93,7 +93,7 @@ def _recorder(of: Any) -> Plain | None:
         return None
     scope = run_scope.enclosing()
     # A child workflow that a method started is recovered without that method.
-    return plain if scope is not None and scope.journal.run_id == plain.run_id else None
+    return plain if scope is not None and scope.run_id == plain.run_id else None
 
 
 # LLMs, tools -----------------------------------------------------------------------

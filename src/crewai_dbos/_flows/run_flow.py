@@ -72,7 +72,7 @@ class _RunFlow:
             made.append(True)
             return cast("str | None", original(message, *args, **kwargs))
 
-        response = scope.journal.run(scope, call, ask)
+        response = scope.run(call, ask)
         if not made:
             feedback.remember(self, message, response)
         return response
@@ -87,7 +87,7 @@ class _RunFlow:
             save(method_name)
             return
         call = Call(names.PERSIST, kind="persist", background=True)
-        scope.journal.run(scope, call, lambda: save(method_name))
+        scope.run(call, lambda: save(method_name))
 
     def __getattribute__(self, name: str) -> Any:
         value = super().__getattribute__(name)

@@ -51,7 +51,7 @@ def next_turn(flow_name: str, session_id: str, known: tuple[type, ...]) -> Turn:
 def record(flow: Flow[Any], scope: Scope) -> None:
     """A turn has ended: keep what the next one begins with."""
     call = Call(names.SESSION, kind="state", known=classes(flow))
-    scope.journal.run(scope, call, lambda: flow._state)
+    scope.run(call, lambda: flow._state)
 
 
 def _last(prefix: str, **options: Any) -> Any:

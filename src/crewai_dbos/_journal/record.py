@@ -1,4 +1,4 @@
-"""What a run has recorded, by name, and the step ids of what it records next.
+"""What a run has recorded, by name.
 
 Threads share one `Record`; every method takes its lock. Errors are ordinary here: the journal turns
 them into the end of the run.
@@ -6,82 +6,80 @@ them into the end of the run.
 
 from __future__ import annotations
 
-import logging
 import threading
 from bisect import bisect_right
 from collections import defaultdict, deque
-from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from dbos import DBOS, StepReservation
+from dbos import StepReservation
 
-from crewai_dbos._dbos_seam import DBOSContext, recorded_rows, using_context
+from crewai_dbos._dbos_seam import DBOSContext, recorded_rows
 from crewai_dbos._errors import ConcurrentRunError, DriftError
 from crewai_dbos._journal.entry import Call, Entry, read_entry
-from crewai_dbos._journal.parts import Parts
+from crewai_dbos._journal.joined_work import JoinedWork
+from crewai_dbos._journal.place import Place
+from crewai_dbos._journal.step_ids import StepIds
 from crewai_dbos._stored import names, sealing
 from crewai_dbos._stored.names import ENTRY_VERSION as CURRENT
 
-if TYPE_CHECKING:
-    from crewai_dbos._journal.scope import Scope
-
-logger = logging.getLogger("crewai_dbos")
-
 
 @dataclass
-class _Place:
+class _Contents:
     """What is recorded, claimed and running directly under one path.
 
     Attributes:
-        recorded: The occurrences of each name that wait to be claimed, the first one last.
+        entries: What is recorded here, in the order of step ids.
+        waiting: The occurrences of each name that wait to be claimed, the first one last.
         claimed: The last new occurrence of each name.
-        sequence: The recorded entries in the order of their step ids.
-        running: The one new call that is being made here, in a place where calls follow another.
+        sequence: The same, less those at its front that are claimed.
+        running: The one new call that is being made here, where calls follow one another.
+        inside: The paths right below this one under which something is recorded.
     """
 
-    recorded: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    entries: list[Entry] = field(default_factory=list)
+    waiting: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     claimed: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     sequence: deque[Entry] = field(default_factory=deque)
     running: str | None = None
+    inside: set[str] = field(default_factory=set)
 
 
 class Record:
     """The entries of one execution of a workflow.
 
     Args:
-        root: DBOS's context of the workflow; its counter is kept past every id used here.
+        root: DBOS's context of the workflow.
+
+    Attributes:
+        joined: The agents, crews and flows that the workflow has called.
+        ids: The step ids of what comes next.
     """
 
     def __init__(self, root: DBOSContext) -> None:
-        self._root = root
         self._run_id: str = root.workflow_id
         self._lock = threading.RLock()
         self._locks: dict[str, threading.Lock] = {}
         self._counts: dict[tuple[str, str], int] = defaultdict(int)
-        self._places: dict[str, _Place] = defaultdict(_Place)
+        self._at: dict[str, _Contents] = defaultdict(_Contents)
         self._entries: dict[str, Entry] = {}
         self._foreign: dict[int, str] = {}
-        self._outside: list[int] = []
-        self.parts = Parts(self._run_id)
-        self._last_id = self._drawn = root.function_id
-        self._told = False
+        self.joined = JoinedWork(self._run_id)
+        self.ids = StepIds(root, self._lock, self.joined)
         self._load()
 
     def _load(self) -> None:
         for row in recorded_rows(self._run_id):
             entry = read_entry(row)
-            self._last_id = max(self._last_id, row.step_id)
+            self.ids.keep_free(row.step_id)
             if entry is None:
                 self._foreign[row.step_id] = row.name
                 continue
-            self._last_id = max(self._last_id, entry.last_id)
+            self.ids.keep_free(entry.last_id)
             self._entries[entry.name] = entry
-            self.parts.load(entry)
-            place = self._places[entry.path]
-            place.recorded[entry.what].append(entry.occurrence)
-            place.sequence.append(entry)
+            self.joined.load(entry)
+            self._put(entry)
         # A run that an earlier release began keeps the names that it has.
         entries = [entry for entry in self._entries.values() if entry.is_readable]
         self._version = min((entry.version for entry in entries), default=CURRENT)
@@ -89,9 +87,32 @@ class Record:
         self._key = sealing.name_key(next(iter(ids), None)) if ids != {None} else None
         pinned = {n for e in self._entries.values() for n in range(e.step_id + 1, e.last_id + 1)}
         self._outside = sorted(n for n in self._foreign if n not in pinned)
-        for place in self._places.values():
-            for numbers in place.recorded.values():
+        for contents in self._at.values():
+            for numbers in contents.waiting.values():
                 numbers.sort(reverse=True)
+
+    def _put(self, entry: Entry) -> None:
+        contents = self._at[entry.path]
+        contents.entries.append(entry)
+        contents.waiting[entry.what].append(entry.occurrence)
+        contents.sequence.append(entry)
+        below = entry.path
+        while below:
+            above = below.rpartition("/")[0]
+            if below in self._at[above].inside:
+                break
+            self._at[above].inside.add(below)
+            below = above
+
+    def _below(self, path: str) -> list[Entry]:
+        """What is recorded under `path` and under what is below it, in the order of step ids."""
+        found, paths = [], [path]
+        while paths:
+            contents = self._at.get(paths.pop())
+            if contents is not None:
+                found += contents.entries
+                paths += contents.inside
+        return sorted(found, key=lambda entry: entry.step_id)
 
     # Names -------------------------------------------------------------------
 
@@ -116,98 +137,84 @@ class Record:
         with self._lock:
             return self._locks.setdefault(key, threading.Lock())
 
-    def claim(self, scope: Scope, call: Call) -> tuple[str, Entry | None]:
+    def allocating_alone(self) -> AbstractContextManager[Any]:
+        """Within the block nobody else gets a step id."""
+        return self._lock
+
+    # Claims ------------------------------------------------------------------
+
+    def claim(self, place: Place, call: Call) -> tuple[str, Entry | None]:
         """The name of `call`, and its entry if it is recorded.
 
         Raises:
             ConcurrentRunError: Another call is running where only the order tells them apart.
             DriftError: Other calls are recorded to come first.
-            ControlSignal: The part of the run that `scope` is in has ended.
+            ControlSignal: The work that `place` is in has ended.
         """
-        counted = scope.ordered and not call.concurrent
-        named = call.what if scope.ordered or call.concurrent else call.named_by_content()
+        counted = place.sequential and not call.concurrent
+        named = call.what if place.sequential or call.concurrent else call.named_by_content()
         what = self.spelled(named)
         with self._lock:
-            self.parts.check_open(scope.path)
-            place = self._places[scope.path]
-            if counted and place.running is not None:
+            self.joined.check_open(place.path)
+            contents = self._at[place.path]
+            if counted and contents.running is not None:
                 raise ConcurrentRunError(
-                    f"Run {self._run_id}: {call.what} was called under {scope.path!r} while "
-                    f"{place.running} was still running, so only their order would tell them "
+                    f"Run {self._run_id}: {call.what} was called under {place.path!r} while "
+                    f"{contents.running} was still running, so only their order would tell them "
                     "apart after a crash. Make the calls one after the other, or each in a run "
                     "of its own (a DBOSAgent.execute_task of its own workflow)."
                 )
-            name = self._next_name(scope.path, place, what)
+            name = self._next_name(place.path, contents, what)
             entry = self._entries.get(name)
-            if entry is None and self.was_given_up(name):
+            if entry is None and self.abandoned(name):
                 return name, None
             self._check_outside(name, entry)
             if entry is not None:
                 entry.claimed = True
-                self._advance(entry.last_id)
+                self.ids.advance(entry.last_id)
             # What runs in the background is not before or after anything.
-            if scope.ordered and not call.background:
-                self._check_order(place, name, entry, call.concurrent)
+            if place.sequential and not call.background:
+                self._check_sequence(contents, name, entry, call.concurrent)
             if counted and entry is None:
-                place.running = name
+                contents.running = name
         return name, entry
 
-    def done(self, scope: Scope, name: str) -> None:
+    def done(self, place: Place, name: str) -> None:
         """The new call `name` is not running any more."""
         with self._lock:
-            place = self._places[scope.path]
-            if place.running == name:
-                place.running = None
+            contents = self._at[place.path]
+            if contents.running == name:
+                contents.running = None
 
-    def is_recorded(self, scope: Scope, what: str) -> bool:
-        """Whether the next `what` of an ordered `scope` will be answered from the record."""
+    def is_recorded(self, place: Place, what: str) -> bool:
+        """Whether the next `what` of a sequential `place` will be answered from the record."""
         with self._lock:
-            return bool(self._places[scope.path].recorded.get(self.spelled(what)))
+            return bool(self._at[place.path].waiting.get(self.spelled(what)))
 
-    def entries_under(self, path: str) -> Iterator[tuple[str, Entry]]:
-        """The recorded entries below `path`, each with its name relative to it."""
-        start = f"{path}/"
-        for name, entry in self._entries.items():
-            if name.startswith(start):
-                yield name.removeprefix(start), entry
-
-    def settled(self) -> AbstractContextManager[Any]:
-        """Within the block nobody else gets a step id."""
-        return self._lock
-
-    def names_under(self, path: str) -> list[str]:
-        """The names of the recorded entries below `path`, relative to it."""
-        return [name for name, _ in self.entries_under(path)]
-
-    def unclaimed_under(self, path: str) -> Iterator[Entry]:
-        """Claim every entry below `path` that was not asked for."""
-        for name, entry in self._entries.items():
-            if name.startswith(f"{path}/") and not entry.claimed:
-                entry.claimed = True
-                yield entry
-
-    def was_given_up(self, name: str) -> Entry | None:
-        """The mark of the call or part `name`, if it is to be given up again; see `Parts`."""
-        return self.parts.given_up(name, self._entries.values(), self._outside)
+    def abandoned(self, name: str) -> Entry | None:
+        """The mark of the call or work `name`, if it is to be abandoned again; see `JoinedWork`."""
+        with self._lock:
+            return self.joined.abandoned(name, self._entries.values(), self._outside)
 
     def recorded_step(self, step_id: int) -> str | None:
         """The name of the step of somebody else that is recorded at `step_id`."""
-        return self._foreign.get(step_id)
+        with self._lock:
+            return self._foreign.get(step_id)
 
-    def _next_name(self, path: str, place: _Place, what: str) -> str:
+    def _next_name(self, path: str, contents: _Contents, what: str) -> str:
         # Calls of equal content are interchangeable, so those already recorded go first.
-        waiting = place.recorded.get(what)
+        waiting = contents.waiting.get(what)
         if waiting:
             return names.numbered(path, what, waiting.pop())
-        occurrence = place.claimed[what] + 1
+        occurrence = contents.claimed[what] + 1
         while names.numbered(path, what, occurrence) in self._entries:
             occurrence += 1
-        place.claimed[what] = occurrence
+        contents.claimed[what] = occurrence
         return names.numbered(path, what, occurrence)
 
     def _check_outside(self, name: str, entry: Entry | None) -> None:
         """The workflow's own earlier steps must not be passed over: they would be made again."""
-        at = bisect_right(self._outside, self._root.function_id)
+        at = bisect_right(self._outside, self.ids.counter)
         skipped = self._outside[at] if at < len(self._outside) else None
         if skipped is None or (entry is not None and skipped > entry.step_id):
             return
@@ -218,11 +225,13 @@ class Record:
             "step is made beside the run, make it before or after."
         )
 
-    def _check_order(self, place: _Place, name: str, entry: Entry | None, concurrent: bool) -> None:
+    def _check_sequence(
+        self, contents: _Contents, name: str, entry: Entry | None, concurrent: bool
+    ) -> None:
         """A recorded call whose turn has passed means that the code now asks for other calls."""
         if concurrent and entry is not None:
             return
-        for earlier in place.sequence:
+        for earlier in contents.sequence:
             if entry is not None and earlier.step_id >= entry.step_id:
                 break
             if earlier.claimed or earlier.background or (concurrent and earlier.concurrent):
@@ -232,77 +241,23 @@ class Record:
                 f"{name} was called. Put the code back and "
                 f"DBOS.resume_workflow({self._run_id!r}), or fork the run."
             )
-        while place.sequence and place.sequence[0].claimed:
-            place.sequence.popleft()
+        while contents.sequence and contents.sequence[0].claimed:
+            contents.sequence.popleft()
 
-    # Step ids ----------------------------------------------------------------
+    # What is below a path ----------------------------------------------------
 
-    def reserve(self, path: str, ids: int = 1) -> StepReservation:
-        """The next of `ids` consecutive step ids, past all that are recorded or kept free.
-
-        Args:
-            path: The scope that they are for.
-            ids: How many.
-
-        Raises:
-            ConcurrentRunError: The workflow draws ids elsewhere at the same time.
-            ControlSignal: The part of the run that `path` is in has ended.
-        """
+    def entries_below(self, path: str) -> list[tuple[str, Entry]]:
+        """The recorded entries below `path`, each with its name relative to it."""
         with self._lock:
-            self.parts.check_open(path)
-            self._check_alone()
-            self._advance(self._last_id)
-            with using_context(self._root):
-                first = last = DBOS.reserve_step()
-                for _ in range(ids - 1):
-                    last = DBOS.reserve_step()
-            self._last_id = self._drawn = last.step_id
-        if last.step_id != first.step_id + ids - 1:
-            raise ConcurrentRunError(
-                f"Run {self._run_id}: the workflow started a DBOS step of its own while a run was "
-                "open in it. Wait for the run first."
-            )
-        return first
+            return [(entry.name[len(path) + 1 :], entry) for entry in self._below(path)]
 
-    def reserve_last(self, path: str) -> StepReservation:
-        """As `reserve`, for the last entry of a part that failed or was given up.
-
-        A thread that it left behind records nothing afterwards.
-        """
+    def claim_below(self, path: str) -> list[Entry]:
+        """Claim every entry below `path` that was not asked for. Returns them."""
         with self._lock:
-            last = self.reserve(path)
-            self.parts.end(path)
-        return last
-
-    def _check_alone(self) -> None:
-        if self.parts.any_open and self._root.function_id > self._drawn and not self._told:
-            self._told = True
-            logger.warning(
-                "Run %s: the workflow made a DBOS step of its own while an agent was at work in "
-                "it. If a crash comes between the two, the run can't tell their order and stops. "
-                "Make the step before the agent's call or after it.",
-                self._run_id,
-            )
-
-    def enter(self, path: str, order: str | None) -> None:
-        """The part `path` of the workflow begins; see `Parts.enter`."""
-        with self._lock:
-            first = not self.parts.any_open
-            self.parts.enter(path, order)
-            if first:
-                self._drawn = self._root.function_id
-
-    def leave(self, path: str) -> None:
-        """The part `path` of the workflow has ended."""
-        with self._lock:
-            self._check_alone()
-            self.parts.leave(path)
-
-    def move_past(self, path: str) -> None:
-        """DBOS's counter moves past everything recorded under `path`."""
-        with self._lock:
-            inside = [e for n, e in self._entries.items() if n.startswith(f"{path}/")]
-            self._advance(max((entry.last_id for entry in inside), default=0))
+            left = [entry for entry in self._below(path) if not entry.claimed]
+            for entry in left:
+                entry.claimed = True
+            return left
 
     def check_complete(self, path: str, *, background: bool = True) -> None:
         """The work under `path` has returned.
@@ -313,20 +268,47 @@ class Record:
         Raises:
             DriftError: A call recorded there was not asked for.
         """
-        for name, entry in self._entries.items():
-            # What handled an event of a call that was answered from the record was not asked again.
-            expected = "/event:" not in name and entry.what != names.GIVEN_UP
-            if names.inside_save(name) or (not background and names.in_background(name)):
-                continue
-            if name.startswith(f"{path}/") and not entry.claimed and expected:
-                raise DriftError(
-                    f"Run {self._run_id} was recorded by other code: {name} is recorded, but was "
-                    f"not called. Put the code back and DBOS.resume_workflow({self._run_id!r}), "
-                    "or fork the run."
-                )
+        with self._lock:
+            for entry in self._below(path):
+                name = entry.name
+                # What handled an event of a call answered from the record was not asked again.
+                expected = "/event:" not in name and entry.what != names.ABANDONED
+                if names.inside_save(name) or (not background and names.in_background(name)):
+                    continue
+                if expected and not entry.claimed:
+                    raise DriftError(
+                        f"Run {self._run_id} was recorded by other code: {name} is recorded, but "
+                        "was not called. Put the code back and "
+                        f"DBOS.resume_workflow({self._run_id!r}), or fork the run."
+                    )
 
-    def _advance(self, step_id: int) -> None:
-        # Keeps DBOS's own counter where it was when this entry was recorded, for steps that the
-        # user's workflow makes after us.
-        self._root.function_id = max(self._root.function_id, step_id)
-        self._drawn = max(self._drawn, step_id)
+    # Work that joins -----------------------------------------------------------
+
+    def enter(self, path: str, work_order: str | None) -> None:
+        """The work `path` joins the workflow; see `JoinedWork.enter`."""
+        with self._lock:
+            first = not self.joined.is_any_open
+            self.joined.enter(path, work_order)
+            if first:
+                self.ids.begin()
+
+    def leave(self, path: str) -> None:
+        """The work `path` has ended."""
+        with self._lock:
+            self.ids.check_alone()
+            self.joined.leave(path)
+
+    def move_past(self, path: str) -> None:
+        """DBOS's counter moves past everything recorded under `path`."""
+        with self._lock:
+            self.ids.advance(max((entry.last_id for entry in self._below(path)), default=0))
+
+    def reserve_last(self, path: str) -> StepReservation:
+        """The step id of the last entry of work that failed or was abandoned.
+
+        A thread that it left behind records nothing afterwards.
+        """
+        with self._lock:
+            last = self.ids.reserve(path)
+            self.joined.end(path)
+        return last

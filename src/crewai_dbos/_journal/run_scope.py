@@ -6,36 +6,39 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import Context, copy_context
-from typing import Any
-
-from dbos import DBOS, WorkflowStatus
+from typing import Any, TypeVar
 
 from crewai_dbos._dbos_seam import (
     DBOSContext,
     current_context,
-    detached,
     is_launched,
     on_workflow_thread,
     surviving,
 )
 from crewai_dbos._errors import (
     ControlSignal,
+    CrewaiDbosError,
     DriftError,
     JournalCorruptError,
     LostContextError,
     SealedError,
 )
+from crewai_dbos._journal import notes
 from crewai_dbos._journal.entry import Call
 from crewai_dbos._journal.journal import Journal
-from crewai_dbos._journal.scope import Scope, last_entered, lent_context, open_call
+from crewai_dbos._journal.open_calls import open_call
+from crewai_dbos._journal.scope import Scope, last_entered, lent_context
 from crewai_dbos._leases import RunVar, begin, is_lost, methods_at_work
 from crewai_dbos._secrets import known
-from crewai_dbos._stored import names, redaction, sealing
+from crewai_dbos._setting import setting
+from crewai_dbos._stored import names, redaction
 
 logger = logging.getLogger("crewai_dbos")
+
+T = TypeVar("T")
 
 _warned: set[str] = set()
 
@@ -47,14 +50,9 @@ def recorder() -> Any:
     return _recorder.get()
 
 
-@contextmanager
-def recording(recorder: Any) -> Iterator[None]:
+def recording(recorder: Any) -> AbstractContextManager[Any]:
     """In the block the calls of ordinary objects are recorded by `recorder`, or not (None)."""
-    token = _recorder.set(recorder)
-    try:
-        yield
-    finally:
-        _recorder.reset(token)
+    return setting(_recorder, recorder)
 
 
 _JOURNAL = "_crewai_dbos_journal"
@@ -82,7 +80,7 @@ def secrets_of(context: DBOSContext) -> set[str]:
 def redacted(data: Any, context: DBOSContext) -> Any:
     """`data`, plain JSON of the workflow that was opened at `context`, as it may be stored."""
     journal: Journal | None = context.__dict__.get(_JOURNAL)
-    for redact in journal.redact if journal is not None else ():
+    for redact in journal.writer.redact if journal is not None else ():
         data = redaction.redacted(data, redact)
     return data
 
@@ -90,7 +88,7 @@ def redacted(data: Any, context: DBOSContext) -> Any:
 def redacted_error(error: dict[str, Any], context: DBOSContext) -> dict[str, Any]:
     """The same for what `encode_error` has made of the error that the workflow ends with."""
     journal: Journal | None = context.__dict__.get(_JOURNAL)
-    for redact in journal.redact if journal is not None else ():
+    for redact in journal.writer.redact if journal is not None else ():
         error = redaction.redacted_error(error, redact)
     return error
 
@@ -132,7 +130,7 @@ def _is_nobodys() -> bool:
     scope, context = last_entered(), current_context()
     if context is None or not context.is_within_workflow():
         return True
-    return scope is not None and scope.journal.run_id == context.workflow_id
+    return scope is not None and scope.run_id == context.workflow_id
 
 
 def check_found() -> None:
@@ -207,7 +205,7 @@ def _scope_in(context: DBOSContext | None) -> Scope | None:
         return None
     scope = last_entered()
     # A child workflow that a tool of this run started has a journal of its own.
-    if scope is not None and scope.journal.run_id == context.workflow_id:
+    if scope is not None and scope.run_id == context.workflow_id:
         return scope
     return Scope(journal_of(context), "")
 
@@ -215,7 +213,7 @@ def _scope_in(context: DBOSContext | None) -> Scope | None:
 def around() -> Scope | None:
     """As `enclosing`, and inside a recorded call the scope of that call. None outside any run."""
     scope, context = last_entered(), current_context()
-    if scope is None or context is None or context.workflow_id != scope.journal.run_id:
+    if scope is None or context is None or context.workflow_id != scope.run_id:
         return None
     return None if is_lost() else scope
 
@@ -231,10 +229,10 @@ def for_call(bound: Scope | None, what: str) -> Scope | None:
         return enclosing()
     scope = _scope_in(_found_workflow())
     if scope is None and not in_step():
-        bound.journal.raise_if_over()
-        bound.journal.fail(
+        bound.raise_if_over()
+        bound.fail(
             LostContextError(
-                f"Run {bound.journal.run_id}: the {what} was made on a thread without the run's "
+                f"Run {bound.run_id}: the {what} was made on a thread without the run's "
                 "context, so it would not be recorded. Start threads with "
                 "contextvars.copy_context().run."
             )
@@ -242,42 +240,62 @@ def for_call(bound: Scope | None, what: str) -> Scope | None:
     return scope
 
 
+def record(call: Callable[[], Call], function: Callable[[], T]) -> T:
+    """The result of a call made here: recorded where a run is, an ordinary one elsewhere.
+
+    Args:
+        call: Returns what is called.
+        function: Makes the call.
+    """
+    scope = enclosing()
+    return function() if scope is None else scope.run(call(), function)
+
+
 @contextmanager
-def joined(what: str, order: str | None = None) -> Iterator[Scope]:
-    """A branch `what` of the workflow that is open here.
+def joined(what: str, work_order: str | None = None) -> Iterator[Scope]:
+    """Work called `what` joins the workflow that is open here.
 
     Whatever ended the run is raised when the block is left, even if something in between
     swallowed it.
 
     Args:
         what: Its name.
-        order: A digest of what it does, where others of its name may be started beside it.
+        work_order: A digest of what it does, where others of its name may be started beside it.
     """
     outer = enclosing()
     assert outer is not None
-    journal = outer.journal
-    if order is None:
+    journal, record = outer.journal, outer.journal.record
+    if work_order is None:
         scope = outer.child(what)
     else:
-        in_turn = on_workflow_thread() if outer.strand is None else outer.is_alone_here()
-        name = journal.next_part(outer.path, what, order, in_turn=in_turn)
-        scope = Scope(journal, name)
-    journal.record.enter(scope.path, order)
+        scope = Scope(journal, _name_of_joined(outer, what, work_order))
+    record.enter(scope.path, work_order)
     try:
         with scope.entered():
-            if order is not None:
-                call = Call(names.ORDER, kind="order", request={"order": order})
-                journal.run(scope, call, lambda: None)
+            if work_order is not None:
+                request = {"order": work_order}
+                scope.run(Call(names.WORK_ORDER, kind="order", request=request), lambda: None)
             yield scope
-        journal.check_complete(scope.path)
+        scope.check_complete()
     except Exception:
-        journal.raise_if_over()
+        scope.raise_if_over()
         raise
     finally:
-        journal.record.leave(scope.path)
-        if journal.ended_by is None:
-            journal.record.move_past(scope.path)
-    journal.raise_if_over()
+        record.leave(scope.path)
+        if scope.ended_by is None:
+            record.move_past(scope.path)
+    scope.raise_if_over()
+
+
+def _name_of_joined(outer: Scope, what: str, work_order: str) -> str:
+    place = outer.place
+    in_sequence = on_workflow_thread() if place.runs_on is None else place.is_alone_here()
+    try:
+        return outer.journal.record.joined.next_name(
+            outer.path, what, work_order, in_sequence=in_sequence
+        )
+    except CrewaiDbosError as error:
+        outer.fail(error)
 
 
 @contextmanager
@@ -288,7 +306,7 @@ def sparing_worker() -> Iterator[None]:
 
 
 @contextmanager
-def surfacing(scope: Scope) -> Iterator[None]:
+def unwrapping_signals(scope: Scope) -> Iterator[None]:
     """Where user code called us from its own workflow, it gets the error and not the signal.
 
     A run stopped by drift or an unreadable entry is cancelled, with the reason in its attributes:
@@ -304,56 +322,16 @@ def surfacing(scope: Scope) -> Iterator[None]:
         raise
     except BaseException as error:
         # An asyncio.TaskGroup puts the signal into a group.
-        ended_by = error.error if isinstance(error, ControlSignal) else scope.journal.ended_by
+        ended_by = error.error if isinstance(error, ControlSignal) else scope.ended_by
         if ended_by is None:
             raise
         if isinstance(ended_by, (DriftError, JournalCorruptError, SealedError)):
-            stop(scope.journal.run_id, ended_by, scope.journal.redact)
+            notes.stop(scope.run_id, ended_by, scope.journal.writer.redact)
         raise ended_by from None
-
-
-def stop(run_id: str, error: Exception, redact: Iterable[redaction.Redact] = ()) -> None:
-    """Cancel a run that does not fit the code, and say why where its status is looked up."""
-    why = known.hide(str(error))
-    for function in redact:
-        why = function(why)
-    logger.error("Run %s stopped: %s", run_id, error)
-    note(run_id, {"stopped": sealing.seal(why), "error": type(error).__name__})
-    detached(DBOS.cancel_workflow, run_id)
-
-
-def clear_note(run_id: str) -> None:
-    """Take back the `note` of a run that goes on, if it has one."""
-    status = detached(DBOS.get_workflow_status, run_id)
-    attributes = dict((status.attributes if status else None) or {})
-    if attributes.pop(names.ATTRIBUTE, None) is not None:
-        detached(DBOS.update_workflow_attributes, run_id, attributes)
 
 
 def note_savings(context: DBOSContext) -> None:
     """Put the tokens that the replay of a run did not spend again where its status is looked up."""
     journal: Journal | None = context.__dict__.get(_JOURNAL)
-    if journal is not None and journal.tokens_saved:
-        note(journal.run_id, {"tokens_saved": journal.tokens_saved})
-
-
-def note_of(status: WorkflowStatus) -> dict[str, Any]:
-    """What `note` has put into the attributes of a run.
-
-    Raises:
-        SealedError: It is encrypted, and this process can't read it.
-    """
-    found = (status.attributes or {}).get(names.ATTRIBUTE)
-    note = found if isinstance(found, dict) else {}
-    return {name: sealing.opened(item) for name, item in note.items()}
-
-
-def note(run_id: str, what: Mapping[str, Any]) -> None:
-    """Put `what`, less the secrets in it, into the attributes of a run: its status has them."""
-    with contextlib.suppress(Exception):
-        shown = {
-            part: known.hide(value) if isinstance(value, str) else value
-            for part, value in what.items()
-        }
-        attributes = {names.ATTRIBUTE: shown}
-        detached(DBOS.update_workflow_attributes, run_id, attributes, merge=True)
+    if journal is not None and journal.replay.tokens_saved:
+        notes.add(journal.run_id, {"tokens_saved": journal.replay.tokens_saved})

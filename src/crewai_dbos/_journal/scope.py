@@ -1,40 +1,42 @@
-"""Where in a run the code is: a path, carried by a context variable into every thread and task.
+"""A place in a run that calls are made in, carried by a context variable into threads and tasks.
 
 A `Scope` is one sequential branch of the work, or, when it says so, a place where things happen at
-the same time. It also is the position that DBOS sees: any DBOS operation that user code makes in it
-is *pinned*, that is, given a step id that is found again on recovery by the scope's path, not by
-the order in which threads happen to arrive.
+the same time. It also is the position that DBOS sees there: see `pinning`.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterator
+import threading
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import Context
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, NoReturn, TypeVar
 
-from crewai_dbos._dbos_seam import DBOSContext, using_context
+from crewai_dbos._dbos_seam import using_context
+from crewai_dbos._errors import ConcurrentRunError
+from crewai_dbos._journal.entry import Call, Entry
+from crewai_dbos._journal.journal import Journal
+from crewai_dbos._journal.open_calls import OpenCall, inside_group, is_open_call_of_this_thread
+from crewai_dbos._journal.pinning import PinningContext, Pins
+from crewai_dbos._journal.place import Place
 from crewai_dbos._leases import RunVar, held
-from crewai_dbos._threads import Strand
+from crewai_dbos._secrets.given import Given
+from crewai_dbos._setting import setting
+from crewai_dbos._stored.redaction import Redact
+from crewai_dbos._threads import ThreadOrTask
 
-if TYPE_CHECKING:
-    from crewai_dbos._journal.entry import Call
-    from crewai_dbos._journal.journal import Journal
+T = TypeVar("T")
 
 
 class Scope:
-    """One place in a run.
+    """One place in a run, which its calls are asked of.
 
     Args:
         journal: The run's journal.
         path: Where, "" for the run itself.
-        ordered: Whether calls here follow one another. If not, each is named by its content.
+        sequential: As of a `Place`.
         around: The scope that a tool call belongs to whose hooks and events are here.
-        strand: The only thread or asyncio task that makes one call after the other here, if there
-            is one. Calls from others are named by their content; their DBOS operations, which have
-            none, are refused.
+        runs_on: As of a `Place`.
     """
 
     def __init__(
@@ -42,68 +44,187 @@ class Scope:
         journal: Journal,
         path: str,
         *,
-        ordered: bool = True,
+        sequential: bool = True,
         around: Scope | None = None,
-        strand: Strand | None = None,
+        runs_on: ThreadOrTask | None = None,
     ) -> None:
         self.journal = journal
-        self.path = path
-        self.ordered = ordered
+        self.place = Place(path, sequential, runs_on)
         self.around = around
-        self.strand = strand
-        self._task: asyncio.Task[Any] | None = None
-        self.context = _PinningContext.at(self)
+        self._position = PinningContext.of(journal.root, Pins(self._draw, journal.check_pinned))
+
+    @property
+    def path(self) -> str:
+        return self.place.path
+
+    @property
+    def run_id(self) -> str:
+        return self.journal.run_id
+
+    @property
+    def kept(self) -> dict[str, Any]:
+        """What callers keep for as long as the run is executed."""
+        return self.journal.kept
 
     def child(
         self,
         what: str,
         *,
-        ordered: bool = True,
+        sequential: bool = True,
         around: Scope | None = None,
-        strand: Strand | None = None,
+        runs_on: ThreadOrTask | None = None,
     ) -> Scope:
         """The next `what` inside this scope, as a scope of its own."""
         path = self.journal.record.next_path(self.path, what)
-        return Scope(self.journal, path, ordered=ordered, around=around, strand=strand)
-
-    def is_alone_here(self) -> bool:
-        """Whether DBOS operations made here come one after the other."""
-        own, here = self.strand, Strand.here()
-        if own is None or own == here:
-            return True
-        if own.task is not None or own.thread != here.thread or here.task is None:
-            return False
-        # An event loop that sync code runs: the task in it that comes first, and no other.
-        if self._task is None or self._task.get_loop() is not here.task.get_loop():
-            self._task = here.task
-        return self._task is here.task
-
-    def told_apart(self, call: Call) -> Call:
-        """`call`, named by its content where it may come beside others."""
-        follows = self.strand is None or self.strand == Strand.here()
-        return call if call.concurrent or follows else call.by_content()
+        return Scope(self.journal, path, sequential=sequential, around=around, runs_on=runs_on)
 
     @contextmanager
     def entered(self) -> Iterator[Scope]:
-        token = _scope.set(self)
-        try:
-            with using_context(self.context):
-                yield self
-        finally:
-            _scope.reset(token)
+        """In the block, calls are made here, and DBOS operations too."""
+        with setting(_scope, self), using_context(self._position):
+            yield self
 
+    def _draw(self, ids: int) -> int:
+        if not self.place.is_alone_here():
+            self.fail(
+                ConcurrentRunError(
+                    f"Run {self.run_id}: {self.path} made a DBOS operation on another thread or "
+                    "in another asyncio task than its own, where only their order would tell it "
+                    "apart after a crash. Make it on its own thread, one after the other; or with "
+                    "crewai_dbos.step(function, ...), which goes by the arguments; or in a DBOS "
+                    "workflow of its own."
+                )
+            )
+        return self.journal.pin(self.place, ids)
 
-@dataclass(frozen=True)
-class OpenCall:
-    """The recorded call whose body is running on this thread or task."""
+    # Calls -------------------------------------------------------------------
 
-    run_id: str
-    name: str
+    def run(self, call: Call, function: Callable[[], T]) -> T:
+        """The result of `call`: the recorded one, or that of `function`, which is then recorded.
+
+        Args:
+            call: What is called.
+            function: Makes the call. A coroutine function runs on DBOS's event loop.
+
+        Returns:
+            A decoded copy of the result.
+
+        Raises:
+            Exception: The call's own error, rebuilt from the record.
+            ControlSignal: The run is over for another reason.
+        """
+        return self.journal.run(self.place, self._disambiguated(call), function)
+
+    async def arun(self, call: Call, function: Callable[[], Awaitable[T]]) -> T:
+        """As `run`, for async code."""
+        return await self.journal.arun(self.place, self._disambiguated(call), function)
+
+    def group(self, call: Call, function: Callable[[], T], *, sequential: bool = False) -> T:
+        """As `run`, for a call with recorded calls inside: these come first, then its own result.
+
+        Args:
+            call: What is called.
+            function: Makes the calls inside, in a scope named like this call.
+            sequential: Whether the calls inside follow one another.
+        """
+
+        def inside(name: str) -> T:
+            here = Scope(self.journal, name, sequential=sequential, runs_on=ThreadOrTask.here())
+            with here.entered(), inside_group(OpenCall(self.run_id, name)):
+                return function()
+
+        return self.journal.group(self.place, self._disambiguated(call), inside)
+
+    def _disambiguated(self, call: Call) -> Call:
+        """`call`, named by its content where it may come beside others."""
+        in_sequence = call.concurrent or self.place.is_in_sequence_here()
+        return call if in_sequence else call.by_content()
+
+    def is_recorded(self, what: str) -> bool:
+        """Whether the next `what` here, in sequence, will be answered from the record."""
+        return self.journal.record.is_recorded(self.place, what)
+
+    def entries(self) -> list[tuple[str, Entry]]:
+        """The recorded entries below, each with its name relative to this scope."""
+        return self.journal.record.entries_below(self.path)
+
+    def lock(self, key: str) -> threading.Lock:
+        """The lock of this scope called `key`."""
+        return self.journal.record.lock(f"{self.path}/{key}")
+
+    def beside(self, path: str, what: str) -> Scope:
+        """The next `what` under another `path` of the same run."""
+        return Scope(self.journal, self.journal.record.next_path(path, what))
+
+    # What is stored ------------------------------------------------------------
+
+    def look_for_secrets(self, *objects: Any) -> None:
+        """Keep what is secret in `objects` out of what is stored when something here fails."""
+        self.journal.secrets.look_at(*objects)
+
+    def keep_back(self, secrets: Given, redact: Redact | None) -> None:
+        """Store from now on only what a definition lets through; see `Journal.keep_back`."""
+        self.journal.keep_back(secrets, redact)
+
+    def restore_usage(self, role: str, restore: Callable[[Any], int | None]) -> None:
+        """Have `restore` told of the usage of an LLM's requests here that are not replayed."""
+        self.journal.replay.llms[self.path, role] = restore
+
+    # The end -------------------------------------------------------------------
+
+    def fail(self, error: BaseException) -> NoReturn:
+        """End the run with `error`, past everything that catches `Exception`."""
+        self.journal.fail(error)
+
+    def raise_if_over(self) -> None:
+        """Raise again what has ended the run."""
+        self.journal.latch.raise_if_over()
+
+    @property
+    def ended_by(self) -> BaseException | None:
+        """What has ended the run, other than its workflow's return."""
+        return self.journal.latch.error
+
+    def warn_of_drift(self, message: str) -> None:
+        """Say, once in a run, that the code has changed since it began."""
+        self.journal.replay.warn_of_drift(message)
+
+    def check_complete(self, *, background: bool = True) -> None:
+        """The work here has returned: stop the run if a recorded call of it was not asked for."""
+        self.journal.check_complete(self.path, background=background)
+
+    def pass_over(self) -> None:
+        """What is recorded here and was not asked for will not be."""
+        self.journal.replay.pass_over(self.path)
+
+    def fail_work(self, error: Exception) -> NoReturn:
+        """Record that the work here ended with `error`, and raise the recorded copy."""
+        self.journal.endings.fail(self.place, error)
+
+    def replay_failure(self) -> None:
+        """Raise the error that the work here is recorded to have ended with, if it has."""
+        self.journal.endings.replay_failure(self.place)
+
+    def abandon(self, seconds: float) -> None:
+        """Mark the work here, whose asyncio task was cancelled after `seconds`, as abandoned."""
+        self.journal.endings.abandon(self.path, seconds)
+
+    async def unless_abandoned(self) -> None:
+        """Wait to be cancelled if the work here was abandoned; see `Endings.unless_abandoned`."""
+        await self.journal.endings.unless_abandoned(self.path)
+
+    def replay_end(self, call: Call) -> Any:
+        """The recorded end `call` of the work here, without doing what is left of it."""
+        return self.journal.endings.replay_end(self.place, call)
+
+    async def record_end(
+        self, call: Call, get: Callable[[], Any], seconds: float, **told: Any
+    ) -> int:
+        """Record how the work here ended; see `Endings.record_end`. Returns the step id."""
+        return await self.journal.endings.record_end(self.place, call, get, seconds, **told)
 
 
 _scope: RunVar[Scope | None] = RunVar("crewai_dbos_scope", default=None)
-_open_call: RunVar[OpenCall | None] = RunVar("crewai_dbos_open_call", default=None)
-_open_summary: RunVar[OpenCall | None] = RunVar("crewai_dbos_open_summary", default=None)
 
 
 def last_entered() -> Scope | None:
@@ -114,87 +235,10 @@ def last_entered() -> Scope | None:
     return _scope.get()
 
 
-def open_call() -> OpenCall | None:
-    """The recorded call whose body is running; None in between."""
-    return _open_call.get()
-
-
-def open_summary() -> OpenCall | None:
-    """The call that is being made up of other recorded calls; None outside of one."""
-    return _open_summary.get()
-
-
 def lent_context() -> Context | None:
     """The context in which this thread makes a call for another; None where it is in it already."""
     lease = held()
-    if lease is None or not lease.worker or _scope.is_set_here() or _open_call.is_set_here():
+    if lease is None or not lease.worker or _scope.is_set_here() or is_open_call_of_this_thread():
         return None
     context = lease.context
     return None if context is None else context.copy()
-
-
-@contextmanager
-def inside_summary(call: OpenCall) -> Iterator[None]:
-    """The block is the body of `call`: what is recorded in it comes first, then its outcome."""
-    token = _open_summary.set(call)
-    try:
-        yield
-    finally:
-        _open_summary.reset(token)
-
-
-@contextmanager
-def inside_call(call: OpenCall | None) -> Iterator[None]:
-    """The block is the body of `call`: nothing in it is recorded on its own."""
-    token = _open_call.set(call)
-    try:
-        yield
-    finally:
-        _open_call.reset(token)
-
-
-class _PinningContext(DBOSContext):
-    """The workflow's context, except that every step id it hands out is pinned by the journal."""
-
-    _scope: Scope
-
-    @classmethod
-    def at(cls, scope: Scope) -> _PinningContext:
-        context = cls.__new__(cls)
-        context.__dict__.update(scope.journal.root.__dict__)
-        context.__dict__["_scope"] = scope
-        return context
-
-    # DBOS draws an id either by `snapshot_step_ctx` or by `function_id += 1`.
-
-    @property
-    def function_id(self) -> int:
-        return int(self.__dict__["function_id"])
-
-    @function_id.setter
-    def function_id(self, value: int) -> None:
-        self.__dict__["function_id"] = self._scope.journal.pin(self._scope, 1)
-
-    def snapshot_step_ctx(self, reserve_sleep_id: bool = False) -> DBOSContext:
-        first = self._scope.journal.pin(self._scope, 2 if reserve_sleep_id else 1)
-        position = DBOSContext.__new__(DBOSContext)
-        position.__dict__.update({k: v for k, v in self.__dict__.items() if k != "_scope"})
-        position.function_id = first - 1
-        snapshot = position.snapshot_step_ctx(reserve_sleep_id)
-        checked = _PinnedStepContext.__new__(_PinnedStepContext)
-        checked.__dict__.update(snapshot.__dict__)
-        checked.__dict__["_journal"] = self._scope.journal
-        return checked
-
-
-class _PinnedStepContext(DBOSContext):
-    """A pinned step: DBOS compares its name on recovery, and we do so first.
-
-    DBOS's own error is an `Exception`, which crewAI would hand to the model as text.
-    """
-
-    _journal: Journal
-
-    def start_step(self, fid: int, attributes: Any) -> None:
-        self._journal.check_pinned(fid, attributes["name"])
-        super().start_step(fid, attributes)

@@ -29,4 +29,4 @@ class RecordedCache(CacheHandler):
             concurrent=True,
             as_text=str,
         )
-        return scope.journal.run(scope, call, lambda: found(tool=tool, input=input))
+        return scope.run(call, lambda: found(tool=tool, input=input))

@@ -55,7 +55,7 @@ def recorded(
             return done
 
         entry = Call(what, kind=what, known=known)
-        done = dict(scope.journal.summarize(scope, entry, work, ordered=True))
+        done = dict(scope.group(entry, work, sequential=True))
         for arg, changed in zip(args, done.get("changed", ()), strict=False):
             for field in _fields(arg) if isinstance(arg, BaseModel) else ():
                 if field in changed:

@@ -39,7 +39,7 @@ class _RecordedInstructor:
         )
         if settings.by_content:
             call = call.by_content()
-        return scope.journal.run(scope, call, self._instructor.to_json)
+        return scope.run(call, self._instructor.to_json)
 
 
 def recording(cls: type[Converter]) -> type[Converter]:

@@ -19,7 +19,8 @@ from crewai.events.event_bus import crewai_event_bus
 
 from crewai_dbos._classes import durable_class
 from crewai_dbos._journal import run_scope
-from crewai_dbos._journal.scope import Scope, inside_call, open_call
+from crewai_dbos._journal.open_calls import inside_call, open_call
+from crewai_dbos._journal.scope import Scope
 from crewai_dbos._leases import RunVar
 from crewai_dbos._stored import names
 
@@ -129,7 +130,7 @@ def _place_of(event: Any) -> Scope | None:
     tool = getattr(event, "tool_name", None)
     content = None if tool is None else [tool, getattr(event, "tool_args", None)]
     what = names.event(type(event).__name__, content)
-    return Scope(scope.journal, scope.journal.record.next_path(path, what))
+    return scope.beside(path, what)
 
 
 @lru_cache(maxsize=256)

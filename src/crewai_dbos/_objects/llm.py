@@ -132,15 +132,15 @@ class DBOSLLM:
                 try:
                     return original(messages, *args, **kwargs)
                 except Exception:
-                    scope.journal.secrets.look_at(self)
+                    scope.look_for_secrets(self)
                     raise
                 finally:
                     collected.update(self._collect())
 
         collected: dict[str, Any] = {}
         call = self._as_call(binding, collected, messages, args, kwargs)
-        with run_scope.surfacing(scope):
-            return scope.journal.run(scope, call, request)
+        with run_scope.unwrapping_signals(scope):
+            return scope.run(call, request)
 
     async def acall(self, messages: Any, *args: Any, **kwargs: Any) -> Any:
         """As `BaseLLM.acall`; recorded when it happens inside a DBOS workflow."""
@@ -155,15 +155,15 @@ class DBOSLLM:
                 try:
                     return await original(messages, *args, **kwargs)
                 except Exception:
-                    scope.journal.secrets.look_at(self)
+                    scope.look_for_secrets(self)
                     raise
                 finally:
                     collected.update(self._collect())
 
         collected: dict[str, Any] = {}
         call = self._as_call(binding, collected, messages, args, kwargs)
-        with run_scope.surfacing(scope):
-            return await scope.journal.arun(scope, call, request)
+        with run_scope.unwrapping_signals(scope):
+            return await scope.arun(call, request)
 
     def get_input_tokens_count(self, *args: Any, **kwargs: Any) -> int:
         """As the original's; recorded, because some providers ask their server."""
@@ -172,7 +172,7 @@ class DBOSLLM:
         if scope is None or not counts_tokens_remotely(self, type(self).__bases__[-1]):
             return int(original(*args, **kwargs))
         call = Call(names.TOKEN_COUNT, kind="tokens")
-        return int(scope.journal.run(scope, call, lambda: int(original(*args, **kwargs))))
+        return int(scope.run(call, lambda: int(original(*args, **kwargs))))
 
     def summarize_messages(self, *args: Any, **kwargs: Any) -> None:
         """As the original's, which may ask for several summaries at once."""
@@ -181,7 +181,7 @@ class DBOSLLM:
         if scope is None:
             original(*args, **kwargs)
             return
-        with scope.child(names.SUMMARY, ordered=False).entered():
+        with scope.child(names.SUMMARY, sequential=False).entered():
             original(*args, **kwargs)
 
     def _described(self) -> str:
@@ -279,8 +279,8 @@ def durable_llm(
         # Inside a recorded request it makes its own without recording it again.
         ask_through(durable, durable_llm(sender, role=role, config=config))
     if scope is not None:
-        scope.journal.secrets.look_at(llm)
-        scope.journal.llms[scope.path, role] = durable._restore  # type: ignore[attr-defined]
+        scope.look_for_secrets(llm)
+        scope.restore_usage(role, durable._restore)  # type: ignore[attr-defined]
     return durable
 
 

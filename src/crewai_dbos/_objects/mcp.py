@@ -37,7 +37,7 @@ class RecordedDiscovery(MCPClient):
 
     async def connect(self) -> Any:
         scope = run_scope.enclosing()
-        if scope is not None and scope.journal.record.is_recorded(scope, names.MCP_DISCOVERY):
+        if scope is not None and scope.is_recorded(names.MCP_DISCOVERY):
             return self
         return await super().connect()
 
@@ -47,4 +47,4 @@ class RecordedDiscovery(MCPClient):
             return await super().list_tools(use_cache)
         listed = super().list_tools
         call = Call(names.MCP_DISCOVERY, kind="mcp")
-        return await scope.journal.arun(scope, call, lambda: listed(use_cache))
+        return await scope.arun(call, lambda: listed(use_cache))

@@ -189,7 +189,7 @@ class _DurableKnowledge:
             return original(*args, **kwargs)
 
         call = Call(names.KNOWLEDGE_QUERY, kind="knowledge", request={"query": [args, kwargs]})
-        return scope.journal.run(scope, call, ask)
+        return scope.run(call, ask)
 
     async def aquery(self, *args: Any, **kwargs: Any) -> Any:
         original = super().aquery  # type: ignore[misc]
@@ -203,7 +203,7 @@ class _DurableKnowledge:
             return await original(*args, **kwargs)
 
         call = Call(names.KNOWLEDGE_QUERY, kind="knowledge", request={"query": [args, kwargs]})
-        return await scope.journal.arun(scope, call, ask)
+        return await scope.arun(call, ask)
 
 
 class _DurableEmbedder:
@@ -224,9 +224,7 @@ class _DurableEmbedder:
             config=self._config,
             concurrent=True,
         )
-        packed = scope.journal.run(
-            scope, call, lambda: [_pack(v) for v in self._embedder(texts, *args, **kwargs)]
-        )
+        packed = scope.run(call, lambda: [_pack(v) for v in self._embedder(texts, *args, **kwargs)])
         return [_unpack(text) for text in packed]
 
     def __getattr__(self, name: str) -> Any:
@@ -247,4 +245,4 @@ def _summarized(owner: Any, call: Call, function: Callable[[], Any]) -> Any:
     scope = run_scope.for_call(owner.__dict__[_RUN][0], call.what)
     if scope is None:
         return function()
-    return scope.journal.summarize(scope, call, function)
+    return scope.group(call, function)

@@ -124,7 +124,7 @@ class RunObjects:
                 return tool  # what the coworker does is recorded call by call
             if is_durable(tool):
                 return tool
-            self.scope.journal.secrets.look_at(tool)
+            self.scope.look_for_secrets(tool)
             make = lambda: durable_tool(tool, config, self.scope)  # noqa: E731
             return self._once(tool, ("tool", id(config)), make)  # type: ignore[no-any-return]
 

@@ -30,9 +30,10 @@ from crewai_dbos._journal.config import (
     from_dbos_options,
 )
 from crewai_dbos._journal.entry import Call
-from crewai_dbos._journal.scope import Scope, open_call
+from crewai_dbos._journal.open_calls import open_call
+from crewai_dbos._journal.scope import Scope
 from crewai_dbos._stored import names
-from crewai_dbos._threads import Strand, finished
+from crewai_dbos._threads import ThreadOrTask, finished
 
 _RECORDED = "_crewai_dbos_recorded"
 
@@ -142,18 +143,18 @@ def _recorded(
             if kind is None and step == PLAIN:
                 # What it does with DBOS, an agent or a crew is recorded inside.
                 work = lambda: finished(function(*args, **kwargs))  # noqa: E731
-                return scope.journal.summarize(scope, call, work, ordered=True)
-            return scope.journal.run(scope, call, _bound(function, args, kwargs))
+                return scope.group(call, work, sequential=True)
+            return scope.run(call, _bound(function, args, kwargs))
         if kind is None:
             _warn_unrecorded(tool_name)
-        with scope.child(what, strand=Strand.here()).entered() as inside:
+        with scope.child(what, runs_on=ThreadOrTask.here()).entered() as inside:
             try:
                 if kind == "workflow":
-                    with SetWorkflowID(f"{scope.journal.run_id}/{inside.path}"):
+                    with SetWorkflowID(f"{scope.run_id}/{inside.path}"):
                         return finished(function(*args, **kwargs))
                 return finished(function(*args, **kwargs))
             except DBOSUnexpectedStepError as error:
-                scope.journal.fail(error)
+                scope.fail(error)
 
     setattr(call_tool, _RECORDED, function)
     return call_tool

@@ -14,7 +14,7 @@ from dbos import DBOS
 
 from crewai_dbos._dbos_seam import current_context, detached, on_the_loop_of_dbos
 from crewai_dbos._errors import DriftError, RunSuspended, SealedError, UnstorableValueError
-from crewai_dbos._journal import run_scope
+from crewai_dbos._journal import notes, run_scope
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._objects import events, mcp
 from crewai_dbos._runs import failure, results
@@ -93,9 +93,9 @@ def part(definition: Any, what: str, order: str | None) -> Iterator[Scope]:
     mcp.install()
     outer = run_scope.enclosing()
     assert outer is not None
-    outer.journal.keep_back(definition.secrets, definition.redact)
+    outer.keep_back(definition.secrets, definition.redact)
     durable = run_scope.recording(None)
-    with run_scope.surfacing(outer), run_scope.joined(what, order) as scope, durable:
+    with run_scope.unwrapping_signals(outer), run_scope.joined(what, order) as scope, durable:
         yield scope
 
 
@@ -110,13 +110,12 @@ def built(build: Callable[[], T], what: str, scope: Scope) -> T:
     try:
         return build()
     except Exception as error:
-        journal = scope.journal
-        if journal.record.names_under(scope.path):
-            journal.fail(
+        if scope.entries():
+            scope.fail(
                 DriftError(
-                    f"Run {journal.run_id}: the {what} could not be built "
+                    f"Run {scope.run_id}: the {what} could not be built "
                     f"({type(error).__name__}: {error}). Put that right and "
-                    f"DBOS.resume_workflow({journal.run_id!r})."
+                    f"DBOS.resume_workflow({scope.run_id!r})."
                 )
             )
         raise
@@ -132,14 +131,14 @@ def ending(scope: Scope) -> Iterator[None]:
         Exception: The recorded copy of the error that the block ends with, or ended with before.
     """
     started = time.time()
-    scope.journal.replay_failed_part(scope)
+    scope.replay_failure()
     try:
         yield
     except asyncio.CancelledError:
-        scope.journal.give_up(scope.path, time.time() - started)
+        scope.abandon(time.time() - started)
         raise
     except Exception as error:
-        scope.journal.fail_part(scope, error)
+        scope.fail_work(error)
 
 
 async def off_the_loop_of_dbos(work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
@@ -169,7 +168,7 @@ def _loaded(kind: Kind[D, O], stored: Mapping[str, Any], definition: D) -> O:
         ours = isinstance(error, UnstorableValueError)
         told = str(error) if ours else f"The order of the run can't be read: {error!r}"
         stopped, cause = DriftError(f"{told.rstrip('.')}. {then}"), error
-    run_scope.stop(context.workflow_id, stopped)
+    notes.stop(context.workflow_id, stopped)
     raise stopped from cause
 
 
@@ -180,7 +179,7 @@ def _definition_of(noun: str, stored: Mapping[str, Any]) -> tuple[Any, Kind[Any,
         _suspend(registry, name)
     context = current_context()
     assert context is not None
-    run_scope.clear_note(context.workflow_id)
+    notes.clear(context.workflow_id)
     return definition, _kinds[noun]
 
 
@@ -196,7 +195,7 @@ def _suspend(registry: Registry[Any], name: str) -> NoReturn:
         f"soon as the {registry.noun} is built, or with DBOS.resume_workflow({run_id!r})."
     )
     logger.error("Run %s waits: %s", run_id, why)
-    run_scope.note(run_id, {"waiting": why})
+    notes.add(run_id, {"waiting": why})
     registry.when_added(name, lambda: _resume(run_id))
     raise RunSuspended(why)
 

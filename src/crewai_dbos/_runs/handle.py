@@ -18,7 +18,7 @@ from crewai_dbos._errors import (
     SealedError,
     UnstorableValueError,
 )
-from crewai_dbos._journal import run_scope
+from crewai_dbos._journal import notes, run_scope
 from crewai_dbos._runs import failure
 from crewai_dbos._secrets import known
 from crewai_dbos._stored import codec, names, sealing
@@ -71,7 +71,7 @@ class RunHandle:
         status = detached(DBOS.get_workflow_status, self.workflow_id)
         if status is None or status.name not in names.WORKFLOWS:
             return error
-        note = run_scope.note_of(status)
+        note = notes.of(status)
         if "stopped" in note and status.status == "CANCELLED":
             return _STOPPED.get(str(note.get("error")), CrewaiDbosError)(note["stopped"])
         return failure.as_raised(error)

@@ -19,7 +19,7 @@ from dbos._sys_db import SystemDatabase
 
 from crewai_dbos._dbos_seam import current_context
 from crewai_dbos._flows.tracking import current as current_method
-from crewai_dbos._journal.scope import open_call, open_summary
+from crewai_dbos._journal.open_calls import open_call, open_group
 from crewai_dbos._leases import RunVar
 from crewai_dbos._stored import names
 from crewai_dbos.testing.effects import EffectLog
@@ -111,11 +111,13 @@ def install(
         call, context = open_call(), current_context()
         if call is None and context is not None and context.is_step():
             return _running.get()
-        call = call or open_summary()
+        call = call or open_group()
         if call is not None:
             return entries.of(call.run_id, call.name)
         method = current_method()
-        return _NONE if method is None else entries.of(run_id, f"{method.path}/{names.OUTCOME}#1")
+        return (
+            _NONE if method is None else entries.of(run_id, f"{method.path}/{names.METHOD_END}#1")
+        )
 
     def reported(self: EffectLog, kind: str, /, **fields: Any) -> None:
         row = now()

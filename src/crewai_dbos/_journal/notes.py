@@ -1,0 +1,56 @@
+"""What is said of a run where its status is looked up: the attributes of its workflow."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from dbos import DBOS, WorkflowStatus
+
+from crewai_dbos._dbos_seam import detached
+from crewai_dbos._secrets import known
+from crewai_dbos._stored import names, redaction, sealing
+
+logger = logging.getLogger("crewai_dbos")
+
+
+def stop(run_id: str, error: Exception, redact: Iterable[redaction.Redact] = ()) -> None:
+    """Cancel a run that does not fit the code, and say why where its status is looked up."""
+    why = known.hide(str(error))
+    for function in redact:
+        why = function(why)
+    logger.error("Run %s stopped: %s", run_id, error)
+    add(run_id, {"stopped": sealing.seal(why), "error": type(error).__name__})
+    detached(DBOS.cancel_workflow, run_id)
+
+
+def clear(run_id: str) -> None:
+    """Take back what was said of a run that goes on."""
+    status = detached(DBOS.get_workflow_status, run_id)
+    attributes = dict((status.attributes if status else None) or {})
+    if attributes.pop(names.ATTRIBUTE, None) is not None:
+        detached(DBOS.update_workflow_attributes, run_id, attributes)
+
+
+def of(status: WorkflowStatus) -> dict[str, Any]:
+    """What `note` has put into the attributes of a run.
+
+    Raises:
+        SealedError: It is encrypted, and this process can't read it.
+    """
+    found = (status.attributes or {}).get(names.ATTRIBUTE)
+    note = found if isinstance(found, dict) else {}
+    return {name: sealing.opened(item) for name, item in note.items()}
+
+
+def add(run_id: str, what: Mapping[str, Any]) -> None:
+    """Put `what`, less the secrets in it, into the attributes of a run: its status has them."""
+    with contextlib.suppress(Exception):
+        shown = {
+            part: known.hide(value) if isinstance(value, str) else value
+            for part, value in what.items()
+        }
+        attributes = {names.ATTRIBUTE: shown}
+        detached(DBOS.update_workflow_attributes, run_id, attributes, merge=True)

@@ -1,0 +1,110 @@
+"""Answering calls from the record, and counting what the answers of a run did not cost again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from crewai_dbos._errors import CrewaiDbosError, JournalCorruptError, SealedError
+from crewai_dbos._journal.entry import Call, Entry
+from crewai_dbos._journal.latch import Latch
+from crewai_dbos._journal.payload import Payload
+from crewai_dbos._journal.place import Place
+from crewai_dbos._journal.record import Record
+from crewai_dbos._stored import codec, names
+from crewai_dbos._stored.usage import counted
+
+logger = logging.getLogger("crewai_dbos")
+
+
+class Replay:
+    """The recorded answers of one execution of a workflow.
+
+    Args:
+        run_id: The run's workflow id.
+        record: What is recorded.
+        latch: A record that does not fit the code, or can't be read, ends the run.
+
+    Attributes:
+        llms: By place and role, what gives an LLM back the usage of a request that is not replayed.
+        tokens_saved: Of the requests that were answered from the record.
+    """
+
+    def __init__(self, run_id: str, record: Record, latch: Latch) -> None:
+        self._run_id = run_id
+        self._record = record
+        self._latch = latch
+        self._told = False
+        self.llms: dict[tuple[str, str], Callable[[Any], int | None]] = {}
+        self.tokens_saved = 0
+
+    def claim(self, place: Place, call: Call) -> tuple[str, Entry | None]:
+        """The name of `call`, and its entry if it is recorded."""
+        self._latch.raise_if_over()
+        try:
+            return self._record.claim(place, call)
+        except CrewaiDbosError as error:
+            self._latch.fail(error)
+
+    def answer(self, entry: Entry, call: Call) -> Any:
+        """The recorded result of `call`, or its recorded error raised."""
+        try:
+            changed = entry.changes(call)
+            if changed:
+                self.warn_of_drift(
+                    f"Run {self._run_id}: {entry.name} was recorded with other "
+                    f"{' and '.join(changed)}. The recorded outcome is used; calls not recorded "
+                    "yet are made with the new code."
+                )
+            payload = entry.payload()
+            extra = codec.decode(payload.get("extra", {}), call.known)
+            result = call.read(entry.name, payload)
+        except SealedError as error:
+            self._latch.fail(
+                SealedError(
+                    f"Run {self._run_id}: the journal entry {entry.name} can't be read: {error}. "
+                    f"Then DBOS.resume_workflow({self._run_id!r})."
+                )
+            )
+        except Exception as error:
+            self._latch.fail(
+                JournalCorruptError(
+                    f"The journal entry {entry.name} can't be read ({error}). Fork the run from "
+                    f"its step to make that call again: "
+                    f"DBOS.fork_workflow({self._run_id!r}, {entry.step_id})"
+                )
+            )
+        if call.restore is not None and extra:
+            self.tokens_saved += call.restore(extra) or 0
+        return result.get()
+
+    def first_answer(self, name: str, payload: Payload, call: Call) -> Any:
+        """As `answer`, for a call that has just been recorded."""
+        try:
+            result = call.read(name, payload)
+        except JournalCorruptError as error:
+            self._latch.fail(error)
+        return result.get()
+
+    def pass_over(self, path: str) -> None:
+        """What is recorded below `path` will not be asked for: count what it used."""
+        for entry in self._record.claim_below(path):
+            llm = self._llm_of(entry)
+            extra = entry.payload().get("extra") if entry.is_readable else None
+            if extra is None or entry.kind != "llm":
+                continue
+            read = codec.decode(extra)
+            self.tokens_saved += (counted(read).total_tokens if llm is None else llm(read)) or 0
+
+    def _llm_of(self, entry: Entry) -> Callable[[Any], int | None] | None:
+        place, role = entry.path, names.without_digest(entry.what)
+        while place and (place, role) not in self.llms:
+            place = place.rpartition("/")[0]
+        return self.llms.get((place, role))
+
+    def warn_of_drift(self, message: str) -> None:
+        """Say, once in a run, that the code has changed since it began."""
+        if not self._told:
+            self._told = True
+            logger.warning("%s", message)
