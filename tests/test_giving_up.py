@@ -16,6 +16,7 @@ from dbos import DBOS
 from crewai_dbos import DBOSAgent, DriftError
 from crewai_dbos._journal import endings
 from crewai_dbos._journal.run_scope import joined
+from crewai_dbos._runs.body import ending
 from crewai_dbos.testing import ModelServer, Reply, Request, error, hang, text
 from support.launching import launched
 from support.runs import (
@@ -163,6 +164,44 @@ def test_a_call_that_nobody_gives_up_any_more_stops_the_run(
     with pytest.raises(DriftError, match=r"now nobody cuts it short.*fork_workflow"):
         replay(run)
     assert work.done == {"slow": 1, "after": 1}
+
+
+def test_a_call_given_up_by_async_code_that_sync_code_makes_now_stops_the_run() -> None:
+    """Nobody can cut sync code short, so waiting for it would be waiting for nothing."""
+    sync = False
+
+    async def plan() -> Any:
+        with joined("work") as scope:
+            if sync:
+                return call(scope, "slow")
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(acall(scope, "slow", never), 0.05)
+        return await anote("after")
+
+    run = run_id()
+    assert finish(plan, run, afollow) == "after 1"
+    sync = True
+    with pytest.raises(DriftError, match=r"made by async code, and now sync code makes it"):
+        replay(run)
+    assert work.done == {"slow": 1, "after": 1}
+
+
+def test_sync_work_that_is_cancelled_from_inside_is_so_again_without_help() -> None:
+    def plan() -> Any:
+        with joined("work") as scope:
+            with scope.child("inside").entered() as inside:
+                try:
+                    with ending(inside):
+                        call(inside, "a")
+                        raise asyncio.CancelledError
+                except asyncio.CancelledError:
+                    said = "cancelled"
+            return [said, call(scope, "b")]
+
+    run = run_id()
+    assert finish(plan, run) == ["cancelled", "b 1"]
+    assert replay(run) == ["cancelled", "b 1"]
+    assert work.done == {"a": 1, "b": 1}
 
 
 # Agents -----------------------------------------------------------------------

@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 from pydantic import AnyUrl, BaseModel
 
 from crewai_dbos._dbos_seam import RecordedRow
-from crewai_dbos._journal.entry import Call, read_entry
+from crewai_dbos._journal.call import Call
+from crewai_dbos._journal.entry import read_entry
 from crewai_dbos._stored import names
 from crewai_dbos._stored.digest import digest, short
 

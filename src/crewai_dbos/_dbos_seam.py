@@ -11,7 +11,7 @@ import inspect
 import json
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import Context, ContextVar
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -34,6 +34,7 @@ from dbos._utils import GlobalParams
 
 from crewai_dbos._errors import ControlSignal, CrewaiDbosError
 from crewai_dbos._leases import Lease, lent
+from crewai_dbos._setting import setting
 from crewai_dbos._threads import in_event_loop, off_the_loop
 
 __all__ = [
@@ -55,6 +56,7 @@ __all__ = [
     "is_launched",
     "on_the_loop_of_dbos",
     "on_workflow_thread",
+    "open_workflow",
     "operation_name",
     "portable_row",
     "recorded_rows",
@@ -81,6 +83,14 @@ def is_constructed() -> bool:
 
 def current_context() -> DBOSContext | None:
     return get_local_dbos_context()
+
+
+def open_workflow() -> DBOSContext:
+    """The position in the workflow whose body is running here."""
+    context = get_local_dbos_context()
+    if context is None or not context.is_within_workflow():
+        raise RuntimeError("This is called in the body of a DBOS workflow only")
+    return context
 
 
 def on_workflow_thread() -> bool:
@@ -255,27 +265,14 @@ def write_portable_rows() -> None:
         instance._serializer = _EntryFormat(instance._serializer)
 
 
-@contextmanager
-def _writing(entry: bool) -> Iterator[None]:
-    token = _writing_entry.set(entry)
-    try:
-        yield
-    finally:
-        _writing_entry.reset(token)
-
-
-@contextmanager
-def portable_row() -> Iterator[None]:
+def portable_row() -> AbstractContextManager[Any]:
     """The step run in this block is stored as portable JSON."""
-    with _writing(True):
-        yield
+    return setting(_writing_entry, True)
 
 
-@contextmanager
-def user_code() -> Iterator[None]:
+def user_code() -> AbstractContextManager[Any]:
     """What is stored inside a step's body is the user's, in the application's format."""
-    with _writing(False):
-        yield
+    return setting(_writing_entry, False)
 
 
 # Reading rows -------------------------------------------------------------------

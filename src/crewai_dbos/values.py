@@ -15,7 +15,7 @@ from typing import ParamSpec, TypeVar, cast
 
 from crewai_dbos._errors import ConcurrentRunError
 from crewai_dbos._journal import run_scope
-from crewai_dbos._journal.entry import Call
+from crewai_dbos._journal.call import Call
 from crewai_dbos._stored import names
 from crewai_dbos._threads import finished
 

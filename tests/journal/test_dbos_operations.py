@@ -9,13 +9,16 @@ import pytest
 import sqlalchemy as sa
 from dbos import DBOS
 
-from crewai_dbos._journal.entry import Call
+from crewai_dbos import CrewaiDbosError
+from crewai_dbos._dbos_seam import open_workflow
+from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.run_scope import joined
 from journal.helpers import (
     Turns,
     abare,
     acall,
     achild,
+    as_crewai_does,
     bare,
     call,
     child,
@@ -77,6 +80,19 @@ def test_operations_of_dbos_in_parallel_threads_keep_their_results(
     assert work.done.total() == 0
     for step in every_step(run)[:: max(1, len(steps(run)) // 5)]:
         assert shape(fork(run, step, plan_in("yxzxzy"))) == shape(expected)
+
+
+def test_a_dbos_that_draws_step_ids_in_another_way_stops_the_run(dbos: None) -> None:
+    def plan() -> Any:
+        with joined("work") as scope:
+            call(scope, "a")
+            with as_crewai_does():
+                open_workflow().function_id += 2
+            return call(scope, "b")
+
+    with pytest.raises(CrewaiDbosError, match=r"counter from .* Use a release of crewai-dbos"):
+        finish(plan, run_id())
+    assert work.done == {"a": 1}
 
 
 def test_operations_of_dbos_in_a_gather_keep_their_results(dbos: None) -> None:

@@ -11,7 +11,7 @@ import openai
 import pytest
 from dbos import DBOS
 
-from crewai_dbos._journal.entry import Call
+from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.run_scope import joined
 from crewai_dbos._journal.scope import Scope
 from journal.helpers import Pet, acall, call, shape, work

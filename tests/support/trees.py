@@ -31,7 +31,7 @@ from typing import Any
 
 from dbos import DBOS, SetWorkflowID
 
-from crewai_dbos._journal.entry import Call
+from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.run_scope import enclosing, joined
 from crewai_dbos._journal.scope import Scope
 from support.launching import launched

@@ -15,7 +15,7 @@ from pydantic import Field, SkipValidation
 
 from crewai_dbos._dbos_seam import is_launched
 from crewai_dbos._journal import run_scope
-from crewai_dbos._journal.entry import Call
+from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._objects.artifacts import StableArtifacts
 from crewai_dbos._objects.tools import is_durable

@@ -21,6 +21,7 @@ from crewai_dbos._journal.config import AgentOptions
 from crewai_dbos._leases import RunVar
 from crewai_dbos._objects.run_objects import RunObjects
 from crewai_dbos._runs import body
+from crewai_dbos._setting import setting
 from crewai_dbos._stored import names
 from crewai_dbos.agent import DBOSAgent
 
@@ -129,13 +130,11 @@ def _at_work(member: Agent) -> Iterator[Agent]:
     worker = member if alone else _second(member)
     for role, llm in _llms(worker):
         scope.restore_usage(role, llm._restore)
-    token = _working.set(worker)
     try:
-        with scope.entered(), body.ending(scope):
+        with setting(_working, worker), scope.entered(), body.ending(scope):
             yield worker
             scope.check_complete(background=False)
     finally:
-        _working.reset(token)
         messages = {**(_last_messages.get() or {}), id(member): list(worker._last_messages)}
         _last_messages.set(messages)
         if alone:

@@ -13,7 +13,7 @@ from crewai.flow.flow_context import current_flow_method_name
 from crewai.flow.human_feedback import HumanFeedbackResult
 
 from crewai_dbos._journal import run_scope
-from crewai_dbos._journal.entry import Call
+from crewai_dbos._journal.call import Call
 from crewai_dbos._stored import names
 from crewai_dbos._threads import finished
 
@@ -69,8 +69,7 @@ class RecordedProvider:
 
 def recorded(ask: Callable[[], Any]) -> Any:
     """What `ask` returned, now or when it was asked before."""
-    scope = run_scope.enclosing()
-    return ask() if scope is None else scope.run(_REQUEST, ask)
+    return run_scope.record(lambda: _REQUEST, ask)
 
 
 def told(flow: Any, method: str, result: Any) -> dict[str, Any]:

@@ -28,8 +28,9 @@ from crewai_dbos._flows.state import Changes, FlowState
 from crewai_dbos._flows.tracking import Execution, at_work, current
 from crewai_dbos._flows.turns import Turns
 from crewai_dbos._journal import run_scope
+from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.config import AgentOptions
-from crewai_dbos._journal.entry import Call, Entry
+from crewai_dbos._journal.entry import Entry
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._objects.run_objects import RunObjects
 from crewai_dbos._stored import codec, names

@@ -12,10 +12,11 @@ from crewai_dbos._flows import feedback
 from crewai_dbos._flows.methods import FlowRun, MethodRun, depth
 from crewai_dbos._flows.tracking import touch_attribute
 from crewai_dbos._journal import run_scope
+from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.config import AgentOptions
-from crewai_dbos._journal.entry import Call
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._leases import RunVar
+from crewai_dbos._setting import setting
 from crewai_dbos._stored import names
 
 _RUN = "_crewai_dbos_run"
@@ -27,11 +28,8 @@ class _RunFlow:
     """Overrides of `Flow`."""
 
     async def _execute_single_listener(self, *args: Any, **kwargs: Any) -> Any:
-        token = depth.set(depth.get() + 1)
-        try:
+        with setting(depth, depth.get() + 1):
             return await super()._execute_single_listener(*args, **kwargs)  # type: ignore[misc]
-        finally:
-            depth.reset(token)
 
     async def _execute_method(
         self, method_name: Any, method: Any, *args: Any, **kwargs: Any
@@ -40,11 +38,8 @@ class _RunFlow:
         run.begin()
         original = super()._execute_method  # type: ignore[misc]
         async with run.executing(str(method_name)) as execution:
-            token = _execution.set(execution)
-            try:
+            with setting(_execution, execution):
                 return await original(method_name, execution.recorded(method), *args, **kwargs)
-            finally:
-                _execution.reset(token)
 
     async def _run_human_feedback_step(self, *args: Any, **kwargs: Any) -> Any:
         original = super()._run_human_feedback_step  # type: ignore[misc]
@@ -82,12 +77,11 @@ class _RunFlow:
         definition = cast(Any, self)._definition
         own = definition.methods[str(method_name)].persist
         chosen = own if own is not None else definition.persist
-        scope = run_scope.enclosing()
-        if scope is None or chosen is None or not chosen.enabled:
+        if chosen is None or not chosen.enabled:
             save(method_name)
             return
-        call = Call(names.PERSIST, kind="persist", background=True)
-        scope.run(call, lambda: save(method_name))
+        call = lambda: Call(names.PERSIST, kind="persist", background=True)  # noqa: E731
+        run_scope.record(call, lambda: save(method_name))
 
     def __getattribute__(self, name: str) -> Any:
         value = super().__getattribute__(name)

@@ -11,7 +11,8 @@ from dbos import DBOS
 
 from crewai_dbos._dbos_seam import detached, recorded_rows
 from crewai_dbos._flows.state import classes
-from crewai_dbos._journal.entry import Call, read_entry
+from crewai_dbos._journal.call import Call
+from crewai_dbos._journal.entry import read_entry
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._stored import codec, names
 

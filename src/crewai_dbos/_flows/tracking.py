@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +13,7 @@ from pydantic import BaseModel
 from crewai_dbos._classes import original_class, overridden
 from crewai_dbos._flows.fields import OF_THE_ENGINE, OURS, SCALARS, as_name, own_dict
 from crewai_dbos._leases import RunVar
+from crewai_dbos._setting import setting
 
 
 @dataclass
@@ -41,14 +41,9 @@ def current() -> Execution | None:
     return _at_work.get()
 
 
-@contextmanager
-def at_work(execution: Execution) -> Iterator[None]:
+def at_work(execution: Execution) -> AbstractContextManager[Any]:
     """The block, and what it starts, is part of `execution`."""
-    token = _at_work.set(execution)
-    try:
-        yield
-    finally:
-        _at_work.reset(token)
+    return setting(_at_work, execution)
 
 
 def touch(owner: Any, name: str) -> None:

@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 from dbos import DBOS
 
 from crewai_dbos._dbos_seam import DBOSStepTimeoutError, user_code
+from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.config import StepConfig
-from crewai_dbos._journal.entry import Call
 from crewai_dbos._journal.open_calls import OpenCall, inside_call
 from crewai_dbos._journal.payload import failure, success
 from crewai_dbos._journal.retry import retry_after

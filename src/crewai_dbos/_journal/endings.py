@@ -13,8 +13,8 @@ from collections.abc import Callable, Collection
 from typing import Any, NoReturn
 
 from crewai_dbos._errors import ControlSignal, DriftError
+from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.config import PLAIN
-from crewai_dbos._journal.entry import Call
 from crewai_dbos._journal.latch import Latch
 from crewai_dbos._journal.payload import Payload, failure, success
 from crewai_dbos._journal.place import Place

@@ -1,99 +1,21 @@
-"""One recorded call: how it is asked for, and how its record is found and read back."""
+"""One recorded call, as it is found when a run is opened."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from crewai_dbos._dbos_seam import RecordedRow
 from crewai_dbos._errors import JournalCorruptError
 from crewai_dbos._journal import payload as payloads
-from crewai_dbos._journal.config import PLAIN, StepConfig
+from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.payload import Payload
-from crewai_dbos._stored import codec, names
-from crewai_dbos._stored.digest import digest, digests, salted
-from crewai_dbos._stored.errors import decode_error
+from crewai_dbos._stored import names
+from crewai_dbos._stored.digest import digest, salted
 
 _NAME = re.compile(r"(?:(?P<path>.*)/)?(?P<what>[^/]+)#(?P<occurrence>\d{1,9})", re.DOTALL)
-
-
-@dataclass(frozen=True)
-class Call:
-    """A call that the journal is asked to make or to replay.
-
-    Attributes:
-        what: Its name within its scope, without the occurrence.
-        kind: ``llm``, ``tool``, ``memory``, ...: what the entry is counted as.
-        request: What is sent, by part (``messages``, ``tools``, ...). Only digests are stored.
-        config: Retries and limits.
-        concurrent: Whether it may run beside others of its scope; `what` then names its content.
-        background: Whether it is before or after nothing, as the work goes on without waiting for
-            it; it is concurrent then.
-        known: Classes that may occur in the result without being importable.
-        secrets: Texts that must not be stored in an error message.
-        as_text: Turns a result that has no JSON form into one, or None if that is an error.
-        collect: Says after the call what else to store (token usage, provider state).
-        restore: Gets that back on replay; says how many tokens it stands for.
-    """
-
-    what: str
-    kind: str
-    request: Mapping[str, Any] = field(default_factory=dict)
-    config: StepConfig = PLAIN
-    concurrent: bool = False
-    background: bool = False
-    known: tuple[type, ...] = ()
-    secrets: tuple[str, ...] = ()
-    as_text: Callable[[Any], str] | None = None
-    collect: Callable[[], Mapping[str, Any]] | None = None
-    restore: Callable[[Mapping[str, Any]], int | None] | None = None
-
-    digests: dict[str, str] = field(init=False)
-    digests_before: dict[str, str] = field(init=False)
-
-    def __post_init__(self) -> None:
-        # Now, because crewAI goes on with the same list of messages while the call is made.
-        found = {part: digests(value) for part, value in self.request.items()}
-        now, before = ({part: both[n] for part, both in found.items()} for n in (0, 1))
-        object.__setattr__(self, "digests", now)
-        object.__setattr__(self, "digests_before", before)
-        object.__setattr__(self, "concurrent", self.concurrent or self.background)
-
-    def named_by_content(self) -> str:
-        before = digest(self.digests_before)[:8]
-        return names.by_digests(self.what, digest(self.digests), before)
-
-    def by_content(self) -> Call:
-        """This call, told apart from others by what it asks and not by when it comes."""
-        return replace(self, what=self.named_by_content(), background=True)
-
-    def read(self, name: str, payload: Payload) -> Outcome:
-        """The outcome in `payload`.
-
-        Raises:
-            JournalCorruptError: It does not decode.
-        """
-        try:
-            if "error" in payload:
-                return Outcome(error=decode_error(payload["error"]))
-            return Outcome(value=codec.decode(payload["result"], self.known))
-        except Exception as error:
-            raise JournalCorruptError(f"{name} can't be read: {error}") from error
-
-
-@dataclass(frozen=True)
-class Outcome:
-    value: Any = None
-    error: Exception | None = None
-
-    def get(self) -> Any:
-        """The value, or the error raised."""
-        if self.error is not None:
-            raise self.error
-        return self.value
 
 
 @dataclass
@@ -148,14 +70,14 @@ class Entry:
 
         Raises:
             JournalCorruptError: It is not an entry, or one of a newer version.
-        SealedError: It is encrypted, and this process can't read it.
+            SealedError: It is encrypted, and this process can't read it.
         """
         if not self.is_readable or not payloads.is_payload(self._content):
             raise JournalCorruptError(f"{self.name} is no entry of this version")
         return self._content
 
     def carries_out(self, order: str) -> bool:
-        """Whether this is the entry of a part that was asked for `order`, a digest."""
+        """Whether this is the entry of work that was asked for `order`, a digest."""
         if not self.is_readable:
             return False
         if self.version == 1:
@@ -163,17 +85,17 @@ class Entry:
         return self._is_digest_of("order", digest(order))
 
     def changes(self, call: Call) -> list[str]:
-        """The parts of the request that are not what was recorded."""
+        """The components of the request that are not what was recorded."""
         if self.version == 1:
             recorded = self.payload().get("request", {})
             before = call.digests_before.items()
-            return [part for part, digested in before if recorded.get(part) != digested]
+            return [name for name, digested in before if recorded.get(name) != digested]
         now = call.digests.items()
-        return [part for part, digested in now if not self._is_digest_of(part, digested)]
+        return [name for name, digested in now if not self._is_digest_of(name, digested)]
 
-    def _is_digest_of(self, part: str, digested: str) -> bool:
+    def _is_digest_of(self, component: str, digested: str) -> bool:
         payload = self.payload()
-        recorded = payload.get("request", {}).get(part)
+        recorded = payload.get("request", {}).get(component)
         return bool(recorded == salted(digested, payload.get("salt", "")))
 
 
@@ -185,10 +107,10 @@ def split_name(name: str) -> tuple[str, str, int] | None:
 
 def read_entry(row: RecordedRow) -> Entry | None:
     """The entry in a step row of DBOS, or None for a row of somebody else."""
-    parts = split_name(row.name)
-    if parts is None or not (names.is_ours(row.name) or payloads.is_payload(row.output)):
+    found = split_name(row.name)
+    if found is None or not (names.is_ours(row.name) or payloads.is_payload(row.output)):
         return None
-    path, what, occurrence = parts
+    path, what, occurrence = found
     return Entry(
         name=row.name,
         path=path,

@@ -20,9 +20,9 @@ from typing import Any, NoReturn, TypeVar, cast
 from crewai_dbos._dbos_seam import DBOSContext, operation_name
 from crewai_dbos._errors import CrewaiDbosError, DriftError
 from crewai_dbos._journal.attempt import Attempt
+from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.config import PLAIN
 from crewai_dbos._journal.endings import Endings
-from crewai_dbos._journal.entry import Call
 from crewai_dbos._journal.latch import Latch
 from crewai_dbos._journal.open_calls import OpenCall
 from crewai_dbos._journal.payload import failure, pin, success

@@ -12,17 +12,15 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from secrets import token_hex
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from crewai_dbos._errors import UnstorableValueError
+from crewai_dbos._journal.call import Call
 from crewai_dbos._secrets import known
 from crewai_dbos._stored import codec, names, redaction, sealing
 from crewai_dbos._stored.digest import salted
 from crewai_dbos._stored.errors import encode_error
 from crewai_dbos._stored.redaction import Redact
-
-if TYPE_CHECKING:
-    from crewai_dbos._journal.entry import Call
 
 logger = logging.getLogger("crewai_dbos")
 

@@ -17,7 +17,8 @@ from dbos import StepReservation
 
 from crewai_dbos._dbos_seam import DBOSContext, recorded_rows
 from crewai_dbos._errors import ConcurrentRunError, DriftError
-from crewai_dbos._journal.entry import Call, Entry, read_entry
+from crewai_dbos._journal.call import Call
+from crewai_dbos._journal.entry import Entry, read_entry
 from crewai_dbos._journal.joined_work import JoinedWork
 from crewai_dbos._journal.place import Place
 from crewai_dbos._journal.step_ids import StepIds

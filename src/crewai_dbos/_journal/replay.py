@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from crewai_dbos._errors import CrewaiDbosError, JournalCorruptError, SealedError
-from crewai_dbos._journal.entry import Call, Entry
+from crewai_dbos._journal.call import Call
+from crewai_dbos._journal.entry import Entry
 from crewai_dbos._journal.latch import Latch
 from crewai_dbos._journal.payload import Payload
 from crewai_dbos._journal.place import Place

@@ -27,7 +27,7 @@ from crewai_dbos._errors import (
     SealedError,
 )
 from crewai_dbos._journal import notes
-from crewai_dbos._journal.entry import Call
+from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.journal import Journal
 from crewai_dbos._journal.open_calls import open_call
 from crewai_dbos._journal.scope import Scope, last_entered, lent_context

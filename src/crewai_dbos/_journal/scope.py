@@ -14,7 +14,8 @@ from typing import Any, NoReturn, TypeVar
 
 from crewai_dbos._dbos_seam import using_context
 from crewai_dbos._errors import ConcurrentRunError
-from crewai_dbos._journal.entry import Call, Entry
+from crewai_dbos._journal.call import Call
+from crewai_dbos._journal.entry import Entry
 from crewai_dbos._journal.journal import Journal
 from crewai_dbos._journal.open_calls import OpenCall, inside_group, is_open_call_of_this_thread
 from crewai_dbos._journal.pinning import PinningContext, Pins

@@ -10,7 +10,7 @@ from typing import Any
 from crewai.agents.cache.cache_handler import CacheHandler
 
 from crewai_dbos._journal import run_scope
-from crewai_dbos._journal.entry import Call
+from crewai_dbos._journal.call import Call
 from crewai_dbos._stored import names
 
 

@@ -8,7 +8,7 @@ from crewai.utilities.converter import Converter
 
 from crewai_dbos._classes import durable_class
 from crewai_dbos._journal import run_scope
-from crewai_dbos._journal.entry import Call
+from crewai_dbos._journal.call import Call
 from crewai_dbos._objects.llm import settings_of
 from crewai_dbos._stored import names
 

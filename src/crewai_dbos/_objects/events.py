@@ -22,6 +22,7 @@ from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.open_calls import inside_call, open_call
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._leases import RunVar
+from crewai_dbos._setting import setting
 from crewai_dbos._stored import names
 
 _emitting: RunVar[Scope | None] = RunVar("crewai_dbos_emitting", default=None)
@@ -43,11 +44,10 @@ def install() -> None:
 def handled() -> Iterator[None]:
     """When the block is left, the handlers of every event that it emitted have returned."""
     pending: list[Future[None]] = []
-    token = _pending.set(pending)
     try:
-        yield
+        with setting(_pending, pending):
+            yield
     finally:
-        _pending.reset(token)
         wait(pending)
 
 

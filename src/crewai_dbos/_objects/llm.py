@@ -7,8 +7,8 @@ words, native tool support, streaming and usage; only `call` and `acall` go thro
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,12 +30,13 @@ from crewai_dbos._crewai_seam import (
     without_rate_limit_retry,
 )
 from crewai_dbos._journal import run_scope
+from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.config import StepConfig, for_llm
-from crewai_dbos._journal.entry import Call
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._leases import RunVar
 from crewai_dbos._secrets import finding, known
 from crewai_dbos._secrets.given import NONE, Given, as_given
+from crewai_dbos._setting import setting
 from crewai_dbos._stored import names
 from crewai_dbos._stored.usage import counted
 
@@ -168,11 +169,13 @@ class DBOSLLM:
     def get_input_tokens_count(self, *args: Any, **kwargs: Any) -> int:
         """As the original's; recorded, because some providers ask their server."""
         original = super().get_input_tokens_count  # type: ignore[misc]
-        scope = run_scope.enclosing()
-        if scope is None or not counts_tokens_remotely(self, type(self).__bases__[-1]):
+
+        def count() -> int:
             return int(original(*args, **kwargs))
-        call = Call(names.TOKEN_COUNT, kind="tokens")
-        return int(scope.run(call, lambda: int(original(*args, **kwargs))))
+
+        if not counts_tokens_remotely(self, type(self).__bases__[-1]):
+            return count()
+        return run_scope.record(lambda: Call(names.TOKEN_COUNT, kind="tokens"), count)
 
     def summarize_messages(self, *args: Any, **kwargs: Any) -> None:
         """As the original's, which may ask for several summaries at once."""
@@ -312,13 +315,8 @@ def _durable_class(cls: type[BaseLLM]) -> type[BaseLLM]:
     return kept_with(cls, DBOSLLM, make)
 
 
-@contextmanager
-def _observing() -> Iterator[None]:
-    token = _observed.set(_Observed())
-    try:
-        yield
-    finally:
-        _observed.reset(token)
+def _observing() -> AbstractContextManager[Any]:
+    return setting(_observed, _Observed())
 
 
 def _schema(model: Any) -> Any:

@@ -10,7 +10,7 @@ from crewai.mcp.client import MCPClient
 from crewai.tools.base_tool import BaseTool
 
 from crewai_dbos._journal import run_scope
-from crewai_dbos._journal.entry import Call
+from crewai_dbos._journal.call import Call
 from crewai_dbos._secrets import known
 from crewai_dbos._stored import names
 

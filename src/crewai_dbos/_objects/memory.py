@@ -23,8 +23,8 @@ from crewai.memory.unified_memory import Memory
 
 from crewai_dbos._classes import durable_class
 from crewai_dbos._journal import run_scope
+from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.config import StepConfig, for_llm
-from crewai_dbos._journal.entry import Call
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._stored import names
 from crewai_dbos._threads import on_a_thread

@@ -21,6 +21,7 @@ from crewai_dbos._dbos_seam import (
 )
 from crewai_dbos._errors import DefinitionError
 from crewai_dbos._journal import run_scope
+from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.config import (
     PLAIN,
     StepConfig,
@@ -29,7 +30,6 @@ from crewai_dbos._journal.config import (
     for_tool,
     from_dbos_options,
 )
-from crewai_dbos._journal.entry import Call
 from crewai_dbos._journal.open_calls import open_call
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._stored import names

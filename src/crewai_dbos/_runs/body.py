@@ -12,7 +12,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 
 from dbos import DBOS
 
-from crewai_dbos._dbos_seam import current_context, detached, on_the_loop_of_dbos
+from crewai_dbos._dbos_seam import detached, on_the_loop_of_dbos, open_workflow
 from crewai_dbos._errors import DriftError, RunSuspended, SealedError, UnstorableValueError
 from crewai_dbos._journal import notes, run_scope
 from crewai_dbos._journal.scope import Scope
@@ -154,8 +154,7 @@ async def off_the_loop_of_dbos(work: Callable[[], Coroutine[Any, Any, Any]]) -> 
 
 
 def _loaded(kind: Kind[D, O], stored: Mapping[str, Any], definition: D) -> O:
-    context = current_context()
-    assert context is not None
+    context = open_workflow()
     then = f"Then DBOS.resume_workflow({context.workflow_id!r})."
     try:
         return kind.load(order.opened(stored), definition)
@@ -177,16 +176,14 @@ def _definition_of(noun: str, stored: Mapping[str, Any]) -> tuple[Any, Kind[Any,
     definition = registry.find(name, timeout=DEFINITION_GRACE)
     if definition is None:
         _suspend(registry, name)
-    context = current_context()
-    assert context is not None
+    context = open_workflow()
     notes.clear(context.workflow_id)
     return definition, _kinds[noun]
 
 
 def _suspend(registry: Registry[Any], name: str) -> NoReturn:
     """Leave the run PENDING until it is defined, and say so where it will be looked for."""
-    context = current_context()
-    assert context is not None
+    context = open_workflow()
     run_id = context.workflow_id
     known = ", ".join(map(repr, registry.names())) or "none"
     why = (
@@ -207,8 +204,7 @@ def _resume(run_id: str) -> None:
 @contextmanager
 def _closing() -> Iterator[None]:
     """The block is the whole of a run that has a workflow of its own."""
-    context = current_context()
-    assert context is not None
+    context = open_workflow()
     try:
         yield
         run_scope.note_savings(context)

@@ -7,7 +7,7 @@ from typing import Any
 
 from dbos import DBOS, SetWorkflowID
 
-from crewai_dbos._dbos_seam import current_context, detached
+from crewai_dbos._dbos_seam import detached, open_workflow
 from crewai_dbos._stored import names
 
 POLLING = 0.25
@@ -24,8 +24,7 @@ def enqueue(stored: Mapping[str, Any], run_item: Callable[[dict[str, Any]], Any]
     Returns:
         The workflow ids of the items.
     """
-    context = current_context()
-    assert context is not None
+    context = open_workflow()
     batch_id, queue = context.workflow_id, registered(stored)
     ids = []
     for number, order in enumerate(stored["items"], 1):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-from crewai_dbos._dbos_seam import current_context
+from crewai_dbos._dbos_seam import open_workflow
 from crewai_dbos._errors import UnstorableValueError
 from crewai_dbos._journal import run_scope
+from crewai_dbos._setting import setting
 from crewai_dbos._stored import codec, sealing
 
 _waiting: ContextVar[dict[str, Any] | None] = ContextVar("crewai_dbos_waiting", default=None)
@@ -43,20 +44,14 @@ class Unstored:
         return returned[self.run_id]
 
 
-@contextmanager
-def awaited() -> Iterator[None]:
+def awaited() -> AbstractContextManager[Any]:
     """The block waits for a run that is carried out in it."""
-    token = _waiting.set({})
-    try:
-        yield
-    finally:
-        _waiting.reset(token)
+    return setting(_waiting, {})
 
 
 def stored(result: Any) -> Any:
     """What the run returned whose workflow is open here, as DBOS is to store it."""
-    context = current_context()
-    assert context is not None
+    context = open_workflow()
     return sealing.seal(run_scope.redacted(encoded(result), context))
 
 
@@ -70,8 +65,7 @@ def encoded(result: Any, known: Iterable[type] = ()) -> Any:
     try:
         return codec.encode(result, known)
     except (UnstorableValueError, RecursionError) as error:
-        context = current_context()
-        assert context is not None
+        context = open_workflow()
         why = str(error)
         run_scope.warn_once(
             f"What a run returned is not stored: {why} The call that waits for the run gets it; "
