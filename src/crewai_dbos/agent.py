@@ -11,9 +11,9 @@ from crewai.tools.base_tool import BaseTool
 from pydantic import PrivateAttr, SecretStr
 
 from crewai_dbos import doctor
-from crewai_dbos._agents import crew_given, perform_agent
+from crewai_dbos._agents import crew_settings, perform_agent
 from crewai_dbos._agents.executor import DBOSAgentExecutor
-from crewai_dbos._agents.orders import Order
+from crewai_dbos._agents.work_orders import AgentWorkOrder
 from crewai_dbos._crewai_seam import hand_signals_to_futures, share_usage
 from crewai_dbos._dbos_seam import is_launched
 from crewai_dbos._journal import run_scope
@@ -21,7 +21,7 @@ from crewai_dbos._journal.config import AgentOptions, StepConfig, ToolStepConfig
 from crewai_dbos._objects.conversion import recording
 from crewai_dbos._objects.llm import durable_llm
 from crewai_dbos._objects.tools import check_tools
-from crewai_dbos._runs import front, workflows
+from crewai_dbos._runs import starting, workflows
 from crewai_dbos._runs.definition import AgentDefinition, agents, build_agent
 from crewai_dbos._runs.handle import RunHandle
 from crewai_dbos._secrets.given import as_given
@@ -76,10 +76,10 @@ class DBOSAgent(Agent):
             template = template.orig_agent
             orig_agent = template
         check_tools([template], tool_step_config)
-        front.take_after(self, template)
+        starting.show_as(self, template)
         self.executor_class = DBOSAgentExecutor
         self._share_llms(llm_step_config, function_calling_llm_step_config)
-        self._defined_as = crew_given.snapshot(self)
+        self._defined_as = crew_settings.snapshot(self)
         self._definition = AgentDefinition(
             name=agent_name,
             source=orig_agent,
@@ -88,7 +88,7 @@ class DBOSAgent(Agent):
                 function_calling_llm_step_config=function_calling_llm_step_config,
                 tool_step_config=tool_step_config,
             ),
-            front=self,
+            owner=self,
             secrets=as_given(secrets),
             redact=as_redact(redact),
         )
@@ -97,15 +97,15 @@ class DBOSAgent(Agent):
         doctor.warn(self)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        given = crew_given.here(self) if name in crew_given.FIELDS else None
+        given = crew_settings.here(self) if name in crew_settings.FIELDS else None
         if given is None:
             super().__setattr__(name, value)
         else:
             given[name] = value
 
     def __getattribute__(self, name: str) -> Any:
-        if name in crew_given.FIELDS:
-            given = crew_given.here(self)
+        if name in crew_settings.FIELDS:
+            given = crew_settings.here(self)
             # Read where they lie: pydantic's way would warn of deprecated fields in our name.
             for values in (given or {}, super().__getattribute__("__dict__")):
                 if name in values:
@@ -151,7 +151,7 @@ class DBOSAgent(Agent):
     def copy(self) -> DBOSAgent:  # type: ignore[override]
         """Another view of the same definition. crewAI copies agents for every item of a batch."""
         view = DBOSAgent.__new__(DBOSAgent)
-        front.take_after(view, self)
+        starting.show_as(view, self)
         return view
 
     # Runs --------------------------------------------------------------------
@@ -173,7 +173,9 @@ class DBOSAgent(Agent):
             UnstorableInputError: The task needs something that another process could not rebuild.
             RunConflictError: The workflow id belongs to a run of something else.
         """
-        order = Order("execute_task", task=task, tools=tools, arguments={"context": context})
+        order = AgentWorkOrder(
+            "execute_task", task=task, tools=tools, arguments={"context": context}
+        )
         ordinary = super().execute_task
         return self._carry_out(order, lambda: ordinary(task, context, tools))
 
@@ -181,7 +183,9 @@ class DBOSAgent(Agent):
         self, task: Task, context: str | None = None, tools: list[BaseTool] | None = None
     ) -> Any:
         """As `execute_task`, for async code."""
-        order = Order("execute_task", task=task, tools=tools, arguments={"context": context})
+        order = AgentWorkOrder(
+            "execute_task", task=task, tools=tools, arguments={"context": context}
+        )
         ordinary = super().aexecute_task
         return await self._acarry_out(order, lambda: ordinary(task, context, tools))
 
@@ -221,19 +225,19 @@ class DBOSAgent(Agent):
 
     def invoke_executor(self, task: Task | None, inputs: dict[str, Any]) -> Any:
         """Run the agent loop of `task` on a finished prompt; what `DBOSAgentExecutor` opens."""
-        order = Order("invoke", task=task, arguments={"inputs": inputs})
+        order = AgentWorkOrder("invoke", task=task, arguments={"inputs": inputs})
         return self._carry_out(order, lambda: None)
 
     async def ainvoke_executor(self, task: Task | None, inputs: dict[str, Any]) -> Any:
         """As `invoke_executor`, for async code."""
-        order = Order("invoke", task=task, arguments={"inputs": inputs})
+        order = AgentWorkOrder("invoke", task=task, arguments={"inputs": inputs})
         return await self._acarry_out(order, lambda: None)
 
     def retrieve(self, run_id: str) -> RunHandle:
         """The run with this workflow id, in this process or another, finished or not."""
         return RunHandle(run_id)
 
-    def _carry_out(self, order: Order, ordinary: Callable[[], Any]) -> Any:
+    def _carry_out(self, order: AgentWorkOrder, ordinary: Callable[[], Any]) -> Any:
         if not is_launched() or run_scope.in_step():
             run_scope.warn_if_in_step(f"DBOSAgent {self.agent_name!r}")
             return ordinary()
@@ -242,30 +246,30 @@ class DBOSAgent(Agent):
                 f"DBOSAgent {self.agent_name!r} was run synchronously inside an event loop. Use "
                 "aexecute_task, kickoff_async or akickoff."
             )
-        order.given = crew_given.since(self._defined_as, self)
+        order.given = crew_settings.since(self._defined_as, self)
         if run_scope.in_workflow():
             return perform_agent.perform(self._definition, order)
         stored = order.stored(self._definition)
-        return front.run(stored, workflows.run_agent)
+        return starting.run(stored, workflows.run_agent)
 
-    async def _acarry_out(self, order: Order, ordinary: Callable[[], Any]) -> Any:
+    async def _acarry_out(self, order: AgentWorkOrder, ordinary: Callable[[], Any]) -> Any:
         if not is_launched() or run_scope.in_step():
             run_scope.warn_if_in_step(f"DBOSAgent {self.agent_name!r}")
             return await ordinary()
-        order.given = crew_given.since(self._defined_as, self)
+        order.given = crew_settings.since(self._defined_as, self)
         if run_scope.in_workflow():
             return await perform_agent.aperform(self._definition, order)
         stored = order.stored(self._definition)
-        return await front.arun(stored, workflows.run_agent_async)
+        return await starting.arun(stored, workflows.run_agent_async)
 
 
 def _kickoff_order(
     messages: Any, response_format: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Order:
+) -> AgentWorkOrder:
     positional = ("input_files", "from_checkpoint")
     extra = {**dict(zip(positional, args, strict=False)), **kwargs}
     given = {name: value for name, value in extra.items() if value is not None}
-    return Order(
+    return AgentWorkOrder(
         "kickoff",
         arguments={"messages": messages, **given},
         response_format=cast("type[Any] | None", response_format),

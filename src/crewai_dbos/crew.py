@@ -12,7 +12,7 @@ from pydantic import PrivateAttr, SecretStr
 
 from crewai_dbos import doctor
 from crewai_dbos._crews import batch, perform_crew
-from crewai_dbos._crews.orders import CrewOrder
+from crewai_dbos._crews.work_orders import CrewWorkOrder
 from crewai_dbos._errors import DefinitionError
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.config import (
@@ -24,7 +24,7 @@ from crewai_dbos._journal.config import (
     options_of_crew,
 )
 from crewai_dbos._objects.tools import check_tools
-from crewai_dbos._runs import front, workflows
+from crewai_dbos._runs import starting, workflows
 from crewai_dbos._runs.definition import CrewDefinition, build_crew, crews
 from crewai_dbos._runs.handle import RunHandle
 from crewai_dbos._secrets.given import as_given
@@ -78,7 +78,7 @@ class DBOSCrew(Crew):
         template = build_crew(orig_crew)
         if isinstance(template, DBOSCrew):
             raise DefinitionError(f"{template.crew_name!r} is a DBOSCrew already: use it as it is")
-        front.take_after(self, template)
+        starting.show_as(self, template)
         people = _people(template)
         options, of_role = options_of_crew(
             AgentOptions(
@@ -97,7 +97,7 @@ class DBOSCrew(Crew):
             source=orig_crew,
             options=options,
             of_role=of_role,
-            front=self,
+            owner=self,
             secrets=as_given(secrets),
             redact=as_redact(redact),
         )
@@ -142,7 +142,7 @@ class DBOSCrew(Crew):
             RunConflictError: The workflow id belongs to a run of something else.
         """
         order = self._order(inputs, input_files, from_checkpoint)
-        if front.is_ordinary(self._described()):
+        if starting.is_ordinary(self._described()):
             return self._ordinary(lambda crew: crew.kickoff(**vars(order)))
         if self.stream:
             # crewAI's own streaming, which comes back here without it.
@@ -155,8 +155,8 @@ class DBOSCrew(Crew):
         if run_scope.in_workflow():
             return self._published(perform_crew.perform(self._definition, order))
         stored = order.stored(self._definition)
-        with front.assigned_id(self):
-            return self._published(front.run(stored, workflows.run_crew))
+        with starting.assigned_id(self):
+            return self._published(starting.run(stored, workflows.run_crew))
 
     async def kickoff_async(
         self,
@@ -175,15 +175,15 @@ class DBOSCrew(Crew):
     ) -> Any:
         """As `kickoff`, through crewAI's async methods."""
         order = self._order(inputs, input_files, from_checkpoint)
-        if front.is_ordinary(self._described()):
+        if starting.is_ordinary(self._described()):
             return await self._ordinary(lambda crew: crew.akickoff(**vars(order)))
         if self.stream:
             return await Crew.akickoff(self._view(), **vars(order))
         if run_scope.in_workflow():
             return self._published(await perform_crew.aperform(self._definition, order))
         stored = order.stored(self._definition)
-        with front.assigned_id(self):
-            return self._published(await front.arun(stored, workflows.run_crew_async))
+        with starting.assigned_id(self):
+            return self._published(await starting.arun(stored, workflows.run_crew_async))
 
     def kickoff_for_each(
         self,
@@ -221,7 +221,7 @@ class DBOSCrew(Crew):
         """
         inputs, limits = list(inputs), batch.limits(concurrency, limiter)
         orders = [self._order(each, input_files, None) for each in inputs]
-        if front.is_ordinary(self._described()):
+        if starting.is_ordinary(self._described()):
             plain = [dict(each) for each in inputs]
             files = None if input_files is None else dict(input_files)
             done: list[Any] = self._ordinary(lambda crew: crew.kickoff_for_each(plain, files))
@@ -279,8 +279,8 @@ class DBOSCrew(Crew):
             RunConflictError: The workflow id belongs to a run of something else.
             DefinitionError: DBOS is not launched, or there is no such queue.
         """
-        order = CrewOrder(inputs, input_files)
-        return front.start(
+        order = CrewWorkOrder(inputs, input_files)
+        return starting.start(
             self._described(),
             workflows.run_crew,
             lambda: order.stored(self._definition),
@@ -307,20 +307,20 @@ class DBOSCrew(Crew):
         inputs: Mapping[str, Any] | None,
         input_files: Mapping[str, Any] | None,
         from_checkpoint: Any,
-    ) -> CrewOrder:
+    ) -> CrewWorkOrder:
         if from_checkpoint is not None:
             raise DefinitionError(
                 "A DBOSCrew resumes its runs by itself. To go on from a checkpoint of crewAI, kick "
                 "off the ordinary crew: orig_crew.kickoff(from_checkpoint=...)."
             )
-        front.check_inputs(inputs)
-        return CrewOrder(inputs, input_files)
+        starting.check_inputs(inputs)
+        return CrewWorkOrder(inputs, input_files)
 
     def _view(self) -> DBOSCrew:
         """This crew for one stream, which is iterated when its workflow id is not set any more."""
         view = DBOSCrew.__new__(DBOSCrew)
-        front.take_after(view, self)
-        front.keep_assigned_id(view)
+        starting.show_as(view, self)
+        starting.keep_assigned_id(view)
         return view
 
     def _described(self) -> str:

@@ -13,11 +13,11 @@ from crewai_dbos import doctor
 from crewai_dbos._dbos_seam import assigned_workflow_id
 from crewai_dbos._errors import DefinitionError
 from crewai_dbos._flows import perform_flow, sessions
-from crewai_dbos._flows.orders import FlowOrder
-from crewai_dbos._flows.state import classes
+from crewai_dbos._flows.state.changes import classes
+from crewai_dbos._flows.work_orders import FlowWorkOrder
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.config import AgentOptions, StepConfig, ToolStepConfig, recording_others
-from crewai_dbos._runs import front, workflows
+from crewai_dbos._runs import starting, workflows
 from crewai_dbos._runs.definition import FlowDefinition, build_flow, flows
 from crewai_dbos._runs.handle import RunHandle, as_returned
 from crewai_dbos._secrets.given import as_given
@@ -84,7 +84,7 @@ class DBOSFlow(Flow[Any]):
             flow_name,
             orig_flow,
             recording_others(options),
-            front=self,
+            owner=self,
             secrets=as_given(secrets),
             redact=as_redact(redact),
         )
@@ -92,7 +92,7 @@ class DBOSFlow(Flow[Any]):
         flows.add(definition)
         doctor.warn(self)
 
-    def take_after(self, flow: Flow[Any]) -> None:
+    def show_as(self, flow: Flow[Any]) -> None:
         """Show the state, the outputs and the usage of `flow`, whose kickoff has ended."""
         stream = self.stream
         self._become(flow, self._durable)
@@ -101,7 +101,7 @@ class DBOSFlow(Flow[Any]):
     def _become(self, other: Flow[Any], definition: FlowDefinition) -> None:
         """Become a view of `other`: the same fields, without building them again."""
         talking = (self.__dict__ and self._talking) or None
-        front.take_after(self, other, _durable=definition, _talking=talking)
+        starting.show_as(self, other, _durable=definition, _talking=talking)
 
     @property
     def flow_name(self) -> str:
@@ -143,7 +143,7 @@ class DBOSFlow(Flow[Any]):
             RunConflictError: The workflow id belongs to a run of something else.
         """
         order = self._order(inputs, input_files, from_checkpoint, restore_from_state_id)
-        if front.is_ordinary(self._described()):
+        if starting.is_ordinary(self._described()):
             return self._shown(flow := self.orig_flow, lambda: flow.kickoff(**order.arguments()))
         if self.stream:
             # crewAI's own streaming, which comes back here without it.
@@ -151,9 +151,9 @@ class DBOSFlow(Flow[Any]):
         if run_scope.in_workflow():
             return self._performed(order)
         stored = order.stored(self._durable)
-        with front.assigned_id(self):
+        with starting.assigned_id(self):
             # In a notebook's event loop too, which waits, as with crewAI's.
-            return off_the_loop(lambda: front.run(stored, workflows.run_flow, classes(self)))
+            return off_the_loop(lambda: starting.run(stored, workflows.run_flow, classes(self)))
 
     async def kickoff_async(
         self,
@@ -164,19 +164,19 @@ class DBOSFlow(Flow[Any]):
     ) -> Any:
         """As `kickoff`, for async code."""
         order = self._order(inputs, input_files, from_checkpoint, restore_from_state_id)
-        if front.is_ordinary(self._described()):
+        if starting.is_ordinary(self._described()):
             flow = self.orig_flow
             try:
                 return await flow.kickoff_async(**order.arguments())
             finally:
-                self.take_after(flow)
+                self.show_as(flow)
         if self.stream:
             return Flow.astream(self._view(), **order.arguments())
         if run_scope.in_workflow():
             return as_returned(await perform_flow.aperform(self._durable, order))
         stored = order.stored(self._durable)
-        with front.assigned_id(self):
-            return await front.arun(stored, workflows.run_flow_async, classes(self))
+        with starting.assigned_id(self):
+            return await starting.arun(stored, workflows.run_flow_async, classes(self))
 
     async def akickoff(self, *args: Any, **kwargs: Any) -> Any:
         """As `kickoff_async`."""
@@ -232,17 +232,17 @@ class DBOSFlow(Flow[Any]):
             "intents": None if intents is None else list(intents),
             "intent_llm": intent_llm,
         }
-        if front.is_ordinary(self._described()):
+        if starting.is_ordinary(self._described()):
             flow = self._talking or self.orig_flow
             self._talking = flow
             return self._shown(flow, lambda: flow.handle_turn(**turn))
         if run_scope.in_workflow():
-            return self._performed(FlowOrder(turn=turn))
+            return self._performed(FlowWorkOrder(turn=turn))
         following = sessions.next_turn(self.flow_name, session_id, classes(self))
-        stored = FlowOrder(turn=turn, state=following.state).stored(self._durable)
-        given = assigned_workflow_id() or front.kept_id(self)
+        stored = FlowWorkOrder(turn=turn, state=following.state).stored(self._durable)
+        given = assigned_workflow_id() or starting.kept_id(self)
         with SetWorkflowID(given or following.run_id):
-            return off_the_loop(lambda: front.run(stored, workflows.run_flow, classes(self)))
+            return off_the_loop(lambda: starting.run(stored, workflows.run_flow, classes(self)))
 
     def start(
         self,
@@ -267,8 +267,8 @@ class DBOSFlow(Flow[Any]):
             RunConflictError: The workflow id belongs to a run of something else.
             DefinitionError: DBOS is not launched, or there is no such queue.
         """
-        order = FlowOrder(inputs, input_files)
-        return front.start(
+        order = FlowWorkOrder(inputs, input_files)
+        return starting.start(
             self._described(),
             workflows.run_flow,
             lambda: order.stored(self._durable),
@@ -282,17 +282,17 @@ class DBOSFlow(Flow[Any]):
 
     def _order(
         self, inputs: Any, input_files: Any, from_checkpoint: Any, restore_from: str | None
-    ) -> FlowOrder:
+    ) -> FlowWorkOrder:
         if from_checkpoint is not None:
             raise DefinitionError(
                 "A DBOSFlow resumes its runs by itself. To go on from a checkpoint of crewAI, kick "
                 "off the ordinary flow: orig_flow.kickoff(from_checkpoint=...)."
             )
-        front.check_inputs(inputs)
-        return FlowOrder(inputs, input_files, restore_from)
+        starting.check_inputs(inputs)
+        return FlowWorkOrder(inputs, input_files, restore_from)
 
-    def _performed(self, order: FlowOrder) -> Any:
-        """What the order comes to as part of the open workflow."""
+    def _performed(self, order: FlowWorkOrder) -> Any:
+        """What the work order comes to inside the open workflow."""
         if in_event_loop():
             raise RuntimeError(
                 f"{self._described()} was called synchronously inside the event loop of a "
@@ -304,7 +304,7 @@ class DBOSFlow(Flow[Any]):
         """This flow for one stream, which is iterated when its workflow id is not set any more."""
         view = DBOSFlow.__new__(DBOSFlow)
         view._become(self, self._durable)
-        front.keep_assigned_id(view)
+        starting.keep_assigned_id(view)
         return view
 
     def _described(self) -> str:
@@ -314,4 +314,4 @@ class DBOSFlow(Flow[Any]):
         try:
             return kickoff()
         finally:
-            self.take_after(flow)
+            self.show_as(flow)

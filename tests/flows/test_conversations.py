@@ -41,7 +41,7 @@ def test_conversations_do_not_mix_and_any_process_goes_on(serve: Serve) -> None:
         "I want two chairs",
     ]
     # As a process that was started meanwhile.
-    flow.take_after(Desk())
+    flow.show_as(Desk())
     flow.handle_turn("Thanks", session_id="a")
     assert len(history(flow)) == 6
 

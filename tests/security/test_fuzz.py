@@ -191,7 +191,7 @@ def test_an_order(row: Any, version: int, has_forms: bool) -> None:
     with harmless():
         try:
             opened = order.opened(stored)
-            found = order.part(opened, "inputs")
+            found = order.field(opened, "inputs")
         except CrewaiDbosError:
             return
     if version == 2 and not has_forms:

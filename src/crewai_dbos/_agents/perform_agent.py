@@ -9,8 +9,8 @@ from typing import Any
 
 from crewai import Agent
 
-from crewai_dbos._agents import orders, run_agent
-from crewai_dbos._agents.orders import Order
+from crewai_dbos._agents import run_agent, work_orders
+from crewai_dbos._agents.work_orders import AgentWorkOrder
 from crewai_dbos._crewai_seam import publish_agent_state
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._objects import events
@@ -19,13 +19,13 @@ from crewai_dbos._runs.definition import AgentDefinition, agents
 from crewai_dbos._stored import names
 
 
-def perform(definition: AgentDefinition, order: Order, own: bool = False) -> Any:
+def perform(definition: AgentDefinition, order: AgentWorkOrder, own: bool = False) -> Any:
     """Carry out `order` in the workflow that is open here. Returns what crewAI returns.
 
     Args:
         own: Whether the workflow was opened for this order.
     """
-    with _part(definition, order, own) as scope, _agent(definition, order, scope, own) as agent:
+    with _joined(definition, order, own) as scope, _agent(definition, order, scope, own) as agent:
         if order.method == "kickoff":
             return agent.kickoff(response_format=order.response_format, **order.arguments)
         task, tools = _for_run(agent, order)
@@ -36,17 +36,19 @@ def perform(definition: AgentDefinition, order: Order, own: bool = False) -> Any
         return agent.agent_executor.invoke(**order.arguments)
 
 
-async def aperform(definition: AgentDefinition, order: Order, own: bool = False) -> Any:
+async def aperform(definition: AgentDefinition, order: AgentWorkOrder, own: bool = False) -> Any:
     """As `perform`, through crewAI's async methods."""
-    # The part has its name before it goes elsewhere: here coroutines start in a known order.
-    with _part(definition, order, own) as scope:
+    # It has joined under its name before it goes elsewhere: here coroutines start in a known order.
+    with _joined(definition, order, own) as scope:
         return await body.off_the_loop_of_dbos(lambda: _acarry_out(definition, order, scope, own))
 
 
-KIND = body.Kind(registry=agents, load=orders.load, perform=perform, aperform=aperform)
+KIND = body.Kind(registry=agents, load=work_orders.load, perform=perform, aperform=aperform)
 
 
-async def _acarry_out(definition: AgentDefinition, order: Order, scope: Scope, own: bool) -> Any:
+async def _acarry_out(
+    definition: AgentDefinition, order: AgentWorkOrder, scope: Scope, own: bool
+) -> Any:
     with _agent(definition, order, scope, own) as agent:
         await scope.unless_abandoned()
         if order.method == "kickoff":
@@ -61,12 +63,16 @@ async def _acarry_out(definition: AgentDefinition, order: Order, scope: Scope, o
         return await agent.agent_executor.invoke_async(**order.arguments)
 
 
-def _part(definition: AgentDefinition, order: Order, own: bool) -> AbstractContextManager[Scope]:
-    return body.part(definition, names.agent(definition.name), None if own else order.digest())
+def _joined(
+    definition: AgentDefinition, order: AgentWorkOrder, own: bool
+) -> AbstractContextManager[Scope]:
+    return body.joined(definition, names.agent(definition.name), None if own else order.digest())
 
 
 @contextmanager
-def _agent(definition: AgentDefinition, order: Order, scope: Scope, own: bool) -> Iterator[Agent]:
+def _agent(
+    definition: AgentDefinition, order: AgentWorkOrder, scope: Scope, own: bool
+) -> Iterator[Agent]:
     """The agent that works in `scope`."""
     agent = run_agent.agent_of_run(definition, scope, order.given)
     try:
@@ -74,7 +80,7 @@ def _agent(definition: AgentDefinition, order: Order, scope: Scope, own: bool) -
         with nullcontext() if own else body.ending(scope), _at_work(agent):
             yield agent
     finally:
-        publish_agent_state(agent, definition.front)
+        publish_agent_state(agent, definition.owner)
 
 
 @contextmanager
@@ -87,7 +93,7 @@ def _at_work(agent: Agent) -> Iterator[None]:
             run_agent.finish(agent)
 
 
-def _for_run(agent: Agent, order: Order) -> tuple[Any, Any]:
+def _for_run(agent: Agent, order: AgentWorkOrder) -> tuple[Any, Any]:
     assert order.task is not None
     task = copy.copy(order.task)
     task.agent = agent

@@ -14,7 +14,7 @@ from crewai.agents.tools_handler import ToolsHandler
 from crewai.tools.base_tool import BaseTool
 from crewai.utilities.prompts import VALID_DATE_FORMAT_CODES
 
-from crewai_dbos._agents import crew_given
+from crewai_dbos._agents import crew_settings
 from crewai_dbos._agents.executor import DBOSAgentExecutor
 from crewai_dbos._classes import durable_class
 from crewai_dbos._crewai_seam import forget_agent_state
@@ -44,13 +44,13 @@ def agent_of_run(definition: AgentDefinition, scope: Scope, given: Mapping[str, 
     """A fresh durable agent of `definition` for the run that `scope` is a place in.
 
     Args:
-        given: What this run has instead of the definition's; see `crew_given`.
+        given: What this run has instead of the definition's; see `crew_settings`.
     """
     template = definition.build()
     scope.look_for_secrets(template, given)
     agent = copy.copy(template)
     forget_agent_state(agent)
-    crew_given.give(given, agent, scope)
+    crew_settings.give(given, agent, scope)
     agent.__class__ = durable_class(RunAgent, type(template))
     make_durable(agent, definition.options, RunObjects(scope))
     return agent

@@ -9,7 +9,7 @@ from typing import Any
 from crewai.crews.crew_output import CrewOutput
 from dbos import DBOS
 
-from crewai_dbos._crews.orders import CrewOrder
+from crewai_dbos._crews.work_orders import CrewWorkOrder
 from crewai_dbos._dbos_seam import assigned_workflow_id, detached, recorded_rows
 from crewai_dbos._errors import BatchError, CrewaiDbosError, DefinitionError
 from crewai_dbos._journal import run_scope
@@ -18,7 +18,7 @@ from crewai_dbos._runs import failure, queues, workflows
 from crewai_dbos._runs.definition import CrewDefinition
 from crewai_dbos._runs.handle import RunHandle, own_run
 from crewai_dbos._stored import names
-from crewai_dbos._stored.order import sealed
+from crewai_dbos._stored.work_order import sealed
 
 _EXECUTION = re.compile(r"crew:[^/]+/task:[^/]+/agent:[^/]+#\d+")
 
@@ -48,7 +48,7 @@ def limits(concurrency: Any, limiter: Any) -> dict[str, Any]:
 
 def run(
     definition: CrewDefinition,
-    orders: Sequence[CrewOrder],
+    orders: Sequence[CrewWorkOrder],
     limits: Mapping[str, Any],
     *,
     return_exceptions: bool,
@@ -122,12 +122,12 @@ def _where_it_failed(run_id: str, error: Any) -> int:
     same = [
         e for e in entries if own and e.is_readable and _identity(e.payload().get("error")) == own
     ]
-    part = min((e.path for e in same if e.what == names.END), key=len, default="")
-    calls = [e.step_id for e in same if e.what != names.END and e.name.startswith(part)]
+    work = min((e.path for e in same if e.what == names.END), key=len, default="")
+    calls = [e.step_id for e in same if e.what != names.END and e.name.startswith(work)]
     if calls:
         return min(calls)
-    part = part or _last_execution(entries)
-    inside = [e.step_id for e in entries if e.name.startswith(f"{part}/")] if part else []
+    work = work or _last_execution(entries)
+    inside = [e.step_id for e in entries if e.name.startswith(f"{work}/")] if work else []
     return min(inside, default=max((row.step_id for row in rows), default=0) + 1)
 
 

@@ -67,7 +67,7 @@ class Changes:
 
     Attributes:
         structure: Sentences on what would put recorded work in the wrong place.
-        texts: The parts that are asked otherwise from now on.
+        texts: What are asked otherwise from now on.
     """
 
     structure: tuple[str, ...]
@@ -87,9 +87,9 @@ def changes(recorded: Fingerprint, now: Fingerprint, begun: set[int] | None = No
 
 
 def _structure(recorded: Fingerprint, now: Fingerprint, begun: set[int] | None) -> Iterator[str]:
-    for part in ("process", "manager", "planning", "memory"):
-        if recorded.get(part) != now[part]:
-            yield f"{part} was {recorded.get(part)!r} and is {now[part]!r}"
+    for aspect in ("process", "manager", "planning", "memory"):
+        if recorded.get(aspect) != now[aspect]:
+            yield f"{aspect} was {recorded.get(aspect)!r} and is {now[aspect]!r}"
     before, after = recorded["tasks"], now["tasks"]
     relevant = range(1, max(len(before), len(after)) + 1)
     for number in relevant if begun is None else sorted(begun):
@@ -127,9 +127,9 @@ def _of_one_task(
     if old["name"] is None and old["text"] != new["text"] and others:
         yield f"{what} has the text that task {others[0]} had"
         return
-    for part in ("agent", "async", "conditional", "context", "tools", "guardrails", "output"):
-        if old[part] != new[part]:
-            yield f"{part} of {what} was {old[part]!r} and is {new[part]!r}"
+    for aspect in ("agent", "async", "conditional", "context", "tools", "guardrails", "output"):
+        if old[aspect] != new[aspect]:
+            yield f"{aspect} of {what} was {old[aspect]!r} and is {new[aspect]!r}"
 
 
 def _texts(recorded: Fingerprint, now: Fingerprint) -> Iterator[str]:
@@ -154,8 +154,8 @@ def _nth(tasks: list[Fingerprint], number: int) -> Fingerprint | None:
     return tasks[number - 1] if number <= len(tasks) else None
 
 
-def _at(tasks: list[Fingerprint], numbers: set[int], part: str) -> set[Any]:
-    return {tasks[number - 1][part] for number in numbers if number <= len(tasks)}
+def _at(tasks: list[Fingerprint], numbers: set[int], aspect: str) -> set[Any]:
+    return {tasks[number - 1][aspect] for number in numbers if number <= len(tasks)}
 
 
 def _listed(names: list[str]) -> str:

@@ -12,8 +12,8 @@ from crewai import Crew
 from crewai.crews.crew_output import CrewOutput
 from dbos import DBOS
 
-from crewai_dbos._crews import fingerprint, orders, run_crew
-from crewai_dbos._crews.orders import CrewOrder
+from crewai_dbos._crews import fingerprint, run_crew, work_orders
+from crewai_dbos._crews.work_orders import CrewWorkOrder
 from crewai_dbos._dbos_seam import detached
 from crewai_dbos._errors import DriftError, UnstorableValueError
 from crewai_dbos._journal.call import Call
@@ -26,19 +26,19 @@ from crewai_dbos._stored import codec, names
 logger = logging.getLogger("crewai_dbos")
 
 
-def perform(definition: CrewDefinition, order: CrewOrder, own: bool = False) -> Any:
+def perform(definition: CrewDefinition, order: CrewWorkOrder, own: bool = False) -> Any:
     """Carry out `order` in the workflow that is open here.
 
     Args:
         own: Whether the workflow was opened for this order.
     """
-    with _part(definition, order, own) as scope, _crew(definition, scope, own) as crew:
+    with _joined(definition, order, own) as scope, _crew(definition, scope, own) as crew:
         return _storable(crew.kickoff(**_arguments(order)))
 
 
-async def aperform(definition: CrewDefinition, order: CrewOrder, own: bool = False) -> Any:
+async def aperform(definition: CrewDefinition, order: CrewWorkOrder, own: bool = False) -> Any:
     """As `perform`, through crewAI's async methods."""
-    with _part(definition, order, own) as scope:
+    with _joined(definition, order, own) as scope:
 
         async def work() -> Any:
             with _crew(definition, scope, own) as crew:
@@ -48,11 +48,13 @@ async def aperform(definition: CrewDefinition, order: CrewOrder, own: bool = Fal
         return await body.off_the_loop_of_dbos(work)
 
 
-KIND = body.Kind(registry=crews, load=orders.load, perform=perform, aperform=aperform)
+KIND = body.Kind(registry=crews, load=work_orders.load, perform=perform, aperform=aperform)
 
 
-def _part(definition: CrewDefinition, order: CrewOrder, own: bool) -> AbstractContextManager[Scope]:
-    return body.part(definition, names.crew(definition.name), None if own else order.digest())
+def _joined(
+    definition: CrewDefinition, order: CrewWorkOrder, own: bool
+) -> AbstractContextManager[Scope]:
+    return body.joined(definition, names.crew(definition.name), None if own else order.digest())
 
 
 @contextmanager
@@ -70,7 +72,7 @@ def _crew(definition: CrewDefinition, scope: Scope, own: bool) -> Iterator[Crew]
             run_crew.finish(crew)
 
 
-def _arguments(order: CrewOrder) -> dict[str, Any]:
+def _arguments(order: CrewWorkOrder) -> dict[str, Any]:
     inputs = None if order.inputs is None else dict(order.inputs)
     files = None if order.input_files is None else dict(order.input_files)
     return {"inputs": inputs, "input_files": files}

@@ -28,7 +28,7 @@ from crewai_dbos._runs.definition import CrewDefinition
 from crewai_dbos._stored import names
 from crewai_dbos.agent import DBOSAgent
 
-_HIRING = "_crewai_dbos_hiring"
+_STAFF = "_crewai_dbos_hiring"
 
 
 def crew_of_run(definition: CrewDefinition, template: Crew, scope: Scope) -> Crew:
@@ -42,18 +42,18 @@ def crew_of_run(definition: CrewDefinition, template: Crew, scope: Scope) -> Cre
     for agent in (*template.agents, template.manager_agent):
         if isinstance(agent, DBOSAgent):
             scope.keep_back(agent.definition.secrets, agent.definition.redact)
-    hiring = _Hiring(definition, template, RunObjects(scope, shared_cache=True))
-    objects, options = hiring.objects, definition.options
+    staff = _Staff(definition, template, RunObjects(scope, shared_cache=True))
+    objects, options = staff.objects, definition.options
     crew = copy.copy(template)
     forget_crew_state(crew)
     crew.__class__ = durable_class(_RunCrew, type(template))
     fields = crew.__dict__
-    fields[_HIRING] = hiring
+    fields[_STAFF] = staff
     fields["id"] = stable_id(scope, "crew")
-    fields["agents"] = [hiring.member(agent) for agent in template.agents]
+    fields["agents"] = [staff.member(agent) for agent in template.agents]
     if template.manager_agent is not None:
-        fields["manager_agent"] = hiring.member(template.manager_agent)
-    fields["tasks"] = hiring.tasks(template.tasks)
+        fields["manager_agent"] = staff.member(template.manager_agent)
+    fields["tasks"] = staff.tasks(template.tasks)
     _give_llms(fields, options, objects)
     _give_callbacks(fields)
     if template._memory:
@@ -64,7 +64,7 @@ def crew_of_run(definition: CrewDefinition, template: Crew, scope: Scope) -> Cre
         fields["knowledge"] = objects.knowledge(template.knowledge)
     crew._cache_handler = objects.cache(template._cache_handler)
     limit = NoWaitOnReplay(crew._rpm_controller)
-    for original, member in hiring.members():
+    for original, member in staff.members():
         if original._rpm_controller is template._rpm_controller:
             member._rpm_controller = cast(Any, limit)
     if template.output_log_file:
@@ -84,7 +84,7 @@ def finish(crew: Crew) -> None:
             drain(memory)
 
 
-class _Hiring:
+class _Staff:
     """The agents and tasks of a run's crew, one for each of the user's."""
 
     def __init__(self, definition: CrewDefinition, template: Crew, objects: RunObjects) -> None:
@@ -131,8 +131,8 @@ class _RunCrew:
         super()._create_manager_agent()  # type: ignore[misc]
         manager = self.__dict__["manager_agent"]
         if not is_member(manager):
-            hiring: _Hiring = self.__dict__[_HIRING]
-            self.__dict__["manager_agent"] = hiring.member(manager)
+            staff: _Staff = self.__dict__[_STAFF]
+            self.__dict__["manager_agent"] = staff.member(manager)
 
     def _create_crew_output(self, *args: Any) -> Any:
         # crewAI counts the tokens before it waits for the saves that spend them.

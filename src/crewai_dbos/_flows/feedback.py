@@ -51,7 +51,7 @@ class RecordedProvider:
         if scope is None:
             return ask(context, flow)
         if not inspect.iscoroutinefunction(ask):
-            return _said(
+            return _answer(
                 recorded(lambda: _or_pending(lambda: finished(ask(context, flow)))), context
             )
 
@@ -62,7 +62,7 @@ class RecordedProvider:
                 return {"pending": pending.callback_info}
 
         async def arecorded() -> Any:
-            return _said(await scope.arun(_REQUEST, request), context)
+            return _answer(await scope.arun(_REQUEST, request), context)
 
         return arecorded()
 
@@ -72,7 +72,7 @@ def recorded(ask: Callable[[], Any]) -> Any:
     return run_scope.record(lambda: _REQUEST, ask)
 
 
-def told(flow: Any, method: str, result: Any) -> dict[str, Any]:
+def stored_review(flow: Any, method: str, result: Any) -> dict[str, Any]:
     """What has to be stored of the review of `method`, for `restore`.
 
     Args:
@@ -116,7 +116,7 @@ def _or_pending(ask: Callable[[], Any]) -> Any:
         return {"pending": pending.callback_info}
 
 
-def _said(answer: Any, context: Any) -> Any:
+def _answer(answer: Any, context: Any) -> Any:
     if isinstance(answer, dict) and "pending" in answer:
         raise HumanFeedbackPending(context, answer["pending"])
     return answer

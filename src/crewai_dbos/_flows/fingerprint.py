@@ -60,9 +60,9 @@ def _changes(before: Fingerprint, now: Fingerprint, relevant: set[str]) -> Itera
         if old is None or new is None:
             yield f"method {name!r} is {'new' if old is None else 'gone'}"
             continue
-        for part, was in old.items():
-            if was != new[part]:
-                yield f"{part} of method {name!r} was {was!r} and is {new[part]!r}"
+        for aspect, was in old.items():
+            if was != new[aspect]:
+                yield f"{aspect} of method {name!r} was {was!r} and is {new[aspect]!r}"
 
 
 def _begun(scope: Scope) -> set[str]:

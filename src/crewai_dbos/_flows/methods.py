@@ -23,9 +23,9 @@ from crewai.flow.flow import Flow
 from crewai_dbos._carrying import method_at_work
 from crewai_dbos._errors import DriftError, UnstorableValueError
 from crewai_dbos._flows import feedback, plain
-from crewai_dbos._flows.fields import ATTRIBUTE
-from crewai_dbos._flows.state import Changes, FlowState
-from crewai_dbos._flows.tracking import Execution, at_work, current
+from crewai_dbos._flows.state.changes import Changes, FlowState
+from crewai_dbos._flows.state.fields import ATTRIBUTE
+from crewai_dbos._flows.state.tracking import Execution, at_work, current
 from crewai_dbos._flows.turns import Turns
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.call import Call
@@ -155,11 +155,11 @@ class FlowRun:
         """The methods that are at work beside `execution`."""
         return [other for other in self._at_work.values() if other is not execution]
 
-    def is_settled(self, entry: Entry, field: str) -> bool:
+    def is_final(self, entry: Entry, field: str) -> bool:
         """Whether what `entry` says of a field holds nothing of a method that will run again."""
-        sharing = _extra(entry).get("unsettled", {}).get(field, ())
-        ends = [self.recorded_end(path, names.METHOD_END) for path in sharing]
-        return all(end is not None and self.is_settled(end, field) for end in ends)
+        beside = _extra(entry).get("unsettled", {}).get(field, ())
+        ends = [self.recorded_end(path, names.METHOD_END) for path in beside]
+        return all(end is not None and self.is_final(end, field) for end in ends)
 
     def is_reviewed(self, method: str) -> bool:
         """Whether a person is asked about what the method returned."""
@@ -198,7 +198,7 @@ class MethodRun:
             if entry is None:
                 return await self._anew(method, args, kwargs)
             extra = _extra(entry)
-            half = [f for f in extra.get("unsettled", {}) if not self._run.is_settled(entry, f)]
+            half = [f for f in extra.get("unsettled", {}) if not self._run.is_final(entry, f)]
             await self._run.turn(entry.step_id, self._place.path)
             value = None
             if half or extra.get("again"):
@@ -226,9 +226,9 @@ class MethodRun:
         started = time.time()
         with self._place.child(names.REVIEW).entered():
             result = await ask()
-        told = feedback.told(self._run.flow, self._method, result)
+        review = feedback.stored_review(self._run.flow, self._method, result)
         step_id = await self._place.record_end(
-            call, lambda: told, time.time() - started, expect=self._expect
+            call, lambda: review, time.time() - started, expect=self._expect
         )
         await self._run.turn(step_id, self._place.path)
         return result

@@ -10,9 +10,10 @@ from crewai.flow.async_feedback.types import HumanFeedbackPending
 from crewai.flow.flow import Flow
 
 from crewai_dbos._crews.run_task import stable_id
-from crewai_dbos._flows import fingerprint, orders, run_flow, sessions, state, tracking
+from crewai_dbos._flows import fingerprint, run_flow, sessions, work_orders
 from crewai_dbos._flows.feedback import Pending
-from crewai_dbos._flows.orders import FlowOrder
+from crewai_dbos._flows.state import changes, tracking
+from crewai_dbos._flows.work_orders import FlowWorkOrder
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._objects import events
 from crewai_dbos._runs import body, results
@@ -21,19 +22,19 @@ from crewai_dbos._stored import codec, names
 from crewai_dbos._threads import on_a_thread
 
 
-def perform(definition: FlowDefinition, order: FlowOrder, own: bool = False) -> Any:
+def perform(definition: FlowDefinition, order: FlowWorkOrder, own: bool = False) -> Any:
     """Carry out `order` in the workflow that is open here.
 
     Args:
         own: Whether the workflow was opened for this order.
     """
-    with _part(definition, order, own) as scope, _flow(definition, order, scope, own) as flow:
+    with _joined(definition, order, own) as scope, _flow(definition, order, scope, own) as flow:
         return _returned(flow, _carried_out(flow, order, scope), own)
 
 
-async def aperform(definition: FlowDefinition, order: FlowOrder, own: bool = False) -> Any:
+async def aperform(definition: FlowDefinition, order: FlowWorkOrder, own: bool = False) -> Any:
     """As `perform`, for async code."""
-    with _part(definition, order, own) as scope:
+    with _joined(definition, order, own) as scope:
 
         async def work() -> Any:
             with _flow(definition, order, scope, own) as flow:
@@ -46,10 +47,10 @@ async def aperform(definition: FlowDefinition, order: FlowOrder, own: bool = Fal
         return await body.off_the_loop_of_dbos(work)
 
 
-KIND = body.Kind(registry=flows, load=orders.load, perform=perform, aperform=aperform)
+KIND = body.Kind(registry=flows, load=work_orders.load, perform=perform, aperform=aperform)
 
 
-def _carried_out(flow: Flow[Any], order: FlowOrder, scope: Scope) -> Any:
+def _carried_out(flow: Flow[Any], order: FlowWorkOrder, scope: Scope) -> Any:
     if order.turn is None:
         return flow.kickoff(**order.arguments())
     reply = flow.handle_turn(**order.turn)
@@ -57,13 +58,15 @@ def _carried_out(flow: Flow[Any], order: FlowOrder, scope: Scope) -> Any:
     return reply
 
 
-def _part(definition: FlowDefinition, order: FlowOrder, own: bool) -> AbstractContextManager[Scope]:
-    return body.part(definition, names.flow(definition.name), None if own else order.digest())
+def _joined(
+    definition: FlowDefinition, order: FlowWorkOrder, own: bool
+) -> AbstractContextManager[Scope]:
+    return body.joined(definition, names.flow(definition.name), None if own else order.digest())
 
 
 @contextmanager
 def _flow(
-    definition: FlowDefinition, order: FlowOrder, scope: Scope, own: bool
+    definition: FlowDefinition, order: FlowWorkOrder, scope: Scope, own: bool
 ) -> Iterator[Flow[Any]]:
     """The flow that works in `scope`."""
     built = body.built(definition.build, f"flow {definition.name!r}", scope)
@@ -71,9 +74,9 @@ def _flow(
     fingerprint.check(definition.name, built, scope)
     if order.state is not None:
         built._state = order.state
-    elif not (order.inputs or {}).get("id") and built is not definition.front:
+    elif not (order.inputs or {}).get("id") and built is not definition.owner:
         run_id = scope.run_id if own else str(stable_id(scope, "state"))
-        state.set_id(built, run_id)
+        changes.set_id(built, run_id)
     flow, recorded = run_flow.flow_of_run(built, scope, definition.options)
     # A workflow of the flow's own fails as the flow fails; another goes on, perhaps.
     with nullcontext() if own else body.ending(scope), recorded, events.handled():
@@ -90,4 +93,4 @@ def _returned(flow: Flow[Any], result: Any, own: bool) -> Any:
     if not own:
         return tracking.untracked(result)
     # The class of a state may be one that crewAI has made.
-    return codec.Encoded(results.encoded(result, state.classes(flow)))
+    return codec.Encoded(results.encoded(result, changes.classes(flow)))

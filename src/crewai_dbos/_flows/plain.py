@@ -22,14 +22,14 @@ from crewai.llms.base_llm import BaseLLM
 from crewai.tools.base_tool import BaseTool, Tool
 
 from crewai_dbos._agents import perform_agent
-from crewai_dbos._agents.orders import Order
+from crewai_dbos._agents.work_orders import AgentWorkOrder
 from crewai_dbos._carrying import carry_context
 from crewai_dbos._classes import is_made_here
 from crewai_dbos._crewai_seam import share_usage
 from crewai_dbos._crews import perform_crew
-from crewai_dbos._crews.orders import CrewOrder
+from crewai_dbos._crews.work_orders import CrewWorkOrder
 from crewai_dbos._dbos_seam import surviving
-from crewai_dbos._flows.orders import FlowOrder
+from crewai_dbos._flows.work_orders import FlowWorkOrder
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.config import AgentOptions
 from crewai_dbos._objects.run_objects import RunObjects
@@ -74,16 +74,16 @@ class Plain:
 
     def agent(self, agent: Agent) -> AgentDefinition:
         """A definition of `agent` for this place."""
-        return AgentDefinition(agent.role, agent, self._options, front=agent)
+        return AgentDefinition(agent.role, agent, self._options, owner=agent)
 
     def crew(self, crew: Crew) -> CrewDefinition:
         """A definition of `crew` for this place."""
-        return CrewDefinition(crew.name or "crew", crew, self._options, {}, front=crew)
+        return CrewDefinition(crew.name or "crew", crew, self._options, {}, owner=crew)
 
     def flow(self, flow: Any) -> FlowDefinition:
         """A definition of `flow` for this place."""
         name = flow.name or type(flow).__name__
-        return FlowDefinition(name, lambda: flow, self._options, front=flow)
+        return FlowDefinition(name, lambda: flow, self._options, owner=flow)
 
 
 def _recorder(of: Any) -> Plain | None:
@@ -126,9 +126,9 @@ async def _tool_arun(
 # Agents, crews, flows --------------------------------------------------------------
 
 
-def _agent_order(messages: Any, response_format: Any = None, **kwargs: Any) -> Order:
+def _agent_order(messages: Any, response_format: Any = None, **kwargs: Any) -> AgentWorkOrder:
     given = {name: value for name, value in kwargs.items() if value is not None}
-    return Order(
+    return AgentWorkOrder(
         "kickoff", arguments={"messages": messages, **given}, response_format=response_format
     )
 
@@ -159,7 +159,7 @@ def _agent_task(
     plain = _recorder(agent)
     if plain is None:
         return original(agent, task, context, tools)
-    order = Order("execute_task", task=task, tools=tools, arguments={"context": context})
+    order = AgentWorkOrder("execute_task", task=task, tools=tools, arguments={"context": context})
     return perform_agent.perform(plain.agent(agent), order)
 
 
@@ -169,7 +169,7 @@ async def _agent_atask(
     plain = _recorder(agent)
     if plain is None:
         return await original(agent, task, context, tools)
-    order = Order("execute_task", task=task, tools=tools, arguments={"context": context})
+    order = AgentWorkOrder("execute_task", task=task, tools=tools, arguments={"context": context})
     return await perform_agent.aperform(plain.agent(agent), order)
 
 
@@ -183,7 +183,7 @@ def _crew_kickoff(
     plain = _recorder(crew)
     if plain is None or crew.stream or in_event_loop() or from_checkpoint is not None:
         return original(crew, inputs, input_files, from_checkpoint)
-    order = CrewOrder(inputs, input_files)
+    order = CrewWorkOrder(inputs, input_files)
     return _published(crew, perform_crew.perform(plain.crew(crew), order))
 
 
@@ -197,7 +197,7 @@ async def _crew_akickoff(
     plain = _recorder(crew)
     if plain is None or crew.stream or from_checkpoint is not None:
         return await original(crew, inputs, input_files, from_checkpoint)
-    order = CrewOrder(inputs, input_files)
+    order = CrewWorkOrder(inputs, input_files)
     return _published(crew, await perform_crew.aperform(plain.crew(crew), order))
 
 
@@ -223,8 +223,8 @@ async def _flow_kickoff(
     plain = None if type(flow).is_crewai_internal else _recorder(flow)
     if plain is None or flow.stream or from_checkpoint is not None:
         return await original(flow, inputs, input_files, from_checkpoint, restore_from_state_id)
-    order = FlowOrder(inputs, input_files, restore_from_state_id)
-    return await body.ajoined("flow", plain.flow(flow), order)
+    order = FlowWorkOrder(inputs, input_files, restore_from_state_id)
+    return await body.carry_out_async("flow", plain.flow(flow), order)
 
 
 # Classes ---------------------------------------------------------------------------

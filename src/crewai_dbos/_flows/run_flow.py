@@ -10,7 +10,7 @@ from crewai.flow.flow import Flow
 from crewai_dbos._classes import durable_class, original_class
 from crewai_dbos._flows import feedback
 from crewai_dbos._flows.methods import FlowRun, MethodRun, depth
-from crewai_dbos._flows.tracking import touch_attribute
+from crewai_dbos._flows.state.tracking import touch_attribute
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.config import AgentOptions

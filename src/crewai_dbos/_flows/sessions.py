@@ -10,7 +10,7 @@ from crewai.flow.flow import Flow
 from dbos import DBOS
 
 from crewai_dbos._dbos_seam import detached, recorded_rows
-from crewai_dbos._flows.state import classes
+from crewai_dbos._flows.state.changes import classes
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.entry import read_entry
 from crewai_dbos._journal.scope import Scope

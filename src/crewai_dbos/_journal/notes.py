@@ -49,8 +49,8 @@ def add(run_id: str, what: Mapping[str, Any]) -> None:
     """Put `what`, less the secrets in it, into the attributes of a run: its status has them."""
     with contextlib.suppress(Exception):
         shown = {
-            part: known.hide(value) if isinstance(value, str) else value
-            for part, value in what.items()
+            name: known.hide(value) if isinstance(value, str) else value
+            for name, value in what.items()
         }
         attributes = {names.ATTRIBUTE: shown}
         detached(DBOS.update_workflow_attributes, run_id, attributes, merge=True)

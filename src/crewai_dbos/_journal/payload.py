@@ -99,7 +99,7 @@ def _head(call: Call, seconds: float) -> Payload:
         head["seconds"] = round(seconds, 4)
     if call.digests:
         salt = token_hex(8)
-        head["request"] = {part: salted(digest, salt) for part, digest in call.digests.items()}
+        head["request"] = {name: salted(digest, salt) for name, digest in call.digests.items()}
         head["salt"] = salt
     if call.collect is not None and (extra := call.collect()):
         head["extra"] = codec.encode(_with_numbers_only(extra), call.known)

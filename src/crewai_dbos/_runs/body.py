@@ -1,4 +1,4 @@
-"""The body of a run: a workflow that was opened for it, or its part of a user's workflow."""
+"""The body of a run: a workflow that was opened for it, or its place in a user's workflow."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from crewai_dbos._journal.scope import Scope
 from crewai_dbos._objects import events, mcp
 from crewai_dbos._runs import failure, results
 from crewai_dbos._runs.definition import REGISTRIES, Registry
-from crewai_dbos._stored import order
+from crewai_dbos._stored import work_order
 from crewai_dbos._threads import on_a_loop_of_its_own, on_a_thread
 
 logger = logging.getLogger("crewai_dbos")
@@ -75,14 +75,14 @@ async def arun(noun: str, stored: Mapping[str, Any]) -> Any:
     return await on_a_loop_of_its_own(work)
 
 
-async def ajoined(noun: str, definition: Any, order: Any) -> Any:
+async def carry_out_async(noun: str, definition: Any, order: Any) -> Any:
     """Carry out `order` in the workflow that is open here."""
     return await _kinds[noun].aperform(definition, order, False)
 
 
 @contextmanager
-def part(definition: Any, what: str, order: str | None) -> Iterator[Scope]:
-    """The part of the open workflow in which an order is carried out.
+def joined(definition: Any, what: str, order: str | None) -> Iterator[Scope]:
+    """The place in the open workflow in which a work order is carried out.
 
     Args:
         definition: What it is an order of.
@@ -157,7 +157,7 @@ def _loaded(kind: Kind[D, O], stored: Mapping[str, Any], definition: D) -> O:
     context = open_workflow()
     then = f"Then DBOS.resume_workflow({context.workflow_id!r})."
     try:
-        return kind.load(order.opened(stored), definition)
+        return kind.load(work_order.opened(stored), definition)
     except SealedError as error:
         stopped: Exception = SealedError(
             f"What the run is asked to do can't be read: {error}. {then}"

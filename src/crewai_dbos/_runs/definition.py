@@ -26,7 +26,7 @@ class AgentDefinition:
         name: Stored with every run of it.
         source: The user's agent, or a callable that builds one.
         options: How its calls are recorded.
-        front: The `DBOSAgent` itself.
+        owner: The `DBOSAgent` itself.
         secrets: Texts that must not be stored or logged, beside those that can be found.
         redact: What every text goes through that is stored of its runs.
     """
@@ -34,7 +34,7 @@ class AgentDefinition:
     name: str
     source: Agent | Callable[[], Agent]
     options: AgentOptions
-    front: Agent = field(repr=False)
+    owner: Agent = field(repr=False)
     secrets: Given = NONE
     redact: Redact | None = None
 
@@ -52,7 +52,7 @@ class CrewDefinition:
         source: The user's crew, a callable that builds one, or a ``@CrewBase`` class.
         options: How its agents' calls are recorded.
         of_role: The same for single agents, by their role.
-        front: The `DBOSCrew` itself.
+        owner: The `DBOSCrew` itself.
         secrets: As of an `AgentDefinition`.
         redact: As of an `AgentDefinition`.
     """
@@ -61,7 +61,7 @@ class CrewDefinition:
     source: Any
     options: AgentOptions
     of_role: dict[str, AgentOptions]
-    front: Crew = field(repr=False)
+    owner: Crew = field(repr=False)
     secrets: Given = NONE
     redact: Redact | None = None
 
@@ -89,7 +89,7 @@ class FlowDefinition:
         name: Stored with every run of it.
         source: The user's flow class, or a callable that builds a flow.
         options: How the calls of what its methods use are recorded.
-        front: The `DBOSFlow` itself.
+        owner: The `DBOSFlow` itself.
         secrets: As of an `AgentDefinition`.
         redact: As of an `AgentDefinition`.
     """
@@ -97,7 +97,7 @@ class FlowDefinition:
     name: str
     source: Callable[[], Any]
     options: AgentOptions
-    front: Any = field(repr=False)
+    owner: Any = field(repr=False)
     secrets: Given = NONE
     redact: Redact | None = None
 
@@ -107,8 +107,8 @@ class FlowDefinition:
 
     def shown(self, flow: Flow[Any]) -> None:
         """Show on the `DBOSFlow` what can be read from `flow`, whose kickoff has ended."""
-        if flow is not self.front:
-            self.front.take_after(flow)
+        if flow is not self.owner:
+            self.owner.show_as(flow)
 
 
 def build_agent(source: Any) -> Agent:
@@ -174,7 +174,7 @@ class _Definition(Protocol):
     def source(self) -> Any: ...
 
     @property
-    def front(self) -> Any: ...
+    def owner(self) -> Any: ...
 
 
 D = TypeVar("D", bound=_Definition)
@@ -214,7 +214,7 @@ class Registry(Generic[D]):
                     f"{self.noun.capitalize()} {name!r} is defined already. Give each {self.cls} "
                     f"its own {self.noun}_name, and build it once, where the module is imported."
                 )
-            origin.note(definition.source, definition.front)
+            origin.note(definition.source, definition.owner)
             self._definitions[name] = definition
             waiting = self._waiting.pop(name, [])
             self._changed.notify_all()

@@ -21,8 +21,7 @@ from crewai_dbos._errors import (
 from crewai_dbos._journal import notes, run_scope
 from crewai_dbos._runs import failure
 from crewai_dbos._secrets import known
-from crewai_dbos._stored import codec, names, sealing
-from crewai_dbos._stored import order as orders
+from crewai_dbos._stored import codec, names, sealing, work_order
 
 
 class RunHandle:
@@ -123,11 +122,11 @@ def _refuse_foreign(run_id: str, order: Mapping[str, Any]) -> WorkflowStatus | N
             f"Workflow id {run_id!r} belongs to {_kind(taken)}, and this is {_kind(order)}. Use an "
             "id of its own for each piece of work."
         )
-    for part in sorted({*taken, *order} - {"v", "limits", "state", "forms"}):
-        if _comparable(taken.get(part)) != _comparable(order.get(part)):
+    for field in sorted({*taken, *order} - {"v", "limits", "state", "forms"}):
+        if _comparable(taken.get(field)) != _comparable(order.get(field)):
             # Whoever asks here need not be the one whose run it is: nothing of it is told.
             raise RunConflictError(
-                f"Workflow id {run_id!r} belongs to a run with another {part}. Use an id of its "
+                f"Workflow id {run_id!r} belongs to a run with another {field}. Use an id of its "
                 "own for each piece of work."
             )
     return status
@@ -136,25 +135,25 @@ def _refuse_foreign(run_id: str, order: Mapping[str, Any]) -> WorkflowStatus | N
 def _order_of(status: WorkflowStatus) -> Mapping[str, Any]:
     args = status.input["args"] if isinstance(status.input, Mapping) else ()
     try:
-        return orders.opened(args[0] if args else {})
+        return work_order.opened(args[0] if args else {})
     except UnstorableValueError:
         return {}
 
 
-def _comparable(part: Any) -> Any:
-    """A part of an order; of the items of a batch what they are asked."""
-    if not isinstance(part, list) or not all(map(orders.is_order, part)):
-        return part
+def _comparable(value: Any) -> Any:
+    """A field of a work order; of the items of a batch what they are asked."""
+    if not isinstance(value, list) or not all(map(work_order.is_order, value)):
+        return value
     return [
-        {name: item for name, item in orders.opened(each).items() if name not in ("v", "forms")}
-        for each in part
+        {name: item for name, item in work_order.opened(each).items() if name not in ("v", "forms")}
+        for each in value
     ]
 
 
 def _warn_of_secrets(order: Mapping[str, Any]) -> None:
-    for part, name in sorted(set(known.found_in(order))):
+    for field, name in sorted(set(known.found_in(order))):
         run_scope.warn_once(
-            f"What {_kind(order)} is given ({part}) contains the value of {name}. It is "
+            f"What {_kind(order)} is given ({field}) contains the value of {name}. It is "
             "stored with the run. Take it out, and read it inside the tool that needs it."
         )
 
@@ -168,4 +167,4 @@ def _kind(order: Mapping[str, Any]) -> str:
         "flow": "a kickoff of a flow",
         "agent": "a run of an agent",
     }
-    return next((kind for part, kind in kinds.items() if part in order), "another workflow")
+    return next((kind for field, kind in kinds.items() if field in order), "another workflow")

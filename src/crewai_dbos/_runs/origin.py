@@ -15,14 +15,14 @@ _OTHERS = ("crewai", "crewai_tools", "crewai_dbos", "pydantic", "builtins", "fun
 _OF_TASK = ("output_pydantic", "output_json", "response_model", "callback", "guardrail")
 
 
-def note(source: Any, front: Any) -> None:
+def note(source: Any, owner: Any) -> None:
     """Let runs of a definition name classes that its modules know.
 
     Args:
         source: What the user has wrapped, or what builds it.
-        front: The durable object.
+        owner: The durable object.
     """
-    found = {_module_of(part) for part in (source, *_parts(front))}
+    found = {_module_of(each) for each in (source, *_made_of(owner))}
     modules.defined_in(name for name in {*found, _caller()} if _is_of_the_user(name))
 
 
@@ -37,22 +37,22 @@ def _caller() -> str | None:
     return None if frame is None else frame.f_globals.get("__name__")
 
 
-def _module_of(part: Any) -> Any:
-    return getattr(part, "__module__", None)
+def _module_of(value: Any) -> Any:
+    return getattr(value, "__module__", None)
 
 
-def _parts(front: Any) -> Iterator[Any]:
-    if isinstance(front, Agent):
-        yield from _tools(front)
-        yield front.guardrail
-    elif isinstance(front, Crew):
-        for agent in front.agents:
-            yield from _parts(agent)
-        for task in front.tasks:
+def _made_of(owner: Any) -> Iterator[Any]:
+    if isinstance(owner, Agent):
+        yield from _tools(owner)
+        yield owner.guardrail
+    elif isinstance(owner, Crew):
+        for agent in owner.agents:
+            yield from _made_of(agent)
+        for task in owner.tasks:
             yield from _tools(task)
             yield from (getattr(task, name, None) for name in _OF_TASK)
-    elif isinstance(front, Flow):
-        yield type(front.state)
+    elif isinstance(owner, Flow):
+        yield type(owner.state)
 
 
 def _tools(holder: Any) -> Iterator[Any]:

@@ -44,10 +44,10 @@ def _cutter(secrets: frozenset[str]) -> Callable[[str], str]:
 
 class _Cutter:
     def __init__(self, secrets: list[str]) -> None:
-        parts = [_needles(secret) for secret in secrets]
-        self._needles = {needle for found, _, _ in parts for needle in found}
-        self._written = {needle for _, found, _ in parts for needle in found}
-        self._split = {needle for _, _, found in parts for needle in found}
+        pieces = [_needles(secret) for secret in secrets]
+        self._needles = {needle for found, _, _ in pieces for needle in found}
+        self._written = {needle for _, found, _ in pieces for needle in found}
+        self._split = {needle for _, _, found in pieces for needle in found}
         self._secrets = secrets
 
     def cut(self, text: str) -> str:
@@ -127,10 +127,10 @@ def _places(needles: Iterable[Needle], text: str) -> _Spans:
 
 
 def _without(text: str, spans: list[tuple[int, int]]) -> str:
-    parts: list[str] = []
+    pieces: list[str] = []
     done = 0
     for start, end in sorted(spans):
-        if start > done or not parts:
-            parts += [text[done:start], INSTEAD]
+        if start > done or not pieces:
+            pieces += [text[done:start], INSTEAD]
         done = max(done, end)
-    return "".join([*parts, text[done:]])
+    return "".join([*pieces, text[done:]])

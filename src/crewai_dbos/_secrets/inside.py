@@ -15,7 +15,7 @@ from crewai_dbos._dbos_seam import closure_of
 from crewai_dbos._secrets.words import names_a_secret
 
 
-class Part(NamedTuple):
+class Member(NamedTuple):
     """Something that is held.
 
     Attributes:
@@ -43,7 +43,7 @@ _MADE_WITH = frozenset({"crewai", "crewai_files", "crewai_dbos", "pydantic", "db
 _HTTP = frozenset({"aiohttp", "httpx", "httpx2", "multidict", "requests", "starlette", "urllib3"})
 
 
-def of_object(value: Any) -> Iterator[Part]:
+def of_object(value: Any) -> Iterator[Member]:
     """The attributes of an object, private ones too, and those of its class if it is the user's."""
     cls = type(value)
     if _is_passed_over(cls.__module__):
@@ -51,38 +51,38 @@ def of_object(value: Any) -> Iterator[Part]:
     fields = _fields(value)
     owner = f"the LLM {fields['model']!r}" if "llm_type" in fields else cls.__name__
     for name, item in fields.items():
-        yield Part(name, item, owner)
+        yield Member(name, item, owner)
     yield from of_class(cls)
 
 
-def of_class(cls: type) -> Iterator[Part]:
+def of_class(cls: type) -> Iterator[Member]:
     """What a class of the user's keeps for all its objects, and its methods."""
     for base in cls.__mro__:
         if _is_users(base):
             for name, value in list(vars(base).items()):
                 value = getattr(value, "__func__", value)
                 if isinstance(value, FunctionType) or not name.startswith("__"):
-                    yield Part(name, value, base.__name__)
+                    yield Member(name, value, base.__name__)
 
 
-def of_function(function: FunctionType) -> Iterator[Part]:
+def of_function(function: FunctionType) -> Iterator[Member]:
     """What a function refers to in those around it, and by a secret's name in its module."""
     owner = f"{function.__name__}()"
     for name, value in closure_of(function).items():
-        yield Part(name, value, owner)
+        yield Member(name, value, owner)
     wrapped = getattr(function, "__wrapped__", None)
     if isinstance(wrapped, FunctionType):
-        yield Part("__wrapped__", wrapped, owner)
+        yield Member("__wrapped__", wrapped, owner)
     if not _is_users(function):
         return
     code = function.__code__
     for name in _names_in(code):
         if names_a_secret(name) and name in function.__globals__:
-            yield Part(name, function.__globals__[name], function.__module__)
+            yield Member(name, function.__globals__[name], function.__module__)
     arguments = reversed(code.co_varnames[: code.co_argcount])
     defaults = zip(arguments, reversed(function.__defaults__ or ()), strict=False)
     for name, value in (*defaults, *(function.__kwdefaults__ or {}).items()):
-        yield Part(name, value, owner)
+        yield Member(name, value, owner)
 
 
 def is_url(value: Any) -> bool:

@@ -81,12 +81,12 @@ def named() -> dict[str, str]:
     return _known.named()
 
 
-def found_in(parts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The parts with a known secret in their texts, each with what that is called."""
+def found_in(fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The fields with a known secret in their texts, each with what that is called."""
     secrets = named().items()
-    for part, value in parts.items():
+    for field, value in fields.items():
         for text in texts_in(value):
-            yield from ((part, name) for secret, name in secrets if secret in text)
+            yield from ((field, name) for secret, name in secrets if secret in text)
 
 
 def hide(text: str) -> str:

@@ -80,11 +80,11 @@ class _Writer:
                 "text or a file, or flatten it."
             )
         try:
-            return self._of_parts(value, kind)
+            return self._of_pieces(value, kind)
         finally:
             self._depth -= 1
 
-    def _of_parts(self, value: Any, kind: type) -> Json:
+    def _of_pieces(self, value: Any, kind: type) -> Json:
         if kind is list:
             return [self.written(item) for item in value]
         if kind is dict:
@@ -153,11 +153,11 @@ class _Writer:
     def _derived(self, value: Any) -> Json:
         cls = type(value)
         reason = "its class can't be made again from data"
-        if (parts := derived.parts(value)) is not None:
+        if (pieces := derived.pieces(value)) is not None:
             try:
                 forms.check_data(cls)
-                args = [self._arg(arg) for arg in parts.pop("args")]
-                encoded = {name: self.written(part) for name, part in parts.items()}
+                args = [self._arg(arg) for arg in pieces.pop("args")]
+                encoded = {name: self.written(item) for name, item in pieces.items()}
                 return {"$derived": self._path(cls), "args": args, **encoded}
             except UnstorableValueError as error:
                 reason = str(error).rstrip(".")

@@ -32,7 +32,7 @@ def is_class(cls: type) -> bool:
     return issubclass(cls, _BASES)
 
 
-def parts(value: Any) -> dict[str, Any] | None:
+def pieces(value: Any) -> dict[str, Any] | None:
     """What `value` is made of, or None where its class can't be made again from data.
 
     Returns:
@@ -63,11 +63,11 @@ def _taken_apart(value: Any) -> dict[str, Any]:
         "pairs": list(pairs or ()),
         "state": state or {},
     }
-    return {name: part for name, part in found.items() if part or name == "args"}
+    return {name: item for name, item in found.items() if item or name == "args"}
 
 
 def together(cls: Any, made_of: dict[str, Any]) -> Any:
-    """The reverse of `parts`, by what the built-in class can do: nothing of `cls` itself is called.
+    """The reverse of `pieces`, by what the built-in class can do: nothing of `cls` is called.
 
     Raises:
         TypeError: `cls` is not derived from what this module is for, or is not made like that.

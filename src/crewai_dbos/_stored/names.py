@@ -33,7 +33,7 @@ ENTRY_VERSIONS = (1, ENTRY_VERSION)
 """Those that can be read. With 2, names have longer digests, and those of requests a salt."""
 
 INPUT_VERSION = 2
-"""Of orders. With 2, a part without forms is plain JSON, whatever is in it."""
+"""Of work orders. With 2, a field without forms is plain JSON, whatever is in it."""
 
 LLM = "llm"
 FUNCTION_CALLING_LLM = "function_calling_llm"
@@ -130,7 +130,7 @@ def spelled(what: str, version: int, key: bytes | None = None) -> str:
 _BY_CONTENT = re.compile("\0([0-9a-f]{64})([0-9a-f]{8})")
 
 
-def part(text: str) -> str:
+def escaped(text: str) -> str:
     """`text` as one component of a path: no slash, no hash, nothing that moves a cursor.
 
     Nor anything that is no text, as half of a surrogate pair.
@@ -140,30 +140,30 @@ def part(text: str) -> str:
 
 
 def agent(agent_name: str) -> str:
-    return f"agent:{part(agent_name)}"
+    return f"agent:{escaped(agent_name)}"
 
 
 def crew(crew_name: str) -> str:
-    return f"crew:{part(crew_name)}"
+    return f"crew:{escaped(crew_name)}"
 
 
 def flow(flow_name: str) -> str:
-    return f"flow:{part(flow_name)}"
+    return f"flow:{escaped(flow_name)}"
 
 
 def method(method_name: str) -> str:
     """A method of a flow; which time it is executed stands behind it."""
-    return f"method:{part(method_name)}"
+    return f"method:{escaped(method_name)}"
 
 
 def step(qualname: str) -> str:
     """A function of the user's that is recorded with `crewai_dbos.step`."""
-    return f"step:{part(qualname)}"
+    return f"step:{escaped(qualname)}"
 
 
 def session(flow_name: str, session_id: str) -> str:
     """What the workflow ids of the turns of a conversation begin with."""
-    return f"{part(flow_name)}/{part(session_id)}/"
+    return f"{escaped(flow_name)}/{escaped(session_id)}/"
 
 
 def item(batch_id: str, number: int) -> str:
@@ -178,11 +178,11 @@ def queue(crew_name: str, limits: Mapping[str, Any]) -> str:
 
 def task(number: int, name: str | None) -> str:
     """The `number`-th task of a crew, counting from 1, with the name that the user gave it."""
-    return f"task:{number}.{part(name)}" if name else f"task:{number}"
+    return f"task:{number}.{escaped(name)}" if name else f"task:{number}"
 
 
 def tool(tool_name: str, arguments: Any) -> str:
-    return by_content(f"tool:{part(tool_name)}", arguments)
+    return by_content(f"tool:{escaped(tool_name)}", arguments)
 
 
 def around(tool_call: str) -> str:
@@ -195,12 +195,12 @@ def todo(step_number: int) -> str:
 
 def event(event_type: str, content: Any = None) -> str:
     """`content` tells apart events that may come in any order, as those of parallel tool calls."""
-    what = f"event:{part(event_type)}"
+    what = f"event:{escaped(event_type)}"
     return what if content is None else by_content(what, content)
 
 
 def handler(qualname: str) -> str:
-    return f"handler:{part(qualname)}"
+    return f"handler:{escaped(qualname)}"
 
 
 def in_background(name: str) -> bool:

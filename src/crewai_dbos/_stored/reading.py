@@ -69,11 +69,11 @@ class _Reader:
         if self._depth > 2 * forms.DEEPEST or self._left < 0:
             raise UnstorableValueError("It is nested too deep, or holds too much")
         try:
-            return self._of_parts(data)
+            return self._of_pieces(data)
         finally:
             self._depth -= 1
 
-    def _of_parts(self, data: Any) -> Any:
+    def _of_pieces(self, data: Any) -> Any:
         if type(data) is list:
             return [self.read(item) for item in data]
         tag = next(iter(data), "")

@@ -68,7 +68,7 @@ def redacted_error(error: dict[str, Any], redact: Redact) -> dict[str, Any]:
     """The same for what `encode_error` has made."""
     made = {
         **error,
-        **{part: redacted(error[part], redact) for part in ("message", "args", "attrs")},
+        **{name: redacted(error[name], redact) for name in ("message", "args", "attrs")},
     }
     if "cause" in error:
         made["cause"] = redacted_error(error["cause"], redact)

@@ -18,7 +18,7 @@ import httpx
 from dbos._sys_db import SystemDatabase
 
 from crewai_dbos._dbos_seam import current_context
-from crewai_dbos._flows.tracking import current as current_method
+from crewai_dbos._flows.state.tracking import current as current_method
 from crewai_dbos._journal.open_calls import open_call, open_group
 from crewai_dbos._leases import RunVar
 from crewai_dbos._stored import names

@@ -37,7 +37,7 @@ _SETTINGS = {
 SCALARS = (str, int, float, bool, bytes, type(None))
 
 
-def bare(name: str) -> str:
+def without_prefix(name: str) -> str:
     return name.removeprefix(ATTRIBUTE)
 
 

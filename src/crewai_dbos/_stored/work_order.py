@@ -1,9 +1,9 @@
 """The order of a run as it is stored: what it is a run of, and what it is asked to do.
 
-``{"v": 2, "crew": "research", "inputs": {"topic": "otters"}}``. A part that `codec` had to write
-with forms is named in ``forms``; every other part is plain JSON and is taken as it stands, so that
+``{"v": 2, "crew": "research", "inputs": {"topic": "otters"}}``. A field that `codec` had to write
+with forms is named in ``forms``; every other field is plain JSON and is taken as it stands, so that
 another program may put a user's JSON into an order without anything in it being read as a class.
-Where the application has a serializer of its own, the parts go through it, as ``sealed``.
+Where the application has a serializer of its own, the fields go through it, as ``sealed``.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ _SEALED = "sealed"
 
 
 def written(
-    head: Mapping[str, Any], parts: Mapping[str, Json], redact: Redact | None = None
+    head: Mapping[str, Any], fields: Mapping[str, Json], redact: Redact | None = None
 ) -> Order:
     """An order as plain JSON.
 
     Args:
         head: What it is for: ``{"crew": "research"}``.
-        parts: What `codec.encode` has made of each part.
+        fields: What `codec.encode` has made of each field.
         redact: What the texts in them go through.
     """
     if redact is not None:
-        parts = {name: _redacted(name, data, redact) for name, data in parts.items()}
-    forms = [name for name, data in parts.items() if _has_forms(data)]
+        fields = {name: _redacted(name, data, redact) for name, data in fields.items()}
+    forms = [name for name, data in fields.items() if _has_forms(data)]
     return {
         "v": names.INPUT_VERSION,
         **head,
-        **parts,
+        **fields,
         **({_FORMS: forms} if forms else {}),
     }
 
@@ -54,7 +54,7 @@ def _redacted(name: str, data: Json, redact: Redact) -> Json:
 
 
 def encoded(what: str, value: Any, known: Iterable[type] = ()) -> Json:
-    """`value` as a part of an order.
+    """`value` as a field of an order.
 
     Raises:
         UnstorableInputError: It has no JSON form.
@@ -72,8 +72,8 @@ def sealed(order: Order) -> Order:
         return order
     if "items" in order:
         return {**order, "items": [sealed(item) for item in order["items"]]}
-    clear = {name: part for name, part in order.items() if name in _IN_THE_CLEAR}
-    content = {name: part for name, part in order.items() if name not in _IN_THE_CLEAR}
+    clear = {name: field for name, field in order.items() if name in _IN_THE_CLEAR}
+    content = {name: field for name, field in order.items() if name not in _IN_THE_CLEAR}
     return {**clear, _SEALED: sealing.seal(content)}
 
 
@@ -88,7 +88,7 @@ def opened(stored: Mapping[str, Any]) -> Order:
         raise UnstorableValueError("The order of the run was not written by crewai-dbos")
     if _SEALED not in stored:
         return dict(stored)
-    clear = {name: part for name, part in stored.items() if name != _SEALED}
+    clear = {name: field for name, field in stored.items() if name != _SEALED}
     content = sealing.opened(stored[_SEALED])
     if not isinstance(content, Mapping) or set(content) & set(clear):
         raise UnstorableValueError("The order of the run was not written by crewai-dbos")
@@ -101,24 +101,24 @@ def is_order(stored: Any) -> bool:
 
 
 def check(order: Mapping[str, Any], allowed: Collection[str]) -> None:
-    """Refuse an order with other parts than these.
+    """Refuse an order with other fields than these.
 
     Raises:
         UnstorableValueError: It has one.
     """
     for name in order:
         if name not in (*allowed, "v", _FORMS):
-            raise UnstorableValueError(f"The order of the run has an unknown part {name!r}")
+            raise UnstorableValueError(f"The order of the run has an unknown field {name!r}")
 
 
-def part(order: Mapping[str, Any], name: str, known: Iterable[type] = ()) -> Any:
-    """The value of a part; None if the order does not have it.
+def field(order: Mapping[str, Any], name: str, known: Iterable[type] = ()) -> Any:
+    """The value of a field; None if the order does not have it.
 
     Raises:
         UnstorableValueError: It was not written by `codec`.
     """
     data = order.get(name)
-    # Version 1 did not say which of its parts have forms.
+    # Version 1 did not say which of its fields have forms.
     if order["v"] == 1 or name in order.get(_FORMS, ()):
         return codec.decode(data, known)
     return data

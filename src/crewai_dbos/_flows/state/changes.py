@@ -17,10 +17,17 @@ from crewai.flow.flow import Flow
 
 from crewai_dbos._classes import original_class
 from crewai_dbos._errors import UnstorableValueError
-from crewai_dbos._flows.fields import ATTRIBUTE, SCALARS, Attributes, Fields, bare, own_dict
-from crewai_dbos._flows.opaque import look
-from crewai_dbos._flows.sharing import Pair, Path, find, follow, put, shared
-from crewai_dbos._flows.tracking import Execution, release, touch, watch
+from crewai_dbos._flows.state.aliases import Pair, Path, find, follow, put, shared
+from crewai_dbos._flows.state.fields import (
+    ATTRIBUTE,
+    SCALARS,
+    Attributes,
+    Fields,
+    own_dict,
+    without_prefix,
+)
+from crewai_dbos._flows.state.opaque import visible_data
+from crewai_dbos._flows.state.tracking import Execution, release, touch, watch
 from crewai_dbos._stored import codec
 
 _RESULT = ATTRIBUTE
@@ -39,7 +46,7 @@ class Changes:
     Attributes:
         values: The fields that changed, with what they are now.
         removed: The fields that are gone.
-        same: Places in these fields and others that hold one object, as `sharing.shared` has them.
+        same: Places in these fields and others that hold one object, as `aliases.shared` has them.
         unsettled: Of those the ones that another method, still at work, had touched too, with the
             paths of these: until they have ended, the value may be half of theirs.
         unstorable: Fields that changed and have no JSON form, with the reason.
@@ -95,7 +102,7 @@ class FlowState:
         """The method at work has been given `values`, which may be fields."""
         for value in values:
             if path := self.name_of(value):
-                touch(self._owner(path[0]).owner, bare(path[0]))
+                touch(self._owner(path[0]).owner, without_prefix(path[0]))
 
     def changes(self, execution: Execution, others: Sequence[Execution]) -> Changes:
         """What `execution`, which has ended, is credited with. Asked once for each.
@@ -144,7 +151,7 @@ class FlowState:
             # A method that is still at work may have moved what was there.
             with contextlib.suppress(LookupError, AttributeError, TypeError):
                 if len(path) == 1:
-                    self._owner(path[0]).set(bare(path[0]), self.named(other))
+                    self._owner(path[0]).set(without_prefix(path[0]), self.named(other))
                 else:
                     put(named(path[:-1]), path[-1], named(other))
 
@@ -153,9 +160,9 @@ class FlowState:
     ) -> None:
         """Put back what a method that is not run again did."""
         for name, value in values.items():
-            self._owner(name).set(bare(name), value)
+            self._owner(name).set(without_prefix(name), value)
         for name in removed:
-            self._owner(name).delete(bare(name))
+            self._owner(name).delete(without_prefix(name))
         self.unite(same)
         for name, mark, _, _ in self._fields({*values, *removed}):
             self._committed[name] = mark
@@ -178,7 +185,7 @@ class FlowState:
         """The reverse of `name_of`."""
         if not path:
             return self._flow._state
-        return follow(path[1:], self._owner(path[0]).get(bare(path[0])))
+        return follow(path[1:], self._owner(path[0]).get(without_prefix(path[0])))
 
     def release(self) -> None:
         """Watch no more: the state has its own class again."""
@@ -194,12 +201,12 @@ class FlowState:
     ) -> bool:
         """Whether a change of the field is credited to `execution`."""
         together = {name, *(path[0] for pair in _of([name], pairs) for path in pair)}
-        keys = {(id(self._owner(each).owner), bare(each)) for each in together}
-        sharing = [other.path for other in others if keys & other.touched]
-        if sharing and not keys & execution.touched:
+        keys = {(id(self._owner(each).owner), without_prefix(each)) for each in together}
+        beside = [other.path for other in others if keys & other.touched]
+        if beside and not keys & execution.touched:
             return False
-        if sharing:
-            found.unsettled[name] = sharing
+        if beside:
+            found.unsettled[name] = beside
         return True
 
     def _stored(self, value: Any) -> tuple[str, Any, str]:
@@ -262,7 +269,7 @@ def _stored(value: Any, known: tuple[type, ...], own: type) -> tuple[str, Any, s
             return _mark(data), codec.Encoded(data), ""
         except (UnstorableValueError, RecursionError) as error:
             return (
-                f"{type(value).__qualname__} {id(value)} {look(value, known, own)}",
+                f"{type(value).__qualname__} {id(value)} {visible_data(value, known, own)}",
                 None,
                 str(error),
             )

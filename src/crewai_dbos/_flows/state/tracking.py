@@ -11,7 +11,7 @@ from crewai.flow.flow import Flow
 from pydantic import BaseModel
 
 from crewai_dbos._classes import original_class, overridden
-from crewai_dbos._flows.fields import OF_THE_ENGINE, OURS, SCALARS, as_name, own_dict
+from crewai_dbos._flows.state.fields import OF_THE_ENGINE, OURS, SCALARS, as_name, own_dict
 from crewai_dbos._leases import RunVar
 from crewai_dbos._setting import setting
 

@@ -20,25 +20,24 @@ from crewai_dbos._journal import run_scope
 from crewai_dbos._runs import failure, results
 from crewai_dbos._runs.failure import FailedRun
 from crewai_dbos._runs.handle import RunHandle, as_returned, own_run
-from crewai_dbos._stored import codec, sealing
-from crewai_dbos._stored import order as orders
+from crewai_dbos._stored import codec, sealing, work_order
 
 _ASSIGNED = "_crewai_dbos_assigned"
 
 
-def take_after(front: BaseModel, other: BaseModel, **private: Any) -> None:
-    """Make `front` a view of `other`: the same fields, without building them again.
+def show_as(view: BaseModel, other: BaseModel, **private: Any) -> None:
+    """Make `view` a view of `other`: the same fields, without building them again.
 
     Args:
-        front: Any object of a pydantic class, also one without fields yet.
+        view: Any object of a pydantic class, also one without fields yet.
         other: What it shows.
         private: Private attributes that are its own.
     """
     own = {**(other.__pydantic_private__ or {}), **private}
-    object.__setattr__(front, "__dict__", dict(other.__dict__))
-    object.__setattr__(front, "__pydantic_extra__", other.__pydantic_extra__)
-    object.__setattr__(front, "__pydantic_fields_set__", set(other.__pydantic_fields_set__))
-    object.__setattr__(front, "__pydantic_private__", own)
+    object.__setattr__(view, "__dict__", dict(other.__dict__))
+    object.__setattr__(view, "__pydantic_extra__", other.__pydantic_extra__)
+    object.__setattr__(view, "__pydantic_fields_set__", set(other.__pydantic_fields_set__))
+    object.__setattr__(view, "__pydantic_private__", own)
 
 
 def is_ordinary(what: str) -> bool:
@@ -62,15 +61,15 @@ def keep_assigned_id(view: BaseModel) -> None:
     view.__dict__[_ASSIGNED] = assigned_workflow_id()
 
 
-def kept_id(front: BaseModel) -> str | None:
+def kept_id(view: BaseModel) -> str | None:
     """The workflow id that `keep_assigned_id` has kept, if it has."""
-    found: str | None = front.__dict__.get(_ASSIGNED)
+    found: str | None = view.__dict__.get(_ASSIGNED)
     return found
 
 
-def assigned_id(front: BaseModel) -> AbstractContextManager[Any]:
-    """In the block a run gets the id that `front` carries, if it does."""
-    run_id = kept_id(front)
+def assigned_id(view: BaseModel) -> AbstractContextManager[Any]:
+    """In the block a run gets the id that `view` carries, if it does."""
+    run_id = kept_id(view)
     return nullcontext() if run_id is None else SetWorkflowID(run_id)
 
 
@@ -90,7 +89,7 @@ def run(
     with results.awaited(), own_run(order, workflow) as begun:
         if begun is not None:
             return RunHandle(begun, known).get_result()
-        return _returned(_carried_out(lambda: workflow(orders.sealed(order))), known)
+        return _returned(_carried_out(lambda: workflow(work_order.sealed(order))), known)
 
 
 async def arun(
@@ -102,7 +101,7 @@ async def arun(
     with results.awaited(), own_run(order, workflow) as begun:
         if begun is not None:
             return await RunHandle(begun, known).get_result_async()
-        return _returned(await _acarried_out(lambda: workflow(orders.sealed(order))), known)
+        return _returned(await _acarried_out(lambda: workflow(work_order.sealed(order))), known)
 
 
 def _carried_out(call: Callable[[], Any]) -> Any:
@@ -161,7 +160,7 @@ def start(
         if begun is not None:
             return RunHandle(begun, known)
         if queue is None:
-            handle = DBOS.start_workflow(workflow, orders.sealed(order))
+            handle = DBOS.start_workflow(workflow, work_order.sealed(order))
         else:
-            handle = DBOS.enqueue_workflow(queue, workflow, orders.sealed(order))
+            handle = DBOS.enqueue_workflow(queue, workflow, work_order.sealed(order))
     return RunHandle(handle.workflow_id, known)

@@ -11,13 +11,13 @@ from crewai import Crew
 from crewai_dbos._crews.run_task import MODELS
 from crewai_dbos._errors import UnstorableInputError, UnstorableValueError
 from crewai_dbos._runs.definition import CrewDefinition
-from crewai_dbos._stored import order
+from crewai_dbos._stored import work_order
 from crewai_dbos._stored.digest import digest
 from crewai_dbos._stored.type_paths import type_path
 
 
 @dataclass(frozen=True)
-class CrewOrder:
+class CrewWorkOrder:
     """One kickoff of a crew.
 
     Attributes:
@@ -39,23 +39,24 @@ class CrewOrder:
             UnstorableInputError: Something in it, or in the crew, could not be rebuilt by another
                 process.
         """
-        _check_models(definition.front)
+        _check_models(definition.owner)
         inputs = None if self.inputs is None else dict(self.inputs)
-        parts = {"inputs": order.encoded("The inputs", inputs)}
+        fields = {"inputs": work_order.encoded("The inputs", inputs)}
         if self.input_files:
-            parts["input_files"] = order.encoded("The input_files", dict(self.input_files))
-        return order.written({"crew": definition.name}, parts, definition.redact)
+            fields["input_files"] = work_order.encoded("The input_files", dict(self.input_files))
+        return work_order.written({"crew": definition.name}, fields, definition.redact)
 
 
-def load(stored: Mapping[str, Any], _: CrewDefinition) -> CrewOrder:
+def load(stored: Mapping[str, Any], _: CrewDefinition) -> CrewWorkOrder:
     """The live objects of a stored order.
 
     Raises:
         UnstorableValueError: It can't be carried out here.
     """
-    order.check(stored, ("crew", "inputs", "input_files"))
-    return CrewOrder(
-        inputs=order.part(stored, "inputs"), input_files=order.part(stored, "input_files")
+    work_order.check(stored, ("crew", "inputs", "input_files"))
+    return CrewWorkOrder(
+        inputs=work_order.field(stored, "inputs"),
+        input_files=work_order.field(stored, "input_files"),
     )
 
 

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from crewai_dbos._flows.state import classes
+from crewai_dbos._flows.state.changes import classes
 from crewai_dbos._runs.definition import FlowDefinition
-from crewai_dbos._stored import order
+from crewai_dbos._stored import work_order
 from crewai_dbos._stored.digest import digest
 
 
 @dataclass(frozen=True)
-class FlowOrder:
+class FlowWorkOrder:
     """One kickoff of a flow, or one turn of a conversation.
 
     Attributes:
@@ -42,9 +42,11 @@ class FlowOrder:
             UnstorableInputError: Something in it could not be rebuilt by another process.
         """
         asked = self.arguments() if self.turn is None else {"turn": self.turn, "state": self.state}
-        known = classes(definition.front)
-        parts = {name: order.encoded(f"The {name}", value, known) for name, value in asked.items()}
-        return order.written({"flow": definition.name}, parts, definition.redact)
+        known = classes(definition.owner)
+        asked_for = {
+            name: work_order.encoded(f"The {name}", value, known) for name, value in asked.items()
+        }
+        return work_order.written({"flow": definition.name}, asked_for, definition.redact)
 
     def arguments(self) -> dict[str, Any]:
         """These as `Flow.kickoff` takes them."""
@@ -55,13 +57,13 @@ class FlowOrder:
         }
 
 
-def load(stored: Mapping[str, Any], definition: FlowDefinition) -> FlowOrder:
+def load(stored: Mapping[str, Any], definition: FlowDefinition) -> FlowWorkOrder:
     """The live objects of a stored order.
 
     Raises:
         UnstorableValueError: It can't be carried out here.
     """
-    known = classes(definition.front)
-    parts = [part.name for part in fields(FlowOrder)]
-    order.check(stored, ("flow", *parts))
-    return FlowOrder(**{part: order.part(stored, part, known) for part in parts})
+    known = classes(definition.owner)
+    asked_for = [part.name for part in fields(FlowWorkOrder)]
+    work_order.check(stored, ("flow", *asked_for))
+    return FlowWorkOrder(**{part: work_order.field(stored, part, known) for part in asked_for})

@@ -80,7 +80,7 @@ def since(before: Mapping[str, Any], agent: Agent) -> dict[str, Any]:
 
 
 def stored(given: Mapping[str, Any], agent: Agent, name: str) -> dict[str, Any]:
-    """The part of `given` that a workflow of the agent's own is stored with, as plain JSON.
+    """What of `given` a workflow of the agent's own is stored with, as plain JSON.
 
     Raises:
         UnstorableInputError: There is something else in it.
@@ -104,7 +104,7 @@ def stored(given: Mapping[str, Any], agent: Agent, name: str) -> dict[str, Any]:
     return kept
 
 
-def loaded(kept: Mapping[str, Any], front: Agent) -> dict[str, Any]:
+def loaded(kept: Mapping[str, Any], owner: Agent) -> dict[str, Any]:
     """What `stored` kept, as live objects.
 
     Raises:
@@ -117,9 +117,9 @@ def loaded(kept: Mapping[str, Any], front: Agent) -> dict[str, Any]:
         ):
             raise UnstorableValueError(f"An agent is not given {name!r} by an order")
     if given.pop(KNOWLEDGE, False):
-        if front.knowledge is None:
-            front.set_knowledge()
-        given[KNOWLEDGE] = front.knowledge
+        if owner.knowledge is None:
+            owner.set_knowledge()
+        given[KNOWLEDGE] = owner.knowledge
     return given
 
 

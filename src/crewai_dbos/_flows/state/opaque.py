@@ -14,7 +14,7 @@ from crewai_dbos._stored import codec
 _OPAQUE = object()
 
 
-def look(value: Any, known: tuple[type, ...], own: type) -> str:
+def visible_data(value: Any, known: tuple[type, ...], own: type) -> str:
     """The data in `value`, also in objects of it that hold nothing else.
 
     An object of a library is taken as a whole: a client changes whenever it is used, and a method

@@ -11,11 +11,11 @@ from crewai.tools.base_tool import BaseTool
 from crewai.tools.memory_tools import create_memory_tools
 from pydantic import BaseModel
 
-from crewai_dbos._agents import crew_given
+from crewai_dbos._agents import crew_settings
 from crewai_dbos._errors import UnstorableInputError, UnstorableValueError
 from crewai_dbos._objects.tools import tool_function
 from crewai_dbos._runs.definition import AgentDefinition
-from crewai_dbos._stored import order
+from crewai_dbos._stored import work_order
 from crewai_dbos._stored.digest import digest
 from crewai_dbos._stored.type_paths import load_type, type_path
 
@@ -24,7 +24,7 @@ _PLAIN = ("name", "description", "expected_output", "markdown", "human_input", "
 
 
 @dataclass
-class Order:
+class AgentWorkOrder:
     """One call of an agent.
 
     Attributes:
@@ -33,7 +33,7 @@ class Order:
         tools: The task's tools, if it brings its own.
         arguments: The other arguments; each has a JSON form.
         response_format: The model that `kickoff` is asked to answer with.
-        given: What was set on the agent since it was defined; see `crew_given`.
+        given: What was set on the agent since it was defined; see `crew_settings`.
     """
 
     method: str
@@ -48,7 +48,7 @@ class Order:
         task = self.task
         asked = [getattr(task, name, None) for name in (*_PLAIN, *_MODELS)]
         tools = None if self.tools is None else sorted(tool.name for tool in self.tools)
-        texts = {name: self.given[name] for name in crew_given.TEXTS if name in self.given}
+        texts = {name: self.given[name] for name in crew_settings.TEXTS if name in self.given}
         asked += [tools, self.response_format]
         return digest([self.method, asked, self.arguments, texts])
 
@@ -58,40 +58,40 @@ class Order:
         Raises:
             UnstorableInputError: Something in it could not be rebuilt by another process.
         """
-        parts: dict[str, Any] = {"arguments": order.encoded("The arguments", self.arguments)}
-        if given := crew_given.stored(self.given, definition.front, definition.name):
-            parts["given"] = given
+        fields: dict[str, Any] = {"arguments": work_order.encoded("The arguments", self.arguments)}
+        if given := crew_settings.stored(self.given, definition.owner, definition.name):
+            fields["given"] = given
         if self.task is not None:
-            parts["task"] = _stored_task(self.task)
+            fields["task"] = _stored_task(self.task)
         if self.tools is not None:
-            parts["tools"] = _stored_tools(self.tools, definition)
+            fields["tools"] = _stored_tools(self.tools, definition)
         if self.response_format is not None:
-            parts["response_format"] = _importable("response_format", self.response_format)
+            fields["response_format"] = _importable("response_format", self.response_format)
         head = {"agent": definition.name, "method": self.method}
-        return order.written(head, parts, definition.redact)
+        return work_order.written(head, fields, definition.redact)
 
 
 _METHODS = ("execute_task", "kickoff", "invoke")
 _ORDER = ("agent", "method", "arguments", "given", "task", "tools", "response_format")
 
 
-def load(stored: Mapping[str, Any], definition: AgentDefinition) -> Order:
+def load(stored: Mapping[str, Any], definition: AgentDefinition) -> AgentWorkOrder:
     """The live objects of a stored order.
 
     Raises:
         UnstorableValueError: It can't be carried out here.
     """
-    order.check(stored, _ORDER)
+    work_order.check(stored, _ORDER)
     if stored.get("method") not in _METHODS:
         raise UnstorableValueError(f"An agent has no method {stored.get('method')!r} to run")
     model = stored.get("response_format")
-    return Order(
+    return AgentWorkOrder(
         method=stored["method"],
-        task=_loaded_task(order.part(stored, "task")) if "task" in stored else None,
+        task=_loaded_task(work_order.field(stored, "task")) if "task" in stored else None,
         tools=_loaded_tools(stored["tools"], definition) if "tools" in stored else None,
-        arguments=order.part(stored, "arguments"),
+        arguments=work_order.field(stored, "arguments"),
         response_format=load_type(model, BaseModel) if model else None,
-        given=crew_given.loaded(stored.get("given", {}), definition.front),
+        given=crew_settings.loaded(stored.get("given", {}), definition.owner),
     )
 
 
@@ -108,7 +108,7 @@ def _stored_task(task: Task) -> dict[str, Any]:
         model = getattr(task, name, None)
         if model is not None:
             stored[name] = _importable(f"Task.{name}", model)
-    return dict(order.encoded("The task", stored))
+    return dict(work_order.encoded("The task", stored))
 
 
 def _loaded_task(stored: Mapping[str, Any]) -> Task:

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from crewai_dbos._flows.fields import SCALARS, own_dict
+from crewai_dbos._flows.state.fields import SCALARS, own_dict
 
 Path = list[Any]
 Pair = list[Path]
@@ -29,7 +29,7 @@ def shared(fields: Iterable[tuple[str, Any]]) -> list[Pair]:
     first: dict[int, Path] = {}
     pairs: list[Pair] = []
 
-    def look(value: Any, path: Path, settable: bool) -> None:
+    def walk(value: Any, path: Path, settable: bool) -> None:
         if id(value) in first:
             if settable:
                 pairs.append([path, first[id(value)]])
@@ -37,13 +37,13 @@ def shared(fields: Iterable[tuple[str, Any]]) -> list[Pair]:
         if _is_mutable(value):
             first[id(value)] = path
         settable = not isinstance(value, tuple)
-        for part, item in _parts(value):
+        for at, item in _components(value):
             if not isinstance(item, SCALARS):
-                look(item, [*path, part], settable)
+                walk(item, [*path, at], settable)
 
     try:
         for name, value in fields:
-            look(value, [name], True)
+            walk(value, [name], True)
     except RecursionError:  # such a value has no JSON form either
         return []
     return pairs
@@ -53,11 +53,11 @@ def find(value: Any, container: Any, depth: int = 3) -> list[Any] | None:
     """The way from `container` to `value`, which is it or in it."""
     if container is value:
         return []
-    for part, item in _parts(container) if depth else ():
+    for at, item in _components(container) if depth else ():
         if isinstance(item, SCALARS):
             continue
         if (inside := find(value, item, depth - 1)) is not None:
-            return [part, *inside]
+            return [at, *inside]
     return None
 
 
@@ -67,21 +67,21 @@ def follow(path: Path, found: Any) -> Any:
     Raises:
         LookupError, AttributeError: There is nothing.
     """
-    for part in path:
-        found = getattr(found, part) if _has_fields(found) else found[part]
+    for at in path:
+        found = getattr(found, at) if _has_fields(found) else found[at]
     return found
 
 
-def put(holder: Any, part: Any, value: Any) -> None:
+def put(holder: Any, at: Any, value: Any) -> None:
     """Have `holder` hold `value` there."""
     if isinstance(holder, BaseModel):
-        own_dict(holder)[part] = value
+        own_dict(holder)[at] = value
     elif _has_fields(holder):
-        object.__setattr__(holder, part, value)
+        object.__setattr__(holder, at, value)
     elif isinstance(holder, dict):
-        dict.__setitem__(holder, part, value)
+        dict.__setitem__(holder, at, value)
     else:
-        holder[part] = value
+        holder[at] = value
 
 
 def _is_mutable(value: Any) -> bool:
@@ -94,7 +94,7 @@ def _has_fields(value: Any) -> bool:
     )
 
 
-def _parts(container: Any) -> list[tuple[Any, Any]]:
+def _components(container: Any) -> list[tuple[Any, Any]]:
     if isinstance(container, dict):
         return [(k, v) for k, v in list(dict.items(container)) if type(k) in (str, int)]
     if isinstance(container, (list, tuple)):
