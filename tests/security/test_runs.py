@@ -205,7 +205,7 @@ def test_json_of_a_user_in_an_order_stays_json(url: str, server: ModelServer) ->
         ({"v": 1, "inputs": {"a": {"$class": "os:system"}}}, "Unknown type tag"),
         ({"v": 2, "inputs": {"$enum": "os:system", "value": 1}, "forms": ["inputs"]}, "be found"),
         ({"v": 3}, "was not written by crewai-dbos"),
-        ({"v": 2, "output_file": "/tmp/x"}, "unknown part 'output_file'"),
+        ({"v": 2, "output_file": "/tmp/x"}, "unknown field 'output_file'"),
         ({"v": 2, "sealed": {"$sealed": "x", "by": "y"}}, "through the serializer 'y'"),
         ({"v": 2, "forms": 1}, "TypeError"),
     ],

@@ -43,10 +43,10 @@ class FlowWorkOrder:
         """
         asked = self.arguments() if self.turn is None else {"turn": self.turn, "state": self.state}
         known = classes(definition.owner)
-        asked_for = {
+        encoded = {
             name: work_order.encoded(f"The {name}", value, known) for name, value in asked.items()
         }
-        return work_order.written({"flow": definition.name}, asked_for, definition.redact)
+        return work_order.written({"flow": definition.name}, encoded, definition.redact)
 
     def arguments(self) -> dict[str, Any]:
         """These as `Flow.kickoff` takes them."""
@@ -64,6 +64,6 @@ def load(stored: Mapping[str, Any], definition: FlowDefinition) -> FlowWorkOrder
         UnstorableValueError: It can't be carried out here.
     """
     known = classes(definition.owner)
-    asked_for = [part.name for part in fields(FlowWorkOrder)]
+    asked_for = [field.name for field in fields(FlowWorkOrder)]
     work_order.check(stored, ("flow", *asked_for))
-    return FlowWorkOrder(**{part: work_order.field(stored, part, known) for part in asked_for})
+    return FlowWorkOrder(**{name: work_order.field(stored, name, known) for name in asked_for})
