@@ -21,7 +21,6 @@ from typing import Any, cast
 from crewai.flow.flow import Flow
 
 from crewai_dbos._carrying import method_at_work
-from crewai_dbos._errors import DriftError, UnstorableValueError
 from crewai_dbos._flows import feedback, plain
 from crewai_dbos._flows.fields import ATTRIBUTE
 from crewai_dbos._flows.state import Changes, FlowState
@@ -35,6 +34,7 @@ from crewai_dbos._objects.run_objects import RunObjects
 from crewai_dbos._stored import codec, names
 from crewai_dbos._stored.usage import counted
 from crewai_dbos._threads import Strand
+from crewai_dbos.errors import DriftError, UnstorableValueError
 
 logger = logging.getLogger("crewai_dbos")
 

@@ -16,12 +16,12 @@ from typing import Any
 from crewai.flow.flow import Flow
 
 from crewai_dbos._classes import original_class
-from crewai_dbos._errors import UnstorableValueError
 from crewai_dbos._flows.fields import ATTRIBUTE, SCALARS, Attributes, Fields, bare, own_dict
 from crewai_dbos._flows.opaque import look
 from crewai_dbos._flows.sharing import Pair, Path, find, follow, put, shared
 from crewai_dbos._flows.tracking import Execution, release, touch, watch
 from crewai_dbos._stored import codec
+from crewai_dbos.errors import UnstorableValueError
 
 _RESULT = ATTRIBUTE
 """Stands in a path for what a method returned: no attribute has an empty name."""

@@ -9,13 +9,13 @@ from functools import cached_property
 from typing import Any
 
 from crewai_dbos._dbos_seam import RecordedRow
-from crewai_dbos._errors import JournalCorruptError
 from crewai_dbos._journal import payload as payloads
 from crewai_dbos._journal.config import PLAIN, StepConfig
 from crewai_dbos._journal.payload import Payload
 from crewai_dbos._stored import codec, names
 from crewai_dbos._stored.digest import digest, digests, salted
 from crewai_dbos._stored.errors import decode_error
+from crewai_dbos.errors import JournalCorruptError
 
 _NAME = re.compile(r"(?:(?P<path>.*)/)?(?P<what>[^/]+)#(?P<occurrence>\d{1,9})", re.DOTALL)
 

@@ -28,15 +28,6 @@ from crewai_dbos._dbos_seam import (
     portable_row,
     write_portable_rows,
 )
-from crewai_dbos._errors import (
-    ConcurrentRunError,
-    ControlSignal,
-    CrewaiDbosError,
-    DriftError,
-    JournalCorruptError,
-    LostContextError,
-    SealedError,
-)
 from crewai_dbos._journal.attempt import Attempt
 from crewai_dbos._journal.config import PLAIN, StepConfig
 from crewai_dbos._journal.entry import Call, Entry
@@ -45,10 +36,19 @@ from crewai_dbos._journal.record import Record
 from crewai_dbos._journal.scope import OpenCall, Scope, inside_summary
 from crewai_dbos._secrets import known
 from crewai_dbos._secrets.given import Given
+from crewai_dbos._signals import ControlSignal
 from crewai_dbos._stored import codec, names
 from crewai_dbos._stored.redaction import Redact
 from crewai_dbos._stored.usage import counted
 from crewai_dbos._threads import Strand, in_event_loop, off_the_loop
+from crewai_dbos.errors import (
+    ConcurrentRunError,
+    CrewaiDbosError,
+    DriftError,
+    JournalCorruptError,
+    LostContextError,
+    SealedError,
+)
 
 logger = logging.getLogger("crewai_dbos")
 

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 from dbos import DBOS, StepReservation
 
 from crewai_dbos._dbos_seam import DBOSContext, recorded_rows, using_context
-from crewai_dbos._errors import ConcurrentRunError, DriftError
 from crewai_dbos._journal.entry import Call, Entry, read_entry
 from crewai_dbos._journal.parts import Parts
 from crewai_dbos._stored import names, sealing
 from crewai_dbos._stored.names import ENTRY_VERSION as CURRENT
+from crewai_dbos.errors import ConcurrentRunError, DriftError
 
 if TYPE_CHECKING:
     from crewai_dbos._journal.scope import Scope

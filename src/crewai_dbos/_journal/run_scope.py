@@ -21,19 +21,14 @@ from crewai_dbos._dbos_seam import (
     on_workflow_thread,
     surviving,
 )
-from crewai_dbos._errors import (
-    ControlSignal,
-    DriftError,
-    JournalCorruptError,
-    LostContextError,
-    SealedError,
-)
 from crewai_dbos._journal.entry import Call
 from crewai_dbos._journal.journal import Journal
 from crewai_dbos._journal.scope import Scope, last_entered, lent_context, open_call
 from crewai_dbos._leases import RunVar, begin, is_lost, methods_at_work
 from crewai_dbos._secrets import known
+from crewai_dbos._signals import ControlSignal
 from crewai_dbos._stored import names, redaction, sealing
+from crewai_dbos.errors import DriftError, JournalCorruptError, LostContextError, SealedError
 
 logger = logging.getLogger("crewai_dbos")
 
