@@ -32,10 +32,11 @@ from dbos._serialization import DBOSDefaultSerializer, DBOSPortableJSON
 from dbos._sys_db import db_retry
 from dbos._utils import GlobalParams
 
-from crewai_dbos._errors import ControlSignal, CrewaiDbosError
 from crewai_dbos._leases import Lease, lent
 from crewai_dbos._setting import setting
+from crewai_dbos._signals import ControlSignal
 from crewai_dbos._threads import in_event_loop, off_the_loop
+from crewai_dbos.errors import CrewaiDbosError
 
 __all__ = [
     "DBOSBaseException",

@@ -28,6 +28,7 @@ from crewai_dbos._secrets.given import as_given
 from crewai_dbos._stored import names
 from crewai_dbos._stored.redaction import Redact, as_redact
 from crewai_dbos._threads import in_event_loop
+from crewai_dbos.errors import EventLoopError
 
 
 class DBOSAgent(Agent):
@@ -242,7 +243,7 @@ class DBOSAgent(Agent):
             run_scope.warn_if_in_step(f"DBOSAgent {self.agent_name!r}")
             return ordinary()
         if in_event_loop():
-            raise RuntimeError(
+            raise EventLoopError(
                 f"DBOSAgent {self.agent_name!r} was run synchronously inside an event loop. Use "
                 "aexecute_task, kickoff_async or akickoff."
             )

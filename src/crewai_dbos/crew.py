@@ -13,7 +13,6 @@ from pydantic import PrivateAttr, SecretStr
 from crewai_dbos import doctor
 from crewai_dbos._crews import batch, perform_crew
 from crewai_dbos._crews.work_orders import CrewWorkOrder
-from crewai_dbos._errors import DefinitionError
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.config import (
     AgentOptions,
@@ -30,6 +29,7 @@ from crewai_dbos._runs.handle import RunHandle
 from crewai_dbos._secrets.given import as_given
 from crewai_dbos._stored.redaction import Redact, as_redact
 from crewai_dbos._threads import in_event_loop, on_a_thread
+from crewai_dbos.errors import DefinitionError, EventLoopError
 
 
 class DBOSCrew(Crew):
@@ -148,7 +148,7 @@ class DBOSCrew(Crew):
             # crewAI's own streaming, which comes back here without it.
             return Crew.kickoff(self._view(), **vars(order))
         if in_event_loop():
-            raise RuntimeError(
+            raise EventLoopError(
                 f"DBOSCrew {self.crew_name!r} was kicked off synchronously inside an event loop. "
                 "Use kickoff_async or akickoff."
             )
@@ -227,7 +227,7 @@ class DBOSCrew(Crew):
             done: list[Any] = self._ordinary(lambda crew: crew.kickoff_for_each(plain, files))
             return done
         if in_event_loop():
-            raise RuntimeError(
+            raise EventLoopError(
                 f"DBOSCrew {self.crew_name!r} was kicked off synchronously inside an event loop. "
                 "Use kickoff_for_each_async or akickoff_for_each."
             )
@@ -277,7 +277,8 @@ class DBOSCrew(Crew):
         Raises:
             UnstorableInputError: As of `kickoff`.
             RunConflictError: The workflow id belongs to a run of something else.
-            DefinitionError: DBOS is not launched, or there is no such queue.
+            NotLaunchedError: DBOS is not launched.
+            QueueNotFoundError: There is no such queue.
         """
         order = CrewWorkOrder(inputs, input_files)
         return starting.start(

@@ -20,7 +20,7 @@ from typing import Any
 from dbos import Serializer
 
 from crewai_dbos._dbos_seam import DBOSDefaultSerializer
-from crewai_dbos._errors import SealedError
+from crewai_dbos.errors import SealedError
 
 try:
     from cryptography.exceptions import InvalidTag

@@ -11,7 +11,6 @@ from pydantic import PrivateAttr, SecretStr
 
 from crewai_dbos import doctor
 from crewai_dbos._dbos_seam import assigned_workflow_id
-from crewai_dbos._errors import DefinitionError
 from crewai_dbos._flows import perform_flow, sessions
 from crewai_dbos._flows.state.changes import classes
 from crewai_dbos._flows.work_orders import FlowWorkOrder
@@ -23,6 +22,7 @@ from crewai_dbos._runs.handle import RunHandle, as_returned
 from crewai_dbos._secrets.given import as_given
 from crewai_dbos._stored.redaction import Redact, as_redact
 from crewai_dbos._threads import in_event_loop, off_the_loop
+from crewai_dbos.errors import DefinitionError, EventLoopError
 
 
 class DBOSFlow(Flow[Any]):
@@ -265,7 +265,8 @@ class DBOSFlow(Flow[Any]):
         Raises:
             UnstorableInputError: As of `kickoff`.
             RunConflictError: The workflow id belongs to a run of something else.
-            DefinitionError: DBOS is not launched, or there is no such queue.
+            NotLaunchedError: DBOS is not launched.
+            QueueNotFoundError: There is no such queue.
         """
         order = FlowWorkOrder(inputs, input_files)
         return starting.start(
@@ -294,7 +295,7 @@ class DBOSFlow(Flow[Any]):
     def _performed(self, order: FlowWorkOrder) -> Any:
         """What the work order comes to inside the open workflow."""
         if in_event_loop():
-            raise RuntimeError(
+            raise EventLoopError(
                 f"{self._described()} was called synchronously inside the event loop of a "
                 "workflow, for which other runs may wait. Use kickoff_async or akickoff."
             )

@@ -13,11 +13,11 @@ import uuid as _uuid
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar, cast
 
-from crewai_dbos._errors import ConcurrentRunError
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.call import Call
 from crewai_dbos._stored import names
 from crewai_dbos._threads import finished
+from crewai_dbos.errors import ConcurrentRunError
 
 P = ParamSpec("P")
 T = TypeVar("T")

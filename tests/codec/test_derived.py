@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codec.values import Dog, back, stored, values
-from crewai_dbos._errors import UnstorableValueError
+from crewai_dbos.errors import UnstorableValueError
 
 
 class Place(NamedTuple):

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from codec.errors import REQUEST, Demanding, error_back, response
 from codec.values import Animal, values
-from crewai_dbos._errors import CrewaiDbosError, RecordedError
+from crewai_dbos.errors import CrewaiDbosError, RecordedError
 
 
 class Formatted(Exception):

@@ -9,8 +9,8 @@ import pytest
 from pydantic import BaseModel, Field
 
 from codec.values import Animal, Dog, back, same
-from crewai_dbos._errors import UnstorableValueError
 from crewai_dbos._stored.codec import encode
+from crewai_dbos.errors import UnstorableValueError
 
 
 def test_a_local_model_needs_to_be_known() -> None:

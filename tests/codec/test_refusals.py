@@ -11,8 +11,8 @@ import openai
 import pytest
 
 from codec.values import Animal, Point, back
-from crewai_dbos._errors import UnstorableValueError
 from crewai_dbos._stored.codec import decode, encode
+from crewai_dbos.errors import UnstorableValueError
 
 
 class _Outer:

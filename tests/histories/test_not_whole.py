@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from dbos import DBOS
 
-from crewai_dbos._errors import DefinitionError
+from crewai_dbos.errors import DefinitionError
 from crewai_dbos.testing import ModelServer, history
 from crewai_dbos.testing.effects import EFFECTS, EffectLog
 from crewai_dbos.testing.history import NotRecordedError

@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 
 from codec.values import values
 from crewai_dbos._dbos_seam import RecordedRow
-from crewai_dbos._errors import CrewaiDbosError, UnstorableValueError
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.entry import read_entry
 from crewai_dbos._stored import codec, modules, order
 from crewai_dbos._stored.codec import decode, encode
 from crewai_dbos._stored.errors import decode_error
+from crewai_dbos.errors import CrewaiDbosError, UnstorableValueError
 from security import traps
 
 # Watching -----------------------------------------------------------------------------

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from crewai_dbos import allow_modules
-from crewai_dbos._errors import RecordedError, UnstorableValueError
 from crewai_dbos._stored import modules
 from crewai_dbos._stored.codec import decode, encode
 from crewai_dbos._stored.errors import decode_error, encode_error
+from crewai_dbos.errors import RecordedError, UnstorableValueError
 from security import traps
 from security.traps import nothing_runs
 

@@ -12,10 +12,10 @@ import sqlalchemy as sa
 from dbos import DBOS, SetWorkflowID, StepInfo, WorkflowHandle
 
 from crewai_dbos._dbos_seam import current_context
-from crewai_dbos._errors import ControlSignal
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.run_scope import close, enclosing
 from crewai_dbos._journal.scope import Scope
+from crewai_dbos._signals import ControlSignal
 from support.names import unique
 
 Plan = Callable[[], Any]

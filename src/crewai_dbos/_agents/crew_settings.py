@@ -16,11 +16,11 @@ from typing import Any
 
 from crewai import Agent, Crew
 
-from crewai_dbos._errors import UnstorableInputError, UnstorableValueError
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._objects.llm import DBOSLLM
 from crewai_dbos._objects.memory import durable_knowledge
+from crewai_dbos.errors import UnstorableInputError, UnstorableValueError
 
 TEXTS = ("role", "goal", "backstory")
 KNOWLEDGE = "knowledge"

@@ -12,12 +12,12 @@ from crewai.tools.memory_tools import create_memory_tools
 from pydantic import BaseModel
 
 from crewai_dbos._agents import crew_settings
-from crewai_dbos._errors import UnstorableInputError, UnstorableValueError
 from crewai_dbos._objects.tools import tool_function
 from crewai_dbos._runs.definition import AgentDefinition
 from crewai_dbos._stored import work_order
 from crewai_dbos._stored.digest import digest
 from crewai_dbos._stored.type_paths import load_type, type_path
+from crewai_dbos.errors import UnstorableInputError, UnstorableValueError
 
 _MODELS = ("output_json", "output_pydantic", "response_model")
 _PLAIN = ("name", "description", "expected_output", "markdown", "human_input", "prompt_context")

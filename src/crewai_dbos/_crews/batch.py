@@ -11,14 +11,14 @@ from dbos import DBOS
 
 from crewai_dbos._crews.work_orders import CrewWorkOrder
 from crewai_dbos._dbos_seam import assigned_workflow_id, detached, recorded_rows
-from crewai_dbos._errors import BatchError, CrewaiDbosError, DefinitionError
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.entry import Entry, read_entry
-from crewai_dbos._runs import failure, queues, workflows
+from crewai_dbos._runs import failure, queues, unfinished, workflows
 from crewai_dbos._runs.definition import CrewDefinition
 from crewai_dbos._runs.handle import RunHandle, own_run
 from crewai_dbos._stored import names
 from crewai_dbos._stored.work_order import sealed
+from crewai_dbos.errors import BatchError, DefinitionError, RunNotFoundError
 
 _EXECUTION = re.compile(r"crew:[^/]+/task:[^/]+/agent:[^/]+#\d+")
 
@@ -76,7 +76,10 @@ def run(
     again = batch_id is not None and detached(DBOS.get_workflow_status, batch_id) is not None
     with own_run(stored, workflows.run_batch):
         handle = DBOS.start_workflow(workflows.run_batch, sealed(stored))
-    ids: list[str] = handle.get_result()
+    try:
+        ids: list[str] = handle.get_result()
+    except unfinished.OF_DBOS as error:
+        raise unfinished.as_raised(handle.workflow_id, error) from None
     if again:
         _try_again(ids, queues.registered(stored))
     outputs: list[Any] = []
@@ -102,7 +105,7 @@ def _try_again(ids: Sequence[str], queue: str) -> None:
     for run_id in ids:
         status = detached(DBOS.get_workflow_status, run_id)
         if status is None:
-            raise CrewaiDbosError(f"There is no run {run_id!r} in this database any more")
+            raise RunNotFoundError(run_id)
         if status.status == "ERROR":
             step = _where_it_failed(run_id, status.error)
             detached(DBOS.rewind_workflow, run_id, start_step=step, queue_name=queue)

@@ -15,13 +15,13 @@ from dbos import DBOS
 from crewai_dbos._crews import fingerprint, run_crew, work_orders
 from crewai_dbos._crews.work_orders import CrewWorkOrder
 from crewai_dbos._dbos_seam import detached
-from crewai_dbos._errors import DriftError, UnstorableValueError
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._objects import events, memory
 from crewai_dbos._runs import body
 from crewai_dbos._runs.definition import CrewDefinition, crews
 from crewai_dbos._stored import codec, names
+from crewai_dbos.errors import DriftError, UnstorableValueError
 
 logger = logging.getLogger("crewai_dbos")
 

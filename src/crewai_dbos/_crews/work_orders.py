@@ -9,11 +9,11 @@ from typing import Any
 from crewai import Crew
 
 from crewai_dbos._crews.run_task import MODELS
-from crewai_dbos._errors import UnstorableInputError, UnstorableValueError
 from crewai_dbos._runs.definition import CrewDefinition
 from crewai_dbos._stored import work_order
 from crewai_dbos._stored.digest import digest
 from crewai_dbos._stored.type_paths import type_path
+from crewai_dbos.errors import UnstorableInputError, UnstorableValueError
 
 
 @dataclass(frozen=True)

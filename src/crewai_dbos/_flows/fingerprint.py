@@ -13,10 +13,10 @@ from typing import Any
 from dbos import DBOS
 
 from crewai_dbos._dbos_seam import detached
-from crewai_dbos._errors import DriftError
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._stored import names
+from crewai_dbos.errors import DriftError
 
 Fingerprint = dict[str, dict[str, Any]]
 

@@ -21,7 +21,6 @@ from typing import Any, cast
 from crewai.flow.flow import Flow
 
 from crewai_dbos._carrying import method_at_work
-from crewai_dbos._errors import DriftError, UnstorableValueError
 from crewai_dbos._flows import feedback, plain
 from crewai_dbos._flows.state.changes import Changes, FlowState
 from crewai_dbos._flows.state.fields import ATTRIBUTE
@@ -36,6 +35,7 @@ from crewai_dbos._objects.run_objects import RunObjects
 from crewai_dbos._stored import codec, names
 from crewai_dbos._stored.usage import counted
 from crewai_dbos._threads import ThreadOrTask
+from crewai_dbos.errors import DriftError, UnstorableValueError
 
 logger = logging.getLogger("crewai_dbos")
 

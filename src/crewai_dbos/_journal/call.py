@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from crewai_dbos._errors import JournalCorruptError
 from crewai_dbos._journal.config import PLAIN, StepConfig
 from crewai_dbos._stored import codec, names
 from crewai_dbos._stored.digest import digest, digests
 from crewai_dbos._stored.errors import decode_error
+from crewai_dbos.errors import JournalCorruptError
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from typing import Any, TypedDict, cast
 
 from dbos import StepOptions
 
-from crewai_dbos._errors import DefinitionError
 from crewai_dbos._journal.retry import is_transient
+from crewai_dbos.errors import DefinitionError
 
 ShouldRetry = Callable[[BaseException], "bool | Awaitable[bool]"]
 

@@ -12,7 +12,6 @@ import logging
 from collections.abc import Callable, Collection
 from typing import Any, NoReturn
 
-from crewai_dbos._errors import ControlSignal, DriftError
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.config import PLAIN
 from crewai_dbos._journal.latch import Latch
@@ -21,7 +20,9 @@ from crewai_dbos._journal.place import Place
 from crewai_dbos._journal.record import Record
 from crewai_dbos._journal.replay import Replay
 from crewai_dbos._journal.writing import Writer
+from crewai_dbos._signals import ControlSignal
 from crewai_dbos._stored import names
+from crewai_dbos.errors import DriftError
 
 logger = logging.getLogger("crewai_dbos")
 

@@ -8,12 +8,12 @@ from functools import cached_property
 from typing import Any
 
 from crewai_dbos._dbos_seam import RecordedRow
-from crewai_dbos._errors import JournalCorruptError
 from crewai_dbos._journal import payload as payloads
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.payload import Payload
 from crewai_dbos._stored import names
 from crewai_dbos._stored.digest import digest, salted
+from crewai_dbos.errors import JournalCorruptError
 
 _NAME = re.compile(r"(?:(?P<path>.*)/)?(?P<what>[^/]+)#(?P<occurrence>\d{1,9})", re.DOTALL)
 

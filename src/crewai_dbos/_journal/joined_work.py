@@ -11,10 +11,11 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
-from crewai_dbos._errors import ConcurrentRunError, ControlSignal, LostContextError
 from crewai_dbos._journal.entry import Entry, split_name
+from crewai_dbos._signals import ControlSignal
 from crewai_dbos._stored import names
 from crewai_dbos._threads import in_event_loop
+from crewai_dbos.errors import ConcurrentRunError, LostContextError
 
 logger = logging.getLogger("crewai_dbos")
 

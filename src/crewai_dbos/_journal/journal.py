@@ -18,7 +18,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn, TypeVar, cast
 
 from crewai_dbos._dbos_seam import DBOSContext, operation_name
-from crewai_dbos._errors import CrewaiDbosError, DriftError
 from crewai_dbos._journal.attempt import Attempt
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.config import PLAIN
@@ -35,6 +34,7 @@ from crewai_dbos._secrets.given import Given
 from crewai_dbos._stored import names
 from crewai_dbos._stored.redaction import Redact
 from crewai_dbos._threads import off_the_loop
+from crewai_dbos.errors import CrewaiDbosError, DriftError
 
 T = TypeVar("T")
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import NoReturn
 
-from crewai_dbos._errors import ControlSignal, LostContextError
+from crewai_dbos._signals import ControlSignal
+from crewai_dbos.errors import LostContextError
 
 
 class Latch:

@@ -14,13 +14,13 @@ from dataclasses import replace
 from secrets import token_hex
 from typing import Any
 
-from crewai_dbos._errors import UnstorableValueError
 from crewai_dbos._journal.call import Call
 from crewai_dbos._secrets import known
 from crewai_dbos._stored import codec, names, redaction, sealing
 from crewai_dbos._stored.digest import salted
 from crewai_dbos._stored.errors import encode_error
 from crewai_dbos._stored.redaction import Redact
+from crewai_dbos.errors import UnstorableValueError
 
 logger = logging.getLogger("crewai_dbos")
 

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from crewai_dbos._dbos_seam import DBOSContext
-from crewai_dbos._errors import ControlSignal, CrewaiDbosError
+from crewai_dbos._signals import ControlSignal
+from crewai_dbos.errors import CrewaiDbosError
 
 
 class Pins(NamedTuple):

@@ -16,7 +16,6 @@ from typing import Any
 from dbos import StepReservation
 
 from crewai_dbos._dbos_seam import DBOSContext, recorded_rows
-from crewai_dbos._errors import ConcurrentRunError, DriftError
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.entry import Entry, read_entry
 from crewai_dbos._journal.joined_work import JoinedWork
@@ -24,6 +23,7 @@ from crewai_dbos._journal.place import Place
 from crewai_dbos._journal.step_ids import StepIds
 from crewai_dbos._stored import names, sealing
 from crewai_dbos._stored.names import ENTRY_VERSION as CURRENT
+from crewai_dbos.errors import ConcurrentRunError, DriftError
 
 
 @dataclass

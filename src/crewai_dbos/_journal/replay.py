@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from crewai_dbos._errors import CrewaiDbosError, JournalCorruptError, SealedError
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.entry import Entry
 from crewai_dbos._journal.latch import Latch
@@ -15,6 +14,7 @@ from crewai_dbos._journal.place import Place
 from crewai_dbos._journal.record import Record
 from crewai_dbos._stored import codec, names
 from crewai_dbos._stored.usage import counted
+from crewai_dbos.errors import CrewaiDbosError, JournalCorruptError, SealedError
 
 logger = logging.getLogger("crewai_dbos")
 

@@ -18,14 +18,6 @@ from crewai_dbos._dbos_seam import (
     on_workflow_thread,
     surviving,
 )
-from crewai_dbos._errors import (
-    ControlSignal,
-    CrewaiDbosError,
-    DriftError,
-    JournalCorruptError,
-    LostContextError,
-    SealedError,
-)
 from crewai_dbos._journal import notes
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.journal import Journal
@@ -34,7 +26,15 @@ from crewai_dbos._journal.scope import Scope, last_entered, lent_context
 from crewai_dbos._leases import RunVar, begin, is_lost, methods_at_work
 from crewai_dbos._secrets import known
 from crewai_dbos._setting import setting
+from crewai_dbos._signals import ControlSignal
 from crewai_dbos._stored import names, redaction
+from crewai_dbos.errors import (
+    CrewaiDbosError,
+    DriftError,
+    JournalCorruptError,
+    LostContextError,
+    SealedError,
+)
 
 logger = logging.getLogger("crewai_dbos")
 

@@ -13,7 +13,6 @@ from contextvars import Context
 from typing import Any, NoReturn, TypeVar
 
 from crewai_dbos._dbos_seam import using_context
-from crewai_dbos._errors import ConcurrentRunError
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.entry import Entry
 from crewai_dbos._journal.journal import Journal
@@ -25,6 +24,7 @@ from crewai_dbos._secrets.given import Given
 from crewai_dbos._setting import setting
 from crewai_dbos._stored.redaction import Redact
 from crewai_dbos._threads import ThreadOrTask
+from crewai_dbos.errors import ConcurrentRunError
 
 T = TypeVar("T")
 

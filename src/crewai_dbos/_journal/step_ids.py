@@ -12,8 +12,8 @@ import threading
 from dbos import DBOS, StepReservation
 
 from crewai_dbos._dbos_seam import DBOSContext, using_context
-from crewai_dbos._errors import ConcurrentRunError
 from crewai_dbos._journal.joined_work import JoinedWork
+from crewai_dbos.errors import ConcurrentRunError
 
 logger = logging.getLogger("crewai_dbos")
 

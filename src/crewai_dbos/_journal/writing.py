@@ -10,10 +10,10 @@ from typing import Any
 from dbos import StepReservation
 
 from crewai_dbos._dbos_seam import portable_row, write_portable_rows
-from crewai_dbos._errors import ControlSignal
 from crewai_dbos._journal.config import StepConfig
 from crewai_dbos._journal.latch import Latch
 from crewai_dbos._journal.payload import Payload, opened, redacted, sealed
+from crewai_dbos._signals import ControlSignal
 from crewai_dbos._stored.redaction import Redact
 from crewai_dbos._threads import in_event_loop, off_the_loop
 

@@ -12,12 +12,12 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from crewai_dbos._errors import UnstorableInputError, UnstorableValueError
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.call import Call
 from crewai_dbos._stored import codec
 from crewai_dbos._stored.digest import digest
 from crewai_dbos._threads import finished
+from crewai_dbos.errors import UnstorableInputError, UnstorableValueError
 
 _RECORDED = "_crewai_dbos_recorded"
 

@@ -19,7 +19,6 @@ from crewai_dbos._dbos_seam import (
     decorated_kind,
     step_options_of,
 )
-from crewai_dbos._errors import DefinitionError
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.config import (
@@ -34,6 +33,7 @@ from crewai_dbos._journal.open_calls import open_call
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._stored import names
 from crewai_dbos._threads import ThreadOrTask, finished
+from crewai_dbos.errors import DefinitionError, OutsideRunError
 
 _RECORDED = "_crewai_dbos_recorded"
 
@@ -46,7 +46,7 @@ def idempotency_key() -> str:
     started it is that workflow's, in a DBOS step of yours that step's.
 
     Raises:
-        RuntimeError: The code is not part of a DBOS workflow.
+        OutsideRunError: The code is not part of a DBOS workflow.
     """
     call = open_call()
     context = current_context()
@@ -54,7 +54,7 @@ def idempotency_key() -> str:
     if call is not None:
         run_id, name = call.run_id, call.name
     elif context is None or not context.is_within_workflow():
-        raise RuntimeError(
+        raise OutsideRunError(
             "idempotency_key() works inside a tool call of a durable run. Outside one there is "
             "nothing that would be made again."
         )

@@ -13,14 +13,15 @@ from typing import Any, Generic, NoReturn, TypeVar
 from dbos import DBOS
 
 from crewai_dbos._dbos_seam import detached, on_the_loop_of_dbos, open_workflow
-from crewai_dbos._errors import DriftError, RunSuspended, SealedError, UnstorableValueError
 from crewai_dbos._journal import notes, run_scope
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._objects import events, mcp
 from crewai_dbos._runs import failure, results
 from crewai_dbos._runs.definition import REGISTRIES, Registry
+from crewai_dbos._signals import RunSuspended
 from crewai_dbos._stored import work_order
 from crewai_dbos._threads import on_a_loop_of_its_own, on_a_thread
+from crewai_dbos.errors import DriftError, SealedError, UnstorableValueError
 
 logger = logging.getLogger("crewai_dbos")
 

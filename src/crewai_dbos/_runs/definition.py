@@ -10,12 +10,12 @@ from typing import Any, Generic, Protocol, TypeVar
 from crewai import Agent, Crew
 from crewai.flow.flow import Flow
 
-from crewai_dbos._errors import DefinitionError
 from crewai_dbos._journal.config import AgentOptions
 from crewai_dbos._runs import origin
 from crewai_dbos._secrets import finding, known
 from crewai_dbos._secrets.given import NONE, Given
 from crewai_dbos._stored.redaction import Redact
+from crewai_dbos.errors import DefinitionError
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from crewai_dbos._dbos_seam import PortableWorkflowError
-from crewai_dbos._errors import RecordedError
 from crewai_dbos._stored import sealing
 from crewai_dbos._stored.errors import decode_error, encode_error, is_error
 from crewai_dbos._stored.forms import Json
+from crewai_dbos.errors import RecordedError
 
 _TAG = "crewai_dbos"
 _VERSION = 2

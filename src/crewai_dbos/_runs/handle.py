@@ -9,19 +9,22 @@ from typing import Any
 
 from dbos import DBOS, WorkflowStatus
 
-from crewai_dbos._dbos_seam import assigned_workflow_id, detached, get_dbos_func_name
-from crewai_dbos._errors import (
-    CrewaiDbosError,
-    DriftError,
-    JournalCorruptError,
-    RunConflictError,
-    SealedError,
-    UnstorableValueError,
+from crewai_dbos._dbos_seam import (
+    assigned_workflow_id,
+    detached,
+    get_dbos_func_name,
+    is_launched,
 )
-from crewai_dbos._journal import notes, run_scope
-from crewai_dbos._runs import failure
+from crewai_dbos._journal import run_scope
+from crewai_dbos._runs import unfinished
 from crewai_dbos._secrets import known
 from crewai_dbos._stored import codec, names, sealing, work_order
+from crewai_dbos.errors import (
+    NotLaunchedError,
+    RunConflictError,
+    RunNotFoundError,
+    UnstorableValueError,
+)
 
 
 class RunHandle:
@@ -39,11 +42,13 @@ class RunHandle:
         """The workflow's status row.
 
         Raises:
-            CrewaiDbosError: There is no such run.
+            RunNotFoundError: There is no such run.
+            NotLaunchedError: DBOS is not launched.
         """
+        _check_launched(self.workflow_id)
         status = DBOS.get_workflow_status(self.workflow_id)
         if status is None:
-            raise CrewaiDbosError(f"There is no run {self.workflow_id!r} in this database")
+            raise RunNotFoundError(self.workflow_id)
         return status
 
     def get_result(self) -> Any:
@@ -51,12 +56,18 @@ class RunHandle:
 
         Raises:
             Exception: The error that the run ended with.
-            DriftError, JournalCorruptError: The run is stopped until that is put right.
+            DriftError, JournalCorruptError, SealedError: The run is stopped until that is put
+                right.
+            RunCancelledError: It was cancelled; a `DeadlinePassedError` if its time was up.
+            RecoveryLimitError: DBOS has given it up.
+            RunNotFoundError: There is no such run.
+            NotLaunchedError: DBOS is not launched.
         """
+        _check_launched(self.workflow_id)
         try:
             result: Any = DBOS.retrieve_workflow(self.workflow_id).get_result()
         except Exception as error:
-            raise self._as_raised(error) from None
+            raise unfinished.as_raised(self.workflow_id, error) from None
         # A workflow of the user's own returns what it returns.
         if self.get_status().name not in names.WORKFLOWS:
             return result
@@ -66,19 +77,13 @@ class RunHandle:
         """As `get_result`, for async code."""
         return await asyncio.to_thread(self.get_result)
 
-    def _as_raised(self, error: Exception) -> Exception:
-        status = detached(DBOS.get_workflow_status, self.workflow_id)
-        if status is None or status.name not in names.WORKFLOWS:
-            return error
-        note = notes.of(status)
-        if "stopped" in note and status.status == "CANCELLED":
-            return _STOPPED.get(str(note.get("error")), CrewaiDbosError)(note["stopped"])
-        return failure.as_raised(error)
 
-
-_STOPPED: dict[Any, type[CrewaiDbosError]] = {
-    cls.__name__: cls for cls in (DriftError, JournalCorruptError, SealedError)
-}
+def _check_launched(run_id: str) -> None:
+    if not is_launched():
+        raise NotLaunchedError(
+            f"Run {run_id!r} was asked for before DBOS.launch(), so there is no database to find "
+            "it in. Launch DBOS first."
+        )
 
 
 def as_returned(result: Any) -> Any:

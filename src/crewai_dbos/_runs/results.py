@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from crewai_dbos._dbos_seam import open_workflow
-from crewai_dbos._errors import UnstorableValueError
 from crewai_dbos._journal import run_scope
 from crewai_dbos._setting import setting
 from crewai_dbos._stored import codec, sealing
+from crewai_dbos.errors import UnstorableValueError
 
 _waiting: ContextVar[dict[str, Any] | None] = ContextVar("crewai_dbos_waiting", default=None)
 """What runs have returned to the call that is waiting for one, by their ids."""

@@ -15,12 +15,12 @@ from crewai_dbos._dbos_seam import (
     detached,
     is_launched,
 )
-from crewai_dbos._errors import DefinitionError
 from crewai_dbos._journal import run_scope
-from crewai_dbos._runs import failure, results
+from crewai_dbos._runs import failure, results, unfinished
 from crewai_dbos._runs.failure import FailedRun
 from crewai_dbos._runs.handle import RunHandle, as_returned, own_run
 from crewai_dbos._stored import codec, sealing, work_order
+from crewai_dbos.errors import NotLaunchedError, QueueNotFoundError
 
 _ASSIGNED = "_crewai_dbos_assigned"
 
@@ -110,6 +110,8 @@ def _carried_out(call: Callable[[], Any]) -> Any:
         return call()
     except (FailedRun, PortableWorkflowError) as failed:
         error = failure.as_raised(failed)
+    except unfinished.OF_DBOS as ended:
+        error = unfinished.as_raised(unfinished.run_of(ended), ended)
     raise error
 
 
@@ -118,6 +120,8 @@ async def _acarried_out(call: Callable[[], Awaitable[Any]]) -> Any:
         return await call()
     except (FailedRun, PortableWorkflowError) as failed:
         error = failure.as_raised(failed)
+    except unfinished.OF_DBOS as ended:
+        error = unfinished.as_raised(unfinished.run_of(ended), ended)
     raise error
 
 
@@ -142,16 +146,17 @@ def start(
         known: Classes that may occur in its result without being importable.
 
     Raises:
-        DefinitionError: DBOS is not launched, or there is no such queue.
+        NotLaunchedError: DBOS is not launched.
+        QueueNotFoundError: There is no such queue.
         RunConflictError: The workflow id belongs to a run of something else.
     """
     if not is_launched():
-        raise DefinitionError(
+        raise NotLaunchedError(
             f"{what} was started before DBOS.launch(), so nothing would carry the run out. Launch "
             "DBOS first."
         )
     if queue is not None and detached(DBOS.retrieve_queue, queue) is None:
-        raise DefinitionError(
+        raise QueueNotFoundError(
             f"{what} is to be put on the queue {queue!r}, which is not registered, so nothing "
             f"would take it from there. Register it first: DBOS.register_queue({queue!r})"
         )

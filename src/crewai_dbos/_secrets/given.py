@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from crewai_dbos._errors import DefinitionError
 from crewai_dbos._secrets.cutting import SHORTEST_GIVEN
+from crewai_dbos.errors import DefinitionError
 
 
 class Given(tuple[str, ...]):

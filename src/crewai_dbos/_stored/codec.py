@@ -24,11 +24,11 @@ from uuid import UUID
 from pydantic import AnyUrl, BaseModel
 
 from crewai_dbos._classes import original_class
-from crewai_dbos._errors import UnstorableValueError
 from crewai_dbos._stored import derived, files, forms, hidden
 from crewai_dbos._stored.forms import Encoded, Json
 from crewai_dbos._stored.reading import decode
 from crewai_dbos._stored.type_paths import by_path, import_path, type_path
+from crewai_dbos.errors import UnstorableValueError
 
 __all__ = ["Encoded", "Json", "decode", "encode", "is_text"]
 

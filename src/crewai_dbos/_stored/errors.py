@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from crewai_dbos._classes import ORIGINAL, original_class
-from crewai_dbos._errors import RecordedError, UnstorableValueError
 from crewai_dbos._secrets.cutting import cutter
 from crewai_dbos._stored import forms, modules
 from crewai_dbos._stored.codec import Json, decode, encode, is_text
 from crewai_dbos._stored.type_paths import import_path, load_type
+from crewai_dbos.errors import RecordedError, UnstorableValueError
 
 MAX_CAUSES = 4
 

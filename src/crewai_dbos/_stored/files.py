@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from crewai_dbos._errors import UnstorableValueError
+from crewai_dbos.errors import UnstorableValueError
 
 _SOURCES = "crewai_files.core.sources"
 

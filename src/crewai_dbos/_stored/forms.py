@@ -10,9 +10,9 @@ from typing import Any
 
 from pydantic import AnyUrl
 
-from crewai_dbos._errors import UnstorableValueError
 from crewai_dbos._stored import modules
 from crewai_dbos._stored.type_paths import import_path
+from crewai_dbos.errors import UnstorableValueError
 
 Json = Any
 

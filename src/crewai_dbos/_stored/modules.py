@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from types import ModuleType
 
-from crewai_dbos._errors import UnstorableValueError
+from crewai_dbos.errors import UnstorableValueError
 
 _allowed: set[str] = set()
 _defining: set[str] = set()

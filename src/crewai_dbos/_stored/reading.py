@@ -23,10 +23,10 @@ from uuid import UUID
 from pydantic import AnyUrl, BaseModel
 from pydantic_core import PydanticUndefined
 
-from crewai_dbos._errors import UnstorableValueError
 from crewai_dbos._stored import derived, forms, modules
 from crewai_dbos._stored.forms import Json
 from crewai_dbos._stored.type_paths import by_path, load_type
+from crewai_dbos.errors import UnstorableValueError
 
 
 def decode(data: Json, known: Iterable[type] = ()) -> Any:

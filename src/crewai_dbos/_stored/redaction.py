@@ -6,9 +6,9 @@ import inspect
 from collections.abc import Callable
 from typing import Any, cast
 
-from crewai_dbos._errors import DefinitionError, UnstorableValueError
 from crewai_dbos._stored import codec
 from crewai_dbos._stored.forms import Json
+from crewai_dbos.errors import DefinitionError, UnstorableValueError
 
 Redact = Callable[[str], str]
 """Is given a text that is about to be stored; returns what is stored in its place."""

@@ -11,18 +11,22 @@ from typing import Any, TypeVar, get_args, get_type_hints
 
 from pydantic import BaseModel
 
-from crewai_dbos._errors import UnstorableValueError
+from crewai_dbos import _errors, errors
 from crewai_dbos._stored import modules
+from crewai_dbos.errors import UnstorableValueError
 
 T = TypeVar("T")
 
 _LONGEST = 1_000
 """Characters of an import path."""
 
+_STORED_AS = {errors.__name__: _errors.__name__}
+"""Modules whose classes are stored under the name that the module had at first."""
+
 
 def import_path(cls: type) -> str:
     """``module:QualifiedName`` of a class, whether or not it can be imported."""
-    return f"{cls.__module__}:{cls.__qualname__}"
+    return f"{_STORED_AS.get(cls.__module__, cls.__module__)}:{cls.__qualname__}"
 
 
 def by_path(known: Iterable[type]) -> dict[str, type]:

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from crewai_dbos._errors import UnstorableInputError, UnstorableValueError
 from crewai_dbos._stored import codec, names, sealing
 from crewai_dbos._stored.forms import Json
 from crewai_dbos._stored.redaction import Redact, redacted
+from crewai_dbos.errors import UnstorableInputError, UnstorableValueError
 
 Order = dict[str, Any]
 

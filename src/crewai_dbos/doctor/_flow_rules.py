@@ -10,7 +10,6 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, SecretBytes, SecretStr
 
-from crewai_dbos._errors import UnstorableValueError
 from crewai_dbos._stored import hidden
 from crewai_dbos._stored.type_paths import type_path
 from crewai_dbos.doctor import _effects, _sharing
@@ -18,6 +17,7 @@ from crewai_dbos.doctor._code import Code
 from crewai_dbos.doctor._flow import FlowParts
 from crewai_dbos.doctor._report import Finding, found
 from crewai_dbos.doctor._subject import Subject
+from crewai_dbos.errors import UnstorableValueError
 
 _SECRETS = (SecretBytes, SecretStr)
 _STEP = "or call it with crewai_dbos.step(function, ...)."

@@ -14,11 +14,11 @@ from typing import Any
 from crewai import Agent, Crew
 
 from crewai_dbos import _import_path
-from crewai_dbos._errors import DefinitionError
 from crewai_dbos._import_path import NotFoundError
 from crewai_dbos._secrets import known
 from crewai_dbos.doctor._flow import is_flow
 from crewai_dbos.doctor._report import Finding
+from crewai_dbos.errors import DefinitionError
 
 # An argument that is missing, or unknown: Python refuses the call before we see it.
 _CONSTRUCTORS = tuple(f"{name}.__init__()" for name in ("DBOSAgent", "DBOSCrew", "DBOSFlow"))

@@ -13,7 +13,6 @@ from typing import Any
 from crewai.utilities.string_utils import sanitize_tool_name
 
 from crewai_dbos._dbos_seam import decorated_kind
-from crewai_dbos._errors import UnstorableValueError
 from crewai_dbos._objects.tools import tool_function
 from crewai_dbos._secrets import known
 from crewai_dbos._stored.type_paths import type_path
@@ -23,6 +22,7 @@ from crewai_dbos.doctor._flow_rules import FLOW_RULES, unstorable_state
 from crewai_dbos.doctor._items import CREW
 from crewai_dbos.doctor._report import SEVERITIES, Finding, Item, Severity, found
 from crewai_dbos.doctor._subject import Subject
+from crewai_dbos.errors import UnstorableValueError
 
 _FUNCTIONS = ("callback", "guardrail", "hook", "handler")
 

@@ -23,8 +23,8 @@ from dbos._utils import GlobalParams
 from sqlalchemy.engine import make_url
 
 from crewai_dbos._dbos_seam import registered_functions
-from crewai_dbos._errors import CrewaiDbosError, DefinitionError
 from crewai_dbos._stored import names
+from crewai_dbos.errors import CrewaiDbosError, MissingDefinitionError, RunNotFoundError
 
 from ._history_shape import ENDED, RUN, STEP, checked
 from ._replay_only import replay_only
@@ -45,7 +45,7 @@ def save(database_url: str, run_id: str) -> dict[str, Any]:
         run_id: The workflow id of a finished run.
 
     Raises:
-        LookupError: There is no such run.
+        RunNotFoundError: There is no such run.
         ValueError: It holds something that is not data, which `restore` would refuse, or a child
             workflow has not ended.
     """
@@ -59,7 +59,7 @@ def save(database_url: str, run_id: str) -> dict[str, Any]:
             found = connection.execute(sa.select(status).where(status.c.workflow_uuid == current))
             row = found.mappings().first()
             if row is None:
-                raise LookupError(f"There is no run {current!r} in this database")
+                raise RunNotFoundError(current)
             recorded = connection.execute(
                 sa.select(steps)
                 .where(steps.c.workflow_uuid == current)
@@ -125,13 +125,14 @@ def replayed(run_id: str) -> Any:
     Raises:
         NotRecordedError: It asked for a step that is not recorded. That was not made: the run
             stopped there.
-        DefinitionError: There is no such workflow, agent, crew or flow in this process.
+        RunNotFoundError: There is no such run.
+        MissingDefinitionError: There is no such workflow, agent, crew or flow in this process.
     """
     recorded = DBOS.get_workflow_status(run_id)
     if recorded is None:
-        raise LookupError(f"There is no run {run_id!r} in this database")
+        raise RunNotFoundError(run_id)
     if recorded.name not in registered_functions()[0]:
-        raise DefinitionError(
+        raise MissingDefinitionError(
             f"Run {run_id!r} is one of the workflow {recorded.name!r}, which is not in this "
             "process. Import the module that defines it before DBOS.launch()."
         )
@@ -157,7 +158,7 @@ def _wait_for(fork: WorkflowHandle[Any]) -> None:
     while (status := fork.get_status()).status in ("PENDING", "ENQUEUED"):
         note = (status.attributes or {}).get(names.ATTRIBUTE, {})
         if "waiting" in note:
-            raise DefinitionError(note["waiting"])
+            raise MissingDefinitionError(note["waiting"])
         time.sleep(_POLL)
 
 

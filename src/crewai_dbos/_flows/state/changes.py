@@ -16,7 +16,6 @@ from typing import Any
 from crewai.flow.flow import Flow
 
 from crewai_dbos._classes import original_class
-from crewai_dbos._errors import UnstorableValueError
 from crewai_dbos._flows.state.aliases import Pair, Path, find, follow, put, shared
 from crewai_dbos._flows.state.fields import (
     ATTRIBUTE,
@@ -29,6 +28,7 @@ from crewai_dbos._flows.state.fields import (
 from crewai_dbos._flows.state.opaque import visible_data
 from crewai_dbos._flows.state.tracking import Execution, release, touch, watch
 from crewai_dbos._stored import codec
+from crewai_dbos.errors import UnstorableValueError
 
 _RESULT = ATTRIBUTE
 """Stands in a path for what a method returned: no attribute has an empty name."""

@@ -8,8 +8,8 @@ import sys
 from importlib import metadata
 from typing import Any
 
-from crewai_dbos._errors import UnstorableValueError
 from crewai_dbos._stored import codec
+from crewai_dbos.errors import UnstorableValueError
 
 _OPAQUE = object()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from crewai_dbos._errors import CrewaiDbosError
+from crewai_dbos.errors import CrewaiDbosError
 
 
 class CrashTestError(CrewaiDbosError):

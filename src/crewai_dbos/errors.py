@@ -1,0 +1,218 @@
+"""What can go wrong with a run, each with the fix in its message.
+
+`docs/errors.md` says of each when it is raised and what to do. Where an error of DBOS or of Python
+used to come out as it was, the class derives from that one too.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dbos import error as _dbos
+
+__all__ = [
+    "BatchError",
+    "ConcurrentRunError",
+    "CrewaiDbosError",
+    "DeadlinePassedError",
+    "DefinitionError",
+    "DriftError",
+    "EventLoopError",
+    "JournalCorruptError",
+    "LostContextError",
+    "MissingDefinitionError",
+    "NotLaunchedError",
+    "OutsideRunError",
+    "QueueNotFoundError",
+    "RecordedError",
+    "RecoveryLimitError",
+    "RunCancelledError",
+    "RunConflictError",
+    "RunNotFoundError",
+    "RunStoppedError",
+    "SealedError",
+    "UnstorableInputError",
+    "UnstorableValueError",
+]
+
+
+class CrewaiDbosError(Exception):
+    """Base of every error this package raises on its own account."""
+
+    def __str__(self) -> str:
+        # DBOS's errors put a number before their text.
+        return Exception.__str__(self)
+
+
+# Before there is a run -------------------------------------------------------
+
+
+class DefinitionError(CrewaiDbosError):
+    """A definition is unusable as written: a bad or duplicate name, or bad options."""
+
+
+class MissingDefinitionError(DefinitionError):
+    """The agent, crew, flow or workflow that a run is of is not defined in this process."""
+
+
+class NotLaunchedError(DefinitionError, _dbos.DBOSException):
+    """A run was asked for or about before ``DBOS.launch()``."""
+
+
+class QueueNotFoundError(DefinitionError):
+    """A run is to be put on a queue that is not registered."""
+
+
+class EventLoopError(CrewaiDbosError, RuntimeError):
+    """A sync method was called inside an event loop, which it would hold up."""
+
+
+class OutsideRunError(CrewaiDbosError, RuntimeError):
+    """What only a durable run has was asked for outside of one."""
+
+
+class UnstorableInputError(CrewaiDbosError):
+    """A run was asked for with something that a fresh process could not rebuild.
+
+    Raised before the run starts, so nothing has been called or stored.
+    """
+
+
+class UnstorableValueError(CrewaiDbosError, TypeError):
+    """A value has no JSON form."""
+
+
+class RunConflictError(CrewaiDbosError):
+    """The workflow id is already taken by a run of something else."""
+
+
+# The end of a run ------------------------------------------------------------
+
+
+class RunNotFoundError(CrewaiDbosError, _dbos.DBOSNonExistentWorkflowError, LookupError):
+    """There is no run with this id in the database.
+
+    Attributes:
+        workflow_id: The id.
+    """
+
+    def __init__(self, workflow_id: str) -> None:
+        super().__init__("target", workflow_id)
+        self.workflow_id = workflow_id
+        _say(
+            self,
+            f"There is no run {workflow_id!r} in this database. Look whether the id is the one it "
+            "was started with, and the database the one it was started in.",
+        )
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.workflow_id,)
+
+
+class RunCancelledError(CrewaiDbosError, _dbos.DBOSAwaitedWorkflowCancelledError):
+    """The run was cancelled, so it has no result.
+
+    Attributes:
+        workflow_id: Its id.
+    """
+
+    _why = "was cancelled"
+
+    def __init__(self, workflow_id: str) -> None:
+        super().__init__(workflow_id)
+        _say(
+            self,
+            f"Run {workflow_id!r} {self._why}. What it has recorded is kept: "
+            f"DBOS.resume_workflow({workflow_id!r}) goes on from there.",
+        )
+
+
+class DeadlinePassedError(RunCancelledError):
+    """The run was cancelled because its time was up: ``SetWorkflowTimeout``.
+
+    Attributes:
+        workflow_id: Its id.
+    """
+
+    _why = "was cancelled, as its deadline has passed"
+
+
+class RecoveryLimitError(CrewaiDbosError, _dbos.DBOSAwaitedWorkflowMaxRecoveryAttemptsExceeded):
+    """The run was recovered so often that DBOS has given it up.
+
+    Attributes:
+        workflow_id: Its id.
+    """
+
+    def __init__(self, workflow_id: str) -> None:
+        super().__init__(workflow_id)
+        _say(
+            self,
+            f"Run {workflow_id!r} was recovered as often as DBOS does that, and has not ended. "
+            f"Find out what ends its process, then DBOS.resume_workflow({workflow_id!r}).",
+        )
+
+
+class RunStoppedError(CrewaiDbosError):
+    """The run does not fit the code or its record. It is left cancelled, with its journal whole."""
+
+
+class DriftError(RunStoppedError):
+    """On recovery the code asked for other calls than the ones recorded.
+
+    The run is left cancelled with its journal whole: put the code right and
+    `DBOS.resume_workflow(run_id)`, or fork it.
+    """
+
+
+class JournalCorruptError(RunStoppedError):
+    """A recorded entry can't be read. The run is left cancelled; fork it from before that entry."""
+
+
+class SealedError(CrewaiDbosError):
+    """What is stored was encrypted with a serializer or a key that this process does not have."""
+
+
+class LostContextError(CrewaiDbosError):
+    """A call that belongs to a run was made on a thread that does not carry the run's context."""
+
+
+class ConcurrentRunError(CrewaiDbosError):
+    """Two calls that the journal can tell apart only by their order were made at the same time."""
+
+
+class BatchError(CrewaiDbosError):
+    """Some items of a batch failed; the others are done.
+
+    Attributes:
+        batch_id: The id to call `DBOSCrew.kickoff_for_each` under again, to run only these.
+        outputs: By position the output of each item, None of those that failed.
+        errors: The error of each item that failed, by position.
+    """
+
+    def __init__(self, batch_id: str, outputs: list[Any], errors: dict[int, Exception]) -> None:
+        self.batch_id = batch_id
+        self.outputs = outputs
+        self.errors = errors
+        position, first = next(iter(errors.items()))
+        listed = ", ".join(map(str, list(errors)[:10])) + (", ..." if len(errors) > 10 else "")
+        super().__init__(
+            f"{len(errors)} of {len(outputs)} items of batch {batch_id!r} failed, at positions "
+            f"{listed}. At {position}: {type(first).__name__}: {first}. Call kickoff_for_each with "
+            f"the same inputs in `with SetWorkflowID({batch_id!r})` to run only these again."
+        )
+
+
+class RecordedError(CrewaiDbosError):
+    """Stands in for a recorded error whose class can't be rebuilt here.
+
+    Attributes:
+        recorded_type: ``module:QualifiedName`` of the class that was raised.
+    """
+
+    recorded_type: str = ""
+
+
+def _say(error: _dbos.DBOSException, message: str) -> None:
+    error.message = message
+    error.args = (message,)
