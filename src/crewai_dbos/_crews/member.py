@@ -6,7 +6,7 @@ import copy
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 from crewai import Agent, Task
 from crewai.agents.tools_handler import ToolsHandler
@@ -19,6 +19,7 @@ from crewai_dbos._crewai_seam import forget_agent_state
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.config import AgentOptions
 from crewai_dbos._leases import RunVar
+from crewai_dbos._objects.llm import restoring
 from crewai_dbos._objects.run_objects import RunObjects
 from crewai_dbos._runs import body
 from crewai_dbos._stored import names
@@ -79,43 +80,40 @@ class _Member(RunAgent):
     """Overrides of `Agent`."""
 
     def execute_task(self, task: Task, context: Any = None, tools: Any = None) -> Any:
-        member = cast(Agent, self)
         # crewAI tries a failed task again from inside.
-        if _working.get() is member or run_scope.enclosing() is None:
-            return super().execute_task(task, context, tools)  # type: ignore[misc]
-        with _at_work(member) as worker:
+        if _working.get() is self or run_scope.enclosing() is None:
+            return super().execute_task(task, context, tools)
+        with _at_work(self) as worker:
             return worker.execute_task(task, context, tools)
 
     async def aexecute_task(self, task: Task, context: Any = None, tools: Any = None) -> Any:
-        member = cast(Agent, self)
-        if _working.get() is member or run_scope.enclosing() is None:
-            return await super().aexecute_task(task, context, tools)  # type: ignore[misc]
-        with _at_work(member) as worker:
+        if _working.get() is self or run_scope.enclosing() is None:
+            return await super().aexecute_task(task, context, tools)
+        with _at_work(self) as worker:
             return await worker.aexecute_task(task, context, tools)
 
     @property
     def last_messages(self) -> list[Any]:
         """Of the last execution here; another may go on beside it."""
         found = (_last_messages.get() or {}).get(id(self))
-        return found if found is not None else super().last_messages  # type: ignore[misc]
+        return found if found is not None else super().last_messages
 
     def set_knowledge(self, crew_embedder: Any = None) -> None:
         """As crewAI's, except that the sources are not loaded for a query that is recorded."""
-        member = cast(Agent, self)
-        if member.embedder is None and crew_embedder:
-            member.embedder = crew_embedder
-        if not member.knowledge_sources:
+        if self.embedder is None and crew_embedder:
+            self.embedder = crew_embedder
+        if not self.knowledge_sources:
             return
         try:
             knowledge = Knowledge(
-                sources=member.knowledge_sources,
-                embedder=member.embedder,
-                collection_name=member.role,
+                sources=self.knowledge_sources,
+                embedder=self.embedder,
+                collection_name=self.role,
             )
         except (TypeError, ValueError) as error:
             raise ValueError(f"Invalid Knowledge Configuration: {error!s}") from error
         membership: _Membership = self.__dict__[_MEMBER]
-        member.knowledge = membership.objects.knowledge(knowledge, loaded=False)
+        self.knowledge = membership.objects.knowledge(knowledge, loaded=False)
 
 
 @contextmanager
@@ -129,7 +127,7 @@ def _at_work(member: Agent) -> Iterator[Agent]:
     worker = member if alone else _second(member)
     journal = scope.journal
     for role, llm in _llms(worker):
-        journal.llms[scope.path, role] = llm._restore
+        journal.llms[scope.path, role] = restoring(llm)
     token = _working.set(worker)
     try:
         with scope.entered(), body.ending(scope):

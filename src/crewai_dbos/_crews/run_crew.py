@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from crewai import Agent, Crew, Task
 from crewai.agents.agent_builder.base_agent import BaseAgent
@@ -124,11 +124,17 @@ class _Hiring:
         return list(copies.values())
 
 
-class _RunCrew:
+if TYPE_CHECKING:
+    _Base = Crew
+else:
+    _Base = object
+
+
+class _RunCrew(_Base):
     """Overrides of `Crew` for what crewAI makes during the run: the manager, tools, the output."""
 
     def _create_manager_agent(self) -> None:
-        super()._create_manager_agent()  # type: ignore[misc]
+        super()._create_manager_agent()
         manager = self.__dict__["manager_agent"]
         if not is_member(manager):
             hiring: _Hiring = self.__dict__[_HIRING]
@@ -136,11 +142,11 @@ class _RunCrew:
 
     def _create_crew_output(self, *args: Any) -> Any:
         # crewAI counts the tokens before it waits for the saves that spend them.
-        self._drain_memory_writes()  # type: ignore[attr-defined]
-        return super()._create_crew_output(*args)  # type: ignore[misc]
+        self._drain_memory_writes()
+        return super()._create_crew_output(*args)
 
     def _prepare_tools(self, agent: BaseAgent, *args: Any) -> list[BaseTool]:
-        tools: list[BaseTool] = super()._prepare_tools(agent, *args)  # type: ignore[misc]
+        tools: list[BaseTool] = super()._prepare_tools(agent, *args)
         return durable_tools(agent, tools) if isinstance(agent, Agent) else tools
 
 
