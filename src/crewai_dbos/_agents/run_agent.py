@@ -16,7 +16,7 @@ from crewai.utilities.prompts import VALID_DATE_FORMAT_CODES
 
 from crewai_dbos._agents import crew_given
 from crewai_dbos._agents.executor import DBOSAgentExecutor
-from crewai_dbos._classes import durable_class
+from crewai_dbos._classes import durable_class, overrides
 from crewai_dbos._crewai_seam import forget_agent_state
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.config import AgentOptions
@@ -97,6 +97,7 @@ else:
     _Base = object
 
 
+@overrides(Agent)
 class RunAgent(_Base):
     """Overrides of `Agent` for tools, executors and converters that crewAI makes during the run."""
 

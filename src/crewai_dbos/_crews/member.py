@@ -14,7 +14,7 @@ from crewai.knowledge.knowledge import Knowledge
 from crewai.llms.base_llm import BaseLLM
 
 from crewai_dbos._agents.run_agent import RunAgent, make_durable
-from crewai_dbos._classes import durable_class
+from crewai_dbos._classes import durable_class, overrides
 from crewai_dbos._crewai_seam import forget_agent_state
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.config import AgentOptions
@@ -76,6 +76,7 @@ def _role(agent: Agent) -> str:
     return " ".join((agent._original_role or agent.role).split())
 
 
+@overrides(Agent)
 class _Member(RunAgent):
     """Overrides of `Agent`."""
 

@@ -15,7 +15,7 @@ from crewai.crews.utils import enable_agent_streaming
 from crewai.tools.base_tool import BaseTool
 
 from crewai_dbos._agents.run_agent import NoWaitOnReplay, durable_tools
-from crewai_dbos._classes import durable_class
+from crewai_dbos._classes import durable_class, overrides
 from crewai_dbos._crewai_seam import default_planner, forget_crew_state
 from crewai_dbos._crews.member import is_member, member_of_run
 from crewai_dbos._crews.run_task import stable_id, task_of_run
@@ -130,6 +130,7 @@ else:
     _Base = object
 
 
+@overrides(Crew)
 class _RunCrew(_Base):
     """Overrides of `Crew` for what crewAI makes during the run: the manager, tools, the output."""
 

@@ -14,7 +14,7 @@ from uuid import UUID
 from crewai import Task
 from crewai.tasks.conditional_task import ConditionalTask
 
-from crewai_dbos._classes import durable_class
+from crewai_dbos._classes import durable_class, overrides
 from crewai_dbos._crewai_seam import forget_task_state, replace_guardrails
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.config import AgentOptions
@@ -67,6 +67,7 @@ else:
     _Base = object
 
 
+@overrides(Task)
 class _RunTask(_Base):
     """Overrides of `Task`."""
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from crewai.flow.flow import Flow
 
-from crewai_dbos._classes import durable_class, original_class
+from crewai_dbos._classes import durable_class, original_class, overrides
 from crewai_dbos._flows import feedback
 from crewai_dbos._flows.methods import FlowRun, MethodRun, depth
 from crewai_dbos._flows.tracking import touch_attribute
@@ -29,6 +29,7 @@ else:
     _Base = object
 
 
+@overrides(Flow)
 class _RunFlow(_Base):
     """Overrides of `Flow`."""
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from crewai.utilities.converter import Converter
 
-from crewai_dbos._classes import durable_class
+from crewai_dbos._classes import durable_class, overrides
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.entry import Call
 from crewai_dbos._objects.llm import settings_of
@@ -18,6 +18,7 @@ else:
     _Base = object
 
 
+@overrides(Converter)
 class _RecordedConverter(_Base):
     """Overrides of `Converter`."""
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from crewai.events.event_bus import CrewAIEventsBus, crewai_event_bus
 
-from crewai_dbos._classes import durable_class
+from crewai_dbos._classes import durable_class, overrides
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.scope import Scope, inside_call, open_call
 from crewai_dbos._leases import RunVar
@@ -56,6 +56,7 @@ else:
     _Base = object
 
 
+@overrides(CrewAIEventsBus)
 class _PlacedHandlers(_Base):
     """Overrides of crewAI's event bus."""
 

@@ -16,7 +16,7 @@ from crewai import LLM
 from crewai.llms.base_llm import BaseLLM
 from pydantic import SecretStr
 
-from crewai_dbos._classes import kept_with, overridden
+from crewai_dbos._classes import kept_with, overridden, overrides
 from crewai_dbos._crewai_seam import (
     PROVIDER_STATE,
     ask_through,
@@ -78,6 +78,7 @@ else:
     _Base = object
 
 
+@overrides(BaseLLM)
 class DBOSLLM(_Base):
     """Makes every request of a crewAI LLM a DBOS step.
 

@@ -21,7 +21,7 @@ from crewai.llms.base_llm import BaseLLM
 from crewai.memory.memory_scope import MemoryScope, MemorySlice
 from crewai.memory.unified_memory import Memory
 
-from crewai_dbos._classes import durable_class
+from crewai_dbos._classes import durable_class, overrides
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.config import StepConfig, for_llm
 from crewai_dbos._journal.entry import Call
@@ -134,6 +134,7 @@ else:
     _Memory = object
 
 
+@overrides(Memory)
 class _DurableMemory(_Memory):
     """Overrides of `Memory`; its background saves run in the save pool as before."""
 
@@ -179,6 +180,7 @@ else:
     _Knowledge = object
 
 
+@overrides(Knowledge)
 class _DurableKnowledge(_Knowledge):
     """Overrides of `Knowledge`. A run whose queries are all recorded does not load its sources."""
 
