@@ -12,31 +12,68 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
+from crewai_dbos._versions import TESTED, compared
+from crewai_dbos.errors import DefinitionError
+
 T = TypeVar("T")
 
 ORIGINAL = "__crewai_dbos_original__"
 """Where a class made here has the class that it was made from."""
 
 
-def overridden(overrides: type, cls: type[T], body: Mapping[str, Any] | None = None) -> type[T]:
-    """A class named as `cls` that is one, with the methods of `overrides` before its own.
+def overrides(cls: type) -> Callable[[type[T]], type[T]]:
+    """Says of a mixin that all it has overrides something of `cls`, one of crewAI's.
+
+    Checked at once, at import: a run that could not go on as it was recorded is not begun.
+
+    Raises:
+        DefinitionError: `cls` lacks something that the mixin overrides.
+    """
+
+    def checked(mixin: type[T]) -> type[T]:
+        _check(mixin, cls)
+        return mixin
+
+    return checked
+
+
+def overridden(mixin: type, cls: type[T], body: Mapping[str, Any] | None = None) -> type[T]:
+    """A class named as `cls` that is one, with the methods of `mixin` before its own.
 
     Args:
-        overrides: A mixin.
+        mixin: Overrides, and nothing else: a helper of theirs is a function beside it.
         cls: The user's class, or one of crewAI's.
         body: More attributes.
+
+    Raises:
+        DefinitionError: `cls` lacks something that `mixin` overrides.
     """
+    _check(mixin, cls)
     attributes = {"__module__": cls.__module__, ORIGINAL: cls, **(body or {})}
     if issubclass(cls, BaseModel):
         # Its instances are made by others, so nothing is validated with it: that takes 20 ms.
         attributes["model_config"] = ConfigDict(defer_build=True)
-    made: type[T] = type(cls.__name__, (overrides, cls), attributes)
+    made: type[T] = type(cls.__name__, (mixin, cls), attributes)
     return made
 
 
-def durable_class(overrides: type, cls: type[T]) -> type[T]:
+def _check(mixin: type, cls: type) -> None:
+    """See that each override of `mixin` overrides something: else crewAI never calls it."""
+    ours = (base for base in mixin.__mro__ if base is not object)
+    named = (name for base in ours for name in vars(base) if not name.startswith("__"))
+    for name in named:
+        if not hasattr(cls, name):
+            raise DefinitionError(
+                f"crewAI's class {cls.__name__} has no {name!r}, which crewai-dbos has to override "
+                f"for its runs to be recorded. {compared('crewai')}. Look for a newer crewai-dbos, "
+                f"or install crewai=={TESTED['crewai']}. Runs that are not finished stay as they "
+                "are until then."
+            )
+
+
+def durable_class(mixin: type, cls: type[T]) -> type[T]:
     """As `overridden`, one class for each pair, as long as there is `cls`."""
-    return kept_with(cls, overrides, lambda: overridden(overrides, cls))
+    return kept_with(cls, mixin, lambda: overridden(mixin, cls))
 
 
 def kept_with(cls: type, key: Any, make: Callable[[], type[T]]) -> type[T]:

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from crewai import Agent
 from crewai.agents.agent_executor import AgentExecutor
@@ -16,7 +16,7 @@ from crewai.utilities.prompts import VALID_DATE_FORMAT_CODES
 
 from crewai_dbos._agents import crew_settings
 from crewai_dbos._agents.executor import DBOSAgentExecutor
-from crewai_dbos._classes import durable_class
+from crewai_dbos._classes import durable_class, overrides
 from crewai_dbos._crewai_seam import forget_agent_state
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.call import Call
@@ -91,29 +91,36 @@ def finish(agent: Agent) -> None:
         drain(agent.memory)
 
 
-class RunAgent:
+if TYPE_CHECKING:
+    _Base = Agent
+else:
+    _Base = object
+
+
+@overrides(Agent)
+class RunAgent(_Base):
     """Overrides of `Agent` for tools, executors and converters that crewAI makes during the run."""
 
     def get_mcp_tools(self, mcps: Any) -> list[BaseTool]:
-        tools = super().get_mcp_tools(mcps)  # type: ignore[misc]
-        return durable_tools(cast(Agent, self), mcp.without_secrets(tools))
+        tools = super().get_mcp_tools(mcps)
+        return durable_tools(self, mcp.without_secrets(tools))
 
     def get_platform_tools(self, apps: Any) -> list[BaseTool]:
-        tools = super().get_platform_tools(apps)  # type: ignore[misc]
-        return durable_tools(cast(Agent, self), tools)
+        tools = super().get_platform_tools(apps)
+        return durable_tools(self, tools)
 
-    def get_output_converter(self, **fields: Any) -> Any:
-        converter = super().get_output_converter(**fields)  # type: ignore[misc]
+    def get_output_converter(self, **fields: Any) -> Any:  # type: ignore[override]
+        converter = super().get_output_converter(**fields)
         converter.__class__ = recording(converter.__class__)
         return converter
 
     def _prepare_kickoff(self, *args: Any, **kwargs: Any) -> Any:
-        prepared = super()._prepare_kickoff(*args, **kwargs)  # type: ignore[misc]
+        prepared = super()._prepare_kickoff(*args, **kwargs)
         executor = prepared[0]
         # Agent.kickoff names AgentExecutor itself and ignores executor_class.
         if type(executor) is AgentExecutor:
             executor.__class__ = DBOSAgentExecutor
-            executor.use_better_compaction = cast(Agent, self).use_better_compaction
+            executor.use_better_compaction = self.use_better_compaction
         return prepared
 
 

@@ -6,7 +6,7 @@ import copy
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 from crewai import Agent, Task
 from crewai.agents.tools_handler import ToolsHandler
@@ -14,11 +14,12 @@ from crewai.knowledge.knowledge import Knowledge
 from crewai.llms.base_llm import BaseLLM
 
 from crewai_dbos._agents.run_agent import RunAgent, make_durable
-from crewai_dbos._classes import durable_class
+from crewai_dbos._classes import durable_class, overrides
 from crewai_dbos._crewai_seam import forget_agent_state
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.config import AgentOptions
 from crewai_dbos._leases import RunVar
+from crewai_dbos._objects.llm import restoring
 from crewai_dbos._objects.run_objects import RunObjects
 from crewai_dbos._runs import body
 from crewai_dbos._setting import setting
@@ -76,47 +77,45 @@ def _role(agent: Agent) -> str:
     return " ".join((agent._original_role or agent.role).split())
 
 
+@overrides(Agent)
 class _Member(RunAgent):
     """Overrides of `Agent`."""
 
     def execute_task(self, task: Task, context: Any = None, tools: Any = None) -> Any:
-        member = cast(Agent, self)
         # crewAI tries a failed task again from inside.
-        if _working.get() is member or run_scope.enclosing() is None:
-            return super().execute_task(task, context, tools)  # type: ignore[misc]
-        with _at_work(member) as worker:
+        if _working.get() is self or run_scope.enclosing() is None:
+            return super().execute_task(task, context, tools)
+        with _at_work(self) as worker:
             return worker.execute_task(task, context, tools)
 
     async def aexecute_task(self, task: Task, context: Any = None, tools: Any = None) -> Any:
-        member = cast(Agent, self)
-        if _working.get() is member or run_scope.enclosing() is None:
-            return await super().aexecute_task(task, context, tools)  # type: ignore[misc]
-        with _at_work(member) as worker:
+        if _working.get() is self or run_scope.enclosing() is None:
+            return await super().aexecute_task(task, context, tools)
+        with _at_work(self) as worker:
             return await worker.aexecute_task(task, context, tools)
 
     @property
     def last_messages(self) -> list[Any]:
         """Of the last execution here; another may go on beside it."""
         found = (_last_messages.get() or {}).get(id(self))
-        return found if found is not None else super().last_messages  # type: ignore[misc]
+        return found if found is not None else super().last_messages
 
     def set_knowledge(self, crew_embedder: Any = None) -> None:
         """As crewAI's, except that the sources are not loaded for a query that is recorded."""
-        member = cast(Agent, self)
-        if member.embedder is None and crew_embedder:
-            member.embedder = crew_embedder
-        if not member.knowledge_sources:
+        if self.embedder is None and crew_embedder:
+            self.embedder = crew_embedder
+        if not self.knowledge_sources:
             return
         try:
             knowledge = Knowledge(
-                sources=member.knowledge_sources,
-                embedder=member.embedder,
-                collection_name=member.role,
+                sources=self.knowledge_sources,
+                embedder=self.embedder,
+                collection_name=self.role,
             )
         except (TypeError, ValueError) as error:
             raise ValueError(f"Invalid Knowledge Configuration: {error!s}") from error
         membership: _Membership = self.__dict__[_MEMBER]
-        member.knowledge = membership.objects.knowledge(knowledge, loaded=False)
+        self.knowledge = membership.objects.knowledge(knowledge, loaded=False)
 
 
 @contextmanager
@@ -129,7 +128,7 @@ def _at_work(member: Agent) -> Iterator[Agent]:
     alone = membership.busy.acquire(blocking=False)
     worker = member if alone else _second(member)
     for role, llm in _llms(worker):
-        scope.restore_usage(role, llm._restore)
+        scope.restore_usage(role, restoring(llm))
     try:
         with setting(_working, worker), scope.entered(), body.ending(scope):
             yield worker

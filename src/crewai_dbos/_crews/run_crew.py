@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from crewai import Agent, Crew, Task
 from crewai.agents.agent_builder.base_agent import BaseAgent
@@ -15,7 +15,7 @@ from crewai.crews.utils import enable_agent_streaming
 from crewai.tools.base_tool import BaseTool
 
 from crewai_dbos._agents.run_agent import NoWaitOnReplay, durable_tools
-from crewai_dbos._classes import durable_class
+from crewai_dbos._classes import durable_class, overrides
 from crewai_dbos._crewai_seam import default_planner, forget_crew_state
 from crewai_dbos._crews.member import is_member, member_of_run
 from crewai_dbos._crews.run_task import stable_id, task_of_run
@@ -124,11 +124,18 @@ class _Staff:
         return list(copies.values())
 
 
-class _RunCrew:
+if TYPE_CHECKING:
+    _Base = Crew
+else:
+    _Base = object
+
+
+@overrides(Crew)
+class _RunCrew(_Base):
     """Overrides of `Crew` for what crewAI makes during the run: the manager, tools, the output."""
 
     def _create_manager_agent(self) -> None:
-        super()._create_manager_agent()  # type: ignore[misc]
+        super()._create_manager_agent()
         manager = self.__dict__["manager_agent"]
         if not is_member(manager):
             staff: _Staff = self.__dict__[_STAFF]
@@ -136,11 +143,11 @@ class _RunCrew:
 
     def _create_crew_output(self, *args: Any) -> Any:
         # crewAI counts the tokens before it waits for the saves that spend them.
-        self._drain_memory_writes()  # type: ignore[attr-defined]
-        return super()._create_crew_output(*args)  # type: ignore[misc]
+        self._drain_memory_writes()
+        return super()._create_crew_output(*args)
 
     def _prepare_tools(self, agent: BaseAgent, *args: Any) -> list[BaseTool]:
-        tools: list[BaseTool] = super()._prepare_tools(agent, *args)  # type: ignore[misc]
+        tools: list[BaseTool] = super()._prepare_tools(agent, *args)
         return durable_tools(agent, tools) if isinstance(agent, Agent) else tools
 
 

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from crewai import Task
 from crewai.tasks.conditional_task import ConditionalTask
 
-from crewai_dbos._classes import durable_class
+from crewai_dbos._classes import durable_class, overrides
 from crewai_dbos._crewai_seam import forget_task_state, replace_guardrails
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.call import Call
@@ -61,16 +61,23 @@ def stable_id(scope: Scope, what: str) -> UUID:
     return UUID(bytes=hashlib.sha256(name.encode()).digest()[:16], version=4)
 
 
-class _RunTask:
+if TYPE_CHECKING:
+    _Base = Task
+else:
+    _Base = object
+
+
+@overrides(Task)
+class _RunTask(_Base):
     """Overrides of `Task`."""
 
     def execute_sync(self, *args: Any, **kwargs: Any) -> Any:
         with _in_its_place(self):
-            return super().execute_sync(*args, **kwargs)  # type: ignore[misc]
+            return super().execute_sync(*args, **kwargs)
 
     async def aexecute_sync(self, *args: Any, **kwargs: Any) -> Any:
         with _in_its_place(self):
-            return await super().aexecute_sync(*args, **kwargs)  # type: ignore[misc]
+            return await super().aexecute_sync(*args, **kwargs)
 
     def _execute_task_async(
         self, agent: Any, context: Any, tools: Any, future: Future[Any]
@@ -78,23 +85,24 @@ class _RunTask:
         """As crewAI's, which waits for ever when the thread ends with anything but an Exception."""
         try:
             with _in_its_place(self):
-                super()._execute_task_async(agent, context, tools, future)  # type: ignore[misc]
+                super()._execute_task_async(agent, context, tools, future)
         except BaseException as error:
             if not future.done():
                 future.set_exception(error)
 
     def _save_file(self, result: Any) -> None:
         """Write the output file once; on recovery only if it is gone."""
-        write = super()._save_file  # type: ignore[misc]
-        path = Path(str(cast(Task, self).output_file)).expanduser()
+        write = super()._save_file
+        path = Path(str(self.output_file)).expanduser()
         scope = run_scope.enclosing()
         if scope is None:
             write(result)
             return
-        made = []
+        made: list[bool] = []
 
         def save() -> str:
-            made.append(write(result))
+            write(result)
+            made.append(True)
             return str(path)
 
         scope.run(Call(names.OUTPUT_FILE, kind="file"), save)

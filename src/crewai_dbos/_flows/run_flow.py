@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any
 
 from crewai.flow.flow import Flow
 
-from crewai_dbos._classes import durable_class, original_class
+from crewai_dbos._classes import durable_class, original_class, overrides
 from crewai_dbos._flows import feedback
 from crewai_dbos._flows.methods import FlowRun, MethodRun, depth
 from crewai_dbos._flows.state.tracking import touch_attribute
@@ -24,48 +24,55 @@ _RUN = "_crewai_dbos_run"
 _execution: RunVar[MethodRun | None] = RunVar("crewai_dbos_method", default=None)
 
 
-class _RunFlow:
+if TYPE_CHECKING:
+    _Base = Flow[Any]
+else:
+    _Base = object
+
+
+@overrides(Flow)
+class _RunFlow(_Base):
     """Overrides of `Flow`."""
 
     async def _execute_single_listener(self, *args: Any, **kwargs: Any) -> Any:
         with setting(depth, depth.get() + 1):
-            return await super()._execute_single_listener(*args, **kwargs)  # type: ignore[misc]
+            return await super()._execute_single_listener(*args, **kwargs)
 
     async def _execute_method(
         self, method_name: Any, method: Any, *args: Any, **kwargs: Any
     ) -> Any:
         run = _run_of(self)
         run.begin()
-        original = super()._execute_method  # type: ignore[misc]
+        original = super()._execute_method
         async with run.executing(str(method_name)) as execution:
             with setting(_execution, execution):
                 return await original(method_name, execution.recorded(method), *args, **kwargs)
 
     async def _run_human_feedback_step(self, *args: Any, **kwargs: Any) -> Any:
-        original = super()._run_human_feedback_step  # type: ignore[misc]
+        original = super()._run_human_feedback_step
         execution = _execution.get()
         assert execution is not None
         return await execution.feedback(lambda: original(*args, **kwargs))
 
     def _resolve_feedback_provider(self, definition: Any) -> Any:
-        provider = super()._resolve_feedback_provider(definition)  # type: ignore[misc]
+        provider = super()._resolve_feedback_provider(definition)
         return None if provider is None else feedback.RecordedProvider(provider)
 
     def _request_human_feedback(self, *args: Any, **kwargs: Any) -> str:
-        original = super()._request_human_feedback  # type: ignore[misc]
+        original = super()._request_human_feedback
         return str(feedback.recorded(lambda: original(*args, **kwargs)))
 
     def ask(self, message: str, *args: Any, **kwargs: Any) -> str | None:
-        original = super().ask  # type: ignore[misc]
+        original = super().ask
         scope = run_scope.enclosing()
         if scope is None:
-            return cast("str | None", original(message, *args, **kwargs))
+            return original(message, *args, **kwargs)
         call = Call(names.ASK, kind="person", request={"message": message})
         made: list[bool] = []
 
         def ask() -> str | None:
             made.append(True)
-            return cast("str | None", original(message, *args, **kwargs))
+            return original(message, *args, **kwargs)
 
         response = scope.run(call, ask)
         if not made:
@@ -73,8 +80,8 @@ class _RunFlow:
         return response
 
     def _persist_method_completion(self, method_name: Any) -> None:
-        save = super()._persist_method_completion  # type: ignore[misc]
-        definition = cast(Any, self)._definition
+        save = super()._persist_method_completion
+        definition = self._definition
         own = definition.methods[str(method_name)].persist
         chosen = own if own is not None else definition.persist
         if chosen is None or not chosen.enabled:

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from crewai.utilities.converter import Converter
 
-from crewai_dbos._classes import durable_class
+from crewai_dbos._classes import durable_class, overrides
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.call import Call
 from crewai_dbos._objects.llm import settings_of
 from crewai_dbos._stored import names
 
+if TYPE_CHECKING:
+    _Base = Converter
+else:
+    _Base = object
 
-class _RecordedConverter:
+
+@overrides(Converter)
+class _RecordedConverter(_Base):
     """Overrides of `Converter`."""
 
     def _create_instructor(self) -> Any:
-        instructor = super()._create_instructor()  # type: ignore[misc]
-        return _RecordedInstructor(instructor, self.llm)  # type: ignore[attr-defined]
+        instructor = super()._create_instructor()
+        return _RecordedInstructor(instructor, self.llm)
 
 
 class _RecordedInstructor:

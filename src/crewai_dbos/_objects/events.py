@@ -13,11 +13,11 @@ from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from crewai.events.event_bus import crewai_event_bus
+from crewai.events.event_bus import CrewAIEventsBus, crewai_event_bus
 
-from crewai_dbos._classes import durable_class
+from crewai_dbos._classes import durable_class, overrides
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.open_calls import inside_call, open_call
 from crewai_dbos._journal.scope import Scope
@@ -51,11 +51,18 @@ def handled() -> Iterator[None]:
         wait(pending)
 
 
-class _PlacedHandlers:
+if TYPE_CHECKING:
+    _Base = CrewAIEventsBus
+else:
+    _Base = object
+
+
+@overrides(CrewAIEventsBus)
+class _PlacedHandlers(_Base):
     """Overrides of crewAI's event bus."""
 
     def emit(self, source: Any, event: Any) -> Any:
-        original = super().emit  # type: ignore[misc]
+        original = super().emit
         place = _place_of(event)
         if place is None:
             return original(source, event)
@@ -75,7 +82,7 @@ class _PlacedHandlers:
 
     @property
     def _call_handlers(self) -> Callable[..., None]:
-        original: Callable[..., None] = super()._call_handlers  # type: ignore[misc]
+        original: Callable[..., None] = super()._call_handlers
         if _emitting.get() is None:
             return original
         done = _awaited()
@@ -90,7 +97,7 @@ class _PlacedHandlers:
 
     @property
     def _acall_handlers(self) -> Callable[..., Coroutine[Any, Any, None]]:
-        original: Callable[..., Coroutine[Any, Any, None]] = super()._acall_handlers  # type: ignore[misc]
+        original: Callable[..., Coroutine[Any, Any, None]] = super()._acall_handlers
         if _emitting.get() is None:
             return original
         done = _awaited()

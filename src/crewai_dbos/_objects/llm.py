@@ -7,16 +7,16 @@ words, native tool support, streaming and usage; only `call` and `acall` go thro
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from crewai import LLM
 from crewai.llms.base_llm import BaseLLM
 from pydantic import SecretStr
 
-from crewai_dbos._classes import kept_with, overridden
+from crewai_dbos._classes import kept_with, overridden, overrides
 from crewai_dbos._crewai_seam import (
     PROVIDER_STATE,
     ask_through,
@@ -73,7 +73,14 @@ class _Observed:
 _observed: RunVar[_Observed | None] = RunVar("crewai_dbos_observed", default=None)
 
 
-class DBOSLLM:
+if TYPE_CHECKING:
+    _Base = BaseLLM
+else:
+    _Base = object
+
+
+@overrides(BaseLLM)
+class DBOSLLM(_Base):
     """Makes every request of a crewAI LLM a DBOS step.
 
     ``DBOSLLM(orig_llm, step_config=...)`` returns a copy of `orig_llm`, an instance of its class
@@ -122,9 +129,9 @@ class DBOSLLM:
 
     def call(self, messages: Any, *args: Any, **kwargs: Any) -> Any:
         """As `BaseLLM.call`; recorded when it happens inside a DBOS workflow."""
-        original = super().call  # type: ignore[misc]
+        original = super().call  # type: ignore[safe-super]
         binding: _Binding = self.__dict__[_BINDING]
-        scope = run_scope.for_call(binding.scope, f"LLM request of {self._described()}")
+        scope = run_scope.for_call(binding.scope, f"LLM request of {_described(self)}")
         if scope is None:
             return original(messages, *args, **kwargs)
 
@@ -136,18 +143,18 @@ class DBOSLLM:
                     scope.look_for_secrets(self)
                     raise
                 finally:
-                    collected.update(self._collect())
+                    collected.update(_collected(self))
 
         collected: dict[str, Any] = {}
-        call = self._as_call(binding, collected, messages, args, kwargs)
+        call = _as_call(self, binding, collected, messages, args, kwargs)
         with run_scope.unwrapping_signals(scope):
             return scope.run(call, request)
 
     async def acall(self, messages: Any, *args: Any, **kwargs: Any) -> Any:
         """As `BaseLLM.acall`; recorded when it happens inside a DBOS workflow."""
-        original = super().acall  # type: ignore[misc]
+        original = super().acall
         binding: _Binding = self.__dict__[_BINDING]
-        scope = run_scope.for_call(binding.scope, f"LLM request of {self._described()}")
+        scope = run_scope.for_call(binding.scope, f"LLM request of {_described(self)}")
         if scope is None:
             return await original(messages, *args, **kwargs)
 
@@ -159,16 +166,16 @@ class DBOSLLM:
                     scope.look_for_secrets(self)
                     raise
                 finally:
-                    collected.update(self._collect())
+                    collected.update(_collected(self))
 
         collected: dict[str, Any] = {}
-        call = self._as_call(binding, collected, messages, args, kwargs)
+        call = _as_call(self, binding, collected, messages, args, kwargs)
         with run_scope.unwrapping_signals(scope):
             return await scope.arun(call, request)
 
     def get_input_tokens_count(self, *args: Any, **kwargs: Any) -> int:
         """As the original's; recorded, because some providers ask their server."""
-        original = super().get_input_tokens_count  # type: ignore[misc]
+        original = super().get_input_tokens_count
 
         def count() -> int:
             return int(original(*args, **kwargs))
@@ -179,7 +186,7 @@ class DBOSLLM:
 
     def summarize_messages(self, *args: Any, **kwargs: Any) -> None:
         """As the original's, which may ask for several summaries at once."""
-        original = super().summarize_messages  # type: ignore[misc]
+        original = super().summarize_messages
         scope = run_scope.enclosing()
         if scope is None:
             original(*args, **kwargs)
@@ -187,64 +194,74 @@ class DBOSLLM:
         with scope.child(names.SUMMARY, sequential=False).entered():
             original(*args, **kwargs)
 
-    def _described(self) -> str:
-        return str(getattr(self, "model", "?"))
-
-    def _as_call(
-        self,
-        binding: _Binding,
-        collected: dict[str, Any],
-        messages: Any,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> Call:
-        positional = ("tools", "callbacks", "available_functions", "from_task", "from_agent")
-        given = {**dict(zip((*positional, "response_model"), args, strict=False)), **kwargs}
-        model = given.get("response_model")
-        request = {"model": self._described(), "messages": messages}
-        if given.get("tools"):
-            request["tools"] = given["tools"]
-        if model is not None:
-            request["response model"] = _schema(model)
-        call = Call(
-            binding.role,
-            kind="llm",
-            request=request,
-            config=binding.config,
-            known=(model,) if isinstance(model, type) else (),
-            secrets=binding.given,
-            collect=lambda: collected,
-            restore=self._restore,
-        )
-        return call.by_content() if binding.by_content else call
-
-    def _collect(self) -> dict[str, Any]:
-        observed = _observed.get()
-        extra: dict[str, Any] = {}
-        if observed is not None and observed.usage:
-            extra["usage"] = observed.usage
-        sender = asked_through(self)  # type: ignore[arg-type]
-        state = {name: getattr(sender, name, None) for name in PROVIDER_STATE}
-        state = {name: value for name, value in state.items() if value is not None}
-        if state:
-            extra["state"] = state
-        return extra
-
-    def _restore(self, extra: Mapping[str, Any]) -> int:
-        sender: Any = asked_through(self)  # type: ignore[arg-type]
-        for usage in extra.get("usage", ()):
-            sender._track_token_usage_internal(usage)
-        for name, value in extra.get("state", {}).items():
-            setattr(sender, name, value)
-        return counted(extra).total_tokens
-
     def _track_token_usage_internal(self, usage_data: dict[str, Any]) -> None:
         observed = _observed.get()
         if observed is not None:
             observed.usage.append(usage_data)
         # Several agents of a crew may count on one LLM, on threads.
         with counting:
-            super()._track_token_usage_internal(usage_data)  # type: ignore[misc]
+            super()._track_token_usage_internal(usage_data)
+
+
+def _described(llm: BaseLLM) -> str:
+    return str(getattr(llm, "model", "?"))
+
+
+def _as_call(
+    llm: BaseLLM,
+    binding: _Binding,
+    collected: dict[str, Any],
+    messages: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Call:
+    positional = ("tools", "callbacks", "available_functions", "from_task", "from_agent")
+    given = {**dict(zip((*positional, "response_model"), args, strict=False)), **kwargs}
+    model = given.get("response_model")
+    request = {"model": _described(llm), "messages": messages}
+    if given.get("tools"):
+        request["tools"] = given["tools"]
+    if model is not None:
+        request["response model"] = _schema(model)
+    call = Call(
+        binding.role,
+        kind="llm",
+        request=request,
+        config=binding.config,
+        known=(model,) if isinstance(model, type) else (),
+        secrets=binding.given,
+        collect=lambda: collected,
+        restore=restoring(llm),
+    )
+    return call.by_content() if binding.by_content else call
+
+
+def _collected(llm: BaseLLM) -> dict[str, Any]:
+    """What the request that is observed here did to `llm`, as it is stored."""
+    observed = _observed.get()
+    extra: dict[str, Any] = {}
+    if observed is not None and observed.usage:
+        extra["usage"] = observed.usage
+    sender = asked_through(llm)
+    state = {name: getattr(sender, name, None) for name in PROVIDER_STATE}
+    state = {name: value for name, value in state.items() if value is not None}
+    if state:
+        extra["state"] = state
+    return extra
+
+
+def restoring(llm: BaseLLM) -> Callable[[Mapping[str, Any]], int]:
+    """Does to `llm` what a recorded request did to it; says how many tokens that took."""
+
+    def restore(extra: Mapping[str, Any]) -> int:
+        sender: Any = asked_through(llm)
+        for usage in extra.get("usage", ()):
+            sender._track_token_usage_internal(usage)
+        for name, value in extra.get("state", {}).items():
+            setattr(sender, name, value)
+        return counted(extra).total_tokens
+
+    return restore
 
 
 def durable_llm(
@@ -283,7 +300,7 @@ def durable_llm(
         ask_through(durable, durable_llm(sender, role=role, config=config))
     if scope is not None:
         scope.look_for_secrets(llm)
-        scope.restore_usage(role, durable._restore)  # type: ignore[attr-defined]
+        scope.restore_usage(role, restoring(durable))
     return durable
 
 

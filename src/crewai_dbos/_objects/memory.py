@@ -14,14 +14,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from crewai.knowledge.knowledge import Knowledge
 from crewai.llms.base_llm import BaseLLM
 from crewai.memory.memory_scope import MemoryScope, MemorySlice
 from crewai.memory.unified_memory import Memory
 
-from crewai_dbos._classes import durable_class
+from crewai_dbos._classes import durable_class, overrides
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.config import StepConfig, for_llm
@@ -128,24 +128,31 @@ def _install() -> None:
     cls.add_sources, cls.query, cls.aquery = load_or_put_off, query_loaded, aquery_loaded
 
 
-class _DurableMemory:
+if TYPE_CHECKING:
+    _Memory = Memory
+else:
+    _Memory = object
+
+
+@overrides(Memory)
+class _DurableMemory(_Memory):
     """Overrides of `Memory`; its background saves run in the save pool as before."""
 
     @property
     def _llm(self) -> Any:
         _, durable, _ = self.__dict__[_RUN]
-        self._llm_instance = durable(super()._llm)  # type: ignore[misc]
+        self._llm_instance = durable(super()._llm)
         return self._llm_instance
 
     @property
     def _embedder(self) -> Any:
         scope, _, config = self.__dict__[_RUN]
-        return _DurableEmbedder(super()._embedder, scope, for_llm(config))  # type: ignore[misc]
+        return _DurableEmbedder(super()._embedder, scope, for_llm(config))
 
     def recall(self, query: str, *args: Any, **kwargs: Any) -> Any:
-        original = super().recall  # type: ignore[misc]
+        original = super().recall
         # Reading has to wait for the saves before it, on replay as well.
-        self.drain_writes()  # type: ignore[attr-defined]
+        self.drain_writes()
         call = Call(names.MEMORY_RECALL, kind="memory", request={"query": [query, args, kwargs]})
         return _summarized(self, call, lambda: original(query, *args, **kwargs))
 
@@ -156,7 +163,7 @@ class _DurableMemory:
         def save() -> Any:
             return _summarized(self, call, lambda: fn(*args, **kwargs))
 
-        return super()._submit_save(save)  # type: ignore[misc]
+        return super()._submit_save(save)
 
 
 @dataclass
@@ -167,43 +174,51 @@ class _Loading:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
-class _DurableKnowledge:
+if TYPE_CHECKING:
+    _Knowledge = Knowledge
+else:
+    _Knowledge = object
+
+
+@overrides(Knowledge)
+class _DurableKnowledge(_Knowledge):
     """Overrides of `Knowledge`. A run whose queries are all recorded does not load its sources."""
 
-    def _load(self) -> None:
-        loading: _Loading = self.__dict__[_LOADING]
-        with loading.lock:
-            if not loading.done:
-                self.add_sources()  # type: ignore[attr-defined]
-                loading.done = True
-
     def query(self, *args: Any, **kwargs: Any) -> Any:
-        original = super().query  # type: ignore[misc]
+        original = super().query
         scope = run_scope.for_call(self.__dict__[_RUN][0], "knowledge query")
         if scope is None:
-            self._load()
+            _load(self)
             return original(*args, **kwargs)
 
         def ask() -> Any:
-            self._load()
+            _load(self)
             return original(*args, **kwargs)
 
         call = Call(names.KNOWLEDGE_QUERY, kind="knowledge", request={"query": [args, kwargs]})
         return scope.run(call, ask)
 
     async def aquery(self, *args: Any, **kwargs: Any) -> Any:
-        original = super().aquery  # type: ignore[misc]
+        original = super().aquery
         scope = run_scope.for_call(self.__dict__[_RUN][0], "knowledge query")
         if scope is None:
-            await on_a_thread(self._load)
+            await on_a_thread(lambda: _load(self))
             return await original(*args, **kwargs)
 
         async def ask() -> Any:
-            await on_a_thread(self._load)
+            await on_a_thread(lambda: _load(self))
             return await original(*args, **kwargs)
 
         call = Call(names.KNOWLEDGE_QUERY, kind="knowledge", request={"query": [args, kwargs]})
         return await scope.arun(call, ask)
+
+
+def _load(knowledge: _DurableKnowledge) -> None:
+    loading: _Loading = knowledge.__dict__[_LOADING]
+    with loading.lock:
+        if not loading.done:
+            knowledge.add_sources()
+            loading.done = True
 
 
 class _DurableEmbedder:

@@ -15,7 +15,10 @@ from crewai_dbos._runs import origin
 from crewai_dbos._secrets import finding, known
 from crewai_dbos._secrets.given import NONE, Given
 from crewai_dbos._stored.redaction import Redact
+from crewai_dbos._versions import warn_of_newer
 from crewai_dbos.errors import DefinitionError
+
+warn_of_newer()
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from crewai.flow.flow import Flow
 from pydantic import BaseModel
@@ -86,7 +86,13 @@ def untracked(value: Any) -> Any:
     return value.copy() if isinstance(value, _TrackedDict) else value
 
 
-class _TrackedModel:
+if TYPE_CHECKING:
+    _Base = BaseModel
+else:
+    _Base = object
+
+
+class _TrackedModel(_Base):
     """Overrides of a pydantic state."""
 
     def __getattribute__(self, name: str) -> Any:
@@ -98,7 +104,8 @@ class _TrackedModel:
         return value
 
     def __getattr__(self, name: str) -> Any:
-        value = super().__getattr__(name)  # type: ignore[misc]
+        # Which pydantic hides from type checkers.
+        value = cast(Any, super()).__getattr__(name)
         if not name.startswith("__") and not isinstance(value, SCALARS):
             touch(self, name)
         return value
