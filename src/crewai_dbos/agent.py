@@ -11,24 +11,22 @@ from crewai.tools.base_tool import BaseTool
 from pydantic import PrivateAttr, SecretStr
 
 from crewai_dbos import doctor
-from crewai_dbos._agents import crew_settings, perform_agent
+from crewai_dbos._agents import crew_settings
 from crewai_dbos._agents.executor import DBOSAgentExecutor
+from crewai_dbos._agents.perform_agent import KIND
 from crewai_dbos._agents.work_orders import AgentWorkOrder
 from crewai_dbos._crewai_seam import hand_signals_to_futures, share_usage
-from crewai_dbos._dbos_seam import is_launched
-from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.config import AgentOptions, StepConfig, ToolStepConfig
 from crewai_dbos._objects.conversion import recording
 from crewai_dbos._objects.llm import durable_llm
 from crewai_dbos._objects.tools import check_tools
-from crewai_dbos._runs import starting, workflows
+from crewai_dbos._runs import starting
 from crewai_dbos._runs.definition import AgentDefinition, agents, build_agent
 from crewai_dbos._runs.handle import RunHandle
 from crewai_dbos._secrets.given import as_given
 from crewai_dbos._stored import names
 from crewai_dbos._stored.redaction import Redact, as_redact
 from crewai_dbos._threads import in_event_loop
-from crewai_dbos.errors import EventLoopError
 
 
 class DBOSAgent(Agent):
@@ -239,29 +237,16 @@ class DBOSAgent(Agent):
         return RunHandle(run_id)
 
     def _carry_out(self, order: AgentWorkOrder, ordinary: Callable[[], Any]) -> Any:
-        if not is_launched() or run_scope.in_step():
-            run_scope.warn_if_in_step(f"DBOSAgent {self.agent_name!r}")
+        if starting.is_ordinary(f"DBOSAgent {self.agent_name!r}"):
             return ordinary()
-        if in_event_loop():
-            raise EventLoopError(
-                f"DBOSAgent {self.agent_name!r} was run synchronously inside an event loop. Use "
-                "aexecute_task, kickoff_async or akickoff."
-            )
         order.given = crew_settings.since(self._defined_as, self)
-        if run_scope.in_workflow():
-            return perform_agent.perform(self._definition, order)
-        stored = order.stored(self._definition)
-        return starting.run(stored, workflows.run_agent)
+        return starting.carry_out(KIND, self._definition, order, self)
 
     async def _acarry_out(self, order: AgentWorkOrder, ordinary: Callable[[], Any]) -> Any:
-        if not is_launched() or run_scope.in_step():
-            run_scope.warn_if_in_step(f"DBOSAgent {self.agent_name!r}")
+        if starting.is_ordinary(f"DBOSAgent {self.agent_name!r}"):
             return await ordinary()
         order.given = crew_settings.since(self._defined_as, self)
-        if run_scope.in_workflow():
-            return await perform_agent.aperform(self._definition, order)
-        stored = order.stored(self._definition)
-        return await starting.arun(stored, workflows.run_agent_async)
+        return await starting.acarry_out(KIND, self._definition, order, self)
 
 
 def _kickoff_order(

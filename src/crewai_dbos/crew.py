@@ -11,9 +11,9 @@ from crewai.types.usage_metrics import UsageMetrics
 from pydantic import PrivateAttr, SecretStr
 
 from crewai_dbos import doctor
-from crewai_dbos._crews import batch, perform_crew
+from crewai_dbos._crews import batch
+from crewai_dbos._crews.perform_crew import KIND
 from crewai_dbos._crews.work_orders import CrewWorkOrder
-from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.config import (
     AgentOptions,
     AgentStepConfigs,
@@ -28,8 +28,8 @@ from crewai_dbos._runs.definition import CrewDefinition, build_crew, crews
 from crewai_dbos._runs.handle import RunHandle
 from crewai_dbos._secrets.given import as_given
 from crewai_dbos._stored.redaction import Redact, as_redact
-from crewai_dbos._threads import in_event_loop, on_a_thread
-from crewai_dbos.errors import DefinitionError, EventLoopError
+from crewai_dbos._threads import on_a_thread
+from crewai_dbos.errors import DefinitionError
 
 
 class DBOSCrew(Crew):
@@ -147,16 +147,7 @@ class DBOSCrew(Crew):
         if self.stream:
             # crewAI's own streaming, which comes back here without it.
             return Crew.kickoff(self._view(), **vars(order))
-        if in_event_loop():
-            raise EventLoopError(
-                f"DBOSCrew {self.crew_name!r} was kicked off synchronously inside an event loop. "
-                "Use kickoff_async or akickoff."
-            )
-        if run_scope.in_workflow():
-            return self._published(perform_crew.perform(self._definition, order))
-        stored = order.stored(self._definition)
-        with starting.assigned_id(self):
-            return self._published(starting.run(stored, workflows.run_crew))
+        return self._published(starting.carry_out(KIND, self._definition, order, self))
 
     async def kickoff_async(
         self,
@@ -179,11 +170,7 @@ class DBOSCrew(Crew):
             return await self._ordinary(lambda crew: crew.akickoff(**vars(order)))
         if self.stream:
             return await Crew.akickoff(self._view(), **vars(order))
-        if run_scope.in_workflow():
-            return self._published(await perform_crew.aperform(self._definition, order))
-        stored = order.stored(self._definition)
-        with starting.assigned_id(self):
-            return self._published(await starting.arun(stored, workflows.run_crew_async))
+        return self._published(await starting.acarry_out(KIND, self._definition, order, self))
 
     def kickoff_for_each(
         self,
@@ -226,11 +213,8 @@ class DBOSCrew(Crew):
             files = None if input_files is None else dict(input_files)
             done: list[Any] = self._ordinary(lambda crew: crew.kickoff_for_each(plain, files))
             return done
-        if in_event_loop():
-            raise EventLoopError(
-                f"DBOSCrew {self.crew_name!r} was kicked off synchronously inside an event loop. "
-                "Use kickoff_for_each_async or akickoff_for_each."
-            )
+        instead = "kickoff_for_each_async or akickoff_for_each"
+        starting.check_loop(KIND, self._definition, joins=True, instead=instead)
         outputs = batch.run(self._definition, orders, limits, return_exceptions=return_exceptions)
         total = UsageMetrics()
         for usage in batch.usage(outputs):

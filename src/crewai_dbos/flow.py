@@ -11,18 +11,19 @@ from pydantic import PrivateAttr, SecretStr
 
 from crewai_dbos import doctor
 from crewai_dbos._dbos_seam import assigned_workflow_id
-from crewai_dbos._flows import perform_flow, sessions
+from crewai_dbos._flows import sessions
+from crewai_dbos._flows.perform_flow import KIND
 from crewai_dbos._flows.state.changes import classes
 from crewai_dbos._flows.work_orders import FlowWorkOrder
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.config import AgentOptions, StepConfig, ToolStepConfig, recording_others
 from crewai_dbos._runs import starting, workflows
 from crewai_dbos._runs.definition import FlowDefinition, build_flow, flows
-from crewai_dbos._runs.handle import RunHandle, as_returned
+from crewai_dbos._runs.handle import RunHandle
 from crewai_dbos._secrets.given import as_given
 from crewai_dbos._stored.redaction import Redact, as_redact
-from crewai_dbos._threads import in_event_loop, off_the_loop
-from crewai_dbos.errors import DefinitionError, EventLoopError
+from crewai_dbos._threads import off_the_loop
+from crewai_dbos.errors import DefinitionError
 
 
 class DBOSFlow(Flow[Any]):
@@ -148,12 +149,7 @@ class DBOSFlow(Flow[Any]):
         if self.stream:
             # crewAI's own streaming, which comes back here without it.
             return Flow.stream_events(self._view(), **order.arguments())
-        if run_scope.in_workflow():
-            return self._performed(order)
-        stored = order.stored(self._durable)
-        with starting.assigned_id(self):
-            # In a notebook's event loop too, which waits, as with crewAI's.
-            return off_the_loop(lambda: starting.run(stored, workflows.run_flow, classes(self)))
+        return starting.carry_out(KIND, self._durable, order, self, classes(self))
 
     async def kickoff_async(
         self,
@@ -172,11 +168,7 @@ class DBOSFlow(Flow[Any]):
                 self.show_as(flow)
         if self.stream:
             return Flow.astream(self._view(), **order.arguments())
-        if run_scope.in_workflow():
-            return as_returned(await perform_flow.aperform(self._durable, order))
-        stored = order.stored(self._durable)
-        with starting.assigned_id(self):
-            return await starting.arun(stored, workflows.run_flow_async, classes(self))
+        return await starting.acarry_out(KIND, self._durable, order, self, classes(self))
 
     async def akickoff(self, *args: Any, **kwargs: Any) -> Any:
         """As `kickoff_async`."""
@@ -237,7 +229,8 @@ class DBOSFlow(Flow[Any]):
             self._talking = flow
             return self._shown(flow, lambda: flow.handle_turn(**turn))
         if run_scope.in_workflow():
-            return self._performed(FlowWorkOrder(turn=turn))
+            order = FlowWorkOrder(turn=turn)
+            return starting.carry_out(KIND, self._durable, order, self, classes(self))
         following = sessions.next_turn(self.flow_name, session_id, classes(self))
         stored = FlowWorkOrder(turn=turn, state=following.state).stored(self._durable)
         given = assigned_workflow_id() or starting.kept_id(self)
@@ -291,15 +284,6 @@ class DBOSFlow(Flow[Any]):
             )
         starting.check_inputs(inputs)
         return FlowWorkOrder(inputs, input_files, restore_from)
-
-    def _performed(self, order: FlowWorkOrder) -> Any:
-        """What the work order comes to inside the open workflow."""
-        if in_event_loop():
-            raise EventLoopError(
-                f"{self._described()} was called synchronously inside the event loop of a "
-                "workflow, for which other runs may wait. Use kickoff_async or akickoff."
-            )
-        return as_returned(perform_flow.perform(self._durable, order))
 
     def _view(self) -> DBOSFlow:
         """This flow for one stream, which is iterated when its workflow id is not set any more."""

@@ -14,8 +14,9 @@ from crewai_dbos._agents.work_orders import AgentWorkOrder
 from crewai_dbos._crewai_seam import publish_agent_state
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._objects import events
-from crewai_dbos._runs import body
+from crewai_dbos._runs import body, workflows
 from crewai_dbos._runs.definition import AgentDefinition, agents
+from crewai_dbos._runs.kind import Kind
 from crewai_dbos._stored import names
 
 
@@ -43,7 +44,15 @@ async def aperform(definition: AgentDefinition, order: AgentWorkOrder, own: bool
         return await body.off_the_loop_of_dbos(lambda: _acarry_out(definition, order, scope, own))
 
 
-KIND = body.Kind(registry=agents, load=work_orders.load, perform=perform, aperform=aperform)
+KIND = Kind(
+    registry=agents,
+    load=work_orders.load,
+    perform=perform,
+    aperform=aperform,
+    workflow=workflows.run_agent,
+    async_workflow=workflows.run_agent_async,
+    instead="aexecute_task, kickoff_async or akickoff",
+)
 
 
 async def _acarry_out(

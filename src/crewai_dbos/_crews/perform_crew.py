@@ -18,8 +18,9 @@ from crewai_dbos._dbos_seam import detached
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._objects import events, memory
-from crewai_dbos._runs import body
+from crewai_dbos._runs import body, workflows
 from crewai_dbos._runs.definition import CrewDefinition, crews
+from crewai_dbos._runs.kind import Kind
 from crewai_dbos._stored import codec, names
 from crewai_dbos.errors import DriftError, UnstorableValueError
 
@@ -48,7 +49,15 @@ async def aperform(definition: CrewDefinition, order: CrewWorkOrder, own: bool =
         return await body.off_the_loop_of_dbos(work)
 
 
-KIND = body.Kind(registry=crews, load=work_orders.load, perform=perform, aperform=aperform)
+KIND = Kind(
+    registry=crews,
+    load=work_orders.load,
+    perform=perform,
+    aperform=aperform,
+    workflow=workflows.run_crew,
+    async_workflow=workflows.run_crew_async,
+    instead="kickoff_async or akickoff",
+)
 
 
 def _joined(

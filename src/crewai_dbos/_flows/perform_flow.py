@@ -16,8 +16,9 @@ from crewai_dbos._flows.state import changes, tracking
 from crewai_dbos._flows.work_orders import FlowWorkOrder
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._objects import events
-from crewai_dbos._runs import body, results
+from crewai_dbos._runs import body, results, workflows
 from crewai_dbos._runs.definition import FlowDefinition, flows
+from crewai_dbos._runs.kind import Kind
 from crewai_dbos._stored import codec, names
 from crewai_dbos._threads import on_a_thread
 
@@ -47,7 +48,16 @@ async def aperform(definition: FlowDefinition, order: FlowWorkOrder, own: bool =
         return await body.off_the_loop_of_dbos(work)
 
 
-KIND = body.Kind(registry=flows, load=work_orders.load, perform=perform, aperform=aperform)
+KIND = Kind(
+    registry=flows,
+    load=work_orders.load,
+    perform=perform,
+    aperform=aperform,
+    workflow=workflows.run_flow,
+    async_workflow=workflows.run_flow_async,
+    instead="kickoff_async or akickoff",
+    blocks_loops=True,
+)
 
 
 def _carried_out(flow: Flow[Any], order: FlowWorkOrder, scope: Scope) -> Any:

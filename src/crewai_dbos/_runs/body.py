@@ -7,8 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from dbos import DBOS
 
@@ -18,6 +17,7 @@ from crewai_dbos._journal.scope import Scope
 from crewai_dbos._objects import events, mcp
 from crewai_dbos._runs import failure, results
 from crewai_dbos._runs.definition import REGISTRIES, Registry
+from crewai_dbos._runs.kind import Kind, kind_of
 from crewai_dbos._signals import RunSuspended
 from crewai_dbos._stored import work_order
 from crewai_dbos._threads import on_a_loop_of_its_own, on_a_thread
@@ -28,33 +28,7 @@ logger = logging.getLogger("crewai_dbos")
 DEFINITION_GRACE = 1.0
 """Seconds that a recovered run waits for its definition before it says that it is missing."""
 
-D = TypeVar("D", bound=Any)
-O = TypeVar("O")  # noqa: E741
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Kind(Generic[D, O]):
-    """What there can be a run of: it is known by its noun as soon as its module is imported.
-
-    Attributes:
-        registry: Where its definitions are.
-        load: From a stored order to live objects.
-        perform: Carries out an order in the open workflow; says whether that was opened for it.
-        aperform: As `perform`, for async code.
-    """
-
-    registry: Registry[D]
-    load: Callable[[Mapping[str, Any], D], O]
-    perform: Callable[[D, O, bool], Any]
-    aperform: Callable[[D, O, bool], Coroutine[Any, Any, Any]]
-
-    def __post_init__(self) -> None:
-        _kinds[self.registry.noun] = self
-
-
-_kinds: dict[str, Kind[Any, Any]] = {}
-"""Whatever a definition is of is here, as what makes a definition imports it."""
 
 
 def run(noun: str, stored: Mapping[str, Any]) -> Any:
@@ -78,7 +52,7 @@ async def arun(noun: str, stored: Mapping[str, Any]) -> Any:
 
 async def carry_out_async(noun: str, definition: Any, order: Any) -> Any:
     """Carry out `order` in the workflow that is open here."""
-    return await _kinds[noun].aperform(definition, order, False)
+    return await kind_of(noun).aperform(definition, order, False)
 
 
 @contextmanager
@@ -154,7 +128,7 @@ async def off_the_loop_of_dbos(work: Callable[[], Coroutine[Any, Any, Any]]) -> 
     return await work()
 
 
-def _loaded(kind: Kind[D, O], stored: Mapping[str, Any], definition: D) -> O:
+def _loaded(kind: Kind[Any, Any], stored: Mapping[str, Any], definition: Any) -> Any:
     context = open_workflow()
     then = f"Then DBOS.resume_workflow({context.workflow_id!r})."
     try:
@@ -179,7 +153,7 @@ def _definition_of(noun: str, stored: Mapping[str, Any]) -> tuple[Any, Kind[Any,
         _suspend(registry, name)
     context = open_workflow()
     notes.clear(context.workflow_id)
-    return definition, _kinds[noun]
+    return definition, kind_of(noun)
 
 
 def _suspend(registry: Registry[Any], name: str) -> NoReturn:

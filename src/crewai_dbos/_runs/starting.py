@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 from dbos import DBOS, SetWorkflowID
 from pydantic import BaseModel
@@ -19,10 +19,16 @@ from crewai_dbos._journal import run_scope
 from crewai_dbos._runs import failure, results, unfinished
 from crewai_dbos._runs.failure import FailedRun
 from crewai_dbos._runs.handle import RunHandle, as_returned, own_run
+from crewai_dbos._runs.kind import Kind, WorkOrder
 from crewai_dbos._stored import codec, sealing, work_order
-from crewai_dbos.errors import NotLaunchedError, QueueNotFoundError
+from crewai_dbos._threads import in_event_loop, off_the_loop
+from crewai_dbos.errors import EventLoopError, NotLaunchedError, QueueNotFoundError
 
 _ASSIGNED = "_crewai_dbos_assigned"
+
+D = TypeVar("D", bound=Any)
+W = TypeVar("W", bound=WorkOrder)
+Classes = Iterable[type]
 
 
 def show_as(view: BaseModel, other: BaseModel, **private: Any) -> None:
@@ -73,8 +79,64 @@ def assigned_id(view: BaseModel) -> AbstractContextManager[Any]:
     return nullcontext() if run_id is None else SetWorkflowID(run_id)
 
 
+def carry_out(kind: Kind[D, W], definition: D, order: W, view: Any, known: Classes = ()) -> Any:
+    """Carry out `order` in the workflow that is open here, or in one of its own.
+
+    Args:
+        kind: What it is an order of.
+        definition: Its definition.
+        order: What is asked for.
+        view: The object that was called; a stream of it may carry the id for the workflow.
+        known: Classes that may occur in the result without being importable.
+
+    Raises:
+        EventLoopError: An event loop runs here, and would wait for it.
+        UnstorableInputError: Another process could not rebuild `order`.
+        RunConflictError: The assigned id belongs to a run of something else.
+    """
+    joins = run_scope.in_workflow()
+    check_loop(kind, definition, joins=joins)
+    if joins:
+        return as_returned(kind.perform(definition, order, False))
+    stored = order.stored(definition)
+    with assigned_id(view):
+        return off_the_loop(lambda: run(stored, kind.workflow, known))
+
+
+async def acarry_out(
+    kind: Kind[D, W], definition: D, order: W, view: Any, known: Classes = ()
+) -> Any:
+    """As `carry_out`, for async code."""
+    if run_scope.in_workflow():
+        return as_returned(await kind.aperform(definition, order, False))
+    stored = order.stored(definition)
+    with assigned_id(view):
+        return await arun(stored, kind.async_workflow, known)
+
+
+def check_loop(
+    kind: Kind[Any, Any], definition: Any, *, joins: bool, instead: str | None = None
+) -> None:
+    """Refuse a sync call that the event loop which runs here would wait for.
+
+    Args:
+        kind: What is called.
+        definition: Its definition.
+        joins: Whether it joins a workflow, whose loop other runs may wait for.
+        instead: What async code calls, if not what the kind says.
+
+    Raises:
+        EventLoopError: The loop would wait.
+    """
+    if in_event_loop() and (joins or not kind.blocks_loops):
+        raise EventLoopError(
+            f"{kind.registry.cls} {definition.name!r} was called synchronously inside an event "
+            f"loop, which would wait for it. Use {instead or kind.instead}."
+        )
+
+
 def run(
-    order: dict[str, Any], workflow: Callable[[dict[str, Any]], Any], known: Iterable[type] = ()
+    order: dict[str, Any], workflow: Callable[[dict[str, Any]], Any], known: Classes = ()
 ) -> Any:
     """What a run of `order` returns: a new one, or the one that has the assigned id.
 
@@ -95,7 +157,7 @@ def run(
 async def arun(
     order: dict[str, Any],
     workflow: Callable[[dict[str, Any]], Awaitable[Any]],
-    known: Iterable[type] = (),
+    known: Classes = (),
 ) -> Any:
     """As `run`, for async code."""
     with results.awaited(), own_run(order, workflow) as begun:
@@ -134,7 +196,7 @@ def start(
     workflow: Callable[[dict[str, Any]], Any],
     stored: Callable[[], dict[str, Any]],
     queue: str | None,
-    known: Iterable[type] = (),
+    known: Classes = (),
 ) -> RunHandle:
     """Begin a run and return at once.
 
