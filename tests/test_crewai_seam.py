@@ -46,7 +46,7 @@ from crewai_dbos import DBOSAgent, StepConfig
 from crewai_dbos import _crewai_seam as seam
 from crewai_dbos._agents.executor import DBOSAgentExecutor
 from crewai_dbos._agents.run_agent import _Literal
-from crewai_dbos._journal.run_scope import joined
+from crewai_dbos._journal.joining import joined
 from crewai_dbos._objects import events, mcp
 from crewai_dbos._objects.artifacts import StableArtifacts
 from crewai_dbos._objects.llm import durable_llm

@@ -25,7 +25,7 @@ from dbos._serialization import DBOSPortableJSON
 
 from crewai_dbos import _dbos_seam as seam
 from crewai_dbos._journal.call import Call
-from crewai_dbos._journal.run_scope import joined
+from crewai_dbos._journal.joining import joined
 from support.launching import QUICK, launched
 from support.runs import Rows, finish, fork, replay, run_id, steps
 

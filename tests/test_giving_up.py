@@ -15,7 +15,7 @@ from dbos import DBOS
 
 from crewai_dbos import DBOSAgent, DriftError
 from crewai_dbos._journal import endings
-from crewai_dbos._journal.run_scope import joined
+from crewai_dbos._journal.joining import joined
 from crewai_dbos._runs.body import ending
 from crewai_dbos.testing import ModelServer, Reply, Request, error, hang, text
 from support.launching import launched

@@ -13,7 +13,7 @@ import uuid as _uuid
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar, cast
 
-from crewai_dbos._journal import run_scope
+from crewai_dbos._journal import joining, run_scope
 from crewai_dbos._journal.call import Call
 from crewai_dbos._stored import names
 from crewai_dbos._threads import finished
@@ -66,7 +66,7 @@ def step(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return work()
     name = getattr(inspect.unwrap(function), "__qualname__", type(function).__qualname__)
     call = Call(names.step(name), kind="step", request={"arguments": [args, kwargs]})
-    with run_scope.sparing_worker():
+    with joining.sparing_worker():
         return scope.run(call, work)
 
 
@@ -74,7 +74,7 @@ def _recorded(what: str, function: Callable[[], T]) -> T:
     scope = run_scope.enclosing()
     if scope is None:
         return function()
-    with run_scope.sparing_worker():
+    with joining.sparing_worker():
         if not scope.place.is_alone_here():
             scope.fail(
                 ConcurrentRunError(

@@ -21,7 +21,7 @@ from dbos import DBOS
 from pydantic import BaseModel
 
 from crewai_dbos import StepConfig
-from crewai_dbos._journal.run_scope import joined
+from crewai_dbos._journal.joining import joined
 from support.runs import Plan, Work, every_step, fork, result, steps
 
 work = Work()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from crewai_dbos._journal.call import Call
-from crewai_dbos._journal.run_scope import joined
+from crewai_dbos._journal.joining import joined
 from journal.helpers import call, only_sqlite, shape, swallowing, thread, work
 from support.runs import Plan, every_step, finish, fork, run_id
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from crewai_dbos import ConcurrentRunError, CrewaiDbosError
-from crewai_dbos._journal.run_scope import joined
+from crewai_dbos._journal.joining import joined
 from journal.helpers import (
     Turns,
     abare,

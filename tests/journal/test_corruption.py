@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from crewai_dbos import JournalCorruptError, SealedError
-from crewai_dbos._journal.run_scope import joined
+from crewai_dbos._journal.joining import joined
 from journal.helpers import as_crewai_does, call, shape, work
 from support.runs import Rows, finish, fork, replay, run_id
 

@@ -12,7 +12,7 @@ from dbos import DBOS
 from crewai_dbos import CrewaiDbosError
 from crewai_dbos._dbos_seam import open_workflow
 from crewai_dbos._journal.call import Call
-from crewai_dbos._journal.run_scope import joined
+from crewai_dbos._journal.joining import joined
 from journal.helpers import (
     Turns,
     abare,

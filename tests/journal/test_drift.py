@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from crewai_dbos import DriftError
-from crewai_dbos._journal.run_scope import joined
+from crewai_dbos._journal.joining import joined
 from journal.helpers import (
     abare,
     as_crewai_does,

@@ -12,7 +12,7 @@ import pytest
 from dbos import DBOS
 
 from crewai_dbos._journal.call import Call
-from crewai_dbos._journal.run_scope import joined
+from crewai_dbos._journal.joining import joined
 from crewai_dbos._journal.scope import Scope
 from journal.helpers import Pet, acall, call, shape, work
 from support.runs import afollow, entries, finish, fork, replay, result, run_id

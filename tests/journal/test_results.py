@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from crewai_dbos import UnstorableValueError
-from crewai_dbos._journal.run_scope import joined
+from crewai_dbos._journal.joining import joined
 from journal.helpers import QUICK, call, only_sqlite, work
 from support.runs import finish, replay, run_id
 

@@ -13,8 +13,8 @@ import httpx
 import openai
 import pytest
 
+from crewai_dbos._journal.joining import joined
 from crewai_dbos._journal.retry import is_transient
-from crewai_dbos._journal.run_scope import joined
 from journal.helpers import QUICK, acall, call, failing, only_sqlite, work
 from support.runs import entries, finish, replay, run_id
 

@@ -14,7 +14,8 @@ from dbos import DBOS
 from dbos._error import DBOSAwaitedWorkflowCancelledError
 
 from crewai_dbos import DriftError, LostContextError
-from crewai_dbos._journal.run_scope import enclosing, for_call, joined, unwrapping_signals
+from crewai_dbos._journal.joining import joined, unwrapping_signals
+from crewai_dbos._journal.run_scope import enclosing, for_call
 from crewai_dbos._journal.scope import Scope
 from journal.helpers import (
     acall,

@@ -10,7 +10,8 @@ import pytest
 from dbos import DBOS
 
 from crewai_dbos import LostContextError
-from crewai_dbos._journal.run_scope import for_call, joined
+from crewai_dbos._journal.joining import joined
+from crewai_dbos._journal.run_scope import for_call
 from crewai_dbos._signals import ControlSignal
 from journal.helpers import call, only_sqlite, thread, thread_without_context, work
 from support.runs import begin, entries, finish, follow, plans, replay, result, run_id

@@ -13,7 +13,7 @@ from dbos import DBOS
 from dbos._error import DBOSAwaitedWorkflowCancelledError, DBOSStepTimeoutError
 
 from crewai_dbos import StepConfig
-from crewai_dbos._journal.run_scope import joined
+from crewai_dbos._journal.joining import joined
 from journal.helpers import QUICK, acall, call, only_sqlite, work
 from support.runs import begin, entries, finish, replay, result, run_id
 

@@ -13,7 +13,8 @@ from dbos import DBOS, SetWorkflowID, StepInfo, WorkflowHandle
 
 from crewai_dbos._dbos_seam import current_context
 from crewai_dbos._journal.call import Call
-from crewai_dbos._journal.run_scope import close, enclosing
+from crewai_dbos._journal.executions import close
+from crewai_dbos._journal.run_scope import enclosing
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._signals import ControlSignal
 from support.names import unique

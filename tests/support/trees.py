@@ -32,7 +32,8 @@ from typing import Any
 from dbos import DBOS, SetWorkflowID
 
 from crewai_dbos._journal.call import Call
-from crewai_dbos._journal.run_scope import enclosing, joined
+from crewai_dbos._journal.joining import joined
+from crewai_dbos._journal.run_scope import enclosing
 from crewai_dbos._journal.scope import Scope
 from support.launching import launched
 from support.runs import result, whole_run

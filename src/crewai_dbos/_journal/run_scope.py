@@ -1,13 +1,11 @@
-"""Which run the running code is in, and how work joins it."""
+"""Which run the running code is in."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from contextvars import Context, copy_context
 from typing import Any, TypeVar
 
@@ -15,25 +13,15 @@ from crewai_dbos._dbos_seam import (
     DBOSContext,
     current_context,
     is_launched,
-    on_workflow_thread,
-    surviving,
 )
-from crewai_dbos._journal import notes
 from crewai_dbos._journal.call import Call
-from crewai_dbos._journal.journal import Journal
+from crewai_dbos._journal.executions import journal_of
 from crewai_dbos._journal.open_calls import open_call
 from crewai_dbos._journal.scope import Scope, last_entered, lent_context
 from crewai_dbos._leases import RunVar, begin, is_lost, methods_at_work
-from crewai_dbos._secrets import known
 from crewai_dbos._setting import setting
-from crewai_dbos._signals import ControlSignal
-from crewai_dbos._stored import names, redaction
 from crewai_dbos.errors import (
-    CrewaiDbosError,
-    DriftError,
-    JournalCorruptError,
     LostContextError,
-    SealedError,
 )
 
 logger = logging.getLogger("crewai_dbos")
@@ -53,51 +41,6 @@ def recorder() -> Any:
 def recording(recorder: Any) -> AbstractContextManager[Any]:
     """In the block the calls of ordinary objects are recorded by `recorder`, or not (None)."""
     return setting(_recorder, recorder)
-
-
-_JOURNAL = "_crewai_dbos_journal"
-_JOURNAL_LOCK = "_crewai_dbos_journal_lock"
-
-
-def journal_of(context: DBOSContext) -> Journal:
-    """The journal of the workflow execution that `context` is the position in."""
-    # Threads that the workflow started may all be the first one here.
-    lock = context.__dict__.setdefault(_JOURNAL_LOCK, threading.Lock())
-    with lock:
-        journal: Journal | None = context.__dict__.get(_JOURNAL)
-        if journal is None or journal.run_id != context.workflow_id:
-            journal = Journal(context)
-            context.__dict__[_JOURNAL] = journal
-        return journal
-
-
-def secrets_of(context: DBOSContext) -> set[str]:
-    """Texts that must not be stored when the workflow that was opened at `context` fails."""
-    journal: Journal | None = context.__dict__.get(_JOURNAL)
-    return {*known.named(), *(journal.secrets if journal is not None else ())}
-
-
-def redacted(data: Any, context: DBOSContext) -> Any:
-    """`data`, plain JSON of the workflow that was opened at `context`, as it may be stored."""
-    journal: Journal | None = context.__dict__.get(_JOURNAL)
-    for redact in journal.writer.redact if journal is not None else ():
-        data = redaction.redacted(data, redact)
-    return data
-
-
-def redacted_error(error: dict[str, Any], context: DBOSContext) -> dict[str, Any]:
-    """The same for what `encode_error` has made of the error that the workflow ends with."""
-    journal: Journal | None = context.__dict__.get(_JOURNAL)
-    for redact in journal.writer.redact if journal is not None else ():
-        error = redaction.redacted_error(error, redact)
-    return error
-
-
-def close(context: DBOSContext) -> None:
-    """The workflow that was opened at `context` is over; a thread left behind records no more."""
-    journal: Journal | None = context.__dict__.get(_JOURNAL)
-    if journal is not None:
-        journal.close()
 
 
 def in_workflow() -> bool:
@@ -249,89 +192,3 @@ def record(call: Callable[[], Call], function: Callable[[], T]) -> T:
     """
     scope = enclosing()
     return function() if scope is None else scope.run(call(), function)
-
-
-@contextmanager
-def joined(what: str, work_order: str | None = None) -> Iterator[Scope]:
-    """Work called `what` joins the workflow that is open here.
-
-    Whatever ended the run is raised when the block is left, even if something in between
-    swallowed it.
-
-    Args:
-        what: Its name.
-        work_order: A digest of what it does, where others of its name may be started beside it.
-    """
-    outer = enclosing()
-    assert outer is not None
-    journal, record = outer.journal, outer.journal.record
-    if work_order is None:
-        scope = outer.child(what)
-    else:
-        scope = Scope(journal, _name_of_joined(outer, what, work_order))
-    record.enter(scope.path, work_order)
-    try:
-        with scope.entered():
-            if work_order is not None:
-                request = {"order": work_order}
-                scope.run(Call(names.WORK_ORDER, kind="order", request=request), lambda: None)
-            yield scope
-        scope.check_complete()
-    except Exception:
-        scope.raise_if_over()
-        raise
-    finally:
-        record.leave(scope.path)
-        if scope.ended_by is None:
-            record.move_past(scope.path)
-    scope.raise_if_over()
-
-
-def _name_of_joined(outer: Scope, what: str, work_order: str) -> str:
-    place = outer.place
-    in_sequence = on_workflow_thread() if place.runs_on is None else place.is_alone_here()
-    try:
-        return outer.journal.record.joined.next_name(
-            outer.path, what, work_order, in_sequence=in_sequence
-        )
-    except CrewaiDbosError as error:
-        outer.fail(error)
-
-
-@contextmanager
-def sparing_worker() -> Iterator[None]:
-    """A thread that works for several gets the error and not the signal, which might end it."""
-    with surviving() if lent_context() is not None else contextlib.nullcontext():
-        yield
-
-
-@contextmanager
-def unwrapping_signals(scope: Scope) -> Iterator[None]:
-    """Where user code called us from its own workflow, it gets the error and not the signal.
-
-    A run stopped by drift or an unreadable entry is cancelled, with the reason in its attributes:
-    once that is put right, it can be resumed.
-    """
-    if scope.path:
-        with sparing_worker():
-            yield
-        return
-    try:
-        yield
-    except (Exception, KeyboardInterrupt, SystemExit, asyncio.CancelledError):
-        raise
-    except BaseException as error:
-        # An asyncio.TaskGroup puts the signal into a group.
-        ended_by = error.error if isinstance(error, ControlSignal) else scope.ended_by
-        if ended_by is None:
-            raise
-        if isinstance(ended_by, (DriftError, JournalCorruptError, SealedError)):
-            notes.stop(scope.run_id, ended_by, scope.journal.writer.redact)
-        raise ended_by from None
-
-
-def note_savings(context: DBOSContext) -> None:
-    """Put the tokens that the replay of a run did not spend again where its status is looked up."""
-    journal: Journal | None = context.__dict__.get(_JOURNAL)
-    if journal is not None and journal.replay.tokens_saved:
-        notes.add(journal.run_id, {"tokens_saved": journal.replay.tokens_saved})

@@ -29,7 +29,7 @@ from crewai_dbos._crewai_seam import (
     single_attempt_builders,
     without_rate_limit_retry,
 )
-from crewai_dbos._journal import run_scope
+from crewai_dbos._journal import joining, run_scope
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.config import StepConfig, for_llm
 from crewai_dbos._journal.scope import Scope
@@ -147,7 +147,7 @@ class DBOSLLM(_Base):
 
         collected: dict[str, Any] = {}
         call = _as_call(self, binding, collected, messages, args, kwargs)
-        with run_scope.unwrapping_signals(scope):
+        with joining.unwrapping_signals(scope):
             return scope.run(call, request)
 
     async def acall(self, messages: Any, *args: Any, **kwargs: Any) -> Any:
@@ -170,7 +170,7 @@ class DBOSLLM(_Base):
 
         collected: dict[str, Any] = {}
         call = _as_call(self, binding, collected, messages, args, kwargs)
-        with run_scope.unwrapping_signals(scope):
+        with joining.unwrapping_signals(scope):
             return await scope.arun(call, request)
 
     def get_input_tokens_count(self, *args: Any, **kwargs: Any) -> int:

@@ -12,7 +12,7 @@ from typing import Any, NoReturn, TypeVar
 from dbos import DBOS
 
 from crewai_dbos._dbos_seam import detached, on_the_loop_of_dbos, open_workflow
-from crewai_dbos._journal import notes, run_scope
+from crewai_dbos._journal import executions, joining, notes, run_scope
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._objects import events, mcp
 from crewai_dbos._runs import failure, results
@@ -70,7 +70,7 @@ def joined(definition: Any, what: str, order: str | None) -> Iterator[Scope]:
     assert outer is not None
     outer.keep_back(definition.secrets, definition.redact)
     durable = run_scope.recording(None)
-    with run_scope.unwrapping_signals(outer), run_scope.joined(what, order) as scope, durable:
+    with joining.unwrapping_signals(outer), joining.joined(what, order) as scope, durable:
         yield scope
 
 
@@ -182,10 +182,10 @@ def _closing() -> Iterator[None]:
     context = open_workflow()
     try:
         yield
-        run_scope.note_savings(context)
+        executions.note_savings(context)
     except Exception as error:
-        secrets = run_scope.secrets_of(context)
-        hide = lambda recorded: run_scope.redacted_error(recorded, context)  # noqa: E731
+        secrets = executions.secrets_of(context)
+        hide = lambda recorded: executions.redacted_error(recorded, context)  # noqa: E731
         raise failure.carrying(error, secrets, hide) from error
     finally:
-        run_scope.close(context)
+        executions.close(context)

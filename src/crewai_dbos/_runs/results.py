@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from crewai_dbos._dbos_seam import open_workflow
-from crewai_dbos._journal import run_scope
+from crewai_dbos._journal import executions, run_scope
 from crewai_dbos._setting import setting
 from crewai_dbos._stored import codec, sealing
 from crewai_dbos.errors import UnstorableValueError
@@ -52,7 +52,7 @@ def awaited() -> AbstractContextManager[Any]:
 def stored(result: Any) -> Any:
     """What the run returned whose workflow is open here, as DBOS is to store it."""
     context = open_workflow()
-    return sealing.seal(run_scope.redacted(encoded(result), context))
+    return sealing.seal(executions.redacted(encoded(result), context))
 
 
 def encoded(result: Any, known: Iterable[type] = ()) -> Any:

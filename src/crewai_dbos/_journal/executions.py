@@ -1,0 +1,63 @@
+"""The journal of a workflow's execution, kept with DBOS's context of it."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from crewai_dbos._dbos_seam import DBOSContext
+from crewai_dbos._journal import notes
+from crewai_dbos._journal.journal import Journal
+from crewai_dbos._secrets import known
+from crewai_dbos._stored import redaction
+
+_JOURNAL = "_crewai_dbos_journal"
+_JOURNAL_LOCK = "_crewai_dbos_journal_lock"
+
+
+def journal_of(context: DBOSContext) -> Journal:
+    """The journal of the workflow execution that `context` is the position in."""
+    # Threads that the workflow started may all be the first one here.
+    lock = context.__dict__.setdefault(_JOURNAL_LOCK, threading.Lock())
+    with lock:
+        journal: Journal | None = context.__dict__.get(_JOURNAL)
+        if journal is None or journal.run_id != context.workflow_id:
+            journal = Journal(context)
+            context.__dict__[_JOURNAL] = journal
+        return journal
+
+
+def secrets_of(context: DBOSContext) -> set[str]:
+    """Texts that must not be stored when the workflow that was opened at `context` fails."""
+    journal: Journal | None = context.__dict__.get(_JOURNAL)
+    return {*known.named(), *(journal.secrets if journal is not None else ())}
+
+
+def redacted(data: Any, context: DBOSContext) -> Any:
+    """`data`, plain JSON of the workflow that was opened at `context`, as it may be stored."""
+    journal: Journal | None = context.__dict__.get(_JOURNAL)
+    for redact in journal.writer.redact if journal is not None else ():
+        data = redaction.redacted(data, redact)
+    return data
+
+
+def redacted_error(error: dict[str, Any], context: DBOSContext) -> dict[str, Any]:
+    """The same for what `encode_error` has made of the error that the workflow ends with."""
+    journal: Journal | None = context.__dict__.get(_JOURNAL)
+    for redact in journal.writer.redact if journal is not None else ():
+        error = redaction.redacted_error(error, redact)
+    return error
+
+
+def close(context: DBOSContext) -> None:
+    """The workflow that was opened at `context` is over; a thread left behind records no more."""
+    journal: Journal | None = context.__dict__.get(_JOURNAL)
+    if journal is not None:
+        journal.close()
+
+
+def note_savings(context: DBOSContext) -> None:
+    """Put the tokens that the replay of a run did not spend again where its status is looked up."""
+    journal: Journal | None = context.__dict__.get(_JOURNAL)
+    if journal is not None and journal.replay.tokens_saved:
+        notes.add(journal.run_id, {"tokens_saved": journal.replay.tokens_saved})
