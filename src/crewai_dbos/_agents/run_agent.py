@@ -175,4 +175,4 @@ class NoWaitOnReplay:
         return bool(self._controller.check_or_wait())
 
     def stop_rpm_counter(self) -> None:
-        """Other runs go on counting."""
+        """Nothing: the limit is shared with other runs, which go on counting."""

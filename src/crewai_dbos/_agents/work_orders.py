@@ -53,7 +53,7 @@ class AgentWorkOrder:
         return digest([self.method, asked, self.arguments, texts])
 
     def stored(self, definition: AgentDefinition) -> dict[str, Any]:
-        """This order as plain JSON.
+        """The work order as plain JSON.
 
         Raises:
             UnstorableInputError: Something in it could not be rebuilt by another process.

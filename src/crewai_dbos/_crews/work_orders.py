@@ -33,7 +33,7 @@ class CrewWorkOrder:
         return digest([self.inputs, self.input_files])
 
     def stored(self, definition: CrewDefinition) -> dict[str, Any]:
-        """This order as plain JSON.
+        """The work order as plain JSON.
 
         Raises:
             UnstorableInputError: Something in it, or in the crew, could not be rebuilt by another

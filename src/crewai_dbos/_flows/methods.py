@@ -1,6 +1,6 @@
 """The methods of one run of a flow: each is recorded when it ends.
 
-A method that has ended is not run again: what it returned is the outcome of its entry, and what it
+A method that has ended is not run again: what it returned is the result of its entry, and what it
 did to the state is stored with it. A method that was cut short runs again from its beginning, with
 the calls that it made answered from the record.
 """
@@ -249,7 +249,7 @@ class MethodRun:
         def observe() -> None:
             collected.update(_as_stored(self._credited()))
 
-        def outcome() -> Any:
+        def result() -> Any:
             if failed is not None:
                 raise failed
             return self._storable(value, collected)
@@ -257,7 +257,7 @@ class MethodRun:
         call = self._call(names.METHOD_END, collect=lambda: collected)
         seconds = time.time() - started
         step_id = await self._place.record_end(
-            call, outcome, seconds, expect=self._expect, observe=observe
+            call, result, seconds, expect=self._expect, observe=observe
         )
         # Before crewAI takes note of the result, whose order is part of what a kickoff returns.
         await self._run.turn(step_id, self._place.path)

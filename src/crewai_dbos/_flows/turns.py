@@ -47,7 +47,7 @@ class Turns:
         self._moves += 1
 
     def leave(self) -> None:
-        """It no longer is."""
+        """A method is not at work any more."""
         self._at_work -= 1
         self._moves += 1
 
@@ -111,7 +111,7 @@ class Turns:
             return
         self._passed.add(step_id)
         self._moves += 1
-        # Whoever is alone needs not wait for others.
+        # A method that is at work alone need not wait for others.
         ticks = 2 * depth + SETTLE if self._waiting or self._at_work > 1 else 0
         self._settle(ticks)
 

@@ -36,7 +36,7 @@ class FlowWorkOrder:
         return digest(asked if self.turn is None else [*asked, self.turn])
 
     def stored(self, definition: FlowDefinition) -> dict[str, Any]:
-        """This order as plain JSON.
+        """The work order as plain JSON.
 
         Raises:
             UnstorableInputError: Something in it could not be rebuilt by another process.

@@ -60,7 +60,7 @@ class Call:
         return names.by_digests(self.what, digest(self.digests), before)
 
     def by_content(self) -> Call:
-        """This call, told apart from others by what it asks and not by when it comes."""
+        """This call, named by what it asks and not by when it comes."""
         return replace(self, what=self.named_by_content(), background=True)
 
     def read(self, name: str, payload: Mapping[str, Any]) -> Result:

@@ -55,7 +55,7 @@ class Replay:
             if changed:
                 self.warn_of_drift(
                     f"Run {self._run_id}: {entry.name} was recorded with other "
-                    f"{' and '.join(changed)}. The recorded outcome is used; calls not recorded "
+                    f"{' and '.join(changed)}. The recorded result is used; calls not recorded "
                     "yet are made with the new code."
                 )
             payload = entry.payload()

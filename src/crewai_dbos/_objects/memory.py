@@ -154,14 +154,14 @@ class _DurableMemory(_Memory):
         # Reading has to wait for the saves before it, on replay as well.
         self.drain_writes()
         call = Call(names.MEMORY_RECALL, kind="memory", request={"query": [query, args, kwargs]})
-        return _summarized(self, call, lambda: original(query, *args, **kwargs))
+        return _recorded_group(self, call, lambda: original(query, *args, **kwargs))
 
     def _submit_save(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         what = names.by_content(names.MEMORY_SAVE, [args, kwargs])
         call = Call(what, kind="memory", background=True)
 
         def save() -> Any:
-            return _summarized(self, call, lambda: fn(*args, **kwargs))
+            return _recorded_group(self, call, lambda: fn(*args, **kwargs))
 
         return super()._submit_save(save)
 
@@ -256,7 +256,7 @@ def _unpack(text: str) -> list[float]:
     return vector.tolist()
 
 
-def _summarized(owner: Any, call: Call, function: Callable[[], Any]) -> Any:
+def _recorded_group(owner: Any, call: Call, function: Callable[[], Any]) -> Any:
     scope = run_scope.for_call(owner.__dict__[_RUN][0], call.what)
     if scope is None:
         return function()

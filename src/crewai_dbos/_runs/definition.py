@@ -118,7 +118,7 @@ def build_agent(source: Any) -> Agent:
     """The agent that `source` is or builds.
 
     Raises:
-        DefinitionError: It is and builds something else.
+        DefinitionError: It neither is nor builds one.
     """
     agent = source if isinstance(source, Agent) else source() if callable(source) else None
     if not isinstance(agent, Agent):
@@ -133,7 +133,7 @@ def build_crew(source: Any) -> Crew:
     """The crew that `source` is or builds.
 
     Raises:
-        DefinitionError: It is and builds something else.
+        DefinitionError: It neither is nor builds one.
     """
     crew = source
     if not isinstance(crew, Crew) and callable(crew):

@@ -13,7 +13,7 @@ class WorkOrder(Protocol):
     """What a run is asked to do."""
 
     def stored(self, definition: Any) -> dict[str, Any]:
-        """It as plain JSON.
+        """The work order as plain JSON.
 
         Raises:
             UnstorableInputError: Something in it could not be rebuilt by another process.

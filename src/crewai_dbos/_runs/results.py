@@ -31,7 +31,7 @@ class Unstored:
     why: str
 
     def as_returned(self) -> Any:
-        """It, for the call that has waited for its run.
+        """What the run returned, for the call that has waited for it.
 
         Raises:
             UnstorableValueError: The call is another one.
@@ -59,7 +59,7 @@ def encoded(result: Any, known: Iterable[type] = ()) -> Any:
     """The JSON form of what the run returned whose workflow is open here.
 
     Args:
-        result: It.
+        result: What it returned.
         known: Classes that whoever reads it is given too.
     """
     try:

@@ -27,7 +27,7 @@ class Found(NamedTuple):
 
     Attributes:
         name: Where it is, in words.
-        text: It.
+        text: The secret itself.
     """
 
     name: str
@@ -64,7 +64,7 @@ class _Place(NamedTuple):
     """Something that was met in a search.
 
     Attributes:
-        value: It.
+        value: The object.
         name: The field, key or variable that holds it.
         owner: The object that it is in, in words.
         secret: Whether it is in a container that is called like a secret.

@@ -52,10 +52,10 @@ _BASE64 = re.compile(r"[A-Za-z0-9+/_-]")
 
 
 class View:
-    """A text as it reads when it is decoded or squeezed, and where its parts were before.
+    """A text as it reads when it is decoded or squeezed, and where its pieces were before.
 
     Args:
-        text: It.
+        text: The text as it reads now.
         outer: What it was made of.
         escapes: What was decoded for that, by its marks; None if it was squeezed.
     """
@@ -93,7 +93,7 @@ class View:
         return None if len(text) == len(self.text) else View(text, self)
 
     def origin(self, start: int, end: int) -> tuple[int, int]:
-        """Where the part from `start` to `end` was in the text that all views were made of."""
+        """Where the piece from `start` to `end` was in the text that all views were made of."""
         if self._outer is None:
             return start, end
         if self._starts is None:
@@ -140,8 +140,8 @@ class Needle(NamedTuple):
     """What is looked for.
 
     Attributes:
-        text: It.
-        before: Whether the character of base64 before it holds a part of the secret too.
+        text: The text to look for.
+        before: Whether the character of base64 before it holds some of the secret too.
         after: Whether the one after it does.
     """
 

@@ -20,7 +20,7 @@ class Member(NamedTuple):
 
     Attributes:
         name: The field or variable that holds it.
-        value: It.
+        value: What is held.
         owner: What it is held by, in words.
     """
 

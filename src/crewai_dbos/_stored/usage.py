@@ -12,7 +12,7 @@ def counted(extra: Mapping[str, Any]) -> UsageMetrics:
     """What the requests of an entry used.
 
     Args:
-        extra: What the entry keeps beside its outcome.
+        extra: What the entry keeps beside its result.
     """
     total = UsageMetrics()
     for usage in extra.get("usage", ()):

@@ -32,7 +32,7 @@ class Code:
     """A function whose source is there.
 
     Args:
-        function: It.
+        function: The function.
         tree: Its definition in the source.
     """
 

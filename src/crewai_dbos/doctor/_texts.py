@@ -27,7 +27,7 @@ class Text:
 
     Attributes:
         place: What it is, as ``backstory of agent 'support'``.
-        text: It.
+        text: The text itself.
         fate: What happens to it in a run.
     """
 
