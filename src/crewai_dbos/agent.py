@@ -54,6 +54,20 @@ class DBOSAgent(Agent):
 
     Raises:
         DefinitionError: The name is empty or taken, or an option can't mean anything.
+
+    Example::
+
+        from crewai import Agent
+        from crewai_dbos import DBOSAgent
+        from dbos import SetWorkflowID
+
+        support = DBOSAgent(
+            agent_name="support",
+            orig_agent=Agent(role="Support", goal="Answer", backstory="Kind.", llm="gpt-4o-mini"),
+        )
+        # Asked again under this id, after a crash or not, it goes on where it was.
+        with SetWorkflowID("ticket-7"):
+            print(support.kickoff("My parcel is late.").raw)
     """
 
     _definition: AgentDefinition = PrivateAttr()
@@ -171,6 +185,13 @@ class DBOSAgent(Agent):
         Raises:
             UnstorableInputError: The task needs something that another process could not rebuild.
             RunConflictError: The workflow id belongs to a run of something else.
+
+        Example::
+
+            from crewai import Task
+
+            task = Task(description="Answer ticket 7.", expected_output="A letter.")
+            answer = agent.execute_task(task, context="It is a complaint.")
         """
         order = AgentWorkOrder(
             "execute_task", task=task, tools=tools, arguments={"context": context}
@@ -181,7 +202,15 @@ class DBOSAgent(Agent):
     async def aexecute_task(
         self, task: Task, context: str | None = None, tools: list[BaseTool] | None = None
     ) -> Any:
-        """As `execute_task`, for async code."""
+        """As `execute_task`, for async code.
+
+        Example::
+
+            from crewai import Task
+
+            task = Task(description="Answer ticket 7.", expected_output="A letter.")
+            answer = await agent.aexecute_task(task)
+        """
         order = AgentWorkOrder(
             "execute_task", task=task, tools=tools, arguments={"context": context}
         )
@@ -197,6 +226,13 @@ class DBOSAgent(Agent):
 
         Returns:
             A `LiteAgentOutput`; inside an event loop, a coroutine of one, as crewAI does.
+
+        Example::
+
+            from dbos import SetWorkflowID
+
+            with SetWorkflowID("question-7"):
+                print(agent.kickoff("Where is my parcel?").raw)
         """
         if in_event_loop():
             return self.kickoff_async(messages, response_format, *args, **kwargs)
@@ -209,7 +245,12 @@ class DBOSAgent(Agent):
     async def kickoff_async(
         self, messages: Any, response_format: Any = None, *args: Any, **kwargs: Any
     ) -> Any:
-        """As `kickoff`, for async code."""
+        """As `kickoff`, for async code.
+
+        Example::
+
+            print((await agent.kickoff_async("Where is my parcel?")).raw)
+        """
         ordinary = super().kickoff_async
         return await self._acarry_out(
             _kickoff_order(messages, response_format, args, kwargs),
@@ -219,7 +260,12 @@ class DBOSAgent(Agent):
     async def akickoff(
         self, messages: Any, response_format: Any = None, *args: Any, **kwargs: Any
     ) -> Any:
-        """As `kickoff_async`."""
+        """As `kickoff_async`.
+
+        Example::
+
+            print((await agent.akickoff("Where is my parcel?")).raw)
+        """
         return await self.kickoff_async(messages, response_format, *args, **kwargs)
 
     def invoke_executor(self, task: Task | None, inputs: dict[str, Any]) -> Any:
@@ -233,7 +279,17 @@ class DBOSAgent(Agent):
         return await self._acarry_out(order, lambda: None)
 
     def retrieve(self, run_id: str) -> RunHandle:
-        """The run with this workflow id, in this process or another, finished or not."""
+        """The run with this workflow id, in this process or another, finished or not.
+
+        Example::
+
+            from dbos import SetWorkflowID
+
+            with SetWorkflowID("question-8"):
+                agent.kickoff("Where is my parcel?")
+            # In any process that has the agent defined.
+            print(agent.retrieve("question-8").get_result().raw)
+        """
         return RunHandle(run_id)
 
     def _carry_out(self, order: AgentWorkOrder, ordinary: Callable[[], Any]) -> Any:

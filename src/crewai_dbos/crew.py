@@ -59,6 +59,18 @@ class DBOSCrew(Crew):
 
     Raises:
         DefinitionError: The name is empty or taken, or an option can't mean anything.
+
+    Example::
+
+        from crewai import Agent, Crew, Task
+        from crewai_dbos import DBOSCrew
+
+        writer = Agent(role="Writer", goal="Write", backstory="Brief.", llm="gpt-4o-mini")
+        report = Task(
+            description="Write about {topic}.", expected_output="A paragraph.", agent=writer
+        )
+        writers = DBOSCrew(crew_name="writers", orig_crew=Crew(agents=[writer], tasks=[report]))
+        print(writers.kickoff({"topic": "otters"}).raw)
     """
 
     _definition: CrewDefinition = PrivateAttr()
@@ -140,6 +152,13 @@ class DBOSCrew(Crew):
             UnstorableInputError: The inputs, or an output model, could not be rebuilt by another
                 process.
             RunConflictError: The workflow id belongs to a run of something else.
+
+        Example::
+
+            from dbos import SetWorkflowID
+
+            with SetWorkflowID("report-otters"):
+                print(crew.kickoff({"topic": "otters"}).raw)
         """
         order = self._order(inputs, input_files, from_checkpoint)
         if starting.is_ordinary(self._described()):
@@ -155,7 +174,12 @@ class DBOSCrew(Crew):
         input_files: Mapping[str, Any] | None = None,
         from_checkpoint: Any = None,
     ) -> Any:
-        """As `kickoff`, on a thread, as crewAI does it."""
+        """As `kickoff`, on a thread, as crewAI does it.
+
+        Example::
+
+            print((await crew.kickoff_async({"topic": "otters"})).raw)
+        """
         return await on_a_thread(lambda: self.kickoff(inputs, input_files, from_checkpoint))
 
     async def akickoff(
@@ -164,7 +188,12 @@ class DBOSCrew(Crew):
         input_files: Mapping[str, Any] | None = None,
         from_checkpoint: Any = None,
     ) -> Any:
-        """As `kickoff`, through crewAI's async methods."""
+        """As `kickoff`, through crewAI's async methods.
+
+        Example::
+
+            print((await crew.akickoff({"topic": "otters"})).raw)
+        """
         order = self._order(inputs, input_files, from_checkpoint)
         if starting.is_ordinary(self._described()):
             return await self._ordinary(lambda crew: crew.akickoff(**vars(order)))
@@ -205,6 +234,17 @@ class DBOSCrew(Crew):
             BatchError: Items failed. It has the outputs of the others, and the errors, by position.
             UnstorableInputError: As of `kickoff`, of any item, before one was begun.
             RunConflictError: The workflow id belongs to a batch of other inputs.
+
+        Example::
+
+            from crewai_dbos import BatchError
+            from dbos import SetWorkflowID
+
+            try:
+                with SetWorkflowID("monday"):
+                    outputs = crew.kickoff_for_each([{"topic": "otters"}, {"topic": "badgers"}])
+            except BatchError as failed:
+                print("to do again:", list(failed.errors))
         """
         inputs, limits = list(inputs), batch.limits(concurrency, limiter)
         orders = [self._order(each, input_files, None) for each in inputs]
@@ -228,7 +268,12 @@ class DBOSCrew(Crew):
         input_files: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> list[Any]:
-        """As `kickoff_for_each`, for async code."""
+        """As `kickoff_for_each`, for async code.
+
+        Example::
+
+            outputs = await crew.kickoff_for_each_async([{"topic": "otters"}], concurrency=5)
+        """
         return await on_a_thread(lambda: self.kickoff_for_each(inputs, input_files, **options))
 
     async def akickoff_for_each(
@@ -237,7 +282,12 @@ class DBOSCrew(Crew):
         input_files: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> list[Any]:
-        """As `kickoff_for_each`, for async code."""
+        """As `kickoff_for_each`, for async code.
+
+        Example::
+
+            outputs = await crew.akickoff_for_each([{"topic": "otters"}], concurrency=5)
+        """
         return await on_a_thread(lambda: self.kickoff_for_each(inputs, input_files, **options))
 
     def start(
@@ -263,6 +313,15 @@ class DBOSCrew(Crew):
             RunConflictError: The workflow id belongs to a run of something else.
             NotLaunchedError: DBOS is not launched.
             QueueNotFoundError: There is no such queue.
+
+        Example::
+
+            from dbos import DBOS, SetWorkflowID
+
+            DBOS.register_queue("reports", concurrency=2)
+            with SetWorkflowID("report-badgers"):
+                run = crew.start({"topic": "badgers"}, queue="reports")
+            print(run.get_result().raw)
         """
         order = CrewWorkOrder(inputs, input_files)
         return starting.start(
@@ -273,7 +332,13 @@ class DBOSCrew(Crew):
         )
 
     def retrieve(self, run_id: str) -> RunHandle:
-        """The run with this workflow id, in this process or another, finished or not."""
+        """The run with this workflow id, in this process or another, finished or not.
+
+        Example::
+
+            run = crew.retrieve(crew.start({"topic": "otters"}).workflow_id)
+            print(run.get_result().raw)
+        """
         return RunHandle(run_id)
 
     def replay(self, task_id: str, inputs: dict[str, Any] | None = None) -> NoReturn:

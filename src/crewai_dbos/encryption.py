@@ -40,7 +40,14 @@ _JSON, _OTHER = "j", "o"
 
 
 def generate_key() -> str:
-    """A new random key of 256 bits, as base64: what `EncryptedSerializer` takes."""
+    """A new random key of 256 bits, as base64: what `EncryptedSerializer` takes.
+
+    Example::
+
+        from crewai_dbos.encryption import generate_key
+
+        print(f"CREWAI_DBOS_KEYS=2026-12={generate_key()}")
+    """
     return base64.b64encode(AESGCM.generate_key(8 * _KEY)).decode()
 
 
@@ -91,6 +98,16 @@ class EncryptedSerializer(Serializer):
 
         Raises:
             ValueError: The variable is missing, or not of that form.
+
+        Example::
+
+            import os
+
+            from crewai_dbos.encryption import EncryptedSerializer, generate_key
+            from dbos import DBOS
+
+            os.environ["CREWAI_DBOS_KEYS"] = f"2026-12={generate_key()}"  # as a secret store would
+            config = {"name": "support", "serializer": EncryptedSerializer.from_environment()}
         """
         value = os.environ.get(variable, "")
         if not value.strip():

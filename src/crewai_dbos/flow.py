@@ -57,6 +57,23 @@ class DBOSFlow(Flow[Any]):
 
     Raises:
         DefinitionError: The name is empty or taken, or `orig_flow` builds no flow.
+
+    Example::
+
+        from crewai.flow.flow import Flow, listen, start
+        from crewai_dbos import DBOSAgent, DBOSFlow, step
+
+        class Letters(Flow):
+            @start()
+            def write(self) -> str:
+                return agent.kickoff(f"Answer {self.state['ticket']}").raw
+
+            @listen(write)
+            def send(self, letter: str) -> str:
+                return step(print, letter) or "sent"
+
+        letters = DBOSFlow(flow_name="letters", orig_flow=Letters)
+        print(letters.kickoff({"ticket": "ticket 7"}))
     """
 
     _durable: FlowDefinition = PrivateAttr()
@@ -142,6 +159,13 @@ class DBOSFlow(Flow[Any]):
         Raises:
             UnstorableInputError: The inputs could not be rebuilt by another process.
             RunConflictError: The workflow id belongs to a run of something else.
+
+        Example::
+
+            from dbos import SetWorkflowID
+
+            with SetWorkflowID("letter-7"):
+                print(flow.kickoff({"ticket": "ticket 7"}))
         """
         order = self._order(inputs, input_files, from_checkpoint, restore_from_state_id)
         if starting.is_ordinary(self._described()):
@@ -158,7 +182,12 @@ class DBOSFlow(Flow[Any]):
         from_checkpoint: Any = None,
         restore_from_state_id: str | None = None,
     ) -> Any:
-        """As `kickoff`, for async code."""
+        """As `kickoff`, for async code.
+
+        Example::
+
+            print(await flow.kickoff_async({"ticket": "ticket 7"}))
+        """
         order = self._order(inputs, input_files, from_checkpoint, restore_from_state_id)
         if starting.is_ordinary(self._described()):
             flow = self.orig_flow
@@ -171,7 +200,12 @@ class DBOSFlow(Flow[Any]):
         return await starting.acarry_out(KIND, self._durable, order, self, classes(self))
 
     async def akickoff(self, *args: Any, **kwargs: Any) -> Any:
-        """As `kickoff_async`."""
+        """As `kickoff_async`.
+
+        Example::
+
+            print(await flow.akickoff({"ticket": "ticket 7"}))
+        """
         return await self.kickoff_async(*args, **kwargs)
 
     @classmethod
@@ -212,6 +246,11 @@ class DBOSFlow(Flow[Any]):
         Raises:
             ValueError: The flow is not conversational.
             UnstorableInputError: Something given could not be rebuilt by another process.
+
+        Example::
+
+            for message in ("Good morning.", "Where is my parcel?"):
+                print(chat.handle_turn(message, session_id="ann"))
         """
         if not self._is_conversational_enabled():
             raise ValueError("DBOSFlow.handle_turn() is only available on conversational flows")
@@ -260,6 +299,11 @@ class DBOSFlow(Flow[Any]):
             RunConflictError: The workflow id belongs to a run of something else.
             NotLaunchedError: DBOS is not launched.
             QueueNotFoundError: There is no such queue.
+
+        Example::
+
+            run = flow.start({"ticket": "ticket 7"})
+            print(run.workflow_id, run.get_result())
         """
         order = FlowWorkOrder(inputs, input_files)
         return starting.start(
@@ -271,7 +315,13 @@ class DBOSFlow(Flow[Any]):
         )
 
     def retrieve(self, run_id: str) -> RunHandle:
-        """The run with this workflow id, in this process or another, finished or not."""
+        """The run with this workflow id, in this process or another, finished or not.
+
+        Example::
+
+            run = flow.retrieve(flow.start({"ticket": "ticket 7"}).workflow_id)
+            print(run.get_result())
+        """
         return RunHandle(run_id, classes(self))
 
     def _order(

@@ -24,17 +24,38 @@ T = TypeVar("T")
 
 
 def now(tz: _datetime.tzinfo | None = _datetime.timezone.utc) -> _datetime.datetime:
-    """The time, in `tz`; with None the local time, without a zone."""
+    """The time, in `tz`; with None the local time, without a zone.
+
+    Example::
+
+        from crewai_dbos import now
+
+        due = now().replace(hour=17, minute=0)
+    """
     return _recorded(names.NOW, lambda: _datetime.datetime.now(tz))
 
 
 def uuid4() -> _uuid.UUID:
-    """A random UUID."""
+    """A random UUID.
+
+    Example::
+
+        from crewai_dbos import uuid4
+
+        invoice = f"invoice-{uuid4()}"
+    """
     return _recorded(names.UUID4, _uuid.uuid4)
 
 
 def random() -> float:
-    """A random number from 0 up to, but not including, 1."""
+    """A random number from 0 up to, but not including, 1.
+
+    Example::
+
+        from crewai_dbos import random
+
+        variant = "short" if random() < 0.5 else "long"
+    """
     return _recorded(names.RANDOM, _random.random)
 
 
@@ -56,6 +77,23 @@ def step(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     Raises:
         UnstorableValueError: What it returned has none.
         Exception: What it raised; not called again either.
+
+    Example::
+
+        from pathlib import Path
+
+        from crewai.flow.flow import Flow, start
+        from crewai_dbos import DBOSFlow, step
+
+        def archive(text: str) -> int:
+            return Path("archive.txt").write_text(text)
+
+        class Archive(Flow):
+            @start()
+            def keep(self) -> int:
+                return step(archive, "Ticket 7 is answered.")
+
+        DBOSFlow(flow_name="archive", orig_flow=Archive).kickoff()
     """
     scope = run_scope.enclosing()
 

@@ -36,6 +36,19 @@ class StepConfig:
 
     Raises:
         DefinitionError: Options that contradict each other.
+
+    Example::
+
+        from crewai import Agent
+        from crewai_dbos import DBOSAgent, StepConfig
+
+        patient = StepConfig(retries_allowed=True, max_attempts=8, interval_seconds=2)
+        agent = DBOSAgent(
+            agent_name="patient",
+            orig_agent=Agent(role="Clerk", goal="Answer", backstory="Old.", llm="gpt-4o-mini"),
+            llm_step_config=patient,
+            tool_step_config=StepConfig(),
+        )
     """
 
     retries_allowed: bool = False

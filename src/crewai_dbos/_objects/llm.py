@@ -100,6 +100,20 @@ class DBOSLLM(_Base):
 
     Raises:
         DefinitionError: One of `secrets` has fewer than four characters.
+
+    Example::
+
+        from crewai import LLM
+        from crewai_dbos import DBOSLLM, StepConfig
+        from dbos import DBOS
+
+        llm = DBOSLLM(LLM(model="gpt-4o-mini"), step_config=StepConfig(timeout_seconds=60))
+
+        @DBOS.workflow()
+        def sort(ticket: str) -> str:
+            return str(llm.call(f"Is this a complaint? {ticket}"))
+
+        sort("My parcel came late.")
     """
 
     def __new__(

@@ -47,6 +47,17 @@ def idempotency_key() -> str:
 
     Raises:
         OutsideRunError: The code is not part of a DBOS workflow.
+
+    Example::
+
+        from crewai.tools import tool
+        from crewai_dbos import idempotency_key
+
+        @tool
+        def pay(invoice: str, cents: int) -> str:
+            '''Pay an invoice.'''
+            # A payment service makes one payment for one key, however often it is asked.
+            return f"{cents} for {invoice} with the key {idempotency_key()}"
     """
     call = open_call()
     context = current_context()

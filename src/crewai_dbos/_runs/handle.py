@@ -32,6 +32,11 @@ class RunHandle:
 
     Attributes:
         workflow_id: The DBOS workflow id of the run.
+
+    Example::
+
+        run = crew.retrieve(crew.start({"topic": "otters"}).workflow_id)
+        print(run.get_result().raw, run.get_status().status)
     """
 
     def __init__(self, workflow_id: str, known: Iterable[type] = ()) -> None:
@@ -44,6 +49,11 @@ class RunHandle:
         Raises:
             RunNotFoundError: There is no such run.
             NotLaunchedError: DBOS is not launched.
+
+        Example::
+
+            status = crew.start({"topic": "otters"}).get_status()
+            print(status.status, status.attributes)
         """
         _check_launched(self.workflow_id)
         status = DBOS.get_workflow_status(self.workflow_id)
@@ -62,6 +72,15 @@ class RunHandle:
             RecoveryLimitError: DBOS has given it up.
             RunNotFoundError: There is no such run.
             NotLaunchedError: DBOS is not launched.
+
+        Example::
+
+            from crewai_dbos.errors import RunNotFoundError
+
+            try:
+                print(crew.retrieve("report-7").get_result().raw)
+            except RunNotFoundError:
+                print("Nobody has asked for it.")
         """
         _check_launched(self.workflow_id)
         try:
@@ -74,7 +93,13 @@ class RunHandle:
         return as_returned(codec.decode(sealing.opened(result), self._known))
 
     async def get_result_async(self) -> Any:
-        """As `get_result`, for async code."""
+        """As `get_result`, for async code.
+
+        Example::
+
+            run = crew.start({"topic": "otters"})
+            print((await run.get_result_async()).raw)
+        """
         return await asyncio.to_thread(self.get_result)
 
 

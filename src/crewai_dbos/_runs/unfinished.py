@@ -71,7 +71,13 @@ def _without_result(status: WorkflowStatus, error: Exception) -> Exception:
     if isinstance(error, _GIVEN_UP):
         return RecoveryLimitError(run_id)
     if isinstance(error, dbos_errors.DBOSAwaitedWorkflowCancelledError):
-        deadline, ended = status.workflow_deadline_epoch_ms, status.completed_at
-        in_time = deadline is None or ended is None or ended < deadline
-        return RunCancelledError(run_id) if in_time else DeadlinePassedError(run_id)
+        late = _is_late(status.workflow_deadline_epoch_ms, status.completed_at)
+        return DeadlinePassedError(run_id) if late else RunCancelledError(run_id)
     return error
+
+
+def _is_late(deadline: int | None, ended: int | None) -> bool:
+    if deadline is None or ended is None:
+        return False
+    # On SQLite DBOS may count whole seconds.
+    return ended >= (deadline if ended % 1000 else deadline // 1000 * 1000)

@@ -38,6 +38,13 @@ def inspect(what: Any, *, module: ModuleType | None = None) -> Report:
 
     Raises:
         TypeError: `what` is something else.
+
+    Example::
+
+        from crewai_dbos import doctor
+
+        report = doctor.inspect(crew)
+        assert not report.has_errors, report
     """
     subject = _subject.read(what, module)
     known.tell(secrets_in([what, *(item.live for item in subject.items)]))

@@ -29,13 +29,28 @@ class EffectLog:
 
     A report is in the file when `report` returns, and stays there if the process is then killed.
     A file that is made here is its owner's only.
+
+    Example::
+
+        from crewai_dbos.testing import EffectLog
+
+        log = EffectLog("effects.jsonl")
+        log.report("email", to="ann")
+        assert log.count("email", to="ann") == 1
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
 
     def report(self, kind: str, /, **fields: Any) -> None:
-        """Append one effect. `fields` must be JSON data."""
+        """Append one effect. `fields` must be JSON data.
+
+        Example::
+
+            from crewai_dbos.testing import EffectLog
+
+            EffectLog("effects.jsonl").report("email", to="ann")
+        """
         record = {"kind": kind, "fields": fields, "pid": os.getpid(), "at": time.time()}
         line = (json.dumps(record) + "\n").encode()
         # One write to an O_APPEND descriptor cannot mix with another process's, and what the
@@ -48,7 +63,15 @@ class EffectLog:
             os.close(descriptor)
 
     def read(self) -> list[Effect]:
-        """Every effect so far, oldest first; none when the file does not exist yet."""
+        """Every effect so far, oldest first; none when the file does not exist yet.
+
+        Example::
+
+            from crewai_dbos.testing import EffectLog
+
+            for effect in EffectLog("effects.jsonl").read():
+                print(effect.kind, effect.fields, effect.pid)
+        """
         try:
             text = self.path.read_text()
         except FileNotFoundError:
@@ -57,7 +80,14 @@ class EffectLog:
         return [Effect(**json.loads(line)) for line in text.split("\n")[:-1]]
 
     def count(self, kind: str, /, **match: Any) -> int:
-        """How many effects of this kind have all the given fields."""
+        """How many effects of this kind have all the given fields.
+
+        Example::
+
+            from crewai_dbos.testing import EffectLog
+
+            assert EffectLog("effects.jsonl").count("email", to="bob") == 0
+        """
         return sum(
             effect.kind == kind and all(effect.fields.get(k) == v for k, v in match.items())
             for effect in self.read()
@@ -70,6 +100,17 @@ def report_effect(kind: str, /, **fields: Any) -> None:
     Args:
         kind: What happened, as ``email``.
         fields: What tells one from another, JSON data.
+
+    Example::
+
+        from crewai.tools import tool
+        from crewai_dbos.testing import report_effect
+
+        @tool
+        def send_email(to: str) -> str:
+            '''Send an email.'''
+            report_effect("email", to=to)
+            return "sent"
     """
     path = os.environ.get(EFFECTS)
     if path:

@@ -48,6 +48,17 @@ def save(database_url: str, run_id: str) -> dict[str, Any]:
         RunNotFoundError: There is no such run.
         ValueError: It holds something that is not data, which `restore` would refuse, or a child
             workflow has not ended.
+
+    Example::
+
+        import json
+        from pathlib import Path
+
+        from crewai_dbos.testing import history
+
+        run = crew.start({"topic": "otters"})
+        run.get_result()
+        Path("otters.json").write_text(json.dumps(history.save(database_url, run.workflow_id)))
     """
     with _tables(database_url) as (connection, status, given, results, steps):
         runs: dict[str, Any] = {}
@@ -89,6 +100,17 @@ def restore(history: Mapping[str, Any], database_url: str) -> str:
     Raises:
         ValueError: It is not what `save` makes, or holds something that is not data: a pickle that
             is a program. Nothing is restored then. The message names the row, and what to do.
+
+    Example::
+
+        from crewai_dbos.testing import history
+        from dbos import DBOS
+
+        run = crew.start({"topic": "otters"})
+        run.get_result()
+        saved = history.save(database_url, run.workflow_id)
+        DBOS.delete_workflow(run.workflow_id)
+        assert history.restore(saved, database_url) == run.workflow_id
     """
     closed = checked(history)
     with _tables(database_url) as (connection, status, given, results, steps):
@@ -127,6 +149,17 @@ def replayed(run_id: str) -> Any:
             stopped there.
         RunNotFoundError: There is no such run.
         MissingDefinitionError: There is no such workflow, agent, crew or flow in this process.
+
+    Example::
+
+        from crewai_dbos.testing import history
+        from dbos import DBOS
+
+        run = crew.start({"topic": "otters"})
+        run.get_result()
+        # No request is made: the code of now asks for what was asked then.
+        stored = DBOS.retrieve_workflow(run.workflow_id).get_result()
+        assert history.replayed(run.workflow_id) == stored
     """
     recorded = DBOS.get_workflow_status(run_id)
     if recorded is None:

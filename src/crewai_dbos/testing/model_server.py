@@ -47,6 +47,17 @@ class ModelServer:
 
     Only those who know its address are answered: there is a random token in the path of it. With
     `port` and `token` the address is known before the server is there.
+
+    Example::
+
+        import os
+
+        from crewai_dbos.testing import ModelServer, text
+
+        with ModelServer([text("Dear customer.")]) as server:
+            os.environ.update(server.env)
+            assert agent.kickoff("Answer ticket 7.").raw == "Dear customer."
+            assert len(server.requests) == 1
     """
 
     def __init__(
@@ -72,7 +83,18 @@ class ModelServer:
     # Lifecycle
 
     def start(self) -> ModelServer:
-        """Listen, and return once connections are accepted."""
+        """Listen, and return once connections are accepted.
+
+        Example::
+
+            from crewai_dbos.testing import ModelServer, text
+
+            server = ModelServer(lambda request: text("Yes.")).start()
+            try:
+                print(server.base_url)
+            finally:
+                server.stop()
+        """
         if self._thread is not None:
             raise RuntimeError("the model server is already running")
         listener = socket.create_server(("127.0.0.1", self._port))
@@ -103,6 +125,15 @@ class ModelServer:
         """Cut every open connection, held replies included, and stop listening.
 
         A later `start` listens at the same address and adds to the same requests.
+
+        Example::
+
+            from crewai_dbos.testing import ModelServer, text
+
+            server = ModelServer(lambda request: text("Yes.")).start()
+            server.stop()
+            server.start()  # the model is back, at the same address
+            server.stop()
         """
         if self._server is None or self._thread is None:
             return
@@ -152,17 +183,50 @@ class ModelServer:
             return list(self._requests)
 
     def requests_to(self, path: str) -> list[Request]:
-        """The requests to one path so far."""
+        """The requests to one path so far.
+
+        Example::
+
+            from crewai_dbos.testing import ModelServer, text
+
+            with ModelServer(lambda request: text("Yes.")) as server:
+                assert server.requests_to("/v1/embeddings") == []
+        """
         return [request for request in self.all_requests if request.path == path]
 
     def counts(self) -> Counter[str]:
-        """How often each chat request was made, by fingerprint."""
+        """How often each chat request was made, by fingerprint.
+
+        Example::
+
+            import os
+
+            from crewai_dbos.testing import ModelServer, text
+
+            with ModelServer(lambda request: text("Yes.")) as server:
+                os.environ.update(server.env)
+                agent.kickoff("Answer ticket 7.")
+                assert set(server.counts().values()) == {1}, "no request was repeated"
+        """
         return Counter(request.fingerprint for request in self.requests)
 
     def wait_for_requests(self, count: int, timeout: float = 10.0) -> list[Request]:
         """Block until `count` chat requests have arrived and return them.
 
         Raises TimeoutError when they do not arrive in `timeout` seconds.
+
+        Example::
+
+            import os
+
+            from crewai_dbos.testing import ModelServer, text
+
+            with ModelServer(lambda request: text("Yes.")) as server:
+                os.environ.update(server.env)
+                run = crew.start({"topic": "otters"})
+                (request,) = server.wait_for_requests(1)
+                assert "otters" in request.last_user_text
+                run.get_result()
         """
         with self._arrived:
             if not self._arrived.wait_for(lambda: self._number(CHAT) >= count, timeout):

@@ -50,6 +50,17 @@ def record(
 
     Raises:
         ValueError: There is no key.
+
+    Example::
+
+        import os
+
+        from crewai_dbos.testing import ModelServer, record
+
+        # The endpoint and the key are those of the environment.
+        with ModelServer(record("ticket.json")) as server:
+            os.environ.update(server.env)
+            agent.kickoff("Answer ticket 7.")
     """
     file = Path(path)
     # Now: the tests of an agent go on to point these variables at our own server.
@@ -87,6 +98,19 @@ def recorded(
 
     Raises:
         RecordingError: There is no such file, or it can't be read.
+
+    Example::
+
+        import os
+
+        from crewai_dbos.testing import ModelServer, record, recorded
+
+        with ModelServer(record("ticket.json")) as server:
+            os.environ.update(server.env)
+            first = agent.kickoff("Answer ticket 7.").raw
+        with ModelServer(recorded("ticket.json")) as server:
+            os.environ.update(server.env)
+            assert agent.kickoff("Answer ticket 7.").raw == first
     """
     file = Path(path)
     exchanges = _read(file)

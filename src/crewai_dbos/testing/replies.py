@@ -15,6 +15,12 @@ class ToolCall:
 
     `arguments` given as a string go out unchanged, so that a test can send broken JSON. Without
     an `id` the server derives one from the request and the call's position.
+
+    Example::
+
+        from crewai_dbos.testing import ToolCall, tool_calls
+
+        reply = tool_calls(ToolCall("send_email", {"to": "ann", "body": "Soon."}))
     """
 
     name: str
@@ -87,13 +93,43 @@ class Hang:
         return f"Hang({self.then!r}, partway={self.partway}, {state})"
 
     def wait_until_held(self, count: int = 1, timeout: float = 10.0) -> None:
-        """Block until `count` requests have arrived at this reply, else raise TimeoutError."""
+        """Block until `count` requests have arrived at this reply, else raise TimeoutError.
+
+        Example::
+
+            import os
+
+            from crewai_dbos.testing import ModelServer, hang, text
+            from dbos import DBOS
+
+            held = hang(text("Late."))
+            with ModelServer(lambda request: held) as server:
+                os.environ.update(server.env)
+                run = crew.start({"topic": "otters"})
+                held.wait_until_held()
+                DBOS.cancel_workflow(run.workflow_id)
+        """
         with self._changed:
             if not self._changed.wait_for(lambda: self._held >= count, timeout):
                 raise TimeoutError(f"{self._held} of {count} requests held after {timeout} s")
 
     def release(self) -> None:
-        """Let every held request go on to its reply."""
+        """Let every held request go on to its reply.
+
+        Example::
+
+            import os
+
+            from crewai_dbos.testing import ModelServer, hang, text
+
+            held = hang(text("Late."))
+            with ModelServer(lambda request: held) as server:
+                os.environ.update(server.env)
+                run = crew.start({"topic": "otters"})
+                held.wait_until_held()
+                held.release()
+                assert run.get_result().raw == "Late."
+        """
         with self._changed:
             self._released = True
             callbacks, self._callbacks = self._callbacks, []
@@ -115,30 +151,65 @@ Reply = Message | ApiError | Drop | Delayed | Hang
 
 
 def text(content: str, *, finish_reason: str = "stop") -> Message:
-    """An assistant message with this text."""
+    """An assistant message with this text.
+
+    Example::
+
+        from crewai_dbos.testing import text
+
+        reply = text("Dear customer.")
+    """
     return Message(content, finish_reason=finish_reason)
 
 
 def structured(value: Any) -> Message:
-    """An assistant message whose text is `value` (a pydantic model or plain data) as JSON."""
+    """An assistant message whose text is `value` (a pydantic model or plain data) as JSON.
+
+    Example::
+
+        from crewai_dbos.testing import structured
+
+        reply = structured({"complaint": True, "urgency": 3})
+    """
     if hasattr(value, "model_dump_json"):
         return Message(str(value.model_dump_json()))
     return Message(json.dumps(value))
 
 
 def tool_calls(*calls: ToolCall, content: str | None = None) -> Message:
-    """An assistant message that asks for these tool calls, all in one turn."""
+    """An assistant message that asks for these tool calls, all in one turn.
+
+    Example::
+
+        from crewai_dbos.testing import ToolCall, tool_calls
+
+        reply = tool_calls(ToolCall("look_up", {"ticket": 7}), ToolCall("look_up", {"ticket": 8}))
+    """
     return Message(content, calls, "tool_calls")
 
 
 def react_call(name: str, arguments: Mapping[str, Any], thought: str = "I use a tool.") -> Message:
-    """One tool call in the text form that crewAI reads from models without native tool calls."""
+    """One tool call in the text form that crewAI reads from models without native tool calls.
+
+    Example::
+
+        from crewai_dbos.testing import react_call
+
+        reply = react_call("look_up", {"ticket": 7})
+    """
     steps = f"Thought: {thought}\nAction: {name}\nAction Input: {json.dumps(arguments)}"
     return Message(steps)
 
 
 def react_answer(answer: str, thought: str = "I now know the final answer") -> Message:
-    """The last turn of a conversation in crewAI's text form."""
+    """The last turn of a conversation in crewAI's text form.
+
+    Example::
+
+        from crewai_dbos.testing import react_answer
+
+        reply = react_answer("Dear customer.")
+    """
     return Message(f"Thought: {thought}\nFinal Answer: {answer}")
 
 
@@ -164,6 +235,12 @@ def error(
     """An error reply with OpenAI's body; what is not given takes the usual value for `status`.
 
     `retry_after` (seconds) becomes a Retry-After header. The openai SDK ignores a value of 0.
+
+    Example::
+
+        from crewai_dbos.testing import ModelServer, error, text
+
+        busy_once = ModelServer([error(429, retry_after=1), text("Dear customer.")])
     """
     known_message, known_type, known_code = _KNOWN_ERRORS.get(
         status, (f"Error {status}.", "server_error" if status >= 500 else "api_error", None)
@@ -174,7 +251,14 @@ def error(
 
 
 def context_length_exceeded(limit: int = 128_000, used: int = 130_000) -> ApiError:
-    """OpenAI's answer to a conversation that is too long."""
+    """OpenAI's answer to a conversation that is too long.
+
+    Example::
+
+        from crewai_dbos.testing import ModelServer, context_length_exceeded, text
+
+        too_long = ModelServer([context_length_exceeded(), text("In short."), text("Done.")])
+    """
     return error(
         400,
         message=f"This model's maximum context length is {limit} tokens. However, your messages "
@@ -185,12 +269,26 @@ def context_length_exceeded(limit: int = 128_000, used: int = 130_000) -> ApiErr
 
 
 def drop(*, partway: Message | None = None) -> Drop:
-    """Close the connection before any byte of a reply, or halfway through `partway`."""
+    """Close the connection before any byte of a reply, or halfway through `partway`.
+
+    Example::
+
+        from crewai_dbos.testing import ModelServer, drop, text
+
+        cut_off_once = ModelServer([drop(partway=text("Dear cust")), text("Dear customer.")])
+    """
     return Drop(partway)
 
 
 def delayed(seconds: float, then: Reply) -> Delayed:
-    """Wait, then reply."""
+    """Wait, then reply.
+
+    Example::
+
+        from crewai_dbos.testing import delayed, text
+
+        reply = delayed(0.5, text("Dear customer."))
+    """
     return Delayed(seconds, then)
 
 
@@ -198,6 +296,15 @@ def hang(then: Reply | None = None, *, partway: bool = False) -> Hang:
     """Hold the reply until the returned value's `release()`, then send `then`.
 
     With `partway` the first half of `then` (a message) goes out before the wait.
+
+    Example::
+
+        from crewai_dbos.testing import Request, hang, text
+
+        held = hang(text("Dear customer."))
+
+        def script(request: Request):
+            return held if "ticket 7" in request.last_user_text else text("Yes.")
     """
     then = Message("released") if then is None else then
     if partway and not isinstance(then, Message):

@@ -69,6 +69,18 @@ class CrashTest:
             another one or is not waited for, or the database can't be used.
         NotFoundError: A path is not ``module:name``, or there is nothing at `model`. A
             `ValueError`.
+
+    Example::
+
+        from crewai_dbos.testing import Request, text
+        from crewai_dbos.testing.crash import CrashTest
+
+        def model(request: Request):
+            return text("Dear customer.")
+
+        with CrashTest("app:agent", {"messages": "Answer ticket 7."}, model=model) as test:
+            for verdict in test.run_all(test.positions(10)):
+                assert verdict.ok, str(verdict)
     """
 
     def __init__(
@@ -122,7 +134,15 @@ class CrashTest:
         self.close()
 
     def close(self) -> None:
-        """End every process and drop every database."""
+        """End every process and drop every database.
+
+        Example::
+
+            from crewai_dbos.testing.crash import CrashTest
+
+            test = CrashTest("app:agent", {"messages": "Answer ticket 7."})
+            test.close()
+        """
         self._stack.close()
         self._spawn = None
 
@@ -155,6 +175,14 @@ class CrashTest:
 
         Raises:
             CrashTestError: The run fails, or nothing of it is recorded.
+
+        Example::
+
+            from crewai_dbos.testing.crash import CrashTest
+
+            with CrashTest("app:agent", {"messages": "Hello."}, model="app:script") as test:
+                for position in test.positions(10):
+                    print(position)
         """
         every = list(positions.positions(self.undisturbed.events))
         if not every:
@@ -168,12 +196,29 @@ class CrashTest:
         """Run once; kill the first process at the first position, the next at the second, ...
 
         The process after those is left alone.
+
+        Example::
+
+            from crewai_dbos.testing.crash import CrashTest
+
+            with CrashTest("app:agent", {"messages": "Hello."}, model="app:script") as test:
+                first, second = test.positions(2)
+                assert test.run(first, second).ok, "killed twice, it still ends as if undisturbed"
         """
         expected = self.undisturbed
         return verdict.judge(self._observe(kills), expected, kills)
 
     def run_all(self, kills: Sequence[Position], at_once: int = 4) -> Iterator[Verdict]:
-        """A run for each position, `at_once` of them at the same time, in the given order."""
+        """A run for each position, `at_once` of them at the same time, in the given order.
+
+        Example::
+
+            from crewai_dbos.testing.crash import CrashTest
+
+            with CrashTest("app:agent", {"messages": "Hello."}, model="app:script") as test:
+                for verdict in test.run_all(test.positions(10), at_once=2):
+                    assert verdict.ok, str(verdict)
+        """
         with ThreadPoolExecutor(at_once) as pool:
             yield from pool.map(self.run, kills)
 

@@ -1,0 +1,53 @@
+"""docs/errors.md has every public error and nothing else, and its program runs as it stands."""
+
+from __future__ import annotations
+
+import builtins
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from crewai_dbos import errors
+from crewai_dbos.testing import ModelServer, text
+
+PAGE = Path(__file__).parent.parent / "docs" / "errors.md"
+
+ROWS = re.findall(r"^\| `(\w+)` \| (.*) \| (.*) \|$", PAGE.read_text(), re.MULTILINE)
+
+
+def test_every_error_is_on_the_page_once() -> None:
+    named = [name for name, _, _ in ROWS]
+    assert sorted([*named, "CrewaiDbosError"]) == sorted(errors.__all__)
+
+
+def test_the_bases_are_those_that_the_page_says() -> None:
+    for name, when, _ in ROWS:
+        said = re.findall(r"A `(\w+Error)`\.$", when)
+        public = {base.__name__ for base in getattr(errors, name).__bases__}
+        public -= {"CrewaiDbosError"}
+        assert set(said) == {each for each in public if _is_known(each)}, name
+
+
+def _is_known(name: str) -> bool:
+    return hasattr(errors, name) or hasattr(builtins, name)
+
+
+def test_the_program_runs(tmp_path: Path) -> None:
+    (block,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    program = tmp_path / "program.py"
+    program.write_text(block)
+    with ModelServer([text("No.")]) as server:
+        done = subprocess.run(
+            [sys.executable, program],
+            cwd=tmp_path,
+            env={**os.environ, "HOME": str(tmp_path), **server.env},
+            capture_output=True,
+            text=True,
+            timeout=110,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    assert "No. / nobody has asked" in done.stdout
+    assert len(server.requests) == 1
