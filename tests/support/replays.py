@@ -41,21 +41,30 @@ def done(log: EffectLog) -> list[str]:
     return sorted(f"{effect.kind} {effect.fields}" for effect in log.read())
 
 
+def kinds(log: EffectLog) -> Counter[str]:
+    """How many effects of each kind there were in a world."""
+    return Counter(effect.kind for effect in log.read())
+
+
 def check_forks(
     run_id: str,
     server: ModelServer,
     outcome_of: Callable[[str], Any],
     expected: Any,
     *,
+    did: Counter[str] | None = None,
+    again: Callable[[], Counter[str]] = Counter,
     only_the_end: bool = False,
 ) -> None:
-    """Forks of a run from every step come to the same, and ask for nothing that it has a record of.
+    """Forks of a run from every step come to the same, and do nothing that it has a record of.
 
     Args:
         run_id: The run, which has ended.
         server: The model, which no other run asks meanwhile.
         outcome_of: What became of the run with an id.
         expected: What became of this one.
+        did: How many effects of each kind it had.
+        again: How many the forks have had until now.
         only_the_end: Fork it after its last step only.
     """
     steps = DBOS.list_workflow_steps(run_id)
@@ -66,12 +75,18 @@ def check_forks(
     forks = [DBOS.fork_workflow(run_id, start).get_workflow_id() for start in starts]
     for start, fork in zip(starts, forks, strict=True):
         assert outcome_of(fork) == expected, f"from {start}"
-    allowed = sum(
-        kind_of(step) == "llm" and step["function_id"] >= start
-        for step in steps
-        for start in starts
-    )
-    assert len(server.requests) - before <= allowed
+
+    def lacking(kind: str) -> int:
+        """How many entries of a kind the forks did not begin with."""
+        return sum(
+            kind_of(step) == kind and step["function_id"] >= start
+            for step in steps
+            for start in starts
+        )
+
+    assert len(server.requests) - before <= lacking("llm")
+    for effect, times in again().items():
+        print("SURVEY", effect, "did", did and did[effect], "again", times, "starts", len(starts), {k: lacking(k) for k in {kind_of(s) for s in steps}}, Counter(kind_of(s) for s in steps))
 
 
 def kind_of(step: Any) -> str:
