@@ -236,7 +236,9 @@ def main() -> int:
             print(f"{package} {name}: {why or 'NOBODY MISSES IT'}", flush=True)
             if not why:
                 unmissed.append(f"{package} {name}")
-    print(f"{len(chosen)} names, {len(unmissed)} that nobody misses: {', '.join(unmissed) or 'none'}")
+    print(
+        f"{len(chosen)} names, {len(unmissed)} that nobody misses: {', '.join(unmissed) or 'none'}"
+    )
     return 1 if unmissed else 0
 
 
