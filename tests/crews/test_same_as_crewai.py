@@ -15,7 +15,7 @@ from crewai_dbos import DBOSCrew
 from crewai_dbos.testing import ModelServer
 from crews.scenarios import SCENARIOS, Scenario
 from support.names import unique
-from support.replays import World, check_forks, done, sent
+from support.replays import World, check_forks, done, kinds, sent
 
 
 def outcome(get: Callable[[], Any]) -> Any:
@@ -72,11 +72,13 @@ def test_same_as_crewai_and_replayed_from_every_entry(
         if len(answer) > 2:
             assert crew.usage_metrics == answer[-1]
 
-        world("forks", server)
+        forks = world("forks", server)
         check_forks(
             run_id,
             server,
             lambda fork: outcome(crew.retrieve(fork).get_result),
             expected,
+            did=kinds(log),
+            again=Counter if scenario.racing else lambda: kinds(forks),
             only_the_end=scenario.shared_state,
         )

@@ -36,6 +36,11 @@ def outcome(get: Callable[[], Any]) -> Any:
     return answer
 
 
+def kinds_of_effects() -> Counter[str]:
+    """How many effects of each kind there were."""
+    return Counter(effect.split()[0] for effect in effects)
+
+
 def alone(scenario: Scenario) -> tuple[Any, Counter[str], list[str]]:
     effects.clear()
     with ModelServer(scenario.script) as server:
@@ -64,10 +69,14 @@ def test_same_as_crewai_and_replayed_from_every_entry(name: str, launched: None)
             assert made == requests, "other requests reached the model than without us"
         assert sorted(effects) == done, "the tools did something else than without us"
 
+        did = kinds_of_effects()
+        effects.clear()
         check_forks(
             run_id,
             server,
             lambda fork: outcome(agent.retrieve(fork).get_result),
             expected,
+            did=did,
+            again=kinds_of_effects,
             only_the_end=scenario.shared_state,
         )

@@ -14,7 +14,7 @@ from crewai_dbos import DBOSFlow
 from crewai_dbos.testing import ModelServer
 from flows.scenarios import SCENARIOS, Scenario
 from support.names import unique
-from support.replays import World, check_forks, done, sent
+from support.replays import World, check_forks, done, kinds, sent
 
 
 def plain(value: Any) -> Any:
@@ -75,11 +75,13 @@ def test_same_as_crewai_and_replayed_from_every_entry(
             assert done(log) == effects, "something else was done than without us"
         assert flow.usage_metrics == alone.usage_metrics
 
-        world("forks", server)
+        forks = world("forks", server)
         check_forks(
             run_id,
             server,
             lambda fork: outcome(flow.retrieve(fork).get_result),
             expected,
+            did=kinds(log),
+            again=lambda: kinds(forks),
             only_the_end=scenario.shared_state,
         )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -12,6 +13,22 @@ from dbos import DBOS
 
 from crewai_dbos.testing import EffectLog, ModelServer
 from crewai_dbos.testing.effects import EFFECTS
+
+_HOLDERS = {
+    "": ("press", "seal", "stamp"),
+    "callback": ("own_callback", "task_callback"),
+    "embedding": ("embed",),
+    "guardrail": ("guardrail", "shout"),
+    "knowledge": ("query",),
+    "persist": ("saved",),
+    "person": ("asked", "input"),
+    "step": ("deliver",),
+    "tool": ("archive", "broken", "counter", "final_report", "look_up", "look_up_async", "price",
+             "read_log", "search"),
+    **{kind: (kind,) for kind in ("after_kickoff", "before_kickoff", "condition", "step_callback")},
+}  # fmt: skip
+HELD_BY = {effect: kind for kind, effects in _HOLDERS.items() for effect in effects}
+"""Of which kind the entry is that holds an effect; the others are a part of a flow's method."""
 
 World = Callable[[str, ModelServer], EffectLog]
 """Makes a folder and a log of effects of its own for what is done next, and names the model."""
@@ -41,21 +58,30 @@ def done(log: EffectLog) -> list[str]:
     return sorted(f"{effect.kind} {effect.fields}" for effect in log.read())
 
 
+def kinds(log: EffectLog) -> Counter[str]:
+    """How many effects of each kind there were in a world."""
+    return Counter(effect.kind for effect in log.read())
+
+
 def check_forks(
     run_id: str,
     server: ModelServer,
     outcome_of: Callable[[str], Any],
     expected: Any,
     *,
+    did: Mapping[str, int] = MappingProxyType({}),
+    again: Callable[[], Counter[str]] = Counter,
     only_the_end: bool = False,
 ) -> None:
-    """Forks of a run from every step come to the same, and ask for nothing that it has a record of.
+    """Forks of a run from every step come to the same, and do nothing that it has a record of.
 
     Args:
         run_id: The run, which has ended.
         server: The model, which no other run asks meanwhile.
         outcome_of: What became of the run with an id.
         expected: What became of this one.
+        did: How many effects of each kind it had.
+        again: How many the forks have had until now; by default nobody counts them.
         only_the_end: Fork it after its last step only.
     """
     steps = DBOS.list_workflow_steps(run_id)
@@ -66,12 +92,19 @@ def check_forks(
     forks = [DBOS.fork_workflow(run_id, start).get_workflow_id() for start in starts]
     for start, fork in zip(starts, forks, strict=True):
         assert outcome_of(fork) == expected, f"from {start}"
-    allowed = sum(
-        kind_of(step) == "llm" and step["function_id"] >= start
-        for step in steps
-        for start in starts
-    )
-    assert len(server.requests) - before <= allowed
+
+    def lacking(kind: str) -> int:
+        """How many entries of a kind the forks did not begin with."""
+        return sum(
+            kind_of(step) == kind and step["function_id"] >= start
+            for step in steps
+            for start in starts
+        )
+
+    assert len(server.requests) - before <= lacking("llm")
+    for effect, times in again().items():
+        most = lacking(HELD_BY[effect]) if effect in HELD_BY else did[effect] * (len(starts) - 1)
+        assert times <= most, f"{effect} was done {times} times, {most} are not recorded"
 
 
 def kind_of(step: Any) -> str:

@@ -13,6 +13,7 @@ from crewai.utilities.agent_utils import extract_tool_call_info, is_inside_event
 from crewai.utilities.string_utils import sanitize_tool_name
 from pydantic import Field, SkipValidation
 
+from crewai_dbos._classes import overrides
 from crewai_dbos._dbos_seam import is_launched
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.call import Call
@@ -23,6 +24,7 @@ from crewai_dbos._stored import names
 from crewai_dbos._threads import ThreadOrTask
 
 
+@overrides(AgentExecutor)
 class DBOSAgentExecutor(AgentExecutor):
     """An `AgentExecutor` whose `invoke` runs inside a DBOS workflow.
 
@@ -51,31 +53,18 @@ class DBOSAgentExecutor(AgentExecutor):
         """
         if is_inside_event_loop():
             return self.invoke_async(inputs)
-        opened = self._opener()
+        opened = _opener(self)
         if opened is None:
             return super().invoke(inputs)
         return opened.invoke_executor(self.task, inputs)
 
     async def invoke_async(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """As `invoke`, for async code."""
-        opened = self._opener()
+        opened = _opener(self)
         if opened is None:
             return await super().invoke_async(inputs)
         result: dict[str, Any] = await opened.ainvoke_executor(self.task, inputs)
         return result
-
-    def _opener(self) -> Any:
-        """The `DBOSAgent` whose run has to be opened or joined first; None if that is done."""
-        if not is_launched() or run_scope.in_step() or run_scope.around() is not None:
-            return None
-        if hasattr(self.agent, "invoke_executor"):
-            return self.agent
-        role = getattr(self.agent, "role", "?")
-        run_scope.warn_once(
-            f"The agent {role!r} has a DBOSAgentExecutor but is no DBOSAgent, so its calls are not "
-            "recorded. Wrap it: DBOSAgent(agent_name=..., orig_agent=agent)."
-        )
-        return None
 
     def _prepare_tool_result_for_context(self, execution_result: dict[str, Any]) -> str:
         if self._tool_result_artifact_store is None and run_scope.enclosing() is not None:
@@ -91,16 +80,8 @@ class DBOSAgentExecutor(AgentExecutor):
         # Equal calls of one reply go one after the other: whether the second finds the first in
         # crewAI's tool cache must not depend on which thread was faster.
         what = names.tool(name, arguments)
-        with scope.lock(what), self._branch(scope, what, name):
+        with scope.lock(what), _branch(self, scope, what, name):
             return super()._execute_single_native_tool_call(tool_call)
-
-    def _branch(self, scope: Scope, what: str, name: str) -> AbstractContextManager[Any]:
-        """A branch of the run for a tool that crewAI added; ours open their own."""
-        for tool in self.original_tools:
-            if sanitize_tool_name(tool.name) == name and is_durable(tool):
-                # For its hooks and events; the call itself belongs to `scope`.
-                return scope.child(names.around(what), around=scope).entered()
-        return scope.child(what, runs_on=ThreadOrTask.here()).entered()
 
     def _ensure_step_executor(self) -> Any:
         created = self._step_executor is None
@@ -108,6 +89,31 @@ class DBOSAgentExecutor(AgentExecutor):
         if created:
             step_executor.execute = _in_its_own_branch(step_executor.execute)
         return step_executor
+
+
+def _opener(executor: AgentExecutor) -> Any:
+    """The `DBOSAgent` whose run has to be opened or joined first; None if that is done."""
+    if not is_launched() or run_scope.in_step() or run_scope.around() is not None:
+        return None
+    if hasattr(executor.agent, "invoke_executor"):
+        return executor.agent
+    role = getattr(executor.agent, "role", "?")
+    run_scope.warn_once(
+        f"The agent {role!r} has a DBOSAgentExecutor but is no DBOSAgent, so its calls are not "
+        "recorded. Wrap it: DBOSAgent(agent_name=..., orig_agent=agent)."
+    )
+    return None
+
+
+def _branch(
+    executor: AgentExecutor, scope: Scope, what: str, name: str
+) -> AbstractContextManager[Any]:
+    """A branch of the run for a tool that crewAI added; ours open their own."""
+    for tool in executor.original_tools:
+        if sanitize_tool_name(tool.name) == name and is_durable(tool):
+            # For its hooks and events; the call itself belongs to `scope`.
+            return scope.child(names.around(what), around=scope).entered()
+    return scope.child(what, runs_on=ThreadOrTask.here()).entered()
 
 
 def _in_its_own_branch(execute: Callable[..., Any]) -> Callable[..., Any]:

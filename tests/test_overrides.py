@@ -1,0 +1,103 @@
+"""What overrides something of crewAI's that is no longer there is refused, not left unused."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from crewai_dbos import DefinitionError
+from crewai_dbos._classes import durable_class, overridden, overrides
+from crewai_dbos._versions import TESTED, installed
+
+
+class Worker:
+    def work(self) -> str:
+        return "worked"
+
+    @property
+    def name(self) -> str:
+        return "worker"
+
+
+class Recorded:
+    def work(self) -> str:
+        return f"recorded: {super().work()}"  # type: ignore[misc]
+
+    @property
+    def name(self) -> str:
+        return f"recorded: {super().name}"  # type: ignore[misc]
+
+
+class Outdated(Recorded):
+    def _rest(self) -> None:
+        """Which a worker did once."""
+
+
+def test_overrides_of_what_there_is_are_taken() -> None:
+    made = durable_class(Recorded, Worker)()
+    assert isinstance(made, Worker)
+    assert (made.work(), made.name) == ("recorded: worked", "recorded: worker")
+
+
+@pytest.mark.parametrize("make", [overridden, durable_class, lambda m, c: overrides(c)(m)])
+def test_an_override_of_nothing_is_refused_and_the_releases_are_named(make: object) -> None:
+    assert callable(make)
+    with pytest.raises(DefinitionError) as refused:
+        make(Outdated, Worker)
+    told = str(refused.value)
+    assert "Worker has no '_rest'" in told
+    assert f"crewai {installed('crewai')} is installed" in told
+    assert f"install crewai=={TESTED['crewai']}" in told
+
+
+def test_an_inherited_override_is_looked_at_too() -> None:
+    class Idle:
+        @property
+        def name(self) -> str:
+            return "idle"
+
+        def _rest(self) -> None: ...
+
+    with pytest.raises(DefinitionError, match="Idle has no 'work'"):
+        overridden(Outdated, Idle)
+
+
+MOVED = """
+import sys
+from crewai import Crew, Task
+from crewai.agents.agent_executor import AgentExecutor
+from crewai.flow.flow import Flow
+from crewai.flow.runtime import Flow as RuntimeFlow
+
+moved, name, module = {of}, {name!r}, {module!r}
+setattr(moved, name + "_renamed", vars(moved)[name])
+delattr(moved, name)
+from crewai_dbos import DefinitionError
+try:
+    __import__(module)
+except DefinitionError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("of", "name", "module"),
+    [
+        ("RuntimeFlow", "_persist_method_completion", "crewai_dbos.flow"),
+        ("Crew", "_create_crew_output", "crewai_dbos.crew"),
+        ("AgentExecutor", "_ensure_step_executor", "crewai_dbos.agent"),
+    ],
+)
+def test_a_program_does_not_start_with_a_crewai_that_has_moved_a_method(
+    of: str, name: str, module: str, tmp_path: Path
+) -> None:
+    """Its unfinished runs stay as they are; they would fail, or go on without a record."""
+    code = MOVED.format(of=of, name=name, module=module)
+    ran = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert f"has no {name!r}" in ran.stdout, ran.stderr
+    assert f"crewai=={TESTED['crewai']}" in ran.stdout

@@ -1,0 +1,96 @@
+"""Which releases of crewAI and DBOS there are tests of, and what is said of newer ones."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+
+from crewai_dbos import _versions
+from crewai_dbos._versions import TESTED
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize("package", TESTED)
+def test_what_the_suite_runs_on_is_what_the_package_says(package: str) -> None:
+    pinned = re.search(rf"^{package}==(\S+)$", (ROOT / "constraints.txt").read_text(), re.M)
+    assert pinned is not None
+    assert TESTED[package] == pinned[1]
+
+
+@pytest.mark.parametrize("package", TESTED)
+def test_only_releases_that_are_like_those_may_be_installed(package: str) -> None:
+    stated = re.findall(
+        rf'"{package}(?:\[[a-z-]+\])?>=([\d.]+),<([\d.]+)"', (ROOT / "pyproject.toml").read_text()
+    )
+    assert stated
+    (lowest, below), *others = stated
+    assert all(other == (lowest, below) for other in others), "two ranges of one package"
+    major, minor, *_ = TESTED[package].split(".")
+    assert numbers(lowest) <= numbers(TESTED[package]) < numbers(below)
+    assert numbers(below) <= (int(major), int(minor) + 1)
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, version.split(".")))
+
+
+def test_nothing_is_said_of_what_the_suite_has_run_on() -> None:
+    _versions.warn_of_newer.cache_clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _versions.warn_of_newer()
+
+
+NEWER = """
+import json, warnings
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    import crewai_dbos
+    from crewai_dbos import DBOSAgent, DBOSCrew, DBOSFlow
+told = [[each.category.__name__, str(each.message)] for each in caught]
+print(json.dumps([each for each in told if "was tested with" in each[1]]))
+"""
+
+
+def said_with(tmp_path: Path, **releases: str) -> list[list[str]]:
+    """The warnings of a program that finds these releases installed."""
+    for package, release in releases.items():
+        folder = tmp_path / f"{package}-{release}.dist-info"
+        folder.mkdir()
+        told = f"Metadata-Version: 2.1\nName: {package}\nVersion: {release}\n"
+        (folder / "METADATA").write_text(told)
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    ran = subprocess.run(
+        [sys.executable, "-c", NEWER],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    said: list[list[str]] = json.loads(ran.stdout.splitlines()[-1])
+    return said
+
+
+def test_what_is_newer_is_warned_of_once_with_both_releases(tmp_path: Path) -> None:
+    said = said_with(tmp_path, crewai="1.15.100", dbos="4.0.0rc1")
+    assert [category for category, _ in said] == ["UserWarning", "UserWarning"]
+    for (_, message), (package, newer) in zip(
+        said, {"crewai": "1.15.100", "dbos": "4.0.0rc1"}.items(), strict=True
+    ):
+        assert f"{package} {newer} is installed" in message
+        assert f"tested with {package} {TESTED[package]}" in message
+        assert f"install {package}=={TESTED[package]}" in message
+
+
+def test_what_is_older_is_not(tmp_path: Path) -> None:
+    assert said_with(tmp_path, crewai="1.15.4", dbos="3.3.9") == []
