@@ -14,7 +14,8 @@ from crewai_dbos import doctor
 from crewai_dbos._agents import crew_given, perform_agent
 from crewai_dbos._agents.executor import DBOSAgentExecutor
 from crewai_dbos._agents.orders import Order
-from crewai_dbos._crewai_seam import hand_signals_to_futures, share_usage
+from crewai_dbos._crewai_seam.crew import hand_signals_to_futures
+from crewai_dbos._crewai_seam.llm import share_usage
 from crewai_dbos._dbos_seam import is_launched
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.config import AgentOptions, StepConfig, ToolStepConfig

@@ -10,6 +10,7 @@ from dbos import SetWorkflowID
 from pydantic import PrivateAttr, SecretStr
 
 from crewai_dbos import doctor
+from crewai_dbos._crewai_seam.flow import is_conversational
 from crewai_dbos._dbos_seam import assigned_workflow_id
 from crewai_dbos._errors import DefinitionError
 from crewai_dbos._flows import perform_flow, sessions
@@ -221,7 +222,7 @@ class DBOSFlow(Flow[Any]):
             ValueError: The flow is not conversational.
             UnstorableInputError: Something given could not be rebuilt by another process.
         """
-        if not self._is_conversational_enabled():
+        if not is_conversational(self):
             raise ValueError("DBOSFlow.handle_turn() is only available on conversational flows")
         if kickoff_kwargs:
             raise TypeError(f"handle_turn of a DBOSFlow takes no {', '.join(kickoff_kwargs)}")

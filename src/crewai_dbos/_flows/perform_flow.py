@@ -9,6 +9,7 @@ from typing import Any
 from crewai.flow.async_feedback.types import HumanFeedbackPending
 from crewai.flow.flow import Flow
 
+from crewai_dbos._crewai_seam.flow import set_state
 from crewai_dbos._crews.run_task import stable_id
 from crewai_dbos._flows import fingerprint, orders, run_flow, sessions, state, tracking
 from crewai_dbos._flows.feedback import Pending
@@ -70,7 +71,7 @@ def _flow(
     scope.journal.secrets.look_at(built)
     fingerprint.check(definition.name, built, scope)
     if order.state is not None:
-        built._state = order.state
+        set_state(built, order.state)
     elif not (order.inputs or {}).get("id") and built is not definition.front:
         run_id = scope.journal.run_id if own else str(stable_id(scope, "state"))
         state.set_id(built, run_id)

@@ -8,6 +8,7 @@ from typing import Any, cast
 from crewai.flow.flow import Flow
 
 from crewai_dbos._classes import durable_class, original_class
+from crewai_dbos._crewai_seam.flow import definition_of
 from crewai_dbos._flows import feedback
 from crewai_dbos._flows.methods import FlowRun, MethodRun, depth
 from crewai_dbos._flows.tracking import touch_attribute
@@ -79,7 +80,7 @@ class _RunFlow:
 
     def _persist_method_completion(self, method_name: Any) -> None:
         save = super()._persist_method_completion  # type: ignore[misc]
-        definition = cast(Any, self)._definition
+        definition = definition_of(self)
         own = definition.methods[str(method_name)].persist
         chosen = own if own is not None else definition.persist
         scope = run_scope.enclosing()

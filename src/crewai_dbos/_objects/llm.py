@@ -17,16 +17,14 @@ from crewai.llms.base_llm import BaseLLM
 from pydantic import SecretStr
 
 from crewai_dbos._classes import kept_with, overridden
-from crewai_dbos._crewai_seam import (
+from crewai_dbos._crewai_seam.llm import (
     PROVIDER_STATE,
     ask_through,
     asked_through,
-    build_response_models,
+    count_usage,
     counting,
     counts_tokens_remotely,
     forget_shared_state,
-    one_layer_of_retries,
-    single_attempt_builders,
     without_rate_limit_retry,
 )
 from crewai_dbos._journal import run_scope
@@ -34,6 +32,11 @@ from crewai_dbos._journal.config import StepConfig, for_llm
 from crewai_dbos._journal.entry import Call
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._leases import RunVar
+from crewai_dbos._objects.clients import (
+    build_response_models,
+    one_layer_of_retries,
+    single_attempt_builders,
+)
 from crewai_dbos._secrets import finding, known
 from crewai_dbos._secrets.given import NONE, Given, as_given
 from crewai_dbos._stored import names
@@ -230,7 +233,7 @@ class DBOSLLM:
     def _restore(self, extra: Mapping[str, Any]) -> int:
         sender: Any = asked_through(self)  # type: ignore[arg-type]
         for usage in extra.get("usage", ()):
-            sender._track_token_usage_internal(usage)
+            count_usage(sender, usage)
         for name, value in extra.get("state", {}).items():
             setattr(sender, name, value)
         return counted(extra).total_tokens
