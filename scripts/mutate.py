@@ -3,9 +3,9 @@
 usage: python scripts/mutate.py [--list] [--jobs N] [NAME ...]
 
 Which names those are is found in the source. Each is renamed in a copy of the installed package,
-everywhere, so that the package itself works as before; then the seam tests are run against the copy,
-and if all of them pass, the smoke test. A name that nobody misses is printed, and could be moved by
-the next release without our hearing of it. Takes some ten seconds a name.
+everywhere, so that the package itself works as before; then the seam tests are run against the
+copy, and if all of them pass, the smoke test. A name that nobody misses is printed, and could be
+moved by the next release without our hearing of it. Takes some ten seconds a name.
 """
 
 from __future__ import annotations

@@ -18,11 +18,14 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from crewai import LLM, Agent, Crew, llms
+from crewai import LLM, Agent, Crew, Flow, Task, llms
 from crewai.agents.agent_executor import AgentExecutor
 from crewai.agents.step_executor import StepExecutor
 from crewai.events import crewai_event_bus
 from crewai.events.base_events import BaseEvent
+from crewai.flow import runtime, start
+from crewai.flow.persistence import SQLiteFlowPersistence
+from crewai.flow.runtime import _actions as actions
 from crewai.knowledge.knowledge import Knowledge
 from crewai.llms import retry as llm_retry
 from crewai.llms.base_llm import BaseLLM
@@ -34,6 +37,7 @@ from crewai.memory.unified_memory import Memory
 from crewai.tasks.llm_guardrail import LLMGuardrail
 from crewai.tools import BaseTool, tool
 from crewai.tools.memory_tools import RecallMemoryTool, RememberTool, create_memory_tools
+from crewai.types.usage_metrics import UsageMetrics
 from crewai.utilities import tool_result_artifacts
 from crewai.utilities.agent_utils import extract_tool_call_info
 from crewai.utilities.llm_utils import create_llm
@@ -41,11 +45,14 @@ from crewai.utilities.planning_types import TodoItem
 from crewai.utilities.prompts import VALID_DATE_FORMAT_CODES
 from crewai.utilities.tool_result_artifacts import ToolResultArtifactStore
 from openai.types.chat import ChatCompletionMessageFunctionToolCall
+from pydantic import BaseModel
 
 from crewai_dbos import DBOSAgent, StepConfig
-from crewai_dbos import _crewai_seam as seam
 from crewai_dbos._agents.executor import DBOSAgentExecutor
 from crewai_dbos._agents.run_agent import _Literal
+from crewai_dbos._crewai_seam import agent as agent_seam
+from crewai_dbos._crewai_seam import flow as flow_seam
+from crewai_dbos._crewai_seam import llm as llm_seam
 from crewai_dbos._journal.joining import joined
 from crewai_dbos._objects import events, mcp
 from crewai_dbos._objects.artifacts import StableArtifacts
@@ -106,7 +113,7 @@ def test_no_provider_remembers_a_request_elsewhere_than_we_look() -> None:
         and isinstance(node.value, ast.Call)
         and ast.unparse(node.value.func) == "PrivateAttr"
     }
-    assert private - CLIENTS == set(seam.PROVIDER_STATE)
+    assert private - CLIENTS == set(llm_seam.PROVIDER_STATE)
     assert private >= {"_client", "_async_client"}
 
 
@@ -115,7 +122,7 @@ def test_a_copy_of_an_llm_shares_neither_counters_nor_conversation() -> None:
     llm._track_token_usage_internal({"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7})
     llm._last_response_id = "resp_1"
     copied = copy.copy(llm)
-    seam.forget_shared_state(copied)
+    llm_seam.forget_shared_state(copied)
     assert copied.get_token_usage_summary().total_tokens == 0
     assert copied._last_response_id is None
     copied._track_token_usage_internal({"prompt_tokens": 1, "total_tokens": 1})
@@ -277,7 +284,7 @@ def test_crewais_own_retry_is_off_in_the_block_and_on_outside() -> None:
         made.append(1)
         raise openai.RateLimitError("slow down", response=response, body=None)
 
-    with seam.without_rate_limit_retry(), pytest.raises(openai.RateLimitError):
+    with llm_seam.without_rate_limit_retry(), pytest.raises(openai.RateLimitError):
         llm_retry.run_with_rate_limit_retry(limited, sleep=lambda seconds: None)
     assert len(made) == 1
     with pytest.raises(openai.RateLimitError):
@@ -295,9 +302,9 @@ class Offline(BaseLLM):
 def test_only_some_providers_ask_their_server_for_a_token_count() -> None:
     with ModelServer([]) as server:
         compatible = model(server)
-    assert seam.counts_tokens_remotely(model(), OpenAICompletion)
-    assert not seam.counts_tokens_remotely(compatible, OpenAICompletion)
-    assert not seam.counts_tokens_remotely(Offline(model="offline"), Offline)
+    assert llm_seam.counts_tokens_remotely(model(), OpenAICompletion)
+    assert not llm_seam.counts_tokens_remotely(compatible, OpenAICompletion)
+    assert not llm_seam.counts_tokens_remotely(Offline(model="offline"), Offline)
 
 
 def test_an_llm_of_the_users_own_class_is_still_one(dbos: None) -> None:
@@ -335,7 +342,7 @@ def test_a_copy_of_an_agent_has_done_nothing_yet() -> None:
     agent._times_executed = 3
     agent._last_messages = [{"role": "user", "content": "Hi."}]
     copied = copy.copy(agent)
-    seam.forget_agent_state(copied)
+    agent_seam.forget_agent_state(copied)
     assert (copied._times_executed, copied._last_messages, copied._tool_failures) == (0, [], [])
     copied._times_executed = 1
     copied._last_messages.append({"role": "user", "content": "Bye."})
@@ -344,13 +351,24 @@ def test_a_copy_of_an_agent_has_done_nothing_yet() -> None:
     assert copied._token_process is not agent._token_process
 
 
+def test_a_text_is_known_as_it_was_before_inputs_were_filled_in() -> None:
+    agent = Agent(role="{who} clerk", goal="Work", backstory="Diligent.", llm=model())
+    task = Task(description="Do {what}.", expected_output="It.", agent=agent)
+    agent.interpolate_inputs({"who": "Best"})
+    task.interpolate_inputs_and_add_conversation_history({"what": "this"})
+    assert (agent.role, task.description) == ("Best clerk", "Do this.")
+    assert agent_seam.original_text(agent, "role") == "{who} clerk"
+    assert agent_seam.original_text(task, "description") == "Do {what}."
+    assert agent_seam.original_text(None, "role") is None
+
+
 def test_what_an_agent_shows_after_a_run_is_shown_on_the_users() -> None:
     front, run = clerk(), clerk()
     run._last_messages = [{"role": "user", "content": "Hi."}]
     usage = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
     for agent in (front, run):
         agent.llm._track_token_usage_internal(usage)  # type: ignore[union-attr]
-    seam.publish_agent_state(run, front)
+    agent_seam.publish_agent_state(run, front)
     assert front.last_messages == [{"role": "user", "content": "Hi."}]
     assert front.llm.get_token_usage_summary().total_tokens == 14  # type: ignore[union-attr]
 
@@ -466,6 +484,68 @@ def test_both_ways_of_calling_a_tool_use_the_function_that_we_replace() -> None:
     assert tripling.run(x=1) == 3
 
 
+# Flow --------------------------------------------------------------------------------------
+
+
+class Total(BaseModel):
+    id: str = ""
+    sum: int = 0
+
+
+class Adding(Flow[Total]):
+    @start()
+    def add(self) -> int:
+        self.state.sum += 1
+        return self.state.sum
+
+
+def test_a_flow_keeps_its_state_and_its_clock_where_we_look_for_them() -> None:
+    flow = Adding()
+    assert flow_seam.type_of_state(Adding) is Total
+    assert flow_seam.state_of(flow).sum == 0
+    flow_seam.set_state(flow, Total(id="given", sum=41))
+    assert flow.kickoff() == 42
+    assert flow.state.sum == flow_seam.state_of(flow).sum == 42
+    assert isinstance(flow_seam.now_of(flow), datetime)
+    flow_seam.set_now(flow, datetime(2026, 11, 22))
+    assert flow_seam.now_of(flow) == datetime(2026, 11, 22)
+    private = {"_state", "_cel_now", "_deferred_flow_started_event_id", "_input_history"}
+    assert private <= set(Flow.__private_attributes__)
+    source = inspect.getsource(runtime)
+    assert all(name in source for name in (*flow_seam.STATE[1:], *flow_seam.OF_THE_ENGINE))
+
+
+def test_a_flow_has_its_methods_and_what_they_are_made_of_where_we_look_for_them() -> None:
+    flow = Adding()
+    assert [*flow_seam.methods_of(flow)] == [*flow_seam.definition_of(flow).methods] == ["add"]
+    assert flow_seam.methods_of(flow)["add"].__self__ is flow
+    assert flow_seam.tools_of_actions(flow) == ()
+    assert not flow_seam.is_conversational(flow)
+    with pytest.raises(ValueError, match="conversational"):
+        flow.handle_turn("Hi.")
+    assert "_tool_action_tools" in inspect.getsource(actions)
+
+
+def test_a_flow_that_was_given_a_persistence_says_so(tmp_path: Path) -> None:
+    kept = SQLiteFlowPersistence(str(tmp_path / "flows.db"))
+    assert not flow_seam.saves_by_itself(Adding())
+    assert flow_seam.saves_by_itself(Adding(persistence=kept))
+
+
+def test_what_a_flow_shows_of_people_and_tokens_is_put_where_it_reads_it() -> None:
+    flow = Adding()
+    flow_seam.add_usage(flow, UsageMetrics(total_tokens=7))
+    assert flow.usage_metrics.total_tokens == 7
+    flow_seam.remember_input(flow, {"message": "Which?", "response": "This."})
+    assert [each["message"] for each in flow._input_history] == ["Which?"]
+    assert "self._input_history.append" in inspect.getsource(Flow.ask)
+    assert flow_seam.stashed_review(flow, "add") is None
+    review: Any = object()
+    flow_seam.stash_review(flow, "add", review)
+    assert flow_seam.stashed_review(flow, "add") is review
+    assert "_human_feedback_method_outputs" in inspect.getsource(runtime)
+
+
 # Events, memory, MCP -----------------------------------------------------------------------
 
 
@@ -560,7 +640,7 @@ BUILT_AT_ONCE = """
 import os, sys, threading
 from concurrent.futures import ThreadPoolExecutor
 import openai.types.chat
-from crewai_dbos._crewai_seam import build_response_models
+from crewai_dbos._objects.clients import build_response_models
 
 def build():
     start.wait()

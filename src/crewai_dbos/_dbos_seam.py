@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import dbos._dbos as _dbos_module
 import sqlalchemy as sa
-from dbos import PortableWorkflowError, Serializer
+from dbos import DBOSClient, PortableWorkflowError, Serializer
 from dbos._context import (
     DBOSContext,
     _dbos_context_var,
@@ -26,10 +26,15 @@ from dbos._context import (
     get_workflow_start_options,
 )
 from dbos._datasource import AsyncSQLAlchemyDatasource, SQLAlchemyDatasource
-from dbos._error import DBOSBaseException, DBOSStepTimeoutError, DBOSUnexpectedStepError
+from dbos._error import (
+    DBOSBaseException,
+    DBOSStepTimeoutError,
+    DBOSUnexpectedStepError,
+    DBOSWorkflowCancelledError,
+)
 from dbos._registrations import get_dbos_func_name
 from dbos._serialization import DBOSDefaultSerializer, DBOSPortableJSON
-from dbos._sys_db import db_retry
+from dbos._sys_db import SystemDatabase, db_retry
 from dbos._utils import GlobalParams
 
 from crewai_dbos._leases import Lease, lent
@@ -39,13 +44,18 @@ from crewai_dbos._threads import in_event_loop, off_the_loop
 from crewai_dbos.errors import CrewaiDbosError
 
 __all__ = [
+    "IMPORTED_AT_LAUNCH",
+    "STEP_CHECK",
     "DBOSBaseException",
     "DBOSContext",
     "DBOSDefaultSerializer",
     "DBOSStepTimeoutError",
     "DBOSUnexpectedStepError",
+    "DBOSWorkflowCancelledError",
     "PortableWorkflowError",
     "RecordedRow",
+    "SystemDatabase",
+    "application_name",
     "application_serializer",
     "assigned_workflow_id",
     "closure_of",
@@ -64,6 +74,7 @@ __all__ = [
     "registered_functions",
     "step_options_of",
     "surviving",
+    "system_database",
     "user_code",
     "using_context",
     "whole_configuration",
@@ -71,6 +82,12 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+IMPORTED_AT_LAUNCH = "dbos._sys_db_sqlite"
+"""What DBOS imports when it is launched on SQLite."""
+
+STEP_CHECK = "_check_operation_execution_txn"
+"""The method of a `SystemDatabase` that is asked for a record before a step is run."""
 
 
 def is_launched() -> bool:
@@ -217,6 +234,16 @@ def whole_configuration() -> dict[str, Any] | None:
     return {**instance._config, **keys}
 
 
+def application_name() -> str | None:
+    """What the launched application is called in its rows."""
+    return GlobalParams.app_name
+
+
+def system_database() -> SystemDatabase:
+    """Where the launched DBOS instance keeps its workflows."""
+    return _dbos_module._get_dbos_instance()._sys_db
+
+
 def registered_functions() -> tuple[list[str], list[str]]:
     """The names of the workflows and of the steps that are registered in this process."""
     names = list(_dbos_module._get_or_create_dbos_registry().workflow_info_map)
@@ -296,14 +323,14 @@ class RecordedRow:
     output: Any
 
 
-def recorded_rows(run_id: str, database: Any = None) -> list[RecordedRow]:
+def recorded_rows(run_id: str, client: DBOSClient | None = None) -> list[RecordedRow]:
     """The steps that are recorded of a run, in the order of their numbers.
 
     Args:
         run_id: The run's workflow id.
-        database: DBOS's `SystemDatabase`; None for that of the launched instance.
+        client: Of the database that it is in; None for that of the launched instance.
     """
-    database = database or _dbos_module._get_dbos_instance()._sys_db
+    database = system_database() if client is None else client._sys_db
     return off_the_loop(lambda: _recorded_rows(database, run_id))
 
 

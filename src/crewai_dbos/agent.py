@@ -15,7 +15,8 @@ from crewai_dbos._agents import crew_settings
 from crewai_dbos._agents.executor import DBOSAgentExecutor
 from crewai_dbos._agents.perform_agent import KIND
 from crewai_dbos._agents.work_orders import AgentWorkOrder
-from crewai_dbos._crewai_seam import hand_signals_to_futures, share_usage
+from crewai_dbos._crewai_seam.crew import hand_signals_to_futures
+from crewai_dbos._crewai_seam.llm import share_usage
 from crewai_dbos._journal.config import AgentOptions, StepConfig, ToolStepConfig
 from crewai_dbos._objects.conversion import recording
 from crewai_dbos._objects.llm import durable_llm

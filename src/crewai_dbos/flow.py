@@ -10,6 +10,7 @@ from dbos import SetWorkflowID
 from pydantic import PrivateAttr, SecretStr
 
 from crewai_dbos import doctor
+from crewai_dbos._crewai_seam.flow import is_conversational
 from crewai_dbos._dbos_seam import assigned_workflow_id
 from crewai_dbos._flows import sessions
 from crewai_dbos._flows.perform_flow import KIND
@@ -252,7 +253,7 @@ class DBOSFlow(Flow[Any]):
             for message in ("Good morning.", "Where is my parcel?"):
                 print(chat.handle_turn(message, session_id="ann"))
         """
-        if not self._is_conversational_enabled():
+        if not is_conversational(self):
             raise ValueError("DBOSFlow.handle_turn() is only available on conversational flows")
         if kickoff_kwargs:
             raise TypeError(f"handle_turn of a DBOSFlow takes no {', '.join(kickoff_kwargs)}")

@@ -16,7 +16,7 @@ from crewai.utilities.planning_handler import CrewPlanner
 from crewai.utilities.rpm_controller import RPMController
 from crewai.utilities.task_output_storage_handler import TaskOutputStorageHandler
 
-from crewai_dbos import _crewai_seam as seam
+from crewai_dbos._crewai_seam import crew as seam
 
 
 def parameters(function: Any) -> list[str]:

@@ -16,6 +16,8 @@ from typing import Any
 
 from crewai import Agent, Crew
 
+from crewai_dbos._crewai_seam.agent import RATE_LIMIT, set_rate_limit
+from crewai_dbos._crewai_seam.crew import memory_of
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._objects.llm import DBOSLLM
@@ -40,10 +42,9 @@ _STATE = {
     "checkpoint_kickoff_event_id",
     "i18n",
 }
-_RATE = "_rpm_controller"
 
 
-FIELDS = frozenset({*Agent.model_fields, _RATE})
+FIELDS = frozenset({*Agent.model_fields, RATE_LIMIT})
 """What can be given."""
 
 _GIVEN = "_crewai_dbos_given"
@@ -89,13 +90,14 @@ def stored(given: Mapping[str, Any], agent: Agent, name: str) -> dict[str, Any]:
     lost = [field for field in given if field not in (*TEXTS, KNOWLEDGE, "crew")]
     crew = given.get("crew")
     if isinstance(crew, Crew):
-        lost += [f"crew.{what}" for what in ("_memory", "knowledge") if getattr(crew, what, None)]
+        held = {"memory": memory_of(crew), "knowledge": crew.knowledge}
+        lost += [f"crew.{what}" for what, value in held.items() if value]
     if KNOWLEDGE in given:
         if not agent.knowledge_sources:
             lost.append(KNOWLEDGE)
         kept[KNOWLEDGE] = True
     if lost:
-        what = ", ".join(field.replace("._", ".").lstrip("_") for field in lost)
+        what = ", ".join(field.lstrip("_") for field in lost)
         raise UnstorableInputError(
             f"DBOSAgent {name!r} was given {what} after it was defined, so a fresh process would "
             "not find it. Call the crew inside a @DBOS.workflow(), which gives it again, or set "
@@ -126,15 +128,15 @@ def loaded(kept: Mapping[str, Any], owner: Agent) -> dict[str, Any]:
 def give(given: Mapping[str, Any], agent: Agent, scope: Scope) -> None:
     """Set `given` on `agent`, a copy for the run that `scope` is a place in."""
     fields = dict(given)
-    if _RATE in fields:
-        agent._rpm_controller = fields.pop(_RATE)
+    if RATE_LIMIT in fields:
+        set_rate_limit(agent, fields.pop(RATE_LIMIT))
     agent.__dict__.update(fields)
     crew = agent.crew
     if not isinstance(crew, Crew):
         return
     _warn_of_others(crew)
-    if not agent.memory and crew._memory:
-        agent.memory = crew._memory
+    if not agent.memory and memory_of(crew):
+        agent.memory = memory_of(crew)
     knowledge = crew.knowledge
     if knowledge is not None:
         agent.crew = copy.copy(crew)

@@ -14,6 +14,7 @@ from crewai.utilities.string_utils import sanitize_tool_name
 from pydantic import Field, SkipValidation
 
 from crewai_dbos._classes import overrides
+from crewai_dbos._crewai_seam.agent import has_artifacts, has_step_executor, keep_artifacts_in
 from crewai_dbos._dbos_seam import is_launched
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.call import Call
@@ -67,8 +68,8 @@ class DBOSAgentExecutor(AgentExecutor):
         return result
 
     def _prepare_tool_result_for_context(self, execution_result: dict[str, Any]) -> str:
-        if self._tool_result_artifact_store is None and run_scope.enclosing() is not None:
-            self._tool_result_artifact_store = StableArtifacts()
+        if not has_artifacts(self) and run_scope.enclosing() is not None:
+            keep_artifacts_in(self, StableArtifacts())
         return super()._prepare_tool_result_for_context(execution_result)
 
     def _execute_single_native_tool_call(self, tool_call: Any) -> dict[str, Any]:
@@ -84,7 +85,7 @@ class DBOSAgentExecutor(AgentExecutor):
             return super()._execute_single_native_tool_call(tool_call)
 
     def _ensure_step_executor(self) -> Any:
-        created = self._step_executor is None
+        created = not has_step_executor(self)
         step_executor = super()._ensure_step_executor()
         if created:
             step_executor.execute = _in_its_own_branch(step_executor.execute)

@@ -11,7 +11,7 @@ from crewai import Agent
 
 from crewai_dbos._agents import run_agent, work_orders
 from crewai_dbos._agents.work_orders import AgentWorkOrder
-from crewai_dbos._crewai_seam import publish_agent_state
+from crewai_dbos._crewai_seam.agent import publish_agent_state
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._objects import events
 from crewai_dbos._runs import body, workflows

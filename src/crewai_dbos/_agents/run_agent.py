@@ -6,7 +6,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from crewai import Agent
 from crewai.agents.agent_executor import AgentExecutor
@@ -17,7 +17,7 @@ from crewai.utilities.prompts import VALID_DATE_FORMAT_CODES
 from crewai_dbos._agents import crew_settings
 from crewai_dbos._agents.executor import DBOSAgentExecutor
 from crewai_dbos._classes import durable_class, overrides
-from crewai_dbos._crewai_seam import forget_agent_state
+from crewai_dbos._crewai_seam.agent import forget_agent_state, rate_limit, set_rate_limit
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.config import AgentOptions
@@ -69,8 +69,8 @@ def make_durable(agent: Agent, options: AgentOptions, objects: RunObjects) -> No
     agent.tools = durable_tools(agent, agent.tools or [])
     if agent.knowledge is not None:
         agent.knowledge = objects.knowledge(agent.knowledge)
-    if agent._rpm_controller is not None:
-        agent._rpm_controller = cast(Any, NoWaitOnReplay(agent._rpm_controller))
+    if rate_limit(agent) is not None:
+        set_rate_limit(agent, NoWaitOnReplay(rate_limit(agent)))
     if agent.step_callback is not None:
         agent.step_callback = callbacks.recorded(agent.step_callback, names.STEP_CALLBACK)
     if agent.guardrail is not None:

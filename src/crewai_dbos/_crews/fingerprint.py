@@ -14,6 +14,8 @@ from crewai import Crew, Task
 from crewai.llms.base_llm import BaseLLM
 from crewai.tasks.conditional_task import ConditionalTask
 
+from crewai_dbos._crewai_seam.agent import original_text
+from crewai_dbos._crewai_seam.crew import guardrails_of, memory_of
 from crewai_dbos._crews.run_task import MODELS
 from crewai_dbos._stored.digest import short
 
@@ -31,12 +33,12 @@ def of_crew(crew: Crew) -> Fingerprint:
         "process": crew.process.value,
         "manager": _role(manager) if manager is not None else crew.manager_llm is not None,
         "planning": bool(crew.planning),
-        "memory": crew._memory is not None,
+        "memory": memory_of(crew) is not None,
         "agents": [
             {
                 "role": _role(agent),
                 "tools": [tool.name for tool in agent.tools or []],
-                "text": short([_original(agent, "goal"), _original(agent, "backstory")]),
+                "text": short([original_text(agent, "goal"), original_text(agent, "backstory")]),
                 "model": _model(agent),
             }
             for agent in crew.agents
@@ -55,9 +57,9 @@ def _of_task(task: Task, tasks: list[Task]) -> Fingerprint:
         "conditional": isinstance(task, ConditionalTask),
         "context": [places.get(id(each), 0) for each in context],
         "tools": [tool.name for tool in task.tools or []],
-        "guardrails": len(task._guardrails) + (task._guardrail is not None),
+        "guardrails": len(guardrails_of(task)),
         "output": [f"{name}:{m.__name__}" for name in MODELS if (m := getattr(task, name, None))],
-        "text": short([_original(task, "description"), _original(task, "expected_output")]),
+        "text": short([original_text(task, "description"), original_text(task, "expected_output")]),
     }
 
 
@@ -163,12 +165,7 @@ def _listed(names: list[str]) -> str:
 
 
 def _role(agent: Any) -> str:
-    return " ".join(str(_original(agent, "role")).split())
-
-
-def _original(thing: Any, field: str) -> Any:
-    """A text as the user wrote it, before inputs were filled in."""
-    return getattr(thing, f"_original_{field}", None) or getattr(thing, field, None)
+    return " ".join(str(original_text(agent, "role")).split())
 
 
 def _model(agent: Any) -> str:

@@ -15,7 +15,7 @@ from crewai.llms.base_llm import BaseLLM
 
 from crewai_dbos._agents.run_agent import RunAgent, make_durable
 from crewai_dbos._classes import durable_class, overrides
-from crewai_dbos._crewai_seam import forget_agent_state
+from crewai_dbos._crewai_seam.agent import forget_agent_state, last_messages, original_text
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.config import AgentOptions
 from crewai_dbos._leases import RunVar
@@ -74,7 +74,7 @@ def is_member(agent: Any) -> bool:
 
 def _role(agent: Agent) -> str:
     """The role as the user wrote it, before inputs were filled in, on one line."""
-    return " ".join((agent._original_role or agent.role).split())
+    return " ".join(original_text(agent, "role").split())
 
 
 @overrides(Agent)
@@ -134,7 +134,7 @@ def _at_work(member: Agent) -> Iterator[Agent]:
             yield worker
             scope.check_complete(background=False)
     finally:
-        messages = {**(_last_messages.get() or {}), id(member): list(worker._last_messages)}
+        messages = {**(_last_messages.get() or {}), id(member): last_messages(worker)}
         _last_messages.set(messages)
         if alone:
             membership.busy.release()

@@ -6,8 +6,7 @@ crewAI leaves state on a crew, its agents and its tasks, so no run shares one wi
 from __future__ import annotations
 
 import copy
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from crewai import Agent, Crew, Task
 from crewai.agents.agent_builder.base_agent import BaseAgent
@@ -16,7 +15,8 @@ from crewai.tools.base_tool import BaseTool
 
 from crewai_dbos._agents.run_agent import NoWaitOnReplay, durable_tools
 from crewai_dbos._classes import durable_class, overrides
-from crewai_dbos._crewai_seam import default_planner, forget_crew_state
+from crewai_dbos._crewai_seam import agent as agent_seam
+from crewai_dbos._crewai_seam import crew as crew_seam
 from crewai_dbos._crews.member import is_member, member_of_run
 from crewai_dbos._crews.run_task import stable_id, task_of_run
 from crewai_dbos._journal.config import AgentOptions
@@ -45,7 +45,7 @@ def crew_of_run(definition: CrewDefinition, template: Crew, scope: Scope) -> Cre
     staff = _Staff(definition, template, RunObjects(scope, shared_cache=True))
     objects, options = staff.objects, definition.options
     crew = copy.copy(template)
-    forget_crew_state(crew)
+    crew_seam.forget_crew_state(crew)
     crew.__class__ = durable_class(_RunCrew, type(template))
     fields = crew.__dict__
     fields[_STAFF] = staff
@@ -56,20 +56,22 @@ def crew_of_run(definition: CrewDefinition, template: Crew, scope: Scope) -> Cre
     fields["tasks"] = staff.tasks(template.tasks)
     _give_llms(fields, options, objects)
     _give_callbacks(fields)
-    if template._memory:
-        crew._memory = objects.memory(template._memory, options.llm_step_config)
-        if template.memory is template._memory:
-            fields["memory"] = crew._memory
+    memory = crew_seam.memory_of(template)
+    if memory:
+        durable = objects.memory(memory, options.llm_step_config)
+        crew_seam.set_memory(crew, durable)
+        if template.memory is memory:
+            fields["memory"] = durable
     if template.knowledge is not None:
         fields["knowledge"] = objects.knowledge(template.knowledge)
-    crew._cache_handler = objects.cache(template._cache_handler)
-    limit = NoWaitOnReplay(crew._rpm_controller)
+    crew_seam.set_cache(crew, objects.cache(crew_seam.cache_of(template)))
+    limit = NoWaitOnReplay(crew_seam.rate_limit(crew))
     for original, member in staff.members():
-        if original._rpm_controller is template._rpm_controller:
-            member._rpm_controller = cast(Any, limit)
+        if agent_seam.rate_limit(original) is crew_seam.rate_limit(template):
+            agent_seam.set_rate_limit(member, limit)
     if template.output_log_file:
-        log = callbacks.recorded(template._file_handler.log, names.LOG)
-        crew._file_handler = cast(Any, SimpleNamespace(log=log))
+        log = callbacks.recorded(crew_seam.logging_of(template), names.LOG)
+        crew_seam.set_logging(crew, log)
     if template.stream:
         fields["stream"] = False
         enable_agent_streaming(crew.agents)
@@ -78,8 +80,8 @@ def crew_of_run(definition: CrewDefinition, template: Crew, scope: Scope) -> Cre
 
 def finish(crew: Crew) -> None:
     """Wait for what the crew still does in the background, and stop its clock."""
-    crew._rpm_controller.stop_rpm_counter()
-    for memory in (crew._memory, *(agent.memory for agent in crew.agents)):
+    crew_seam.rate_limit(crew).stop_rpm_counter()
+    for memory in (crew_seam.memory_of(crew), *(agent.memory for agent in crew.agents)):
         if memory and not isinstance(memory, bool):
             drain(memory)
 
@@ -143,7 +145,7 @@ class _RunCrew(_Base):
 
     def _create_crew_output(self, *args: Any) -> Any:
         # crewAI counts the tokens before it waits for the saves that spend them.
-        self._drain_memory_writes()
+        crew_seam.drain_memory_writes(self)
         return super()._create_crew_output(*args)
 
     def _prepare_tools(self, agent: BaseAgent, *args: Any) -> list[BaseTool]:
@@ -162,7 +164,7 @@ def _give_llms(fields: dict[str, Any], options: AgentOptions, objects: RunObject
             options.function_calling_llm_step_config,
         )
     if fields["planning"]:
-        planner = fields["planning_llm"] or default_planner()
+        planner = fields["planning_llm"] or crew_seam.default_planner()
         fields["planning_llm"] = objects.llm(planner, names.PLANNER_LLM, config)
 
 

@@ -15,7 +15,7 @@ from crewai import Task
 from crewai.tasks.conditional_task import ConditionalTask
 
 from crewai_dbos._classes import durable_class, overrides
-from crewai_dbos._crewai_seam import forget_task_state, replace_guardrails
+from crewai_dbos._crewai_seam.crew import forget_task_state, replace_guardrails
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.config import AgentOptions

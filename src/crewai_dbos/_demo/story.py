@@ -258,7 +258,7 @@ class _Stage:
 
 
 def _entries(client: DBOSClient) -> list[Entry]:
-    rows = recorded_rows(RUN_ID, client._sys_db)
+    rows = recorded_rows(RUN_ID, client)
     return [entry for entry in map(read_entry, rows) if entry is not None]
 
 

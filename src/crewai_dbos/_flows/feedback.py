@@ -12,6 +12,7 @@ from crewai.flow.async_feedback.types import HumanFeedbackPending, PendingFeedba
 from crewai.flow.flow_context import current_flow_method_name
 from crewai.flow.human_feedback import HumanFeedbackResult
 
+from crewai_dbos._crewai_seam.flow import remember_input, stash_review, stashed_review
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.call import Call
 from crewai_dbos._stored import names
@@ -78,7 +79,7 @@ def stored_review(flow: Any, method: str, result: Any) -> dict[str, Any]:
     Args:
         result: What the engine goes on with.
     """
-    stashed = flow._human_feedback_method_outputs.get(method)
+    stashed = stashed_review(flow, method)
     if stashed is None:
         return {"feedback": result}
     return {"feedback": stashed, "outcome": result}
@@ -91,13 +92,14 @@ def restore(flow: Any, method: str, done: dict[str, Any]) -> Any:
     flow.last_human_feedback = feedback
     if "outcome" not in done:
         return feedback
-    flow._human_feedback_method_outputs[method] = feedback
+    stash_review(flow, method, feedback)
     return done["outcome"]
 
 
 def remember(flow: Any, message: str, response: str | None) -> None:
     """Leave `flow` as after ``flow.ask(message)``."""
-    flow._input_history.append(
+    remember_input(
+        flow,
         {
             "message": message,
             "response": response,
@@ -105,7 +107,7 @@ def remember(flow: Any, message: str, response: str | None) -> None:
             "timestamp": datetime.now(),
             "metadata": None,
             "response_metadata": None,
-        }
+        },
     )
 
 

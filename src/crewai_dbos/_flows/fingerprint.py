@@ -12,6 +12,7 @@ from typing import Any
 
 from dbos import DBOS
 
+from crewai_dbos._crewai_seam.flow import definition_of
 from crewai_dbos._dbos_seam import detached
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.scope import Scope
@@ -30,7 +31,7 @@ def of_flow(flow: Any) -> Fingerprint:
             "router": bool(method.router),
             "feedback": method.human_feedback is not None,
         }
-        for name, method in flow._definition.methods.items()
+        for name, method in definition_of(flow).methods.items()
     }
 
 

@@ -16,11 +16,12 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from typing import Any, cast
+from typing import Any
 
 from crewai.flow.flow import Flow
 
 from crewai_dbos._carrying import method_at_work
+from crewai_dbos._crewai_seam.flow import add_usage, definition_of, now_of, set_now
 from crewai_dbos._flows import feedback, plain
 from crewai_dbos._flows.state.changes import Changes, FlowState
 from crewai_dbos._flows.state.fields import ATTRIBUTE
@@ -72,12 +73,11 @@ class FlowRun:
             return
         self._begun = True
         self.state = FlowState(self.flow)
-        flow = cast(Any, self.flow)
         call = Call(names.STATE, kind="state", known=self.state.known)
-        began = self.scope.run(call, lambda: {**self.state.initial(), "now": flow._cel_now})
+        began = self.scope.run(call, lambda: {**self.state.initial(), "now": now_of(self.flow)})
         began = dict(began)
         self.state.begin(began)
-        flow._cel_now = began["now"]
+        set_now(self.flow, began["now"])
 
     def end(self) -> None:
         """The engine has ended, whatever the reason."""
@@ -94,7 +94,7 @@ class FlowRun:
         self.scope.pass_over()
         # crewAI counts what its LLMs tell of, and one that is answered from the record is silent.
         for _, entry in self.scope.entries():
-            self.flow._aggregated_usage_metrics.add_usage_metrics(counted(_extra(entry)))
+            add_usage(self.flow, counted(_extra(entry)))
 
     def _left(self) -> list[str]:
         left = set(self.turns.left())
@@ -163,8 +163,7 @@ class FlowRun:
 
     def is_reviewed(self, method: str) -> bool:
         """Whether a person is asked about what the method returned."""
-        definition = cast(Any, self.flow)._definition.methods[method]
-        return definition.human_feedback is not None
+        return definition_of(self.flow).methods[method].human_feedback is not None
 
     def recorded_end(self, path: str, what: str) -> Entry | None:
         """The entry `what` of the method at `path`, if it was recorded when the run was opened."""

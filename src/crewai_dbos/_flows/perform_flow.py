@@ -9,6 +9,7 @@ from typing import Any
 from crewai.flow.async_feedback.types import HumanFeedbackPending
 from crewai.flow.flow import Flow
 
+from crewai_dbos._crewai_seam.flow import set_state
 from crewai_dbos._crews.run_task import stable_id
 from crewai_dbos._flows import fingerprint, run_flow, sessions, work_orders
 from crewai_dbos._flows.feedback import Pending
@@ -83,7 +84,7 @@ def _flow(
     scope.look_for_secrets(built)
     fingerprint.check(definition.name, built, scope)
     if order.state is not None:
-        built._state = order.state
+        set_state(built, order.state)
     elif not (order.inputs or {}).get("id") and built is not definition.owner:
         run_id = scope.run_id if own else str(stable_id(scope, "state"))
         changes.set_id(built, run_id)

@@ -25,7 +25,7 @@ from crewai_dbos._agents import perform_agent
 from crewai_dbos._agents.work_orders import AgentWorkOrder
 from crewai_dbos._carrying import carry_context
 from crewai_dbos._classes import is_made_here
-from crewai_dbos._crewai_seam import share_usage
+from crewai_dbos._crewai_seam.llm import share_usage
 from crewai_dbos._crews import perform_crew
 from crewai_dbos._crews.work_orders import CrewWorkOrder
 from crewai_dbos._dbos_seam import surviving

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from crewai.flow.flow import Flow
 
 from crewai_dbos._classes import durable_class, original_class, overrides
+from crewai_dbos._crewai_seam.flow import definition_of
 from crewai_dbos._flows import feedback
 from crewai_dbos._flows.methods import FlowRun, MethodRun, depth
 from crewai_dbos._flows.state.tracking import touch_attribute
@@ -81,7 +82,7 @@ class _RunFlow(_Base):
 
     def _persist_method_completion(self, method_name: Any) -> None:
         save = super()._persist_method_completion
-        definition = self._definition
+        definition = definition_of(self)
         own = definition.methods[str(method_name)].persist
         chosen = own if own is not None else definition.persist
         if chosen is None or not chosen.enabled:

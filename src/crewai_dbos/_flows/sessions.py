@@ -9,6 +9,7 @@ from typing import Any
 from crewai.flow.flow import Flow
 from dbos import DBOS
 
+from crewai_dbos._crewai_seam.flow import state_of
 from crewai_dbos._dbos_seam import detached, recorded_rows
 from crewai_dbos._flows.state.changes import classes
 from crewai_dbos._journal.call import Call
@@ -52,7 +53,7 @@ def next_turn(flow_name: str, session_id: str, known: tuple[type, ...]) -> Turn:
 def record(flow: Flow[Any], scope: Scope) -> None:
     """A turn has ended: keep what the next one begins with."""
     call = Call(names.SESSION, kind="state", known=classes(flow))
-    scope.run(call, lambda: flow._state)
+    scope.run(call, lambda: state_of(flow))
 
 
 def _last(prefix: str, **options: Any) -> Any:

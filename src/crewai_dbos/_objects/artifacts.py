@@ -7,6 +7,7 @@ from pathlib import Path
 
 from crewai.utilities.tool_result_artifacts import ToolResultArtifact, ToolResultArtifactStore
 
+from crewai_dbos._crewai_seam.agent import artifacts_kept
 from crewai_dbos._stored.digest import short
 
 
@@ -27,7 +28,7 @@ class StableArtifacts(ToolResultArtifactStore):
             self._made = True
         artifact = super().store(content, estimated_token_count)
         artifact.file_path.chmod(0o600)
-        name = f"tool-result-{len(self._artifact_ids)}-{short(content)}"
+        name = f"tool-result-{len(artifacts_kept(self))}-{short(content)}"
         folder = artifact.file_path.parent.rename(artifact.directory / name)
         return replace(
             artifact,

@@ -17,16 +17,13 @@ from crewai.llms.base_llm import BaseLLM
 from pydantic import SecretStr
 
 from crewai_dbos._classes import kept_with, overridden, overrides
-from crewai_dbos._crewai_seam import (
+from crewai_dbos._crewai_seam.llm import (
     PROVIDER_STATE,
     ask_through,
     asked_through,
-    build_response_models,
     counting,
     counts_tokens_remotely,
     forget_shared_state,
-    one_layer_of_retries,
-    single_attempt_builders,
     without_rate_limit_retry,
 )
 from crewai_dbos._journal import joining, run_scope
@@ -34,6 +31,11 @@ from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.config import StepConfig, for_llm
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._leases import RunVar
+from crewai_dbos._objects.clients import (
+    build_response_models,
+    one_layer_of_retries,
+    single_attempt_builders,
+)
 from crewai_dbos._secrets import finding, known
 from crewai_dbos._secrets.given import NONE, Given, as_given
 from crewai_dbos._setting import setting

@@ -22,6 +22,13 @@ from crewai.memory.memory_scope import MemoryScope, MemorySlice
 from crewai.memory.unified_memory import Memory
 
 from crewai_dbos._classes import durable_class, overrides
+from crewai_dbos._crewai_seam.agent import (
+    forget_saves,
+    memory_behind,
+    memory_llm,
+    put_behind,
+    set_memory_llm,
+)
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.config import StepConfig, for_llm
@@ -53,21 +60,22 @@ def durable_memory(
     view = copy.copy(memory)
     object.__setattr__(view, "__pydantic_private__", dict(memory.__pydantic_private__ or {}))
     if isinstance(memory, (MemoryScope, MemorySlice)):
-        view._memory = durable_memory(memory._memory, scope, durable, embedding)
+        put_behind(view, durable_memory(memory_behind(memory), scope, durable, embedding))
         return view
     if isinstance(memory, Memory):
         view.__class__ = durable_class(_DurableMemory, type(memory))
         view.__dict__[_RUN] = (scope, durable, embedding)
-        view._pending_saves = []
-        if view._llm_instance is not None:
+        forget_saves(view)
+        llm = memory_llm(view)
+        if llm is not None:
             # Now, because a replay that asks nothing counts its tokens as well.
-            view._llm_instance = durable(view._llm_instance)
+            set_memory_llm(view, durable(llm))
     return view
 
 
 def drain(memory: Any) -> None:
     """Wait for what `memory` still saves in the background."""
-    inner = getattr(memory, "_memory", memory)
+    inner = memory_behind(memory)
     if isinstance(inner, Memory):
         inner.drain_writes()
 
@@ -141,8 +149,9 @@ class _DurableMemory(_Memory):
     @property
     def _llm(self) -> Any:
         _, durable, _ = self.__dict__[_RUN]
-        self._llm_instance = durable(super()._llm)
-        return self._llm_instance
+        llm = durable(super()._llm)
+        set_memory_llm(self, llm)
+        return llm
 
     @property
     def _embedder(self) -> Any:

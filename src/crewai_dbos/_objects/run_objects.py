@@ -19,7 +19,7 @@ from crewai.tools.base_tool import BaseTool
 from crewai.tools.memory_tools import RecallMemoryTool, RememberTool
 from crewai.utilities.llm_utils import create_llm
 
-from crewai_dbos._crewai_seam import share_usage
+from crewai_dbos._crewai_seam.llm import share_usage, usage_of
 from crewai_dbos._journal.config import AgentOptions, StepConfig, ToolStepConfig
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._objects import callbacks
@@ -59,10 +59,10 @@ class RunObjects:
             assert isinstance(resolved, BaseLLM)
             durable = durable_llm(resolved, role=role, config=config, scope=self.scope)
             # Copies that crewAI made of one LLM count in one place, and so do ours.
-            counter = id(resolved._token_usage)
+            counter = id(usage_of(resolved))
             _, first = self._counting.setdefault(counter, (resolved, durable))
             share_usage(durable, first)
-            self._counting.setdefault(id(first._token_usage), (first, first))
+            self._counting.setdefault(id(usage_of(first)), (first, first))
             return durable
 
         return self._once(llm, (role, id(config)), make)  # type: ignore[no-any-return]

@@ -13,6 +13,7 @@ from crewai.tools.base_tool import BaseTool, Tool
 from crewai.utilities.string_utils import sanitize_tool_name
 from dbos import SetWorkflowID
 
+from crewai_dbos._crewai_seam.agent import replace_run, run_of
 from crewai_dbos._dbos_seam import (
     DBOSUnexpectedStepError,
     current_context,
@@ -78,7 +79,7 @@ def idempotency_key() -> str:
 
 def tool_function(tool: BaseTool) -> Callable[..., Any]:
     """The user's function in a tool: what `@tool` decorated, or the class's ``_run``."""
-    return tool.func if isinstance(tool, Tool) else tool._run
+    return tool.func if isinstance(tool, Tool) else run_of(tool)
 
 
 def is_durable(tool: BaseTool) -> bool:
@@ -100,7 +101,7 @@ def durable_tool(tool: BaseTool, config: ToolStepConfig, scope: Scope | None) ->
     if isinstance(copied, Tool):
         copied.func = recorded
     else:
-        object.__setattr__(copied, "_run", recorded)
+        replace_run(copied, recorded)
     return copied
 
 

@@ -10,6 +10,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from crewai import Agent, Crew
 from crewai.flow.flow import Flow
 
+from crewai_dbos._crewai_seam.agent import original_text
 from crewai_dbos._journal.config import AgentOptions
 from crewai_dbos._runs import origin
 from crewai_dbos._secrets import finding, known
@@ -75,7 +76,7 @@ class CrewDefinition:
             agent: The user's agent.
             own: The definition of the agent, if it is a `DBOSAgent`.
         """
-        role = getattr(agent, "_original_role", None) or getattr(agent, "role", "")
+        role = original_text(agent, "role") or ""
         options = self.of_role.get(str(role), self.options)
         return options if own is None else options.under(own.options)
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from types import FunctionType, MappingProxyType, MethodType
 from typing import Any, NamedTuple
 
+from crewai_dbos._crewai_seam import agent, flow
 from crewai_dbos._dbos_seam import whole_configuration
 from crewai_dbos._secrets import inside, texts
 from crewai_dbos._secrets.forms import SHORTEST
@@ -83,8 +84,8 @@ class _Place(NamedTuple):
 
 _SCALARS = (type(None), bool, int, float, complex)
 # What a run works on, and what knowledge consists of: no part of how something was defined.
-_OF_RUNS = ("agent_executor", "initial_state", "tools_results", "_initial_state", "_state")
-_DATA = frozenset({*_OF_RUNS, "_last_messages", "chunks", "chunk_embeddings"})
+_OF_RUNS = ("agent_executor", "initial_state", "tools_results", *flow.STATE)
+_DATA = frozenset({*_OF_RUNS, agent.LAST_MESSAGES, "chunks", "chunk_embeddings"})
 
 
 class _Search:

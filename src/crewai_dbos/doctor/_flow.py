@@ -16,6 +16,7 @@ from crewai.memory.unified_memory import Memory
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from crewai_dbos._crewai_seam import flow as flow_seam
 from crewai_dbos._dbos_seam import closure_of
 from crewai_dbos._journal.config import StepConfig, ToolStepConfig
 from crewai_dbos._runs.definition import FlowDefinition
@@ -116,7 +117,7 @@ def read(flow: Any) -> FlowParts:
 def _of_class(cls: Any) -> FlowParts:
     definition = cls.flow_definition()
     methods = {name: inspect.getattr_static(cls, name, None) for name in definition.methods}
-    state = _default(cls, "initial_state") or getattr(cls, "_initial_state_t", None)
+    state = _default(cls, "initial_state") or flow_seam.type_of_state(cls)
     if not isinstance(state, (type, dict, BaseModel)):
         state = dict if definition.conversational is None else ConversationState
     codes = _codes(cls, methods)
@@ -138,21 +139,22 @@ def _of_class(cls: Any) -> FlowParts:
 
 def _of_object(flow: Any) -> FlowParts:
     durable = getattr(flow, "_durable", None)
-    methods = dict(flow._methods)
+    methods = dict(flow_seam.methods_of(flow))
     built = next(filter(None, map(_owner, methods.values())), flow)
     cls = type(built)
     codes = _codes(cls, methods)
-    uses_memory = _default(cls, "memory") is not None or _remembers(flow._definition, codes)
+    definition = flow_seam.definition_of(flow)
+    uses_memory = _default(cls, "memory") is not None or _remembers(definition, codes)
     return FlowParts(
         cls=cls,
-        definition=flow._definition,
+        definition=definition,
         durable=durable if isinstance(durable, FlowDefinition) else None,
         codes=codes,
-        state=flow._state,
-        tools=tuple(vars(flow).get("_tool_action_tools", ())),
+        state=flow_seam.state_of(flow),
+        tools=flow_seam.tools_of_actions(flow),
         memory=flow.memory if uses_memory else None,
         input_provider=flow.input_provider,
-        persistence=flow.persistence if flow._instance_persistence else None,
+        persistence=flow.persistence if flow_seam.saves_by_itself(flow) else None,
     )
 
 

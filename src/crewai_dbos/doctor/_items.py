@@ -13,7 +13,9 @@ from crewai.tasks.llm_guardrail import LLMGuardrail
 from crewai.tools.base_tool import BaseTool
 from crewai.utilities.string_utils import sanitize_tool_name
 
-from crewai_dbos._crewai_seam import event_handlers
+from crewai_dbos._crewai_seam.agent import memory_behind
+from crewai_dbos._crewai_seam.crew import memory_of
+from crewai_dbos._crewai_seam.events import event_handlers
 from crewai_dbos._dbos_seam import decorated_kind
 from crewai_dbos._journal.config import StepConfig, ToolStepConfig, for_tool
 from crewai_dbos._objects.llm import DBOSLLM
@@ -120,8 +122,8 @@ def of_crew(crew: Crew, *, durable: bool = False) -> Iterator[Item]:
     if fields["planning"]:
         planner, role = fields["planning_llm"], names.PLANNER_LLM if durable else None
         yield llm_item(planner or "crewAI's default", role, owner, "planning_llm")
-    if crew._memory:
-        yield from memory_items(crew._memory, owner)
+    if memory := memory_of(crew):
+        yield from memory_items(memory, owner)
     yield from _knowledge(crew, owner)
     for field, seam in _CALLBACKS.items():
         given = getattr(crew, field)
@@ -222,7 +224,7 @@ def memory_items(memory: Any, owner: str) -> Iterator[Item]:
     seam = f"{names.MEMORY_RECALL}, {names.MEMORY_SAVE}"
     recovery = f"{ANSWERED}; a save cut short is done again"
     yield Item("memory", type(memory).__name__, owner, seam, recovery, memory)
-    inner = getattr(memory, "_memory", memory)
+    inner = memory_behind(memory)
     yield llm_item(getattr(inner, "llm", None), names.MEMORY_LLM, owner)
     yield Item("embedder", "memory", owner, "embedding(...)", ANSWERED)
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-import dbos._dbos as _dbos_module
-from dbos._error import DBOSWorkflowCancelledError
+from crewai_dbos._dbos_seam import STEP_CHECK, DBOSWorkflowCancelledError, system_database
 
 _missing: dict[str, list[str]] = {}
-_CHECK = "_check_operation_execution_txn"
 
 
 def replay_only(run_id: str) -> list[str]:
@@ -18,15 +16,15 @@ def replay_only(run_id: str) -> list[str]:
     Returns:
         The names of the steps that it asks for and that are not recorded.
     """
-    database = _dbos_module._get_dbos_instance()._sys_db
-    if _CHECK not in vars(database):
+    database = system_database()
+    if STEP_CHECK not in vars(database):
         _install(database)
     return _missing.setdefault(run_id, [])
 
 
 def _install(database: Any) -> None:
     """Watch what is asked of DBOS before a step is run, the user's or ours."""
-    check = getattr(database, _CHECK)
+    check = getattr(database, STEP_CHECK)
 
     def checked(workflow_id: str, function_id: int, function_name: str, conn: Any) -> Any:
         recorded = check(workflow_id, function_id, function_name, conn=conn)
@@ -40,4 +38,4 @@ def _install(database: Any) -> None:
             raise DBOSWorkflowCancelledError(f"{function_name} is not recorded")
         return recorded
 
-    setattr(database, _CHECK, checked)
+    setattr(database, STEP_CHECK, checked)

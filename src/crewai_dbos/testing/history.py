@@ -19,10 +19,9 @@ from typing import Any
 
 import sqlalchemy as sa
 from dbos import DBOS, SetWorkflowID, WorkflowHandle
-from dbos._utils import GlobalParams
 from sqlalchemy.engine import make_url
 
-from crewai_dbos._dbos_seam import registered_functions
+from crewai_dbos._dbos_seam import application_name, registered_functions
 from crewai_dbos._stored import names
 from crewai_dbos.errors import CrewaiDbosError, MissingDefinitionError, RunNotFoundError
 
@@ -119,7 +118,7 @@ def restore(history: Mapping[str, Any], database_url: str) -> str:
             known = {"created_at": 0, "updated_at": 0, "priority": 0}
             here = {
                 "application_version": DBOS.application_version,
-                "application_name": GlobalParams.app_name,
+                "application_name": application_name(),
                 "executor_id": "history",
             }
             connection.execute(

@@ -16,6 +16,7 @@ from typing import Any
 from crewai.flow.flow import Flow
 
 from crewai_dbos._classes import original_class
+from crewai_dbos._crewai_seam.flow import state_of
 from crewai_dbos._flows.state.aliases import Pair, Path, find, follow, put, shared
 from crewai_dbos._flows.state.fields import (
     ATTRIBUTE,
@@ -61,7 +62,7 @@ class Changes:
 
 def classes(flow: Flow[Any]) -> tuple[type, ...]:
     """Classes in what `flow` keeps that need not be importable: crewAI makes some for states."""
-    return (original_class(type(flow._state)),)
+    return (original_class(type(state_of(flow))),)
 
 
 class FlowState:
@@ -171,7 +172,7 @@ class FlowState:
 
     def name_of(self, value: Any) -> list[Any] | None:
         """Where `value` is to be found, if it can be changed: in a field, or the state itself."""
-        if value is self._flow._state:
+        if value is state_of(self._flow):
             return []
         if isinstance(value, SCALARS):
             return None
@@ -184,7 +185,7 @@ class FlowState:
     def named(self, path: Path) -> Any:
         """The reverse of `name_of`."""
         if not path:
-            return self._flow._state
+            return state_of(self._flow)
         return follow(path[1:], self._owner(path[0]).get(without_prefix(path[0])))
 
     def release(self) -> None:
@@ -234,7 +235,7 @@ class FlowState:
         return found
 
     def _owners(self) -> list[Fields]:
-        return [Fields("", self._flow._state), Attributes(ATTRIBUTE, self._flow)]
+        return [Fields("", state_of(self._flow)), Attributes(ATTRIBUTE, self._flow)]
 
     def _owner(self, name: str) -> Fields:
         state, flow = self._owners()
@@ -243,7 +244,7 @@ class FlowState:
 
 def set_id(flow: Flow[Any], state_id: str) -> None:
     """Give the state of `flow` an id, also if it is frozen."""
-    state = flow._state
+    state = state_of(flow)
     if isinstance(state, dict):
         state["id"] = state_id
     elif "id" in type(state).model_fields:

@@ -12,6 +12,7 @@ from typing import Any
 from crewai.flow.flow import Flow
 
 from crewai_dbos._classes import original_class
+from crewai_dbos._crewai_seam.flow import OF_THE_ENGINE as _OF_THE_ENGINE
 from crewai_dbos._stored import codec, hidden
 
 ATTRIBUTE = "self."
@@ -19,12 +20,7 @@ ATTRIBUTE = "self."
 
 _KEY = "key:"
 OURS = "_crewai_dbos"
-OF_THE_ENGINE = {
-    "_flow_post_init_done",
-    "_skip_auto_memory",
-    "_deferred_flow_started_event_id",
-    "conversational",
-}
+OF_THE_ENGINE = {*_OF_THE_ENGINE, "conversational"}
 _SETTINGS = {
     "max_method_calls",
     "suppress_flow_events",

@@ -11,6 +11,7 @@ from crewai.flow.flow import Flow
 from pydantic import BaseModel
 
 from crewai_dbos._classes import original_class, overridden
+from crewai_dbos._crewai_seam.flow import set_state, state_of
 from crewai_dbos._flows.state.fields import OF_THE_ENGINE, OURS, SCALARS, as_name, own_dict
 from crewai_dbos._leases import RunVar
 from crewai_dbos._setting import setting
@@ -64,21 +65,21 @@ def touch_attribute(flow: Any, name: str, value: Any, *, changed: bool = False) 
 
 def watch(flow: Flow[Any]) -> None:
     """See from now on what is touched of the state that `flow` has. Any number of times."""
-    state = flow._state
+    state = state_of(flow)
     if isinstance(state, BaseModel) and not isinstance(state, _TrackedModel):
         # Not kept: crewAI may have made the class for this one state.
         state.__class__ = overridden(_TrackedModel, type(state))
     elif isinstance(state, dict) and not isinstance(state, _TrackedDict):
-        flow._state = _TrackedDict(state)
+        set_state(flow, _TrackedDict(state))
 
 
 def release(flow: Flow[Any]) -> None:
     """Watch no more: the state has its own class again."""
-    state = flow._state
+    state = state_of(flow)
     if isinstance(state, _TrackedModel):
         state.__class__ = original_class(type(state))
     elif isinstance(state, _TrackedDict):
-        flow._state = dict(state)
+        set_state(flow, dict(state))
 
 
 def untracked(value: Any) -> Any:

@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
-from dbos._sys_db import SystemDatabase
 
-from crewai_dbos._dbos_seam import current_context
+from crewai_dbos._dbos_seam import SystemDatabase, current_context
 from crewai_dbos._flows.state.tracking import current as current_method
 from crewai_dbos._journal.open_calls import open_call, open_group
 from crewai_dbos._leases import RunVar

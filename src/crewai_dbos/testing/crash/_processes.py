@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from crewai_dbos import _import_path, _private_files
+from crewai_dbos._dbos_seam import IMPORTED_AT_LAUNCH
 from crewai_dbos.testing.crash.errors import CrashTestError
 
 # Numpy's BLAS starts threads when it is imported, and a process with threads must not fork.
@@ -43,7 +44,7 @@ _ENVIRONMENT = {
 }
 # What DBOS, crewAI and we import with the launch, the first run and the first flow.
 _IMPORTED_LATE = (
-    "dbos._sys_db_sqlite",
+    IMPORTED_AT_LAUNCH,
     "sqlalchemy.dialects.sqlite",
     "crewai_dbos._crews.perform_crew",
     "crewai_dbos._flows.perform_flow",

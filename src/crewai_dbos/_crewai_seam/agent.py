@@ -1,0 +1,145 @@
+"""What is private in crewAI's agents and in what they work with: executor, tools, memory.
+
+crewAI is not imported before an agent is there: the search for secrets asks for a name of this
+module in processes that never load crewAI.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sized
+
+    from crewai import Agent
+    from crewai.agents.agent_executor import AgentExecutor
+    from crewai.llms.base_llm import BaseLLM
+    from crewai.tools.base_tool import BaseTool
+    from crewai.utilities.tool_result_artifacts import ToolResultArtifactStore
+
+RATE_LIMIT = "_rpm_controller"
+"""The attribute of an agent with what limits its requests per minute."""
+
+LAST_MESSAGES = "_last_messages"
+"""The attribute of an agent with its last conversation."""
+
+
+def forget_agent_state(agent: Agent) -> None:
+    """Give a shallow copy of an agent the private state of one that has done nothing yet."""
+    from crewai.agents.agent_builder.utilities.base_token_process import TokenProcess
+
+    private = dict(agent.__pydantic_private__ or {})
+    object.__setattr__(agent, "__pydantic_private__", private)
+    fresh = {
+        "_times_executed": 0,
+        "_token_process": TokenProcess(),
+        "_tool_failures": [],
+        "_last_messages": [],
+        "_mcp_resolver": None,
+        "_kickoff_event_id": None,
+    }
+    private.update({name: value for name, value in fresh.items() if name in private})
+
+
+def publish_agent_state(run: Agent, front: Agent) -> None:
+    """Show on the user's agent what crewAI reads from it after a run: last messages, usage."""
+    from crewai.llms.base_llm import BaseLLM
+
+    from crewai_dbos._crewai_seam.llm import counting
+
+    front._last_messages = list(run._last_messages)
+    front._tool_failures = list(run._tool_failures)
+    if isinstance(front.llm, BaseLLM) and isinstance(run.llm, BaseLLM):
+        total = front.llm._token_usage
+        with counting:
+            for counter, spent in run.llm._token_usage.items():
+                total[counter] = total.get(counter, 0) + spent
+
+
+def last_messages(agent: Agent) -> list[Any]:
+    """The last conversation of `agent`, as it is kept there."""
+    return list(agent._last_messages)
+
+
+def rate_limit(agent: Agent) -> Any:
+    """What limits the requests per minute of `agent`; None if nothing does."""
+    return agent._rpm_controller
+
+
+def set_rate_limit(agent: Agent, controller: Any) -> None:
+    """Have `agent` ask `controller` before each request."""
+    agent._rpm_controller = controller
+
+
+def original_text(thing: Any, field: str) -> Any:
+    """A text of an agent or a task as the user wrote it, before inputs were filled in.
+
+    Args:
+        thing: The agent or task; an adapter to another library has its text alone.
+        field: ``role``, ``goal``, ``backstory``, ``description`` or ``expected_output``.
+    """
+    return getattr(thing, f"_original_{field}", None) or getattr(thing, field, None)
+
+
+# Executor ----------------------------------------------------------------------
+
+
+def has_artifacts(executor: AgentExecutor) -> bool:
+    """Whether `executor` has a place for large tool results already."""
+    return executor._tool_result_artifact_store is not None
+
+
+def keep_artifacts_in(executor: AgentExecutor, store: ToolResultArtifactStore) -> None:
+    """Have `executor` put large tool results in `store`."""
+    executor._tool_result_artifact_store = store
+
+
+def artifacts_kept(store: ToolResultArtifactStore) -> Sized:
+    """The ids of the results in `store`."""
+    return store._artifact_ids
+
+
+def has_step_executor(executor: AgentExecutor) -> bool:
+    """Whether `executor` has made what carries out the steps of its plan."""
+    return executor._step_executor is not None
+
+
+# Tools -------------------------------------------------------------------------
+
+
+def run_of(tool: BaseTool) -> Callable[..., Any]:
+    """What the class of `tool` does when it is called."""
+    return tool._run
+
+
+def replace_run(tool: BaseTool, function: Callable[..., Any]) -> None:
+    """Have `tool`, a copy, do `function` when it is called."""
+    object.__setattr__(tool, "_run", function)
+
+
+# Memory ------------------------------------------------------------------------
+
+
+def memory_behind(memory: Any) -> Any:
+    """The `Memory` that a scope or a slice is a part of; any other object itself."""
+    return getattr(memory, "_memory", memory)
+
+
+def put_behind(view: Any, memory: Any) -> None:
+    """Make `view`, a copy of a scope or a slice, a part of `memory`."""
+    view._memory = memory
+
+
+def forget_saves(memory: Any) -> None:
+    """Give a shallow copy of a `Memory` a list of its own of what it still saves."""
+    memory._pending_saves = []
+
+
+def memory_llm(memory: Any) -> BaseLLM | None:
+    """The LLM that a `Memory` asks; None if it has not made one yet."""
+    return cast("BaseLLM | None", memory._llm_instance)
+
+
+def set_memory_llm(memory: Any, llm: BaseLLM) -> None:
+    """Have a `Memory` ask `llm`."""
+    memory._llm_instance = llm

@@ -1,0 +1,17 @@
+"""What is private in crewAI's event bus."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from crewai.events.event_bus import crewai_event_bus
+
+
+def event_handlers() -> Iterator[tuple[str, Callable[..., Any]]]:
+    """The handlers on the event bus, each with the name of its event; crewAI's own too."""
+    bus: Any = crewai_event_bus
+    for handlers in (dict(bus._sync_handlers), dict(bus._async_handlers)):
+        for event, functions in handlers.items():
+            for function in functions:
+                yield event.__name__, function

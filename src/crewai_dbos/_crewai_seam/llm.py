@@ -1,0 +1,107 @@
+"""What is private in crewAI's LLMs, and what of them threads share."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from crewai.llms import retry as _llm_retry
+from crewai.llms.base_llm import BaseLLM
+
+PROVIDER_STATE = ("_last_response_id", "_last_reasoning_items", "_previous_thinking_blocks")
+"""What a provider remembers of its last request and sends with the next one."""
+
+_CLIENTS = ("_client", "_async_client")
+_DELEGATE = "_responses_delegate"
+
+
+def forget_shared_state(llm: BaseLLM) -> None:
+    """Give a shallow copy of an LLM counters and a conversation of its own."""
+    private = dict(llm.__pydantic_private__ or {})
+    object.__setattr__(llm, "__pydantic_private__", private)
+    private["_token_usage"] = dict.fromkeys(llm._token_usage, 0)
+    for name in PROVIDER_STATE:
+        if name in private:
+            private[name] = None
+    # An async client belongs to the event loop it was first used on.
+    if "_async_client" in private and hasattr(llm, "_get_async_client"):
+        private["_async_client"] = None
+        if "_async_client_initialized" in private:
+            private["_async_client_initialized"] = False
+
+
+def replace_clients(llm: BaseLLM, replace: Callable[[Any], Any]) -> None:
+    """Put `replace(client)` in place of each client of an SDK that `llm` has built."""
+    private = llm.__pydantic_private__ or {}
+    for name in _CLIENTS:
+        if private.get(name) is not None:
+            private[name] = replace(private[name])
+
+
+def client_builders(cls: type[BaseLLM], replace: Callable[[Any], Any]) -> dict[str, Any]:
+    """Methods for a subclass of `cls` that do the same with clients built later."""
+
+    def replacing(build: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(build)
+        def built(llm: BaseLLM) -> Any:
+            return replace(build(llm))
+
+        return built
+
+    names = ("_build_sync_client", "_build_async_client")
+    return {name: replacing(getattr(cls, name)) for name in names if hasattr(cls, name)}
+
+
+def counts_tokens_remotely(llm: Any, cls: type[BaseLLM]) -> bool:
+    """Whether counting a prompt's tokens with `llm`, a `cls`, may be a request to the provider."""
+    if cls.get_input_tokens_count is BaseLLM.get_input_tokens_count:
+        return False
+    compatible = getattr(llm, "_on_compatible_server", None)
+    return not (llm.is_litellm or (callable(compatible) and compatible()))
+
+
+@contextmanager
+def without_rate_limit_retry() -> Iterator[None]:
+    """crewAI's own retry of rate limits is off in this block."""
+    token = _llm_retry._active_llm_rate_limit_retry.set(True)
+    try:
+        yield
+    finally:
+        _llm_retry._active_llm_rate_limit_retry.reset(token)
+
+
+def asked_through(llm: BaseLLM) -> BaseLLM:
+    """The LLM that sends the requests of `llm`: itself, or one inside it (Azure's responses)."""
+    delegate = (llm.__pydantic_private__ or {}).get(_DELEGATE)
+    return delegate if isinstance(delegate, BaseLLM) else llm
+
+
+def ask_through(llm: BaseLLM, delegate: BaseLLM) -> None:
+    """Let `llm` send its requests through `delegate`."""
+    assert llm.__pydantic_private__ is not None
+    llm.__pydantic_private__[_DELEGATE] = delegate
+
+
+# Token usage -------------------------------------------------------------------
+
+counting = threading.Lock()
+"""Held while token counters that threads share are changed."""
+
+
+def usage_of(llm: BaseLLM) -> dict[str, int]:
+    """The counters of `llm`, which it may share with others."""
+    return llm._token_usage
+
+
+def share_usage(durable: BaseLLM, original: BaseLLM) -> BaseLLM:
+    """Let `durable` count its tokens where `original` does. Returns `durable`."""
+    durable._token_usage = original._token_usage
+    return durable
+
+
+def count_usage(llm: BaseLLM, usage: Mapping[str, Any]) -> None:
+    """Count on `llm` what a provider has said of the `usage` of one request."""
+    llm._track_token_usage_internal(dict(usage))

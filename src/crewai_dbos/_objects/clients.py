@@ -1,0 +1,89 @@
+"""The clients of a provider's SDK in a durable LLM: one attempt inside a recorded call."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import threading
+from typing import Any
+
+from crewai.llms.base_llm import BaseLLM
+from pydantic import BaseModel
+
+from crewai_dbos._crewai_seam.llm import client_builders, replace_clients
+from crewai_dbos._journal.open_calls import open_call
+
+
+def one_layer_of_retries(llm: BaseLLM) -> None:
+    """Inside a recorded call the SDK's clients make one attempt; the journal retries."""
+    replace_clients(llm, _single_attempt)
+
+
+def single_attempt_builders(cls: type[BaseLLM]) -> dict[str, Any]:
+    """Methods for a subclass of `cls` that do the same for clients built later."""
+    return client_builders(cls, _single_attempt)
+
+
+def _single_attempt(client: Any) -> Any:
+    if not hasattr(client, "with_options") or not hasattr(client, "max_retries"):
+        return client
+    copied = client.with_options()
+    if not hasattr(type(copied), "_crewai_dbos_retries"):
+        copied.__class__ = _single_attempt_class(type(copied))  # type: ignore[arg-type]
+    return copied
+
+
+@functools.cache
+def _single_attempt_class(cls: Any) -> type:
+    def max_retries(client: Any) -> int:
+        return 0 if open_call() else int(client.__dict__["max_retries"])
+
+    def set_max_retries(client: Any, value: int) -> None:
+        client.__dict__["max_retries"] = value
+
+    body = {"max_retries": property(max_retries, set_max_retries), "_crewai_dbos_retries": True}
+    return type(cls.__name__, (cls,), body)
+
+
+def build_response_models() -> None:
+    """Have openai build the classes of a response. Any number of times.
+
+    It does so at the first response, and threads that come first together can meet a half-built
+    one: "Pydantic models should inherit from BaseModel, BaseModel cannot be instantiated directly".
+    """
+    if "openai.types.chat" in sys.modules:
+        with _building:
+            _build_response_models()
+
+
+_building = threading.Lock()
+
+
+@functools.cache
+def _build_response_models() -> None:
+    from openai.types import chat
+
+    # Their members that are unions are not built with them.
+    for cls in vars(chat).values():
+        if isinstance(cls, type) and issubclass(cls, BaseModel):
+            cls.model_rebuild()
+    call = {"id": "", "type": "function", "function": {"name": "", "arguments": "{}"}}
+    message = {"role": "assistant", "content": "", "tool_calls": [call]}
+    usage: Any = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+    usage |= {"prompt_tokens_details": {}, "completion_tokens_details": {}}
+    chat.ChatCompletion.construct(
+        id="",
+        object="chat.completion",
+        created=0,
+        model="",
+        choices=[{"index": 0, "finish_reason": "stop", "message": message}],
+        usage=usage,
+    )
+    chat.ChatCompletionChunk.construct(
+        id="",
+        object="chat.completion.chunk",
+        created=0,
+        model="",
+        choices=[{"index": 0, "delta": {**message, "tool_calls": [{**call, "index": 0}]}}],
+        usage=usage,
+    )
