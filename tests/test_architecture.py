@@ -11,7 +11,7 @@ PACKAGE = Path(crewai_dbos.__file__).parent
 PAGE = (Path(__file__).parents[1] / "ARCHITECTURE.md").read_text(encoding="utf-8")
 
 # What these rooms hold is said in one line each.
-BY_THE_ROOM = {"_crewai_seam", "_demo", "doctor", "testing"}
+BY_THE_ROOM = {"_demo", "doctor", "testing"}
 
 
 def listed() -> set[str]:
