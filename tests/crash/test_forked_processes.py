@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from crewai_dbos.testing.crash._processes import ForkServer, Job
+
+pytestmark = pytest.mark.crash
 
 
 def test_classes_that_every_run_needs_are_built(server: ForkServer, tmp_path: Path) -> None:
