@@ -7,10 +7,12 @@ PYTHON := $(shell scripts/find-python $(filter $(VERSION),$(VERSIONS)) 3.12 3.11
 MAIN := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 OTHERS := $(filter-out $(MAIN),$(VERSIONS))
 
+IN_PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadfile
+
 # Where it is set, each process compiles crewAI anew, which doubles the time of every import.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test lint typecheck format pytest smoke bench constraints clean venv venvs
+.PHONY: help demo test lint typecheck format pytest quick every-moment local-model smoke bench constraints clean venv venvs
 
 help:
 	@echo 'make demo         show a crashed crew going on where it was'
@@ -18,6 +20,9 @@ help:
 	@echo 'make lint         ruff check, ruff format --check, and that imports point down'
 	@echo 'make typecheck    mypy'
 	@echo 'make pytest       the test suite; ARGS="-k name" for some of it'
+	@echo 'make quick        the tests that start no processes: an answer in two minutes'
+	@echo 'make every-moment the crash tests, killed at every moment of every entry'
+	@echo 'make local-model  the test with a real model; needs the extra local-model'
 	@echo 'make smoke        one workflow on each other Python found'
 	@echo 'make bench        measure, write benchmarks/RESULTS.md and the table of README.md'
 	@echo 'make format       ruff format and ruff check --fix'
@@ -29,7 +34,7 @@ demo: venv
 
 test: venvs
 	@$(MAKE) --no-print-directory lint typecheck smoke
-	.venv/bin/pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+	.venv/bin/pytest $(IN_PARALLEL) --durations 10
 
 lint: venv
 	.venv/bin/ruff check .
@@ -44,7 +49,16 @@ format: venv
 	.venv/bin/ruff check --fix .
 
 pytest: venv
-	.venv/bin/pytest $(ARGS)
+	.venv/bin/pytest $(IN_PARALLEL) $(ARGS)
+
+quick: venv
+	.venv/bin/pytest $(IN_PARALLEL) -m 'not crash' --ignore tests/crash $(ARGS)
+
+every-moment: venv
+	.venv/bin/pytest $(IN_PARALLEL) -m every_moment $(ARGS)
+
+local-model: venv
+	.venv/bin/pytest -m local_model $(ARGS)
 
 smoke: $(OTHERS:%=smoke-%)
 

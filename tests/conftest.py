@@ -3,6 +3,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import certifi
 import pytest
 
 # Set before crewAI is imported: it reads these then. Child processes inherit them.
@@ -15,6 +16,11 @@ os.environ.update(
     CREWAI_TRACING_ENABLED="false",
     OTEL_SDK_DISABLED="true",
 )
+# Every client of an LLM reads this file, which has all authorities; no test speaks TLS.
+_one, _end, _ = Path(certifi.where()).read_text().partition("-----END CERTIFICATE-----\n")
+_authorities = Path(_home.name, "authorities.pem")
+_authorities.write_text(_one + _end)
+os.environ["SSL_CERT_FILE"] = str(_authorities)
 for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "CREWAI_STORAGE_DIR"):
     os.environ.pop(name, None)
 

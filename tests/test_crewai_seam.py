@@ -660,6 +660,7 @@ print(ends)
 """
 
 
+@pytest.mark.crash
 def test_threads_that_come_first_together_find_the_classes_of_a_response_built() -> None:
     """In processes that have not built them: before the lock most of these ended with an error."""
     ran = subprocess.run(

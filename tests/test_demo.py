@@ -15,6 +15,8 @@ import pytest
 
 import crewai_dbos
 
+pytestmark = pytest.mark.crash
+
 SOURCE = str(Path(crewai_dbos.__file__).parents[1])
 
 

@@ -25,6 +25,7 @@ class TestEffectLog:
         assert log.count("sms") == 0
         assert log.read()[0].pid == os.getpid()
 
+    @pytest.mark.crash
     def test_several_processes_killed_while_reporting(self, tmp_path: Path) -> None:
         path = tmp_path / "log"
         package = str(Path(__file__).parents[1] / "src" / "crewai_dbos" / "testing" / "effects.py")
@@ -53,6 +54,7 @@ class TestEffectLog:
         assert log.count("tick") == len(effects)
 
 
+@pytest.mark.crash
 def test_the_fixture_counts_what_processes_report_and_elsewhere_nothing_is_written(
     effect_log: EffectLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import crewai_dbos
 from crewai_dbos.testing import (
     Hang,
@@ -19,6 +21,8 @@ from crewai_dbos.testing import (
     text,
     tool_calls,
 )
+
+pytestmark = pytest.mark.crash
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SOURCE = str(Path(crewai_dbos.__file__).parents[1])

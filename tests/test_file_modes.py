@@ -79,6 +79,7 @@ with CrashTest("crash.application:native_postman", inputs, model=script, fresh=f
 """
 
 
+@pytest.mark.crash
 @pytest.mark.parametrize("how", ["forked", "fresh"])
 def test_what_a_crash_test_makes(how: str, tmp_path: Path) -> None:
     found = json.loads(ran(tmp_path, "-c", CRASH_TEST, how).splitlines()[-1])
@@ -88,6 +89,7 @@ def test_what_a_crash_test_makes(how: str, tmp_path: Path) -> None:
     assert readable_by_others(found) == {}
 
 
+@pytest.mark.crash
 def test_what_the_demo_makes(tmp_path: Path) -> None:
     database = json.loads(ran(tmp_path, "-m", "crewai_dbos.cli", "demo", "--keep", "--json"))[
         "database"

@@ -14,6 +14,8 @@ import pytest
 
 from crewai_dbos.testing import ModelServer, Reply, Request, text
 
+pytestmark = pytest.mark.crash
+
 PAGE = Path(__file__).parent.parent / "docs" / "flows.md"
 
 AFTER = """

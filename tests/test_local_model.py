@@ -12,6 +12,8 @@ import pytest
 
 import crewai_dbos
 
+pytestmark = pytest.mark.crash
+
 EXAMPLE = Path(__file__).parents[1] / "examples" / "local_model.py"
 
 

@@ -8,7 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from crewai_dbos.testing import ModelServer, text
+
+pytestmark = pytest.mark.crash
 
 PAGE = Path(__file__).parent.parent / "docs" / "moving.md"
 

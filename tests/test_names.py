@@ -216,6 +216,7 @@ def test_an_argument_is_not_named_by_its_address() -> None:
     assert len({digest(function) for function in functions}) == 1
 
 
+@pytest.mark.crash
 def test_names_are_the_same_in_every_process() -> None:
     program = (
         "import test_names as t\n"

@@ -8,7 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from crewai_dbos.testing import ModelServer, Reply, Request, ToolCall, text, tool_calls
+
+pytestmark = pytest.mark.crash
 
 README = Path(__file__).parent.parent / "README.md"
 TESTING = README.parent / "docs" / "testing.md"

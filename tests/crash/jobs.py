@@ -54,6 +54,16 @@ def outcome(work: Callable[[], Any]) -> dict[str, Any]:
         return {"error": type(error).__name__, "message": str(error)}
 
 
+def unbuilt(_: Order) -> list[str]:
+    """The classes of a first answer of a model that pydantic has yet to build."""
+    from crewai.events.types import agent_events
+    from openai.types import chat
+
+    events = [each for each in vars(agent_events).values() if isinstance(each, type)]
+    classes = [chat.ChatCompletion, chat.ChatCompletionChunk, *events]
+    return [each.__name__ for each in classes if not getattr(each, "__pydantic_complete__", True)]
+
+
 def wait_for(condition: Callable[[], Any]) -> Any:
     while not (found := condition()):
         time.sleep(0.02)

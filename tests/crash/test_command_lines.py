@@ -14,6 +14,8 @@ from crash.names import ASK
 from crewai_dbos.testing import Reply, Request, text
 from crewai_dbos.testing.crash import CrashTest
 
+pytestmark = pytest.mark.crash
+
 SECRET = "sk-nobody-reads-this"
 
 PROGRAM = """

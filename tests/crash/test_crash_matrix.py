@@ -19,6 +19,8 @@ from crewai_dbos.testing.crash.positions import in_order_of_names
 from crewai_dbos.testing.effects import Effect
 from support.crashing import taking_turns
 
+pytestmark = pytest.mark.crash
+
 AT_ONCE = 6
 """Positions that are worked on at the same time. A recovery mostly waits for DBOS's queue poll."""
 

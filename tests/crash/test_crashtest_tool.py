@@ -16,6 +16,8 @@ from crash.names import ASK
 from crewai_dbos.testing.crash import CrashTest, Verdict
 from support.crashing import survives
 
+pytestmark = pytest.mark.crash
+
 CLI = [sys.executable, "-m", "crewai_dbos.cli", "crashtest"]
 PAGE = (Path(__file__).parents[2] / "docs/prove-it-survives.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)

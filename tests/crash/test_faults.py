@@ -7,10 +7,14 @@ import os
 import time
 from pathlib import Path
 
+import pytest
+
 from crash.models import letters
 from crewai_dbos.testing import EffectLog, ModelServer
 from crewai_dbos.testing.crash._processes import PATIENCE, ForkServer, Job
 from crewai_dbos.testing.effects import EFFECTS
+
+pytestmark = pytest.mark.crash
 
 
 def test_a_call_is_known_to_have_begun_before_its_effect(

@@ -6,10 +6,14 @@ event is handled once.
 
 from __future__ import annotations
 
+import pytest
+
 from crash.names import ASK
 from crewai_dbos.testing import Reply, Request, ToolCall, text, tool_calls
 from crewai_dbos.testing.crash import CrashTest
 from support.crashing import taking_turns
+
+pytestmark = pytest.mark.crash
 
 TURNS = [
     [ToolCall("order", {"part": "bolt"})],

@@ -25,6 +25,8 @@ from crewai_dbos.testing import EffectLog, Hang, ModelServer, Reply, Request, er
 from crewai_dbos.testing.crash._processes import PATIENCE, ForkServer, FreshProcess, Job, Process
 from crewai_dbos.testing.effects import EFFECTS
 
+pytestmark = pytest.mark.crash
+
 ANN_AND_BOB = models.letters(["Ann"], ["Bob"])
 
 

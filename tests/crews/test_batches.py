@@ -249,6 +249,7 @@ def test_what_is_refused(serve: Serve) -> None:
 # Killed -----------------------------------------------------------------------------------
 
 
+@pytest.mark.crash
 @pytest.mark.parametrize(
     ("calls_again", "kind", "items"),
     [(True, "sqlite", 60), (False, "postgres", 200)],

@@ -8,6 +8,8 @@ from crews.crashing import STRICT, check, check_memory
 from crews.scenarios import SCENARIOS
 from support.crashing import one_moment_each, survives
 
+pytestmark = pytest.mark.crash
+
 
 @pytest.mark.parametrize("name", STRICT)
 def test_every_entry(name: str) -> None:

@@ -7,6 +7,8 @@ import pytest
 from crews.crashing import STRICT, check, check_memory
 from support.postgres import Postgres
 
+pytestmark = pytest.mark.crash
+
 
 @pytest.mark.parametrize("name", STRICT)
 def test_some_positions(name: str, postgres: Postgres) -> None:

@@ -44,6 +44,7 @@ def plain(output: str) -> str:
 # As a person starts it -------------------------------------------------------------
 
 
+@pytest.mark.crash
 def test_the_page_shows_what_its_program_gives(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(programs(PAGE)[0])
     shown = PAGE.partition("$ crewai-dbos doctor app:agent\n")[2].partition("\n```")[0]
@@ -52,6 +53,7 @@ def test_the_page_shows_what_its_program_gives(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (1, "")
 
 
+@pytest.mark.crash
 def test_a_program_that_prints_while_it_is_imported() -> None:
     done = run(ROOT / "examples", "seed:dbos_agent", "--json")
     assert done.returncode == 0, done.stderr
@@ -66,6 +68,7 @@ def test_a_program_that_prints_while_it_is_imported() -> None:
     assert rules(given) == [("application-version", "hint")]
 
 
+@pytest.mark.crash
 def test_a_path_that_leads_nowhere(tmp_path: Path) -> None:
     done = run(tmp_path, "nowhere:agent", "--json")
     assert (done.returncode, done.stdout) == (2, "")

@@ -83,7 +83,7 @@ def start(program: str, cwd: Path, env: Mapping[str, str], *arguments: str) -> P
     order = {"cwd": str(cwd), "arguments": arguments}
     job = Job(f"{__name__}:{program}", order, cwd / "log", dict(env))
     # The modules are those of the crash tests, so that one server is enough.
-    return fork_server(_program.__name__, __name__, "openai.resources").start(job)
+    return fork_server(_program.__name__, "openai.resources", __name__).start(job)
 
 
 def documentation_review_main(order: Mapping[str, Any]) -> None:

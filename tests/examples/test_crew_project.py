@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from crewai_dbos.testing import Hang, ModelServer, Reply, Request, hang
 from crewai_dbos.testing.crash import CrashTest
 from examples.models import analyst
 from examples.programs import start
+
+pytestmark = pytest.mark.crash
 
 RUN = "latest_ai_run"
 INPUTS = {"inputs": {"topic": "AI LLMs", "current_year": "2025"}}

@@ -18,6 +18,8 @@ from crewai_dbos.testing.crash._processes import Process
 from examples.models import reviewer
 from examples.programs import DOCUMENTATION, start
 
+pytestmark = pytest.mark.crash
+
 MAIN = "documentation_review_main"
 REPORT = """# Review
 

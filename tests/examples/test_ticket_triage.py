@@ -20,6 +20,8 @@ from crewai_dbos.testing.crash import CrashTest
 from examples.models import support
 from examples.programs import REPLIES, TICKETS, start
 
+pytestmark = pytest.mark.crash
+
 MAIN = "ticket_triage_main"
 SUMMARY = """2 billing, 1 technical
 

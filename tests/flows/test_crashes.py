@@ -12,6 +12,8 @@ from flows.crashing import check
 from flows.scenarios import SCENARIOS, echo
 from support.crashing import one_moment_each, survives
 
+pytestmark = pytest.mark.crash
+
 STRICT = [name for name, scenario in SCENARIOS.items() if not scenario.racing]
 """The scenarios that are the same every time."""
 

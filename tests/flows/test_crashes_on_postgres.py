@@ -8,6 +8,8 @@ from flows.crashing import check
 from flows.test_crashes import STRICT
 from support.postgres import Postgres
 
+pytestmark = pytest.mark.crash
+
 
 @pytest.mark.parametrize("name", STRICT)
 def test_some_positions(name: str, postgres: Postgres) -> None:

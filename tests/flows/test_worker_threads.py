@@ -166,6 +166,7 @@ def test_a_worker_that_was_started_before_any_run(make: Any, serve: Serve, made:
         check_replay(flow, {run: text}, server)
 
 
+@pytest.mark.crash
 def test_a_worker_that_was_waiting_before_there_was_a_durable_flow(
     serve: Serve, tmp_path: Path
 ) -> None:

@@ -353,6 +353,7 @@ def test_no_history_at_all(given: Any) -> None:
         history.restore(given, "sqlite:///nowhere.sqlite")
 
 
+@pytest.mark.crash
 def test_changed_histories_import_and_run_nothing() -> None:
     ran = subprocess.run(
         [sys.executable, "-m", "histories.fuzz"],

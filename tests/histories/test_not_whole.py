@@ -50,6 +50,7 @@ def test_calls_that_were_taken_out(
     assert effects.read() == []
 
 
+@pytest.mark.crash
 def test_code_of_the_users_own(tmp_path: Path) -> None:
     """Child workflows, transactions, steps inside a tool and of handlers of events."""
     ran = subprocess.run(

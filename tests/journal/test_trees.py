@@ -122,6 +122,7 @@ def process(url: str, log: Path, first: int, last: int, crash_at: int) -> subpro
     )
 
 
+@pytest.mark.crash
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])
 def test_a_killed_process_is_taken_over_by_the_next_one(
     kind: str, tmp_path: Path, request: pytest.FixtureRequest

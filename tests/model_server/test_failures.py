@@ -98,6 +98,7 @@ class TestFailures:
         assert len(answers) == 1
         ask(server)  # once released, it holds nobody
 
+    @pytest.mark.crash
     def test_killing_a_client_in_flight(self, serve: Serve) -> None:
         held = hang()
         server = serve(lambda request: held if request.number == 1 else "second try")

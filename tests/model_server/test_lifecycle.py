@@ -51,6 +51,7 @@ class TestLifecycle:
         assert not thread.is_alive()
         held.release()
 
+    @pytest.mark.crash
     def test_does_not_import_crewai_or_dbos(self) -> None:
         # A stand-in for the parent package: what that imports is not this package's affair.
         package = Path(__file__).parents[2] / "src" / "crewai_dbos"

@@ -67,6 +67,7 @@ def adding(request: Request) -> Reply:
     return text(" and ".join(result for _, result in request.tool_results))
 
 
+@pytest.mark.crash
 def test_an_agent_gets_the_same_answer_in_a_fresh_process(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

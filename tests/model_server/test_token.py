@@ -75,6 +75,7 @@ def test_each_server_has_its_own(serve: Serve) -> None:
     assert answered(other, urlsplit(one.base_url).path + "/chat/completions") == (404, b"")
 
 
+@pytest.mark.crash
 def test_an_address_that_another_process_knows_beforehand() -> None:
     with ModelServer([]) as any_server:
         port = urlsplit(any_server.base_url).port

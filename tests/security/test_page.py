@@ -29,6 +29,7 @@ def blocks(page: Path) -> list[str]:
     return re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
 
 
+@pytest.mark.crash
 def test_the_page_about_encryption(tmp_path: Path) -> None:
     (block,) = blocks(PAGE)
     command = re.findall(r"^python -c '(.*)'$", PAGE.read_text(), re.MULTILINE)[0]

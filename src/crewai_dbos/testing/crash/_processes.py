@@ -28,6 +28,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from crewai_dbos import _import_path, _private_files
 from crewai_dbos._dbos_seam import IMPORTED_AT_LAUNCH
 from crewai_dbos.testing.crash.errors import CrashTestError
@@ -289,6 +291,7 @@ def _serve(control: socket.socket, modules: list[str]) -> None:
     for module in _IMPORTED_LATE:
         with contextlib.suppress(ImportError):
             importlib.import_module(module)
+    _build_classes()
     gc.freeze()  # the collector would otherwise copy every page in every child
     warnings.filterwarnings("ignore", "lancedb fork support", RuntimeWarning)
     if not _can_fork():
@@ -327,6 +330,18 @@ def _serve(control: socket.socket, modules: list[str]) -> None:
                     _work(connection, Job.from_json(job))
                 children[pid] = connection
                 _tell(connection, pid=pid)
+
+
+def _build_classes() -> None:
+    """Build the classes that wait for their first instance, which every process has to make."""
+    from crewai.events.types import agent_events
+
+    from crewai_dbos._crewai_seam import build_response_models
+
+    build_response_models()
+    for cls in vars(agent_events).values():
+        if isinstance(cls, type) and issubclass(cls, BaseModel):
+            cls.model_rebuild(raise_errors=False)
 
 
 def _can_fork() -> bool:
