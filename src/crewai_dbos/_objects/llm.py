@@ -21,6 +21,7 @@ from crewai_dbos._crewai_seam.llm import (
     PROVIDER_STATE,
     ask_through,
     asked_through,
+    count_usage,
     counting,
     counts_tokens_remotely,
     forget_shared_state,
@@ -272,7 +273,7 @@ def restoring(llm: BaseLLM) -> Callable[[Mapping[str, Any]], int]:
     def restore(extra: Mapping[str, Any]) -> int:
         sender: Any = asked_through(llm)
         for usage in extra.get("usage", ()):
-            sender._track_token_usage_internal(usage)
+            count_usage(sender, usage)
         for name, value in extra.get("state", {}).items():
             setattr(sender, name, value)
         return counted(extra).total_tokens
