@@ -336,7 +336,7 @@ def _build_classes() -> None:
     """Build the classes that wait for their first instance, which every process has to make."""
     from crewai.events.types import agent_events
 
-    from crewai_dbos._crewai_seam import build_response_models
+    from crewai_dbos._objects.clients import build_response_models
 
     build_response_models()
     for cls in vars(agent_events).values():
