@@ -21,7 +21,7 @@ from crewai.types.usage_metrics import UsageMetrics
 from crewai_dbos._flows.fields import OF_THE_ENGINE
 from pydantic import BaseModel
 
-from crewai_dbos._flows.methods import depth
+from crewai_dbos._flows.progress import depth
 from crewai_dbos._flows.run_flow import _RunFlow
 from crewai_dbos._flows.turns import SETTLE
 

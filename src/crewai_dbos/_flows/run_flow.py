@@ -10,7 +10,8 @@ from crewai.flow.flow import Flow
 from crewai_dbos._classes import durable_class, original_class, overrides
 from crewai_dbos._crewai_seam.flow import definition_of
 from crewai_dbos._flows import feedback
-from crewai_dbos._flows.methods import FlowRun, MethodRun, depth
+from crewai_dbos._flows.methods import MethodRun, executing
+from crewai_dbos._flows.progress import FlowRun, depth
 from crewai_dbos._flows.state.tracking import touch_attribute
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.call import Call
@@ -45,7 +46,7 @@ class _RunFlow(_Base):
         run = _run_of(self)
         run.begin()
         original = super()._execute_method
-        async with run.executing(str(method_name)) as execution:
+        async with executing(run, str(method_name)) as execution:
             with setting(_execution, execution):
                 return await original(method_name, execution.recorded(method), *args, **kwargs)
 
