@@ -226,8 +226,33 @@ def test_a_run_whose_record_cannot_be_read(database: str, serve: Serve) -> None:
     assert len(server.requests) == 1
 
 
-def test_drift_stops_a_run() -> None:
-    assert issubclass(DriftError, RunStoppedError)
+def test_a_run_that_was_recorded_by_other_code(database: str, serve: Serve) -> None:
+    server = serve()
+    agent = durable()
+    with SetWorkflowID(agent.agent_name):
+        agent.kickoff("Really?")
+    execute(
+        database,
+        "UPDATE operation_outputs SET function_name = replace(function_name, 'llm#', 'cache#') "
+        "WHERE workflow_uuid = ? AND function_name LIKE '%llm#1'",
+        agent.agent_name,
+    )
+    last = DBOS.list_workflow_steps(agent.agent_name)[-1]["function_id"]
+    fork = DBOS.fork_workflow(agent.agent_name, last + 1).get_workflow_id()
+
+    def kickoff() -> None:
+        with SetWorkflowID(fork):
+            agent.kickoff("Really?")
+
+    async def akickoff() -> None:
+        with SetWorkflowID(fork):
+            await agent.akickoff("Really?")
+
+    for ask in (agent.retrieve(fork).get_result, kickoff, lambda: asyncio.run(akickoff())):
+        with pytest.raises(DriftError, match="recorded by other code") as caught:
+            ask()
+        assert isinstance(caught.value, RunStoppedError)
+    assert len(server.requests) == 1
 
 
 # Runs that can't be had ------------------------------------------------------------------------
