@@ -12,7 +12,8 @@ IN_PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadfile
 # Where it is set, each process compiles crewAI anew, which doubles the time of every import.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test lint typecheck format pytest quick every-moment local-model smoke bench constraints clean venv venvs
+.PHONY: help demo test lint typecheck format pytest quick every-moment local-model smoke oldest mutate
+.PHONY: bench constraints clean venv venvs
 
 help:
 	@echo 'make demo         show a crashed crew going on where it was'
@@ -24,6 +25,8 @@ help:
 	@echo 'make every-moment the crash tests, killed at every moment of every entry'
 	@echo 'make local-model  the test with a real model; needs the extra local-model'
 	@echo 'make smoke        one workflow on each other Python found'
+	@echo 'make oldest       seam tests and smoke on the oldest crewAI and DBOS that are allowed'
+	@echo 'make mutate       rename what is private there, one name at a time: do tests miss it?'
 	@echo 'make bench        measure, write benchmarks/RESULTS.md and the table of README.md'
 	@echo 'make format       ruff format and ruff check --fix'
 	@echo 'make constraints  write constraints.txt anew, from the newest releases'
@@ -64,6 +67,18 @@ smoke: $(OTHERS:%=smoke-%)
 
 smoke-%: .venvs/%
 	@if [ -x .venvs/$*/bin/python ]; then .venvs/$*/bin/python tests/smoke/smoke.py; fi
+
+SEAMS := $(shell find tests -name 'test_*_seam.py')
+
+oldest:
+	@mkdir -p .venvs
+	@$(PYTHON) scripts/oldest.py >.venvs/oldest.txt
+	@$(PYTHON) scripts/make_venv.py .venvs/oldest dev .venvs/oldest.txt
+	.venvs/oldest/bin/pytest $(SEAMS)
+	.venvs/oldest/bin/python tests/smoke/smoke.py
+
+mutate: venv
+	.venv/bin/python scripts/mutate.py $(ARGS)
 
 # Two at a time: one alone leaves a core idle.
 venvs:

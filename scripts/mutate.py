@@ -3,27 +3,30 @@
 usage: python scripts/mutate.py [--list] [--jobs N] [NAME ...]
 
 Which names those are is found in the source. Each is renamed in a copy of the installed package,
-everywhere, so that the package itself works as before; then the seam tests are run against the
-copy, and if all of them pass, the smoke test. A name that nobody misses is printed, and could be
-moved by the next release without our hearing of it. Takes some ten seconds a name.
+everywhere, so that the package itself works as before; then the seam tests are run on the copy, and
+if all of them pass, the smoke test. A name that nobody misses is printed: the next release could
+move it without our hearing of it. Takes a few seconds a name.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import importlib
 import importlib.util
 import os
 import re
+import runpy
 import shutil
-import subprocess
 import sys
 import tempfile
+import traceback
 from collections import namedtuple
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeGuard
+
+import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src" / "crewai_dbos"
@@ -190,31 +193,91 @@ def _linked(source: str, target: str) -> None:
 # Testing --------------------------------------------------------------------------------
 
 
-def commands(package: str) -> Iterator[list[str]]:
-    """What is run for a name, the cheapest first."""
-    seams = [str(path) for path in sorted((ROOT / "tests").rglob("test_*_seam.py"))]
-    # Those of crewAI are no use for a name of DBOS, nor the other way round.
-    chosen = [path for path in seams if ("dbos_seam" in path) == (package == "dbos")]
-    yield [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *chosen]
-    yield [sys.executable, str(ROOT / "tests/smoke/smoke.py")]
+def preload() -> None:
+    """Import what crewAI and DBOS import, which takes seconds, once for all names.
+
+    They themselves are imported by each child, from its copy.
+    """
+    os.environ.update(CREWAI_DISABLE_TELEMETRY="true", OTEL_SDK_DISABLED="true")
+    sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
+    for module in ("crewai_dbos.testing", "crewai_dbos.flow", "crewai_dbos.doctor"):
+        importlib.import_module(module)
+    for module in [name for name in sys.modules if name.startswith((*PACKAGES, "pytest_crewai"))]:
+        del sys.modules[module]
 
 
-def missed_by(package: str, name: str) -> str:
-    """The first test that fails when `name` is renamed; "" if there is none."""
-    with tempfile.TemporaryDirectory(prefix="mutate-") as folder:
-        renamed_copy(package, name, Path(folder))
-        path = os.pathsep.join([folder, str(ROOT / "src"), str(ROOT / "tests")])
-        env = {**os.environ, "PYTHONPATH": path}
-        for command in commands(package):
-            ran = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
-            if ran.returncode:
-                return _why(ran.stdout + ran.stderr)
-    return ""
+def tests_for(package: str, name: str) -> list[str]:
+    """The seam tests of a package; first those that mention the name."""
+    paths = sorted((ROOT / "tests").rglob("test_*_seam.py"))
+    chosen = [path for path in paths if ("dbos_seam" in path.name) == (package == "dbos")]
+    return [str(path) for path in sorted(chosen, key=lambda path: name not in path.read_text())]
+
+
+def begin(package: str, name: str, folder: Path) -> int:
+    """Start the tests of a name in `folder`, with nothing renamed if it is "".
+
+    Returns:
+        The id of the process, which ends with 0 if nobody misses the name.
+    """
+    if name:
+        renamed_copy(package, name, folder)
+    child = os.fork()
+    if child == 0:
+        os._exit(_tested(folder, tests_for(package, name)))
+    return child
+
+
+def _tested(folder: Path, tests: list[str]) -> int:
+    """In a child: run the tests, and if they pass the smoke test, on the copy in `folder`."""
+    log = os.open(folder / "output", os.O_WRONLY | os.O_CREAT)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    sys.path.insert(0, str(folder))
+    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path[:3])
+    os.chdir(ROOT)
+    importlib.invalidate_caches()
+    args = ["-x", "-q", "-p", "no:cacheprovider", *tests]
+    return _forked(lambda: int(pytest.main(args))) or _forked(_smoke)
+
+
+def _smoke() -> int:
+    runpy.run_path(str(ROOT / "tests/smoke/smoke.py"))
+    return 0
+
+
+def _forked(work: Callable[[], int]) -> int:
+    """What `work` returns in a process of its own; 1 if it raises."""
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    code = 1
+    try:
+        code = work()
+    except BaseException:
+        traceback.print_exc()
+    sys.stdout.flush()
+    os._exit(code)
+
+
+def missed_by(names: Iterable[tuple[str, str]], jobs: int) -> Iterator[tuple[str, str, str]]:
+    """Each package and name with the first test that fails; "" if there is none."""
+    waiting = list(reversed(list(names)))
+    running: dict[int, tuple[str, str, tempfile.TemporaryDirectory[str]]] = {}
+    while waiting or running:
+        while waiting and len(running) < jobs:
+            package, name = waiting.pop()
+            folder = tempfile.TemporaryDirectory(prefix="mutate-")
+            running[begin(package, name, Path(folder.name))] = package, name, folder
+        child, status = os.wait()
+        package, name, folder = running.pop(child)
+        output = (Path(folder.name) / "output").read_text(errors="replace")
+        folder.cleanup()
+        yield package, name, _why(output) if status else ""
 
 
 def _why(output: str) -> str:
     lines = [line for line in output.splitlines() if line.strip()]
-    told = [line for line in lines if line.startswith(("FAILED", "ERROR", "ImportError"))]
+    told = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
     return (told or lines or ["it failed without a word"])[-1][:160]
 
 
@@ -228,17 +291,16 @@ def main() -> int:
     if given.list:
         print("\n".join(f"{package} {name}" for package, name in chosen))
         return 0
+    preload()
+    for _, _, why in missed_by([(package, "") for package in PACKAGES], given.jobs):
+        if why:
+            sys.exit(f"with nothing renamed: {why}")
     unmissed = []
-    with ThreadPoolExecutor(given.jobs) as pool:
-        for (package, name), why in zip(
-            chosen, pool.map(lambda each: missed_by(*each), chosen), strict=True
-        ):
-            print(f"{package} {name}: {why or 'NOBODY MISSES IT'}", flush=True)
-            if not why:
-                unmissed.append(f"{package} {name}")
-    print(
-        f"{len(chosen)} names, {len(unmissed)} that nobody misses: {', '.join(unmissed) or 'none'}"
-    )
+    for package, name, why in missed_by(chosen, given.jobs):
+        print(f"{package} {name}: {why or 'NOBODY MISSES IT'}", flush=True)
+        if not why:
+            unmissed.append(f"{package} {name}")
+    print(f"{len(chosen)} names; nobody misses: {', '.join(unmissed) or 'none'}")
     return 1 if unmissed else 0
 
 

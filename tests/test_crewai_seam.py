@@ -564,6 +564,18 @@ def test_the_bus_looks_its_handlers_up_where_we_stand() -> None:
     assert parameters(base.emit) == ["source", "event"]
 
 
+def test_the_handlers_of_the_bus_are_found_with_the_names_of_their_events() -> None:
+    def on_thread(source: Any, event: Happened) -> None: ...
+
+    async def on_loop(source: Any, event: Happened) -> None: ...
+
+    with crewai_event_bus.scoped_handlers():
+        for handler in (on_thread, on_loop):
+            crewai_event_bus.on(Happened)(handler)
+        found = [function for name, function in seam.event_handlers() if name == "Happened"]
+    assert found == [on_thread, on_loop]
+
+
 @pytest.mark.parametrize("inside", [False, True], ids=["outside a run", "in a run"])
 def test_every_handler_hears_an_event_once(dbos: None, inside: bool) -> None:
     events.install()

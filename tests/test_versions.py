@@ -42,6 +42,20 @@ def numbers(version: str) -> tuple[int, ...]:
     return tuple(map(int, version.split(".")))
 
 
+def test_the_oldest_that_may_be_installed_is_what_make_oldest_tests() -> None:
+    script = ROOT / "scripts" / "oldest.py"
+    printed = subprocess.check_output([sys.executable, script], text=True).splitlines()
+    stated = (ROOT / "pyproject.toml").read_text()
+    for package in TESTED:
+        lowest = re.search(rf'"{package}>=([\d.]+),', stated)
+        assert lowest is not None
+        assert [line for line in printed if line.startswith(f"{package}==")] == [
+            f"{package}=={lowest[1]}"
+        ]
+    pinned = (ROOT / "constraints.txt").read_text().splitlines()
+    assert next(line for line in pinned if line.startswith("pydantic==")) in printed
+
+
 def test_nothing_is_said_of_what_the_suite_has_run_on() -> None:
     _versions.warn_of_newer.cache_clear()
     with warnings.catch_warnings():

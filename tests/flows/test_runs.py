@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import io
 import logging
+import sys
 import threading
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -34,6 +37,7 @@ from crewai_dbos.testing import Request, hang, text
 from crews.scenarios import model
 from flows.scenarios import Report, Sequence, echo, say, stamp
 from support.names import unique
+from support.replays import check_forks
 from support.serving import Serve
 
 
@@ -432,6 +436,40 @@ def test_a_run_that_waits_for_a_person_elsewhere(serve: Serve, tmp_path: Path) -
     with pytest.raises(DefinitionError, match=r"by its own class: .*from_pending"):
         DBOSFlow.from_pending(flow.flow_name)
     assert Waiting.from_pending(flow.flow_name).resume("Yes.").feedback == "Yes."
+
+
+def test_a_person_at_the_console_is_asked_once(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Read(Flow[Report]):
+        @start()
+        @human_feedback(message="Is it good?")
+        def draft(self) -> str:
+            return say("Draft")
+
+        @listen(draft)
+        def end(self, feedback: Any) -> str:
+            return say(f"{feedback.feedback} {feedback.output}")
+
+    typed = io.StringIO("Fine.\n" * 50)
+    monkeypatch.setattr(sys, "stdin", typed)
+
+    def answers() -> int:
+        return typed.getvalue()[: typed.tell()].count("\n")
+
+    server = serve()
+    flow = durable(Read)
+    run = flow.start()
+    assert run.get_result() == "<Fine. <Draft>>"
+    assert answers() == 1
+    check_forks(
+        run.workflow_id,
+        server,
+        lambda fork: flow.retrieve(fork).get_result(),
+        "<Fine. <Draft>>",
+        did={"asked": 1},
+        again=lambda: Counter(asked=answers() - 1),
+    )
 
 
 # What is refused --------------------------------------------------------------------------

@@ -7,10 +7,12 @@ from pathlib import Path
 
 from crewai.utilities.tool_result_artifacts import ToolResultArtifact, ToolResultArtifactStore
 
+from crewai_dbos._classes import overrides
 from crewai_dbos._crewai_seam.agent import artifacts_kept
 from crewai_dbos._stored.digest import short
 
 
+@overrides(ToolResultArtifactStore)
 class StableArtifacts(ToolResultArtifactStore):
     """A store whose paths, which reach the prompt, are not drawn by chance.
 

@@ -9,11 +9,13 @@ from typing import Any
 
 from crewai.agents.cache.cache_handler import CacheHandler
 
+from crewai_dbos._classes import overrides
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.call import Call
 from crewai_dbos._stored import names
 
 
+@overrides(CacheHandler)
 class RecordedCache(CacheHandler):
     """A `CacheHandler` whose reads are entries."""
 

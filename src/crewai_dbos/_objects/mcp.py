@@ -9,6 +9,7 @@ from crewai.mcp import tool_resolver
 from crewai.mcp.client import MCPClient
 from crewai.tools.base_tool import BaseTool
 
+from crewai_dbos._classes import overrides
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.call import Call
 from crewai_dbos._secrets import known
@@ -32,6 +33,7 @@ def without_secrets(tools: list[BaseTool]) -> list[BaseTool]:
     return tools
 
 
+@overrides(MCPClient)
 class RecordedDiscovery(MCPClient):
     """An `MCPClient` that does not connect for a list of tools that is recorded."""
 
