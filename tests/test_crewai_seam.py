@@ -53,6 +53,7 @@ from crewai_dbos._agents.run_agent import _Literal
 from crewai_dbos._crewai_seam import agent as agent_seam
 from crewai_dbos._crewai_seam import flow as flow_seam
 from crewai_dbos._crewai_seam import llm as llm_seam
+from crewai_dbos._crewai_seam.events import event_handlers
 from crewai_dbos._journal.joining import joined
 from crewai_dbos._objects import events, mcp
 from crewai_dbos._objects.artifacts import StableArtifacts
@@ -572,7 +573,7 @@ def test_the_handlers_of_the_bus_are_found_with_the_names_of_their_events() -> N
     with crewai_event_bus.scoped_handlers():
         for handler in (on_thread, on_loop):
             crewai_event_bus.on(Happened)(handler)
-        found = [function for name, function in seam.event_handlers() if name == "Happened"]
+        found = [function for name, function in event_handlers() if name == "Happened"]
     assert found == [on_thread, on_loop]
 
 
