@@ -252,7 +252,7 @@ def test_a_part_of_a_path_does_not_break_the_path_and_stays_its_own(a: str, b: s
 @settings(deadline=None)
 @given(st.lists(texts.filter(bool), min_size=1, max_size=3), st.integers(1, 10**6))
 def test_a_name_is_read_as_it_was_made(parts: list[str], occurrence: int) -> None:
-    *above, what = map(names.part, parts)
+    *above, what = map(names.escaped, parts)
     path = ""
     for part in above:
         path = names.numbered(path, part, 1)

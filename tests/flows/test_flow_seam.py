@@ -21,11 +21,11 @@ from crewai.flow.persistence import SQLiteFlowPersistence, persist
 from crewai.memory.recall_flow import RecallFlow
 from crewai.tools import BaseTool
 from crewai.types.usage_metrics import UsageMetrics
-from crewai_dbos._flows.fields import OF_THE_ENGINE
 from pydantic import BaseModel
 
 from crewai_dbos._flows.progress import depth
 from crewai_dbos._flows.run_flow import _RunFlow
+from crewai_dbos._flows.state.fields import OF_THE_ENGINE
 from crewai_dbos._flows.turns import SETTLE
 
 

@@ -20,7 +20,7 @@ from codec.values import values
 from crewai_dbos._dbos_seam import RecordedRow
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.entry import read_entry
-from crewai_dbos._stored import codec, modules, order
+from crewai_dbos._stored import codec, modules, work_order
 from crewai_dbos._stored.codec import decode, encode
 from crewai_dbos._stored.errors import decode_error
 from crewai_dbos.errors import CrewaiDbosError, UnstorableValueError
@@ -190,8 +190,8 @@ def test_an_order(row: Any, version: int, has_forms: bool) -> None:
     }
     with harmless():
         try:
-            opened = order.opened(stored)
-            found = order.field(opened, "inputs")
+            opened = work_order.opened(stored)
+            found = work_order.field(opened, "inputs")
         except CrewaiDbosError:
             return
     if version == 2 and not has_forms:
