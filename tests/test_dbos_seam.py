@@ -515,3 +515,19 @@ def test_the_applications_serializer_is_one_of_its_own_or_none(url: str) -> None
                 prepare()
                 found = seam.application_serializer()
                 assert found is (own if isinstance(own, Shouting) else None)
+
+
+# Polls ---------------------------------------------------------------------------------
+
+
+def test_how_long_a_recovered_run_waits(url: str) -> None:
+    dbos = DBOS(config={"system_database_url": url, **QUICK})
+    try:
+        seam.poll_internal_queue(dbos, 0.01)
+        DBOS.launch()
+        queues = {queue.name: queue for queue in dbos._registry.internal_queues()}
+        assert queues["_dbos_internal_queue"].polling_interval_sec == 0.01
+        first = finish(lambda: "done", run := run_id())
+        assert fork(run, 1) == first
+    finally:
+        DBOS.destroy()

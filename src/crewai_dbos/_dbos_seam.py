@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import dbos._dbos as _dbos_module
 import sqlalchemy as sa
-from dbos import DBOSClient, PortableWorkflowError, Serializer
+from dbos import DBOS, DBOSClient, PortableWorkflowError, Serializer
 from dbos._context import (
     DBOSContext,
     _dbos_context_var,
@@ -69,6 +69,7 @@ __all__ = [
     "on_workflow_thread",
     "open_workflow",
     "operation_name",
+    "poll_internal_queue",
     "portable_row",
     "recorded_rows",
     "registered_functions",
@@ -97,6 +98,14 @@ def is_launched() -> bool:
 
 def is_constructed() -> bool:
     return _dbos_module._dbos_global_instance is not None
+
+
+def poll_internal_queue(dbos: DBOS, seconds: float) -> None:
+    """Have `dbos`, which is not launched, look every `seconds` for runs to recover, resume, fork.
+
+    Every second is its default, and it waits once before it looks for the first time.
+    """
+    dbos._registry.get_internal_queue()._polling_interval_sec = seconds
 
 
 def current_context() -> DBOSContext | None:

@@ -15,8 +15,10 @@ from dbos import DBOS, DBOSConfig, SetWorkflowID
 
 from crash.names import API_KEY, ASK, RUN
 from crewai_dbos import DBOSAgent, idempotency_key
+from crewai_dbos._dbos_seam import poll_internal_queue
 from crewai_dbos.testing import report_effect
 from crewai_dbos.testing.crash import _faults
+from crewai_dbos.testing.crash._program import POLL
 
 
 @tool
@@ -103,7 +105,7 @@ def launch(order: dict[str, Any]) -> None:
     config: DBOSConfig = {"name": "crash", "system_database_url": order["database_url"]}
     if "executor_id" in order:
         config["executor_id"] = order["executor_id"]
-    DBOS(config=config)
+    poll_internal_queue(DBOS(config=config), POLL)
     DBOS.launch()
 
 

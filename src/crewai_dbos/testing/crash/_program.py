@@ -13,13 +13,16 @@ from typing import Any
 from dbos import DBOS, SetWorkflowID
 
 from crewai_dbos import _import_path
-from crewai_dbos._dbos_seam import is_constructed
+from crewai_dbos._dbos_seam import is_constructed, poll_internal_queue
 from crewai_dbos._stored import codec, names
 from crewai_dbos.testing.crash import _faults
 from crewai_dbos.testing.crash.errors import CrashTestError
 
 RUN = "crash-test"
 """The workflow id of the run."""
+
+POLL = 0.05
+"""Seconds between two looks of DBOS for a run to recover: the program has nothing else to do."""
 
 _ENDED = ("SUCCESS", "ERROR", "CANCELLED")
 
@@ -74,7 +77,8 @@ def _launched(order: Mapping[str, Any]) -> Any:
             "Put that under `if __name__ == '__main__':`, or into a module that is not imported."
         )
     _faults.install(RUN, **order["fault"])
-    DBOS(config={"name": "crash-test", "system_database_url": order["database_url"]})
+    dbos = DBOS(config={"name": "crash-test", "system_database_url": order["database_url"]})
+    poll_internal_queue(dbos, POLL)
     DBOS.launch()
     return target
 
