@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import functools
 import importlib
 import importlib.util
 import os
@@ -173,14 +174,19 @@ def renamed_copy(package: str, name: str, target: Path) -> None:
     original, copy = folder_of(package), target / package
     shutil.copytree(original, copy, copy_function=_linked)
     word = re.compile(rf"\b{name}\b")
-    for path in sources(copy):
-        text = path.read_text()
-        if word.search(text):
-            path.unlink()  # it may be a link to the original
-            path.write_text(word.sub(f"{name}_renamed", text))
-    for path in sorted(copy.rglob("*"), reverse=True):
-        if path.stem == name and path.suffix in ("", ".py"):
-            path.rename(path.with_name(f"{name}_renamed{path.suffix}"))
+    for path, text in texts(original).items():
+        if name in text and word.search(text):
+            (copy / path).unlink()  # it may be a link to the original
+            (copy / path).write_text(word.sub(f"{name}_renamed", text))
+    for path in sorted(copy.rglob(f"{name}*"), reverse=True):
+        if path.name in (name, f"{name}.py"):
+            path.rename(path.with_name(path.name.replace(name, f"{name}_renamed")))
+
+
+@functools.cache
+def texts(folder: Path) -> dict[Path, str]:
+    """The source of each module in a folder and below it, by its path from there."""
+    return {path.relative_to(folder): path.read_text() for path in sources(folder)}
 
 
 def _linked(source: str, target: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
 import json
 import logging
 from collections.abc import Callable, Iterator
@@ -22,12 +23,13 @@ from dbos import (
 )
 from dbos._error import DBOSWorkflowCancelledError, DBOSWorkflowConflictIDError
 from dbos._serialization import DBOSPortableJSON
+from dbos._sys_db import SystemDatabase
 
 from crewai_dbos import _dbos_seam as seam
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.joining import joined
 from support.launching import QUICK, launched
-from support.runs import Rows, finish, fork, replay, run_id, steps
+from support.runs import Rows, afollow, finish, fork, replay, run_id, steps
 
 
 @pytest.fixture
@@ -253,6 +255,53 @@ def test_launched_is_from_launch_to_destroy(url: str) -> None:
     with launched(url):
         assert seam.is_launched()
     assert not seam.is_launched()
+
+
+def test_the_threads_and_the_loop_that_dbos_runs_workflows_on_are_known(url: str) -> None:
+    async def aplan() -> bool:
+        return seam.on_the_loop_of_dbos()
+
+    async def elsewhere() -> bool:
+        return seam.on_the_loop_of_dbos()
+
+    with launched(url):
+        assert finish(seam.on_workflow_thread, run_id())
+        assert not seam.on_workflow_thread()
+        assert finish(aplan, run_id(), afollow)
+        assert not asyncio.run(elsewhere())
+        assert not seam.on_the_loop_of_dbos()
+
+
+def test_the_configuration_is_that_of_the_instance(url: str) -> None:
+    assert seam.configuration() is None
+    assert seam.whole_configuration() is None
+    with launched(url):
+        found, whole = seam.configuration(), seam.whole_configuration()
+        assert found is not None
+        assert whole is not None
+        assert found["system_database_url"] == whole["system_database_url"] == url
+        assert "application_version" not in found
+
+
+def test_workflows_and_steps_are_registered_under_their_names() -> None:
+    workflows, registered = seam.registered_functions()
+    assert {"follow", "afollow"} <= set(workflows)
+    assert "seam_reads_rows" in workflows
+    assert not {"follow", "afollow"} & set(registered)
+
+
+def test_the_system_database_asks_and_records_where_the_testing_tools_stand() -> None:
+    wanted = ["workflow_id", "function_id", "function_name"]
+    assert parameters(SystemDatabase._check_operation_execution_txn) == [*wanted, "conn"]
+    assert parameters(SystemDatabase.check_operation_execution)[:3] == wanted
+    assert parameters(SystemDatabase.record_operation_result)[0] == "result"
+    assert parameters(SystemDatabase.update_workflow_outcome)[0] == "workflow_id"
+    source = inspect.getsource(SystemDatabase.check_operation_execution)
+    assert "self._check_operation_execution_txn(" in source
+
+
+def parameters(function: Callable[..., Any]) -> list[str]:
+    return [name for name in inspect.signature(function).parameters if name != "self"]
 
 
 def test_the_context_is_that_of_the_workflow_or_of_its_step(url: str) -> None:

@@ -7,10 +7,18 @@ import sys
 from pathlib import Path
 
 import pytest
+from crewai.agents.agent_builder.utilities.base_output_converter import OutputConverter
+from crewai.utilities.converter import Converter
+from pydantic import BaseModel
 
 from crewai_dbos import DefinitionError
 from crewai_dbos._classes import durable_class, overridden, overrides
+from crewai_dbos._objects.conversion import recording
 from crewai_dbos._versions import TESTED, installed
+
+
+class Answer(BaseModel):
+    text: str
 
 
 class Worker:
@@ -63,6 +71,21 @@ def test_an_inherited_override_is_looked_at_too() -> None:
 
     with pytest.raises(DefinitionError, match="Idle has no 'work'"):
         overridden(Outdated, Idle)
+
+
+class Plain(OutputConverter):
+    """A converter of the user's own, that asks nobody as crewAI's does."""
+
+    def to_pydantic(self, current_attempt: int = 1) -> Answer:
+        return Answer(text=self.text)
+
+    def to_json(self, current_attempt: int = 1) -> dict[str, str]:
+        return {"text": self.text}
+
+
+def test_a_converter_of_the_users_that_has_nothing_to_override_is_left_as_it_is() -> None:
+    assert recording(Plain) is Plain
+    assert recording(Converter) is recording(recording(Converter)) is not Converter
 
 
 MOVED = """

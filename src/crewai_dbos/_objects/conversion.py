@@ -48,8 +48,11 @@ class _RecordedInstructor:
         return scope.run(call, self._instructor.to_json)
 
 
-def recording(cls: type[Converter]) -> type[Converter]:
-    """The converter class `cls`, whose request is an entry when its LLM is durable."""
-    if issubclass(cls, _RecordedConverter):
+def recording(cls: type[Any]) -> type[Any]:
+    """The converter class `cls`, whose request is an entry when its LLM is durable.
+
+    One of the user's that is none of crewAI's asks through `call`, if it asks, and stays as it is.
+    """
+    if issubclass(cls, _RecordedConverter) or not issubclass(cls, Converter):
         return cls
     return durable_class(_RecordedConverter, cls)
