@@ -12,11 +12,11 @@ from typing import Any, Generic, TypeVar
 
 from dbos import DBOS
 
+from crewai_dbos import _patches
 from crewai_dbos._dbos_seam import current_context, detached, on_the_loop_of_dbos
 from crewai_dbos._errors import DriftError, RunSuspended, SealedError, UnstorableValueError
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.scope import Scope
-from crewai_dbos._objects import events, mcp
 from crewai_dbos._runs import failure, results
 from crewai_dbos._runs.definition import Registry
 from crewai_dbos._stored import order
@@ -77,8 +77,7 @@ def part(definition: Any, what: str, order: str | None) -> Iterator[Scope]:
         what: Its name.
         order: A digest of the order; None if the workflow was opened for it.
     """
-    events.install()
-    mcp.install()
+    _patches.apply(_patches.RUN)
     outer = run_scope.enclosing()
     assert outer is not None
     outer.journal.keep_back(definition.secrets, definition.redact)
