@@ -47,7 +47,7 @@ from crewai.utilities.tool_result_artifacts import ToolResultArtifactStore
 from openai.types.chat import ChatCompletionMessageFunctionToolCall
 from pydantic import BaseModel
 
-from crewai_dbos import DBOSAgent, StepConfig
+from crewai_dbos import DBOSAgent, StepConfig, _patches
 from crewai_dbos._agents.executor import DBOSAgentExecutor
 from crewai_dbos._agents.run_agent import _Literal
 from crewai_dbos._crewai_seam import agent as agent_seam
@@ -555,8 +555,8 @@ class Happened(BaseEvent):
 
 
 def test_the_bus_looks_its_handlers_up_where_we_stand() -> None:
-    events.install()
-    events.install()
+    _patches.apply(_patches.RUN)
+    _patches.apply(_patches.RUN)
     bus: Any = crewai_event_bus
     assert type(bus).__mro__.count(events._PlacedHandlers) == 1
     base = type(bus).__mro__[2]
@@ -579,7 +579,7 @@ def test_the_handlers_of_the_bus_are_found_with_the_names_of_their_events() -> N
 
 @pytest.mark.parametrize("inside", [False, True], ids=["outside a run", "in a run"])
 def test_every_handler_hears_an_event_once(dbos: None, inside: bool) -> None:
-    events.install()
+    _patches.apply(_patches.RUN)
     heard: list[str] = []
     both = threading.Barrier(2)
 
@@ -636,8 +636,8 @@ def test_knowledge_is_asked_by_the_two_methods_that_we_override() -> None:
 
 
 def test_mcp_servers_are_asked_through_a_name_that_we_replace() -> None:
-    mcp.install()
-    mcp.install()
+    _patches.apply(_patches.RUN)
+    _patches.apply(_patches.RUN)
     assert vars(tool_resolver)["MCPClient"] is mcp.RecordedDiscovery
     assert issubclass(mcp.RecordedDiscovery, MCPClient)
     assert inspect.iscoroutinefunction(MCPClient.connect)

@@ -8,18 +8,13 @@ from __future__ import annotations
 
 import contextvars
 import functools
-import multiprocessing.pool
-import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-from crewai_dbos import _handing_over, _leases
+from crewai_dbos import _leases, _patches
 from crewai_dbos._dbos_seam import surviving
 from crewai_dbos._main_functions import code_of, has_own_context, module_of
-
-_patching = threading.Lock()
 
 _MACHINERY = ("concurrent", "multiprocessing", "dbos")
 """Packages whose threads and jobs know for whom they work."""
@@ -31,7 +26,7 @@ def carry_context() -> Iterator[None]:
 
     Those of a pool do so until the run has ended, threads until the block has.
     """
-    _install()
+    _patches.apply(_patches.THREADS)
     with _leases.lending(method=False):
         yield
 
@@ -39,37 +34,14 @@ def carry_context() -> Iterator[None]:
 @contextmanager
 def method_at_work() -> Iterator[None]:
     """As `carry_context`; the block is a method of the user's."""
-    _install()
+    _patches.apply(_patches.THREADS)
     with _leases.lending(method=True):
         yield
 
 
-def _install() -> None:
-    with _patching:
-        _carry()
+def starting(start: Callable[..., Any]) -> Callable[..., Any]:
+    """`Thread.start`, which lends a thread that a run starts its place."""
 
-
-@functools.cache
-def _carry() -> None:
-    threads: Any = threading.Thread
-    executors: Any = ThreadPoolExecutor
-    threads.start = _starting(threads.start)
-    executors.submit = _submitting(executors.submit)
-    pools: Any = multiprocessing.pool.ThreadPool
-    for name in (
-        "apply_async",
-        "imap",
-        "imap_unordered",
-        "map",
-        "map_async",
-        "starmap",
-        "starmap_async",
-    ):
-        setattr(pools, name, _mapping(getattr(pools, name)))
-    _handing_over.install()
-
-
-def _starting(start: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(start)
     def start_in_place(thread: Any) -> None:
         term = _leases.term.get()
@@ -92,7 +64,9 @@ def _is_machinery(function: Any) -> bool:
     return module_of(function).partition(".")[0] in _MACHINERY
 
 
-def _submitting(submit: Callable[..., Any]) -> Callable[..., Any]:
+def submitting(submit: Callable[..., Any]) -> Callable[..., Any]:
+    """`ThreadPoolExecutor.submit`, which lends a job of a run its place."""
+
     @functools.wraps(submit)
     def submit_in_place(pool: Any, function: Any, /, *args: Any, **kwargs: Any) -> Any:
         term = _leases.term.get()
@@ -104,7 +78,9 @@ def _submitting(submit: Callable[..., Any]) -> Callable[..., Any]:
     return submit_in_place
 
 
-def _mapping(method: Callable[..., Any]) -> Callable[..., Any]:
+def mapping(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method of `ThreadPool`, which lends the jobs of a run its place."""
+
     @functools.wraps(method)
     def map_in_place(pool: Any, func: Any, *args: Any, **kwargs: Any) -> Any:
         term = _leases.term.get()

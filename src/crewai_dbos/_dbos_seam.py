@@ -37,6 +37,7 @@ from dbos._serialization import DBOSDefaultSerializer, DBOSPortableJSON
 from dbos._sys_db import SystemDatabase, db_retry
 from dbos._utils import GlobalParams
 
+from crewai_dbos import _patches
 from crewai_dbos._leases import Lease, lent
 from crewai_dbos._setting import setting
 from crewai_dbos._signals import ControlSignal
@@ -45,7 +46,6 @@ from crewai_dbos.errors import CrewaiDbosError
 
 __all__ = [
     "IMPORTED_AT_LAUNCH",
-    "STEP_CHECK",
     "DBOSBaseException",
     "DBOSContext",
     "DBOSDefaultSerializer",
@@ -86,9 +86,6 @@ T = TypeVar("T")
 
 IMPORTED_AT_LAUNCH = "dbos._sys_db_sqlite"
 """What DBOS imports when it is launched on SQLite."""
-
-STEP_CHECK = "_check_operation_execution_txn"
-"""The method of a `SystemDatabase` that is asked for a record before a step is run."""
 
 
 def is_launched() -> bool:
@@ -248,6 +245,11 @@ def application_name() -> str | None:
     return GlobalParams.app_name
 
 
+def launched_instance() -> Any:
+    """The DBOS instance of this process."""
+    return _dbos_module._get_dbos_instance()
+
+
 def system_database() -> SystemDatabase:
     """Where the launched DBOS instance keeps its workflows."""
     return _dbos_module._get_dbos_instance()._sys_db
@@ -297,9 +299,12 @@ def application_serializer() -> Serializer | None:
 
 def write_portable_rows() -> None:
     """Prepare the launched DBOS instance for `portable_row`. Any number of times."""
-    instance = _dbos_module._get_dbos_instance()
-    if not isinstance(instance._serializer, _EntryFormat):
-        instance._serializer = _EntryFormat(instance._serializer)
+    _patches.apply(_patches.JOURNAL)
+
+
+def entry_format(serializer: Serializer) -> Serializer:
+    """The serializer of the application, which says "portable JSON" where an entry is written."""
+    return _EntryFormat(serializer)
 
 
 def portable_row() -> AbstractContextManager[Any]:

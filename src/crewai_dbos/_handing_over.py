@@ -7,13 +7,12 @@ out then works in that place, until it takes out the next. Other threads only ta
 
 from __future__ import annotations
 
-import asyncio
 import functools
-import queue
 import sys
 import threading
 import weakref
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from crewai_dbos import _leases
@@ -28,41 +27,38 @@ _BESIDE = (__name__, "queue", "asyncio.queues")
 _lock = threading.RLock()
 
 
-def install() -> None:
-    """Ask the queues of the standard library from now on."""
-    for cls, put, get in (
-        (queue.Queue, "put", "get"),
-        (asyncio.Queue, "put_nowait", "get_nowait"),
-    ):
-        _ask(cls, put, get)
-
-
-def _ask(cls: Any, put_name: str, get_name: str) -> None:
-    original_put, original_get = getattr(cls, put_name), getattr(cls, get_name)
+def putting(original: Callable[..., Any]) -> Callable[..., Any]:
+    """A method that puts something into a queue; it remembers for which run."""
     # Most queues have nothing to do with runs: what is looked at for them is near at hand.
-    terms, held = _leases.terms, _leases.held
+    terms = _leases.terms
 
-    @functools.wraps(original_put)
+    @functools.wraps(original)
     def put(self: Any, item: Any, *args: Any, **kwargs: Any) -> Any:
         if terms:
             _watch_if_job(self, item)
-        return original_put(self, item, *args, **kwargs)
+        return original(self, item, *args, **kwargs)
 
-    @functools.wraps(original_get)
+    return put
+
+
+def getting(original: Callable[..., Any]) -> Callable[..., Any]:
+    """A method that takes something out of a queue; who does so works for the run it is of."""
+    terms, held = _leases.terms, _leases.held
+
+    @functools.wraps(original)
     def get(self: Any, *args: Any, **kwargs: Any) -> Any:
         if not terms and held() is None:
-            return original_get(self, *args, **kwargs)
+            return original(self, *args, **kwargs)
         if not is_served(sys._getframe(1), _BESIDE):
             _note_taker(self)
-            return original_get(self, *args, **kwargs)
+            return original(self, *args, **kwargs)
         _finish_job(self)
-        item = original_get(self, *args, **kwargs)
+        item = original(self, *args, **kwargs)
         if _JOBS not in self.__dict__:
             _note_taken(self, item)
         return item
 
-    setattr(cls, put_name, put)
-    setattr(cls, get_name, get)
+    return get
 
 
 def _finish_job(queue: Any) -> None:

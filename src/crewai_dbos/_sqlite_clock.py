@@ -12,18 +12,17 @@ import sqlite3
 import time
 from typing import Any
 
-import sqlalchemy
+from crewai_dbos import _patches
 
 
 def install() -> None:
     """Teach the function to every SQLite connection that SQLAlchemy opens from now on."""
-    if sqlite3.sqlite_version_info < (3, 42) and not sqlalchemy.event.contains(
-        sqlalchemy.Engine, "connect", _teach
-    ):
-        sqlalchemy.event.listen(sqlalchemy.Engine, "connect", _teach)
+    if sqlite3.sqlite_version_info < (3, 42):
+        _patches.apply(_patches.IMPORT)
 
 
-def _teach(connection: Any, _record: Any) -> None:
+def teach(connection: Any, _record: Any) -> None:
+    """A connection has been opened: it gets the function."""
     # hasattr, not isinstance: aiosqlite's connections are wrapped. Postgres drivers lack it.
     if hasattr(connection, "create_function"):
         connection.create_function("unixepoch", 1, _unixepoch)

@@ -10,12 +10,11 @@ from crewai.llms.base_llm import BaseLLM
 from crewai.tools.base_tool import BaseTool
 from pydantic import PrivateAttr, SecretStr
 
-from crewai_dbos import doctor
+from crewai_dbos import _patches, doctor
 from crewai_dbos._agents import crew_settings
 from crewai_dbos._agents.executor import DBOSAgentExecutor
 from crewai_dbos._agents.perform_agent import KIND
 from crewai_dbos._agents.work_orders import AgentWorkOrder
-from crewai_dbos._crewai_seam.crew import hand_signals_to_futures
 from crewai_dbos._crewai_seam.llm import share_usage
 from crewai_dbos._journal.config import AgentOptions, StepConfig, ToolStepConfig
 from crewai_dbos._objects.conversion import recording
@@ -106,7 +105,7 @@ class DBOSAgent(Agent):
             secrets=as_given(secrets),
             redact=as_redact(redact),
         )
-        hand_signals_to_futures()
+        _patches.apply(_patches.AGENT)
         agents.add(self._definition)
         doctor.warn(self)
 

@@ -121,21 +121,17 @@ def replace_guardrails(task: Task, replace: Callable[[Any], Any]) -> None:
     task._guardrails = [replace(guardrail) for guardrail in task._guardrails]
 
 
-def hand_signals_to_futures() -> None:
-    """Let a task on a thread of its own tell the crew what ended its run. Any number of times.
+def handing_signals_to_futures(execute: Callable[..., None]) -> Callable[..., None]:
+    """`Task._execute_task_async`, which tells the crew what ended a task on a thread of its own.
 
     crewAI passes on an `Exception` only; after anything else the crew would wait for ever.
     """
-    original = Task._execute_task_async
-    if hasattr(original, "_crewai_dbos"):
-        return
 
-    @functools.wraps(original)
-    def execute(task: Task, agent: Any, context: Any, tools: Any, future: Future[Any]) -> None:
+    @functools.wraps(execute)
+    def executed(task: Task, agent: Any, context: Any, tools: Any, future: Future[Any]) -> None:
         try:
-            original(task, agent, context, tools, future)
+            execute(task, agent, context, tools, future)
         except BaseException as signal:
             future.set_exception(signal)
 
-    execute._crewai_dbos = True  # type: ignore[attr-defined]
-    Task._execute_task_async = execute  # type: ignore[method-assign, assignment]
+    return executed

@@ -10,17 +10,16 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
 from crewai import Agent, Crew
 from crewai.crews.crew_output import CrewOutput
-from crewai.flow.runtime import Flow as RuntimeFlow
 from crewai.llms.base_llm import BaseLLM
-from crewai.tools.base_tool import BaseTool, Tool
+from crewai.tools.base_tool import BaseTool
 
+from crewai_dbos import _patches
 from crewai_dbos._agents import perform_agent
 from crewai_dbos._agents.work_orders import AgentWorkOrder
 from crewai_dbos._carrying import carry_context
@@ -39,8 +38,6 @@ from crewai_dbos._runs.definition import AgentDefinition, CrewDefinition, FlowDe
 from crewai_dbos._stored import names
 from crewai_dbos._threads import in_event_loop
 
-_installing = threading.Lock()
-
 
 class Plain:
     """Carries out the calls of ordinary objects in one run of a flow.
@@ -58,8 +55,7 @@ class Plain:
     @contextmanager
     def recorded(self) -> Iterator[None]:
         """The block is a method of the flow."""
-        with _installing:
-            _install()
+        _patches.apply(_patches.METHOD)
         with run_scope.recording(self), carry_context():
             yield
 
@@ -96,29 +92,65 @@ def _recorder(of: Any) -> Plain | None:
     return plain if scope is not None and scope.run_id == plain.run_id else None
 
 
+# What stands in place of a method of crewAI's. Each is made of a function that is given the method.
+
+
+def _instead(function: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The replacement of a method: it is called as `function`, for whoever the thread works for."""
+
+    def replace(original: Callable[..., Any]) -> Callable[..., Any]:
+        if inspect.iscoroutinefunction(function):
+
+            @functools.wraps(original)
+            async def acalled(self: Any, *args: Any, **kwargs: Any) -> Any:
+                return await _ain_its_context(lambda: function(original, self, *args, **kwargs))
+
+            return acalled
+
+        @functools.wraps(original)
+        def called(self: Any, *args: Any, **kwargs: Any) -> Any:
+            return _in_its_context(lambda: function(original, self, *args, **kwargs))
+
+        return called
+
+    return replace
+
+
 # LLMs, tools -----------------------------------------------------------------------
 
 
-def _llm_call(original: Callable[..., Any], llm: BaseLLM, *args: Any, **kwargs: Any) -> Any:
+@_instead
+def llm_call(original: Callable[..., Any], llm: BaseLLM, *args: Any, **kwargs: Any) -> Any:
     plain = _recorder(llm)
     return original(llm, *args, **kwargs) if plain is None else plain.llm(llm).call(*args, **kwargs)
 
 
-async def _llm_acall(original: Callable[..., Any], llm: BaseLLM, *args: Any, **kwargs: Any) -> Any:
+@_instead
+async def llm_acall(original: Callable[..., Any], llm: BaseLLM, *args: Any, **kwargs: Any) -> Any:
     plain = _recorder(llm)
     if plain is None:
         return await original(llm, *args, **kwargs)
     return await plain.llm(llm).acall(*args, **kwargs)
 
 
-def _tool_run(original: Callable[..., Any], tool: BaseTool, *args: Any, **kwargs: Any) -> Any:
+def deriving_llms(prepare: Any) -> Any:
+    """`BaseLLM.__init_subclass__`: providers are imported, and classes defined, at any time."""
+
+    def prepared(cls: Any, /, **kwargs: Any) -> None:
+        prepare.__func__(cls, **kwargs)
+        _patches.apply_to_derived(cls)
+
+    return classmethod(prepared)
+
+
+@_instead
+def tool_run(original: Callable[..., Any], tool: BaseTool, *args: Any, **kwargs: Any) -> Any:
     plain = None if is_durable(tool) else _recorder(tool)
     return original(tool if plain is None else plain.tool(tool), *args, **kwargs)
 
 
-async def _tool_arun(
-    original: Callable[..., Any], tool: BaseTool, *args: Any, **kwargs: Any
-) -> Any:
+@_instead
+async def tool_arun(original: Callable[..., Any], tool: BaseTool, *args: Any, **kwargs: Any) -> Any:
     plain = None if is_durable(tool) else _recorder(tool)
     return await original(tool if plain is None else plain.tool(tool), *args, **kwargs)
 
@@ -133,7 +165,8 @@ def _agent_order(messages: Any, response_format: Any = None, **kwargs: Any) -> A
     )
 
 
-def _agent_kickoff(original: Callable[..., Any], agent: Agent, *args: Any, **kwargs: Any) -> Any:
+@_instead
+def agent_kickoff(original: Callable[..., Any], agent: Agent, *args: Any, **kwargs: Any) -> Any:
     plain = _recorder(agent)
     if plain is None or in_event_loop():
         return original(agent, *args, **kwargs)
@@ -142,7 +175,8 @@ def _agent_kickoff(original: Callable[..., Any], agent: Agent, *args: Any, **kwa
     return perform_agent.perform(plain.agent(agent), order)
 
 
-async def _agent_akickoff(
+@_instead
+async def agent_akickoff(
     original: Callable[..., Any], agent: Agent, *args: Any, **kwargs: Any
 ) -> Any:
     plain = _recorder(agent)
@@ -153,7 +187,8 @@ async def _agent_akickoff(
     return await perform_agent.aperform(plain.agent(agent), order)
 
 
-def _agent_task(
+@_instead
+def agent_task(
     original: Callable[..., Any], agent: Agent, task: Any, context: Any = None, tools: Any = None
 ) -> Any:
     plain = _recorder(agent)
@@ -163,7 +198,8 @@ def _agent_task(
     return perform_agent.perform(plain.agent(agent), order)
 
 
-async def _agent_atask(
+@_instead
+async def agent_atask(
     original: Callable[..., Any], agent: Agent, task: Any, context: Any = None, tools: Any = None
 ) -> Any:
     plain = _recorder(agent)
@@ -173,7 +209,8 @@ async def _agent_atask(
     return await perform_agent.aperform(plain.agent(agent), order)
 
 
-def _crew_kickoff(
+@_instead
+def crew_kickoff(
     original: Callable[..., Any],
     crew: Crew,
     inputs: Any = None,
@@ -187,7 +224,8 @@ def _crew_kickoff(
     return _published(crew, perform_crew.perform(plain.crew(crew), order))
 
 
-async def _crew_akickoff(
+@_instead
+async def crew_akickoff(
     original: Callable[..., Any],
     crew: Crew,
     inputs: Any = None,
@@ -212,7 +250,8 @@ def _published(crew: Crew, output: Any) -> Any:
     return output
 
 
-async def _flow_kickoff(
+@_instead
+async def flow_kickoff(
     original: Callable[..., Any],
     flow: Any,
     inputs: Any = None,
@@ -227,68 +266,7 @@ async def _flow_kickoff(
     return await body.carry_out_async("flow", plain.flow(flow), order)
 
 
-# Classes ---------------------------------------------------------------------------
-
-
-@functools.cache
-def _install() -> None:
-    """Ask the classes from now on. Outside a method of a durable flow they work as before."""
-    for cls, name, instead in (
-        (BaseTool, "run", _tool_run),
-        (BaseTool, "arun", _tool_arun),
-        (Tool, "run", _tool_run),
-        (Tool, "arun", _tool_arun),
-        (Agent, "kickoff", _agent_kickoff),
-        (Agent, "kickoff_async", _agent_akickoff),
-        (Agent, "akickoff", _agent_akickoff),
-        (Agent, "execute_task", _agent_task),
-        (Agent, "aexecute_task", _agent_atask),
-        (Crew, "kickoff", _crew_kickoff),
-        (Crew, "akickoff", _crew_akickoff),
-        (RuntimeFlow, "kickoff_async", _flow_kickoff),
-    ):
-        _ask(cls, name, instead)
-    llms: Any = BaseLLM
-    # Providers are imported, and classes defined, at any time.
-    prepare = llms.__dict__["__init_subclass__"].__func__
-
-    def prepared(cls: Any, /, **kwargs: Any) -> None:
-        prepare(cls, **kwargs)
-        _ask_llm(cls)
-
-    llms.__init_subclass__ = classmethod(prepared)
-    _ask_llms(llms)
-
-
-def _ask_llms(cls: type[BaseLLM]) -> None:
-    _ask_llm(cls)
-    for sub in cls.__subclasses__():
-        _ask_llms(sub)
-
-
-def _ask_llm(cls: type[BaseLLM]) -> None:
-    _ask(cls, "call", _llm_call)
-    _ask(cls, "acall", _llm_acall)
-
-
-def _ask(cls: Any, name: str, instead: Callable[..., Any]) -> None:
-    original = cls.__dict__.get(name)
-    if not inspect.isfunction(original) or is_made_here(cls):
-        return
-    if inspect.iscoroutinefunction(instead):
-
-        @functools.wraps(original)
-        async def acalled(self: Any, *args: Any, **kwargs: Any) -> Any:
-            return await _ain_its_context(lambda: instead(original, self, *args, **kwargs))
-
-        setattr(cls, name, acalled)
-        return
-
-    @functools.wraps(original)
-    def called(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return _in_its_context(lambda: instead(original, self, *args, **kwargs))
-
-    setattr(cls, name, called)
+# The thread ------------------------------------------------------------------------
 
 
 def _in_its_context(call: Callable[[], Any]) -> Any:

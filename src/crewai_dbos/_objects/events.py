@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from crewai.events.event_bus import CrewAIEventsBus, crewai_event_bus
+from crewai.events.event_bus import CrewAIEventsBus
 
 from crewai_dbos._classes import durable_class, overrides
 from crewai_dbos._journal import run_scope
@@ -29,15 +29,9 @@ _emitting: RunVar[Scope | None] = RunVar("crewai_dbos_emitting", default=None)
 _pending: RunVar[list[Future[None]] | None] = RunVar("crewai_dbos_pending", default=None)
 
 
-def install() -> None:
-    """Put this module between the event bus and its handlers. Any number of times.
-
-    Outside a run the bus works as before.
-    """
-    bus: Any = crewai_event_bus
-    if not isinstance(bus, _PlacedHandlers):
-        cls = type(bus)
-        bus.__class__ = durable_class(_PlacedHandlers, cls)
+def placing(cls: type) -> type:
+    """The class of the event bus, with this module between it and its handlers."""
+    return durable_class(_PlacedHandlers, cls)
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from crewai.mcp import tool_resolver
 from crewai.mcp.client import MCPClient
 from crewai.tools.base_tool import BaseTool
 
@@ -16,9 +15,9 @@ from crewai_dbos._secrets import known
 from crewai_dbos._stored import names
 
 
-def install() -> None:
-    """Make crewAI discover MCP tools through the journal. Any number of times."""
-    vars(tool_resolver)["MCPClient"] = RecordedDiscovery
+def recording_discovery(_: type[MCPClient]) -> type[MCPClient]:
+    """The client with which crewAI discovers MCP tools through the journal."""
+    return RecordedDiscovery
 
 
 def without_secrets(tools: list[BaseTool]) -> list[BaseTool]:

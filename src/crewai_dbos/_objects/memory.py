@@ -21,6 +21,7 @@ from crewai.llms.base_llm import BaseLLM
 from crewai.memory.memory_scope import MemoryScope, MemorySlice
 from crewai.memory.unified_memory import Memory
 
+from crewai_dbos import _patches
 from crewai_dbos._classes import durable_class, overrides
 from crewai_dbos._crewai_seam.agent import (
     forget_saves,
@@ -99,7 +100,7 @@ def unloaded() -> Iterator[None]:
 
     crewAI has a crew load them when it is made, which a run whose queries are recorded need not.
     """
-    _install()
+    _patches.apply(_patches.CREW)
     token = _putting_off.set(True)
     try:
         yield
@@ -107,10 +108,8 @@ def unloaded() -> Iterator[None]:
         _putting_off.reset(token)
 
 
-@functools.cache
-def _install() -> None:
-    cls: Any = Knowledge
-    load, query, aquery = cls.add_sources, cls.query, cls.aquery
+def putting_off(load: Callable[..., None]) -> Callable[..., None]:
+    """`Knowledge.add_sources`, which only takes note where loading is put off."""
 
     @functools.wraps(load)
     def load_or_put_off(knowledge: Knowledge) -> None:
@@ -119,21 +118,35 @@ def _install() -> None:
             return
         load(knowledge)
 
-    def load_if_put_off(knowledge: Knowledge) -> None:
-        if knowledge.__dict__.pop(_PUT_OFF, False):
-            load(knowledge)
+    return load_or_put_off
+
+
+def loading_first(query: Callable[..., Any]) -> Callable[..., Any]:
+    """`Knowledge.query`, which loads what was put off."""
 
     @functools.wraps(query)
     def query_loaded(knowledge: Knowledge, *args: Any, **kwargs: Any) -> Any:
-        load_if_put_off(knowledge)
+        _load_if_put_off(knowledge)
         return query(knowledge, *args, **kwargs)
+
+    return query_loaded
+
+
+def aloading_first(aquery: Callable[..., Any]) -> Callable[..., Any]:
+    """As `loading_first`, of `Knowledge.aquery`."""
 
     @functools.wraps(aquery)
     async def aquery_loaded(knowledge: Knowledge, *args: Any, **kwargs: Any) -> Any:
-        await on_a_thread(lambda: load_if_put_off(knowledge))
+        await on_a_thread(lambda: _load_if_put_off(knowledge))
         return await aquery(knowledge, *args, **kwargs)
 
-    cls.add_sources, cls.query, cls.aquery = load_or_put_off, query_loaded, aquery_loaded
+    return aquery_loaded
+
+
+def _load_if_put_off(knowledge: Knowledge) -> None:
+    if knowledge.__dict__.pop(_PUT_OFF, False):
+        put_off: Any = Knowledge.add_sources
+        put_off.__wrapped__(knowledge)
 
 
 if TYPE_CHECKING:

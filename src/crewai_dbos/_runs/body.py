@@ -11,10 +11,10 @@ from typing import Any, NoReturn, TypeVar
 
 from dbos import DBOS
 
+from crewai_dbos import _patches
 from crewai_dbos._dbos_seam import detached, on_the_loop_of_dbos, open_workflow
 from crewai_dbos._journal import executions, joining, notes, run_scope
 from crewai_dbos._journal.scope import Scope
-from crewai_dbos._objects import events, mcp
 from crewai_dbos._runs import failure, results
 from crewai_dbos._runs.definition import REGISTRIES, Registry
 from crewai_dbos._runs.kind import Kind, kind_of
@@ -64,8 +64,7 @@ def joined(definition: Any, what: str, order: str | None) -> Iterator[Scope]:
         what: Its name.
         order: A digest of the order; None if the workflow was opened for it.
     """
-    events.install()
-    mcp.install()
+    _patches.apply(_patches.RUN)
     outer = run_scope.enclosing()
     assert outer is not None
     outer.keep_back(definition.secrets, definition.redact)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
-from crewai_dbos._dbos_seam import STEP_CHECK, DBOSWorkflowCancelledError, system_database
+from crewai_dbos import _patches
+from crewai_dbos._dbos_seam import DBOSWorkflowCancelledError, system_database
 
 _missing: dict[str, list[str]] = {}
 
@@ -16,15 +18,13 @@ def replay_only(run_id: str) -> list[str]:
     Returns:
         The names of the steps that it asks for and that are not recorded.
     """
-    database = system_database()
-    if STEP_CHECK not in vars(database):
-        _install(database)
+    _patches.apply(_patches.REPLAY)
     return _missing.setdefault(run_id, [])
 
 
-def _install(database: Any) -> None:
-    """Watch what is asked of DBOS before a step is run, the user's or ours."""
-    check = getattr(database, STEP_CHECK)
+def refusing(check: Callable[..., Any]) -> Callable[..., Any]:
+    """What DBOS is asked before a step is run, the user's or ours: it refuses one that is new."""
+    database = system_database()
 
     def checked(workflow_id: str, function_id: int, function_name: str, conn: Any) -> Any:
         recorded = check(workflow_id, function_id, function_name, conn=conn)
@@ -38,4 +38,4 @@ def _install(database: Any) -> None:
             raise DBOSWorkflowCancelledError(f"{function_name} is not recorded")
         return recorded
 
-    setattr(database, STEP_CHECK, checked)
+    return checked

@@ -16,7 +16,8 @@ from typing import Any
 
 import httpx
 
-from crewai_dbos._dbos_seam import SystemDatabase, current_context
+from crewai_dbos import _patches
+from crewai_dbos._dbos_seam import current_context
 from crewai_dbos._flows.state.tracking import current as current_method
 from crewai_dbos._journal.open_calls import open_call, open_group
 from crewai_dbos._leases import RunVar
@@ -65,93 +66,134 @@ def install(
         moment: One of `MOMENTS`.
         model_url: The server that will see, and may kill in, a request of an entry.
     """
-    check, record = SystemDatabase.check_operation_execution, SystemDatabase.record_operation_result
-    finish, report = SystemDatabase.update_workflow_outcome, EffectLog.report
-    send, asend = httpx.Client.send, httpx.AsyncClient.send
-    entries = _Entries(run_id)
+    global _faults
+    _faults = _Faults(run_id, log, (entry, moment), model_url)
+    _patches.apply(_patches.CRASH)
+    EffectLog.report = _reported  # type: ignore[method-assign]
 
-    def tell(row: _Row, now: str, **how: str) -> None:
-        if log:
-            report(EffectLog(log), now, entry=row.entry, row=row.row, **how)
 
-    def at(row: _Row, now: str) -> None:
-        tell(row, now)
-        strike(row, now)
+class _Faults:
+    """What is told, and where the process is killed: see `install`."""
 
-    def strike(row: _Row, now: str) -> None:
+    def __init__(self, run_id: str, log: str, fatal: tuple[str, str], model_url: str) -> None:
+        self.run_id = run_id
+        self.entries = _Entries(run_id)
+        self._log = log
+        self._fatal = fatal
+        self._model_url = model_url
+
+    def at(self, row: _Row, now: str) -> None:
+        self.tell(row, now)
+        self.strike(row, now)
+
+    def tell(self, row: _Row, now: str, **how: str) -> None:
+        if self._log:
+            _report(EffectLog(self._log), now, entry=row.entry, row=row.row, **how)
+
+    def strike(self, row: _Row, now: str) -> None:
         for watch in watchers:
             watch(row.entry, now)
-        if (row.entry, now) == (entry, moment):
+        if (row.entry, now) == self._fatal:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def checked(self: Any, workflow_id: str, function_id: int, name: str, **options: Any) -> Any:
-        found = check(self, workflow_id, function_id, name, **options)
-        row = entries.row(workflow_id, function_id, name)
-        if found is None:
-            at(row, BEFORE)
-        _running.set(row)
-        return found
-
-    def recorded(self: Any, result: Any, **options: Any) -> None:
-        place = (result["workflow_uuid"], result["function_id"], result["function_name"])
-        row = entries.row(*place)
-        at(row, UNRECORDED)
-        record(self, result, **options)
-        at(row, AFTER)
-
-    def finished(self: Any, workflow_id: str, *args: Any, **options: Any) -> Any:
-        row = entries.of(workflow_id, RESULT)
-        at(row, UNRECORDED)
-        updated = finish(self, workflow_id, *args, **options)
-        at(row, AFTER)
-        return updated
-
-    def now() -> _Row:
+    def now(self) -> _Row:
+        """The row whose call is at work here."""
         call, context = open_call(), current_context()
         if call is None and context is not None and context.is_step():
             return _running.get()
         call = call or open_group()
         if call is not None:
-            return entries.of(call.run_id, call.name)
+            return self.entries.of(call.run_id, call.name)
         method = current_method()
-        return (
-            _NONE if method is None else entries.of(run_id, f"{method.path}/{names.METHOD_END}#1")
-        )
+        if method is None:
+            return _NONE
+        return self.entries.of(self.run_id, f"{method.path}/{names.METHOD_END}#1")
 
-    def reported(self: EffectLog, kind: str, /, **fields: Any) -> None:
-        row = now()
-        if row is not _NONE:
-            # Before the effect: a kill for another call may come at any time, and an effect whose
-            # call is not known to have begun would count as one that happened again.
-            tell(row, DURING, by="effect")
-        report(self, kind, **fields, entry=row.row)
-        if row is not _NONE:
-            strike(row, DURING)
-
-    def named(request: httpx.Request) -> httpx.Request:
-        row = now()
-        if str(request.url).startswith(model_url):
+    def named(self, request: httpx.Request) -> httpx.Request:
+        """`request`, which says which entry it is of."""
+        row = self.now()
+        if str(request.url).startswith(self._model_url):
             request.headers[ENTRY_HEADER] = row.entry
             if row is not _NONE and request.url.path.endswith("/chat/completions"):
                 # The server strikes, because only there is the request made and not answered.
-                tell(row, DURING, by="model")
+                self.tell(row, DURING, by="model")
         return request
 
+
+_faults: _Faults
+_report = EffectLog.report
+
+
+def _reported(self: EffectLog, kind: str, /, **fields: Any) -> None:
+    row = _faults.now()
+    if row is not _NONE:
+        # Before the effect: a kill for another call may come at any time, and an effect whose
+        # call is not known to have begun would count as one that happened again.
+        _faults.tell(row, DURING, by="effect")
+    _report(self, kind, **fields, entry=row.row)
+    if row is not _NONE:
+        _faults.strike(row, DURING)
+
+
+# What stands in place of methods of DBOS and of httpx.
+
+
+def checking(check: Callable[..., Any]) -> Callable[..., Any]:
+    """`SystemDatabase.check_operation_execution`: before a step, which may have a record."""
+
+    def checked(self: Any, workflow_id: str, function_id: int, name: str, **options: Any) -> Any:
+        found = check(self, workflow_id, function_id, name, **options)
+        row = _faults.entries.row(workflow_id, function_id, name)
+        if found is None:
+            _faults.at(row, BEFORE)
+        _running.set(row)
+        return found
+
+    return checked
+
+
+def recording(record: Callable[..., Any]) -> Callable[..., Any]:
+    """`SystemDatabase.record_operation_result`: a step has an outcome."""
+
+    def recorded(self: Any, result: Any, **options: Any) -> None:
+        place = (result["workflow_uuid"], result["function_id"], result["function_name"])
+        row = _faults.entries.row(*place)
+        _faults.at(row, UNRECORDED)
+        record(self, result, **options)
+        _faults.at(row, AFTER)
+
+    return recorded
+
+
+def finishing(finish: Callable[..., Any]) -> Callable[..., Any]:
+    """`SystemDatabase.update_workflow_outcome`: a workflow has one."""
+
+    def finished(self: Any, workflow_id: str, *args: Any, **options: Any) -> Any:
+        row = _faults.entries.of(workflow_id, RESULT)
+        _faults.at(row, UNRECORDED)
+        updated = finish(self, workflow_id, *args, **options)
+        _faults.at(row, AFTER)
+        return updated
+
+    return finished
+
+
+def sending(send: Callable[..., Any]) -> Callable[..., Any]:
+    """`httpx.Client.send`."""
+
     def sent(self: Any, request: httpx.Request, **options: Any) -> Any:
-        return send(self, named(request), **options)
+        return send(self, _faults.named(request), **options)
+
+    return sent
+
+
+def asending(asend: Callable[..., Any]) -> Callable[..., Any]:
+    """`httpx.AsyncClient.send`."""
 
     async def asent(self: Any, request: httpx.Request, **options: Any) -> Any:
-        return await asend(self, named(request), **options)
+        return await asend(self, _faults.named(request), **options)
 
-    for cls, name, wrapper in (
-        (SystemDatabase, "check_operation_execution", checked),
-        (SystemDatabase, "record_operation_result", recorded),
-        (SystemDatabase, "update_workflow_outcome", finished),
-        (EffectLog, "report", reported),
-        (httpx.Client, "send", sent),
-        (httpx.AsyncClient, "send", asent),
-    ):
-        setattr(cls, name, wrapper)
+    return asent
 
 
 class _Entries:

@@ -1,0 +1,235 @@
+"""Everything that this package changes in the whole process, in one table.
+
+What belongs to somebody else, to crewAI, DBOS, the standard library or SQLAlchemy, is changed here
+and nowhere else. A change is made once, at the moment that its row names, and stays. Where no
+durable run is at work, what is changed does what it did before.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import sqlalchemy
+
+from crewai_dbos._classes import is_made_here
+
+IMPORT = "the package is imported, with a libsqlite before 3.42"
+JOURNAL = "a journal is opened"
+AGENT = "a `DBOSAgent` is defined"
+RUN = "a run, or a part of one, begins"
+CREW = "a run builds its crew"
+THREADS = "a run may start threads"
+METHOD = "a method of a flow is at work"
+REPLAY = "a recorded history is replayed"
+CRASH = "a process starts that a crash test kills"
+
+SET, DERIVED, EVENT = "set", "set, and in derived classes", "an event"
+"""How: an attribute; one that derived classes may have anew; something that SQLAlchemy tells of."""
+
+
+@dataclass(frozen=True)
+class Patch:
+    """Something of somebody else's that is changed.
+
+    Attributes:
+        when: The moment from which on.
+        why: What for.
+        owner: Whose it is: ``module``, ``module:object`` or ``module:function()``, which returns
+            the object. Import paths, because crewAI is not loaded before somebody needs it.
+        name: The attribute.
+        replacement: A function of this package, as ``module:function``. It is given what stands
+            there and returns what is to stand there.
+        how: `SET`, `DERIVED` or `EVENT`: then the replacement is called at the event.
+    """
+
+    when: str
+    why: str
+    owner: str
+    name: str
+    replacement: str
+    how: str = SET
+
+
+def _rows(when: str, why: str, *rows: tuple[str, ...]) -> Iterator[Patch]:
+    return (Patch(when, why, *row) for row in rows)
+
+
+TABLE = (
+    *_rows(
+        IMPORT,
+        "DBOS reads the time with a function that an old libsqlite lacks",
+        ("sqlalchemy:Engine", "connect", "_sqlite_clock:teach", EVENT),
+    ),
+    *_rows(
+        JOURNAL,
+        "entries are portable JSON, whatever serializer the application has",
+        ("crewai_dbos._dbos_seam:launched_instance()", "_serializer", "_dbos_seam:entry_format"),
+    ),
+    *_rows(
+        AGENT,
+        "a crew would wait for ever for a task whose thread ends with a signal",
+        ("crewai:Task", "_execute_task_async", "_crewai_seam.crew:handing_signals_to_futures"),
+    ),
+    *_rows(
+        RUN,
+        "handlers of events have a place in the run",
+        ("crewai.events.event_bus:crewai_event_bus", "__class__", "_objects.events:placing"),
+    ),
+    *_rows(
+        RUN,
+        "which tools an MCP server offers is recorded",
+        ("crewai.mcp.tool_resolver", "MCPClient", "_objects.mcp:recording_discovery"),
+    ),
+    *_rows(
+        CREW,
+        "a crew loads its knowledge only for a query that is not recorded",
+        ("crewai.knowledge.knowledge:Knowledge", "add_sources", "_objects.memory:putting_off"),
+        ("crewai.knowledge.knowledge:Knowledge", "query", "_objects.memory:loading_first"),
+        ("crewai.knowledge.knowledge:Knowledge", "aquery", "_objects.memory:aloading_first"),
+    ),
+    *_rows(
+        THREADS,
+        "threads and jobs of pools work in the place of the run that starts them",
+        ("threading:Thread", "start", "_carrying:starting"),
+        ("concurrent.futures:ThreadPoolExecutor", "submit", "_carrying:submitting"),
+        ("multiprocessing.pool:ThreadPool", "apply_async", "_carrying:mapping"),
+        ("multiprocessing.pool:ThreadPool", "imap", "_carrying:mapping"),
+        ("multiprocessing.pool:ThreadPool", "imap_unordered", "_carrying:mapping"),
+        ("multiprocessing.pool:ThreadPool", "map", "_carrying:mapping"),
+        ("multiprocessing.pool:ThreadPool", "map_async", "_carrying:mapping"),
+        ("multiprocessing.pool:ThreadPool", "starmap", "_carrying:mapping"),
+        ("multiprocessing.pool:ThreadPool", "starmap_async", "_carrying:mapping"),
+    ),
+    *_rows(
+        THREADS,
+        "a worker thread works for the run whose job it takes out of a queue",
+        ("queue:Queue", "put", "_handing_over:putting"),
+        ("queue:Queue", "get", "_handing_over:getting"),
+        ("asyncio:Queue", "put_nowait", "_handing_over:putting"),
+        ("asyncio:Queue", "get_nowait", "_handing_over:getting"),
+    ),
+    *_rows(
+        METHOD,
+        "what a method uses as it is works through a durable copy",
+        ("crewai.tools.base_tool:BaseTool", "run", "_flows.plain:tool_run"),
+        ("crewai.tools.base_tool:BaseTool", "arun", "_flows.plain:tool_arun"),
+        ("crewai.tools.base_tool:Tool", "run", "_flows.plain:tool_run"),
+        ("crewai.tools.base_tool:Tool", "arun", "_flows.plain:tool_arun"),
+        ("crewai:Agent", "kickoff", "_flows.plain:agent_kickoff"),
+        ("crewai:Agent", "kickoff_async", "_flows.plain:agent_akickoff"),
+        ("crewai:Agent", "akickoff", "_flows.plain:agent_akickoff"),
+        ("crewai:Agent", "execute_task", "_flows.plain:agent_task"),
+        ("crewai:Agent", "aexecute_task", "_flows.plain:agent_atask"),
+        ("crewai:Crew", "kickoff", "_flows.plain:crew_kickoff"),
+        ("crewai:Crew", "akickoff", "_flows.plain:crew_akickoff"),
+        ("crewai.flow.runtime:Flow", "kickoff_async", "_flows.plain:flow_kickoff"),
+        ("crewai.llms.base_llm:BaseLLM", "__init_subclass__", "_flows.plain:deriving_llms"),
+        ("crewai.llms.base_llm:BaseLLM", "call", "_flows.plain:llm_call", DERIVED),
+        ("crewai.llms.base_llm:BaseLLM", "acall", "_flows.plain:llm_acall", DERIVED),
+    ),
+    *_rows(
+        REPLAY,
+        "a step that is not recorded is not run",
+        (
+            "crewai_dbos._dbos_seam:system_database()",
+            "_check_operation_execution_txn",
+            "testing._replay_only:refusing",
+        ),
+    ),
+    *_rows(
+        CRASH,
+        "the process tells of every moment of an entry, and is killed at one of them",
+        (
+            "crewai_dbos._dbos_seam:SystemDatabase",
+            "check_operation_execution",
+            "testing.crash._faults:checking",
+        ),
+        (
+            "crewai_dbos._dbos_seam:SystemDatabase",
+            "record_operation_result",
+            "testing.crash._faults:recording",
+        ),
+        (
+            "crewai_dbos._dbos_seam:SystemDatabase",
+            "update_workflow_outcome",
+            "testing.crash._faults:finishing",
+        ),
+        ("httpx:Client", "send", "testing.crash._faults:sending"),
+        ("httpx:AsyncClient", "send", "testing.crash._faults:asending"),
+    ),
+)
+
+
+def apply(when: str) -> None:
+    """Make the changes of a moment that have not been made. Any number of times, from any thread.
+
+    Args:
+        when: One of the moments above.
+    """
+    if when in _over:
+        return
+    patches = [patch for patch in TABLE if patch.when == when]
+    for patch in patches:
+        owner = found(patch.owner)
+        for each in _with_derived(owner) if patch.how == DERIVED else [owner]:
+            _change(patch, each)
+    # What a function returns may be another object the next time.
+    if not any(patch.owner.endswith("()") for patch in patches):
+        _over.add(when)
+
+
+def apply_to_derived(cls: type) -> None:
+    """Change `cls`, which has just been defined, as the classes that it derives from are."""
+    for patch in TABLE:
+        if patch.how == DERIVED and issubclass(cls, found(patch.owner)):
+            _change(patch, cls)
+
+
+def found(path: str) -> Any:
+    """What ``module``, ``module:object`` or ``module:function()`` stands for."""
+    module, _, name = path.partition(":")
+    value = importlib.import_module(module)
+    if not name:
+        return value
+    value = getattr(value, name.removesuffix("()"))
+    return value() if name.endswith("()") else value
+
+
+def _with_derived(cls: Any) -> Iterator[Any]:
+    yield cls
+    for derived in cls.__subclasses__():
+        yield from _with_derived(derived)
+
+
+_lock = threading.RLock()
+_changed: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
+"""By their owner, the names that have been changed."""
+_over: set[str] = set()
+"""The moments after which there is nothing left to change."""
+
+
+def _change(patch: Patch, owner: Any) -> None:
+    # Before the lock is taken: a class made here may be made while another lock is held.
+    if patch.how == DERIVED and (
+        not inspect.isfunction(vars(owner).get(patch.name)) or is_made_here(owner)
+    ):
+        return
+    replace: Callable[..., Any] = found(f"crewai_dbos.{patch.replacement}")
+    with _lock:
+        names = _changed.setdefault(owner, set())
+        if patch.name in names:
+            return
+        if patch.how == EVENT:
+            sqlalchemy.event.listen(owner, patch.name, replace)
+        else:
+            # As it lies there: a class method is not bound.
+            own = vars(owner)
+            original = own[patch.name] if patch.name in own else getattr(owner, patch.name)
+            setattr(owner, patch.name, replace(original))
+        names.add(patch.name)

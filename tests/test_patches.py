@@ -1,0 +1,167 @@
+"""What belongs to somebody else is changed by the table of patches, and by nothing else."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import crewai_dbos
+from crewai_dbos import _patches
+from crewai_dbos._patches import Patch
+from support.foreign import assignments
+from support.patch_table import rendered
+
+SOURCES = Path(crewai_dbos.__file__).parent
+PAGE = Path(__file__).parents[1] / "ARCHITECTURE.md"
+
+
+def named(patch: Patch) -> str:
+    return f"{patch.owner} {patch.name}"
+
+
+def run(*arguments: str) -> str:
+    """What a program of its own prints: a patch stays for as long as the process."""
+    environment = {**os.environ, "CREWAI_DISABLE_TELEMETRY": "true", "OTEL_SDK_DISABLED": "true"}
+    ran = subprocess.run(
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+        env={**environment, "PYTHONPATH": os.pathsep.join(map(str, (SOURCES.parent, "tests")))},
+        cwd=PAGE.parent,
+    )
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+@pytest.mark.parametrize("patch", _patches.TABLE, ids=named)
+def test_what_a_row_names_is_there(patch: Patch) -> None:
+    assert callable(_patches.found(f"crewai_dbos.{patch.replacement}"))
+    if not patch.owner.endswith("()") and patch.how != _patches.EVENT:
+        assert hasattr(_patches.found(patch.owner), patch.name)
+
+
+def test_no_row_stands_twice() -> None:
+    assert len({(p.owner, p.name) for p in _patches.TABLE}) == len(_patches.TABLE)
+
+
+def test_the_page_shows_the_table() -> None:
+    assert rendered() in PAGE.read_text(), "python -m support.patch_table prints it"
+
+
+def test_nothing_else_assigns_to_what_is_somebody_elses() -> None:
+    found = [
+        f"{path.relative_to(SOURCES)}:{place}"
+        for path in sorted(SOURCES.rglob("*.py"))
+        if path.name != "_patches.py"
+        for place in assignments(path.read_text())
+    ]
+    assert found == [], "Make it a row of _patches.TABLE"
+
+
+PLANTED = {
+    "an attribute of a class": "from threading import Thread\nThread.start = None",
+    "of a class in a module": "import threading\nthreading.Thread.start = None",
+    "of a module": "from crewai.mcp import tool_resolver\ntool_resolver.MCPClient = None",
+    "of an object": (
+        "from crewai.events.event_bus import crewai_event_bus\ncrewai_event_bus.__class__ = None"
+    ),
+    "by setattr": "from crewai import Crew\nsetattr(Crew, 'kickoff', None)",
+    "past the metaclass": "from crewai import Crew\ntype.__setattr__(Crew, 'kickoff', None)",
+    "in the namespace": "from crewai.mcp import tool_resolver\nvars(tool_resolver)['X'] = None",
+    "by an update of it": "import queue\nvars(queue).update(Queue=None)",
+    "deleted": "import queue\ndel queue.Queue.put",
+    "by another name": "import queue\ndef f():\n    cls: object = queue.Queue\n    cls.put = None",
+    "in a function": "def f():\n    from crewai import Task\n    Task.execute_sync = None",
+    "one after the other": (
+        "from crewai import Agent, Crew\n"
+        "for cls, name in ((Agent, 'kickoff'), (Crew, 'kickoff')):\n"
+        "    setattr(cls, name, None)"
+    ),
+    "through a module of ours": (
+        "from crewai_dbos._dbos_seam import SystemDatabase\nSystemDatabase.close = None"
+    ),
+    "an event": "import sqlalchemy\nsqlalchemy.event.listen(sqlalchemy.Engine, 'connect', print)",
+}
+
+
+@pytest.mark.parametrize("source", PLANTED.values(), ids=PLANTED)
+def test_an_assignment_elsewhere_is_found(source: str) -> None:
+    assert len(assignments(source)) == 1
+
+
+FREE = {
+    "a class of ours": "class Ours: ...\nOurs.kind = 1",
+    "one from a module of ours": (
+        "from crewai_dbos.testing import EffectLog\nEffectLog.report = None"
+    ),
+    "an object that is passed on": "from crewai import Crew\ndef f(x: Crew):\n    x.name = None",
+    "an attribute of an error": "import httpx\ndef f(error):\n    error.__traceback__ = None",
+}
+
+
+@pytest.mark.parametrize("source", FREE.values(), ids=FREE)
+def test_what_is_ours_may_be_assigned_to(source: str) -> None:
+    assert assignments(source) == []
+
+
+def test_a_run_has_changed_what_the_table_says_and_no_more(tmp_path: Path) -> None:
+    """Of what is called through variables, too: classes are compared with what they were."""
+    changed = {
+        tuple(line.split())
+        for line in run("-m", "support.patched", str(tmp_path)).split("\n")
+        if line
+    }
+    moments = (_patches.AGENT, _patches.RUN, _patches.CREW, _patches.THREADS, _patches.METHOD)
+    rows = [p for p in _patches.TABLE if p.when in moments and p.name != "__class__"]
+    expected = set()
+    for patch in rows:
+        owner = _patches.found(patch.owner)
+        home = getattr(owner, "__module__", None)
+        expected.add((f"{home}.{owner.__qualname__}" if home else owner.__name__, patch.name))
+    derived = {p.name for p in rows if p.how == _patches.DERIVED}
+    missing, more = expected - changed, changed - expected
+    assert missing == set()
+    assert {name for owner, name in more if owner.startswith("crewai.llm")} <= derived
+    assert {(owner, name) for owner, name in more if not owner.startswith("crewai.llm")} == set()
+
+
+APPLIED_AT_ONCE = """
+import queue, sys, threading
+from concurrent.futures import ThreadPoolExecutor
+from crewai.llms.base_llm import BaseLLM
+from crewai_dbos import _patches
+
+class Early(BaseLLM):
+    def call(self, *args, **kwargs): ...
+
+def apply():
+    start.wait()
+    _patches.apply(_patches.THREADS)
+    _patches.apply(_patches.METHOD)
+
+sys.setswitchinterval(1e-6)
+start = threading.Barrier(8)
+with ThreadPoolExecutor(8) as pool:
+    [each.result() for each in [pool.submit(apply) for _ in range(8)]]
+_patches.apply(_patches.METHOD)
+
+class Late(BaseLLM):
+    def call(self, *args, **kwargs): ...
+
+for function in (queue.Queue.put, threading.Thread.start, Early.call, Late.call):
+    layers = [function]
+    while hasattr(layers[-1], "__wrapped__"):
+        layers.append(layers[-1].__wrapped__)
+    print(sum("crewai_dbos" in layer.__code__.co_filename for layer in layers))
+"""
+
+
+def test_threads_that_apply_a_patch_at_once_make_it_once() -> None:
+    """Also in classes that derive from its owner, defined before and after."""
+    assert run("-c", APPLIED_AT_ONCE) == "1\n" * 4
