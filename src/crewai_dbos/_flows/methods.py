@@ -40,7 +40,7 @@ async def executing(run: FlowRun, method: str) -> AsyncIterator[MethodRun]:
     run.enter(execution)
     started = time.time()
     try:
-        with place.entered(), at_work(execution), run.plain.recorded():
+        with place.entered(), at_work(execution), run.interceptor.recorded():
             await place.unless_abandoned()
             yield done
     except asyncio.CancelledError:

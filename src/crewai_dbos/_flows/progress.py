@@ -11,7 +11,7 @@ from typing import Any
 from crewai.flow.flow import Flow
 
 from crewai_dbos._crewai_seam.flow import add_usage, definition_of, now_of, set_now
-from crewai_dbos._flows import plain
+from crewai_dbos._flows import interception
 from crewai_dbos._flows.state.changes import FlowState
 from crewai_dbos._flows.state.tracking import Execution
 from crewai_dbos._flows.turns import Turns
@@ -45,7 +45,7 @@ class FlowRun:
         self.flow = flow
         self.scope = scope
         self.objects = RunObjects(scope)
-        self.plain = plain.Plain(self.objects, options)
+        self.interceptor = interception.Interceptor(self.objects, options)
         self._at_work: dict[str, Execution] = {}
         self._begun = False
         self.before: dict[str, Any] = {}

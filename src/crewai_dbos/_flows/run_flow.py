@@ -123,7 +123,7 @@ def flow_of_run(
     flow.stream = False
     if flow.memory is not None:
         flow.memory = run.objects.memory(flow.memory, options.llm_step_config)
-    return flow, run.plain.recorded()
+    return flow, run.interceptor.recorded()
 
 
 def finish(flow: Flow[Any]) -> None:

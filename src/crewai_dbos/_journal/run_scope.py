@@ -30,17 +30,20 @@ T = TypeVar("T")
 
 _warned: set[str] = set()
 
-_recorder: RunVar[Any] = RunVar("crewai_dbos_recorder", default=None)
+_interceptor: RunVar[Any] = RunVar("crewai_dbos_interceptor", default=None)
 
 
-def recorder() -> Any:
-    """What records the calls of ordinary objects here: see `_flows.plain`. None if nothing does."""
-    return _recorder.get()
+def interceptor() -> Any:
+    """What carries out the calls of ordinary objects here; None if nothing does.
+
+    It is an `_flows.interception.Interceptor`.
+    """
+    return _interceptor.get()
 
 
-def recording(recorder: Any) -> AbstractContextManager[Any]:
-    """In the block the calls of ordinary objects are recorded by `recorder`, or not (None)."""
-    return setting(_recorder, recorder)
+def intercepting(interceptor: Any) -> AbstractContextManager[Any]:
+    """In the block the calls of ordinary objects go through `interceptor`, or not (None)."""
+    return setting(_interceptor, interceptor)
 
 
 def in_workflow() -> bool:

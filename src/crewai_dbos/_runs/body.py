@@ -68,7 +68,7 @@ def joined(definition: Any, what: str, order: str | None) -> Iterator[Scope]:
     outer = run_scope.enclosing()
     assert outer is not None
     outer.keep_back(definition.secrets, definition.redact)
-    durable = run_scope.recording(None)
+    durable = run_scope.intercepting(None)
     with joining.unwrapping_signals(outer), joining.joined(what, order) as scope, durable:
         yield scope
 

@@ -1,6 +1,6 @@
 """Objects of crewAI's own that a method of a durable flow uses as they are.
 
-In a crew or an agent ours is a copy in which every part is durable. A method of a flow makes its
+In a crew or an agent ours is a copy in which everything is durable. A method of a flow makes its
 LLMs, agents and crews itself, or finds them in a module, so their classes are asked: while such a
 method is at work, a call of an ordinary object goes through the durable copy of it.
 """
@@ -39,7 +39,7 @@ from crewai_dbos._stored import names
 from crewai_dbos._threads import in_event_loop
 
 
-class Plain:
+class Interceptor:
     """Carries out the calls of ordinary objects in one run of a flow.
 
     Args:
@@ -56,7 +56,7 @@ class Plain:
     def recorded(self) -> Iterator[None]:
         """The block is a method of the flow."""
         _patches.apply(_patches.METHOD)
-        with run_scope.recording(self), carry_context():
+        with run_scope.intercepting(self), carry_context():
             yield
 
     def llm(self, llm: BaseLLM) -> Any:
@@ -82,14 +82,14 @@ class Plain:
         return FlowDefinition(name, lambda: flow, self._options, owner=flow)
 
 
-def _recorder(of: Any) -> Plain | None:
+def _interceptor(of: Any) -> Interceptor | None:
     """Who carries out a call of `of` here; None if that is an ordinary call."""
-    plain = cast("Plain | None", run_scope.recorder())
-    if plain is None or is_made_here(type(of)):
+    interceptor = cast("Interceptor | None", run_scope.interceptor())
+    if interceptor is None or is_made_here(type(of)):
         return None
     scope = run_scope.enclosing()
     # A child workflow that a method started is recovered without that method.
-    return plain if scope is not None and scope.run_id == plain.run_id else None
+    return interceptor if scope is not None and scope.run_id == interceptor.run_id else None
 
 
 # What stands in place of a method of crewAI's. Each is made of a function that is given the method.
@@ -121,16 +121,20 @@ def _instead(function: Callable[..., Any]) -> Callable[[Callable[..., Any]], Cal
 
 @_instead
 def llm_call(original: Callable[..., Any], llm: BaseLLM, *args: Any, **kwargs: Any) -> Any:
-    plain = _recorder(llm)
-    return original(llm, *args, **kwargs) if plain is None else plain.llm(llm).call(*args, **kwargs)
+    interceptor = _interceptor(llm)
+    return (
+        original(llm, *args, **kwargs)
+        if interceptor is None
+        else interceptor.llm(llm).call(*args, **kwargs)
+    )
 
 
 @_instead
 async def llm_acall(original: Callable[..., Any], llm: BaseLLM, *args: Any, **kwargs: Any) -> Any:
-    plain = _recorder(llm)
-    if plain is None:
+    interceptor = _interceptor(llm)
+    if interceptor is None:
         return await original(llm, *args, **kwargs)
-    return await plain.llm(llm).acall(*args, **kwargs)
+    return await interceptor.llm(llm).acall(*args, **kwargs)
 
 
 def deriving_llms(prepare: Any) -> Any:
@@ -145,14 +149,14 @@ def deriving_llms(prepare: Any) -> Any:
 
 @_instead
 def tool_run(original: Callable[..., Any], tool: BaseTool, *args: Any, **kwargs: Any) -> Any:
-    plain = None if is_durable(tool) else _recorder(tool)
-    return original(tool if plain is None else plain.tool(tool), *args, **kwargs)
+    interceptor = None if is_durable(tool) else _interceptor(tool)
+    return original(tool if interceptor is None else interceptor.tool(tool), *args, **kwargs)
 
 
 @_instead
 async def tool_arun(original: Callable[..., Any], tool: BaseTool, *args: Any, **kwargs: Any) -> Any:
-    plain = None if is_durable(tool) else _recorder(tool)
-    return await original(tool if plain is None else plain.tool(tool), *args, **kwargs)
+    interceptor = None if is_durable(tool) else _interceptor(tool)
+    return await original(tool if interceptor is None else interceptor.tool(tool), *args, **kwargs)
 
 
 # Agents, crews, flows --------------------------------------------------------------
@@ -167,46 +171,46 @@ def _agent_order(messages: Any, response_format: Any = None, **kwargs: Any) -> A
 
 @_instead
 def agent_kickoff(original: Callable[..., Any], agent: Agent, *args: Any, **kwargs: Any) -> Any:
-    plain = _recorder(agent)
-    if plain is None or in_event_loop():
+    interceptor = _interceptor(agent)
+    if interceptor is None or in_event_loop():
         return original(agent, *args, **kwargs)
     bound = inspect.signature(original).bind(agent, *args, **kwargs).arguments
     order = _agent_order(**{name: value for name, value in bound.items() if name != "self"})
-    return perform_agent.perform(plain.agent(agent), order)
+    return perform_agent.perform(interceptor.agent(agent), order)
 
 
 @_instead
 async def agent_akickoff(
     original: Callable[..., Any], agent: Agent, *args: Any, **kwargs: Any
 ) -> Any:
-    plain = _recorder(agent)
-    if plain is None:
+    interceptor = _interceptor(agent)
+    if interceptor is None:
         return await original(agent, *args, **kwargs)
     bound = inspect.signature(original).bind(agent, *args, **kwargs).arguments
     order = _agent_order(**{name: value for name, value in bound.items() if name != "self"})
-    return await perform_agent.aperform(plain.agent(agent), order)
+    return await perform_agent.aperform(interceptor.agent(agent), order)
 
 
 @_instead
 def agent_task(
     original: Callable[..., Any], agent: Agent, task: Any, context: Any = None, tools: Any = None
 ) -> Any:
-    plain = _recorder(agent)
-    if plain is None:
+    interceptor = _interceptor(agent)
+    if interceptor is None:
         return original(agent, task, context, tools)
     order = AgentWorkOrder("execute_task", task=task, tools=tools, arguments={"context": context})
-    return perform_agent.perform(plain.agent(agent), order)
+    return perform_agent.perform(interceptor.agent(agent), order)
 
 
 @_instead
 async def agent_atask(
     original: Callable[..., Any], agent: Agent, task: Any, context: Any = None, tools: Any = None
 ) -> Any:
-    plain = _recorder(agent)
-    if plain is None:
+    interceptor = _interceptor(agent)
+    if interceptor is None:
         return await original(agent, task, context, tools)
     order = AgentWorkOrder("execute_task", task=task, tools=tools, arguments={"context": context})
-    return await perform_agent.aperform(plain.agent(agent), order)
+    return await perform_agent.aperform(interceptor.agent(agent), order)
 
 
 @_instead
@@ -217,11 +221,11 @@ def crew_kickoff(
     input_files: Any = None,
     from_checkpoint: Any = None,
 ) -> Any:
-    plain = _recorder(crew)
-    if plain is None or crew.stream or in_event_loop() or from_checkpoint is not None:
+    interceptor = _interceptor(crew)
+    if interceptor is None or crew.stream or in_event_loop() or from_checkpoint is not None:
         return original(crew, inputs, input_files, from_checkpoint)
     order = CrewWorkOrder(inputs, input_files)
-    return _published(crew, perform_crew.perform(plain.crew(crew), order))
+    return _published(crew, perform_crew.perform(interceptor.crew(crew), order))
 
 
 @_instead
@@ -232,11 +236,11 @@ async def crew_akickoff(
     input_files: Any = None,
     from_checkpoint: Any = None,
 ) -> Any:
-    plain = _recorder(crew)
-    if plain is None or crew.stream or from_checkpoint is not None:
+    interceptor = _interceptor(crew)
+    if interceptor is None or crew.stream or from_checkpoint is not None:
         return await original(crew, inputs, input_files, from_checkpoint)
     order = CrewWorkOrder(inputs, input_files)
-    return _published(crew, await perform_crew.aperform(plain.crew(crew), order))
+    return _published(crew, await perform_crew.aperform(interceptor.crew(crew), order))
 
 
 def _published(crew: Crew, output: Any) -> Any:
@@ -259,11 +263,11 @@ async def flow_kickoff(
     from_checkpoint: Any = None,
     restore_from_state_id: Any = None,
 ) -> Any:
-    plain = None if type(flow).is_crewai_internal else _recorder(flow)
-    if plain is None or flow.stream or from_checkpoint is not None:
+    interceptor = None if type(flow).is_crewai_internal else _interceptor(flow)
+    if interceptor is None or flow.stream or from_checkpoint is not None:
         return await original(flow, inputs, input_files, from_checkpoint, restore_from_state_id)
     order = FlowWorkOrder(inputs, input_files, restore_from_state_id)
-    return await body.carry_out_async("flow", plain.flow(flow), order)
+    return await body.carry_out_async("flow", interceptor.flow(flow), order)
 
 
 # The thread ------------------------------------------------------------------------
