@@ -22,7 +22,7 @@ from crewai_dbos._classes import is_made_here
 IMPORT = "the package is imported, with a libsqlite before 3.42"
 JOURNAL = "a journal is opened"
 AGENT = "a `DBOSAgent` is defined"
-RUN = "a run, or a part of one, begins"
+RUN = "a run begins, or work joins a workflow"
 CREW = "a run builds its crew"
 THREADS = "a run may start threads"
 METHOD = "a method of a flow is at work"
