@@ -25,6 +25,8 @@ from crewai_dbos._stored.codec import decode, encode
 from crewai_dbos._stored.errors import decode_error
 from security import traps
 
+pytestmark = pytest.mark.thorough
+
 # Watching -----------------------------------------------------------------------------
 
 _HARMFUL = ("exec", "import", "open", "compile", "os.", "shutil.", "subprocess.", "socket.")
