@@ -17,6 +17,8 @@ from crews.scenarios import SCENARIOS, Scenario
 from support.names import unique
 from support.replays import World, check_forks, done, kinds, sent
 
+pytestmark = pytest.mark.thorough
+
 
 def outcome(get: Callable[[], Any]) -> Any:
     """What a user gets of a run, or the error."""

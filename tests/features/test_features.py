@@ -17,6 +17,8 @@ from support.launching import launched_in
 from support.names import unique
 from support.replays import check_forks, sent
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.fixture(scope="module")
 def launched(tmp_path_factory: pytest.TempPathFactory) -> Any:

@@ -16,6 +16,8 @@ from flows.scenarios import SCENARIOS, Scenario
 from support.names import unique
 from support.replays import World, check_forks, done, kinds, sent
 
+pytestmark = pytest.mark.thorough
+
 
 def plain(value: Any) -> Any:
     """What a user sees of a value."""

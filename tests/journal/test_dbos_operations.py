@@ -32,6 +32,8 @@ from journal.helpers import (
 )
 from support.runs import Plan, afollow, entries, every_step, finish, fork, replay, run_id, steps
 
+pytestmark = pytest.mark.thorough
+
 OPERATIONS = list(operations(None))
 
 

@@ -31,6 +31,8 @@ from support.trees import (
     texts,
 )
 
+pytestmark = pytest.mark.thorough
+
 names = st.sampled_from("ab")
 leaf_kinds = st.sampled_from(["call", "call", "step", "failing"])
 leaves = st.tuples(leaf_kinds, names).map(list)

@@ -26,6 +26,8 @@ from crewai_dbos._stored.errors import decode_error
 from crewai_dbos.errors import CrewaiDbosError, UnstorableValueError
 from security import traps
 
+pytestmark = pytest.mark.thorough
+
 # Watching -----------------------------------------------------------------------------
 
 _HARMFUL = ("exec", "import", "open", "compile", "os.", "shutil.", "subprocess.", "socket.")
