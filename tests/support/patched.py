@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from types import FunctionType, ModuleType
@@ -76,8 +77,7 @@ def main(folder: str) -> None:
         for key, value in code().items()
         if (value is not before[key] if key in before else is_ours(value))
     }
-    for owner, name in sorted(changed):
-        print(owner, name)
+    print("\n" + json.dumps(sorted(changed)))
 
 
 if __name__ == "__main__":
