@@ -85,7 +85,7 @@ PLANTED = {
         "    setattr(cls, name, None)"
     ),
     "through a module of ours": (
-        "from crewai_dbos._dbos_seam import SystemDatabase\nSystemDatabase.close = None"
+        "from crewai_dbos._dbos_seam import DBOSContext\nDBOSContext.close = None"
     ),
     "an event": "import sqlalchemy\nsqlalchemy.event.listen(sqlalchemy.Engine, 'connect', print)",
 }
@@ -113,8 +113,8 @@ def test_what_is_ours_may_be_assigned_to(source: str) -> None:
 
 def test_a_run_has_changed_what_the_table_says_and_no_more(tmp_path: Path) -> None:
     """Of what is called through variables, too: classes are compared with what they were."""
-    printed = run("-m", "support.patched", str(tmp_path)).splitlines()[-1]
-    changed = {(owner, name) for owner, name in json.loads(printed)}
+    printed = run("-m", "support.patched", str(tmp_path)).splitlines()
+    changed = {(owner, name) for owner, name in json.loads(printed[-1])}
     moments = (_patches.AGENT, _patches.RUN, _patches.CREW, _patches.THREADS, _patches.METHOD)
     rows = [p for p in _patches.TABLE if p.when in moments and p.name != "__class__"]
     expected = set()

@@ -54,7 +54,6 @@ __all__ = [
     "DBOSWorkflowCancelledError",
     "PortableWorkflowError",
     "RecordedRow",
-    "SystemDatabase",
     "application_name",
     "application_serializer",
     "assigned_workflow_id",

@@ -60,6 +60,8 @@ def _rows(when: str, why: str, *rows: tuple[str, ...]) -> Iterator[Patch]:
     return (Patch(when, why, *row) for row in rows)
 
 
+_SYSTEM_DATABASE = "dbos._sys_db:SystemDatabase"
+
 TABLE = (
     *_rows(
         IMPORT,
@@ -145,21 +147,9 @@ TABLE = (
     *_rows(
         CRASH,
         "the process tells of every moment of an entry, and is killed at one of them",
-        (
-            "crewai_dbos._dbos_seam:SystemDatabase",
-            "check_operation_execution",
-            "testing.crash._faults:checking",
-        ),
-        (
-            "crewai_dbos._dbos_seam:SystemDatabase",
-            "record_operation_result",
-            "testing.crash._faults:recording",
-        ),
-        (
-            "crewai_dbos._dbos_seam:SystemDatabase",
-            "update_workflow_outcome",
-            "testing.crash._faults:finishing",
-        ),
+        (_SYSTEM_DATABASE, "check_operation_execution", "testing.crash._faults:checking"),
+        (_SYSTEM_DATABASE, "record_operation_result", "testing.crash._faults:recording"),
+        (_SYSTEM_DATABASE, "update_workflow_outcome", "testing.crash._faults:finishing"),
         ("httpx:Client", "send", "testing.crash._faults:sending"),
         ("httpx:AsyncClient", "send", "testing.crash._faults:asending"),
     ),

@@ -77,7 +77,7 @@ def main(folder: str) -> None:
         for key, value in code().items()
         if (value is not before[key] if key in before else is_ours(value))
     }
-    print(json.dumps(sorted(changed)))  # crewAI has printed things before
+    print("\n" + json.dumps(sorted(changed)))
 
 
 if __name__ == "__main__":
