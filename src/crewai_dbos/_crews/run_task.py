@@ -94,10 +94,6 @@ class _RunTask(_Base):
         """Write the output file once; on recovery only if it is gone."""
         write = super()._save_file
         path = Path(str(self.output_file)).expanduser()
-        scope = run_scope.enclosing()
-        if scope is None:
-            write(result)
-            return
         made: list[bool] = []
 
         def save() -> str:
@@ -105,7 +101,7 @@ class _RunTask(_Base):
             made.append(True)
             return str(path)
 
-        scope.run(Call(names.OUTPUT_FILE, kind="file"), save)
+        run_scope.record(lambda: Call(names.OUTPUT_FILE, kind="file"), save)
         if not made and not path.exists():
             write(result)
 

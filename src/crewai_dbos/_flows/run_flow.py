@@ -66,17 +66,14 @@ class _RunFlow(_Base):
 
     def ask(self, message: str, *args: Any, **kwargs: Any) -> str | None:
         original = super().ask
-        scope = run_scope.enclosing()
-        if scope is None:
-            return original(message, *args, **kwargs)
-        call = Call(names.ASK, kind="person", request={"message": message})
+        call = lambda: Call(names.ASK, kind="person", request={"message": message})  # noqa: E731
         made: list[bool] = []
 
         def ask() -> str | None:
             made.append(True)
             return original(message, *args, **kwargs)
 
-        response = scope.run(call, ask)
+        response = run_scope.record(call, ask)
         if not made:
             feedback.remember(self, message, response)
         return response

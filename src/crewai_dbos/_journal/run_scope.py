@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from contextvars import Context, copy_context
 from typing import Any, TypeVar
@@ -195,3 +195,9 @@ def record(call: Callable[[], Call], function: Callable[[], T]) -> T:
     """
     scope = enclosing()
     return function() if scope is None else scope.run(call(), function)
+
+
+async def arecord(call: Callable[[], Call], function: Callable[[], Awaitable[T]]) -> T:
+    """As `record`, for async code."""
+    scope = enclosing()
+    return await (function() if scope is None else scope.arun(call(), function))

@@ -43,9 +43,6 @@ class RecordedDiscovery(MCPClient):
         return await super().connect()
 
     async def list_tools(self, use_cache: bool | None = None) -> list[dict[str, Any]]:
-        scope = run_scope.enclosing()
-        if scope is None:
-            return await super().list_tools(use_cache)
         listed = super().list_tools
-        call = Call(names.MCP_DISCOVERY, kind="mcp")
-        return await scope.arun(call, lambda: listed(use_cache))
+        call = lambda: Call(names.MCP_DISCOVERY, kind="mcp")  # noqa: E731
+        return await run_scope.arecord(call, lambda: listed(use_cache))
