@@ -23,6 +23,7 @@ from support.runs import (
     Work,
     afollow,
     entries,
+    every_step,
     finish,
     follow,
     replay,
@@ -186,6 +187,26 @@ def test_a_call_given_up_by_async_code_that_sync_code_makes_now_stops_the_run() 
     assert work.done == {"slow": 1, "after": 1}
 
 
+def test_a_call_that_is_given_up_twice_leaves_two_marks() -> None:
+    """The program was being stopped, was resumed, and was stopped again."""
+
+    async def plan() -> Any:
+        with joined("work") as scope, contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(acall(scope, "slow", never), 0.05)
+        raise RuntimeError("stopped")
+
+    run = run_id()
+    with pytest.raises(RuntimeError, match="stopped"):
+        finish(plan, run, afollow)
+    assert entries(run) == ["work#1/slow#1/given_up#1"]
+    again = DBOS.fork_workflow(run, every_step(run)[-1])
+    with pytest.raises(RuntimeError, match="stopped"):
+        result(again)
+    marks = ["work#1/slow#1/given_up#1", "work#1/slow#1/given_up#2"]
+    assert entries(again.workflow_id) == marks
+    assert work.done == {"slow": 2}
+
+
 def test_sync_work_that_is_cancelled_from_inside_is_so_again_without_help() -> None:
     def plan() -> Any:
         with joined("work") as scope:
@@ -338,7 +359,7 @@ def test_a_thread_that_a_failed_agent_left_behind_records_nothing_more() -> None
             thread.start()
             left_behind.append(thread)
             with pytest.raises(ValueError, match="no more"):
-                scope.fail_work(ValueError("no more"))
+                scope.record_failure(ValueError("no more"))
             go_on.set()
             thread.join()
         return note("after")

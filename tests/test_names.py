@@ -64,11 +64,11 @@ json_values = st.recursive(
 
 def old(what: str) -> str:
     """As in a run that a release before entries of version 2 began."""
-    return names.spelled(what, 1)
+    return names.stored_name(what, 1)
 
 
 def new(what: str) -> str:
-    return names.spelled(what, names.ENTRY_VERSION)
+    return names.stored_name(what, names.ENTRY_VERSION)
 
 
 ASKED = Call("ask", kind="llm", request={"messages": "Hello."})

@@ -74,6 +74,14 @@ TABLE = (
         ("crewai_dbos._dbos_seam:launched_instance()", "_serializer", "_dbos_seam:entry_format"),
     ),
     *_rows(
+        JOURNAL,
+        "DBOS.patch can't work inside a run, and would say nothing of it",
+        ("dbos:DBOS", "patch", "_journal.pinning:refusing_in_runs"),
+        ("dbos:DBOS", "patch_async", "_journal.pinning:refusing_in_runs"),
+        ("dbos:DBOS", "deprecate_patch", "_journal.pinning:refusing_in_runs"),
+        ("dbos:DBOS", "deprecate_patch_async", "_journal.pinning:refusing_in_runs"),
+    ),
+    *_rows(
         AGENT,
         "a crew would wait for ever for a task whose thread ends with a signal",
         ("crewai:Task", "_execute_task_async", "_crewai_seam.crew:handing_signals_to_futures"),
@@ -205,7 +213,8 @@ _over: set[str] = set()
 
 
 def _change(patch: Patch, owner: Any) -> None:
-    # Before the lock is taken: a class made here may be made while another lock is held.
+    # Before `_lock` is taken: `_classes` makes classes while it holds a lock of its own, for which
+    # `replace` may wait below.
     if patch.how == DERIVED and (
         not inspect.isfunction(vars(owner).get(patch.name)) or is_made_here(owner)
     ):

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from crewai_dbos import JournalCorruptError, SealedError
+from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.joining import joined
+from crewai_dbos._journal.run_scope import enclosing
 from journal.helpers import as_crewai_does, call, shape, work
 from support.runs import Rows, finish, fork, replay, run_id
 
@@ -49,3 +51,37 @@ def test_an_entry_that_can_not_be_read_stops_the_run(dbos: None, rows: Rows, nam
     assert work.done.total() == 0
     # As the message says: from before that entry.
     assert shape(fork(run, 2)) == ["a ", "b ", "c "]
+
+
+@pytest.mark.parametrize("damage", ["sealed by somebody", "an unknown type"])
+def test_an_entry_inside_a_group_that_can_not_be_read_stops_the_run(
+    dbos: None, rows: Rows, damage: str
+) -> None:
+    """Of a request inside, what it used is counted although it is not made again."""
+
+    def plan() -> Any:
+        with joined("work") as scope:
+
+            def inside() -> Any:
+                here = enclosing()
+                assert here is not None
+                request = Call("llm", kind="llm", collect=lambda: {"usage": [{"total_tokens": 3}]})
+                return here.run(request, lambda: work.do("request"))
+
+            got = []
+            with as_crewai_does():
+                got.append(scope.group(Call("sum", kind="work"), inside, sequential=True))
+            return [*got, call(scope, "after")]
+
+    run = run_id()
+    assert finish(plan, run) == ["request 1", "after 1"]
+    text = DAMAGED[damage] if damage == "sealed by somebody" else BAD_USAGE
+    assert text is not None
+    rows.damage(run, "work#1/sum#1/llm#1", text.replace('"work"', '"llm"'))
+    work.done.clear()
+    with pytest.raises((SealedError, JournalCorruptError), match=r"work#1/sum#1/llm#1"):
+        replay(run)
+    assert work.done.total() == 0
+
+
+BAD_USAGE = '{"v":1,"kind":"llm","result":1,"extra":{"$later":1}}'

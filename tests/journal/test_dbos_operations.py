@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 from dbos import DBOS
 
-from crewai_dbos import CrewaiDbosError
+from crewai_dbos import CrewaiDbosError, DefinitionError
 from crewai_dbos._dbos_seam import open_workflow
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.joining import joined
@@ -95,6 +95,44 @@ def test_a_dbos_that_draws_step_ids_in_another_way_stops_the_run(dbos: None) -> 
     with pytest.raises(CrewaiDbosError, match=r"counter from .* Use a release of crewai-dbos"):
         finish(plan, run_id())
     assert work.done == {"a": 1}
+
+
+def test_a_patch_inside_a_run_is_refused_and_beside_it_works(dbos: None) -> None:
+    """It looks at what is recorded under the next step id, which a run does not know."""
+    inside = True
+
+    def plan() -> Any:
+        patched = DBOS.patch("new")
+        with joined("work") as scope:
+            got = [patched, call(scope, "a")]
+            if inside:
+                with as_crewai_does():
+                    got.append(DBOS.patch("newer"))
+            return [*got, call(scope, "b")]
+
+    with pytest.raises(DefinitionError, match=r"DBOS.patch was called inside a run.* before the"):
+        finish(plan, run_id())
+    assert work.done == {"a": 1}
+    inside = False
+    run = run_id()
+    assert finish(plan, run) == [True, "a 2", "b 1"]
+    assert replay(run) == [True, "a 2", "b 1"]
+
+
+async def apatched(scope: Any) -> Any:
+    with as_crewai_does():
+        await DBOS.patch_async("newer")
+    return await acall(scope, "a")
+
+
+def test_a_patch_of_async_code_inside_a_run_is_refused(dbos: None) -> None:
+    async def plan() -> Any:
+        with joined("work") as scope:
+            return await apatched(scope)
+
+    with pytest.raises(DefinitionError, match=r"DBOS.patch_async was called inside a run"):
+        finish(plan, run_id(), afollow)
+    assert work.done.total() == 0
 
 
 def test_operations_of_dbos_in_a_gather_keep_their_results(dbos: None) -> None:

@@ -103,6 +103,25 @@ def test_only_what_is_worth_it_is_tried_again(dbos: None) -> None:
 
 
 @only_sqlite
+def test_async_code_can_decide_whether_a_sync_call_is_made_again(dbos: None) -> None:
+    async def later(error: BaseException) -> bool:
+        await asyncio.sleep(0)
+        return isinstance(error, KeyError)
+
+    config = dataclasses.replace(QUICK, should_retry=later)
+
+    def plan() -> Any:
+        with joined("work") as scope:
+            made = call(scope, "passes", failing(1, KeyError("x")), config=config)
+            with pytest.raises(ValueError, match="stays"):
+                call(scope, "stays", failing(1, ValueError("stays")), config=config)
+            return made
+
+    assert finish(plan, run_id()) == "done"
+    assert work.done == {"passes": 2, "stays": 1}
+
+
+@only_sqlite
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_the_server_is_waited_for_as_long_as_it_asks(dbos: None, asynchronous: bool) -> None:
     request = httpx.Request("POST", "http://x")

@@ -41,16 +41,16 @@ def forget_agent_state(agent: Agent) -> None:
     private.update({name: value for name, value in fresh.items() if name in private})
 
 
-def publish_agent_state(run: Agent, front: Agent) -> None:
+def publish_agent_state(run: Agent, owner: Agent) -> None:
     """Show on the user's agent what crewAI reads from it after a run: last messages, usage."""
     from crewai.llms.base_llm import BaseLLM
 
     from crewai_dbos._crewai_seam.llm import counting
 
-    front._last_messages = list(run._last_messages)
-    front._tool_failures = list(run._tool_failures)
-    if isinstance(front.llm, BaseLLM) and isinstance(run.llm, BaseLLM):
-        total = front.llm._token_usage
+    owner._last_messages = list(run._last_messages)
+    owner._tool_failures = list(run._tool_failures)
+    if isinstance(owner.llm, BaseLLM) and isinstance(run.llm, BaseLLM):
+        total = owner.llm._token_usage
         with counting:
             for counter, spent in run.llm._token_usage.items():
                 total[counter] = total.get(counter, 0) + spent

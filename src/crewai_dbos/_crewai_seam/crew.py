@@ -132,6 +132,7 @@ def handing_signals_to_futures(execute: Callable[..., None]) -> Callable[..., No
         try:
             execute(task, agent, context, tools, future)
         except BaseException as signal:
-            future.set_exception(signal)
+            if not future.done():
+                future.set_exception(signal)
 
     return executed

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 from crewai.llms import retry as _llm_retry
 from crewai.llms.base_llm import BaseLLM
+
+from crewai_dbos._setting import setting
 
 PROVIDER_STATE = ("_last_response_id", "_last_reasoning_items", "_previous_thinking_blocks")
 """What a provider remembers of its last request and sends with the next one."""
@@ -63,14 +65,9 @@ def counts_tokens_remotely(llm: Any, cls: type[BaseLLM]) -> bool:
     return not (llm.is_litellm or (callable(compatible) and compatible()))
 
 
-@contextmanager
-def without_rate_limit_retry() -> Iterator[None]:
+def without_rate_limit_retry() -> AbstractContextManager[Any]:
     """crewAI's own retry of rate limits is off in this block."""
-    token = _llm_retry._active_llm_rate_limit_retry.set(True)
-    try:
-        yield
-    finally:
-        _llm_retry._active_llm_rate_limit_retry.reset(token)
+    return setting(_llm_retry._active_llm_rate_limit_retry, True)
 
 
 def asked_through(llm: BaseLLM) -> BaseLLM:

@@ -53,8 +53,8 @@ class Interceptor:
         self.run_id = objects.scope.run_id
 
     @contextmanager
-    def recorded(self) -> Iterator[None]:
-        """The block is a method of the flow."""
+    def active(self) -> Iterator[None]:
+        """In the block, of a run or a method, calls of ordinary objects are recorded."""
         _patches.apply(_patches.METHOD)
         with run_scope.intercepting(self), carry_context():
             yield

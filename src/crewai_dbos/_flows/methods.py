@@ -17,7 +17,7 @@ from typing import Any
 
 from crewai_dbos._carrying import method_at_work
 from crewai_dbos._flows import feedback
-from crewai_dbos._flows.progress import FlowRun, depth, extra_of
+from crewai_dbos._flows.progress import FlowRun, depth
 from crewai_dbos._flows.state.changes import Changes
 from crewai_dbos._flows.state.fields import ATTRIBUTE
 from crewai_dbos._flows.state.tracking import Execution, at_work, current
@@ -34,18 +34,18 @@ from crewai_dbos.errors import UnstorableValueError
 async def executing(run: FlowRun, method: str) -> AsyncIterator[MethodRun]:
     """The block is the next execution of `method`, up to the moment the engine hears of it."""
     # Nobody's until the method itself runs: what the engine does around it is not counted.
-    place = run.scope.child(names.method(method), runs_on=ThreadOrTask.NOBODY)
-    execution = Execution(place.path, outer=current())
-    done = MethodRun(run, method, place, execution)
+    scope = run.scope.child(names.method(method), runs_on=ThreadOrTask.NOBODY)
+    execution = Execution(scope.path, outer=current())
+    done = MethodRun(run, method, scope, execution)
     run.enter(execution)
     started = time.time()
     try:
-        with place.entered(), at_work(execution), run.interceptor.recorded():
-            await place.unless_abandoned()
+        with scope.entered(), at_work(execution), run.interceptor.active():
+            await scope.unless_abandoned()
             yield done
     except asyncio.CancelledError:
-        place.abandon(time.time() - started)
-        place.pass_over()
+        scope.abandon(time.time() - started)
+        scope.pass_over()
         raise
     finally:
         run.leave(execution, done.ids())
@@ -54,10 +54,10 @@ async def executing(run: FlowRun, method: str) -> AsyncIterator[MethodRun]:
 class MethodRun:
     """One execution of one method."""
 
-    def __init__(self, run: FlowRun, method: str, place: Scope, execution: Execution) -> None:
+    def __init__(self, run: FlowRun, method: str, scope: Scope, execution: Execution) -> None:
         self._run = run
         self._method = method
-        self._place = place
+        self._scope = scope
         self._execution = execution
         self._ids: list[int] = []
 
@@ -73,15 +73,15 @@ class MethodRun:
             entry = self._recorded_end(names.METHOD_END)
             if entry is None:
                 return await self._anew(method, args, kwargs)
-            extra = extra_of(entry)
+            extra = self._scope.extra_of(entry)
             half = [f for f in extra.get("unsettled", {}) if not self._run.is_final(entry, f)]
-            await self._run.turn(entry.step_id, self._place.path)
+            await self._run.turn(entry.step_id, self._scope.path)
             value = None
             if half or extra.get("again"):
                 value = await self._once_more(method, args, kwargs)
                 self._credited()
             call = self._call(names.METHOD_END, restore=lambda found: self._apply(found, skip=half))
-            done = dict(self._place.replay_end(call))
+            done = dict(self._scope.replay_end(call))
             self._end(entry.step_id)
             return self._returned(done, value)
 
@@ -96,29 +96,29 @@ class MethodRun:
         entry = self._recorded_end(names.FEEDBACK)
         call = self._call(names.FEEDBACK)
         if entry is not None:
-            await self._run.turn(entry.step_id, self._place.path)
-            done = dict(self._place.replay_end(call))
+            await self._run.turn(entry.step_id, self._scope.path)
+            done = dict(self._scope.replay_end(call))
             return feedback.restore(self._run.flow, self._method, done)
         started = time.time()
-        with self._place.child(names.REVIEW).entered():
+        with self._scope.child(names.REVIEW).entered():
             result = await ask()
         review = feedback.stored_review(self._run.flow, self._method, result)
-        step_id = await self._place.record_end(
+        step_id = await self._scope.record_end(
             call, lambda: review, time.time() - started, expect=self._expect
         )
-        await self._run.turn(step_id, self._place.path)
+        await self._run.turn(step_id, self._scope.path)
         return result
 
     async def _anew(self, method: Any, args: Any, kwargs: Any) -> Any:
-        await self._run.caught_up(self._place.path)
+        await self._run.caught_up(self._scope.path)
         started = time.time()
         failed: Exception | None = None
         value: Any = None
         try:
             value = await self._body(method, args, kwargs)
-            self._place.check_complete(background=False)
+            self._scope.check_complete(background=False)
         except Exception as error:
-            self._place.raise_if_over()
+            self._scope.raise_if_over()
             failed = error
         collected: dict[str, Any] = {}
 
@@ -132,11 +132,11 @@ class MethodRun:
 
         call = self._call(names.METHOD_END, collect=lambda: collected)
         seconds = time.time() - started
-        step_id = await self._place.record_end(
+        step_id = await self._scope.record_end(
             call, result, seconds, expect=self._expect, observe=observe
         )
         # Before crewAI takes note of the result, whose order is part of what a kickoff returns.
-        await self._run.turn(step_id, self._place.path)
+        await self._run.turn(step_id, self._scope.path)
         self._end(step_id)
         self._warn(collected.get("again", ()))
         if failed is not None:
@@ -148,7 +148,7 @@ class MethodRun:
         try:
             return await self._body(method, args, kwargs)
         except Exception:
-            self._place.raise_if_over()
+            self._scope.raise_if_over()
 
     def _credited(self) -> Changes:
         return self._run.state.changes(self._execution, self._run.others(self._execution))
@@ -160,26 +160,26 @@ class MethodRun:
             with method_at_work():
                 return await self._called(method, args, kwargs)
         finally:
-            self._place.place.runs_on = ThreadOrTask.NOBODY
+            self._scope.runs_on(ThreadOrTask.NOBODY)
 
     async def _called(self, method: Any, args: Any, kwargs: Any) -> Any:
         if inspect.iscoroutinefunction(method):
-            self._place.place.runs_on = ThreadOrTask.here()
+            self._scope.runs_on(ThreadOrTask.here())
             return await method(*args, **kwargs)
 
         def work() -> Any:
-            self._place.place.runs_on = ThreadOrTask.here()
+            self._scope.runs_on(ThreadOrTask.here())
             return method(*args, **kwargs)
 
         context = contextvars.copy_context()
         result = await asyncio.to_thread(context.run, work)
         if asyncio.iscoroutine(result):
-            self._place.place.runs_on = ThreadOrTask.here()
+            self._scope.runs_on(ThreadOrTask.here())
             result = await result
         return result
 
     def _recorded_end(self, what: str) -> Entry | None:
-        return self._run.recorded_end(self._place.path, what)
+        return self._run.recorded_end(self._scope.path, what)
 
     def _expect(self, step_id: int) -> None:
         self._ids.append(step_id)

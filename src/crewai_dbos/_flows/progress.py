@@ -26,7 +26,7 @@ from crewai_dbos.errors import DriftError
 
 logger = logging.getLogger("crewai_dbos")
 
-_END = re.compile(r"method:[^/]+#\d+/(outcome|feedback)#1")
+_END = re.compile(rf"method:[^/]+#\d+/({names.METHOD_END}|{names.FEEDBACK})#1")
 
 depth: ContextVar[int] = ContextVar("crewai_dbos_depth", default=0)
 """How many methods led to the one at work."""
@@ -80,7 +80,7 @@ class FlowRun:
         self.scope.pass_over()
         # crewAI counts what its LLMs tell of, and one that is answered from the record is silent.
         for _, entry in self.scope.entries():
-            add_usage(self.flow, counted(extra_of(entry)))
+            add_usage(self.flow, counted(self.scope.extra_of(entry)))
 
     def _left(self) -> list[str]:
         left = set(self.turns.left())
@@ -131,7 +131,7 @@ class FlowRun:
 
     def is_final(self, entry: Entry, field: str) -> bool:
         """Whether what `entry` says of a field holds nothing of a method that will run again."""
-        beside = extra_of(entry).get("unsettled", {}).get(field, ())
+        beside = self.scope.extra_of(entry).get("unsettled", {}).get(field, ())
         ends = [self.recorded_end(path, names.METHOD_END) for path in beside]
         return all(end is not None and self.is_final(end, field) for end in ends)
 
@@ -142,7 +142,3 @@ class FlowRun:
     def recorded_end(self, path: str, what: str) -> Entry | None:
         """The entry `what` of the method at `path`, if it was recorded when the run was opened."""
         return self._ends.get(f"{path.rpartition('/')[2]}/{what}#1")
-
-
-def extra_of(entry: Entry) -> dict[str, Any]:
-    return dict(entry.payload().get("extra", {})) if entry.is_readable else {}

@@ -120,7 +120,7 @@ def flow_of_run(
     flow.stream = False
     if flow.memory is not None:
         flow.memory = run.objects.memory(flow.memory, options.llm_step_config)
-    return flow, run.interceptor.recorded()
+    return flow, run.interceptor.active()
 
 
 def finish(flow: Flow[Any]) -> None:

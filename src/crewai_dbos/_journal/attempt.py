@@ -17,7 +17,7 @@ from crewai_dbos._journal.config import StepConfig
 from crewai_dbos._journal.open_calls import OpenCall, inside_call
 from crewai_dbos._journal.payload import failure, success
 from crewai_dbos._journal.retry import retry_after
-from crewai_dbos._threads import on_a_thread
+from crewai_dbos._threads import finished, on_a_thread
 
 T = TypeVar("T")
 
@@ -52,7 +52,7 @@ class Attempt:
                 try:
                     value = function()
                 except Exception as error:
-                    if not self._may_retry() or not self._wanted(error):
+                    if not self._may_retry() or not finished(self._wanted(error)):
                         return self._failed(error, started)
                     time.sleep(_extra_wait(self.call.config, error))
                     raise

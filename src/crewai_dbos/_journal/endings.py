@@ -33,7 +33,7 @@ PATIENCE = 10.0
 """Seconds for which an abandoned call is held beyond the time after which it was abandoned."""
 
 MOST_PATIENCE = 7 * 24 * 3600.0
-"""Seconds after which a call can have been abandoned; a row may say anything."""
+"""The most seconds that a row is believed which says after how long a call was abandoned."""
 
 
 class Endings:
@@ -64,7 +64,7 @@ class Endings:
         self._writer = writer
         self._secrets = secrets
 
-    def fail(self, place: Place, error: Exception) -> NoReturn:
+    def record_failure(self, place: Place, error: Exception) -> NoReturn:
         """Record that the work in `place` ended with `error`, and raise the recorded copy."""
         payload = failure(_END, error, secrets=self._secrets)
         self._write_last(place, _END, payload)
@@ -106,8 +106,8 @@ class Endings:
         self._replay.pass_over(name)
         logger.info("Run %s: %s waits to be cut short, as it was recorded.", self._run_id, name)
         worked = self._replay.answer(mark, _ABANDONED)
-        known = type(worked) in (int, float) and 0 <= worked <= MOST_PATIENCE
-        await asyncio.sleep(PATIENCE + (worked if known else 0))
+        is_a_time = type(worked) in (int, float) and 0 <= worked <= MOST_PATIENCE
+        await asyncio.sleep(PATIENCE + (worked if is_a_time else 0))
         self._latch.fail(
             DriftError(
                 f"Run {self._run_id}: {name} was cut short by its caller, which then went on, and "
@@ -135,7 +135,9 @@ class Endings:
             )
 
     def _write_last(self, place: Place, call: Call, payload: Payload) -> None:
-        name, _ = self._replay.claim(place, call)
+        name, entry = self._replay.claim(place, call)
+        while entry is not None:  # that of an earlier time
+            name, entry = self._replay.claim(place, call)
         self._writer.write(self._record.reserve_last(place.path), name, PLAIN, lambda: payload)
 
     # A method of a flow --------------------------------------------------------

@@ -76,13 +76,13 @@ class Entry:
             raise JournalCorruptError(f"{self.name} is no entry of this version")
         return self._content
 
-    def carries_out(self, order: str) -> bool:
-        """Whether this is the entry of work that was asked for `order`, a digest."""
+    def carries_out(self, work_order: str) -> bool:
+        """Whether this is the entry of work that was asked for `work_order`, a digest."""
         if not self.is_readable:
             return False
         if self.version == 1:
-            return bool(self.stored.get("result") == order[:8])
-        return self._is_digest_of("order", digest(order))
+            return bool(self.stored.get("result") == work_order[:8])
+        return self._is_digest_of("order", digest(work_order))
 
     def changes(self, call: Call) -> list[str]:
         """The components of the request that are not what was recorded."""

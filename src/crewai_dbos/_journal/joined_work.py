@@ -21,7 +21,7 @@ logger = logging.getLogger("crewai_dbos")
 
 
 class JoinedWork:
-    """What has joined one execution of a workflow. Threads share it: every method locks it."""
+    """What has joined one execution of a workflow. Threads share it, under its lock."""
 
     def __init__(self, run_id: str) -> None:
         self._run_id = run_id

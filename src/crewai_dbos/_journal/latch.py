@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import NoReturn
 
 from crewai_dbos._signals import ControlSignal
@@ -19,6 +20,7 @@ class Latch:
 
     def __init__(self, run_id: str) -> None:
         self._run_id = run_id
+        self._lock = threading.Lock()
         self.error: BaseException | None = None
         self.is_closed = False
 
@@ -31,8 +33,9 @@ class Latch:
         # A cancelled asyncio task (a time limit, a lost race) ends a branch, not the run.
         if isinstance(error, asyncio.CancelledError):
             return
-        if self.error is None:
-            self.error = error.error if isinstance(error, ControlSignal) else error
+        with self._lock:
+            if self.error is None:
+                self.error = error.error if isinstance(error, ControlSignal) else error
 
     def fail(self, error: BaseException) -> NoReturn:
         """End the run with `error`, past everything that catches `Exception`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -35,7 +34,7 @@ def clear(run_id: str) -> None:
 
 
 def of(status: WorkflowStatus) -> dict[str, Any]:
-    """What `note` has put into the attributes of a run.
+    """What `add` has put into the attributes of a run.
 
     Raises:
         SealedError: It is encrypted, and this process can't read it.
@@ -47,10 +46,13 @@ def of(status: WorkflowStatus) -> dict[str, Any]:
 
 def add(run_id: str, what: Mapping[str, Any]) -> None:
     """Put `what`, less the secrets in it, into the attributes of a run: its status has them."""
-    with contextlib.suppress(Exception):
+    try:
         shown = {
             name: known.hide(value) if isinstance(value, str) else value
             for name, value in what.items()
         }
         attributes = {names.ATTRIBUTE: shown}
         detached(DBOS.update_workflow_attributes, run_id, attributes, merge=True)
+    except Exception as error:
+        # The run goes its way without it.
+        logger.warning("Run %s: its attributes could not be written: %s", run_id, error)

@@ -69,7 +69,7 @@ def success(call: Call, value: Any, *, seconds: float = 0.0) -> Payload:
         logger.warning(
             "%s returned %s, which has no JSON form. It is recorded as the text that the model "
             "sees. Return plain data or a pydantic model to keep the value.",
-            names.without_digest(names.spelled(call.what, names.ENTRY_VERSION)),
+            names.without_digest(names.stored_name(call.what, names.ENTRY_VERSION)),
             type(value).__qualname__,
         )
         result = codec.encode(call.as_text(value))

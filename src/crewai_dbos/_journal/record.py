@@ -1,7 +1,7 @@
 """What a run has recorded, by name.
 
-Threads share one `Record`; every method takes its lock. Errors are ordinary here: the journal turns
-them into the end of the run.
+Threads share one `Record`: what changes after it was loaded is read and changed under its lock.
+Errors are ordinary here: the journal turns them into the end of the run.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class _Contents:
         entries: What is recorded here, in the order of step ids.
         waiting: The occurrences of each name that wait to be claimed, the first one last.
         claimed: The last new occurrence of each name.
-        sequence: The same, less those at its front that are claimed.
+        sequence: The `entries`, less those at their front that are claimed.
         running: The one new call that is being made here, where calls follow one another.
         inside: The paths right below this one under which something is recorded.
     """
@@ -106,7 +106,7 @@ class Record:
             below = above
 
     def _below(self, path: str) -> list[Entry]:
-        """What is recorded under `path` and under what is below it, in the order of step ids."""
+        """What is recorded under `path` and below it, by step id; under "" all that is."""
         found, paths = [], [path]
         while paths:
             contents = self._at.get(paths.pop())
@@ -119,14 +119,14 @@ class Record:
 
     def next_path(self, path: str, what: str) -> str:
         """The path of the next `what` under `path`, whether or not something is recorded there."""
-        what = self.spelled(what)
+        what = self.stored_name(what)
         with self._lock:
             self._counts[path, what] += 1
             return names.numbered(path, what, self._counts[path, what])
 
-    def spelled(self, what: str) -> str:
+    def stored_name(self, what: str) -> str:
         """`what` as this run has it in names."""
-        return names.spelled(what, self._version, self._key and self._key[1])
+        return names.stored_name(what, self._version, self._key and self._key[1])
 
     @property
     def key_id(self) -> str | None:
@@ -154,7 +154,7 @@ class Record:
         """
         counted = place.sequential and not call.concurrent
         named = call.what if place.sequential or call.concurrent else call.named_by_content()
-        what = self.spelled(named)
+        what = self.stored_name(named)
         with self._lock:
             self.joined.check_open(place.path)
             contents = self._at[place.path]
@@ -190,7 +190,7 @@ class Record:
     def is_recorded(self, place: Place, what: str) -> bool:
         """Whether the next `what` of a sequential `place` will be answered from the record."""
         with self._lock:
-            return bool(self._at[place.path].waiting.get(self.spelled(what)))
+            return bool(self._at[place.path].waiting.get(self.stored_name(what)))
 
     def abandoned(self, name: str) -> Entry | None:
         """The mark of the call or work `name`, if it is to be abandoned again; see `JoinedWork`."""
@@ -250,7 +250,7 @@ class Record:
     def entries_below(self, path: str) -> list[tuple[str, Entry]]:
         """The recorded entries below `path`, each with its name relative to it."""
         with self._lock:
-            return [(entry.name[len(path) + 1 :], entry) for entry in self._below(path)]
+            return [(entry.name.removeprefix(f"{path}/"), entry) for entry in self._below(path)]
 
     def claim_below(self, path: str) -> list[Entry]:
         """Claim every entry below `path` that was not asked for. Returns them."""

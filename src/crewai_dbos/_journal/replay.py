@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from crewai_dbos._journal.call import Call
@@ -36,6 +38,7 @@ class Replay:
         self._run_id = run_id
         self._record = record
         self._latch = latch
+        self._lock = threading.Lock()
         self._told = False
         self.llms: dict[tuple[str, str], Callable[[Any], int | None]] = {}
         self.tokens_saved = 0
@@ -50,7 +53,7 @@ class Replay:
 
     def answer(self, entry: Entry, call: Call) -> Any:
         """The recorded result of `call`, or its recorded error raised."""
-        try:
+        with self._reading(entry):
             changed = entry.changes(call)
             if changed:
                 self.warn_of_drift(
@@ -61,6 +64,41 @@ class Replay:
             payload = entry.payload()
             extra = codec.decode(payload.get("extra", {}), call.known)
             result = call.read(entry.name, payload)
+        if call.restore is not None and extra:
+            self._save(call.restore(extra))
+        return result.get()
+
+    def first_answer(self, name: str, payload: Payload, call: Call) -> Any:
+        """As `answer`, for a call that has just been recorded."""
+        try:
+            result = call.read(name, payload)
+        except JournalCorruptError as error:
+            self._latch.fail(error)
+        return result.get()
+
+    def pass_over(self, path: str) -> None:
+        """What is recorded below `path` will not be asked for: count what it used."""
+        for entry in self._record.claim_below(path):
+            if entry.kind != "llm":
+                continue
+            with self._reading(entry):
+                extra = codec.decode(entry.payload().get("extra", {}))
+            llm = self._llm_of(entry)
+            if extra:
+                self._save(counted(extra).total_tokens if llm is None else llm(extra))
+
+    def extra_of(self, entry: Entry) -> dict[str, Any]:
+        """What an entry keeps beside its result, as JSON; nothing if it is of a newer version."""
+        if not entry.is_readable:
+            return {}
+        with self._reading(entry):
+            return dict(entry.payload().get("extra", {}))
+
+    @contextmanager
+    def _reading(self, entry: Entry) -> Iterator[None]:
+        """The block reads `entry`; the run ends if it can't."""
+        try:
+            yield
         except SealedError as error:
             self._latch.fail(
                 SealedError(
@@ -76,27 +114,10 @@ class Replay:
                     f"DBOS.fork_workflow({self._run_id!r}, {entry.step_id})"
                 )
             )
-        if call.restore is not None and extra:
-            self.tokens_saved += call.restore(extra) or 0
-        return result.get()
 
-    def first_answer(self, name: str, payload: Payload, call: Call) -> Any:
-        """As `answer`, for a call that has just been recorded."""
-        try:
-            result = call.read(name, payload)
-        except JournalCorruptError as error:
-            self._latch.fail(error)
-        return result.get()
-
-    def pass_over(self, path: str) -> None:
-        """What is recorded below `path` will not be asked for: count what it used."""
-        for entry in self._record.claim_below(path):
-            llm = self._llm_of(entry)
-            extra = entry.payload().get("extra") if entry.is_readable else None
-            if extra is None or entry.kind != "llm":
-                continue
-            read = codec.decode(extra)
-            self.tokens_saved += (counted(read).total_tokens if llm is None else llm(read)) or 0
+    def _save(self, tokens: int | None) -> None:
+        with self._lock:
+            self.tokens_saved += tokens or 0
 
     def _llm_of(self, entry: Entry) -> Callable[[Any], int | None] | None:
         place, role = entry.path, names.without_digest(entry.what)
@@ -106,6 +127,7 @@ class Replay:
 
     def warn_of_drift(self, message: str) -> None:
         """Say, once in a run, that the code has changed since it began."""
-        if not self._told:
-            self._told = True
+        with self._lock:
+            told, self._told = self._told, True
+        if not told:
             logger.warning("%s", message)

@@ -52,7 +52,9 @@ class Scope:
         self.journal = journal
         self.place = Place(path, sequential, runs_on)
         self.around = around
-        self._position = PinningContext.of(journal.root, Pins(self._draw, journal.check_pinned))
+        self._position = PinningContext.of(
+            journal.root, Pins(self._draw, journal.check_pinned, journal.fail)
+        )
 
     @property
     def path(self) -> str:
@@ -61,6 +63,10 @@ class Scope:
     @property
     def run_id(self) -> str:
         return self.journal.run_id
+
+    def runs_on(self, thread_or_task: ThreadOrTask) -> None:
+        """From here on calls are made one after the other on `thread_or_task` alone."""
+        self.place.runs_on = thread_or_task
 
     @property
     def kept(self) -> dict[str, Any]:
@@ -138,8 +144,8 @@ class Scope:
 
     def _disambiguated(self, call: Call) -> Call:
         """`call`, named by its content where it may come beside others."""
-        in_sequence = call.concurrent or self.place.is_in_sequence_here()
-        return call if in_sequence else call.by_content()
+        is_told_apart = call.concurrent or self.place.is_in_sequence_here()
+        return call if is_told_apart else call.by_content()
 
     def is_recorded(self, what: str) -> bool:
         """Whether the next `what` here, in sequence, will be answered from the record."""
@@ -148,6 +154,10 @@ class Scope:
     def entries(self) -> list[tuple[str, Entry]]:
         """The recorded entries below, each with its name relative to this scope."""
         return self.journal.record.entries_below(self.path)
+
+    def extra_of(self, entry: Entry) -> dict[str, Any]:
+        """What an entry keeps beside its result, as JSON."""
+        return self.journal.replay.extra_of(entry)
 
     def lock(self, key: str) -> threading.Lock:
         """The lock of this scope called `key`."""
@@ -198,9 +208,9 @@ class Scope:
         """What is recorded here and was not asked for will not be."""
         self.journal.replay.pass_over(self.path)
 
-    def fail_work(self, error: Exception) -> NoReturn:
+    def record_failure(self, error: Exception) -> NoReturn:
         """Record that the work here ended with `error`, and raise the recorded copy."""
-        self.journal.endings.fail(self.place, error)
+        self.journal.endings.record_failure(self.place, error)
 
     def replay_failure(self) -> None:
         """Raise the error that the work here is recorded to have ended with, if it has."""
@@ -219,10 +229,18 @@ class Scope:
         return self.journal.endings.replay_end(self.place, call)
 
     async def record_end(
-        self, call: Call, get: Callable[[], Any], seconds: float, **told: Any
+        self,
+        call: Call,
+        get: Callable[[], Any],
+        seconds: float,
+        *,
+        expect: Callable[[int], None],
+        observe: Callable[[], None] = lambda: None,
     ) -> int:
         """Record how the work here ended; see `Endings.record_end`. Returns the step id."""
-        return await self.journal.endings.record_end(self.place, call, get, seconds, **told)
+        return await self.journal.endings.record_end(
+            self.place, call, get, seconds, expect=expect, observe=observe
+        )
 
 
 _scope: RunVar[Scope | None] = RunVar("crewai_dbos_scope", default=None)

@@ -53,7 +53,7 @@ class StepIds:
             ids: How many.
 
         Raises:
-            ConcurrentRunError: The workflow draws ids elsewhere at the same time.
+            ConcurrentRunError: The workflow drew one of several ids elsewhere at the same time.
             ControlSignal: The work that `path` is in has ended.
         """
         with self._lock:

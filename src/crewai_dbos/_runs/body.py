@@ -56,20 +56,20 @@ async def carry_out_async(noun: str, definition: Any, order: Any) -> Any:
 
 
 @contextmanager
-def joined(definition: Any, what: str, order: str | None) -> Iterator[Scope]:
+def joined(definition: Any, what: str, work_order: str | None) -> Iterator[Scope]:
     """The place in the open workflow in which a work order is carried out.
 
     Args:
         definition: What it is an order of.
         what: Its name.
-        order: A digest of the order; None if the workflow was opened for it.
+        work_order: A digest of the order; None if the workflow was opened for it.
     """
     _patches.apply(_patches.RUN)
     outer = run_scope.enclosing()
     assert outer is not None
     outer.keep_back(definition.secrets, definition.redact)
     durable = run_scope.intercepting(None)
-    with joining.unwrapping_signals(outer), joining.joined(what, order) as scope, durable:
+    with joining.unwrapping_signals(outer), joining.joined(what, work_order) as scope, durable:
         yield scope
 
 
@@ -97,7 +97,7 @@ def built(build: Callable[[], T], what: str, scope: Scope) -> T:
 
 @contextmanager
 def ending(scope: Scope) -> Iterator[None]:
-    """The block is the work of `scope`, whose caller may go on if it fails or gives it up.
+    """The block is the work of `scope`, whose caller may go on if it fails or abandons it.
 
     What a clock decided can't be found out by replaying it, so how the work ended is recorded.
 
@@ -112,7 +112,7 @@ def ending(scope: Scope) -> Iterator[None]:
         scope.abandon(time.time() - started)
         raise
     except Exception as error:
-        scope.fail_work(error)
+        scope.record_failure(error)
 
 
 async def off_the_loop_of_dbos(work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:

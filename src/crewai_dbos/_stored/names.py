@@ -111,7 +111,7 @@ def by_digests(what: str, digested: str, before: str) -> str:
     return f"{what}(\0{digested}{before})"
 
 
-def spelled(what: str, version: int, key: bytes | None = None) -> str:
+def stored_name(what: str, version: int, key: bytes | None = None) -> str:
     """`what` as it is stored in a run whose entries have this version.
 
     Args:

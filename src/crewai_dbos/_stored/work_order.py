@@ -20,7 +20,7 @@ Order = dict[str, Any]
 
 _IN_THE_CLEAR = ("v", "agent", "crew", "flow", "method", "forms", "items", "limits")
 _NAMES = ("tools", "response_format", "response_model", "output_json", "output_pydantic")
-"""Parts that are names of tools and classes."""
+"""Fields that are names of tools and classes."""
 
 _FORMS = "forms"
 _SEALED = "sealed"
