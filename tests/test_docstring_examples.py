@@ -45,7 +45,7 @@ NOT_CALLED = {
     "DBOSAgent": ("copy", "get_output_converter", "invoke_executor", "ainvoke_executor"),
     "DBOSAgentExecutor": ("", "invoke", "invoke_async"),
     "DBOSCrew": ("copy", "replay"),
-    "DBOSFlow": ("take_after", "plot", "from_pending"),
+    "DBOSFlow": ("show_as", "plot", "from_pending"),
     "DBOSLLM": ("call", "acall", "get_input_tokens_count", "summarize_messages"),
     "EncryptedSerializer": ("name", "serialize", "deserialize", "digest_key"),
     "Hang": ("", "hold"),
@@ -115,7 +115,7 @@ def names(
     """What an example finds: a definition of each kind, and a model that answers."""
     monkeypatch.chdir(tmp_path)
     for registry in (agents, crews, flows):
-        registry.clear()
+        monkeypatch.setattr(registry, "_definitions", {})
     clerk = Agent(role="Clerk", goal="Answer", backstory="Old.", llm="gpt-4o-mini")
     about = Task(description="Write about {topic}", expected_output="A line", agent=clerk)
     # Where a class of an example is looked for that is stored.

@@ -276,7 +276,7 @@ class Shelf(BaseKnowledgeStorage):
     """A user's own knowledge storage: one document, found by any query."""
 
     def search(self, query: list[str], *args: Any, **kwargs: Any) -> list[Any]:
-        effects.append(f"search {query[0]}")
+        effects.append(f"query {query[0]}")
         return [{"id": "1", "content": "a is blue", "metadata": {}, "score": 0.9}]
 
     async def asearch(self, query: list[str], *args: Any, **kwargs: Any) -> list[Any]:

@@ -511,7 +511,7 @@ def test_in_an_event_loop(serve: Serve) -> None:
     async def workflow() -> Any:
         return flow.kickoff(topic)
 
-    with pytest.raises(RuntimeError, match="inside the event loop of a workflow"):
+    with pytest.raises(RuntimeError, match="inside an event loop, which would wait for it"):
         asyncio.run(workflow())
 
 
