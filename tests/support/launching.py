@@ -26,7 +26,7 @@ for _handle in (
     WorkflowHandleFuture,
     WorkflowHandlePolling,
 ):
-    _handle.get_result.__kwdefaults__["polling_interval_sec"] = 0.02  # a second, too
+    _handle.get_result.__kwdefaults__["polling_interval_sec"] = 0.05  # a second, too
 
 
 @sa.event.listens_for(sa.Engine, "connect")
@@ -42,7 +42,7 @@ def launched(database_url: str, **config: Any) -> Iterator[None]:
     options = {**QUICK, "system_database_url": database_url, "log_level": "CRITICAL", **config}
     dbos = DBOS(config=options)
     # Runs that are forked, resumed or recovered wait in this queue.
-    dbos._registry.get_internal_queue()._polling_interval_sec = 0.02
+    dbos._registry.get_internal_queue()._polling_interval_sec = 0.05
     DBOS.launch()
     try:
         yield

@@ -94,7 +94,7 @@ def replay(run: str, plan: Plan | None = None) -> Any:
 
 
 def result(handle: WorkflowHandle[Any]) -> Any:
-    return handle.get_result(polling_interval_sec=0.01)
+    return handle.get_result(polling_interval_sec=0.02)
 
 
 def steps(run: str) -> list[StepInfo]:
