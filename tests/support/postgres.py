@@ -71,9 +71,6 @@ class Postgres:
         self._databases += 1
         return self._create(f"test_{self._databases}", "TEMPLATE dbos_template STRATEGY FILE_COPY")
 
-    def drop_database(self, url: str) -> None:
-        self._execute(f"DROP DATABASE {url.rpartition('/')[2]} WITH (FORCE)")
-
     def start(self) -> None:
         settings = [f"-c{name}={value}" for name, value in SETTINGS.items()]
         command = ["-D", str(self._data), "-p", str(self._port), *settings]
