@@ -99,11 +99,18 @@ def test_a_call_given_up_before_a_step_of_the_workflow_is_given_up_again() -> No
 
 
 def test_the_loser_of_a_race_loses_it_again() -> None:
+    begun = asyncio.Event()
+
+    async def hang() -> None:
+        begun.set()
+        await never()
+
     async def plan() -> Any:
         with joined("work") as scope, scope.child("race", sequential=False).entered() as race:
             fast = asyncio.ensure_future(acall(race, "fast"))
-            slow = asyncio.ensure_future(acall(race, "slow", never))
+            slow = asyncio.ensure_future(acall(race, "slow", hang))
             await asyncio.wait({fast})
+            await begun.wait()  # in the first run; a replay does not begin it
             slow.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await slow
