@@ -10,6 +10,7 @@ from crewai_dbos._journal import notes
 from crewai_dbos._journal.journal import Journal
 from crewai_dbos._secrets import known
 from crewai_dbos._stored import redaction
+from crewai_dbos._stored.redaction import Redact
 
 _JOURNAL = "_crewai_dbos_journal"
 _JOURNAL_LOCK = "_crewai_dbos_journal_lock"
@@ -20,7 +21,7 @@ def journal_of(context: DBOSContext) -> Journal:
     # Threads that the workflow started may all be the first one here.
     lock = context.__dict__.setdefault(_JOURNAL_LOCK, threading.Lock())
     with lock:
-        journal: Journal | None = context.__dict__.get(_JOURNAL)
+        journal = _opened(context)
         if journal is None or journal.run_id != context.workflow_id:
             journal = Journal(context)
             context.__dict__[_JOURNAL] = journal
@@ -29,35 +30,44 @@ def journal_of(context: DBOSContext) -> Journal:
 
 def secrets_of(context: DBOSContext) -> set[str]:
     """Texts that must not be stored when the workflow that was opened at `context` fails."""
-    journal: Journal | None = context.__dict__.get(_JOURNAL)
+    journal = _opened(context)
     return {*known.named(), *(journal.secrets if journal is not None else ())}
 
 
 def redacted(data: Any, context: DBOSContext) -> Any:
     """`data`, plain JSON of the workflow that was opened at `context`, as it may be stored."""
-    journal: Journal | None = context.__dict__.get(_JOURNAL)
-    for redact in journal.writer.redact if journal is not None else ():
+    for redact in _redact_of(context):
         data = redaction.redacted(data, redact)
     return data
 
 
 def redacted_error(error: dict[str, Any], context: DBOSContext) -> dict[str, Any]:
     """The same for what `encode_error` has made of the error that the workflow ends with."""
-    journal: Journal | None = context.__dict__.get(_JOURNAL)
-    for redact in journal.writer.redact if journal is not None else ():
+    for redact in _redact_of(context):
         error = redaction.redacted_error(error, redact)
     return error
 
 
 def close(context: DBOSContext) -> None:
     """The workflow that was opened at `context` is over; a thread left behind records no more."""
-    journal: Journal | None = context.__dict__.get(_JOURNAL)
+    journal = _opened(context)
     if journal is not None:
         journal.close()
 
 
 def note_savings(context: DBOSContext) -> None:
     """Put the tokens that the replay of a run did not spend again where its status is looked up."""
-    journal: Journal | None = context.__dict__.get(_JOURNAL)
+    journal = _opened(context)
     if journal is not None and journal.replay.tokens_saved:
         notes.add(journal.run_id, {"tokens_saved": journal.replay.tokens_saved})
+
+
+def _opened(context: DBOSContext) -> Journal | None:
+    """The journal of the workflow that was opened at `context`, if anything has asked for it."""
+    journal: Journal | None = context.__dict__.get(_JOURNAL)
+    return journal
+
+
+def _redact_of(context: DBOSContext) -> list[Redact]:
+    journal = _opened(context)
+    return [] if journal is None else journal.writer.redact

@@ -60,16 +60,13 @@ class _PlacedHandlers(_Base):
         place = _place_of(event)
         if place is None:
             return original(source, event)
-        token = _emitting.set(place)
-        try:
+        with setting(_emitting, place):
             # A handler is not part of the recorded call that emits its event.
             with inside_call(None), place.entered():
                 future = original(source, event)
             # Of handlers that depend on each other, the later ones are looked up only then.
             _await(future)
             return future
-        finally:
-            _emitting.reset(token)
 
     # The bus looks these two up when it schedules handlers. It hands out a future for only one of
     # them, so each lookup counts as work to wait for.

@@ -10,8 +10,8 @@ import copy
 import functools
 import threading
 from array import array
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,7 @@ from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.config import StepConfig, for_llm
 from crewai_dbos._journal.scope import Scope
+from crewai_dbos._setting import setting
 from crewai_dbos._stored import names
 from crewai_dbos._threads import on_a_thread
 
@@ -94,18 +95,13 @@ def durable_knowledge(knowledge: Knowledge, scope: Scope, *, loaded: bool = True
     return copied
 
 
-@contextmanager
-def unloaded() -> Iterator[None]:
+def unloaded() -> AbstractContextManager[Any]:
     """Knowledge that is made in the block loads its sources when it is first queried.
 
     crewAI has a crew load them when it is made, which a run whose queries are recorded need not.
     """
     _patches.apply(_patches.CREW)
-    token = _putting_off.set(True)
-    try:
-        yield
-    finally:
-        _putting_off.reset(token)
+    return setting(_putting_off, True)
 
 
 def putting_off(load: Callable[..., None]) -> Callable[..., None]:
