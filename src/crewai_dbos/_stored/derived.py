@@ -27,11 +27,6 @@ def is_derived(value: Any) -> bool:
     return isinstance(value, _BASES)
 
 
-def is_class(cls: type) -> bool:
-    """Whether this module is for instances of `cls`."""
-    return issubclass(cls, _BASES)
-
-
 def pieces(value: Any) -> dict[str, Any] | None:
     """What `value` is made of, or None where its class can't be made again from data.
 
