@@ -6,16 +6,19 @@ import asyncio
 import contextlib
 import contextvars
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from crewai import LLM, Agent, Task
+from crewai.events import crewai_event_bus
+from crewai.events.base_events import BaseEvent
 from dbos import DBOS
 
-from crewai_dbos import DBOSAgent, DriftError
+from crewai_dbos import DBOSAgent, DriftError, _patches
 from crewai_dbos._journal import endings
 from crewai_dbos._journal.joining import joined
+from crewai_dbos._objects import events
 from crewai_dbos._runs.body import ending
 from crewai_dbos.testing import ModelServer, Reply, Request, error, hang, text
 from support.launching import launched
@@ -120,6 +123,47 @@ def test_the_loser_of_a_race_loses_it_again() -> None:
     assert finish(plan, run, afollow) == ["fast 1", "last 1"]
     assert replay(run) == ["fast 1", "last 1"]
     assert work.done == {"fast": 1, "slow": 1, "last": 1}
+
+
+class Busy(BaseEvent):
+    type: str = "busy"
+
+
+class Happened(BaseEvent):
+    type: str = "happened"
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync handler", "async handler"])
+def test_an_event_reaches_a_handler_that_its_emitter_no_longer_waits_for(is_async: bool) -> None:
+    """crewAI's flows wait for handlers; the run hung if one had not begun when that ended."""
+    _patches.apply(_patches.RUN)
+    release = threading.Event()
+
+    def handler(function: Callable[[], Any]) -> Callable[..., Any]:
+        async def on_loop(source: Any, event: Any) -> None:
+            function()
+
+        return on_loop if is_async else lambda source, event: function()
+
+    async def emit_and_leave() -> None:
+        for _ in range(10):  # as many as the bus has threads
+            crewai_event_bus.emit(None, Busy())
+        future = crewai_event_bus.emit(None, Happened())
+        assert future is not None
+        asyncio.wrap_future(future).cancel()
+        await asyncio.sleep(0)  # the cancellation is passed on
+        release.set()
+
+    def plan() -> str:
+        with joined("work"), events.handled():
+            asyncio.run(emit_and_leave())
+        return "left"
+
+    with crewai_event_bus.scoped_handlers():
+        crewai_event_bus.on(Busy)(handler(lambda: release.wait(30)))
+        crewai_event_bus.on(Happened)(handler(lambda: work.do("heard")))
+        assert finish(plan, run_id()) == "left"
+    assert work.done == {"heard": 1}
 
 
 def test_a_program_that_is_being_stopped_does_not_give_up_for_good() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Coroutine, Iterator
-from concurrent.futures import Future, wait
+from concurrent.futures import CancelledError, Future, wait
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -64,6 +64,9 @@ class _PlacedHandlers(_Base):
             # A handler is not part of the recorded call that emits its event.
             with inside_call(None), place.entered():
                 future = original(source, event)
+            if future is None:
+                return None
+            future = _kept(future)
             # Of handlers that depend on each other, the later ones are looked up only then.
             _await(future)
             return future
@@ -109,9 +112,29 @@ def _awaited() -> Future[None]:
     return done
 
 
-def _await(future: Any) -> None:
+def _kept(future: Future[None]) -> Future[None]:
+    """`future` of handlers, which whoever waits for it can't cancel.
+
+    crewAI's flows wait for handlers. When such a wait is cancelled, handlers that have not begun
+    would be dropped, and the run wait for them for ever.
+    """
+    kept: Future[None] = Future()
+    kept.set_running_or_notify_cancel()
+
+    def end(future: Future[None]) -> None:
+        error = CancelledError() if future.cancelled() else future.exception()
+        if error is None:
+            kept.set_result(None)
+        else:
+            kept.set_exception(error)
+
+    future.add_done_callback(end)
+    return kept
+
+
+def _await(future: Future[None]) -> None:
     pending = _pending.get()
-    if pending is None or not isinstance(future, Future):
+    if pending is None:
         return
     pending.append(future)
     if len(pending) > 1000:
