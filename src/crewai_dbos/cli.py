@@ -140,6 +140,10 @@ def crashtest(
         str | None,
         typer.Option(metavar="MODULE:FUNCTION", help="Compare what this tells after the run."),
     ] = None,
+    ignore: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FIELD", help="Do not compare this: result, state.<field> ..."),
+    ] = None,
     database: Annotated[
         str, typer.Option(help="sqlite, or a URL of a Postgres server, for databases of our own.")
     ] = "sqlite",
@@ -194,6 +198,7 @@ def crashtest(
                 model=model,
                 setup=setup,
                 left_behind=left_behind,
+                ignore=ignore or (),
                 database=database,
                 asynchronous=asynchronous,
                 fresh=fresh,
@@ -204,6 +209,8 @@ def crashtest(
                 verdicts = []
                 for verdict in test.run_all(kills, at_once):
                     verdicts.append(verdict)
+                    if not as_json:
+                        console.print(report.line(verdict, len(verdicts), len(kills)))
                     status.update(f"{len(verdicts)} of {len(kills)} positions")
     except (CrashTestError, NotFoundError) as error:
         raise _failed(str(error), 2) from None

@@ -10,17 +10,27 @@ from typing import Any
 from crewai.flow.flow import Flow, start
 
 from crewai_dbos import DBOSFlow
-from crewai_dbos.testing import report_effect
+from crewai_dbos.testing import EffectLog, report_effect
+from crewai_dbos.testing.effects import EFFECTS
 
 
 class Stateful(Flow[dict[str, Any]]):
     @start()
     def note(self) -> str:
         report_effect("noted")
-        self.state["process"] = f"process {os.getpid()}"
+        self.state["times"] = EffectLog(os.environ[EFFECTS]).count("noted")
         self.state["key"] = str(uuid.uuid4())
         self.state["at"] = datetime.datetime.now()
         return "noted"
 
 
+class Varying(Flow[dict[str, Any]]):
+    @start()
+    def note(self) -> str:
+        report_effect("noted")
+        self.state["process"] = "long before " * 20 + f"{os.getpid()}" + " long after" * 20
+        return "noted"
+
+
 flow = DBOSFlow(flow_name="stateful", orig_flow=Stateful)
+varying = DBOSFlow(flow_name="varying", orig_flow=Varying)

@@ -13,7 +13,7 @@ import pytest
 
 from crash import models
 from crash.names import ASK
-from crewai_dbos.testing.crash import CrashTest, Verdict
+from crewai_dbos.testing.crash import CrashTest, CrashTestError, Verdict
 from support.crashing import survives
 
 pytestmark = pytest.mark.crash
@@ -58,11 +58,21 @@ def test_the_state_of_a_flow_is_compared() -> None:
     with CrashTest("crash.stateful:flow") as test:
         during = next(position for position in test.positions() if position.moment == "during")
         verdict = test.run(during)
-        assert (
-            test.undisturbed.ended["state"]["process"] != verdict.observed.ended["state"]["process"]
-        )
-    assert [problem.partition(" is ")[0] for problem in verdict.problems] == ["state.process"]
+    assert verdict.problems == ["state.times is 2, undisturbed 1"]
     assert verdict.result_equal
+
+
+def test_what_differs_by_itself_is_said_once() -> None:
+    with CrashTest("crash.stateful:varying") as test:
+        during = next(position for position in test.positions() if position.moment == "during")
+        with pytest.raises(CrashTestError, match="Two runs that nothing happened to") as refused:
+            test.run(during)
+    said = str(refused.value)
+    assert "ignore=['state.process']" in said
+    assert re.search(r"state\.process is …[^…]*before \d+ long[^…]*… and …", said)
+    assert len(said) < 700, "what is the same is not printed"
+    with CrashTest("crash.stateful:varying", ignore=["state.process"]) as test:
+        assert test.run(during).ok
 
 
 def test_a_module_that_starts_a_thread() -> None:

@@ -216,6 +216,11 @@ def inside_save(name: str) -> bool:
     return re.search(rf"/{re.escape(MEMORY_SAVE)}\([^/]*/", name) is not None
 
 
+def is_mark(name: str) -> bool:
+    """Whether the entry `name` says that a call or work was abandoned by its caller."""
+    return name.rpartition("/")[2].rpartition("#")[0] == ABANDONED
+
+
 def numbered(path: str, what: str, occurrence: int) -> str:
     """The name of the `occurrence`-th `what` (1-based) under `path` ("" is the run itself)."""
     return f"{path}/{what}#{occurrence}" if path else f"{what}#{occurrence}"

@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote, unquote
 
 import httpx
 
@@ -22,7 +23,9 @@ from crewai_dbos._flows.state.tracking import current as current_method
 from crewai_dbos._journal.open_calls import open_call, open_group
 from crewai_dbos._leases import RunVar
 from crewai_dbos._stored import names
+from crewai_dbos.testing.crash._scripted_model import ScriptedModel
 from crewai_dbos.testing.effects import EffectLog
+from crewai_dbos.testing.request import Request
 
 RESULT = "result"
 """Stands for the row that is not a step: the run's own result."""
@@ -30,7 +33,7 @@ RESULT = "result"
 BEFORE, DURING, UNRECORDED, AFTER = MOMENTS = ("before", "during", "unrecorded", "after")
 """No record was found; the call is at work; it has an outcome; that is committed."""
 
-ENTRY_HEADER = "x-crewai-dbos-entry"
+_ENTRY_HEADER = "x-crewai-dbos-entry"
 
 watchers: list[Callable[[str, str], None]] = []
 """Called with entry and moment at every moment of every entry, after `install`."""
@@ -54,7 +57,7 @@ _running: RunVar[_Row] = RunVar("running", default=_NONE)
 
 
 def install(
-    run_id: str, log: str = "", entry: str = "", moment: str = "", model_url: str = "\0"
+    run_id: str, log: str = "", entry: str = "", moment: str = "", model_url: str = ""
 ) -> None:
     """Tell `log` of every moment; send this process SIGKILL at `moment` of `entry`.
 
@@ -67,7 +70,7 @@ def install(
         model_url: The server that will see, and may kill in, a request of an entry.
     """
     global _faults
-    _faults = _Faults(run_id, log, (entry, moment), model_url)
+    _faults = _Faults(run_id, log, (entry, moment), ScriptedModel(model_url))
     _patches.apply(_patches.CRASH)
     EffectLog.report = _reported  # type: ignore[method-assign]
 
@@ -75,12 +78,12 @@ def install(
 class _Faults:
     """What is told, and where the process is killed: see `install`."""
 
-    def __init__(self, run_id: str, log: str, fatal: tuple[str, str], model_url: str) -> None:
+    def __init__(self, run_id: str, log: str, fatal: tuple[str, str], model: ScriptedModel) -> None:
         self.run_id = run_id
+        self.model = model
         self.entries = _Entries(run_id)
         self._log = log
         self._fatal = fatal
-        self._model_url = model_url
 
     def at(self, row: _Row, now: str) -> None:
         self.tell(row, now)
@@ -110,14 +113,32 @@ class _Faults:
         return self.entries.of(self.run_id, f"{method.path}/{names.METHOD_END}#1")
 
     def named(self, request: httpx.Request) -> httpx.Request:
-        """`request`, which says which entry it is of."""
+        """`request`, which says which entry it is of if a script answers it."""
         row = self.now()
-        if str(request.url).startswith(self._model_url):
-            request.headers[ENTRY_HEADER] = row.entry
+        if self.model.takes(request):
+            request.headers[_ENTRY_HEADER] = quote(row.entry)  # a role may be in any language
             if row is not _NONE and request.url.path.endswith("/chat/completions"):
                 # The server strikes, because only there is the request made and not answered.
                 self.tell(row, DURING, by="model")
         return request
+
+
+def refused() -> str:
+    """What an LLM of this process wanted to ask that the script can't answer, in words."""
+    return _faults.model.refused
+
+
+def tells_of_memories(name: str) -> bool:
+    """Whether the entry `name` is named by ids and times of memories, which are new in each run.
+
+    A save that was cut short, done again, finds what it had written, and so do later searches.
+    """
+    return names.inside_save(name) or f"/{names.MEMORY_LLM}(" in name
+
+
+def entry_of(request: Request) -> str:
+    """The entry that a request at the script's server is of; "" if of none."""
+    return unquote(request.headers.get(_ENTRY_HEADER, ""))
 
 
 _faults: _Faults
@@ -203,6 +224,7 @@ class _Entries:
         self._run_id = run_id
         self._lock = threading.Lock()
         self._numbers: dict[tuple[str, str], dict[int, int]] = defaultdict(dict)
+        self._contents: dict[str, dict[str, int]] = defaultdict(dict)
 
     def row(self, workflow_id: str, function_id: int, name: str) -> _Row:
         if names.is_ours(name):
@@ -217,4 +239,10 @@ class _Entries:
     def of(self, workflow_id: str, name: str) -> _Row:
         child = workflow_id.removeprefix(self._run_id).lstrip("/")
         name = f"{child}: {name}" if child else name
-        return _Row(name, name)
+        return _Row(self._in_every_run(name) if tells_of_memories(name) else name, name)
+
+    def _in_every_run(self, name: str) -> str:
+        what = names.without_digest(name.rpartition("#")[0])
+        with self._lock:
+            contents = self._contents[what]
+            return f"{what}#{contents.setdefault(name, len(contents) + 1)}"

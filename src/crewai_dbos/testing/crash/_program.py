@@ -14,6 +14,7 @@ from dbos import DBOS, SetWorkflowID
 
 from crewai_dbos import _import_path
 from crewai_dbos._dbos_seam import is_constructed, poll_internal_queue
+from crewai_dbos._runs.handle import RunHandle
 from crewai_dbos._stored import codec, names
 from crewai_dbos.testing.crash import _faults
 from crewai_dbos.testing.crash.errors import CrashTestError
@@ -30,7 +31,8 @@ _ENDED = ("SUCCESS", "ERROR", "CANCELLED")
 def start(order: Mapping[str, Any]) -> Any:
     """Begin the run, perhaps to be killed in it."""
     try:
-        return _started(order)
+        ended = _started(order)
+        return {"unusable": _faults.refused()} if _faults.refused() else ended
     except (_import_path.NotFoundError, CrashTestError) as error:
         return {"unusable": str(error)}
 
@@ -49,7 +51,10 @@ def _started(order: Mapping[str, Any]) -> Any:
             f"called, and wait for it. When it returned, that run was {ended['status']}, so there "
             "is nothing to kill."
         )
-    return ended
+    if hasattr(target, "retrieve"):
+        return ended
+    # A function may return something else than its run, and only that is there after a restart.
+    return {**ended, "answer": _plain(_retrieved(target).get_result())}
 
 
 def recover(order: Mapping[str, Any]) -> Any:
@@ -58,12 +63,19 @@ def recover(order: Mapping[str, Any]) -> Any:
     # Only so that the wait is not rounded up to a second, which is what DBOS polls by default.
     with contextlib.suppress(Exception):
         DBOS.retrieve_workflow(RUN).get_result(polling_interval_sec=0.02)
-    handle = target.retrieve(RUN) if hasattr(target, "retrieve") else DBOS.retrieve_workflow(RUN)
     try:
-        answer = handle.get_result()
+        answer = _retrieved(target).get_result()
     except Exception as error:
         return _ended(order, target, error=error)
     return _ended(order, target, answer)
+
+
+def _retrieved(target: Any) -> Any:
+    """The handle of the run: of a definition, of what a function has started."""
+    if hasattr(target, "retrieve"):
+        return target.retrieve(RUN)
+    handle: Any = DBOS.retrieve_workflow(RUN)
+    return RunHandle(RUN) if handle.get_status().name in names.WORKFLOWS else handle
 
 
 def _launched(order: Mapping[str, Any]) -> Any:
@@ -134,7 +146,8 @@ def _ended(
 
 def _state(target: Any, inputs: Mapping[str, Any]) -> dict[str, Any] | None:
     """The state that a flow ended with; None in a process in which its last method did not end."""
-    given = (inputs.get("inputs") or {}).get("id", RUN)
+    kicked_off_with = inputs.get("inputs")  # or a function's own parameter of that name
+    given = kicked_off_with.get("id", RUN) if isinstance(kicked_off_with, Mapping) else RUN
     if not hasattr(target, "flow_id") or target.flow_id != given:
         return None
     fields = target.state if isinstance(target.state, dict) else vars(target.state)

@@ -6,7 +6,7 @@ import contextlib
 import json
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
@@ -17,7 +17,8 @@ from dbos import DBOSClient
 from crewai_dbos import _import_path
 from crewai_dbos.testing.crash import _program, positions, verdict
 from crewai_dbos.testing.crash._databases import Databases
-from crewai_dbos.testing.crash._faults import ENTRY_HEADER
+from crewai_dbos.testing.crash._faults import entry_of
+from crewai_dbos.testing.crash._outcome import Difference, differences
 from crewai_dbos.testing.crash._processes import (
     FreshProcess,
     Job,
@@ -55,6 +56,8 @@ class CrashTest:
         left_behind: Import path of a function that tells, after the run, what it has done to the
             world, as JSON data: rows of your own database, for one. It has to be the same as
             undisturbed.
+        ignore: What need not be the same as undisturbed: ``result``, ``result.token_usage``,
+            ``state.<field>`` of a flow, ``left_behind``.
         database: ``sqlite``, or the URL of a Postgres server's database.
         asynchronous: Call ``akickoff`` or ``aexecute_task``.
         fresh: A new interpreter for each process, instead of forks of one that has imported
@@ -91,6 +94,7 @@ class CrashTest:
         model: Script | str | None = None,
         setup: str | None = None,
         left_behind: str | None = None,
+        ignore: Collection[str] = (),
         database: str = "sqlite",
         asynchronous: bool = False,
         fresh: bool = False,
@@ -118,6 +122,7 @@ class CrashTest:
             )
         if not timeout > 0:
             raise CrashTestError(f"timeout is a number of seconds above 0, not {timeout!r}")
+        self._ignore = frozenset(ignore)
         self._database = database
         self._fresh = fresh
         self._environment = dict(environment or {})
@@ -126,6 +131,7 @@ class CrashTest:
         self._starting = threading.RLock()
         self._spawn: Callable[[Job], Process] | None = None
         self._undisturbed: Observed | None = None
+        self._varying: list[Difference] | None = None
 
     def __enter__(self) -> CrashTest:
         return self
@@ -197,6 +203,10 @@ class CrashTest:
 
         The process after those is left alone.
 
+        Raises:
+            CrashTestError: It ended otherwise in a field in which runs differ that nothing happens
+                to.
+
         Example::
 
             from crewai_dbos.testing.crash import CrashTest
@@ -206,7 +216,10 @@ class CrashTest:
                 assert test.run(first, second).ok, "killed twice, it still ends as if undisturbed"
         """
         expected = self.undisturbed
-        return verdict.judge(self._observe(kills), expected, kills)
+        judged = verdict.judge(self._observe(kills), expected, kills, self._ignore)
+        if judged.differences:
+            self._check_is_the_same_each_time({each.field for each in judged.differences})
+        return judged
 
     def run_all(self, kills: Sequence[Position], at_once: int = 4) -> Iterator[Verdict]:
         """A run for each position, `at_once` of them at the same time, in the given order.
@@ -221,6 +234,22 @@ class CrashTest:
         """
         with ThreadPoolExecutor(at_once) as pool:
             yield from pool.map(self.run, kills)
+
+    def _check_is_the_same_each_time(self, fields: Collection[str]) -> None:
+        """Make a second undisturbed run, if a killed one differs in `fields`."""
+        with self._starting:
+            if self._varying is None:
+                first, second = self.undisturbed.ended, self._observe(()).ended
+                self._varying = list(differences(second, first, self._ignore))
+        varying = [each for each in self._varying if each.field in fields]
+        if varying:
+            differ = "; ".join(f"{each.field} is {each.usual} and {each.found}" for each in varying)
+            names = [each.field for each in varying]
+            raise CrashTestError(
+                f"Two runs that nothing happened to differ: {differ}. So a run that was "
+                "killed can't be compared. Have it come out the same each time, or leave that out: "
+                f"ignore={names}, on the command line {' '.join(f'--ignore {n}' for n in names)}"
+            )
 
     # One run -----------------------------------------------------------------
 
@@ -312,7 +341,7 @@ class _Killer(AbstractContextManager["_Killer"]):
         self.victim = Future()
 
     def _reply(self, request: Request) -> Reply:
-        if self._doomed and request.headers.get(ENTRY_HEADER) == self._doomed:
+        if self._doomed and entry_of(request) == self._doomed:
             # The client waits for this reply: the request is made and has no outcome.
             self.victim.result(timeout=60).kill()
         reply = self._script(request)

@@ -1,4 +1,4 @@
-"""Verdicts as a table and as JSON, for the command line."""
+"""Verdicts as lines and as JSON, for the command line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Column, Table
+from rich.markup import escape
 
 from crewai_dbos.testing.crash.verdict import Verdict
 
@@ -37,29 +37,30 @@ def as_data(verdicts: Sequence[Verdict]) -> dict[str, Any]:
     }
 
 
+def line(verdict: Verdict, number: int, count: int) -> str:
+    """What became of one run, for a console; `number` of `count`."""
+    figures = [
+        f"{verdict.completed} completed",
+        f"{len(verdict.repeated)} made again",
+        f"{len(verdict.in_flight)} in flight",
+        f"effects {_effects(verdict)}",
+        f"result {'equal' if verdict.result_equal else 'DIFFERENT'}",
+    ]
+    end = "[green]survived[/]" if verdict.ok else "[red]FAILED[/]  "
+    where = escape(" then ".join(map(str, verdict.positions)))
+    return f"{number:>{len(str(count))}}/{count} {end}  {where}\n    {', '.join(figures)}"
+
+
 def show(verdicts: Sequence[Verdict], console: Console) -> None:
-    """The table of all positions, the sums, and what went wrong."""
-    others = ("", "completed", "made again", "in flight", "effects", "result")
-    table = Table(Column("killed at", overflow="fold"), *others)
+    """What went wrong, and the sums."""
     for verdict in verdicts:
-        table.add_row(
-            " then ".join(map(str, verdict.positions)),
-            "[green]survived[/]" if verdict.ok else "[red]FAILED[/]",
-            str(verdict.completed),
-            str(len(verdict.repeated)),
-            str(len(verdict.in_flight)),
-            _effects(verdict),
-            "equal" if verdict.result_equal else "DIFFERENT",
-        )
-    console.print(table)
+        if not verdict.ok:
+            console.print(f"\n{verdict}", markup=False)
     data = as_data(verdicts)
     console.print(
         f"{data['survived']} of {data['positions']} survived. Of {data['completed']} completed "
         f"calls {data['repeated']} were made again."
     )
-    for verdict in verdicts:
-        if not verdict.ok:
-            console.print(f"\n{verdict}", markup=False)
 
 
 def _effects(verdict: Verdict) -> str:
