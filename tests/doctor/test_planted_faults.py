@@ -397,6 +397,65 @@ if __name__ == "__main__":
 """,
     ),
     Fault(
+        "local_on_postgres",
+        """
+x = durable("local_on_postgres")
+if not x:
+    DBOS(config={"name": "app", "application_version": "1",
+                 "system_database_url": "postgresql://db.test/app"})
+""",
+        "several-processes",
+        "hint",
+        ("'local', as is any other",),
+    ),
+    Fault(
+        "random_definition",
+        """
+import random
+
+def title():
+    return f"Clerk {random.randint(1, 9)}"
+
+def build():
+    return clerk(role=title())
+
+x = DBOSAgent(agent_name="random_definition", orig_agent=build)
+""",
+        "changing-definition",
+        "warning",
+        ("The function build builds the definition and calls random.randint (line ", " of title)"),
+    ),
+    Fault(
+        "crew_base_with_hooks",
+        """
+from crewai.project import CrewBase, after_kickoff, agent, before_kickoff, crew, task
+from crewai_dbos import DBOSCrew
+
+@CrewBase
+class Latest:
+    agents: list
+    tasks: list
+
+    @before_kickoff
+    def begin(self, inputs):
+        return inputs
+
+    @agent
+    def clerk(self):
+        return clerk(role="Clerk\\n")
+
+    @task
+    def job(self):
+        return job(self.clerk())
+
+    @crew
+    def crew(self):
+        return Crew(agents=self.agents, tasks=self.tasks)
+
+x = DBOSCrew(crew_name="crew_base_with_hooks", orig_crew=Latest, tool_step_config=StepConfig())
+""",
+    ),
+    Fault(
         "executors_on_sqlite",
         """
 x = durable("executors_on_sqlite")

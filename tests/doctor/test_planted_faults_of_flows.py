@@ -74,6 +74,13 @@ def sound(name: str, body: str, extra: str = "", decorator: str = "") -> Fault:
 
 FAULTS = [
     Fault(
+        "console",
+        one_method("return input('Name? ')"),
+        "unrecorded-question",
+        "warning",
+        ("Method 'write' itself calls input (line ",),
+    ),
+    Fault(
         "sound_flow",
         """
 @tool
@@ -630,4 +637,19 @@ def test_it_is_found_and_nothing_else(
     for name, value in fault.env.items():
         monkeypatch.setenv(name, value)
     module(fault.name, HEAD + fault.source)
+    check(fault, doctor(f"{fault.name}:x", "--json"))
+
+
+def test_functions_of_other_modules_of_the_project_are_read(
+    module: Callable[[str, str], None], doctor: Run
+) -> None:
+    module("cards", "import requests\n\ndef add(card):\n    requests.post('https://a.test')\n")
+    module(
+        "boards",
+        "import cards\n\nclass Board:\n    @staticmethod\n    def fill():\n"
+        "        cards.add('a')\n",
+    )
+    body = "from boards import Board\nBoard.fill()"
+    fault = effects("across_modules", body, "requests.post (line 4 of add in cards)")
+    module(fault.name, HEAD + "import boards\n" + fault.source)
     check(fault, doctor(f"{fault.name}:x", "--json"))

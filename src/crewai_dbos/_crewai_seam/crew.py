@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from concurrent.futures import Future
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ from typing import Any, cast
 
 from crewai import Crew, Task
 from crewai.agents.cache.cache_handler import CacheHandler
+from crewai.project import annotations as project_annotations
 from crewai.utilities.planning_handler import CrewPlanner
 from crewai.utilities.rpm_controller import RPMController
 
@@ -85,6 +87,16 @@ def logging_of(crew: Crew) -> Callable[..., None]:
 def set_logging(crew: Crew, log: Callable[..., None]) -> None:
     """Have `crew` call `log` in place of its log file."""
     crew._file_handler = cast(Any, SimpleNamespace(log=log))
+
+
+def callback_behind(callback: Any) -> Any:
+    """The method of a ``@CrewBase`` class that a kickoff callback of its crew calls.
+
+    Any other callback is returned as it is.
+    """
+    if getattr(callback, "__module__", None) != project_annotations.__name__:
+        return callback
+    return inspect.getclosurevars(callback).nonlocals.get("hook", callback)
 
 
 # Task --------------------------------------------------------------------------

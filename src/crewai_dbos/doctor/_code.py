@@ -73,6 +73,13 @@ class Code:
     def calls(self) -> Iterator[ast.Call]:
         return (node for node in self.nodes if isinstance(node, ast.Call))
 
+    def place(self, call: ast.Call, caller: Code) -> str:
+        """What is called and where, for somebody who looks at `caller`."""
+        inside = "" if self is caller else f" of {self.name}"
+        if self.function.__module__ != caller.function.__module__:
+            inside += f" in {self.function.__module__}"
+        return f"{ast.unparse(call.func)} (line {call.lineno}{inside})"
+
     # What an expression is ------------------------------------------------------
 
     def called(self, call: ast.Call) -> str | None:

@@ -9,8 +9,9 @@ from typing import Literal
 
 from crewai_dbos.doctor._code import Code
 
-Kind = Literal["value", "effect", "overwrite"]
-"""Another value the next time; something done again; a file that gets the same content again."""
+Kind = Literal["value", "effect", "overwrite", "question"]
+"""Another value the next time; something done again; a file that gets the same content again; a
+person who is asked again."""
 
 _CLOCK = {
     *("time.time", "time.time_ns"),
@@ -52,6 +53,10 @@ _EFFECTS = {
         )
     ),
 }
+_ASKING = {
+    *("builtins.input", "getpass.unix_getpass", "getpass.win_getpass"),
+    *("click.termui.prompt", "click.termui.confirm", "rich.prompt.PromptBase.ask"),
+}
 _OVERWRITING = {"pathlib.Path.write_text", "pathlib.Path.write_bytes"}
 _OPENING = {"open": 1, "pathlib.Path.open": 0}
 """Where the mode stands."""
@@ -67,6 +72,8 @@ def of_code(code: Code) -> Iterator[tuple[Kind, ast.Call]]:
             yield "value", call
         elif name in _EFFECTS:
             yield "effect", call
+        elif name in _ASKING:
+            yield "question", call
         elif name in _OVERWRITING:
             yield "overwrite", call
         elif name in _OPENING:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 from collections.abc import Iterable, Iterator
 from enum import Enum
@@ -13,7 +12,6 @@ from pydantic import BaseModel, SecretBytes, SecretStr
 from crewai_dbos._stored import hidden
 from crewai_dbos._stored.type_paths import type_path
 from crewai_dbos.doctor import _effects, _sharing
-from crewai_dbos.doctor._code import Code
 from crewai_dbos.doctor._flow import FlowParts
 from crewai_dbos.doctor._report import Finding, found
 from crewai_dbos.doctor._subject import Subject
@@ -50,6 +48,17 @@ def unrecorded_effect(subject: Subject) -> Iterator[Finding]:
             f"Method {method!r} itself writes a file: {calls}. If a crash cuts the method short, "
             "the file is written again.",
             f"If that matters, put it into a tool or a @DBOS.step() function, {_STEP}",
+        )
+
+
+def unrecorded_question(subject: Subject) -> Iterator[Finding]:
+    for method, calls in _calls(subject.flow, "question"):
+        yield found(
+            "unrecorded-question",
+            "warning",
+            f"Method {method!r} itself calls {calls}. If a crash cuts the method short, the person "
+            "is asked again.",
+            f"Use self.ask(...), {_STEP}",
         )
 
 
@@ -165,6 +174,7 @@ FLOW_RULES = (
     no_start,
     unrecorded_value,
     unrecorded_effect,
+    unrecorded_question,
     inherited_methods,
     shared_field,
     unstorable_state,
@@ -177,18 +187,13 @@ def _calls(flow: FlowParts | None, kind: _effects.Kind) -> Iterator[tuple[str, s
     """Methods with calls of this kind, and these as text."""
     for method, codes in flow.codes.items() if flow is not None else ():
         calls = [
-            _place(code, call, codes[0])
+            code.place(call, codes[0])
             for code in codes
             for of, call in _effects.of_code(code)
             if of == kind
         ]
         if calls:
             yield method, ", ".join(calls)
-
-
-def _place(code: Code, call: ast.Call, method: Code) -> str:
-    inside = "" if code is method else f" of {code.name}"
-    return f"{ast.unparse(call.func)} (line {call.lineno}{inside})"
 
 
 def _reachable(annotations: Iterable[Any], *, through_dataclasses: bool = True) -> Iterator[type]:

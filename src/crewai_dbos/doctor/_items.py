@@ -14,7 +14,7 @@ from crewai.tools.base_tool import BaseTool
 from crewai.utilities.string_utils import sanitize_tool_name
 
 from crewai_dbos._crewai_seam.agent import memory_behind
-from crewai_dbos._crewai_seam.crew import memory_of
+from crewai_dbos._crewai_seam.crew import callback_behind, memory_of
 from crewai_dbos._crewai_seam.events import event_handlers
 from crewai_dbos._dbos_seam import decorated_kind
 from crewai_dbos._journal.config import StepConfig, ToolStepConfig, for_tool
@@ -128,7 +128,10 @@ def of_crew(crew: Crew, *, durable: bool = False) -> Iterator[Item]:
     for field, seam in _CALLBACKS.items():
         given = getattr(crew, field)
         for callback in given if isinstance(given, list) else [given]:
-            if callback is not None:
+            if callback is None:
+                continue
+            callback = callback_behind(callback)
+            if not _is_crewais(callback):
                 yield _code("callback", field, callback, owner, seam if durable else None)
 
 

@@ -16,11 +16,13 @@ from crewai_dbos._dbos_seam import decorated_kind
 from crewai_dbos._objects.tools import tool_function
 from crewai_dbos._secrets import known
 from crewai_dbos._stored.type_paths import type_path
+from crewai_dbos.doctor import _effects
 from crewai_dbos.doctor._application import COMPUTED
 from crewai_dbos.doctor._captured import captured_state
 from crewai_dbos.doctor._flow_rules import FLOW_RULES, unstorable_state
 from crewai_dbos.doctor._items import CREW
 from crewai_dbos.doctor._report import SEVERITIES, Finding, Item, Severity, found
+from crewai_dbos.doctor._sources import Sources, followed
 from crewai_dbos.doctor._subject import Subject
 from crewai_dbos.errors import UnstorableValueError
 
@@ -127,6 +129,29 @@ def changing_state(subject: Subject) -> Iterator[Finding]:
             )
 
 
+def changing_definition(subject: Subject) -> Iterator[Finding]:
+    source = Sources()
+    for function in subject.factories:
+        if (code := source.code_of(function)) is None:
+            continue
+        codes = followed(code, source.code_of)
+        calls = [
+            each.place(call, code)
+            for each in codes
+            for kind, call in _effects.of_code(each)
+            if kind == "value"
+        ]
+        if calls:
+            yield found(
+                "changing-definition",
+                "warning",
+                f"The function {function.__qualname__} builds the definition and calls "
+                f"{', '.join(calls)}. A fresh process builds another one, and its runs stop if "
+                "tasks, agents or tools differ.",
+                "Build the same one each time, and pass what changes as inputs.",
+            )
+
+
 def human_input(subject: Subject) -> Iterator[Finding]:
     for item in subject.items:
         if item.kind == "person" and not item.recorded:
@@ -203,6 +228,15 @@ def several_processes(subject: Subject) -> Iterator[Finding]:
             "the others.",
             "Give each process an executor_id of its own that it keeps over restarts.",
         )
+    elif executor is None and application.on_sqlite is False:
+        yield found(
+            "several-processes",
+            "hint",
+            "No executor_id is set, so this process is 'local', as is any other on the same "
+            "database that sets none. One that starts takes over the runs of the others.",
+            "If there is more than one, give each an executor_id of its own that it keeps over "
+            "restarts.",
+        )
     elif executor is not None and application.on_sqlite:
         yield found(
             "several-processes",
@@ -251,6 +285,7 @@ RULES: tuple[Rule, ...] = (
     undecorated_tool,
     unrecorded_llm,
     changing_state,
+    changing_definition,
     human_input,
     not_durable,
     application_version,

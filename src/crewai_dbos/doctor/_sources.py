@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 from collections.abc import Callable, Iterator
+from pathlib import PurePath
 from types import FunctionType
 from typing import Any
 
@@ -44,14 +45,20 @@ class Sources:
         return self._files[path]
 
 
-def followed(code: Code, code_of: Callable[[FunctionType], Code | None], cls: type) -> list[Code]:
-    """`code`, and the functions of its class and its module that it calls, and so on."""
+def followed(
+    code: Code, code_of: Callable[[FunctionType], Code | None], cls: type | None = None
+) -> list[Code]:
+    """`code`, and the functions of its class and its project that it calls, and so on.
+
+    Args:
+        cls: Its class, if it is a method.
+    """
     found, waiting = [code], [code]
     seen = {code.function}
     while waiting:
         caller = waiting.pop()
         for function in _callees(caller, cls):
-            if function not in seen:
+            if function not in seen and _is_of_project(function, code.function):
                 seen.add(function)
                 if (callee := code_of(function)) is not None:
                     found.append(callee)
@@ -59,20 +66,34 @@ def followed(code: Code, code_of: Callable[[FunctionType], Code | None], cls: ty
     return found
 
 
-def _callees(code: Code, cls: type) -> Iterator[FunctionType]:
+def _callees(code: Code, cls: type | None) -> Iterator[FunctionType]:
     for call in code.calls():
-        if isinstance(call.func, ast.Attribute):
+        function = code.resolve(call.func)
+        if isinstance(function, FunctionType):
+            yield function
+        elif isinstance(call.func, ast.Attribute):
             own = is_attribute_of(call.func, code.first_argument)
             of = cls if own else code.resolve(call.func.value)
-            if isinstance(of, type) and (own or of.__module__ == cls.__module__):
+            if isinstance(of, type):
                 member = inspect.getattr_static(of, call.func.attr, None)
                 member = getattr(member, "__func__", member)
                 if isinstance(member, FunctionType):
                     yield member
-        elif isinstance(call.func, ast.Name):
-            function = code.resolve(call.func)
-            if isinstance(function, FunctionType) and function.__module__ == cls.__module__:
-                yield function
+
+
+def _is_of_project(function: FunctionType, other: FunctionType) -> bool:
+    """Whether `function` is no library's, but stands beside `other`, or below."""
+    if function.__module__ == other.__module__:
+        return True
+    path = PurePath(function.__code__.co_filename)
+    return "site-packages" not in path.parts and path.is_relative_to(_root(other))
+
+
+def _root(function: FunctionType) -> PurePath:
+    """The folder from which the module of `function` was imported."""
+    path = PurePath(function.__code__.co_filename)
+    depth = function.__module__.count(".") + (path.stem == "__init__")
+    return path.parents[depth]
 
 
 def _by_place(tree: ast.AST) -> Iterator[tuple[tuple[str, int], Definition]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import ModuleType
@@ -32,6 +33,7 @@ class Subject:
         crew: Whether it is an ordinary crew.
         application: The DBOS application around it.
         flow: What a flow is made of, if it is one.
+        factories: The functions that build the definition, and durable agents in it.
     """
 
     title: str
@@ -42,6 +44,7 @@ class Subject:
     crew: bool
     application: Application
     flow: FlowParts | None = None
+    factories: tuple[Any, ...] = ()
 
 
 def read(what: Any, module: ModuleType | None) -> Subject:
@@ -92,11 +95,15 @@ def read(what: Any, module: ModuleType | None) -> Subject:
                 for agent in members
                 if crew is None and not _definition(agent)
             ),
-            *((f"agent {agent.role!r} is no DBOSAgent", _replacing(agent)) for agent in adapters),
+            *(
+                (f"agent {agent.role.strip()!r} is no DBOSAgent", _replacing(agent))
+                for agent in adapters
+            ),
         ),
         replaced=tuple(found for agent in members for found in _replaced(agent)),
         crew=isinstance(what, Crew) and crew is None,
         application=_application.around(module),
+        factories=_factories(crew, *map(_definition, members)),
     )
 
 
@@ -113,7 +120,13 @@ def _of_flow(what: Any, module: ModuleType | None) -> Subject:
         crew=False,
         application=_application.around(module),
         flow=flow,
+        factories=_factories(flow.durable),
     )
+
+
+def _factories(*definitions: Any) -> tuple[Any, ...]:
+    sources = [definition.source for definition in definitions if definition is not None]
+    return tuple(source for source in sources if inspect.isfunction(source))
 
 
 def _wrapping_flow(flow: FlowParts) -> str:
@@ -152,7 +165,7 @@ def _tool_step_config(agent: BaseAgent | None, crew: CrewDefinition | None) -> T
 
 def _called(agent: Agent) -> str:
     definition = _definition(agent)
-    return f"agent {definition.name if definition is not None else agent.role!r}"
+    return f"agent {definition.name if definition is not None else agent.role.strip()!r}"
 
 
 def _replaced(agent: Agent) -> Iterator[tuple[str, str]]:
@@ -166,7 +179,7 @@ def _title(agent: Agent) -> str:
     definition = _definition(agent)
     if definition is not None:
         return f"DBOSAgent {definition.name!r}"
-    return f"Agent {agent.role!r}, not durable; what a DBOSAgent around it would record"
+    return f"Agent {agent.role.strip()!r}, not durable; what a DBOSAgent around it would record"
 
 
 def _wrapping(agent: Agent) -> str:
