@@ -21,6 +21,8 @@ from crewai_dbos.testing import (
     text,
     tool_calls,
 )
+from crewai_dbos.testing.crash import CrashTest
+from support.crashing import taking_turns
 
 pytestmark = pytest.mark.crash
 
@@ -86,3 +88,18 @@ def test_quickstart_killed_and_started_again(tmp_path: Path) -> None:
         assert {request.model for request in server.requests} == {"gpt-4o"}
     titles = re.findall("^# (.*)$", (tmp_path / "story.md").read_text(), re.MULTILINE)
     assert titles == ["Chapter 1", "Chapter 2", "Chapter 3"]
+
+
+def test_a_flow_of_crews_is_killed_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A project with everything at the top level, crews with YAML, a loop and gathers of crews."""
+    monkeypatch.syspath_prepend(str(EXAMPLES / "lead_flow"))
+    environment = {"OUTBOX": str(tmp_path / "outbox")}
+    with CrashTest("main:flow", model="model:answer", environment=environment) as test:
+        assert test.undisturbed.ended["answer"] == "Ada, Cleo, after 3 rounds"
+        every = taking_turns(test.positions())
+        assert len(every) > 30
+        # Each of these is killed six times or so, further on each time.
+        verdicts = [test.run(*every[first::6]) for first in (0, 3)]
+    assert all(verdict.ok for verdict in verdicts), "\n".join(map(str, verdicts))
