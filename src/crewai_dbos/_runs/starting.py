@@ -16,7 +16,7 @@ from crewai_dbos._dbos_seam import (
     is_launched,
 )
 from crewai_dbos._journal import run_scope
-from crewai_dbos._runs import failure, results, unfinished
+from crewai_dbos._runs import failure, results, unfinished, unrecorded
 from crewai_dbos._runs.failure import FailedRun
 from crewai_dbos._runs.handle import RunHandle, as_returned, own_run
 from crewai_dbos._runs.kind import Kind, WorkOrder
@@ -48,8 +48,11 @@ def show_as(view: BaseModel, other: BaseModel, **private: Any) -> None:
 
 def is_ordinary(what: str) -> bool:
     """Whether a kickoff of `what` here is not recorded on its own."""
+    if not is_launched():
+        unrecorded.warn(what)
+        return True
     run_scope.warn_if_in_step(what)
-    return not is_launched() or run_scope.in_step()
+    return run_scope.in_step()
 
 
 def check_inputs(inputs: Any) -> None:
