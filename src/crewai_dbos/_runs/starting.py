@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from dbos import DBOS, SetWorkflowID
 from pydantic import BaseModel
 
+from crewai_dbos import _tracebacks
 from crewai_dbos._dbos_seam import (
     PortableWorkflowError,
     assigned_workflow_id,
@@ -97,6 +98,13 @@ def carry_out(kind: Kind[D, W], definition: D, order: W, view: Any, known: Class
         UnstorableInputError: Another process could not rebuild `order`.
         RunConflictError: The assigned id belongs to a run of something else.
     """
+    try:
+        return _carry_out(kind, definition, order, view, known)
+    except Exception as error:
+        raise _tracebacks.shortened(error)  # noqa: B904
+
+
+def _carry_out(kind: Kind[D, W], definition: D, order: W, view: Any, known: Classes) -> Any:
     joins = run_scope.in_workflow()
     check_loop(kind, definition, joins=joins)
     if joins:
@@ -110,6 +118,13 @@ async def acarry_out(
     kind: Kind[D, W], definition: D, order: W, view: Any, known: Classes = ()
 ) -> Any:
     """As `carry_out`, for async code."""
+    try:
+        return await _acarry_out(kind, definition, order, view, known)
+    except Exception as error:
+        raise _tracebacks.shortened(error)  # noqa: B904
+
+
+async def _acarry_out(kind: Kind[D, W], definition: D, order: W, view: Any, known: Classes) -> Any:
     if run_scope.in_workflow():
         return as_returned(await kind.aperform(definition, order, False))
     stored = order.stored(definition)
