@@ -63,6 +63,7 @@ __all__ = [
     "decorated_kind",
     "detached",
     "get_dbos_func_name",
+    "is_constructed",
     "is_launched",
     "on_the_loop_of_dbos",
     "on_workflow_thread",

@@ -13,6 +13,7 @@ import uuid as _uuid
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar, cast
 
+from crewai_dbos import _tracebacks
 from crewai_dbos._journal import joining, run_scope
 from crewai_dbos._journal.call import Call
 from crewai_dbos._stored import names
@@ -104,8 +105,11 @@ def step(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return work()
     name = getattr(inspect.unwrap(function), "__qualname__", type(function).__qualname__)
     call = Call(names.step(name), kind="step", request={"arguments": [args, kwargs]})
-    with joining.sparing_worker():
-        return scope.run(call, work)
+    try:
+        with joining.sparing_worker():
+            return scope.run(call, work)
+    except Exception as error:
+        raise _tracebacks.shortened(error)  # noqa: B904
 
 
 def _recorded(what: str, function: Callable[[], T]) -> T:

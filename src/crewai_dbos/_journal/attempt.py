@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from dbos import DBOS
@@ -32,11 +32,13 @@ class Attempt:
         opened: The call, for what it does to find itself in.
         call: What is called.
         secrets: Texts that must not be stored if it fails.
+        raised: The error that it has failed with for good, with its traceback.
     """
 
     opened: OpenCall
     call: Call
     secrets: Collection[str]
+    raised: list[Exception] = field(default_factory=list)
 
     def of(self, function: Callable[[], Any]) -> Callable[[], Any]:
         """A body that calls `function`, sync or async."""
@@ -83,6 +85,7 @@ class Attempt:
 
     def _failed(self, error: Exception, started: float) -> dict[str, Any]:
         seconds = time.time() - started
+        self.raised.append(error)
         return failure(self.call, error, seconds=seconds, secrets=self.secrets)
 
     def _may_retry(self) -> bool:

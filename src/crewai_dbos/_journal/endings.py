@@ -68,7 +68,7 @@ class Endings:
         """Record that the work in `place` ended with `error`, and raise the recorded copy."""
         payload = failure(_END, error, secrets=self._secrets)
         self._write_last(place, _END, payload)
-        self._replay.first_answer(place.path, payload, _END)
+        self._replay.first_answer(place.path, payload, _END, [error])
         raise AssertionError
 
     def replay_failure(self, place: Place) -> None:

@@ -113,12 +113,13 @@ class Journal:
             return cast(T, self.replay.answer(entry, call))
         try:
             self.endings.check_not_abandoned(name)
-            body = self._attempt(name, call).of(function)
+            attempt = self._attempt(name, call)
+            body = attempt.of(function)
             reservation = self.record.ids.reserve(place.path)
             payload = self.writer.write(reservation, name, call.config, body)
         finally:
             self.record.done(place, name)
-        return cast(T, self.replay.first_answer(name, payload, call))
+        return cast(T, self.replay.first_answer(name, payload, call, attempt.raised))
 
     async def arun(self, place: Place, call: Call, function: Callable[[], Awaitable[T]]) -> T:
         """As `run`, for async code."""
@@ -129,14 +130,15 @@ class Journal:
         started = time.time()
         try:
             reservation = self.record.ids.reserve(place.path)
-            body = self._attempt(name, call).of_async(function)
+            attempt = self._attempt(name, call)
+            body = attempt.of_async(function)
             payload = await self.writer.awrite(reservation, name, call.config, body)
         except asyncio.CancelledError:
             self.endings.abandon(name, time.time() - started)
             raise
         finally:
             self.record.done(place, name)
-        return cast(T, self.replay.first_answer(name, payload, call))
+        return cast(T, self.replay.first_answer(name, payload, call, attempt.raised))
 
     def group(self, place: Place, call: Call, function: Callable[[str], T]) -> T:
         """As `run`, for a call with recorded calls inside: these come first, then its own result.
@@ -154,11 +156,13 @@ class Journal:
             self.replay.pass_over(name)
             return cast(T, self.replay.answer(entry, call))
         started = time.time()
+        raised = []
         try:
             try:
                 value = function(name)
             except Exception as error:
                 self.latch.raise_if_over()
+                raised.append(error)
                 seconds = time.time() - started
                 payload = failure(call, error, seconds=seconds, secrets=self.secrets)
             else:
@@ -167,7 +171,7 @@ class Journal:
             self.writer.write(reservation, name, PLAIN, lambda: payload)
         finally:
             self.record.done(place, name)
-        return cast(T, self.replay.first_answer(name, payload, call))
+        return cast(T, self.replay.first_answer(name, payload, call, raised))
 
     def check_complete(self, path: str, *, background: bool = True) -> None:
         """Stop the run if a call recorded under `path` was not asked for.

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from crewai_dbos import _tracebacks
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.entry import Entry
 from crewai_dbos._journal.latch import Latch
@@ -66,14 +67,27 @@ class Replay:
             result = call.read(entry.name, payload)
         if call.restore is not None and extra:
             self._save(call.restore(extra))
+        if result.error is not None:
+            _tracebacks.tell(result.error)
         return result.get()
 
-    def first_answer(self, name: str, payload: Payload, call: Call) -> Any:
-        """As `answer`, for a call that has just been recorded."""
+    def first_answer(
+        self, name: str, payload: Payload, call: Call, raised: Sequence[Exception] = ()
+    ) -> Any:
+        """As `answer`, for a call that has just been recorded.
+
+        Args:
+            name: Its name.
+            payload: What is recorded.
+            call: What was called.
+            raised: What it has raised, if it has: a traceback leads to where that was.
+        """
         try:
             result = call.read(name, payload)
         except JournalCorruptError as error:
             self._latch.fail(error)
+        if result.error is not None and raised:
+            _tracebacks.carried(result.error, raised[-1])
         return result.get()
 
     def pass_over(self, path: str) -> None:

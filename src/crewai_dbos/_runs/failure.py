@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from crewai_dbos import _tracebacks
 from crewai_dbos._dbos_seam import PortableWorkflowError
 from crewai_dbos._stored import sealing
 from crewai_dbos._stored.errors import decode_error, encode_error, is_error
@@ -57,7 +58,7 @@ def carrying(
     """
     recorded = redacted(encode_error(error, secrets))
     if recorded["message"] != _text(error):
-        error = decode_error(recorded)
+        error = _tracebacks.carried(decode_error(recorded), error)
     data = {_TAG: _VERSION, "error": sealing.seal(recorded)}
     message = "The error is encrypted." if sealing.is_wanted() else recorded["message"]
     cls = type(recorded["type"].rpartition(":")[2].rpartition(".")[2], (FailedRun,), {})
@@ -88,7 +89,7 @@ def as_raised(error: Exception) -> Exception:
     if isinstance(error, FailedRun):
         return error.original
     recorded = recorded_in(error)
-    return error if recorded is None else decode_error(recorded)
+    return error if recorded is None else _tracebacks.tell(decode_error(recorded))
 
 
 def _number(error: Exception, name: str) -> int | None:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from dbos import DBOS, SetWorkflowID
 from pydantic import BaseModel
 
+from crewai_dbos import _tracebacks
 from crewai_dbos._dbos_seam import (
     PortableWorkflowError,
     assigned_workflow_id,
@@ -16,7 +17,7 @@ from crewai_dbos._dbos_seam import (
     is_launched,
 )
 from crewai_dbos._journal import run_scope
-from crewai_dbos._runs import failure, results, unfinished
+from crewai_dbos._runs import failure, results, unfinished, unrecorded
 from crewai_dbos._runs.failure import FailedRun
 from crewai_dbos._runs.handle import RunHandle, as_returned, own_run
 from crewai_dbos._runs.kind import Kind, WorkOrder
@@ -48,8 +49,11 @@ def show_as(view: BaseModel, other: BaseModel, **private: Any) -> None:
 
 def is_ordinary(what: str) -> bool:
     """Whether a kickoff of `what` here is not recorded on its own."""
+    if not is_launched():
+        unrecorded.warn(what)
+        return True
     run_scope.warn_if_in_step(what)
-    return not is_launched() or run_scope.in_step()
+    return run_scope.in_step()
 
 
 def check_inputs(inputs: Any) -> None:
@@ -94,6 +98,13 @@ def carry_out(kind: Kind[D, W], definition: D, order: W, view: Any, known: Class
         UnstorableInputError: Another process could not rebuild `order`.
         RunConflictError: The assigned id belongs to a run of something else.
     """
+    try:
+        return _carry_out(kind, definition, order, view, known)
+    except Exception as error:
+        raise _tracebacks.shortened(error)  # noqa: B904
+
+
+def _carry_out(kind: Kind[D, W], definition: D, order: W, view: Any, known: Classes) -> Any:
     joins = run_scope.in_workflow()
     check_loop(kind, definition, joins=joins)
     if joins:
@@ -107,6 +118,13 @@ async def acarry_out(
     kind: Kind[D, W], definition: D, order: W, view: Any, known: Classes = ()
 ) -> Any:
     """As `carry_out`, for async code."""
+    try:
+        return await _acarry_out(kind, definition, order, view, known)
+    except Exception as error:
+        raise _tracebacks.shortened(error)  # noqa: B904
+
+
+async def _acarry_out(kind: Kind[D, W], definition: D, order: W, view: Any, known: Classes) -> Any:
     if run_scope.in_workflow():
         return as_returned(await kind.aperform(definition, order, False))
     stored = order.stored(definition)

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from crewai_dbos import _tracebacks
 from crewai_dbos._classes import ORIGINAL, original_class
 from crewai_dbos._secrets.cutting import cutter
 from crewai_dbos._stored import forms, modules
@@ -24,7 +25,7 @@ def encode_error(error: BaseException, secrets: Iterable[str] = ()) -> Json:
     """Class, message, arguments and scalar attributes of `error` and of its causes.
 
     Args:
-        error: The exception; its traceback is not stored.
+        error: The exception. Of its traceback the files, lines and functions are stored.
         secrets: Texts (API keys) that are replaced by ``***`` wherever they occur; see `cutter`.
     """
     return _encode_error(error, cutter(secrets), MAX_CAUSES)
@@ -47,10 +48,20 @@ def _encode_error(error: BaseException, hide: Callable[[str], str], depth: int) 
             if not name.startswith("__") and (stored := _encode_or_none(item)) is not None
         },
     }
-    cause = error.__cause__ or error.__context__
+    if raised := _tracebacks.places(error):
+        data["raised"] = [[hide(file), line, hide(function)] for file, line, function in raised]
+    if notes := _notes(error):
+        data["notes"] = [_hide(note, hide) for note in notes]
+    cause = _tracebacks.cause_of(error)
     if cause is not None and depth > 1:
         data["cause"] = _encode_error(cause, hide, depth - 1)
     return data
+
+
+def _notes(error: BaseException) -> list[str]:
+    """What was noted of `error`, other than by us."""
+    told = _tracebacks.note_of(error)
+    return [note for note in _tracebacks.notes(error) if note != told]
 
 
 def _encode_or_none(value: Any) -> Json:
@@ -76,6 +87,9 @@ def _decode_error(data: Json, depth: int) -> Exception:
     if not is_error(data) or depth == 0:
         raise UnstorableValueError("The error was not written by crewai-dbos")
     error = _rebuild_error(data) or _stand_in(data)
+    _tracebacks.remember(error, [(file, line, name) for file, line, name in data.get("raised", ())])
+    if "notes" in data:
+        _attributes_of(error)["__notes__"] = list(data["notes"])
     if "cause" in data:
         cause = _decode_error(data["cause"], depth - 1)
         BaseException.__dict__["__cause__"].__set__(error, cause)
@@ -83,16 +97,24 @@ def _decode_error(data: Json, depth: int) -> Exception:
 
 
 _PARTS = {"type": str, "bases": list, "message": str, "args": list, "attrs": dict}
+_MORE = {"cause": dict, "raised": list, "notes": list}
+"""What not every error has, or has had in every version."""
 
 
 def is_error(data: Any) -> bool:
     """Whether `data` has the form of what `encode_error` returns."""
     return (
         isinstance(data, dict)
-        and set(_PARTS) <= set(data) <= {*_PARTS, "cause"}
+        and set(_PARTS) <= set(data) <= {*_PARTS, *_MORE}
         and all(isinstance(data[name], kind) for name, kind in _PARTS.items())
-        and all(isinstance(path, str) for path in data["bases"])
+        and all(isinstance(data[name], kind) for name, kind in _MORE.items() if name in data)
+        and all(isinstance(text, str) for text in (*data["bases"], *data.get("notes", ())))
+        and all(map(_is_place, data.get("raised", ())))
     )
+
+
+def _is_place(data: Any) -> bool:
+    return isinstance(data, list) and list(map(type, data)) == [str, int, str]
 
 
 def _rebuild_error(data: Json) -> Exception | None:

@@ -70,6 +70,10 @@ def redacted_error(error: dict[str, Any], redact: Redact) -> dict[str, Any]:
         **error,
         **{name: redacted(error[name], redact) for name in ("message", "args", "attrs")},
     }
+    if "notes" in error:
+        made["notes"] = redacted(error["notes"], redact)
+    if "raised" in error:
+        made["raised"] = redacted(error["raised"], redact)
     if "cause" in error:
         made["cause"] = redacted_error(error["cause"], redact)
     return made
