@@ -595,9 +595,19 @@ class Remembering(Flow[Work]):
         self.state.results["learnt"] = say("Learnt")
 
     @listen(learn)
+    def learn_more(self) -> None:
+        # In the background: the method has returned before they are saved.
+        self.remember(
+            ["Otters swim.", "Otters sleep."],
+            scope="/animals",
+            categories=["otters"],
+            importance=0.5,
+        )
+
+    @listen(learn_more)
     def recall_it(self) -> str:
         found = self.recall("otters", depth="shallow")
-        self.state.results["recalled"] = " ".join(match.record.content for match in found)
+        self.state.results["recalled"] = " ".join(sorted(match.record.content for match in found))
         return say(f"Recalled {self.state.results['recalled']}")
 
 
