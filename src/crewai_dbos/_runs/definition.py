@@ -109,10 +109,10 @@ class FlowDefinition:
         """A new flow."""
         return build_flow(self.source)
 
-    def shown(self, flow: Flow[Any]) -> None:
-        """Show on the `DBOSFlow` what can be read from `flow`, whose kickoff has ended."""
+    def shown(self, flow: Flow[Any], run_id: str) -> None:
+        """Show on the `DBOSFlow` what can be read from `flow`, whose kickoff in a run has ended."""
         if flow is not self.owner:
-            self.owner.show_as(flow)
+            self.owner.show_as(flow, run_id)
 
 
 def build_agent(source: Any) -> Agent:
