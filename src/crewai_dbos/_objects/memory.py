@@ -22,7 +22,7 @@ from crewai.memory.memory_scope import MemoryScope, MemorySlice
 from crewai.memory.unified_memory import Memory
 
 from crewai_dbos import _patches
-from crewai_dbos._classes import durable_class, overrides
+from crewai_dbos._classes import durable_class, overrides, with_its_own
 from crewai_dbos._crewai_seam.agent import (
     forget_saves,
     memory_behind,
@@ -65,7 +65,7 @@ def durable_memory(
         put_behind(view, durable_memory(memory_behind(memory), scope, durable, embedding))
         return view
     if isinstance(memory, Memory):
-        view.__class__ = durable_class(_DurableMemory, type(memory))
+        view.__class__ = durable_class(_DurableMemory, with_its_own(view, _DurableMemory))
         view.__dict__[_RUN] = (scope, durable, embedding)
         forget_saves(view)
         llm = memory_llm(view)
@@ -89,7 +89,7 @@ def durable_knowledge(knowledge: Knowledge, scope: Scope, *, loaded: bool = True
         loaded: Whether its sources are in its storage already.
     """
     copied = copy.copy(knowledge)
-    copied.__class__ = durable_class(_DurableKnowledge, type(knowledge))
+    copied.__class__ = durable_class(_DurableKnowledge, with_its_own(copied, _DurableKnowledge))
     copied.__dict__[_RUN] = (scope,)
     copied.__dict__[_LOADING] = _Loading(loaded)
     return copied
