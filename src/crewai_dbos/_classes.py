@@ -6,6 +6,7 @@ An object of the user's becomes durable by a change of its class, so that it pas
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -91,6 +92,55 @@ def kept_with(cls: type, key: Any, make: Callable[[], type[T]]) -> type[T]:
 
 _MADE = "__crewai_dbos_made__"
 _making = threading.RLock()
+
+
+def replaced_methods(thing: Any) -> list[str]:
+    """The methods of its class in whose place `thing` has something of its own, by name.
+
+    They come before those of any class that is made of its class.
+    """
+    cls = type(thing)
+    return sorted(name for name in vars(thing) if _is_method(inspect.getattr_static(cls, name, 0)))
+
+
+def _is_method(found: Any) -> bool:
+    return inspect.isroutine(found) or isinstance(found, (classmethod, staticmethod))
+
+
+def with_its_own(copied: Any, mixin: type) -> type:
+    """A class to derive a durable one from, which does what the object itself was given to do.
+
+    As with a mock in place of ``llm.call``: it is taken from the object, so that the overrides of
+    `mixin` come first, and called by them.
+
+    Args:
+        copied: A copy of a user's object; what it has in place of what `mixin` overrides is removed
+            from it.
+        mixin: The overrides.
+    """
+    named = {name for base in mixin.__mro__ if base is not object for name in vars(base)}
+    own = {name: copied.__dict__.pop(name) for name in replaced_methods(copied) if name in named}
+    cls = type(copied)
+    if not own:
+        return cls
+    copied.__dict__.setdefault(_OWN, {}).update(own)
+    key = (_OWN, frozenset(own))
+    return kept_with(cls, key, lambda: overridden(_Own, cls, {n: _calling(n) for n in own}))
+
+
+class _Own:
+    """Nothing but what the object has."""
+
+
+def _calling(name: str) -> Callable[..., Any]:
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return self.__dict__[_OWN][name](*args, **kwargs)
+
+    call.__name__ = name
+    return call
+
+
+_OWN = "__crewai_dbos_own__"
 
 
 def original_class(cls: type) -> type:

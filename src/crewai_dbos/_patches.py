@@ -97,6 +97,15 @@ TABLE = (
         ("crewai.mcp.tool_resolver", "MCPClient", "_objects.mcp:recording_discovery"),
     ),
     *_rows(
+        RUN,
+        "what is recorded to have ended has no save of memory left in the background",
+        (
+            "crewai.memory.unified_memory:Memory",
+            "_submit_save",
+            "_objects.memory:waited_for",
+        ),
+    ),
+    *_rows(
         CREW,
         "a crew loads its knowledge only for a query that is not recorded",
         ("crewai.knowledge.knowledge:Knowledge", "add_sources", "_objects.memory:putting_off"),

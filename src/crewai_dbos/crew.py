@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from crewai import Crew
@@ -180,7 +180,12 @@ class DBOSCrew(Crew):
 
             print((await crew.kickoff_async({"topic": "otters"})).raw)
         """
-        return await on_a_thread(lambda: self.kickoff(inputs, input_files, from_checkpoint))
+        if not self.stream:
+            return await on_a_thread(lambda: self.kickoff(inputs, input_files, from_checkpoint))
+        order = self._order(inputs, input_files, from_checkpoint)
+        if starting.is_ordinary(self._described()):
+            return await self._aordinary(lambda crew: crew.kickoff_async(**vars(order)))
+        return await Crew.kickoff_async(self._view(), **vars(order))
 
     async def akickoff(
         self,
@@ -196,7 +201,7 @@ class DBOSCrew(Crew):
         """
         order = self._order(inputs, input_files, from_checkpoint)
         if starting.is_ordinary(self._described()):
-            return await self._ordinary(lambda crew: crew.akickoff(**vars(order)))
+            return await self._aordinary(lambda crew: crew.akickoff(**vars(order)))
         if self.stream:
             return await Crew.akickoff(self._view(), **vars(order))
         return self._published(await starting.acarry_out(KIND, self._definition, order, self))
@@ -383,11 +388,20 @@ class DBOSCrew(Crew):
         finally:
             self.__dict__["usage_metrics"] = crew.usage_metrics
 
+    async def _aordinary(self, kickoff: Callable[[Crew], Awaitable[Any]]) -> Any:
+        crew = self.orig_crew
+        try:
+            return await kickoff(crew)
+        finally:
+            self.__dict__["usage_metrics"] = crew.usage_metrics
+
     def _published(self, output: Any) -> Any:
         """Show on this crew what crewAI shows on one after a kickoff. Returns `output`."""
         if isinstance(output, CrewOutput):
             usage = UsageMetrics(**output.token_usage.model_dump())
-            self.__dict__.update(usage_metrics=usage, token_usage=usage)
+            # A stream is that of a view.
+            for crew in (self, self._definition.owner):
+                crew.__dict__.update(usage_metrics=usage, token_usage=usage)
         return output
 
 

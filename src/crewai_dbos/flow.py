@@ -6,14 +6,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from crewai.flow.flow import Flow
+from crewai.types.streaming import StreamSession
 from dbos import SetWorkflowID
 from pydantic import PrivateAttr, SecretStr
 
 from crewai_dbos import doctor
-from crewai_dbos._crewai_seam.flow import is_conversational
+from crewai_dbos._crewai_seam.flow import is_conversational, state_of
 from crewai_dbos._dbos_seam import assigned_workflow_id
 from crewai_dbos._flows import sessions
 from crewai_dbos._flows.perform_flow import KIND
+from crewai_dbos._flows.sessions import stream_of
 from crewai_dbos._flows.state.changes import classes
 from crewai_dbos._flows.work_orders import FlowWorkOrder
 from crewai_dbos._journal import run_scope
@@ -79,6 +81,7 @@ class DBOSFlow(Flow[Any]):
 
     _durable: FlowDefinition = PrivateAttr()
     _talking: Any = PrivateAttr(default=None)
+    _shows: str | None = PrivateAttr(default=None)
 
     def __init__(
         self,
@@ -111,16 +114,22 @@ class DBOSFlow(Flow[Any]):
         flows.add(definition)
         doctor.warn(self)
 
-    def show_as(self, flow: Flow[Any]) -> None:
-        """Show the state, the outputs and the usage of `flow`, whose kickoff has ended."""
+    def show_as(self, flow: Flow[Any], run_id: str | None = None) -> None:
+        """Show the state, the outputs and the usage of `flow`, whose kickoff has ended.
+
+        Args:
+            run_id: The workflow that it was the run of, if it was one.
+        """
         stream = self.stream
-        self._become(flow, self._durable)
+        self._become(flow, self._durable, run_id)
         self.stream = stream
 
-    def _become(self, other: Flow[Any], definition: FlowDefinition) -> None:
+    def _become(
+        self, other: Flow[Any], definition: FlowDefinition, run_id: str | None = None
+    ) -> None:
         """Become a view of `other`: the same fields, without building them again."""
         talking = (self.__dict__ and self._talking) or None
-        starting.show_as(self, other, _durable=definition, _talking=talking)
+        starting.show_as(self, other, _durable=definition, _talking=talking, _shows=run_id)
 
     @property
     def flow_name(self) -> str:
@@ -234,6 +243,8 @@ class DBOSFlow(Flow[Any]):
 
         Turns are runs with the ids ``flow_name/session_id/1``, ``2``, ... Each begins with the
         state that the last one ended with, in any process, whether or not there is ``@persist``.
+        What the application does to ``state`` between two turns in one process is kept. In a
+        workflow of yours a turn goes on from the turns before it in that workflow.
 
         Args:
             message: What the user says.
@@ -253,29 +264,77 @@ class DBOSFlow(Flow[Any]):
             for message in ("Good morning.", "Where is my parcel?"):
                 print(chat.handle_turn(message, session_id="ann"))
         """
+        turn = self._turn("handle_turn", message, session_id, intents, intent_llm, kickoff_kwargs)
+        return self._take_turn(turn, assigned_workflow_id() or starting.kept_id(self))
+
+    def stream_turn(
+        self,
+        message: str,
+        *,
+        session_id: str | None = None,
+        intents: Sequence[str] | None = None,
+        intent_llm: Any = None,
+        **kickoff_kwargs: Any,
+    ) -> StreamSession[Any]:
+        """As `handle_turn`, as a stream, which carries the turn out while it is iterated.
+
+        What is answered from the record has no chunks. See `Flow.stream_turn`.
+
+        Example::
+
+            stream = chat.stream_turn("Good morning.", session_id="ann")
+            print("".join(frame.content for frame in stream), stream.result)
+        """
+        turn = self._turn("stream_turn", message, session_id, intents, intent_llm, kickoff_kwargs)
+        # It is iterated when its workflow id is not set any more.
+        run_id = assigned_workflow_id() or starting.kept_id(self)
+        return stream_of(lambda: self._take_turn({**turn, sessions.STREAM: True}, run_id))
+
+    def _turn(
+        self,
+        called: str,
+        message: str,
+        session_id: str | None,
+        intents: Sequence[str] | None,
+        intent_llm: Any,
+        others: Mapping[str, Any],
+    ) -> dict[str, Any]:
+        """The arguments of a turn, as they are stored."""
         if not is_conversational(self):
-            raise ValueError("DBOSFlow.handle_turn() is only available on conversational flows")
-        if kickoff_kwargs:
-            raise TypeError(f"handle_turn of a DBOSFlow takes no {', '.join(kickoff_kwargs)}")
-        session_id = session_id or str(self.state.id)
-        turn = {
+            raise ValueError(f"DBOSFlow.{called}() is only available on conversational flows")
+        if others:
+            raise TypeError(f"{called} of a DBOSFlow takes no {', '.join(others)}")
+        return {
             "message": message,
-            "session_id": session_id,
+            "session_id": session_id or str(self.state.id),
             "intents": None if intents is None else list(intents),
             "intent_llm": intent_llm,
         }
+
+    def _take_turn(self, turn: dict[str, Any], run_id: str | None) -> Any:
+        """Take a turn, under the workflow id `run_id` if there is one."""
         if starting.is_ordinary(self._described()):
             flow = self._talking or self.orig_flow
             self._talking = flow
-            return self._shown(flow, lambda: flow.handle_turn(**turn))
+            return self._shown(flow, lambda: sessions.take(flow, turn))
         if run_scope.in_workflow():
             order = FlowWorkOrder(turn=turn)
             return starting.carry_out(KIND, self._durable, order, self, classes(self))
-        following = sessions.next_turn(self.flow_name, session_id, classes(self))
-        stored = FlowWorkOrder(turn=turn, state=following.state).stored(self._durable)
-        given = assigned_workflow_id() or starting.kept_id(self)
-        with SetWorkflowID(given or following.run_id):
+        following = sessions.next_turn(self.flow_name, turn["session_id"], classes(self))
+        state = self._live_state(following.after) or following.state
+        stored = FlowWorkOrder(turn=turn, state=state).stored(self._durable)
+        with SetWorkflowID(run_id or following.run_id):
             return off_the_loop(lambda: starting.run(stored, workflows.run_flow, classes(self)))
+
+    def _live_state(self, after: str | None) -> Any:
+        """The state that this object shows, if it is that of the run `after`.
+
+        What the application has done to it since is a part of the conversation. Without `after` a
+        conversation begins, with a state that somebody may have filled.
+        """
+        if after is None and self._shows is None:
+            return sessions.if_filled(self, self._durable)
+        return state_of(self) if self._shows == after is not None else None
 
     def start(
         self,

@@ -208,10 +208,8 @@ if not x: DBOS(config={"name": "app", "application_version": "1"})
     Fault(
         "method_of_its_own",
         """
-a = clerk()
-object.__setattr__(a, "execute_task", lambda task, context=None, tools=None: "mine")
-x = DBOSAgent(agent_name="method_of_its_own", orig_agent=a)
-assert x.execute_task(None) == "mine"
+x = durable("method_of_its_own")
+object.__setattr__(x, "execute_task", lambda task, context=None, tools=None: "mine")
 """,
         "replaced-method",
         "error",

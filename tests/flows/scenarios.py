@@ -588,6 +588,16 @@ class Asking(Flow[Work]):
 # Memory ------------------------------------------------------------------------------
 
 
+_next_method = threading.Event()
+
+
+def _slow_embed(texts: list[str]) -> list[list[float]]:
+    """Not done before the next method, where that does not wait for it."""
+    if len(texts) > 1:
+        _next_method.wait(0.5)
+    return embed(texts)
+
+
 class Remembering(Flow[Work]):
     @start()
     def learn(self) -> None:
@@ -595,14 +605,25 @@ class Remembering(Flow[Work]):
         self.state.results["learnt"] = say("Learnt")
 
     @listen(learn)
+    def learn_more(self) -> None:
+        # In the background: the method has returned before they are saved.
+        self.remember(
+            ["Otters swim.", "Otters sleep."],
+            scope="/animals",
+            categories=["otters"],
+            importance=0.5,
+        )
+
+    @listen(learn_more)
     def recall_it(self) -> str:
+        _next_method.set()
         found = self.recall("otters", depth="shallow")
-        self.state.results["recalled"] = " ".join(match.record.content for match in found)
+        self.state.results["recalled"] = " ".join(sorted(match.record.content for match in found))
         return say(f"Recalled {self.state.results['recalled']}")
 
 
 def remembering() -> Any:
-    memory = Memory(llm=model(), embedder=embed, storage=f"{folder()}/memory")
+    memory = Memory(llm=model(), embedder=_slow_embed, storage=f"{folder()}/memory")
     return Remembering(memory=memory)
 
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
-from dbos import DBOS
+from crewai.flow.conversational import ConversationConfig, ConversationState
+from crewai.flow.flow import Flow
+from dbos import DBOS, SetWorkflowID
+from pydantic import Field
 
 from crewai_dbos import DBOSFlow
 from crewai_dbos.testing import ModelServer
@@ -68,3 +73,59 @@ def test_a_flow_that_is_no_conversation(launched: None) -> None:
     flow = DBOSFlow(flow_name="no-conversation", orig_flow=Small)
     with pytest.raises(ValueError, match="conversational"):
         flow.handle_turn("Hello")
+
+
+class Basket(ConversationState):
+    cart: list[str] = Field(default_factory=list)
+
+
+@ConversationConfig(llm="openai/gpt-4o-mini")
+class Shop(Flow[Basket]):
+    pass
+
+
+def shopping(shop: Any) -> list[Any]:
+    """What the application adds to the state, before and between turns."""
+    carts = []
+    shop.state.cart.append("pen")
+    for said in ("One", "Two", "Three"):
+        shop.handle_turn(said, session_id="ann")
+        carts.append(list(shop.state.cart))
+        shop.state.cart.append(f"after {said}")
+    return [*carts, history(shop)]
+
+
+def test_what_the_application_does_to_the_state_between_turns(serve: Serve) -> None:
+    server = serve(replies)
+    expected = shopping(Shop())
+    assert expected[2] == ["pen", "after One", "after Two"]
+    asked = [request.fingerprint for request in server.requests]
+    flow = DBOSFlow(flow_name="shop", orig_flow=Shop)
+    assert shopping(flow) == expected
+    assert [request.fingerprint for request in server.requests[len(asked) :]] == asked
+    # Another conversation has nothing of it, nor has this one in another object's state.
+    flow.handle_turn("Hello", session_id="bob")
+    assert flow.state.cart == []
+    flow.handle_turn("Four", session_id="ann")
+    assert flow.state.cart == ["pen", "after One", "after Two"]
+
+
+def test_turns_in_a_workflow_go_on_from_one_another(serve: Serve) -> None:
+    server = serve(replies)
+    alone = Desk()
+    expected = [alone.handle_turn(turn, session_id="s") for turn in TURNS]
+    asked = len(server.requests)
+    flow = DBOSFlow(flow_name="desk-joined", orig_flow=Desk)
+
+    @DBOS.workflow(name="talks")
+    def talk() -> list[Any]:
+        return [flow.handle_turn(turn, session_id="s") for turn in TURNS]
+
+    with SetWorkflowID("talk"):
+        assert talk() == expected
+    assert len(server.requests) == 2 * asked
+    assert history(flow) == history(alone)
+    for step in DBOS.list_workflow_steps("talk")[1::5]:
+        fork = DBOS.fork_workflow("talk", step["function_id"] + 1)
+        assert fork.get_result() == expected
+        assert history(flow) == history(alone)

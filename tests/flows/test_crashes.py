@@ -6,11 +6,11 @@ import random
 
 import pytest
 
-from crewai_dbos.testing.crash import CrashTest
+from crewai_dbos.testing.crash import CrashTest, Position
 from flows.conversation import replies
 from flows.crashing import check
 from flows.scenarios import SCENARIOS, echo
-from support.crashing import one_moment_each, survives
+from support.crashing import one_moment_each, survives, taking_turns
 
 pytestmark = pytest.mark.crash
 
@@ -31,6 +31,22 @@ def test_a_flow_that_is_built_when_its_module_is_imported() -> None:
 def test_a_stream() -> None:
     scenario = SCENARIOS["sequence"]
     survives("flows.calls:stream", {"inputs": scenario.inputs}, model=scenario.script)
+
+
+def test_a_save_of_memory_that_goes_on_when_its_method_has_returned() -> None:
+    def around_its_end(test: CrashTest) -> list[Position]:
+        every = [p for p in test.positions() if "/method:learn_more#1/" in p.entry]
+        return [p for p in taking_turns(every) if "/memory.save(" not in p.entry] + [
+            p for p in every if "/embedding(" in p.entry and p.moment in ("before", "unrecorded")
+        ]
+
+    scenario = SCENARIOS["remembering"]
+    survives(
+        "flows.definitions:remembering",
+        {"inputs": scenario.inputs},
+        around_its_end,
+        model=scenario.script,
+    )
 
 
 def test_a_turn_of_a_conversation() -> None:

@@ -24,7 +24,6 @@ from crewai_dbos._journal.config import AgentOptions
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._objects import callbacks, mcp
 from crewai_dbos._objects.conversion import recording
-from crewai_dbos._objects.memory import drain
 from crewai_dbos._objects.run_objects import RunObjects
 from crewai_dbos._runs.definition import AgentDefinition
 from crewai_dbos._stored import names
@@ -87,8 +86,8 @@ def durable_tools(agent: Agent, tools: Sequence[BaseTool]) -> list[BaseTool]:
 
 def finish(agent: Agent) -> None:
     """Wait for what the agent still does in the background."""
-    if agent.memory:
-        drain(agent.memory)
+    run: _Run = agent.__dict__[_RUN]
+    run.objects.drain()
 
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ never load crewAI.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -39,6 +40,17 @@ def tools_of_actions(flow: Any) -> tuple[Any, ...]:
 def is_conversational(flow: Any) -> bool:
     """Whether `flow` can take turns."""
     return bool(flow._is_conversational_enabled())
+
+
+@contextmanager
+def streaming_turn(flow: Any) -> Iterator[None]:
+    """In the block the LLM of a conversation is asked to stream."""
+    before = flow._streaming_conversation_turn
+    flow._streaming_conversation_turn = True
+    try:
+        yield
+    finally:
+        flow._streaming_conversation_turn = before
 
 
 def saves_by_itself(flow: Any) -> bool:

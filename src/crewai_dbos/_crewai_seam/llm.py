@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
+from crewai.llms import base_llm as _base_llm
 from crewai.llms import retry as _llm_retry
 from crewai.llms.base_llm import BaseLLM
 
@@ -68,6 +69,22 @@ def counts_tokens_remotely(llm: Any, cls: type[BaseLLM]) -> bool:
 def without_rate_limit_retry() -> AbstractContextManager[Any]:
     """crewAI's own retry of rate limits is off in this block."""
     return setting(_llm_retry._active_llm_rate_limit_retry, True)
+
+
+@contextmanager
+def asked_for(original: BaseLLM, copied: BaseLLM) -> Iterator[None]:
+    """In the block `copied` is asked as `original` would be here: to stream, to stop at words.
+
+    crewAI keeps what it wants of one call by the identity of the LLM.
+    """
+    stream = (_base_llm._call_stream_override_var.get() or {}).get(id(original))
+    stop = (_base_llm._call_stop_override_var.get() or {}).get(id(original))
+    with ExitStack() as wanted:
+        if stream is not None:
+            wanted.enter_context(_base_llm.call_stream_override(copied, stream))
+        if stop is not None:
+            wanted.enter_context(_base_llm.call_stop_override(copied, stop))
+        yield
 
 
 def asked_through(llm: BaseLLM) -> BaseLLM:

@@ -22,7 +22,6 @@ from crewai_dbos._crews.run_task import stable_id, task_of_run
 from crewai_dbos._journal.config import AgentOptions
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._objects import callbacks
-from crewai_dbos._objects.memory import drain
 from crewai_dbos._objects.run_objects import RunObjects
 from crewai_dbos._runs.definition import CrewDefinition
 from crewai_dbos._stored import names
@@ -81,9 +80,8 @@ def crew_of_run(definition: CrewDefinition, template: Crew, scope: Scope) -> Cre
 def finish(crew: Crew) -> None:
     """Wait for what the crew still does in the background, and stop its clock."""
     crew_seam.rate_limit(crew).stop_rpm_counter()
-    for memory in (crew_seam.memory_of(crew), *(agent.memory for agent in crew.agents)):
-        if memory and not isinstance(memory, bool):
-            drain(memory)
+    staff: _Staff = crew.__dict__[_STAFF]
+    staff.objects.drain()
 
 
 class _Staff:

@@ -24,7 +24,7 @@ from crewai_dbos._agents import perform_agent
 from crewai_dbos._agents.work_orders import AgentWorkOrder
 from crewai_dbos._carrying import carry_context
 from crewai_dbos._classes import is_made_here
-from crewai_dbos._crewai_seam.llm import share_usage
+from crewai_dbos._crewai_seam.llm import asked_for, share_usage
 from crewai_dbos._crews import perform_crew
 from crewai_dbos._crews.work_orders import CrewWorkOrder
 from crewai_dbos._dbos_seam import surviving
@@ -122,11 +122,11 @@ def _instead(function: Callable[..., Any]) -> Callable[[Callable[..., Any]], Cal
 @_instead
 def llm_call(original: Callable[..., Any], llm: BaseLLM, *args: Any, **kwargs: Any) -> Any:
     interceptor = _interceptor(llm)
-    return (
-        original(llm, *args, **kwargs)
-        if interceptor is None
-        else interceptor.llm(llm).call(*args, **kwargs)
-    )
+    if interceptor is None:
+        return original(llm, *args, **kwargs)
+    copied = interceptor.llm(llm)
+    with asked_for(llm, copied):
+        return copied.call(*args, **kwargs)
 
 
 @_instead
@@ -134,7 +134,9 @@ async def llm_acall(original: Callable[..., Any], llm: BaseLLM, *args: Any, **kw
     interceptor = _interceptor(llm)
     if interceptor is None:
         return await original(llm, *args, **kwargs)
-    return await interceptor.llm(llm).acall(*args, **kwargs)
+    copied = interceptor.llm(llm)
+    with asked_for(llm, copied):
+        return await copied.acall(*args, **kwargs)
 
 
 def deriving_llms(prepare: Any) -> Any:

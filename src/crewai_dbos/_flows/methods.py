@@ -21,7 +21,7 @@ from crewai_dbos._flows.progress import FlowRun, depth
 from crewai_dbos._flows.state.changes import Changes
 from crewai_dbos._flows.state.fields import ATTRIBUTE
 from crewai_dbos._flows.state.tracking import Execution, at_work, current
-from crewai_dbos._journal import run_scope
+from crewai_dbos._journal import background, run_scope
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.entry import Entry
 from crewai_dbos._journal.scope import Scope
@@ -42,7 +42,13 @@ async def executing(run: FlowRun, method: str) -> AsyncIterator[MethodRun]:
     try:
         with scope.entered(), at_work(execution), run.interceptor.active():
             await scope.unless_abandoned()
-            yield done
+            with background.collecting() as done.background:
+                try:
+                    yield done
+                except asyncio.CancelledError:
+                    # Abandoned work is not run again, so nobody would ask for the rest of it.
+                    await done.background.await_end()
+                    raise
     except asyncio.CancelledError:
         scope.abandon(time.time() - started)
         scope.pass_over()
@@ -60,6 +66,7 @@ class MethodRun:
         self._scope = scope
         self._execution = execution
         self._ids: list[int] = []
+        self.background = background.Background()
 
     def ids(self) -> list[int]:
         """The step ids of its entries that wait for their turn."""
@@ -101,7 +108,10 @@ class MethodRun:
             return feedback.restore(self._run.flow, self._method, done)
         started = time.time()
         with self._scope.child(names.REVIEW).entered():
-            result = await ask()
+            try:
+                result = await ask()
+            finally:
+                await self.background.await_end()
         review = feedback.stored_review(self._run.flow, self._method, result)
         step_id = await self._scope.record_end(
             call, lambda: review, time.time() - started, expect=self._expect
@@ -161,6 +171,7 @@ class MethodRun:
                 return await self._called(method, args, kwargs)
         finally:
             self._scope.runs_on(ThreadOrTask.NOBODY)
+            await self.background.await_end()
 
     async def _called(self, method: Any, args: Any, kwargs: Any) -> Any:
         if inspect.iscoroutinefunction(method):

@@ -64,7 +64,7 @@ KIND = Kind(
 def _carried_out(flow: Flow[Any], order: FlowWorkOrder, scope: Scope) -> Any:
     if order.turn is None:
         return flow.kickoff(**order.arguments())
-    reply = flow.handle_turn(**order.turn)
+    reply = sessions.take(flow, order.turn)
     sessions.record(flow, scope)
     return reply
 
@@ -83,8 +83,9 @@ def _flow(
     built = body.built(definition.build, f"flow {definition.name!r}", scope)
     scope.look_for_secrets(built)
     fingerprint.check(definition.name, built, scope)
-    if order.state is not None:
-        set_state(built, order.state)
+    begins = sessions.begins(order, scope)
+    if begins is not None:
+        set_state(built, begins)
     elif not (order.inputs or {}).get("id") and built is not definition.owner:
         run_id = scope.run_id if own else str(stable_id(scope, "state"))
         changes.set_id(built, run_id)
@@ -95,7 +96,7 @@ def _flow(
             yield flow
         finally:
             run_flow.finish(flow)
-            definition.shown(flow)
+            definition.shown(flow, scope.run_id)
 
 
 def _returned(flow: Flow[Any], result: Any, own: bool) -> Any:

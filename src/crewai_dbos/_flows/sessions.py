@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 from crewai.flow.flow import Flow
+from crewai.types.streaming import StreamSession
+from crewai.utilities.streaming import create_frame_generator, create_frame_streaming_state
 from dbos import DBOS
 
-from crewai_dbos._crewai_seam.flow import state_of
+from crewai_dbos._crewai_seam.flow import state_of, streaming_turn
 from crewai_dbos._dbos_seam import detached, recorded_rows
 from crewai_dbos._flows.state.changes import classes
+from crewai_dbos._flows.work_orders import FlowWorkOrder
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.entry import read_entry
 from crewai_dbos._journal.scope import Scope
+from crewai_dbos._runs.definition import FlowDefinition
 from crewai_dbos._stored import codec, names
+from crewai_dbos.errors import UnstorableValueError
+
+STREAM = "stream"
+"""What a turn has, as it is stored, beside the arguments of ``Flow.handle_turn``."""
 
 
 @dataclass(frozen=True)
@@ -24,10 +34,12 @@ class Turn:
 
     Attributes:
         run_id: Its workflow id.
-        state: What the conversation has come to; None if it begins.
+        after: The run of the last turn that has ended; None if the conversation begins.
+        state: What the conversation has come to.
     """
 
     run_id: str
+    after: str | None
     state: Any
 
 
@@ -47,13 +59,60 @@ def next_turn(flow_name: str, session_id: str, known: tuple[type, ...]) -> Turn:
     number = int(last.workflow_id.removeprefix(prefix)) if last is not None else 0
     ended = _last(prefix, status="SUCCESS")
     state = None if ended is None else _state_after(ended.workflow_id, known)
-    return Turn(f"{prefix}{number + 1}", state)
+    return Turn(f"{prefix}{number + 1}", None if ended is None else ended.workflow_id, state)
+
+
+def take(flow: Flow[Any], turn: Mapping[str, Any]) -> Any:
+    """Have `flow` take a turn. Returns its reply."""
+    arguments = {name: value for name, value in turn.items() if name != STREAM}
+    with streaming_turn(flow) if turn.get(STREAM) else nullcontext():
+        return flow.handle_turn(**arguments)
+
+
+def stream_of(take: Callable[[], Any]) -> StreamSession[Any]:
+    """A stream that does `take` while it is iterated."""
+    state = create_frame_streaming_state([], use_async=False)
+    streams: list[StreamSession[Any]] = []
+    streams.append(StreamSession(sync_iterator=create_frame_generator(state, take, streams)))
+    return streams[0]
 
 
 def record(flow: Flow[Any], scope: Scope) -> None:
     """A turn has ended: keep what the next one begins with."""
     call = Call(names.SESSION, kind="state", known=classes(flow))
-    scope.run(call, lambda: state_of(flow))
+    _states_in(scope)[flow.state.id] = scope.run(call, lambda: state_of(flow))
+
+
+def begins(order: FlowWorkOrder, scope: Scope) -> Any:
+    """The state that `order` begins with; None for a new one."""
+    if order.turn is None or order.state is not None:
+        return order.state
+    return _states_in(scope).get(order.turn["session_id"])
+
+
+def _states_in(scope: Scope) -> dict[str, Any]:
+    """By conversation, the states that turns in this workflow have ended with."""
+    found: dict[str, Any] = scope.kept.setdefault("sessions", {})
+    return found
+
+
+def if_filled(flow: Flow[Any], definition: FlowDefinition) -> Any:
+    """The state of `flow`, which has not run, if somebody has put something into it."""
+    known = classes(flow)
+    with contextlib.suppress(UnstorableValueError):
+        ours, new, another = (
+            _fields(each, known) for each in (flow, definition.build(), definition.build())
+        )
+        # What is drawn anew for each flow, as a time or an id, says nothing.
+        if any(ours[name] != new.get(name) == another.get(name) for name in ours):
+            return state_of(flow)
+    return None
+
+
+def _fields(flow: Flow[Any], known: tuple[type, ...]) -> dict[str, Any]:
+    state = state_of(flow)
+    fields = state if isinstance(state, dict) else vars(state)
+    return {name: codec.encode(value, known) for name, value in fields.items() if name != "id"}
 
 
 def _last(prefix: str, **options: Any) -> Any:

@@ -13,6 +13,7 @@ from contextvars import Context
 from typing import Any, NoReturn, TypeVar
 
 from crewai_dbos._dbos_seam import using_context
+from crewai_dbos._journal import background
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.entry import Entry
 from crewai_dbos._journal.journal import Journal
@@ -137,8 +138,15 @@ class Scope:
 
         def inside(name: str) -> T:
             here = Scope(self.journal, name, sequential=sequential, runs_on=ThreadOrTask.here())
-            with here.entered(), inside_group(OpenCall(self.run_id, name)):
-                return function()
+            with (
+                here.entered(),
+                inside_group(OpenCall(self.run_id, name)),
+                background.collecting() as left,
+            ):
+                try:
+                    return function()
+                finally:
+                    left.wait()
 
         return self.journal.group(self.place, self._disambiguated(call), inside)
 

@@ -16,7 +16,7 @@ from crewai import LLM
 from crewai.llms.base_llm import BaseLLM
 from pydantic import SecretStr
 
-from crewai_dbos._classes import kept_with, overridden, overrides
+from crewai_dbos._classes import kept_with, overridden, overrides, with_its_own
 from crewai_dbos._crewai_seam.llm import (
     PROVIDER_STATE,
     ask_through,
@@ -305,7 +305,7 @@ def durable_llm(
     durable = copy.copy(llm)
     forget_shared_state(durable)
     if bound is None:
-        durable.__class__ = _durable_class(type(llm))
+        durable.__class__ = _durable_class(with_its_own(durable, DBOSLLM))
     if bound is not None:
         given = Given((*bound.given, *given))
     durable.__dict__[_BINDING] = _Binding(role, step, scope, by_content, given)

@@ -22,7 +22,7 @@ from crewai.memory.memory_scope import MemoryScope, MemorySlice
 from crewai.memory.unified_memory import Memory
 
 from crewai_dbos import _patches
-from crewai_dbos._classes import durable_class, overrides
+from crewai_dbos._classes import durable_class, overrides, with_its_own
 from crewai_dbos._crewai_seam.agent import (
     forget_saves,
     memory_behind,
@@ -30,7 +30,7 @@ from crewai_dbos._crewai_seam.agent import (
     put_behind,
     set_memory_llm,
 )
-from crewai_dbos._journal import run_scope
+from crewai_dbos._journal import background, run_scope
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.config import StepConfig, for_llm
 from crewai_dbos._journal.scope import Scope
@@ -65,7 +65,7 @@ def durable_memory(
         put_behind(view, durable_memory(memory_behind(memory), scope, durable, embedding))
         return view
     if isinstance(memory, Memory):
-        view.__class__ = durable_class(_DurableMemory, type(memory))
+        view.__class__ = durable_class(_DurableMemory, with_its_own(view, _DurableMemory))
         view.__dict__[_RUN] = (scope, durable, embedding)
         forget_saves(view)
         llm = memory_llm(view)
@@ -89,7 +89,7 @@ def durable_knowledge(knowledge: Knowledge, scope: Scope, *, loaded: bool = True
         loaded: Whether its sources are in its storage already.
     """
     copied = copy.copy(knowledge)
-    copied.__class__ = durable_class(_DurableKnowledge, type(knowledge))
+    copied.__class__ = durable_class(_DurableKnowledge, with_its_own(copied, _DurableKnowledge))
     copied.__dict__[_RUN] = (scope,)
     copied.__dict__[_LOADING] = _Loading(loaded)
     return copied
@@ -145,6 +145,18 @@ def _load_if_put_off(knowledge: Knowledge) -> None:
         put_off.__wrapped__(knowledge)
 
 
+def waited_for(submit: Callable[..., Any]) -> Callable[..., Any]:
+    """`Memory._submit_save`: whoever records the end of what has begun a save waits for it."""
+
+    @functools.wraps(submit)
+    def submit_and_tell(memory: Memory, *args: Any, **kwargs: Any) -> Any:
+        saving = submit(memory, *args, **kwargs)
+        background.begun(saving)
+        return saving
+
+    return submit_and_tell
+
+
 if TYPE_CHECKING:
     _Memory = Memory
 else:
@@ -173,6 +185,33 @@ class _DurableMemory(_Memory):
         self.drain_writes()
         call = Call(names.MEMORY_RECALL, kind="memory", request={"query": [query, args, kwargs]})
         return _recorded_group(self, call, lambda: original(query, *args, **kwargs))
+
+    def forget(self, *args: Any, **kwargs: Any) -> int:
+        return int(_accessed(self, names.MEMORY_FORGET, super().forget, args, kwargs))
+
+    def update(self, *args: Any, **kwargs: Any) -> Any:
+        return _accessed(self, names.MEMORY_UPDATE, super().update, args, kwargs)
+
+    def reset(self, *args: Any, **kwargs: Any) -> None:
+        _accessed(self, names.MEMORY_RESET, super().reset, args, kwargs)
+
+    def reset_all(self) -> None:
+        _accessed(self, names.MEMORY_RESET_ALL, super().reset_all, (), {})
+
+    def list_records(self, *args: Any, **kwargs: Any) -> Any:
+        return _accessed(self, names.MEMORY_LIST, super().list_records, args, kwargs)
+
+    def list_scopes(self, *args: Any, **kwargs: Any) -> Any:
+        return _accessed(self, names.MEMORY_SCOPES, super().list_scopes, args, kwargs)
+
+    def list_categories(self, *args: Any, **kwargs: Any) -> Any:
+        return _accessed(self, names.MEMORY_CATEGORIES, super().list_categories, args, kwargs)
+
+    def info(self, *args: Any, **kwargs: Any) -> Any:
+        return _accessed(self, names.MEMORY_INFO, super().info, args, kwargs)
+
+    def tree(self, *args: Any, **kwargs: Any) -> Any:
+        return _accessed(self, names.MEMORY_TREE, super().tree, args, kwargs)
 
     def _submit_save(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         what = names.by_content(names.MEMORY_SAVE, [args, kwargs])
@@ -272,6 +311,15 @@ def _unpack(text: str) -> list[float]:
     vector = array("d")
     vector.frombytes(base64.b64decode(text))
     return vector.tolist()
+
+
+def _accessed(memory: Any, what: str, method: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """What `method` of `memory` returns, and does to what is stored, once."""
+    # Which saves it finds must not be up to who is faster.
+    memory.drain_writes()
+    # In runs that an earlier release began it comes between others, unrecorded.
+    call = Call(names.by_content(what, [args, kwargs]), kind="memory", background=True)
+    return _recorded_group(memory, call, lambda: method(*args, **kwargs))
 
 
 def _recorded_group(owner: Any, call: Call, function: Callable[[], Any]) -> Any:

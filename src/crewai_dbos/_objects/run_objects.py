@@ -25,7 +25,7 @@ from crewai_dbos._journal.scope import Scope
 from crewai_dbos._objects import callbacks
 from crewai_dbos._objects.cache import RecordedCache
 from crewai_dbos._objects.llm import DBOSLLM, durable_llm
-from crewai_dbos._objects.memory import durable_knowledge, durable_memory
+from crewai_dbos._objects.memory import drain, durable_knowledge, durable_memory
 from crewai_dbos._objects.tools import durable_tool, is_durable
 from crewai_dbos._stored import names
 
@@ -77,6 +77,12 @@ class RunObjects:
         return self._once(
             memory, ("memory",), lambda: durable_memory(memory, self.scope, asked, llm_config)
         )
+
+    def drain(self) -> None:
+        """Wait for what the memories of the run still save in the background."""
+        for (_, what, *_), (_, made) in list(self._made.items()):
+            if what == "memory":
+                drain(made)
 
     def knowledge(self, knowledge: Knowledge, *, loaded: bool = True) -> Knowledge:
         """The copy of `knowledge` whose queries are recorded.

@@ -13,6 +13,7 @@ from crewai.tools.base_tool import BaseTool, Tool
 from crewai.utilities.string_utils import sanitize_tool_name
 from dbos import SetWorkflowID
 
+from crewai_dbos._classes import replaced_methods
 from crewai_dbos._crewai_seam.agent import replace_run, run_of
 from crewai_dbos._dbos_seam import (
     DBOSUnexpectedStepError,
@@ -128,6 +129,13 @@ def check_tools(
                 f"{', '.join(map(repr, sorted(known))) or 'none'}"
             )
     for tool in tools:
+        for method in replaced_methods(tool):
+            if method in ("run", "arun"):
+                raise DefinitionError(
+                    f"{method} of the tool {tool.name!r} has been replaced on the object, where "
+                    "its calls would not be recorded. Replace its func or its _run instead, or "
+                    "derive a class."
+                )
         function = tool_function(tool)
         chosen = for_tool(config, tool.name)
         if chosen is not None and decorated_kind(function) is None:

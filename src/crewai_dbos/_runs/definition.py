@@ -10,6 +10,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from crewai import Agent, Crew
 from crewai.flow.flow import Flow
 
+from crewai_dbos._classes import replaced_methods
 from crewai_dbos._crewai_seam.agent import original_text
 from crewai_dbos._journal.config import AgentOptions
 from crewai_dbos._runs import origin
@@ -109,10 +110,10 @@ class FlowDefinition:
         """A new flow."""
         return build_flow(self.source)
 
-    def shown(self, flow: Flow[Any]) -> None:
-        """Show on the `DBOSFlow` what can be read from `flow`, whose kickoff has ended."""
+    def shown(self, flow: Flow[Any], run_id: str) -> None:
+        """Show on the `DBOSFlow` what can be read from `flow`, whose kickoff in a run has ended."""
         if flow is not self.owner:
-            self.owner.show_as(flow)
+            self.owner.show_as(flow, run_id)
 
 
 def build_agent(source: Any) -> Agent:
@@ -127,6 +128,7 @@ def build_agent(source: Any) -> Agent:
             "orig_agent must be a crewai Agent or a callable that returns one, not "
             f"{known.shown(source)}"
         )
+    _check_whole(f"agent {agent.role!r}", agent)
     return agent
 
 
@@ -147,6 +149,12 @@ def build_crew(source: Any) -> Crew:
             "orig_crew must be a crewai Crew, a callable without arguments that returns one, or a "
             f"@CrewBase class, not {known.shown(source)}"
         )
+    _check_whole(f"crew {crew.name or 'crew'!r}", crew)
+    for number, task in enumerate(crew.tasks, 1):
+        _check_whole(f"task {number}", task)
+    for agent in (*crew.agents, crew.manager_agent, *(task.agent for task in crew.tasks)):
+        if isinstance(agent, Agent):
+            _check_whole(f"agent {agent.role!r}", agent)
     return crew
 
 
@@ -167,7 +175,28 @@ def build_flow(source: Any) -> Flow[Any]:
             f"orig_flow must be a crewai Flow class or a callable that returns a flow, not "
             f"{known.shown(source)}"
         )
+    _check_whole(f"flow {flow.name or type(flow).__name__!r}", flow)
     return flow
+
+
+def _check_whole(what: str, thing: Any) -> None:
+    """Refuse an object that does not do what its class does.
+
+    A run's copy would do it with the object that it was taken from, past everything that is
+    recorded.
+    """
+    replaced = replaced_methods(thing)
+    if not replaced:
+        return
+    if getattr(thing, "a2a", None) is not None:
+        why = "as crewAI does for a2a: remote agents would be asked, and nothing recorded"
+        fix = "Leave a2a out, and ask the remote agent in a tool"
+    else:
+        why = "where its calls would not be recorded"
+        fix = "Derive a class that overrides it, and make the object of that"
+    raise DefinitionError(
+        f"{', '.join(replaced)} of {what} has been replaced on the object, {why}. {fix}."
+    )
 
 
 class _Definition(Protocol):

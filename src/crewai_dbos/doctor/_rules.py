@@ -165,13 +165,14 @@ def human_input(subject: Subject) -> Iterator[Finding]:
 
 
 def replaced_method(subject: Subject) -> Iterator[Finding]:
-    for agent, method in subject.replaced:
+    for thing, method in subject.replaced:
         yield found(
             "replaced-method",
             "error",
-            f"The method {method} of {agent} has been replaced on the wrapped agent, as crewAI "
-            "does for a2a. Calling it does not reach the DBOSAgent, so nothing is recorded.",
-            "Wrap an agent without a2a, or one whose methods are its class's.",
+            f"The method {method} of {thing} has been replaced on the object, as crewAI does for "
+            "a2a. What it does is not recorded, so a run with it is refused.",
+            "Leave a2a out and ask the remote agent in a tool, or derive a class that overrides "
+            "the method.",
         )
 
 

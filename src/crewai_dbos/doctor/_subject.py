@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
 from crewai import Agent, Crew, Task
 from crewai.agents.agent_builder.base_agent import BaseAgent
+from crewai.flow.flow import Flow
 
+from crewai_dbos._classes import replaced_methods
 from crewai_dbos._journal.config import ToolStepConfig
 from crewai_dbos._runs.definition import AgentDefinition, CrewDefinition, agents, flows
 from crewai_dbos.doctor import _application, _flow, _flow_items, _items, _texts
@@ -29,7 +31,7 @@ class Subject:
         items: Its parts.
         texts: What it stores or sends.
         plain: What is not durable, as half a sentence, and what to do about it.
-        replaced: Durable agents and the method of each that is not the `DBOSAgent`'s.
+        replaced: What has a method of its own in place of its class's, and that method.
         crew: Whether it is an ordinary crew.
         application: The DBOS application around it.
         flow: What a flow is made of, if it is one.
@@ -100,7 +102,7 @@ def read(what: Any, module: ModuleType | None) -> Subject:
                 for agent in adapters
             ),
         ),
-        replaced=tuple(found for agent in members for found in _replaced(agent)),
+        replaced=tuple(_replaced(members, what)),
         crew=isinstance(what, Crew) and crew is None,
         application=_application.around(module),
         factories=_factories(crew, *map(_definition, members)),
@@ -116,7 +118,9 @@ def _of_flow(what: Any, module: ModuleType | None) -> Subject:
         items=items,
         texts=tuple(_texts.of_flow(flow)),
         plain=(plain,) if flow.durable is None else (),
-        replaced=(),
+        replaced=tuple((flow.title, name) for name in replaced_methods(what))
+        if isinstance(what, Flow)
+        else (),
         crew=False,
         application=_application.around(module),
         flow=flow,
@@ -168,11 +172,13 @@ def _called(agent: Agent) -> str:
     return f"agent {definition.name if definition is not None else agent.role.strip()!r}"
 
 
-def _replaced(agent: Agent) -> Iterator[tuple[str, str]]:
-    if _definition(agent) is not None:
-        for method in ("execute_task", "aexecute_task", "kickoff", "kickoff_async", "akickoff"):
-            if method in vars(agent):
-                yield _called(agent), method
+def _replaced(members: Sequence[Agent], what: Any) -> Iterator[tuple[str, str]]:
+    for agent in members:
+        yield from ((_called(agent), method) for method in replaced_methods(agent))
+    if isinstance(what, Crew):
+        yield from (("the crew", method) for method in replaced_methods(what))
+        for number, task in enumerate(what.tasks, 1):
+            yield from ((f"task {number}", method) for method in replaced_methods(task))
 
 
 def _title(agent: Agent) -> str:
