@@ -81,6 +81,11 @@ def may_be_called(factory: object, cls: type) -> bool:
     harmless = ("builtins", "collections", "_thread", "threading", "asyncio.locks", "weakref")
     if getattr(factory, "__module__", "") in harmless:
         return True
+    return is_trusted(cls)
+
+
+def is_trusted(cls: type) -> bool:
+    """Whether code of `cls` may run because a row names it: its own package's, or allowed."""
     return is_of_a_definition(cls) or _is_allowed(cls.__module__)
 
 
