@@ -296,13 +296,13 @@ class DBOSAgent(Agent):
         if starting.is_ordinary(f"DBOSAgent {self.agent_name!r}"):
             return ordinary()
         order.given = crew_settings.since(self._defined_as, self)
-        return starting.carry_out(KIND, self._definition, order, self)
+        return starting.carry_out(KIND, self._definition, order, self, order.models())
 
     async def _acarry_out(self, order: AgentWorkOrder, ordinary: Callable[[], Any]) -> Any:
         if starting.is_ordinary(f"DBOSAgent {self.agent_name!r}"):
             return await ordinary()
         order.given = crew_settings.since(self._defined_as, self)
-        return await starting.acarry_out(KIND, self._definition, order, self)
+        return await starting.acarry_out(KIND, self._definition, order, self, order.models())
 
 
 def _kickoff_order(

@@ -52,6 +52,11 @@ class AgentWorkOrder:
         asked += [tools, self.response_format]
         return digest([self.method, asked, self.arguments, texts])
 
+    def models(self) -> tuple[type, ...]:
+        """The classes that are asked for."""
+        given = [getattr(self.task, name, None) for name in _MODELS]
+        return tuple(each for each in (*given, self.response_format) if isinstance(each, type))
+
     def stored(self, definition: AgentDefinition) -> dict[str, Any]:
         """The work order as plain JSON.
 

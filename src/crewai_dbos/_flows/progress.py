@@ -12,7 +12,7 @@ from crewai.flow.flow import Flow
 
 from crewai_dbos._crewai_seam.flow import add_usage, definition_of, now_of, set_now
 from crewai_dbos._flows import interception
-from crewai_dbos._flows.state.changes import FlowState
+from crewai_dbos._flows.state.changes import FlowState, declared
 from crewai_dbos._flows.state.tracking import Execution
 from crewai_dbos._flows.turns import Turns
 from crewai_dbos._journal.call import Call
@@ -49,6 +49,7 @@ class FlowRun:
         self._at_work: dict[str, Execution] = {}
         self._begun = False
         self.before: dict[str, Any] = {}
+        self._declared = declared(flow)
         found = scope.entries()
         self._ends = {name: entry for name, entry in found if _END.fullmatch(name)}
         self.turns = Turns(entry.step_id for entry in self._ends.values())
@@ -58,7 +59,7 @@ class FlowRun:
         if self._begun:
             return
         self._begun = True
-        self.state = FlowState(self.flow)
+        self.state = FlowState(self.flow, self._declared)
         call = Call(names.STATE, kind="state", known=self.state.known)
         began = self.scope.run(call, lambda: {**self.state.initial(), "now": now_of(self.flow)})
         began = dict(began)

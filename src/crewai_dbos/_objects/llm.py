@@ -245,7 +245,11 @@ def _as_call(
         kind="llm",
         request=request,
         config=binding.config,
-        known=(model,) if isinstance(model, type) else (),
+        known=tuple(
+            each
+            for each in (model, getattr(llm, "response_format", None))
+            if isinstance(each, type)
+        ),
         secrets=binding.given,
         collect=lambda: collected,
         restore=restoring(llm),

@@ -18,7 +18,7 @@ from crewai_dbos._dbos_seam import (
 from crewai_dbos._journal import run_scope
 from crewai_dbos._runs import unfinished
 from crewai_dbos._secrets import known
-from crewai_dbos._stored import codec, names, sealing, work_order
+from crewai_dbos._stored import codec, generics, names, sealing, work_order
 from crewai_dbos.errors import (
     NotLaunchedError,
     RunConflictError,
@@ -153,7 +153,7 @@ def _refuse_foreign(run_id: str, order: Mapping[str, Any]) -> WorkflowStatus | N
             "id of its own for each piece of work."
         )
     for field in sorted({*taken, *order} - {"v", "limits", "state", "forms"}):
-        if _comparable(taken.get(field)) != _comparable(order.get(field)):
+        if _comparable(taken.get(field), field) != _comparable(order.get(field), field):
             # Whoever asks here need not be the one whose run it is: nothing of it is told.
             raise RunConflictError(
                 f"Workflow id {run_id!r} belongs to a run with another {field}. Use an id of its "
@@ -170,8 +170,15 @@ def _order_of(status: WorkflowStatus) -> Mapping[str, Any]:
         return {}
 
 
-def _comparable(value: Any) -> Any:
+_MODELS = ("response_format", "output_json", "output_pydantic", "response_model")
+
+
+def _comparable(value: Any, field: str) -> Any:
     """A field of a work order; of the items of a batch what they are asked."""
+    if field in _MODELS and isinstance(value, str):
+        return generics.before(value)
+    if field == "task" and isinstance(value, dict):
+        return {name: _comparable(item, name) for name, item in value.items()}
     if not isinstance(value, list) or not all(map(work_order.is_order, value)):
         return value
     return [

@@ -100,7 +100,9 @@ class _Writer:
             return self._model(files.without_content(value) if files.is_source(value) else value)
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             forms.check_data(kind)
-            return {"$dataclass": self._path(kind), "fields": self.written(_kept_by(value))}
+            kept = _kept_by(value)
+            stored = {"$dataclass": self._path(kind), "fields": self.written(kept)}
+            return _with_lacks(stored, [f.name for f in dataclasses.fields(value)], kept)
         for tag, (cls, dump) in _TAGGED.items():
             if kind is cls or (isinstance(value, cls) and not derived.is_derived(value)):
                 return {tag: self.written(dump(value))}
@@ -127,6 +129,7 @@ class _Writer:
             "fields": self.written({n: v for n, v in found.items() if n not in left_out}),
             "set": sorted(value.model_fields_set - left_out),
         }
+        _with_lacks(stored, cls.model_fields.keys() - left_out, found)
         if value.__pydantic_extra__:
             stored["extra"] = self.written(dict(value.__pydantic_extra__))
         kept = {}
@@ -175,13 +178,22 @@ class _Writer:
 
 def _kept_by(value: Any) -> dict[str, Any]:
     """The fields of a dataclass, and what its ``__post_init__`` or a user has added to them."""
-    fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+    # One that no constructor sets may not be there yet.
+    names = [f.name for f in dataclasses.fields(value)]
+    fields = {name: getattr(value, name) for name in names if hasattr(value, name)}
     added = {
         name: item
         for name, item in getattr(value, "__dict__", {}).items()
         if not isinstance(getattr(type(value), name, None), cached_property)
     }
     return {**added, **fields}
+
+
+def _with_lacks(stored: dict[str, Json], fields: Iterable[str], found: Iterable[str]) -> Json:
+    """`stored`, with the fields that have no value: their class has not gained them since."""
+    if lacks := sorted(set(fields) - set(found)):
+        stored["lacks"] = lacks
+    return stored
 
 
 def _seconds(delta: timedelta) -> list[int]:

@@ -14,6 +14,8 @@ from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable
 from typing import Any
 
+from crewai_dbos._stored import changed
+
 logger = logging.getLogger("crewai_dbos")
 
 _IMMUTABLE = (str, int, float, bytes, tuple, frozenset)
@@ -83,7 +85,8 @@ def together(cls: Any, made_of: dict[str, Any]) -> Any:
 
 
 def _of_one(cls: Any, base: Any, args: list[Any]) -> Any:
-    return base.__new__(cls, _only(args, base))
+    value = _only(args, base)
+    return base.__new__(cls, changed.of_tuple(cls, value) if base is tuple else value)
 
 
 def _list(cls: Any, args: list[Any]) -> Any:

@@ -108,7 +108,9 @@ def _shape(value: Any, old: bool) -> Any:
         except Exception:
             return type(value).__qualname__
     if is_dataclass(value):
-        return {f.name: _shape(getattr(value, f.name), old) for f in fields(value)}
+        # One that no constructor sets may not be there yet.
+        names = [f.name for f in fields(value) if hasattr(value, f.name)]
+        return {name: _shape(getattr(value, name), old) for name in names}
     return _object(value, old)
 
 

@@ -27,7 +27,8 @@ def allow_modules(*names: str) -> None:
 
     A class that a run has recorded is looked up in the modules that are imported when the run goes
     on, and in those that the modules of its definition import anywhere, functions included. Call
-    this where the definition is built, for others.
+    this where the definition is built, for others. What makes the default of a field that such a
+    class has gained is called, too.
 
     Args:
         names: Modules by their full name, as ``"app.models"``; those below one are allowed with it.
@@ -75,10 +76,17 @@ def may_be_called(factory: object, cls: type) -> bool:
     """Whether `factory` may make the default of an attribute of `cls`, which a row has named.
 
     What the standard library makes of nothing is harmless. Else `cls` has to be of the code that
-    the definitions of this process belong to.
+    the definitions of this process belong to, or of a module that is allowed.
     """
     harmless = ("builtins", "collections", "_thread", "threading", "asyncio.locks", "weakref")
-    return getattr(factory, "__module__", "") in harmless or is_of_a_definition(cls)
+    if getattr(factory, "__module__", "") in harmless:
+        return True
+    return is_trusted(cls)
+
+
+def is_trusted(cls: type) -> bool:
+    """Whether code of `cls` may run because a row names it: its own package's, or allowed."""
+    return is_of_a_definition(cls) or _is_allowed(cls.__module__)
 
 
 def is_of_a_definition(cls: type) -> bool:
@@ -90,8 +98,12 @@ def _packages() -> set[str]:
     return {each.partition(".")[0] for each in _defining}
 
 
+def _is_allowed(name: str) -> bool:
+    return any(name == each or name.startswith(f"{each}.") for each in _allowed)
+
+
 def _may_import(name: str) -> bool:
-    if any(name == each or name.startswith(f"{each}.") for each in _allowed):
+    if _is_allowed(name):
         return True
     packages = _packages()
     loaded = [each for each in list(sys.modules) if each.partition(".")[0] in packages]

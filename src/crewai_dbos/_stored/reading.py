@@ -9,10 +9,9 @@ a row names.
 from __future__ import annotations
 
 import base64
-import dataclasses
 import enum
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -21,9 +20,8 @@ from typing import Any
 from uuid import UUID
 
 from pydantic import AnyUrl, BaseModel
-from pydantic_core import PydanticUndefined
 
-from crewai_dbos._stored import derived, forms, modules
+from crewai_dbos._stored import changed, derived, forms
 from crewai_dbos._stored.forms import Json
 from crewai_dbos._stored.type_paths import by_path, load_type
 from crewai_dbos.errors import UnstorableValueError
@@ -124,36 +122,38 @@ class _Reader:
         return derived.together(cls, made_of)
 
     def _dataclass(self, data: Json, path: str) -> Any:
-        _keys(data, {"$dataclass", "fields"})
+        _keys(data, {"$dataclass", "fields", "lacks"})
         cls = load_type(path, object, self._known)
         if not forms.is_dataclass(cls):
             raise UnstorableValueError(f"{path} is not a dataclass")
         forms.check_data(cls)
         made = object.__new__(cls)
         fields = _attributes(self.read(data["fields"]))
-        for name, value in {**_dataclass_defaults(cls, fields), **fields}.items():
+        for name, value in changed.of_dataclass(cls, fields, _lacks(data)).items():
             _set(made, name, value)
         return made
 
     def _model(self, data: Json, path: str) -> BaseModel:
         """The model as it was: neither validated nor initialised a second time."""
-        _keys(data, {"$model", "fields", "set", "extra", "private"})
+        _keys(data, {"$model", "fields", "set", "extra", "private", "lacks"})
         cls: Any = load_type(path, BaseModel, self._known)
         forms.check_data(cls)
-        fields = _attributes(self.read(data["fields"]))
+        stored = _attributes(self.read(data["fields"]))
         extra = _attributes(self.read(data.get("extra", {})))
         attributes = cls.__private_attributes__
-        private = _defaults(cls, cls.__private_attributes__, ())
+        private = changed.defaults(cls, attributes, attributes.keys(), {})
         private.update(_attributes(self.read(data.get("private", {}))))
-        model: BaseModel = object.__new__(cls)
-        # What the class no longer has is of no use to the code of now; what it has gained begins.
-        fields = {name: value for name, value in fields.items() if name in cls.model_fields}
-        fields = {**_defaults(cls, cls.model_fields, fields), **fields}
         private = {name: value for name, value in private.items() if name in attributes}
-        object.__setattr__(model, "__dict__", fields)
-        object.__setattr__(model, "__pydantic_fields_set__", set(_is(list, data["set"])))
-        allows_extra = cls.model_config.get("extra") == "allow"
-        object.__setattr__(model, "__pydantic_extra__", extra if allows_extra else None)
+        model: BaseModel = object.__new__(cls)
+        object.__setattr__(model, "__dict__", changed.of_model(cls, stored, _lacks(data)))
+        names = {name: changed.name_now(cls, name) for name in stored}
+        were_set = [names.get(name, name) for name in _is(list, data["set"])]
+        object.__setattr__(model, "__pydantic_fields_set__", {n for n in were_set if n})
+        if cls.model_config.get("extra") == "allow":
+            gone = {name: value for name, value in stored.items() if names[name] is None}
+            object.__setattr__(model, "__pydantic_extra__", {**gone, **extra})
+        else:
+            object.__setattr__(model, "__pydantic_extra__", None)
         object.__setattr__(model, "__pydantic_private__", private if attributes else None)
         return model
 
@@ -203,37 +203,10 @@ def _attributes(values: Any) -> dict[str, Any]:
     return dict(values)
 
 
-def _defaults(cls: Any, declared: Mapping[str, Any], given: Collection[str]) -> dict[str, Any]:
-    """What the fields or private attributes of a model begin with that are not `given`."""
-    found = {}
-    for name in declared.keys() - given:
-        factory = declared[name].default_factory
-        if factory is None:
-            found[name] = declared[name].get_default()
-        elif modules.may_be_called(factory, cls):
-            found[name] = _made_by(factory)
-    return {name: value for name, value in found.items() if value is not PydanticUndefined}
-
-
-def _dataclass_defaults(cls: Any, given: Collection[str]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for each in dataclasses.fields(cls):
-        if each.name in given:
-            continue
-        if each.default is not dataclasses.MISSING:
-            found[each.name] = each.default
-        elif each.default_factory is not dataclasses.MISSING and modules.may_be_called(
-            each.default_factory, cls
-        ):
-            found[each.name] = each.default_factory()
+def _lacks(data: dict[str, Any]) -> list[str]:
+    """The fields that had no value when they were stored."""
+    found: list[str] = [_is(str, name) for name in _is(list, data.get("lacks", []))]
     return found
-
-
-def _made_by(factory: Any) -> Any:
-    try:
-        return factory()
-    except TypeError:  # it wants the other fields
-        return PydanticUndefined
 
 
 def _set(made: Any, name: str, value: Any) -> None:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 from pydantic import BaseModel
 
 from crewai_dbos import _errors, errors
-from crewai_dbos._stored import modules
+from crewai_dbos._stored import generics, modules
 from crewai_dbos.errors import UnstorableValueError
 
 T = TypeVar("T")
@@ -39,6 +39,9 @@ def by_path(known: Iterable[type]) -> dict[str, type]:
         if not isinstance(item, type) or import_path(item) in found:
             continue
         found[import_path(item)] = item
+        if generics.is_generic(item):
+            with contextlib.suppress(UnstorableValueError):
+                found[generics.path(item, type_path)] = item
         if issubclass(item, BaseModel):
             waiting.extend(item.__mro__[1:-1])
             waiting.extend(field.annotation for field in item.model_fields.values())
@@ -57,6 +60,8 @@ def _annotations(cls: type) -> Iterable[Any]:
 def type_path(cls: type, known: Mapping[str, type] = MappingProxyType({})) -> str:
     """``module:QualifiedName`` of a class that another process can import, or is given.
 
+    A generic model has its arguments with it: ``app:Page[app:Item]``.
+
     Args:
         cls: The class.
         known: Classes that whoever reads the path is given too, by path.
@@ -65,6 +70,8 @@ def type_path(cls: type, known: Mapping[str, type] = MappingProxyType({})) -> st
         UnstorableValueError: The class is defined inside a function or under another name.
     """
     path = import_path(cls)
+    if generics.is_generic(cls) and known.get(path) is not cls:
+        return generics.path(cls, type_path)
     if known.get(path) is not cls and not _is_importable(cls):
         raise UnstorableValueError(
             f"{path} can't be imported by another process. Define it at the top level of a "
@@ -110,6 +117,8 @@ def _is_importable(cls: type) -> bool:
 def _resolve(path: str) -> Any:
     if not isinstance(path, str) or len(path) > _LONGEST:
         raise UnstorableValueError("a class is named by a text")
+    if generics.is_path(path):
+        return generics.load(path, _resolve, type_path)
     module, _, qualname = path.partition(":")
     return _inside(modules.module(module), qualname)
 

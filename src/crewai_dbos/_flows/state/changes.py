@@ -70,34 +70,49 @@ class FlowState:
 
     Args:
         flow: The flow, before its first method.
+        declared: The state that a new flow of this code has, as `declared` gives it.
     """
 
-    def __init__(self, flow: Flow[Any]) -> None:
+    def __init__(self, flow: Flow[Any], declared: Mapping[str, Any]) -> None:
         self._flow = flow
+        self._declared = declared
         watch(self._flow)
         self.known = classes(flow)
         self._committed = {name: mark for name, mark, _, _ in self._fields()}
 
     def initial(self) -> dict[str, Any]:
-        """For `begin`: the fields of the state, and the names of those without a JSON form."""
+        """For `begin`: the fields of the state, and the names of those without a JSON form.
+
+        Of what a new flow has, the names that are missing are noted too: what is new in later code
+        is told from them.
+        """
         pairs = self._shared()
         every = self._fields(pairs=pairs)
         fields = {n: stored for n, _, stored, _ in every if not n.startswith(ATTRIBUTE)}
         stored = {name: value for name, value in fields.items() if value is not None}
         unstorable = [name for name, value in fields.items() if value is None]
-        same = _of(stored, pairs)
-        return {"fields": stored, "unstorable": unstorable, **({"same": same} if same else {})}
+        same, lacks = _of(stored, pairs), sorted(self._declared.keys() - fields.keys())
+        return {
+            "fields": stored,
+            "unstorable": unstorable,
+            **({"same": same} if same else {}),
+            **({"lacks": lacks} if lacks else {}),
+        }
 
     def begin(self, initial: Mapping[str, Any]) -> None:
         """Put the state back that the run began with."""
         kept = {*initial["fields"], *initial["unstorable"]}
-        new = [name for name in self.initial()["fields"] if name not in kept]
+        state = self._owner("")
+        gained = self._declared.keys() - {*map(state.name_now, kept), *initial.get("lacks", ())}
+        known = {*self.initial()["fields"], *self._declared}
+        gone = [name for name in known if name not in kept and name not in gained]
         differing = {
             name: value
             for name, value in initial["fields"].items()
             if self._stored(value)[0] != self._committed.get(name)
         }
-        self.apply(differing, new, initial.get("same", ()))
+        begins = {name: self._declared[name] for name in gained}
+        self.apply({**begins, **differing}, gone, initial.get("same", ()))
 
     def touch(self, values: Iterable[Any]) -> None:
         """The method at work has been given `values`, which may be fields."""
@@ -240,6 +255,11 @@ class FlowState:
     def _owner(self, name: str) -> Fields:
         state, flow = self._owners()
         return flow if name.startswith(ATTRIBUTE) else state
+
+
+def declared(flow: Flow[Any]) -> dict[str, Any]:
+    """The fields that the state of `flow`, a new one, begins with, each with its value."""
+    return dict(Fields("", state_of(flow)).items())
 
 
 def set_id(flow: Flow[Any], state_id: str) -> None:

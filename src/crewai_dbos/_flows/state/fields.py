@@ -13,7 +13,7 @@ from crewai.flow.flow import Flow
 
 from crewai_dbos._classes import original_class
 from crewai_dbos._crewai_seam.flow import OF_THE_ENGINE as _OF_THE_ENGINE
-from crewai_dbos._stored import codec, hidden
+from crewai_dbos._stored import changed, codec, hidden
 
 ATTRIBUTE = "self."
 """Stands before the name of an attribute of the flow, as opposed to a field of its state."""
@@ -75,7 +75,14 @@ class Fields:
     def get(self, name: str) -> Any:
         return dict(self.items()).get(name)
 
+    def name_now(self, name: str) -> str:
+        """What a field is called that was stored as `name`."""
+        if isinstance(self.owner, dict):
+            return name
+        return changed.name_now(original_class(type(self.owner)), name) or name
+
     def set(self, name: str, value: Any) -> None:
+        name = self.name_now(name)
         if isinstance(self.owner, dict):
             dict.__setitem__(self.owner, as_key(name), value)
         elif name in type(self.owner).__private_attributes__:

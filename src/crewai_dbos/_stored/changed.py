@@ -1,0 +1,154 @@
+"""What a class has gained, lost or renamed since a value of it was stored.
+
+A value is read with the class of now, and is not validated again. A field that is new has its
+default; one that is gone is dropped, unless a field of now has its name as an alias.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from pydantic import AliasChoices
+from pydantic_core import PydanticUndefined
+
+from crewai_dbos._stored import hidden, modules
+from crewai_dbos._stored.type_paths import import_path
+from crewai_dbos.errors import UnstorableValueError
+
+logger = logging.getLogger("crewai_dbos")
+
+_told: set[tuple[str, str]] = set()
+
+
+def name_now(cls: Any, name: str) -> str | None:
+    """What the field of a model is called that was stored as `name`; None if there is none."""
+    if name in cls.model_fields:
+        return name
+    return next((now for now, each in cls.model_fields.items() if name in _aliases(each)), None)
+
+
+def _aliases(field: Any) -> list[Any]:
+    given = field.validation_alias
+    return [field.alias, *(given.choices if isinstance(given, AliasChoices) else [given])]
+
+
+def of_model(cls: Any, stored: Mapping[str, Any], lacks: Collection[str]) -> dict[str, Any]:
+    """The fields of a model.
+
+    Args:
+        cls: Its class.
+        stored: Those that are stored.
+        lacks: Those that it had no value for when it was stored.
+
+    Raises:
+        UnstorableValueError: One of now has no default.
+    """
+    found = {name: value for name, value in stored.items() if name in cls.model_fields}
+    for name, value in stored.items():
+        if now := name_now(cls, name):
+            found.setdefault(now, value)
+    new = [n for n in cls.model_fields if n not in found and n not in lacks]
+    found.update(defaults(cls, cls.model_fields, new, found))
+    hides = hidden.names(cls)
+    _check_complete(cls, [name for name in new if name not in found and name not in hides])
+    return {name: found[name] for name in cls.model_fields if name in found}
+
+
+def of_dataclass(cls: Any, stored: Mapping[str, Any], lacks: Collection[str]) -> dict[str, Any]:
+    """The same for a dataclass. What it has lost stays with it, where it has a place for that."""
+    declared = {each.name: each for each in dataclasses.fields(cls)}
+    has_dict = any("__dict__" in vars(base) for base in cls.__mro__)
+    found = {name: value for name, value in stored.items() if has_dict or name in declared}
+    new = [name for name in declared if name not in found and name not in lacks]
+    of_pydantic = cls.__dict__.get("__pydantic_fields__")
+    if isinstance(of_pydantic, dict):
+        found.update(defaults(cls, of_pydantic, new, found))
+    else:
+        found.update(_dataclass_defaults(cls, [declared[name] for name in new]))
+    # One that no constructor sets may not be there yet.
+    _check_complete(cls, [n for n in new if n not in found and declared[n].init])
+    return found
+
+
+def of_tuple(cls: Any, items: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The items of a named tuple: the fields that it has gained at its end."""
+    # Not by getattr: a metaclass may do anything then.
+    names, given = (_defined(cls, name) for name in ("_fields", "_field_defaults"))
+    if type(names) is not tuple or type(given) is not dict:
+        return items
+    new = names[len(items) :]
+    _check_complete(cls, [name for name in new if name not in given])
+    return (*items, *(given[name] for name in new if name in given))
+
+
+def _defined(cls: type, name: str) -> Any:
+    return next((vars(base)[name] for base in cls.__mro__ if name in vars(base)), None)
+
+
+def defaults(
+    cls: Any, declared: Mapping[str, Any], names: Collection[str], others: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What these fields, or private attributes, of a model begin with; others have no default."""
+    found: dict[str, Any] = {}
+    for name in names:
+        each = declared[name]
+        if each.default_factory is None:
+            value = each.get_default()
+        elif not _may_be_called(each.default_factory, cls, name):
+            continue
+        elif getattr(each, "default_factory_takes_validated_data", False):
+            value = _made_of({**others, **found}, each.default_factory)
+        else:
+            value = each.default_factory()
+        if value is not PydanticUndefined:
+            found[name] = value
+    return found
+
+
+def _made_of(fields: dict[str, Any], factory: Any) -> Any:
+    try:
+        return factory(fields)
+    except KeyError:  # of a field that is not there either
+        return PydanticUndefined
+
+
+def _dataclass_defaults(cls: Any, declared: Collection[Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for each in declared:
+        if each.default is not dataclasses.MISSING:
+            found[each.name] = each.default
+        elif each.default_factory is not dataclasses.MISSING and _may_be_called(
+            each.default_factory, cls, each.name
+        ):
+            found[each.name] = each.default_factory()
+    return found
+
+
+def _may_be_called(factory: object, cls: type, name: str) -> bool:
+    if modules.may_be_called(factory, cls):
+        return True
+    if name.startswith("_"):
+        return False  # a lock, a client: what a library keeps for itself
+    key = (import_path(cls), name)
+    if key not in _told:
+        _told.add(key)
+        logger.warning(
+            "A %s is recorded without its field %s, whose default a function of a library makes, "
+            "so it is left without. To have it called: crewai_dbos.allow_modules(%r)",
+            key[0],
+            name,
+            cls.__module__,
+        )
+    return False
+
+
+def _check_complete(cls: type, lacking: list[str]) -> None:
+    # What a library has left out itself, nobody here can give a default.
+    if lacking and modules.is_of_a_definition(cls):
+        raise UnstorableValueError(
+            f"{import_path(cls)} has the field {lacking[0]!r} now, which was not stored. Give it a "
+            "default, for values that are recorded without it."
+        )
