@@ -17,12 +17,9 @@ from crash.names import ASK
 from crewai_dbos.testing.crash import CrashTest, Position, Verdict
 from crewai_dbos.testing.crash.positions import in_order_of_names
 from crewai_dbos.testing.effects import Effect
-from support.crashing import taking_turns
+from support.crashing import killed_apart, killed_in_chains, taking_turns
 
 pytestmark = pytest.mark.crash
-
-AT_ONCE = 6
-"""Positions that are worked on at the same time. A recovery mostly waits for DBOS's queue poll."""
 
 TASK = {"description": ASK, "expected_output": "The receipts."}
 
@@ -103,8 +100,12 @@ def test_every_position(
     for entry_name in {position.entry for position in every} - {"result"}:
         assert {p.moment for p in every if p.entry == entry_name} == MOMENTS
     # What differs by database is the writing, so on the other one the moments take turns.
-    chosen = every if database_kind == "sqlite" else taking_turns(every)
-    report.verdicts += test.run_all(chosen, AT_ONCE)
+    if database_kind != "sqlite":
+        report.verdicts += killed_in_chains(test, taking_turns(every))
+    elif (mode, entry) == ("native", "sync"):
+        report.verdicts += killed_apart(test, every)
+    else:
+        report.verdicts += killed_in_chains(test, every, len(MOMENTS))
     report.check()
 
 
@@ -122,6 +123,7 @@ def test_fresh_interpreters(matrix: Any, report: Report, database_kind: str) -> 
     of = {"sqlite": ("parallel", "sync", "/tool:")}
     mode, entry, kind = of.get(database_kind, ("react", "async", "/llm#"))
     test = matrix(mode, entry, fresh=True)
+    test._undisturbed = matrix(mode, entry).undisturbed  # of a fork, which takes seconds less
     during = [p for p in test.positions() if p.moment == "during" and kind in p.entry]
     report.verdicts.append(test.run(during[1]))
     report.check()

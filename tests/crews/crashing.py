@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from crews.definitions import attribute
 from crews.scenarios import SCENARIOS
-from support.crashing import Choice, survives, verdicts
+from support.crashing import Choice, Kill, killed_apart, killed_in_chains, survives, verdicts
 
 STRICT = [name for name, each in SCENARIOS.items() if not each.racing and not each.shared_state]
 """The scenarios whose journal is the same every time."""
 
 
-def check(name: str, database: str, choose: Choice) -> None:
-    """Kill the scenario's run at the chosen positions, each time a new one."""
+def check(name: str, database: str, choose: Choice, kill: Kill = killed_in_chains) -> None:
+    """Kill the scenario's run at the chosen positions."""
     scenario = SCENARIOS[name]
     target = f"crews.definitions:{attribute(name)}"
     inputs = {"inputs": scenario.inputs}
-    survives(target, inputs, choose, model=scenario.script, database=database)
+    survives(target, inputs, choose, kill, model=scenario.script, database=database)
 
 
 def check_memory(database: str, count: int) -> None:
@@ -28,6 +28,7 @@ def check_memory(database: str, count: int) -> None:
         "crews.definitions:memory",
         {"inputs": scenario.inputs},
         lambda test: test.positions(count, seed=1),
+        killed_apart,
         model=scenario.script,
         database=database,
     ):

@@ -6,14 +6,18 @@ import pytest
 
 from crews.crashing import STRICT, check, check_memory
 from crews.scenarios import SCENARIOS
-from support.crashing import one_moment_each, survives
+from support.crashing import killed_apart, killed_in_chains, one_moment_each, survives
 
 pytestmark = pytest.mark.crash
+
+APART = ("sequential", "at once")
+"""Scenarios whose every kill has a run of its own, which one process finishes."""
 
 
 @pytest.mark.parametrize("name", STRICT)
 def test_every_entry(name: str) -> None:
-    check(name, "sqlite", one_moment_each)
+    apart = name in APART
+    check(name, "sqlite", one_moment_each, killed_apart if apart else killed_in_chains)
 
 
 def test_a_stream() -> None:
@@ -30,4 +34,4 @@ def test_memory() -> None:
 @pytest.mark.parametrize("name", STRICT)
 def test_every_moment(name: str, database_kind: str) -> None:
     """All four moments of every entry: takes half an hour, so it is run by hand."""
-    check(name, database_kind, lambda test: test.positions())
+    check(name, database_kind, lambda test: test.positions(), killed_apart)

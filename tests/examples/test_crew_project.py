@@ -10,6 +10,7 @@ from crewai_dbos.testing import Hang, ModelServer, Reply, Request, hang
 from crewai_dbos.testing.crash import CrashTest
 from examples.models import analyst
 from examples.programs import start
+from support.crashing import killed_in_chains
 
 pytestmark = pytest.mark.crash
 
@@ -72,6 +73,6 @@ def test_crash_matrix(database_kind: str) -> None:
         reads = [effect.fields["entry"] for effect in undisturbed.effects]
         assert len(reads) == len(set(reads)) == 2, "once for each of two searches"
         chosen = test.positions(8 if database_kind == "sqlite" else 2, seed=3)
-        verdicts = list(test.run_all(chosen))
+        verdicts = killed_in_chains(test, chosen)
     wrong = [str(verdict) for verdict in verdicts if not verdict.ok]
     assert not wrong, "\n".join(wrong)

@@ -17,6 +17,7 @@ from crewai_dbos.testing.crash import CrashTest
 from crewai_dbos.testing.crash._processes import Process
 from examples.models import reviewer
 from examples.programs import DOCUMENTATION, start
+from support.crashing import killed_in_chains
 
 pytestmark = pytest.mark.crash
 
@@ -138,6 +139,6 @@ def test_crash_matrix(database_kind: str) -> None:
             (researcher, file): 1 for researcher in ("promises", "commands") for file in files
         }
         chosen = test.positions(8 if database_kind == "sqlite" else 2, seed=3)
-        verdicts = list(test.run_all(chosen))
+        verdicts = killed_in_chains(test, chosen)
     wrong = [str(verdict) for verdict in verdicts if not verdict.ok]
     assert not wrong, "\n".join(wrong)

@@ -19,6 +19,7 @@ from crewai_dbos.testing import Hang, ModelServer, Reply, Request, hang, text
 from crewai_dbos.testing.crash import CrashTest
 from examples.models import support
 from examples.programs import REPLIES, TICKETS, start
+from support.crashing import killed_in_chains
 
 pytestmark = pytest.mark.crash
 
@@ -160,6 +161,6 @@ def test_crash_matrix(database_kind: str) -> None:
         seen = Counter((effect.kind, effect.fields["file"]) for effect in undisturbed.effects)
         assert seen == dict.fromkeys(files, 1)
         chosen = test.positions(8 if database_kind == "sqlite" else 2, seed=3)
-        verdicts = list(test.run_all(chosen))
+        verdicts = killed_in_chains(test, chosen)
     wrong = [str(verdict) for verdict in verdicts if not verdict.ok]
     assert not wrong, "\n".join(wrong)

@@ -10,9 +10,18 @@ from crewai_dbos.testing.crash import CrashTest, Position
 from flows.conversation import replies
 from flows.crashing import check
 from flows.scenarios import SCENARIOS, echo
-from support.crashing import one_moment_each, survives, taking_turns
+from support.crashing import (
+    killed_apart,
+    killed_in_chains,
+    one_moment_each,
+    survives,
+    taking_turns,
+)
 
 pytestmark = pytest.mark.crash
+
+APART = ("sequence", "persisting")
+"""Scenarios whose every kill has a run of its own, which one process finishes."""
 
 STRICT = [name for name, scenario in SCENARIOS.items() if not scenario.racing]
 """The scenarios that are the same every time."""
@@ -20,7 +29,8 @@ STRICT = [name for name, scenario in SCENARIOS.items() if not scenario.racing]
 
 @pytest.mark.parametrize("name", STRICT)
 def test_every_entry(name: str) -> None:
-    check(name, "sqlite", one_moment_each)
+    apart = name in APART
+    check(name, "sqlite", one_moment_each, killed_apart if apart else killed_in_chains)
 
 
 def test_a_flow_that_is_built_when_its_module_is_imported() -> None:
@@ -45,6 +55,7 @@ def test_a_save_of_memory_that_goes_on_when_its_method_has_returned() -> None:
         "flows.definitions:remembering",
         {"inputs": scenario.inputs},
         around_its_end,
+        killed_apart,
         model=scenario.script,
     )
 
@@ -68,4 +79,4 @@ def test_three_hundred_rounds_killed_ten_times() -> None:
 @pytest.mark.parametrize("name", STRICT)
 def test_every_moment(name: str, database_kind: str) -> None:
     """All four moments of every entry: takes long, so it is run by hand."""
-    check(name, database_kind, lambda test: test.positions())
+    check(name, database_kind, lambda test: test.positions(), killed_apart)
