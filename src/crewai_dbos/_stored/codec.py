@@ -47,7 +47,15 @@ def encode(value: Any, known: Iterable[type] = ()) -> Json:
     Raises:
         UnstorableValueError: `value` holds something without a JSON form.
     """
-    return _Writer(by_path(known)).written(value)
+    try:
+        return _Writer(by_path(known)).written(value)
+    except (UnstorableValueError, RuntimeError):  # also of a container that is being changed
+        raise
+    except Exception as error:  # of a property, a `__repr__`, ... of a class of the user's
+        raise UnstorableValueError(
+            f"A {type(value).__qualname__} can't be stored, as its own code failed "
+            f"({type(error).__name__}: {error})"
+        ) from error
 
 
 class _Writer:
