@@ -164,10 +164,10 @@ class _Reader:
         object.__setattr__(model, "__pydantic_fields_set__", {n for n in were_set if n})
         if cls.model_config.get("extra") == "allow":
             gone = {name: value for name, value in stored.items() if names[name] is None}
-            object.__setattr__(model, "__pydantic_extra__", {**gone, **extra})
+            _set_own(model, "__pydantic_extra__", {**gone, **extra})
         else:
-            object.__setattr__(model, "__pydantic_extra__", None)
-        object.__setattr__(model, "__pydantic_private__", private if attributes else None)
+            _set_own(model, "__pydantic_extra__", None)
+        _set_own(model, "__pydantic_private__", private if attributes else None)
         return model
 
 
@@ -229,6 +229,13 @@ def _set(made: Any, name: str, value: Any) -> None:
         slot.__set__(made, value)
     else:
         object.__getattribute__(made, "__dict__")[name] = value
+
+
+def _set_own(model: BaseModel, name: str, value: Any) -> None:
+    """Set what pydantic keeps of a model; that of a class without it, as RootModel, is None."""
+    slot = next((vars(cls)[name] for cls in type(model).__mro__ if name in vars(cls)), None)
+    if value is not None or isinstance(slot, MemberDescriptorType):
+        object.__setattr__(model, name, value)
 
 
 def _member(cls: Any, value: Any) -> Any:
