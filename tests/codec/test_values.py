@@ -114,6 +114,7 @@ def test_a_value_comes_back_whole(value: Any) -> None:
     decoded = back(value)
     assert decoded == value
     assert repr(decoded) == repr(value)
+    assert getattr(decoded, "__dict__", None) == getattr(value, "__dict__", None)
 
 
 def test_a_model_that_was_not_validated_comes_back_as_it_was() -> None:

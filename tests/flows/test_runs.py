@@ -438,6 +438,38 @@ def test_a_run_that_waits_for_a_person_elsewhere(serve: Serve, tmp_path: Path) -
     assert Waiting.from_pending(flow.flow_name).resume("Yes.").feedback == "Yes."
 
 
+class Elsewhere:
+    def request_feedback(self, context: Any, flow: Any) -> str:
+        raise HumanFeedbackPending(context, {"channel": "#reviews"})
+
+
+def test_what_a_person_elsewhere_is_asked_about_is_what_the_method_returned(serve: Serve) -> None:
+    lock, model = threading.Lock(), Counted(id="a", count=3)
+    returned: list[Any] = []
+
+    class Waiting(Flow[Report]):
+        @start()
+        @human_feedback(message="Good?", provider=Elsewhere(), metadata={"due": (1, 2)})
+        def one(self) -> Any:
+            return returned[-1]
+
+    @DBOS.workflow(name=unique("waiting"))
+    def workflow() -> Any:
+        return flow.kickoff().context.method_output
+
+    serve()
+    # Of what has no JSON form there is the text that crewAI makes of it.
+    for value, expected in ((lock, str(lock)), (model, model)):
+        returned.append(value)
+        flow = durable(Waiting)
+        with SetWorkflowID(flow.flow_name):
+            pending = flow.kickoff()
+        for each in (pending, flow.retrieve(flow.flow_name).get_result()):
+            assert each.context.method_output == expected
+            assert each.context.metadata == {"due": (1, 2)}
+    assert workflow() == model
+
+
 def test_a_person_at_the_console_is_asked_once(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,8 +7,11 @@ import contextlib
 import pickle
 import threading
 from collections import Counter, defaultdict, deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime, time, timedelta
+from decimal import Decimal
 from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
 
 import httpx
 import pytest
@@ -299,9 +302,60 @@ class SharedByTwo(Flow[Catalogue]):
         return [item.name for item in self.state.items]
 
 
+class Money(Decimal):
+    def cents(self) -> int:
+        return int(self * 100)
+
+
+class Calendar(BaseModel):
+    begins: datetime | None = None
+    price: Any = None
+
+
+class Dates(Flow[Calendar]):
+    @start()
+    def begin(self) -> Any:
+        self.state.begins = datetime(2026, 3, 28, 12, tzinfo=ZoneInfo("Europe/Berlin"))
+        self.state.price = Money("1.50")
+        say("begin")
+        return time(3, tzinfo=ZoneInfo("Europe/Berlin"))
+
+    @listen(begin)
+    def last(self, at: time) -> list[Any]:
+        begins = self.state.begins
+        assert begins is not None
+        later = (begins + timedelta(days=1)).isoformat()
+        return [later, self.state.price.cents(), str(at.tzinfo), say("last")]
+
+
+@dataclass
+class Job:
+    name: str
+    result: str = field(init=False, repr=False)
+
+
+class Unfinished(Flow):
+    @start()
+    def begin(self) -> Job:
+        self.job = Job("one")
+        say("begin")
+        return Job("two")
+
+    @listen(begin)
+    def last(self, job: Job) -> list[Any]:
+        self.job.result = crewai_dbos.step(finished, job)
+        return [self.job.result, hasattr(job, "result"), say("last")]
+
+
+def finished(job: Job) -> str:
+    return f"{job.name} is done"
+
+
 @pytest.mark.parametrize(
     "flow",
     [
+        Dates,
+        Unfinished,
         GivenAList,
         GivenAnItem,
         Private,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from crewai_dbos import UnstorableValueError
+from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.joining import joined
 from journal.helpers import QUICK, call, only_sqlite, work
 from support.runs import finish, replay, run_id
@@ -56,6 +58,60 @@ def test_whatever_a_call_returns_it_is_made_once(dbos: None, value: Any) -> None
     run = run_id()
     assert finish(plan, run) is True
     assert replay(run) is True
+    assert work.done == {"a": 1}
+
+
+class Sulky:
+    """Has no text, and no JSON form."""
+
+    def __repr__(self) -> str:
+        raise LookupError("not now")
+
+
+def deep() -> list[Any]:
+    found: list[Any] = []
+    for _ in range(5_000):
+        found = [found]
+    return found
+
+
+def made(value: Any) -> Any:
+    work.do("a")
+    return value
+
+
+@dataclass
+class Moody:
+    """A field that does something else each time."""
+
+    name: str = "moody"
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "name":
+            raise LookupError("not now")
+        return super().__getattribute__(name)
+
+
+@only_sqlite
+@pytest.mark.parametrize("way", ["call", "group"])
+@pytest.mark.parametrize("value", [deep(), Sulky(), {Sulky(), Sulky()}, Moody.__new__(Moody)],
+                         ids=["deep", "no text", "no order", "no fields"])  # fmt: skip
+def test_what_has_no_text_either_is_an_error_that_is_recorded(
+    dbos: None, value: Any, way: str
+) -> None:
+    def plan() -> Any:
+        with joined("work") as scope:
+            asked = Call("a", kind="tool", config=QUICK, as_text=str)
+            try:
+                if way == "group":
+                    return type(scope.group(asked, lambda: made(value))).__name__
+                return type(call(scope, "a", lambda: value, as_text=str, config=QUICK)).__name__
+            except Exception as error:
+                return type(error).__name__
+
+    run = run_id()
+    told = finish(plan, run)
+    assert replay(run) == told
     assert work.done == {"a": 1}
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, cast
 
@@ -15,8 +16,9 @@ from crewai.flow.human_feedback import HumanFeedbackResult
 from crewai_dbos._crewai_seam.flow import remember_input, stash_review, stashed_review
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.call import Call
-from crewai_dbos._stored import names
+from crewai_dbos._stored import codec, names
 from crewai_dbos._threads import finished
+from crewai_dbos.errors import UnstorableValueError
 
 
 @dataclass(frozen=True)
@@ -26,15 +28,34 @@ class Pending:
     Attributes:
         context: crewAI's `PendingFeedbackContext`, as a dict.
         callback_info: What the provider said of where it asked.
+        given: Fields of the context that a dict of crewAI's holds in another form, as they were.
     """
 
     context: dict[str, Any]
     callback_info: dict[str, Any]
+    given: dict[str, Any] = field(default_factory=dict)
 
     def as_returned(self) -> HumanFeedbackPending:
         """What `Flow.kickoff` returns."""
         context = PendingFeedbackContext.from_dict(self.context)
-        return HumanFeedbackPending(context, self.callback_info)
+        return HumanFeedbackPending(replace(context, **self.given), self.callback_info)
+
+
+def pending(found: HumanFeedbackPending, known: tuple[type, ...]) -> Pending:
+    """What is stored of `found`.
+
+    Args:
+        found: What a kickoff returned.
+        known: Classes that need not be importable.
+    """
+    given = {}
+    for name in ("method_output", "metadata"):
+        value = getattr(found.context, name)
+        # What has no JSON form is the text that crewAI makes of it, as in its own store.
+        with contextlib.suppress(UnstorableValueError, RuntimeError):
+            codec.encode(value, known)
+            given[name] = value
+    return Pending(found.context.to_dict(), dict(found.callback_info), given)
 
 
 _REQUEST = Call(names.REQUEST, kind="person", background=True)

@@ -11,8 +11,7 @@ from crewai.flow.flow import Flow
 
 from crewai_dbos._crewai_seam.flow import set_state
 from crewai_dbos._crews.run_task import stable_id
-from crewai_dbos._flows import fingerprint, run_flow, sessions, work_orders
-from crewai_dbos._flows.feedback import Pending
+from crewai_dbos._flows import feedback, fingerprint, run_flow, sessions, work_orders
 from crewai_dbos._flows.state import changes, tracking
 from crewai_dbos._flows.work_orders import FlowWorkOrder
 from crewai_dbos._journal.scope import Scope
@@ -101,7 +100,8 @@ def _flow(
 
 def _returned(flow: Flow[Any], result: Any, own: bool) -> Any:
     if isinstance(result, HumanFeedbackPending):
-        return Pending(result.context.to_dict(), dict(result.callback_info))
+        found = feedback.pending(result, changes.classes(flow))
+        return codec.Encoded(results.encoded(found, changes.classes(flow))) if own else found
     if not own:
         return tracking.untracked(result)
     # The class of a state may be one that crewAI has made.

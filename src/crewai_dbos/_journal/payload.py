@@ -30,6 +30,9 @@ _CONTENT = ("request", "salt", "extra", "result", "error")
 _IN_THE_CLEAR = "usage"
 """Of ``extra``: numbers only."""
 
+_REFUSED = (UnstorableValueError, RuntimeError)
+"""What encoding raises: also of a value that is nested too deep, or changed meanwhile."""
+
 MOST_IDS = 16
 """Step ids that one operation of DBOS needs; it is two at most today."""
 
@@ -56,23 +59,29 @@ def is_payload(stored: Any) -> bool:
 
 
 def success(call: Call, value: Any, *, seconds: float = 0.0) -> Payload:
-    """The payload of a call that returned `value`; of a failed one if that can't be stored."""
+    """The payload of a call that returned `value`; of a failed one if that can't be stored.
+
+    Whatever `value` is, there is a payload: a call that has been made is recorded.
+    """
     try:
         head = _head(call, seconds)
-    except (UnstorableValueError, RecursionError) as error:
+    except _REFUSED as error:
         return failure(replace(call, collect=None), error, seconds=seconds)
     try:
         result = codec.encode(value, call.known)
-    except (UnstorableValueError, RecursionError) as error:
+    except _REFUSED as error:
         if call.as_text is None:
             return failure(call, error, seconds=seconds)
+        try:
+            result = codec.encode(call.as_text(value))
+        except Exception as why:  # of the user's class: without a text the model can't see it
+            return failure(call, why, seconds=seconds)
         logger.warning(
             "%s returned %s, which has no JSON form. It is recorded as the text that the model "
             "sees. Return plain data or a pydantic model to keep the value.",
             names.without_digest(names.stored_name(call.what, names.ENTRY_VERSION)),
             type(value).__qualname__,
         )
-        result = codec.encode(call.as_text(value))
     return {**head, "result": result}
 
 

@@ -19,7 +19,7 @@ from crewai_dbos._runs import failure, results
 from crewai_dbos._runs.definition import REGISTRIES, Registry
 from crewai_dbos._runs.kind import Kind, kind_of
 from crewai_dbos._signals import RunSuspended
-from crewai_dbos._stored import work_order
+from crewai_dbos._stored import modules, work_order
 from crewai_dbos._threads import on_a_loop_of_its_own, on_a_thread
 from crewai_dbos.errors import DriftError, SealedError, UnstorableValueError
 
@@ -27,6 +27,13 @@ logger = logging.getLogger("crewai_dbos")
 
 DEFINITION_GRACE = 1.0
 """Seconds that a recovered run waits for its definition before it says that it is missing."""
+
+_NO_NAME = (
+    "An agent, crew or flow is defined in the program itself (__main__), which has no module name: "
+    "it is a notebook, a python -c, or a file that no import statement can name. Its runs are "
+    "recovered by the same program, started in the same way. For any other process put classes and "
+    "definitions into a module, and import that."
+)
 
 T = TypeVar("T")
 
@@ -65,6 +72,8 @@ def joined(definition: Any, what: str, work_order: str | None) -> Iterator[Scope
         work_order: A digest of the order; None if the workflow was opened for it.
     """
     _patches.apply(_patches.RUN)
+    if modules.main_has_no_name():
+        run_scope.warn_once(_NO_NAME)
     outer = run_scope.enclosing()
     assert outer is not None
     outer.keep_back(definition.secrets, definition.redact)

@@ -24,7 +24,7 @@ from uuid import UUID
 from pydantic import AnyUrl, BaseModel
 
 from crewai_dbos._classes import original_class
-from crewai_dbos._stored import derived, files, forms, hidden
+from crewai_dbos._stored import derived, files, forms, hidden, times
 from crewai_dbos._stored.forms import Encoded, Json
 from crewai_dbos._stored.reading import decode
 from crewai_dbos._stored.type_paths import by_path, import_path, type_path
@@ -47,7 +47,15 @@ def encode(value: Any, known: Iterable[type] = ()) -> Json:
     Raises:
         UnstorableValueError: `value` holds something without a JSON form.
     """
-    return _Writer(by_path(known)).written(value)
+    try:
+        return _Writer(by_path(known)).written(value)
+    except (UnstorableValueError, RuntimeError):  # also of a container that is being changed
+        raise
+    except Exception as error:  # of a property, a `__repr__`, ... of a class of the user's
+        raise UnstorableValueError(
+            f"A {type(value).__qualname__} can't be stored, as its own code failed "
+            f"({type(error).__name__}: {error})"
+        ) from error
 
 
 class _Writer:
@@ -103,8 +111,10 @@ class _Writer:
             kept = _kept_by(value)
             stored = {"$dataclass": self._path(kind), "fields": self.written(kept)}
             return _with_lacks(stored, [f.name for f in dataclasses.fields(value)], kept)
-        for tag, (cls, dump) in _TAGGED.items():
-            if kind is cls or (isinstance(value, cls) and not derived.is_derived(value)):
+        if kind is datetime or kind is time:
+            return times.written(value, self._path)
+        for tag, (classes, dump) in _TAGGED.items():
+            if kind in classes:
                 return {tag: self.written(dump(value))}
         if derived.is_derived(value):
             return self._derived(value)
@@ -208,19 +218,16 @@ def _surrogates(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
-# datetime is a date, so it stands before it.
-_TAGGED: dict[str, tuple[type, Callable[[Any], Any]]] = {
-    "$datetime": (datetime, datetime.isoformat),
-    "$date": (date, date.isoformat),
-    "$time": (time, time.isoformat),
-    "$timedelta": (timedelta, _seconds),
-    "$decimal": (Decimal, str),
-    "$uuid": (UUID, str),
-    "$path": (Path, str),
-    "$bytes": (bytes, _b64),
-    "$tuple": (tuple, list),
-    "$frozenset": (frozenset, lambda s: sorted(s, key=repr)),
-    "$set": (set, lambda s: sorted(s, key=repr)),
+_TAGGED: dict[str, tuple[tuple[type, ...], Callable[[Any], Any]]] = {
+    "$date": ((date,), date.isoformat),
+    "$timedelta": ((timedelta,), _seconds),
+    "$decimal": ((Decimal,), str),
+    "$uuid": ((UUID,), str),
+    "$path": ((Path, type(Path())), str),
+    "$bytes": ((bytes,), _b64),
+    "$tuple": ((tuple,), list),
+    "$frozenset": ((frozenset,), lambda s: sorted(s, key=repr)),
+    "$set": ((set,), lambda s: sorted(s, key=repr)),
 }
 
 

@@ -10,16 +10,23 @@ from __future__ import annotations
 
 import copyreg
 import logging
+import sys
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from crewai_dbos._stored import changed
 
 logger = logging.getLogger("crewai_dbos")
 
 _IMMUTABLE = (str, int, float, bytes, tuple, frozenset)
-_BASES = (*_IMMUTABLE, list, dict, set, bytearray, deque)
+# A datetime is a date, so it stands before it.
+_SCALARS = (datetime, date, time, timedelta, Decimal, UUID, Path)
+_BASES = (*_IMMUTABLE, *_SCALARS, list, dict, set, bytearray, deque)
 
 _told: set[str] = set()
 
@@ -45,6 +52,8 @@ def pieces(value: Any) -> dict[str, Any] | None:
 
 
 def _taken_apart(value: Any) -> dict[str, Any]:
+    if isinstance(value, _SCALARS):
+        return _scalar_taken_apart(value)
     made_by, args, *rest = value.__reduce_ex__(2)
     state, items, pairs = (*rest, None, None, None)[:3]
     if made_by is copyreg.__newobj__:  # type: ignore[attr-defined]
@@ -63,6 +72,31 @@ def _taken_apart(value: Any) -> dict[str, Any]:
     return {name: item for name, item in found.items() if item or name == "args"}
 
 
+def _scalar_taken_apart(value: Any) -> dict[str, Any]:
+    # What their own reduce gives lacks the attributes of the object.
+    base: Any = _base(type(value))
+    own = type(value).__mro__[: type(value).__mro__.index(_builtin(base))]
+    if any(set(_slots(cls)) - {"__dict__", "__weakref__"} for cls in own):
+        raise TypeError("what is in its slots is not data")
+    state = getattr(value, "__dict__", {})
+    return {"args": [plain(value)], **({"state": dict(state)} if state else {})}
+
+
+def _slots(cls: type) -> tuple[str, ...]:
+    slots = vars(cls).get("__slots__", ())
+    return (slots,) if isinstance(slots, str) else tuple(slots)
+
+
+def _builtin(base: type) -> type:
+    """The class that values of `base` have: a path is one of this machine's."""
+    return type(Path()) if base is Path else base
+
+
+def is_plain_scalar(value: Any) -> bool:
+    """Whether `value` is of a built-in class, and one that `pieces` takes for an own class."""
+    return type(value) in _SCALARS or type(value) is type(Path())
+
+
 def together(cls: Any, made_of: dict[str, Any]) -> Any:
     """The reverse of `pieces`, by what the built-in class can do: nothing of `cls` is called.
 
@@ -73,7 +107,10 @@ def together(cls: Any, made_of: dict[str, Any]) -> Any:
     if base is None:
         raise TypeError(f"{cls.__qualname__} is no container and no scalar")
     args = made_of["args"]
-    value = _of_one(cls, base, args) if base in _IMMUTABLE else _MADE_BY[base](cls, args)
+    if base in _SCALARS:
+        value = _scalar(cls, base, _only(args, _builtin(base)))
+    else:
+        value = _of_one(cls, base, args) if base in _IMMUTABLE else _MADE_BY[base](cls, args)
     extend = getattr(base, "extend", None)
     if items := made_of.get("items"):
         extend(value, items)  # type: ignore[misc]
@@ -82,6 +119,33 @@ def together(cls: Any, made_of: dict[str, Any]) -> Any:
     if state := made_of.get("state"):
         value.__dict__.update(state)
     return value
+
+
+def _scalar(cls: Any, base: Any, of: Any) -> Any:
+    if base is UUID:
+        made = object.__new__(cls)
+        for name in ("int", "is_safe"):
+            object.__setattr__(made, name, getattr(of, name))
+        return made
+    if base is Path:
+        made = Path.__new__(cls, str(of))
+        if sys.version_info >= (3, 12):
+            Path.__init__(made, str(of))
+        return made
+    if base is Decimal:
+        return Decimal.__new__(cls, of)
+    parts = [getattr(of, name) for name in _PARTS[base]]
+    return base.__new__(cls, *parts, **({"fold": of.fold} if hasattr(of, "fold") else {}))
+
+
+_TIME = ("hour", "minute", "second", "microsecond", "tzinfo")
+_DATE = ("year", "month", "day")
+_PARTS: dict[type, tuple[str, ...]] = {
+    datetime: (*_DATE, *_TIME),
+    date: _DATE,
+    time: _TIME,
+    timedelta: ("days", "seconds", "microseconds"),
+}
 
 
 def _of_one(cls: Any, base: Any, args: list[Any]) -> Any:
@@ -163,6 +227,14 @@ _MADE_BY: dict[type, Callable[[Any, list[Any]], Any]] = {
 def plain(value: Any) -> Any:
     """`value` as the built-in class that its own derives from."""
     base: Any = _base(type(value))
+    if base is UUID:
+        return UUID(int=value.int, is_safe=value.is_safe)
+    if base in _PARTS:
+        # What the class itself has under these names may be something else.
+        parts = [vars(base)[name].__get__(value) for name in _PARTS[base] if name in vars(base)]
+        if base is datetime:
+            parts = [*(vars(date)[name].__get__(value) for name in _DATE), *parts]
+        return base(*parts, **({"fold": value.fold} if hasattr(base, "fold") else {}))
     return list(value) if base is deque else base(value)
 
 
@@ -180,6 +252,18 @@ def tell_that_it_becomes_plain(cls: type, reason: str) -> None:
         base.__name__,
         reason,
     )
+
+
+def tell_that_it_became_plain(path: str, value: Any, reason: str) -> None:
+    """The same for what has come back, as its class is not here."""
+    if path not in _told:
+        _told.add(path)
+        logger.warning(
+            "A %s that is recorded has come back from the journal as a plain %s: %s",
+            path,
+            type(value).__name__,
+            reason,
+        )
 
 
 def _base(cls: type) -> type | None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import pickle
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 from crewai_dbos import _tracebacks
 from crewai_dbos._classes import ORIGINAL, original_class
@@ -42,10 +43,11 @@ def _encode_error(error: BaseException, hide: Callable[[str], str], depth: int) 
         ],
         "message": _hide(_text(error), hide),
         "args": [_hide(_encode_or_none(arg), hide) for arg in made_of],
+        # One without a JSON form is None, and not gone: whoever catches the error asks for it.
         "attrs": {
-            name: _hide(stored, hide)
+            name: _hide(_encode_or_none(item), hide)
             for name, item in attributes
-            if not name.startswith("__") and (stored := _encode_or_none(item)) is not None
+            if not name.startswith("__")
         },
     }
     if raised := _tracebacks.places(error):
@@ -137,11 +139,52 @@ def _stand_in(data: Json) -> Exception:
         with contextlib.suppress(Exception):
             base = _error_class(path)
             if _may_be_derived(base):
-                body = {"__str__": lambda self: str(self.args[0])}
-                error = _made(type("RecordedError", (RecordedError, base), body), args, data)
+                error = _made(_standing_in_for(base), args, data)
                 break
     _attributes_of(error)["recorded_type"] = data["type"]
     return error
+
+
+def _standing_in_for(base: type[Exception]) -> type[Exception]:
+    body = {"__str__": lambda self: str(self.args[0]), "__reduce__": _reduced(_standing_in_for)}
+    made: Any = type("RecordedError", (RecordedError, base), {**body, _MADE_OF: (base,)})
+    return cast(type[Exception], made)
+
+
+_MADE_OF = "__crewai_dbos_made_of__"
+
+
+def _reduced(make: Callable[..., type[Exception]]) -> Callable[[Any], Any]:
+    """How pickle takes an error apart whose class `make` has made, as no module has that."""
+
+    def reduce(self: Any) -> Any:
+        made_of = getattr(type(self), _MADE_OF)
+        attributes = {n: item for n, item in _attributes_of(self).items() if _can_pickle(item)}
+        return _again, (make, made_of, self.args, attributes)
+
+    return reduce
+
+
+def _again(
+    make: Callable[..., type[Exception]],
+    made_of: tuple[Any, ...],
+    args: tuple[Any, ...],
+    attributes: dict[str, Any],
+) -> Exception:
+    cls: Any = make(*made_of)
+    builtin: Any = next(base for base in cls.__mro__ if base.__module__ == "builtins")
+    error: Exception = builtin.__new__(cls, *args)
+    BaseException.args.__set__(error, args)  # type: ignore[attr-defined]
+    _attributes_of(error).update(attributes)
+    return error
+
+
+def _can_pickle(value: Any) -> bool:
+    try:
+        pickle.dumps(value)
+    except Exception:
+        return False
+    return True
 
 
 def _has_own_text(cls: type) -> bool:
@@ -156,8 +199,15 @@ def _may_be_derived(cls: type) -> bool:
 
 def _saying(cls: type[Exception], message: str) -> type[Exception]:
     """A class that is `cls` but for what it says."""
-    body = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, ORIGINAL: cls}
-    return type(cls.__name__, (cls,), {**body, "__str__": lambda _: message})
+    body: dict[str, Any] = {
+        "__module__": cls.__module__,
+        "__qualname__": cls.__qualname__,
+        ORIGINAL: cls,
+        "__str__": lambda _: message,
+        "__reduce__": _reduced(_saying),
+        _MADE_OF: (cls, message),
+    }
+    return type(cls.__name__, (cls,), body)
 
 
 def _attributes_of(error: BaseException) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from types import ModuleType
 
+from crewai_dbos._stored import main_module
 from crewai_dbos.errors import UnstorableValueError
 
 _allowed: set[str] = set()
@@ -53,6 +54,16 @@ def defined_in(names: Iterable[str | None]) -> None:
     _defining.update(name for name in names if name)
 
 
+def of_definitions() -> list[ModuleType]:
+    """The imported modules that definitions are made of."""
+    return [sys.modules[name] for name in sorted(_defining) if name in sys.modules]
+
+
+def main_has_no_name() -> bool:
+    """Whether a definition is made of the program itself, which no other process can import."""
+    return any(map(main_module.is_main, _defining)) and main_module.real_name() is None
+
+
 def module(name: str) -> ModuleType:
     """The module called `name`.
 
@@ -60,7 +71,7 @@ def module(name: str) -> ModuleType:
         UnstorableValueError: It is not imported, and nothing but the row asks for it.
         ImportError: It may be imported, but can't be.
     """
-    found = sys.modules.get(name)
+    found = main_module.loaded(name)
     if found is None and _may_import(name):
         found = importlib.import_module(name)
     if found is None:

@@ -12,16 +12,17 @@ import base64
 import enum
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from datetime import date, datetime, time, timedelta
+from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
 from types import MemberDescriptorType
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 from pydantic import AnyUrl, BaseModel
 
-from crewai_dbos._stored import changed, derived, forms
+from crewai_dbos._stored import changed, derived, forms, times
 from crewai_dbos._stored.forms import Json
 from crewai_dbos._stored.type_paths import by_path, load_type
 from crewai_dbos.errors import UnstorableValueError
@@ -110,9 +111,21 @@ class _Reader:
         forms.check_url(cls)
         return cls(_is(str, data["value"]))
 
+    def _moment(self, data: Json, text: str) -> Any:
+        _keys(data, {next(iter(data)), *times.PARTS})
+        _is(str, text)
+        return times.read(data, lambda path: load_type(path, ZoneInfo, self._known))
+
     def _derived(self, data: Json, path: str) -> Any:
         _keys(data, {"$derived", "args", "items", "pairs", "state"})
-        cls = load_type(path, object, self._known)
+        try:
+            cls = load_type(path, object, self._known)
+        except UnstorableValueError as error:
+            args = self.read(_is(list, data["args"]))
+            if len(args) != 1 or not derived.is_plain_scalar(args[0]):
+                raise
+            derived.tell_that_it_became_plain(path, args[0], str(error))
+            return args[0]
         forms.check_data(cls)
         made_of: dict[str, Any] = {"args": [self._factory(arg) for arg in _is(list, data["args"])]}
         made_of.update({n: self.read(_is(list, data[n])) for n in _LISTS if n in data})
@@ -151,10 +164,10 @@ class _Reader:
         object.__setattr__(model, "__pydantic_fields_set__", {n for n in were_set if n})
         if cls.model_config.get("extra") == "allow":
             gone = {name: value for name, value in stored.items() if names[name] is None}
-            object.__setattr__(model, "__pydantic_extra__", {**gone, **extra})
+            _set_own(model, "__pydantic_extra__", {**gone, **extra})
         else:
-            object.__setattr__(model, "__pydantic_extra__", None)
-        object.__setattr__(model, "__pydantic_private__", private if attributes else None)
+            _set_own(model, "__pydantic_extra__", None)
+        _set_own(model, "__pydantic_private__", private if attributes else None)
         return model
 
 
@@ -218,6 +231,13 @@ def _set(made: Any, name: str, value: Any) -> None:
         object.__getattribute__(made, "__dict__")[name] = value
 
 
+def _set_own(model: BaseModel, name: str, value: Any) -> None:
+    """Set what pydantic keeps of a model; that of a class without it, as RootModel, is None."""
+    slot = next((vars(cls)[name] for cls in type(model).__mro__ if name in vars(cls)), None)
+    if value is not None or isinstance(slot, MemberDescriptorType):
+        object.__setattr__(model, name, value)
+
+
 def _member(cls: Any, value: Any) -> Any:
     """The member of an enum, found without asking its own ``_missing_``."""
     for member in cls:
@@ -260,9 +280,7 @@ _SCALARS: dict[str, tuple[type, Callable[[Any], Any]]] = {
     "$float": (str, _special_float),
     "$int": (str, lambda text: int(text, 16)),
     "$str": (str, lambda text: _bytes(text).decode("utf-8", "surrogatepass")),
-    "$datetime": (str, datetime.fromisoformat),
     "$date": (str, date.fromisoformat),
-    "$time": (str, time.fromisoformat),
     "$timedelta": (list, _timedelta),
     "$decimal": (str, Decimal),
     "$uuid": (str, UUID),
@@ -275,6 +293,8 @@ _OF_LISTS: dict[str, Callable[[list[Any]], Any]] = {
     "$set": lambda items: set(_members(items)),
 }
 _OF_CLASSES: dict[str, Callable[[_Reader, Json, str], Any]] = {
+    "$datetime": _Reader._moment,
+    "$time": _Reader._moment,
     "$enum": _Reader._enum,
     "$url": _Reader._url,
     "$derived": _Reader._derived,

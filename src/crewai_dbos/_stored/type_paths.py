@@ -12,7 +12,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 from pydantic import BaseModel
 
 from crewai_dbos import _errors, errors
-from crewai_dbos._stored import generics, modules
+from crewai_dbos._stored import generics, main_module, modules
 from crewai_dbos.errors import UnstorableValueError
 
 T = TypeVar("T")
@@ -26,7 +26,8 @@ _STORED_AS = {errors.__name__: _errors.__name__}
 
 def import_path(cls: type) -> str:
     """``module:QualifiedName`` of a class, whether or not it can be imported."""
-    return f"{_STORED_AS.get(cls.__module__, cls.__module__)}:{cls.__qualname__}"
+    module = main_module.stored_name(cls.__module__)
+    return f"{_STORED_AS.get(module, module)}:{cls.__qualname__}"
 
 
 def by_path(known: Iterable[type]) -> dict[str, type]:
@@ -109,7 +110,9 @@ def load_type(
 def _is_importable(cls: type) -> bool:
     module, _, qualname = import_path(cls).partition(":")
     try:
-        return _inside(sys.modules[module], qualname) is cls
+        # The module that is imported under the name, and the program itself if it is stored so.
+        places = (sys.modules.get(module), main_module.loaded(module))
+        return any(_inside(place, qualname) is cls for place in places if place is not None)
     except LookupError:
         return False
 
@@ -120,7 +123,15 @@ def _resolve(path: str) -> Any:
     if generics.is_path(path):
         return generics.load(path, _resolve, type_path)
     module, _, qualname = path.partition(":")
-    return _inside(modules.module(module), qualname)
+    try:
+        return _inside(modules.module(module), qualname)
+    except LookupError:
+        # The program itself, which had no other name then or was stored by an earlier version.
+        found = modules.of_definitions() if main_module.is_main(module) else []
+        for place in found:
+            with contextlib.suppress(LookupError):
+                return _inside(place, qualname)
+        raise
 
 
 # Not by getattr: a module or a class may do anything when it is asked for a name.
