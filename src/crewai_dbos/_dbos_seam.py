@@ -65,6 +65,7 @@ __all__ = [
     "get_dbos_func_name",
     "is_constructed",
     "is_launched",
+    "is_shut_down",
     "on_the_loop_of_dbos",
     "on_workflow_thread",
     "open_workflow",
@@ -91,6 +92,11 @@ IMPORTED_AT_LAUNCH = "dbos._sys_db_sqlite"
 def is_launched() -> bool:
     instance = _dbos_module._dbos_global_instance
     return instance is not None and instance._launched
+
+
+def is_shut_down() -> bool:
+    """Whether DBOS is not launched any more, or about not to be."""
+    return not is_launched() or not launched_instance()._initialized
 
 
 def is_constructed() -> bool:

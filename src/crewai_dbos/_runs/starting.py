@@ -21,6 +21,7 @@ from crewai_dbos._runs import failure, results, unfinished, unrecorded
 from crewai_dbos._runs.failure import FailedRun
 from crewai_dbos._runs.handle import RunHandle, as_returned, own_run
 from crewai_dbos._runs.kind import Kind, WorkOrder
+from crewai_dbos._signals import ControlSignal
 from crewai_dbos._stored import codec, sealing, work_order
 from crewai_dbos._threads import in_event_loop, off_the_loop
 from crewai_dbos.errors import EventLoopError, NotLaunchedError, QueueNotFoundError
@@ -100,7 +101,9 @@ def carry_out(kind: Kind[D, W], definition: D, order: W, view: Any, known: Class
     """
     try:
         return _carry_out(kind, definition, order, view, known)
-    except Exception as error:
+    except KeyboardInterrupt as error:
+        raise _tracebacks.shortened(error) from None
+    except BaseException as error:
         raise _tracebacks.shortened(error)  # noqa: B904
 
 
@@ -120,7 +123,7 @@ async def acarry_out(
     """As `carry_out`, for async code."""
     try:
         return await _acarry_out(kind, definition, order, view, known)
-    except Exception as error:
+    except BaseException as error:
         raise _tracebacks.shortened(error)  # noqa: B904
 
 
@@ -186,22 +189,28 @@ async def arun(
 
 def _carried_out(call: Callable[[], Any]) -> Any:
     """What the workflow returns that is called here, or the user's error that it ends with."""
+    error: BaseException
     try:
         return call()
     except (FailedRun, PortableWorkflowError) as failed:
         error = failure.as_raised(failed)
     except unfinished.OF_DBOS as ended:
         error = unfinished.as_raised(unfinished.run_of(ended), ended)
+    except ControlSignal as signal:
+        error = signal.error
     raise error
 
 
 async def _acarried_out(call: Callable[[], Awaitable[Any]]) -> Any:
+    error: BaseException
     try:
         return await call()
     except (FailedRun, PortableWorkflowError) as failed:
         error = failure.as_raised(failed)
     except unfinished.OF_DBOS as ended:
         error = unfinished.as_raised(unfinished.run_of(ended), ended)
+    except ControlSignal as signal:
+        error = signal.error
     raise error
 
 

@@ -17,6 +17,7 @@ from crewai_dbos.errors import (
     DriftError,
     JournalCorruptError,
     RecoveryLimitError,
+    RunAbortedError,
     RunCancelledError,
     RunNotFoundError,
     RunStoppedError,
@@ -24,7 +25,7 @@ from crewai_dbos.errors import (
 )
 
 _STOPPED: dict[str, type[CrewaiDbosError]] = {
-    cls.__name__: cls for cls in (DriftError, JournalCorruptError, SealedError)
+    cls.__name__: cls for cls in (DriftError, JournalCorruptError, RunAbortedError, SealedError)
 }
 
 _GIVEN_UP = (
