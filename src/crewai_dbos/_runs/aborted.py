@@ -7,6 +7,7 @@ PENDING, and goes on at the next launch.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import signal
 import threading
@@ -94,7 +95,7 @@ def _was_raised_by_a_handler(error: BaseException) -> bool:
     if any(_is_builtin(handler) for handler in handlers):
         return True  # as `sys.exit` itself, which leaves no frame
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    return any(_was_given(frame, before) for before, frame in zip(frames, frames[1:], strict=False))
+    return any(_was_given(frame, before) for before, frame in itertools.pairwise(frames))
 
 
 def _is_builtin(handler: Any) -> bool:
