@@ -39,6 +39,8 @@ def ended_by(error: BaseException, context: DBOSContext, *, outside: bool = Fals
         `error`; or, if the run is stopped for it, a signal that carries it to the caller.
     """
     if isinstance(error, ControlSignal):
+        if notes.has_stopped(context.workflow_id, error.error):
+            return error
         error = error.error
     if isinstance(error, (RunSuspended, DBOSBaseException)) or is_shut_down():
         return error

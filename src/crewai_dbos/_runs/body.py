@@ -18,7 +18,7 @@ from crewai_dbos._journal.scope import Scope
 from crewai_dbos._runs import aborted, failure, results
 from crewai_dbos._runs.definition import REGISTRIES, Registry
 from crewai_dbos._runs.kind import Kind, kind_of
-from crewai_dbos._signals import RunSuspended
+from crewai_dbos._signals import ControlSignal, RunSuspended
 from crewai_dbos._stored import work_order
 from crewai_dbos._threads import WorkEnded, on_a_loop_of_its_own, on_a_thread
 from crewai_dbos.errors import DriftError, SealedError, UnstorableValueError
@@ -207,6 +207,8 @@ def _closing() -> Iterator[None]:
         yield
         executions.note_savings(context)
     except Exception as error:
+        if notes.has_stopped(context.workflow_id, error):
+            raise ControlSignal(error) from error  # DBOS has nothing to store, nor to report
         secrets = executions.secrets_of(context)
         hide = lambda recorded: executions.redacted_error(recorded, context)  # noqa: E731
         raise failure.carrying(error, secrets, hide) from error
