@@ -52,7 +52,7 @@ def test_the_blocks_run_one_after_the_other_as_one_program(tmp_path: Path) -> No
         )
     assert done.returncode == 0, done.stderr
     answers = [line for line in done.stdout.splitlines() if line == "Dear customer."]
-    assert len(answers) == 4
+    assert len(answers) == 5
     assert len(server.requests) == 11
 
 
