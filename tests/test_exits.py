@@ -247,6 +247,26 @@ def test_a_task_that_is_cancelled_from_outside_leaves_the_run_to_go_on(
     held.release()
 
 
+class Printing(Flow[dict[str, Any]]):
+    @start()
+    def one(self) -> None:
+        try:
+            raise BrokenPipeError
+        except BrokenPipeError:
+            raise SystemExit(1)  # noqa: B904  # as the console does that crewAI prints to
+
+
+def test_a_program_whose_reader_has_gone_keeps_the_run(
+    database: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    flow = DBOSFlow(flow_name=unique("flow"), orig_flow=Printing)
+    with SetWorkflowID(run_id := unique("run")), pytest.raises(SystemExit):
+        flow.kickoff()
+    assert DBOS.get_workflow_status(run_id).status == "PENDING"  # type: ignore[union-attr]
+    (line,) = lines(caplog, run_id)
+    assert "is kept" in line
+
+
 AGENT: list[DBOSAgent] = []
 
 

@@ -143,8 +143,10 @@ def test_a_run_at_work_is_looked_at_from_another_process(tmp_path: Path) -> None
     def lines(process: subprocess.Popen[str], last: str) -> list[str]:
         assert process.stdout is not None
         found: list[str] = []
-        while not found or found[-1] not in ("", last):
-            found.append(process.stdout.readline().rstrip("\n"))
+        for line in process.stdout:
+            found.append(line.rstrip("\n"))
+            if found[-1] == last:
+                break
         return found
 
     working = process()

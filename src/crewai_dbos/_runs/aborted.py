@@ -84,7 +84,10 @@ def _told(run_id: str, error: BaseException) -> str:
 
 
 def _ends_the_process(error: BaseException) -> bool:
-    """Whether `error` comes from a signal that this process got. Only the main thread gets them."""
+    """Whether `error` is raised as this process is being ended, by a signal or a broken pipe."""
+    if isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError):
+        return True  # by the console that crewAI prints to
+    # Only the main thread gets signals.
     if threading.current_thread() is not threading.main_thread():
         return False
     if isinstance(error, KeyboardInterrupt):
