@@ -10,7 +10,9 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import traceback
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -295,6 +297,26 @@ def test_a_stopped_run_is_told_of_once(url: str, serve: Serve) -> None:
     assert [each.name for each in errors_told] == ["crewai_dbos"]
     assert "is now 'first'" in errors_told[0].getMessage()
     assert not any(each.exc_info for each in told)
+
+
+@pytest.mark.parametrize("table", ["workflow_status", "operation_outputs"])
+def test_an_error_of_the_database_prints_nothing_of_the_run(
+    table: str, tmp_path: Path, serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    serve(lambda request: text("The door code is 4711."))
+    url = f"sqlite:///{tmp_path}/dbos.sqlite"
+    agent, question = durable(), "Is 4711 the door code?"
+    with launched(url):
+        with sqlite3.connect(tmp_path / "dbos.sqlite") as connection:
+            connection.execute(
+                f"CREATE TRIGGER full BEFORE INSERT ON {table} "
+                "BEGIN SELECT RAISE(ABORT, 'disk full'); END"
+            )
+        connection.close()
+        with pytest.raises(Exception, match="disk full") as caught:
+            agent.kickoff(question)
+    told = "".join(traceback.format_exception(caught.value))
+    assert "4711" not in told + caplog.text
 
 
 # Runs that can't be had ------------------------------------------------------------------------

@@ -261,6 +261,17 @@ def system_database() -> SystemDatabase:
     return _dbos_module._get_dbos_instance()._sys_db
 
 
+def engine() -> sa.Engine:
+    """What the launched DBOS instance reaches its database through."""
+    found: sa.Engine = system_database().engine
+    return found
+
+
+def hidden(_: bool) -> bool:
+    """Whether an error of the database leaves out the values that were written: yes."""
+    return True
+
+
 def registered_functions() -> tuple[list[str], list[str]]:
     """The names of the workflows and of the steps that are registered in this process."""
     names = list(_dbos_module._get_or_create_dbos_registry().workflow_info_map)

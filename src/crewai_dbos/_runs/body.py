@@ -170,6 +170,7 @@ def _loaded(kind: Kind[Any, Any], stored: Mapping[str, Any], definition: Any) ->
 
 
 def _definition_of(noun: str, stored: Mapping[str, Any]) -> tuple[Any, Kind[Any, Any]]:
+    _patches.apply(_patches.CALL)
     registry, name = REGISTRIES[noun], stored[noun]
     definition = registry.find(name, timeout=DEFINITION_GRACE)
     if definition is None:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from dbos import DBOS, SetWorkflowID
 from pydantic import BaseModel
 
-from crewai_dbos import _tracebacks
+from crewai_dbos import _patches, _tracebacks
 from crewai_dbos._dbos_seam import (
     PortableWorkflowError,
     assigned_workflow_id,
@@ -53,6 +53,7 @@ def is_ordinary(what: str) -> bool:
     if not is_launched():
         unrecorded.warn(what)
         return True
+    _patches.apply(_patches.CALL)
     run_scope.warn_if_in_step(what)
     return run_scope.in_step()
 
@@ -244,6 +245,7 @@ def start(
             f"{what} was started before DBOS.launch(), so nothing would carry the run out. Launch "
             "DBOS first."
         )
+    _patches.apply(_patches.CALL)
     if queue is not None and detached(DBOS.retrieve_queue, queue) is None:
         raise QueueNotFoundError(
             f"{what} is to be put on the queue {queue!r}, which is not registered, so nothing "
