@@ -38,7 +38,11 @@ AFTER = """
 run_id = submit("badgers")
 assert submit("badgers") == run_id
 print(research.retrieve(run_id).get_result().raw, state(run_id))
-assert len(DBOS.list_workflows(name="crewai_dbos.crew")) == 3
+import asyncio
+
+asyncio.run(research.akickoff({"topic": "voles"}))
+assert len(jobs()) == 4
+assert "otters SUCCESS" in jobs()
 """
 
 
@@ -57,7 +61,7 @@ def test_the_blocks_run(tmp_path: Path) -> None:
             check=False,
         )
         assert done.returncode == 0, done.stderr
-        # Two for the first run, one for the fork from its second task, two for the job.
-        assert len(server.requests) == 5
+        # Two for the first run, one for the fork from its second task, two for each job.
+        assert len(server.requests) == 7
     said = [line for line in done.stdout.splitlines() if line.startswith("Done.")]
     assert said == ["Done.", "Done. SUCCESS"]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import pickle
 import sqlite3
 import subprocess
 import sys
 import threading
+import traceback
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -253,6 +256,67 @@ def test_a_run_that_was_recorded_by_other_code(database: str, serve: Serve) -> N
             ask()
         assert isinstance(caught.value, RunStoppedError)
     assert len(server.requests) == 1
+
+
+def test_a_stopped_run_is_told_of_once(url: str, serve: Serve) -> None:
+    serve()
+    names = ["find", "write"]
+
+    def tasks() -> Crew:
+        agent = Agent(role="Clerk", goal="Answer", backstory="Old", llm="gpt-4o-mini")
+        asked = [
+            Task(name=name, description=name, expected_output="A line", agent=agent)
+            for name in names
+        ]
+        return Crew(agents=[agent], tasks=asked)
+
+    crew = DBOSCrew(crew_name=unique("crew"), orig_crew=tasks)
+    told: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = told.append  # type: ignore[method-assign]
+    loggers = [logging.getLogger("dbos"), logging.getLogger("crewai_dbos")]
+    with launched(url, log_level="INFO"):
+        for logger in loggers:
+            logger.addHandler(handler)
+        with SetWorkflowID(run_id := unique("run")):
+            crew.kickoff()
+        last = DBOS.list_workflow_steps(run_id)[-1]["function_id"]
+        names.insert(0, "first")
+        fork = DBOS.fork_workflow(run_id, last).get_workflow_id()
+
+        def kickoff() -> None:
+            with SetWorkflowID(fork):
+                crew.kickoff()
+
+        for ask in (kickoff, crew.retrieve(fork).get_result):
+            with pytest.raises(DriftError, match=r"task 1 \('find'\) is now 'first'"):
+                ask()
+        for logger in loggers:
+            logger.removeHandler(handler)
+    errors_told = [each for each in told if each.levelno >= logging.ERROR]
+    assert [each.name for each in errors_told] == ["crewai_dbos"]
+    assert "is now 'first'" in errors_told[0].getMessage()
+    assert not any(each.exc_info for each in told)
+
+
+@pytest.mark.parametrize("table", ["workflow_status", "operation_outputs"])
+def test_an_error_of_the_database_prints_nothing_of_the_run(
+    table: str, tmp_path: Path, serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    serve(lambda request: text("The door code is 4711."))
+    url = f"sqlite:///{tmp_path}/dbos.sqlite"
+    agent, question = durable(), "Is 4711 the door code?"
+    with launched(url):
+        with sqlite3.connect(tmp_path / "dbos.sqlite") as connection:
+            connection.execute(
+                f"CREATE TRIGGER full BEFORE INSERT ON {table} "
+                "BEGIN SELECT RAISE(ABORT, 'disk full'); END"
+            )
+        connection.close()
+        with pytest.raises(Exception, match="disk full") as caught:
+            agent.kickoff(question)
+    told = "".join(traceback.format_exception(caught.value))
+    assert "4711" not in told + caplog.text
 
 
 # Runs that can't be had ------------------------------------------------------------------------

@@ -52,7 +52,7 @@ def test_the_blocks_run_one_after_the_other_as_one_program(tmp_path: Path) -> No
         )
     assert done.returncode == 0, done.stderr
     answers = [line for line in done.stdout.splitlines() if line == "Dear customer."]
-    assert len(answers) == 4
+    assert len(answers) == 5
     assert len(server.requests) == 11
 
 
@@ -162,8 +162,10 @@ def test_the_page_about_testing(tmp_path: Path) -> None:
             return text("Ann knows.")
         return tool_calls(ToolCall("send_email", {"to": "ann"}))
 
+    pytest = ("-m", "pytest", "-q", "-p", "no:cacheprovider")
+    assert "2 passed" in run(*pytest, "test_support.py"), "nothing of the next section is needed"
     with ModelServer(model) as server:
         run("make_recording.py", **server.env)
     assert len(server.requests) == 2
-    assert "3 passed" in run("-m", "pytest", "-q", "-p", "no:cacheprovider", "test_support.py")
+    assert "1 passed" in run(*pytest, "test_recorded.py")
     assert "1" in run("count.py").splitlines()

@@ -65,6 +65,7 @@ __all__ = [
     "get_dbos_func_name",
     "is_constructed",
     "is_launched",
+    "is_shut_down",
     "on_the_loop_of_dbos",
     "on_workflow_thread",
     "open_workflow",
@@ -91,6 +92,11 @@ IMPORTED_AT_LAUNCH = "dbos._sys_db_sqlite"
 def is_launched() -> bool:
     instance = _dbos_module._dbos_global_instance
     return instance is not None and instance._launched
+
+
+def is_shut_down() -> bool:
+    """Whether DBOS is not launched any more, or about not to be."""
+    return not is_launched() or not launched_instance()._initialized
 
 
 def is_constructed() -> bool:
@@ -253,6 +259,17 @@ def launched_instance() -> Any:
 def system_database() -> SystemDatabase:
     """Where the launched DBOS instance keeps its workflows."""
     return _dbos_module._get_dbos_instance()._sys_db
+
+
+def engine() -> sa.Engine:
+    """What the launched DBOS instance reaches its database through."""
+    found: sa.Engine = system_database().engine
+    return found
+
+
+def hidden(_: bool) -> bool:
+    """Whether an error of the database leaves out the values that were written: yes."""
+    return True
 
 
 def registered_functions() -> tuple[list[str], list[str]]:

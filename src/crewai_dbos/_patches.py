@@ -20,6 +20,7 @@ import sqlalchemy
 from crewai_dbos._classes import is_made_here
 
 IMPORT = "the package is imported, with a libsqlite before 3.42"
+CALL = "a durable object is used, and DBOS is launched"
 JOURNAL = "a journal is opened"
 AGENT = "a `DBOSAgent` is defined"
 RUN = "a run begins, or work joins a workflow"
@@ -67,6 +68,11 @@ TABLE = (
         IMPORT,
         "DBOS reads the time with a function that an old libsqlite lacks",
         ("sqlalchemy:Engine", "connect", "_sqlite_clock:teach", EVENT),
+    ),
+    *_rows(
+        CALL,
+        "an error of the database does not print what is stored",
+        ("crewai_dbos._dbos_seam:engine()", "hide_parameters", "_dbos_seam:hidden"),
     ),
     *_rows(
         JOURNAL,

@@ -59,25 +59,60 @@ async def on_a_thread(function: Callable[[], T]) -> T:
     return await ended.future
 
 
+class WorkEnded(BaseException):
+    """Carries what work on a loop of its own has raised, and what would end its caller's loop.
+
+    Attributes:
+        error: A `SystemExit`, a `KeyboardInterrupt`, or a `CancelledError` that nobody outside
+            has asked for.
+    """
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 async def on_a_loop_of_its_own(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Run async `work`, in the same context, on a thread with an event loop of its own.
 
     It is cancelled with this call, which ends when it has ended.
+
+    Raises:
+        WorkEnded: It raised what would end the loop that runs here.
     """
     started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = Future()
     ended: _Ended[T] = _Ended()
+    cancelled = threading.Event()
 
     async def main() -> None:
         task = asyncio.current_task()
         assert task is not None
         started.set_result((asyncio.get_running_loop(), task))
-        with ended.by():
+        try:
             ended.result = await work()
+        except asyncio.CancelledError as error:
+            # What cancels all that is left on the loop may be a SystemExit that has ended it.
+            if not cancelled.is_set():
+                raise
+            ended.settle(error)
+        except (KeyboardInterrupt, SystemExit) as error:
+            ended.settle(WorkEnded(error))
+        except BaseException as error:
+            ended.settle(error)
+        else:
+            ended.settle(None)
 
-    _start_thread(lambda: asyncio.run(main()))
+    def thread() -> None:
+        try:
+            asyncio.run(main())
+        except BaseException as error:
+            ended.settle(WorkEnded(error))
+
+    _start_thread(thread)
     try:
         return await asyncio.shield(ended.future)
     except asyncio.CancelledError:
+        cancelled.set()
         loop, task = await asyncio.wrap_future(started)
         with contextlib.suppress(RuntimeError):  # it has ended meanwhile
             loop.call_soon_threadsafe(task.cancel)
@@ -102,6 +137,10 @@ class _Ended(Generic[T]):
             yield
         except BaseException as raised:
             error = raised
+        self.settle(error)
+
+    def settle(self, error: BaseException | None) -> None:
+        """The work has ended: with `error`, or with `result`. The first time counts."""
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
             self._loop.call_soon_threadsafe(self._settle, error)
 

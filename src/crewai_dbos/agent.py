@@ -8,6 +8,7 @@ from typing import Any, cast
 from crewai import Agent, Task
 from crewai.llms.base_llm import BaseLLM
 from crewai.tools.base_tool import BaseTool
+from dbos import DBOSClient
 from pydantic import PrivateAttr, SecretStr
 
 from crewai_dbos import _patches, doctor
@@ -278,8 +279,13 @@ class DBOSAgent(Agent):
         order = AgentWorkOrder("invoke", task=task, arguments={"inputs": inputs})
         return await self._acarry_out(order, lambda: None)
 
-    def retrieve(self, run_id: str) -> RunHandle:
+    def retrieve(self, run_id: str, *, client: DBOSClient | None = None) -> RunHandle:
         """The run with this workflow id, in this process or another, finished or not.
+
+        Args:
+            run_id: Its workflow id.
+            client: Of the database that it is in. Without one the launched DBOS instance is asked,
+                which recovers runs at its launch: a process that is only to look takes a client.
 
         Example::
 
@@ -290,7 +296,7 @@ class DBOSAgent(Agent):
             # In any process that has the agent defined.
             print(agent.retrieve("question-8").get_result().raw)
         """
-        return RunHandle(run_id)
+        return RunHandle(run_id, client=client)
 
     def _carry_out(self, order: AgentWorkOrder, ordinary: Callable[[], Any]) -> Any:
         if starting.is_ordinary(f"DBOSAgent {self.agent_name!r}"):

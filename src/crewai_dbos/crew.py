@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 from crewai import Crew
 from crewai.crews.crew_output import CrewOutput
 from crewai.types.usage_metrics import UsageMetrics
+from dbos import DBOSClient
 from pydantic import PrivateAttr, SecretStr
 
 from crewai_dbos import doctor
@@ -336,15 +337,20 @@ class DBOSCrew(Crew):
             queue,
         )
 
-    def retrieve(self, run_id: str) -> RunHandle:
+    def retrieve(self, run_id: str, *, client: DBOSClient | None = None) -> RunHandle:
         """The run with this workflow id, in this process or another, finished or not.
+
+        Args:
+            run_id: Its workflow id.
+            client: Of the database that it is in. Without one the launched DBOS instance is asked,
+                which recovers runs at its launch: a process that is only to look takes a client.
 
         Example::
 
             run = crew.retrieve(crew.start({"topic": "otters"}).workflow_id)
             print(run.get_result().raw)
         """
-        return RunHandle(run_id)
+        return RunHandle(run_id, client=client)
 
     def replay(self, task_id: str, inputs: dict[str, Any] | None = None) -> NoReturn:
         """Not of a durable crew, whose runs can be gone back to any step of.

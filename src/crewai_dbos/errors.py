@@ -26,6 +26,7 @@ __all__ = [
     "QueueNotFoundError",
     "RecordedError",
     "RecoveryLimitError",
+    "RunAbortedError",
     "RunCancelledError",
     "RunConflictError",
     "RunNotFoundError",
@@ -167,6 +168,14 @@ class DriftError(RunStoppedError):
 
 class JournalCorruptError(RunStoppedError):
     """A recorded entry can't be read. The run is left cancelled; fork it from before that entry."""
+
+
+class RunAbortedError(RunStoppedError):
+    """The run's code raised what is no `Exception`: `SystemExit`, `CancelledError`, ...
+
+    It would do so again each time that the run is recovered. The run is left cancelled with its
+    journal whole; `DBOS.resume_workflow(run_id)` goes on with it.
+    """
 
 
 class SealedError(CrewaiDbosError):

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 from crewai.flow.flow import Flow
 from crewai.types.streaming import StreamSession
-from dbos import SetWorkflowID
+from dbos import DBOSClient, SetWorkflowID
 from pydantic import PrivateAttr, SecretStr
 
 from crewai_dbos import doctor
@@ -374,15 +374,20 @@ class DBOSFlow(Flow[Any]):
             classes(self),
         )
 
-    def retrieve(self, run_id: str) -> RunHandle:
+    def retrieve(self, run_id: str, *, client: DBOSClient | None = None) -> RunHandle:
         """The run with this workflow id, in this process or another, finished or not.
+
+        Args:
+            run_id: Its workflow id.
+            client: Of the database that it is in. Without one the launched DBOS instance is asked,
+                which recovers runs at its launch: a process that is only to look takes a client.
 
         Example::
 
             run = flow.retrieve(flow.start({"ticket": "ticket 7"}).workflow_id)
             print(run.get_result())
         """
-        return RunHandle(run_id, classes(self))
+        return RunHandle(run_id, classes(self), client)
 
     def _order(
         self, inputs: Any, input_files: Any, from_checkpoint: Any, restore_from: str | None

@@ -14,6 +14,8 @@ from crewai_dbos._stored import names, redaction, sealing
 
 logger = logging.getLogger("crewai_dbos")
 
+_STOPPED = "__crewai_dbos_stopped__"
+
 
 def stop(run_id: str, error: Exception, redact: Iterable[redaction.Redact] = ()) -> None:
     """Cancel a run that does not fit the code, and say why where its status is looked up."""
@@ -23,6 +25,12 @@ def stop(run_id: str, error: Exception, redact: Iterable[redaction.Redact] = ())
     logger.error("Run %s stopped: %s", run_id, error)
     add(run_id, {"stopped": sealing.seal(why), "error": type(error).__name__})
     detached(DBOS.cancel_workflow, run_id)
+    vars(error)[_STOPPED] = run_id
+
+
+def has_stopped(run_id: str, error: BaseException) -> bool:
+    """Whether `stop` has been called for the run because of this very `error`."""
+    return bool(vars(error).get(_STOPPED) == run_id)
 
 
 def clear(run_id: str) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, NoReturn, TypeVar
 
 from dbos import DBOS
@@ -15,12 +15,12 @@ from crewai_dbos import _patches
 from crewai_dbos._dbos_seam import detached, on_the_loop_of_dbos, open_workflow
 from crewai_dbos._journal import executions, joining, notes, run_scope
 from crewai_dbos._journal.scope import Scope
-from crewai_dbos._runs import failure, results
+from crewai_dbos._runs import aborted, failure, results
 from crewai_dbos._runs.definition import REGISTRIES, Registry
 from crewai_dbos._runs.kind import Kind, kind_of
-from crewai_dbos._signals import RunSuspended
+from crewai_dbos._signals import ControlSignal, RunSuspended
 from crewai_dbos._stored import modules, work_order
-from crewai_dbos._threads import on_a_loop_of_its_own, on_a_thread
+from crewai_dbos._threads import WorkEnded, on_a_loop_of_its_own, on_a_thread
 from crewai_dbos.errors import DriftError, SealedError, UnstorableValueError
 
 logger = logging.getLogger("crewai_dbos")
@@ -41,8 +41,13 @@ T = TypeVar("T")
 def run(noun: str, stored: Mapping[str, Any]) -> Any:
     """Carry out a stored order of an agent, a crew or a flow, in the workflow opened for it."""
     definition, kind = _definition_of(noun, stored)
-    with _closing():
-        return results.stored(kind.perform(definition, _loaded(kind, stored, definition), True))
+    try:
+        with _closing():
+            return results.stored(kind.perform(definition, _loaded(kind, stored, definition), True))
+    except Exception:
+        raise
+    except BaseException as error:
+        raise aborted.ended_by(error, open_workflow()) from error
 
 
 async def arun(noun: str, stored: Mapping[str, Any]) -> Any:
@@ -54,7 +59,16 @@ async def arun(noun: str, stored: Mapping[str, Any]) -> Any:
             order = _loaded(kind, stored, definition)
             return results.stored(await kind.aperform(definition, order, True))
 
-    return await on_a_loop_of_its_own(work)
+    try:
+        return await on_a_loop_of_its_own(work)
+    except Exception:
+        raise
+    except BaseException as error:
+        outside = isinstance(error, asyncio.CancelledError)
+        by = error.error if isinstance(error, WorkEnded) else error
+        context = open_workflow()
+        ended = await on_a_thread(lambda: aborted.ended_by(by, context, outside=outside))
+        raise ended from error
 
 
 async def carry_out_async(noun: str, definition: Any, order: Any) -> Any:
@@ -78,7 +92,14 @@ def joined(definition: Any, what: str, work_order: str | None) -> Iterator[Scope
     assert outer is not None
     outer.keep_back(definition.secrets, definition.redact)
     durable = run_scope.intercepting(None)
-    with joining.unwrapping_signals(outer), joining.joined(what, work_order) as scope, durable:
+    is_own = work_order is None
+    left = nullcontext() if is_own else aborted.saying_that_it_is_kept(outer.run_id)
+    with (
+        left,
+        joining.unwrapping_signals(outer),
+        joining.joined(what, work_order) as scope,
+        durable,
+    ):
         yield scope
 
 
@@ -131,9 +152,12 @@ async def off_the_loop_of_dbos(work: Callable[[], Coroutine[Any, Any, Any]]) -> 
     planning). On DBOS's loop that would be every other run's loop, and the one that this run waits
     for.
     """
-    if on_the_loop_of_dbos():
+    if not on_the_loop_of_dbos():
+        return await work()
+    try:
         return await on_a_loop_of_its_own(work)
-    return await work()
+    except WorkEnded as ended:
+        raise asyncio.CancelledError from ended.error
 
 
 def _loaded(kind: Kind[Any, Any], stored: Mapping[str, Any], definition: Any) -> Any:
@@ -155,6 +179,7 @@ def _loaded(kind: Kind[Any, Any], stored: Mapping[str, Any], definition: Any) ->
 
 
 def _definition_of(noun: str, stored: Mapping[str, Any]) -> tuple[Any, Kind[Any, Any]]:
+    _patches.apply(_patches.CALL)
     registry, name = REGISTRIES[noun], stored[noun]
     definition = registry.find(name, timeout=DEFINITION_GRACE)
     if definition is None:
@@ -192,6 +217,8 @@ def _closing() -> Iterator[None]:
         yield
         executions.note_savings(context)
     except Exception as error:
+        if notes.has_stopped(context.workflow_id, error):
+            raise ControlSignal(error) from error  # DBOS has nothing to store, nor to report
         secrets = executions.secrets_of(context)
         hide = lambda recorded: executions.redacted_error(recorded, context)  # noqa: E731
         raise failure.carrying(error, secrets, hide) from error

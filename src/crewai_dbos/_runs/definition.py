@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ from crewai_dbos._secrets.given import NONE, Given
 from crewai_dbos._stored.redaction import Redact
 from crewai_dbos._versions import warn_of_newer
 from crewai_dbos.errors import DefinitionError
+
+logger = logging.getLogger("crewai_dbos")
 
 warn_of_newer()
 
@@ -225,6 +228,7 @@ class Registry(Generic[D]):
         self.noun = noun
         self.cls = cls
         self._definitions: dict[str, D] = {}
+        self._sites: dict[str, origin.Site | None] = {}
         self._waiting: dict[str, list[Callable[[], None]]] = {}
         self._changed = threading.Condition()
 
@@ -232,7 +236,7 @@ class Registry(Generic[D]):
         """Register `definition`, know its secrets, and wake the runs that wait for it.
 
         Raises:
-            DefinitionError: Its name is empty or taken.
+            DefinitionError: Its name is empty, or taken by what was not loaded anew since.
         """
         known.tell(finding.secrets_in(definition))
         name = definition.name
@@ -242,11 +246,21 @@ class Registry(Generic[D]):
                 f"{self.noun} again after a restart"
             )
         with self._changed:
+            site = origin.site()
             if name in self._definitions:
-                raise DefinitionError(
-                    f"{self.noun.capitalize()} {name!r} is defined already. Give each {self.cls} "
-                    f"its own {self.noun}_name, and build it once, where the module is imported."
+                if site is None or not site.was_loaded_anew_since(self._sites.get(name)):
+                    raise DefinitionError(
+                        f"{self.noun.capitalize()} {name!r} is defined already. Give each "
+                        f"{self.cls} its own {self.noun}_name, and build it once, where the module "
+                        "is imported. In a notebook build it at the top of a cell, not in a "
+                        "function: a cell that is run again replaces it."
+                    )
+                logger.warning(
+                    "%s %r is defined anew: runs that begin or go on from now on are of this one.",
+                    self.noun.capitalize(),
+                    name,
                 )
+            self._sites[name] = site
             origin.note(definition.source, definition.owner)
             self._definitions[name] = definition
             waiting = self._waiting.pop(name, [])

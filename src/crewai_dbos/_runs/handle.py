@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from dbos import DBOS, WorkflowStatus
+from dbos import DBOS, DBOSClient, WorkflowStatus
+from dbos import error as dbos_errors
 
 from crewai_dbos._dbos_seam import (
     assigned_workflow_id,
@@ -19,7 +20,9 @@ from crewai_dbos._journal import run_scope
 from crewai_dbos._runs import unfinished
 from crewai_dbos._secrets import known
 from crewai_dbos._stored import codec, generics, names, sealing, work_order
+from crewai_dbos._threads import in_event_loop, off_the_loop
 from crewai_dbos.errors import (
+    EventLoopError,
     NotLaunchedError,
     RunConflictError,
     RunNotFoundError,
@@ -39,9 +42,12 @@ class RunHandle:
         print(run.get_result().raw, run.get_status().status)
     """
 
-    def __init__(self, workflow_id: str, known: Iterable[type] = ()) -> None:
+    def __init__(
+        self, workflow_id: str, known: Iterable[type] = (), client: DBOSClient | None = None
+    ) -> None:
         self.workflow_id = workflow_id
         self._known = tuple(known)
+        self._client = client
 
     def get_status(self) -> WorkflowStatus:
         """The workflow's status row.
@@ -55,11 +61,20 @@ class RunHandle:
             status = crew.start({"topic": "otters"}).get_status()
             print(status.status, status.attributes)
         """
-        _check_launched(self.workflow_id)
-        status = DBOS.get_workflow_status(self.workflow_id)
+        status = off_the_loop(self._status)
         if status is None:
             raise RunNotFoundError(self.workflow_id)
         return status
+
+    def _status(self) -> WorkflowStatus | None:
+        if self._client is None:
+            _check_launched(self.workflow_id)
+            found: WorkflowStatus | None = DBOS.get_workflow_status(self.workflow_id)
+            return found
+        try:
+            return self._client.retrieve_workflow(self.workflow_id).get_status()
+        except dbos_errors.DBOSNonExistentWorkflowError:
+            return None
 
     def get_result(self) -> Any:
         """Wait for the run and return what the call that started it returned, or would have.
@@ -72,6 +87,7 @@ class RunHandle:
             RecoveryLimitError: DBOS has given it up.
             RunNotFoundError: There is no such run.
             NotLaunchedError: DBOS is not launched.
+            EventLoopError: An event loop runs here, and would wait for it.
 
         Example::
 
@@ -82,11 +98,20 @@ class RunHandle:
             except RunNotFoundError:
                 print("Nobody has asked for it.")
         """
-        _check_launched(self.workflow_id)
+        if in_event_loop():
+            raise EventLoopError(
+                f"The result of run {self.workflow_id!r} was asked for inside an event loop, which "
+                "would wait for it. A notebook has one, too. Use: await run.get_result_async()"
+            )
+        if self._client is None:
+            _check_launched(self.workflow_id)
+        else:
+            self.get_status()  # a client waits for ever for a run that is not there
+        source: Any = DBOS if self._client is None else self._client
         try:
-            result: Any = DBOS.retrieve_workflow(self.workflow_id).get_result()
+            result = source.retrieve_workflow(self.workflow_id).get_result()
         except Exception as error:
-            raise unfinished.as_raised(self.workflow_id, error) from None
+            raise unfinished.as_raised(self.workflow_id, error, self._status) from None
         # A workflow of the user's own returns what it returns.
         if self.get_status().name not in names.WORKFLOWS:
             return result
@@ -107,7 +132,8 @@ def _check_launched(run_id: str) -> None:
     if not is_launched():
         raise NotLaunchedError(
             f"Run {run_id!r} was asked for before DBOS.launch(), so there is no database to find "
-            "it in. Launch DBOS first."
+            "it in. Launch DBOS first; or, to look at the runs of another process, use "
+            "retrieve(run_id, client=DBOSClient(system_database_url=...)), which runs nothing."
         )
 
 

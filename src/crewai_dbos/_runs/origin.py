@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
+from types import CodeType, FrameType
 from typing import Any
 
 from crewai import Agent, Crew
@@ -30,11 +32,43 @@ def _is_of_the_user(name: Any) -> bool:
     return isinstance(name, str) and name.partition(".")[0] not in _OTHERS
 
 
-def _caller() -> str | None:
-    frame = sys._getframe(1)
+@dataclass(frozen=True)
+class Site:
+    """Where a definition is made.
+
+    Attributes:
+        module: The name of the user's module.
+        code: What is running there.
+    """
+
+    module: str | None
+    code: CodeType
+
+    def was_loaded_anew_since(self, before: Site | None) -> bool:
+        """Whether `before` was made by the same module, which has been run again since then.
+
+        So it is after a reload, and after a cell of a notebook was run again. A module that makes
+        two of one name, or a function that is called twice, is the same code.
+        """
+        return (
+            before is not None
+            and self.module == before.module
+            and self.code is not before.code
+            and all(each.code.co_name.startswith(("<module>", "<cell")) for each in (self, before))
+        )
+
+
+def site() -> Site | None:
+    """Where the user's code is that is making a definition."""
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None and not _is_of_the_user(frame.f_globals.get("__name__")):
-        frame = frame.f_back  # type: ignore[assignment]
-    return None if frame is None else frame.f_globals.get("__name__")
+        frame = frame.f_back
+    return None if frame is None else Site(frame.f_globals.get("__name__"), frame.f_code)
+
+
+def _caller() -> str | None:
+    found = site()
+    return None if found is None else found.module
 
 
 def _module_of(value: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from dbos import DBOS, SetWorkflowID
 from pydantic import BaseModel
 
-from crewai_dbos import _tracebacks
+from crewai_dbos import _patches, _tracebacks
 from crewai_dbos._dbos_seam import (
     PortableWorkflowError,
     assigned_workflow_id,
@@ -21,6 +21,7 @@ from crewai_dbos._runs import failure, results, unfinished, unrecorded
 from crewai_dbos._runs.failure import FailedRun
 from crewai_dbos._runs.handle import RunHandle, as_returned, own_run
 from crewai_dbos._runs.kind import Kind, WorkOrder
+from crewai_dbos._signals import ControlSignal
 from crewai_dbos._stored import codec, sealing, work_order
 from crewai_dbos._threads import in_event_loop, off_the_loop
 from crewai_dbos.errors import EventLoopError, NotLaunchedError, QueueNotFoundError
@@ -52,6 +53,7 @@ def is_ordinary(what: str) -> bool:
     if not is_launched():
         unrecorded.warn(what)
         return True
+    _patches.apply(_patches.CALL)
     run_scope.warn_if_in_step(what)
     return run_scope.in_step()
 
@@ -100,7 +102,9 @@ def carry_out(kind: Kind[D, W], definition: D, order: W, view: Any, known: Class
     """
     try:
         return _carry_out(kind, definition, order, view, known)
-    except Exception as error:
+    except KeyboardInterrupt as error:
+        raise _tracebacks.shortened(error) from None
+    except BaseException as error:
         raise _tracebacks.shortened(error)  # noqa: B904
 
 
@@ -120,7 +124,7 @@ async def acarry_out(
     """As `carry_out`, for async code."""
     try:
         return await _acarry_out(kind, definition, order, view, known)
-    except Exception as error:
+    except BaseException as error:
         raise _tracebacks.shortened(error)  # noqa: B904
 
 
@@ -186,22 +190,28 @@ async def arun(
 
 def _carried_out(call: Callable[[], Any]) -> Any:
     """What the workflow returns that is called here, or the user's error that it ends with."""
+    error: BaseException
     try:
         return call()
     except (FailedRun, PortableWorkflowError) as failed:
         error = failure.as_raised(failed)
     except unfinished.OF_DBOS as ended:
         error = unfinished.as_raised(unfinished.run_of(ended), ended)
+    except ControlSignal as signal:
+        error = signal.error
     raise error
 
 
 async def _acarried_out(call: Callable[[], Awaitable[Any]]) -> Any:
+    error: BaseException
     try:
         return await call()
     except (FailedRun, PortableWorkflowError) as failed:
         error = failure.as_raised(failed)
     except unfinished.OF_DBOS as ended:
         error = unfinished.as_raised(unfinished.run_of(ended), ended)
+    except ControlSignal as signal:
+        error = signal.error
     raise error
 
 
@@ -235,6 +245,7 @@ def start(
             f"{what} was started before DBOS.launch(), so nothing would carry the run out. Launch "
             "DBOS first."
         )
+    _patches.apply(_patches.CALL)
     if queue is not None and detached(DBOS.retrieve_queue, queue) is None:
         raise QueueNotFoundError(
             f"{what} is to be put on the queue {queue!r}, which is not registered, so nothing "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from dbos import DBOS, WorkflowStatus
@@ -17,6 +18,7 @@ from crewai_dbos.errors import (
     DriftError,
     JournalCorruptError,
     RecoveryLimitError,
+    RunAbortedError,
     RunCancelledError,
     RunNotFoundError,
     RunStoppedError,
@@ -24,7 +26,7 @@ from crewai_dbos.errors import (
 )
 
 _STOPPED: dict[str, type[CrewaiDbosError]] = {
-    cls.__name__: cls for cls in (DriftError, JournalCorruptError, SealedError)
+    cls.__name__: cls for cls in (DriftError, JournalCorruptError, RunAbortedError, SealedError)
 }
 
 _GIVEN_UP = (
@@ -46,9 +48,17 @@ def run_of(error: Any) -> str:
     return str(error.destination_id if missing else error.workflow_id)
 
 
-def as_raised(run_id: str, error: Exception) -> Exception:
-    """What a caller gets in place of `error`, which DBOS raises to it as the end of a run."""
-    status = detached(DBOS.get_workflow_status, run_id)
+def as_raised(
+    run_id: str, error: Exception, look: Callable[[], WorkflowStatus | None] | None = None
+) -> Exception:
+    """What a caller gets in place of `error`, which DBOS raises to it as the end of a run.
+
+    Args:
+        run_id: The run's id.
+        error: What DBOS raises.
+        look: Looks up the run's status; by default in the launched instance.
+    """
+    status = detached(look or (lambda: DBOS.get_workflow_status(run_id)))
     if status is None:
         return RunNotFoundError(run_id) if _is_of(run_id, error) else error
     ours = status.name in names.WORKFLOWS

@@ -1,0 +1,115 @@
+"""Runs that end with something that is no `Exception`: ``exit()``, Ctrl-C, a cancelled task.
+
+The code of a run may raise it, and would do so after each launch: such a run is stopped until
+somebody resumes it. Or it comes from outside, as the process is being ended: then the run is kept
+PENDING, and goes on at the next launch.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import signal
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import BuiltinFunctionType, FrameType
+from typing import Any
+
+from crewai_dbos import _tracebacks
+from crewai_dbos._dbos_seam import DBOSBaseException, DBOSContext, is_shut_down
+from crewai_dbos._journal import executions, notes
+from crewai_dbos._secrets.cutting import cutter
+from crewai_dbos._signals import ControlSignal, RunSuspended
+from crewai_dbos.errors import RunAbortedError
+
+logger = logging.getLogger("crewai_dbos")
+
+
+def ended_by(error: BaseException, context: DBOSContext, *, outside: bool = False) -> BaseException:
+    """What the body of a run raises in place of `error`, which is no `Exception`.
+
+    Args:
+        error: What its work has ended with.
+        context: The workflow that was opened for it.
+        outside: Whether the work was cancelled by whoever waits for it.
+
+    Returns:
+        `error`; or, if the run is stopped for it, a signal that carries it to the caller.
+    """
+    if isinstance(error, ControlSignal):
+        if notes.has_stopped(context.workflow_id, error.error):
+            return error
+        error = error.error
+    if isinstance(error, (RunSuspended, DBOSBaseException)) or is_shut_down():
+        return error
+    run_id = context.workflow_id
+    if outside or _ends_the_process(error):
+        say_that_it_is_kept(run_id)
+        return error
+    told = cutter(executions.secrets_of(context))(_told(run_id, error))
+    notes.stop(run_id, RunAbortedError(executions.redacted(told, context)))
+    return ControlSignal(error)
+
+
+@contextmanager
+def saying_that_it_is_kept(run_id: str) -> Iterator[None]:
+    """The block works for a workflow of the user's, which DBOS leaves PENDING if it ends so."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        say_that_it_is_kept(run_id)
+        raise
+
+
+def say_that_it_is_kept(run_id: str) -> None:
+    """Say how a run goes on that was cut short."""
+    logger.warning(
+        "Run %s was cut short, and is kept: what is recorded is not done again. It goes on at the "
+        "next DBOS.launch() of this program. To give it up: DBOS.cancel_workflow(%r)",
+        run_id,
+        run_id,
+    )
+
+
+def _told(run_id: str, error: BaseException) -> str:
+    what = type(error).__name__ + (f" ({error})" if str(error) else "")
+    at = [f" at {file}:{line} in {name}" for file, line, name in _tracebacks.places(error)[-1:]]
+    return (
+        f"Run {run_id!r} was ended by its own code, which raised {what}{''.join(at)}. It is left "
+        "cancelled with its journal whole, and does not begin again by itself: "
+        f"DBOS.resume_workflow({run_id!r}) goes on, and makes the call again that was cut short."
+    )
+
+
+def _ends_the_process(error: BaseException) -> bool:
+    """Whether `error` is raised as this process is being ended, by a signal or a broken pipe."""
+    if isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError):
+        return True  # by the console that crewAI prints to
+    # Only the main thread gets signals.
+    if threading.current_thread() is not threading.main_thread():
+        return False
+    if isinstance(error, KeyboardInterrupt):
+        return True
+    return isinstance(error, SystemExit) and _was_raised_by_a_handler(error)
+
+
+def _was_raised_by_a_handler(error: BaseException) -> bool:
+    handlers = [signal.getsignal(number) for number in signal.valid_signals()]
+    if any(_is_builtin(handler) for handler in handlers):
+        return True  # as `sys.exit` itself, which leaves no frame
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return any(_was_given(frame, before) for before, frame in itertools.pairwise(frames))
+
+
+def _is_builtin(handler: Any) -> bool:
+    is_pythons = handler in (signal.default_int_handler, signal.SIG_DFL, signal.SIG_IGN, None)
+    return isinstance(handler, BuiltinFunctionType) and not is_pythons
+
+
+def _was_given(frame: FrameType, interrupted: FrameType) -> bool:
+    """Whether `frame` was called with the frame before it, as Python calls handlers of signals."""
+    given = [*frame.f_locals.values()]
+    given += [each for item in given if type(item) is tuple for each in item]
+    return any(each is interrupted for each in given)
