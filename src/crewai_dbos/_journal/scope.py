@@ -100,7 +100,9 @@ class Scope:
                     "in another asyncio task than its own, where only their order would tell it "
                     "apart after a crash. Make it on its own thread, one after the other; or with "
                     "crewai_dbos.step(function, ...), which goes by the arguments; or in a DBOS "
-                    "workflow of its own."
+                    "workflow of its own. If an ordinary agent or crew makes it, which is called "
+                    "here (crewAI gives it threads of its own): make that a DBOSAgent or a "
+                    "DBOSCrew, whose calls are told apart."
                 )
             )
         return self.journal.pin(self.place, ids)

@@ -160,6 +160,11 @@ def flow(flow_name: str) -> str:
     return f"flow:{escaped(flow_name)}"
 
 
+def is_joined(path: str) -> bool:
+    """Whether an agent, a crew or a flow has its place somewhere in `path`."""
+    return re.search(r"(?:^|/)(?:agent|crew|flow):", path) is not None
+
+
 def method(method_name: str) -> str:
     """A method of a flow; which time it is executed stands behind it."""
     return f"method:{escaped(method_name)}"
