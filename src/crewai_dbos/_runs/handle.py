@@ -152,7 +152,7 @@ def _refuse_foreign(run_id: str, order: Mapping[str, Any]) -> WorkflowStatus | N
             f"Workflow id {run_id!r} belongs to {_kind(taken)}, and this is {_kind(order)}. Use an "
             "id of its own for each piece of work."
         )
-    for field in sorted({*taken, *order} - {"v", "limits", "state", "forms"}):
+    for field in sorted({*taken, *order} - {*_NOT_ASKED, "limits", "state"}):
         if _comparable(taken.get(field)) != _comparable(order.get(field)):
             # Whoever asks here need not be the one whose run it is: nothing of it is told.
             raise RunConflictError(
@@ -170,12 +170,16 @@ def _order_of(status: WorkflowStatus) -> Mapping[str, Any]:
         return {}
 
 
+_NOT_ASKED = ("v", "forms", work_order.CONTEXT)
+"""Fields in which two orders of the same work may differ: it may be asked for in another trace."""
+
+
 def _comparable(value: Any) -> Any:
     """A field of a work order; of the items of a batch what they are asked."""
     if not isinstance(value, list) or not all(map(work_order.is_order, value)):
         return value
     return [
-        {name: item for name, item in work_order.opened(each).items() if name not in ("v", "forms")}
+        {name: item for name, item in work_order.opened(each).items() if name not in _NOT_ASKED}
         for each in value
     ]
 
