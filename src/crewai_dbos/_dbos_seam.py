@@ -38,6 +38,7 @@ from dbos._sys_db import SystemDatabase, db_retry
 from dbos._utils import GlobalParams
 
 from crewai_dbos import _patches
+from crewai_dbos._functions import attribute
 from crewai_dbos._leases import Lease, lent
 from crewai_dbos._setting import setting
 from crewai_dbos._signals import ControlSignal
@@ -391,10 +392,10 @@ def _json(text: str | None) -> Any:
 def decorated_kind(function: Any) -> str | None:
     """``"step"``, ``"workflow"``, ``"transaction"`` (of a datasource), or None for a plain one."""
     for layer in _layers(function):
-        name = getattr(layer, "dbos_function_name", None)
+        name = attribute(layer, "dbos_function_name")
         if name is not None:
-            original = getattr(layer, "__orig_func", None)
-            temporary = getattr(original, "dbos_function_name", "").startswith("<temp>.")
+            original = attribute(layer, "__orig_func")
+            temporary = str(attribute(original, "dbos_function_name", "")).startswith("<temp>.")
             if original is not None:
                 return "step" if temporary else "workflow"
         if isinstance(
@@ -426,9 +427,10 @@ def _layers(function: Any) -> Iterator[Any]:
     seen: set[int] = set()
     while function is not None and id(function) not in seen:
         seen.add(id(function))
-        function = getattr(function, "__func__", function)
+        if inspect.ismethod(function):
+            function = function.__func__
         yield function
-        function = getattr(function, "__wrapped__", None)
+        function = attribute(function, "__wrapped__")
 
 
 def closure_of(function: Any) -> dict[str, Any]:

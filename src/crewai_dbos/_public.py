@@ -9,6 +9,7 @@ from crewai_dbos._objects.llm import DBOSLLM as DBOSLLM
 from crewai_dbos._objects.tools import idempotency_key as idempotency_key
 from crewai_dbos._runs.handle import RunHandle as RunHandle
 from crewai_dbos._runs.unrecorded import allow_unrecorded as allow_unrecorded
+from crewai_dbos._stored.context import store_context as store_context
 from crewai_dbos._stored.hidden import store_hidden as store_hidden
 from crewai_dbos._stored.modules import allow_modules as allow_modules
 from crewai_dbos.agent import DBOSAgent as DBOSAgent

@@ -16,7 +16,7 @@ from crewai_dbos._agents import crew_settings
 from crewai_dbos._agents.executor import DBOSAgentExecutor
 from crewai_dbos._agents.perform_agent import KIND
 from crewai_dbos._agents.work_orders import AgentWorkOrder
-from crewai_dbos._crewai_seam.llm import share_usage
+from crewai_dbos._crewai_seam.llm import is_llm, share_usage
 from crewai_dbos._journal.config import AgentOptions, StepConfig, ToolStepConfig
 from crewai_dbos._objects.conversion import recording
 from crewai_dbos._objects.llm import durable_llm
@@ -139,7 +139,7 @@ class DBOSAgent(Agent):
             ("function_calling_llm", names.FUNCTION_CALLING_LLM, calling_config),
         ):
             llm = self.__dict__.get(field)
-            if isinstance(llm, BaseLLM):
+            if is_llm(llm):
                 self.__dict__[field] = self._durable(llm, role, chosen)
 
     @staticmethod

@@ -404,7 +404,7 @@ class DBOSCrew(Crew):
     def _published(self, output: Any) -> Any:
         """Show on this crew what crewAI shows on one after a kickoff. Returns `output`."""
         if isinstance(output, CrewOutput):
-            usage = UsageMetrics(**output.token_usage.model_dump())
+            usage = output.token_usage.model_copy()
             # A stream is that of a view.
             for crew in (self, self._definition.owner):
                 crew.__dict__.update(usage_metrics=usage, token_usage=usage)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import ParamSpec, TypeVar, cast
 
 from crewai_dbos import _tracebacks
+from crewai_dbos._functions import name_of
 from crewai_dbos._journal import joining, run_scope
 from crewai_dbos._journal.call import Call
 from crewai_dbos._stored import names
@@ -103,7 +104,7 @@ def step(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
 
     if scope is None:
         return work()
-    name = getattr(inspect.unwrap(function), "__qualname__", type(function).__qualname__)
+    name = name_of(inspect.unwrap(function) if inspect.isroutine(function) else function)
     call = Call(names.step(name), kind="step", request={"arguments": [args, kwargs]})
     try:
         with joining.sparing_worker():

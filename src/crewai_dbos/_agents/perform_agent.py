@@ -12,7 +12,7 @@ from crewai import Agent
 from crewai_dbos._agents import run_agent, work_orders
 from crewai_dbos._agents.work_orders import AgentWorkOrder
 from crewai_dbos._crewai_seam.agent import publish_agent_state
-from crewai_dbos._journal.scope import Scope
+from crewai_dbos._journal.scope import Scope, stable_id
 from crewai_dbos._objects import events
 from crewai_dbos._runs import body, workflows
 from crewai_dbos._runs.definition import AgentDefinition, agents
@@ -29,7 +29,7 @@ def perform(definition: AgentDefinition, order: AgentWorkOrder, own: bool = Fals
     with _joined(definition, order, own) as scope, _agent(definition, order, scope, own) as agent:
         if order.method == "kickoff":
             return agent.kickoff(response_format=order.response_format, **order.arguments)
-        task, tools = _for_run(agent, order)
+        task, tools = _for_run(agent, order, scope, own)
         if order.method == "execute_task":
             return agent.execute_task(task, tools=tools, **order.arguments)
         agent.create_agent_executor(tools=tools, task=task)
@@ -64,7 +64,7 @@ async def _acarry_out(
             return await agent.kickoff_async(
                 response_format=order.response_format, **order.arguments
             )
-        task, tools = _for_run(agent, order)
+        task, tools = _for_run(agent, order, scope, own)
         if order.method == "execute_task":
             return await agent.aexecute_task(task, tools=tools, **order.arguments)
         agent.create_agent_executor(tools=tools, task=task)
@@ -102,9 +102,12 @@ def _at_work(agent: Agent) -> Iterator[None]:
             run_agent.finish(agent)
 
 
-def _for_run(agent: Agent, order: AgentWorkOrder) -> tuple[Any, Any]:
+def _for_run(agent: Agent, order: AgentWorkOrder, scope: Scope, own: bool) -> tuple[Any, Any]:
     assert order.task is not None
     task = copy.copy(order.task)
+    if own:
+        # The order was read anew: its task would have another id in each execution.
+        task.__dict__["id"] = stable_id(scope, "task")
     task.agent = agent
     tools = None if order.tools is None else run_agent.durable_tools(agent, order.tools)
     return task, tools

@@ -102,7 +102,7 @@ class RunAgent(_Base):
 
     def get_mcp_tools(self, mcps: Any) -> list[BaseTool]:
         tools = super().get_mcp_tools(mcps)
-        return durable_tools(self, mcp.without_secrets(tools))
+        return durable_tools(self, mcp.with_recorded_names(mcp.without_secrets(tools)))
 
     def get_platform_tools(self, apps: Any) -> list[BaseTool]:
         tools = super().get_platform_tools(apps)

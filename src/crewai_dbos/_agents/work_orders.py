@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -142,7 +143,7 @@ def _stored_tools(tools: list[BaseTool], definition: AgentDefinition) -> list[st
 def _are_alike(tool: BaseTool, other: BaseTool) -> bool:
     """Whether the two do the same: one class, and one function in it."""
     functions = [tool_function(each) for each in (tool, other)]
-    places = [(f.__module__, f.__qualname__) for f in functions if hasattr(f, "__qualname__")]
+    places = [(f.__module__, f.__qualname__) for f in functions if inspect.isroutine(f)]
     return type(tool) is type(other) and places[:1] == places[1:]
 
 

@@ -43,13 +43,11 @@ def forget_agent_state(agent: Agent) -> None:
 
 def publish_agent_state(run: Agent, owner: Agent) -> None:
     """Show on the user's agent what crewAI reads from it after a run: last messages, usage."""
-    from crewai.llms.base_llm import BaseLLM
-
-    from crewai_dbos._crewai_seam.llm import counting
+    from crewai_dbos._crewai_seam.llm import counting, is_llm
 
     owner._last_messages = list(run._last_messages)
     owner._tool_failures = list(run._tool_failures)
-    if isinstance(owner.llm, BaseLLM) and isinstance(run.llm, BaseLLM):
+    if is_llm(owner.llm) and is_llm(run.llm):
         total = owner.llm._token_usage
         with counting:
             for counter, spent in run.llm._token_usage.items():

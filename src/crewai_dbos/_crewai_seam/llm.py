@@ -6,7 +6,7 @@ import functools
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import Any
+from typing import Any, TypeGuard
 
 from crewai.llms import base_llm as _base_llm
 from crewai.llms import retry as _llm_retry
@@ -19,6 +19,11 @@ PROVIDER_STATE = ("_last_response_id", "_last_reasoning_items", "_previous_think
 
 _CLIENTS = ("_client", "_async_client")
 _DELEGATE = "_responses_delegate"
+
+
+def is_llm(thing: Any) -> TypeGuard[BaseLLM]:
+    """Whether `thing` is an LLM of crewAI's, and does not only say so, as a mock does."""
+    return issubclass(type(thing), BaseLLM)
 
 
 def forget_shared_state(llm: BaseLLM) -> None:

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from crewai import Crew, Task
-from crewai.llms.base_llm import BaseLLM
 from crewai.tasks.conditional_task import ConditionalTask
 
 from crewai_dbos._crewai_seam.agent import original_text
 from crewai_dbos._crewai_seam.crew import guardrails_of, memory_of
+from crewai_dbos._crewai_seam.llm import is_llm
 from crewai_dbos._crews.run_task import MODELS
 from crewai_dbos._stored.digest import short
 
@@ -170,4 +170,6 @@ def _role(agent: Any) -> str:
 
 def _model(agent: Any) -> str:
     llm = getattr(agent, "llm", None)
-    return str(llm.model) if isinstance(llm, BaseLLM) else str(llm)
+    if is_llm(llm):
+        return str(llm.model)
+    return llm if isinstance(llm, str) else type(llm).__qualname__

@@ -11,11 +11,11 @@ from typing import Any
 from crewai import Agent, Task
 from crewai.agents.tools_handler import ToolsHandler
 from crewai.knowledge.knowledge import Knowledge
-from crewai.llms.base_llm import BaseLLM
 
 from crewai_dbos._agents.run_agent import RunAgent, make_durable
 from crewai_dbos._classes import durable_class, overrides
 from crewai_dbos._crewai_seam.agent import forget_agent_state, last_messages, original_text
+from crewai_dbos._crewai_seam.llm import is_llm
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.config import AgentOptions
 from crewai_dbos._leases import RunVar
@@ -161,5 +161,5 @@ def _llms(agent: Agent) -> Iterator[tuple[str, Any]]:
         names.PLANNING_LLM: planning.llm if planning is not None else None,
     }
     for role, llm in llms.items():
-        if isinstance(llm, BaseLLM):
+        if is_llm(llm):
             yield role, llm

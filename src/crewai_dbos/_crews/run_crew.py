@@ -18,9 +18,9 @@ from crewai_dbos._classes import durable_class, overrides
 from crewai_dbos._crewai_seam import agent as agent_seam
 from crewai_dbos._crewai_seam import crew as crew_seam
 from crewai_dbos._crews.member import is_member, member_of_run
-from crewai_dbos._crews.run_task import stable_id, task_of_run
+from crewai_dbos._crews.run_task import task_of_run
 from crewai_dbos._journal.config import AgentOptions
-from crewai_dbos._journal.scope import Scope
+from crewai_dbos._journal.scope import Scope, stable_id
 from crewai_dbos._objects import callbacks
 from crewai_dbos._objects.run_objects import RunObjects
 from crewai_dbos._runs.definition import CrewDefinition

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 from crewai import Task
 from crewai.tasks.conditional_task import ConditionalTask
@@ -19,7 +17,7 @@ from crewai_dbos._crewai_seam.crew import forget_task_state, replace_guardrails
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.config import AgentOptions
-from crewai_dbos._journal.scope import Scope
+from crewai_dbos._journal.scope import stable_id
 from crewai_dbos._objects import callbacks
 from crewai_dbos._objects.conversion import recording
 from crewai_dbos._objects.run_objects import RunObjects
@@ -41,6 +39,7 @@ def task_of_run(task: Task, number: int, options: AgentOptions, objects: RunObje
     forget_task_state(copied)
     copied.__class__ = durable_class(_RunTask, type(task))
     fields = copied.__dict__
+    # The run's own: crewAI keeps files of the whole process by it.
     fields["id"] = stable_id(objects.scope, what)
     fields[_PLACE] = (objects.scope, what)
     fields["tools"] = objects.tools(task.tools or [], options.tool_step_config)
@@ -53,12 +52,6 @@ def task_of_run(task: Task, number: int, options: AgentOptions, objects: RunObje
     known = [model for name in MODELS if (model := getattr(task, name, None)) is not None]
     replace_guardrails(copied, lambda each: objects.guardrail(each, options, known))
     return copied
-
-
-def stable_id(scope: Scope, what: str) -> UUID:
-    """A random-looking id that is the same whenever the run of `scope` is resumed."""
-    name = f"{scope.run_id}\0{scope.path}\0{what}"
-    return UUID(bytes=hashlib.sha256(name.encode()).digest()[:16], version=4)
 
 
 if TYPE_CHECKING:

@@ -10,11 +10,10 @@ from crewai.flow.async_feedback.types import HumanFeedbackPending
 from crewai.flow.flow import Flow
 
 from crewai_dbos._crewai_seam.flow import set_state
-from crewai_dbos._crews.run_task import stable_id
 from crewai_dbos._flows import feedback, fingerprint, run_flow, sessions, work_orders
 from crewai_dbos._flows.state import changes, tracking
 from crewai_dbos._flows.work_orders import FlowWorkOrder
-from crewai_dbos._journal.scope import Scope
+from crewai_dbos._journal.scope import Scope, stable_id
 from crewai_dbos._objects import events
 from crewai_dbos._runs import body, results, workflows
 from crewai_dbos._runs.definition import FlowDefinition, flows

@@ -97,7 +97,7 @@ class Replay:
                 continue
             with self._reading(entry):
                 extra = codec.decode(entry.payload().get("extra", {}))
-            llm = self._llm_of(entry)
+            llm = self._llm_of(entry, path)
             if extra:
                 self._save(counted(extra).total_tokens if llm is None else llm(extra))
 
@@ -133,7 +133,11 @@ class Replay:
         with self._lock:
             self.tokens_saved += tokens or 0
 
-    def _llm_of(self, entry: Entry) -> Callable[[Any], int | None] | None:
+    def _llm_of(self, entry: Entry, passed: str) -> Callable[[Any], int | None] | None:
+        """What the LLM is told that made `entry`, below the path that was `passed` over."""
+        if names.is_joined(entry.path.removeprefix(passed)):
+            # Of another agent, crew or flow, which is not made here.
+            return None
         place, role = entry.path, names.without_digest(entry.what)
         while place and (place, role) not in self.llms:
             place = place.rpartition("/")[0]

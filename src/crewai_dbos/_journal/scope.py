@@ -6,11 +6,13 @@ the same time. It also is the position that DBOS sees there: see `pinning`.
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import Context
 from typing import Any, NoReturn, TypeVar
+from uuid import UUID
 
 from crewai_dbos._dbos_seam import using_context
 from crewai_dbos._journal import background
@@ -100,7 +102,9 @@ class Scope:
                     "in another asyncio task than its own, where only their order would tell it "
                     "apart after a crash. Make it on its own thread, one after the other; or with "
                     "crewai_dbos.step(function, ...), which goes by the arguments; or in a DBOS "
-                    "workflow of its own."
+                    "workflow of its own. If an ordinary agent or crew makes it, which is called "
+                    "here (crewAI gives it threads of its own): make that a DBOSAgent or a "
+                    "DBOSCrew, whose calls are told apart."
                 )
             )
         return self.journal.pin(self.place, ids)
@@ -249,6 +253,12 @@ class Scope:
         return await self.journal.endings.record_end(
             self.place, call, get, seconds, expect=expect, observe=observe
         )
+
+
+def stable_id(scope: Scope, what: str) -> UUID:
+    """A random-looking id that is the same whenever the run of `scope` is resumed."""
+    name = f"{scope.run_id}\0{scope.path}\0{what}"
+    return UUID(bytes=hashlib.sha256(name.encode()).digest()[:16], version=4)
 
 
 _scope: RunVar[Scope | None] = RunVar("crewai_dbos_scope", default=None)

@@ -6,12 +6,12 @@ agent is recorded inside, so a call that a crash cut short is made again from it
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from pydantic import BaseModel
 
+from crewai_dbos._functions import attribute, look_like, name_of
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.call import Call
 from crewai_dbos._stored import codec
@@ -33,10 +33,11 @@ def recorded(
         keep: Whether crewAI uses what it returns.
         known: Classes that may occur in that without being importable.
     """
-    if hasattr(function, _RECORDED):
-        return recorded(getattr(function, _RECORDED), what, keep=keep, known=known)
+    original = attribute(function, _RECORDED)
+    if original is not None:
+        return recorded(original, what, keep=keep, known=known)
     known = tuple(known)
-    name = getattr(function, "__qualname__", type(function).__qualname__)
+    name = name_of(function)
 
     def call(*args: Any, **kwargs: Any) -> Any:
         scope = run_scope.around()
@@ -62,7 +63,7 @@ def recorded(
                     setattr(arg, field, changed[field])
         return done["returned"]
 
-    functools.update_wrapper(call, function)
+    look_like(call, function)
     setattr(call, _RECORDED, function)
     return call
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from crewai.events.event_bus import CrewAIEventsBus
 
 from crewai_dbos._classes import durable_class, overrides
+from crewai_dbos._functions import name_of
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.open_calls import inside_call, open_call
 from crewai_dbos._journal.scope import Scope
@@ -157,11 +158,11 @@ def _place_of(event: Any) -> Scope | None:
 @lru_cache(maxsize=256)
 def _in_place(handler: Callable[..., Any]) -> Callable[..., Any]:
     """`handler`, run in a place of its own under the event that is being emitted."""
-    name = getattr(handler, "__qualname__", type(handler).__qualname__)
+    name = name_of(handler)
     # Handlers made by one function differ in what they close over.
     closed_over = (
         inspect.getclosurevars(unwrapped).nonlocals
-        if inspect.isfunction(unwrapped := inspect.unwrap(handler))
+        if inspect.isroutine(handler) and inspect.isfunction(unwrapped := inspect.unwrap(handler))
         else {}
     )
     plain = {name: value for name, value in closed_over.items() if _is_plain(value)}

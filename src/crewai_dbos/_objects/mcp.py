@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import Any
 
 from crewai.mcp.client import MCPClient
 from crewai.tools.base_tool import BaseTool
+from crewai.utilities.string_utils import sanitize_tool_name
 
 from crewai_dbos._classes import overrides
 from crewai_dbos._journal import run_scope
@@ -30,6 +31,37 @@ def without_secrets(tools: list[BaseTool]) -> list[BaseTool]:
             # One command with two keys is two servers.
             tool.name = name if taken[name] == 1 else f"{name}_{taken[name]}"
     return tools
+
+
+def with_recorded_names(tools: list[BaseTool]) -> list[BaseTool]:
+    """`tools` of servers, under the names that they have in this run.
+
+    crewAI makes the names from command lines, and what is recorded names the tools: a run goes on
+    with a server that a release has moved to another path or port.
+    """
+    if not tools:
+        return tools
+    # In runs that an earlier release began there are none.
+    call = lambda: Call(names.MCP_NAMES, kind="mcp", background=True)  # noqa: E731
+    recorded = run_scope.record(call, lambda: [[_original(t), t.name] for t in tools])
+    known_as: defaultdict[str, list[str]] = defaultdict(list)
+    for original, name in recorded:
+        known_as[original].append(name)
+    for tool in tools:
+        if left := known_as[_original(tool)]:
+            _rename(tool, left.pop(0))
+    return tools
+
+
+def _original(tool: BaseTool) -> str:
+    """What the server calls the tool."""
+    return str(getattr(tool, "original_tool_name", tool.name))
+
+
+def _rename(tool: BaseTool, name: str) -> None:
+    if name != tool.name:
+        before, now = sanitize_tool_name(tool.name), sanitize_tool_name(name)
+        tool.name, tool.description = name, tool.description.replace(before, now)
 
 
 @overrides(MCPClient)

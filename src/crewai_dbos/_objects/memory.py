@@ -34,6 +34,7 @@ from crewai_dbos._journal import background, run_scope
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.config import StepConfig, for_llm
 from crewai_dbos._journal.scope import Scope
+from crewai_dbos._secrets import known
 from crewai_dbos._setting import setting
 from crewai_dbos._stored import names
 from crewai_dbos._threads import on_a_thread
@@ -59,6 +60,12 @@ def durable_memory(
         durable: Makes the LLM that the memory asks one whose requests are recorded.
         embedding: Retries of its embedder's calls.
     """
+    if not issubclass(type(memory), (Memory, MemoryScope, MemorySlice)):
+        run_scope.warn_once(
+            f"The memory {known.shown(memory)} is none of crewAI's, so what it is asked is not "
+            "recorded: it is asked again on recovery."
+        )
+        return memory
     view = copy.copy(memory)
     object.__setattr__(view, "__pydantic_private__", dict(memory.__pydantic_private__ or {}))
     if isinstance(memory, (MemoryScope, MemorySlice)):

@@ -19,7 +19,8 @@ from crewai.tools.base_tool import BaseTool
 from crewai.tools.memory_tools import RecallMemoryTool, RememberTool
 from crewai.utilities.llm_utils import create_llm
 
-from crewai_dbos._crewai_seam.llm import share_usage, usage_of
+from crewai_dbos._crewai_seam.llm import is_llm, share_usage, usage_of
+from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.config import AgentOptions, StepConfig, ToolStepConfig
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._objects import callbacks
@@ -27,6 +28,7 @@ from crewai_dbos._objects.cache import RecordedCache
 from crewai_dbos._objects.llm import DBOSLLM, durable_llm
 from crewai_dbos._objects.memory import drain, durable_knowledge, durable_memory
 from crewai_dbos._objects.tools import durable_tool, is_durable
+from crewai_dbos._secrets import known
 from crewai_dbos._stored import names
 
 
@@ -55,6 +57,12 @@ class RunObjects:
         """The copy of `llm`, or of what crewAI makes of it, whose requests are called `role`."""
 
         def make() -> BaseLLM:
+            if _is_stand_in(llm):
+                run_scope.warn_once(
+                    f"The LLM {known.shown(llm)} is none of crewAI's, so what it is asked is not "
+                    "recorded: it is asked again on recovery."
+                )
+                return llm  # type: ignore[no-any-return]
             resolved = llm if isinstance(llm, BaseLLM) else create_llm(llm)
             assert isinstance(resolved, BaseLLM)
             durable = durable_llm(resolved, role=role, config=config, scope=self.scope)
@@ -135,3 +143,10 @@ class RunObjects:
             return self._once(tool, ("tool", id(config)), make)  # type: ignore[no-any-return]
 
         return [durable(tool) for tool in tools]
+
+
+def _is_stand_in(llm: Any) -> bool:
+    """Whether `llm` is asked as an LLM of crewAI's is without being one, as a mock."""
+    if isinstance(llm, (str, dict)) or is_llm(llm):
+        return False
+    return callable(getattr(llm, "call", None))

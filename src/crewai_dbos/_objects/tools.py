@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import inspect
 from collections.abc import Callable, Sequence
@@ -21,6 +20,7 @@ from crewai_dbos._dbos_seam import (
     decorated_kind,
     step_options_of,
 )
+from crewai_dbos._functions import attribute, look_like
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.config import (
@@ -84,7 +84,7 @@ def tool_function(tool: BaseTool) -> Callable[..., Any]:
 
 
 def is_durable(tool: BaseTool) -> bool:
-    return hasattr(tool_function(tool), _RECORDED)
+    return attribute(tool_function(tool), _RECORDED) is not None
 
 
 def durable_tool(tool: BaseTool, config: ToolStepConfig, scope: Scope | None) -> BaseTool:
@@ -97,7 +97,7 @@ def durable_tool(tool: BaseTool, config: ToolStepConfig, scope: Scope | None) ->
     copied = tool.model_copy()
     copied.current_usage_count = 0
     function = tool_function(tool)
-    function = getattr(function, _RECORDED, function)
+    function = attribute(function, _RECORDED, function)
     recorded = _recorded(tool.name, function, config, scope)
     if isinstance(copied, Tool):
         copied.func = recorded
@@ -151,7 +151,6 @@ def _recorded(
     else:
         step = for_tool(config, tool_name) if kind is None else None
 
-    @functools.wraps(function)
     def call_tool(*args: Any, **kwargs: Any) -> Any:
         scope = run_scope.for_call(bound, f"call of tool {tool_name!r}")
         if scope is None:
@@ -176,6 +175,7 @@ def _recorded(
             except DBOSUnexpectedStepError as error:
                 scope.fail(error)
 
+    look_like(call_tool, function)
     setattr(call_tool, _RECORDED, function)
     return call_tool
 

@@ -20,6 +20,7 @@ from crewai_dbos._runs.definition import REGISTRIES, Registry
 from crewai_dbos._runs.kind import Kind, kind_of
 from crewai_dbos._signals import ControlSignal, RunSuspended
 from crewai_dbos._stored import modules, work_order
+from crewai_dbos._stored.context import restored
 from crewai_dbos._threads import WorkEnded, on_a_loop_of_its_own, on_a_thread
 from crewai_dbos.errors import DriftError, SealedError, UnstorableValueError
 
@@ -43,7 +44,9 @@ def run(noun: str, stored: Mapping[str, Any]) -> Any:
     definition, kind = _definition_of(noun, stored)
     try:
         with _closing():
-            return results.stored(kind.perform(definition, _loaded(kind, stored, definition), True))
+            order, context = _loaded(kind, stored, definition)
+            with restored(context):
+                return results.stored(kind.perform(definition, order, True))
     except Exception:
         raise
     except BaseException as error:
@@ -56,8 +59,9 @@ async def arun(noun: str, stored: Mapping[str, Any]) -> Any:
 
     async def work() -> Any:
         with _closing():
-            order = _loaded(kind, stored, definition)
-            return results.stored(await kind.aperform(definition, order, True))
+            order, context = _loaded(kind, stored, definition)
+            with restored(context):
+                return results.stored(await kind.aperform(definition, order, True))
 
     try:
         return await on_a_loop_of_its_own(work)
@@ -160,11 +164,13 @@ async def off_the_loop_of_dbos(work: Callable[[], Coroutine[Any, Any, Any]]) -> 
         raise asyncio.CancelledError from ended.error
 
 
-def _loaded(kind: Kind[Any, Any], stored: Mapping[str, Any], definition: Any) -> Any:
+def _loaded(kind: Kind[Any, Any], stored: Mapping[str, Any], definition: Any) -> tuple[Any, Any]:
+    """The order, and the values of context variables that the run was begun with."""
     context = open_workflow()
     then = f"Then DBOS.resume_workflow({context.workflow_id!r})."
     try:
-        return kind.load(work_order.opened(stored), definition)
+        opened = work_order.opened(stored)
+        return kind.load(opened, definition), work_order.field(opened, work_order.CONTEXT)
     except SealedError as error:
         stopped: Exception = SealedError(
             f"What the run is asked to do can't be read: {error}. {then}"

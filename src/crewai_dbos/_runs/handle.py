@@ -178,7 +178,7 @@ def _refuse_foreign(run_id: str, order: Mapping[str, Any]) -> WorkflowStatus | N
             f"Workflow id {run_id!r} belongs to {_kind(taken)}, and this is {_kind(order)}. Use an "
             "id of its own for each piece of work."
         )
-    for field in sorted({*taken, *order} - {"v", "limits", "state", "forms"}):
+    for field in sorted({*taken, *order} - {*_NOT_ASKED, "limits", "state"}):
         if _comparable(taken.get(field), field) != _comparable(order.get(field), field):
             # Whoever asks here need not be the one whose run it is: nothing of it is told.
             raise RunConflictError(
@@ -196,6 +196,9 @@ def _order_of(status: WorkflowStatus) -> Mapping[str, Any]:
         return {}
 
 
+_NOT_ASKED = ("v", "forms", work_order.CONTEXT)
+"""Fields in which two orders of the same work may differ: it may be asked for in another trace."""
+
 _MODELS = ("response_format", "output_json", "output_pydantic", "response_model")
 
 
@@ -208,7 +211,7 @@ def _comparable(value: Any, field: str) -> Any:
     if not isinstance(value, list) or not all(map(work_order.is_order, value)):
         return value
     return [
-        {name: item for name, item in work_order.opened(each).items() if name not in ("v", "forms")}
+        {name: item for name, item in work_order.opened(each).items() if name not in _NOT_ASKED}
         for each in value
     ]
 

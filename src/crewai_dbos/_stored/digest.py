@@ -101,10 +101,11 @@ def _shape(value: Any, old: bool) -> Any:
     if isinstance(value, (bytes, bytearray)):
         hashed = hashlib.sha256(value).hexdigest()
         return hashed if old else ["bytes", hashed]
-    dump = getattr(value, "model_dump", None)
+    # Asked of the class: a mock has any method.
+    dump = getattr(type(value), "model_dump", None)
     if callable(dump):
         try:
-            return _shape(dump(), old)
+            return _shape(dump(value), old)
         except Exception:
             return type(value).__qualname__
     if is_dataclass(value):

@@ -58,6 +58,7 @@ KNOWLEDGE_LOAD = "knowledge.load"
 CONVERSION = "conversion"
 PLANNER_LLM = "planner.llm"
 MCP_DISCOVERY = "mcp.tools"
+MCP_NAMES = "mcp.names"
 CACHE = "cache"
 DEFINITION = "definition"
 BEFORE_KICKOFF = "before_kickoff"
@@ -158,6 +159,11 @@ def crew(crew_name: str) -> str:
 
 def flow(flow_name: str) -> str:
     return f"flow:{escaped(flow_name)}"
+
+
+def is_joined(path: str) -> bool:
+    """Whether an agent, a crew or a flow has its place somewhere in `path`."""
+    return re.search(r"(?:^|/)(?:agent|crew|flow):", path) is not None
 
 
 def method(method_name: str) -> str:

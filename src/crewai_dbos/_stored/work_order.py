@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from crewai_dbos._stored import codec, names, sealing
+from crewai_dbos._stored import codec, context, names, sealing
 from crewai_dbos._stored.forms import Json
 from crewai_dbos._stored.redaction import Redact, redacted
 from crewai_dbos.errors import UnstorableInputError, UnstorableValueError
@@ -21,6 +21,9 @@ Order = dict[str, Any]
 _IN_THE_CLEAR = ("v", "agent", "crew", "flow", "method", "forms", "items", "limits")
 _NAMES = ("tools", "response_format", "response_model", "output_json", "output_pydantic")
 """Fields that are names of tools and classes."""
+
+CONTEXT = "context"
+"""The field with the values of `store_context`."""
 
 _FORMS = "forms"
 _SEALED = "sealed"
@@ -36,6 +39,8 @@ def written(
         fields: What `codec.encode` has made of each field.
         redact: What the texts in them go through.
     """
+    if (values := context.encoded()) is not None:
+        fields = {**fields, CONTEXT: values}
     if redact is not None:
         fields = {name: _redacted(name, data, redact) for name, data in fields.items()}
     forms = [name for name, data in fields.items() if _has_forms(data)]
@@ -107,7 +112,7 @@ def check(order: Mapping[str, Any], allowed: Collection[str]) -> None:
         UnstorableValueError: It has one.
     """
     for name in order:
-        if name not in (*allowed, "v", _FORMS):
+        if name not in (*allowed, "v", _FORMS, CONTEXT):
             raise UnstorableValueError(f"The order of the run has an unknown field {name!r}")
 
 
