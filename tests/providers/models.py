@@ -85,9 +85,12 @@ class OwnLLM(BaseLLM):
         asked = {"messages": said, "tools": bool(tools), "wants": model is not None}
         with httpx.Client(headers=headers) as client:
             response = client.post(f"{os.environ[URL]}/ask", json=asked)
-        response.raise_for_status()
+        try:
+            response.raise_for_status()
+        except httpx.HTTPStatusError as error:
+            raise RuntimeError(response.json()["message"]) from error
         answer = response.json()
-        self._track_token_usage_internal({"prompt_tokens": 3, "completion_tokens": 2})
+        self._track_token_usage_internal(answer["usage"])
         if model is not None:
             return model.model_validate_json(answer["text"])
         return answer["calls"] or answer["text"]
@@ -111,7 +114,7 @@ _CACHED = frozenset({"cached"})
 
 PROVIDERS = {
     "anthropic": Provider(AnthropicWire, _anthropic, counts=_CACHED),
-    "azure": Provider(AzureWire, _azure),
+    "azure": Provider(AzureWire, _azure, counts=frozenset()),
     "bedrock": Provider(BedrockWire, _bedrock, calls_in_streams=False, counts=_CACHED),
     "gemini": Provider(GeminiWire, _gemini),
     "own": Provider(OwnWire, _own, calls_in_streams=False, counts=frozenset()),

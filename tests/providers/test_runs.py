@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
@@ -12,13 +13,16 @@ import pytest
 from crewai import Agent
 from crewai.tools import tool
 from dbos import DBOS, SetWorkflowID
+from pydantic import BaseModel
 
-from crewai_dbos import DBOSAgent, StepConfig
-from crewai_dbos.testing import ToolCall, text, tool_calls
+from crewai_dbos import DBOSLLM, DBOSAgent, StepConfig
 from providers.conftest import Serve
 from providers.models import PROVIDERS
-from providers.server import Asked, ProviderServer, Reply, Script
+from providers.scripts import TOOLS, at_once, object_or_text, one_after_the_other, too_long
+from providers.server import ProviderServer
+from providers.wires import USED
 from support.names import unique
+from support.replays import kind_of
 
 found: list[str] = []
 """What the tool was asked."""
@@ -29,26 +33,6 @@ def search(query: str) -> str:
     """Search for something."""
     found.append(query)
     return f"found {query}"
-
-
-def one_after_the_other(asked: Asked) -> Reply:
-    if asked.turns < 2:
-        return tool_calls(ToolCall("search", {"query": ("otters", "badgers")[asked.turns]}))
-    return text(f"Answer of {len(asked.results)}.")
-
-
-def at_once(asked: Asked) -> Reply:
-    if asked.turns < 1:
-        queries = ({"query": "otters"}, {"query": "badgers"})
-        return tool_calls(*(ToolCall("search", query) for query in queries))
-    return text(f"Answer of {len(asked.results)}.")
-
-
-def just_an_answer(asked: Asked) -> Reply:
-    return text("Answer of 0.")
-
-
-SCRIPTS: dict[str, Script] = {"sequential": one_after_the_other, "parallel": at_once}
 
 
 @pytest.fixture(autouse=True)
@@ -106,18 +90,102 @@ def check_forks(run_id: str, server: ProviderServer) -> None:
         found.clear()
         fork = DBOS.fork_workflow(run_id, start)
         assert without_addresses(fork.get_result()) == without_addresses(expected), start
-        kept = [step["function_name"] for step in steps if step["function_id"] < start]
-        answered = sum("llm#" in name for name in kept)
-        searched = sum("tool:search" in name and "around" not in name for name in kept)
+        kept = [kind_of(step) for step in steps if step["function_id"] < start]
+        answered, searched = kept.count("llm"), kept.count("tool")
         assert [asked.text for asked in server.requests] == requests[answered:], start
         assert len(found) == len(queries) - searched, start
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("script", TOOLS)
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_tools(provider: str, script: str, serve: Serve, said: Callable[[], list[str]]) -> None:
-    server = serve(provider, SCRIPTS[script])
+    server = serve(provider, TOOLS[script])
     run_id = check_as_plain(provider, server, lambda agent: agent.kickoff("Find out."))
     assert len(found) == 2
     check_forks(run_id, server)
     assert [message for message in said() if "recorded" in message] == []
+
+
+@pytest.mark.parametrize("provider", [name for name, p in PROVIDERS.items() if p.calls_in_streams])
+def test_tools_of_a_stream(provider: str, serve: Serve) -> None:
+    """Of the others crewAI reads no tool calls out of a stream."""
+    server = serve(provider, at_once)
+    kickoff = lambda agent: agent.kickoff("Find out.")  # noqa: E731
+    run_id = check_as_plain(provider, server, kickoff, stream=True)
+    check_forks(run_id, server)
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_a_conversation_that_is_too_long_is_summarised(provider: str, serve: Serve) -> None:
+    server = serve(provider, too_long)
+    run_id = check_as_plain(provider, server, lambda agent: agent.kickoff("Find out."))
+    assert len(server.requests) == 4
+    check_forks(run_id, server)
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_usage_has_what_was_cached_and_thought(provider: str, serve: Serve) -> None:
+    serve(provider, at_once)
+    usage = durable(clerk(provider)).kickoff("Find out.").usage_metrics
+    counts = PROVIDERS[provider].counts
+    assert usage["prompt_tokens"] == 2 * USED["prompt"]
+    assert usage["completion_tokens"] == 2 * USED["completion"]
+    assert usage["cached_prompt_tokens"] == ("cached" in counts) * 2 * USED["cached"]
+    assert usage["reasoning_tokens"] == ("reasoning" in counts) * 2 * USED["reasoning"]
+
+
+def test_responses_go_on_from_the_last_one(serve: Serve) -> None:
+    """What the provider keeps of a conversation is asked for by its id, also after recovery."""
+    server = serve("responses", one_after_the_other)
+    options = {"auto_chain": True, "auto_chain_reasoning": True}
+    kickoff = lambda agent: agent.kickoff("Find out.")  # noqa: E731
+    run_id = check_as_plain("responses", server, kickoff, **options)
+    before = [asked.body.get("previous_response_id") for asked in server.requests]
+    assert before[0] is None
+    assert None not in before[1:]
+    check_forks(run_id, server)
+
+
+# Without an agent ------------------------------------------------------------------------
+
+
+class Person(BaseModel):
+    name: str
+    age: int
+
+
+now: dict[str, Any] = {}
+
+
+@DBOS.workflow()
+def ask() -> list[Any]:
+    """Two requests, the second one for an object."""
+    first = now["llm"].call("Hello.")
+    return [first, now["llm"].call("Who?", response_model=Person).name]
+
+
+@DBOS.workflow()
+async def ask_async() -> list[Any]:
+    first = await now["llm"].acall("Hello.")
+    person = await now["llm"].acall("Who?", response_model=Person)
+    return [first, person.name]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_texts_and_objects(provider: str, asynchronous: bool, stream: bool, serve: Serve) -> None:
+    server = serve(provider, object_or_text)
+    now["llm"] = DBOSLLM(PROVIDERS[provider].build(stream=stream))
+    run_id = unique("asking")
+    with SetWorkflowID(run_id):
+        answers = asyncio.run(ask_async()) if asynchronous else ask()
+    assert answers == ["Hello yourself.", "Ada"]
+    requests = [asked.text for asked in server.requests]
+    used = now["llm"].get_token_usage_summary()
+    for answered in range(3):
+        server.requests.clear()
+        now["llm"] = DBOSLLM(PROVIDERS[provider].build(stream=stream))
+        assert DBOS.fork_workflow(run_id, answered + 1).get_result() == answers
+        assert [asked.text for asked in server.requests] == requests[answered:]
+        assert now["llm"].get_token_usage_summary() == used

@@ -404,7 +404,8 @@ class OwnWire:
 
     def answer(self, asked: Asked, message: Message) -> tuple[str, list[bytes]]:
         calls = [{"name": call.name, "input": _arguments(call)} for call in message.calls]
-        return _JSON, _dumped({"text": message.content, "calls": calls})
+        usage = {"prompt_tokens": USED["prompt"], "completion_tokens": USED["completion"]}
+        return _JSON, _dumped({"text": message.content, "calls": calls, "usage": usage})
 
     def error(self, error: ApiError) -> tuple[dict[str, str], Mapping[str, Any]]:
         return {}, {"message": error.message}
