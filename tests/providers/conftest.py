@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -14,9 +15,15 @@ from support.launching import launched_in
 Serve = Callable[[str, Script], ProviderServer]
 
 
+@pytest.fixture(scope="package")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the database is."""
+    return tmp_path_factory.mktemp("providers")
+
+
 @pytest.fixture(scope="package", autouse=True)
-def launched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with launched_in(tmp_path_factory.mktemp("providers")):
+def launched(folder: Path) -> Iterator[None]:
+    with launched_in(folder):
         yield
 
 
