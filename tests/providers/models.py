@@ -110,9 +110,14 @@ def _own(**options: Any) -> BaseLLM:
     return OwnLLM(model="own", **options)
 
 
+def _litellm(**options: Any) -> BaseLLM:
+    url = os.environ[URL]
+    return LLM(model="openai/gpt-4o-mini", is_litellm=True, api_key=KEY, base_url=url, **options)
+
+
 _CACHED = frozenset({"cached"})
 
-PROVIDERS = {
+_NATIVE = {
     "anthropic": Provider(AnthropicWire, _anthropic, counts=_CACHED),
     "azure": Provider(AzureWire, _azure, counts=frozenset()),
     "bedrock": Provider(BedrockWire, _bedrock, calls_in_streams=False, counts=_CACHED),
@@ -120,6 +125,10 @@ PROVIDERS = {
     "own": Provider(OwnWire, _own, calls_in_streams=False, counts=frozenset()),
     "responses": Provider(ResponsesWire, _responses, calls_in_streams=False),
 }
+_LITELLM = {"litellm": Provider(AzureWire, _litellm)}
+
+# Both do not fit into one environment.
+PROVIDERS = _LITELLM if os.environ.get("PROVIDER_TEST_WITH") == "litellm" else _NATIVE
 
 
 def environment(url: str) -> dict[str, str]:

@@ -23,7 +23,7 @@ now: dict[str, Any] = {}
 
 
 @DBOS.workflow()
-def ask() -> Any:
+def ask_once() -> Any:
     try:
         return now["llm"].call("Hello.")
     except Exception as error:
@@ -31,7 +31,7 @@ def ask() -> Any:
 
 
 @DBOS.workflow()
-async def ask_async() -> Any:
+async def ask_once_async() -> Any:
     try:
         return await now["llm"].acall("Hello.")
     except Exception as error:
@@ -39,13 +39,13 @@ async def ask_async() -> Any:
 
 
 def asked_async() -> Any:
-    return asyncio.run(ask_async())
+    return asyncio.run(ask_once_async())
 
 
 WAYS: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
-    "sync": (ask, {}),
+    "sync": (ask_once, {}),
     "async": (asked_async, {}),
-    "stream": (ask, {"stream": True}),
+    "stream": (ask_once, {"stream": True}),
     "async stream": (asked_async, {"stream": True}),
 }
 
