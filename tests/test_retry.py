@@ -60,6 +60,37 @@ def handled(error: Exception) -> Exception:
         return outer
 
 
+def from_itself(error: Exception) -> Exception:
+    """As crewAI raises errors again: ``raise e from e``."""
+    try:
+        raise error from error
+    except Exception as caught:
+        return caught
+
+
+def by_botocore(code: str, status: int | None = None, **headers: str) -> Exception:
+    """An error as botocore raises it: all that it knows is in a dict."""
+
+    class ClientError(Exception):
+        def __init__(self) -> None:
+            said = {"HTTPStatusCode": status, "HTTPHeaders": headers} if status else {}
+            self.response = {"Error": {"Code": code, "Message": "No."}, "ResponseMetadata": said}
+            super().__init__(f"An error occurred ({code})")
+
+    return ClientError()
+
+
+def by_google(code: int) -> Exception:
+    """An error as google-genai raises it: its status is called a code."""
+
+    class APIError(Exception):
+        def __init__(self) -> None:
+            self.code, self.status = code, "SOME_NAME"
+            super().__init__(f"{code}")
+
+    return APIError()
+
+
 TRANSIENT = {
     "rate limit": by_openai(429),
     "request timeout": by_openai(408),
@@ -77,6 +108,14 @@ TRANSIENT = {
     "cut off, of httpx": httpx.RemoteProtocolError("incomplete chunked read", request=REQUEST),
     "timeout of Python": TimeoutError("late"),
     "connection of Python": ConnectionResetError("gone"),
+    "connection, from itself": from_itself(ConnectionError("gone")),
+    "throttled, of botocore": by_botocore("ThrottlingException", 429),
+    "model not ready, of botocore": by_botocore("ModelNotReadyException", 429),
+    "model not ready, in a stream": by_botocore("modelNotReadyException"),
+    "throttled, in a stream": by_botocore("throttlingException"),
+    "503 of botocore": by_botocore("ServiceUnavailableException", 503),
+    "429 of Google": by_google(429),
+    "503 of Google": by_google(503),
 }
 HOPELESS = {
     "authentication": by_openai(401),
@@ -89,6 +128,11 @@ HOPELESS = {
     "out of quota": by_openai(429, {"code": "insufficient_quota", "message": "Pay."}),
     "billing limit": by_openai(429, {"code": "billing_hard_limit_reached", "message": "Pay."}),
     "too long": by_openai(400, {"code": "context_length_exceeded", "message": "Too long."}),
+    "denied, of botocore": by_botocore("AccessDeniedException", 403),
+    "invalid, of botocore": by_botocore("ValidationException", 400),
+    "invalid, in a stream": by_botocore("validationException"),
+    "quota of botocore": by_botocore("ServiceQuotaExceededException", 429),
+    "401 of Google": by_google(401),
     "a bug": TypeError("unsupported operand"),
     "a value": ValueError("bad"),
 }
@@ -231,7 +275,11 @@ def test_a_name_that_can_not_be_looked_up_is_tried_again(
     [("2", 2.0), ("0.5", 0.5), ("0", 0.0), ("-3", 0.0), ("soon", 0.0), ("86400", 3600.0)],
 )
 def test_the_server_says_how_many_seconds_to_wait(text: str, seconds: float) -> None:
-    for error in (by_openai(429, **{"retry-after": text}), by_httpx(503, **{"Retry-After": text})):
+    for error in (
+        by_openai(429, **{"retry-after": text}),
+        by_httpx(503, **{"Retry-After": text}),
+        by_botocore("ThrottlingException", 429, **{"retry-after": text}),
+    ):
         assert retry_after(error) == seconds
         assert retry_after(wrapped(error)) == seconds
 

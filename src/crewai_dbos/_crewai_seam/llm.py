@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -50,16 +51,24 @@ def replace_clients(llm: BaseLLM, replace: Callable[[Any], Any]) -> None:
 
 
 def client_builders(cls: type[BaseLLM], replace: Callable[[Any], Any]) -> dict[str, Any]:
-    """Methods for a subclass of `cls` that do the same with clients built later."""
+    """Methods for a subclass of `cls` that do the same with clients built later.
+
+    `replace` is given a coroutine where the client is awaited.
+    """
 
     def replacing(build: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(build)
-        def built(llm: BaseLLM) -> Any:
-            return replace(build(llm))
+        def built(llm: BaseLLM, *args: Any, **kwargs: Any) -> Any:
+            return replace(build(llm, *args, **kwargs))
 
         return built
 
-    names = ("_build_sync_client", "_build_async_client")
+    names = (
+        "_build_sync_client",
+        "_build_async_client",
+        "_ensure_async_client",
+        "_initialize_client",
+    )
     return {name: replacing(getattr(cls, name)) for name in names if hasattr(cls, name)}
 
 
@@ -69,6 +78,47 @@ def counts_tokens_remotely(llm: Any, cls: type[BaseLLM]) -> bool:
         return False
     compatible = getattr(llm, "_on_compatible_server", None)
     return not (llm.is_litellm or (callable(compatible) and compatible()))
+
+
+_OF_AN_ADDRESS = re.compile(r"call_[0-9]{8,}")
+
+
+def with_stable_ids(messages: Any) -> Any:
+    """`messages` as they are in every process.
+
+    Where a provider gives a tool call no id, crewAI makes one of the address of the object. Here it
+    is the place in the conversation.
+    """
+    if not isinstance(messages, list):
+        return messages
+    numbers: dict[str, str] = {}
+    made = 0
+
+    def stable(message: Any) -> Any:
+        nonlocal made
+        if not isinstance(message, dict):
+            return message
+        if message.get("tool_call_id") in numbers:
+            return {**message, "tool_call_id": numbers[message["tool_call_id"]]}
+        calls = message.get("tool_calls")
+        if not isinstance(calls, list) or not any(map(_has_address, calls)):
+            return message
+        changed = []
+        for call in calls:
+            if _has_address(call):
+                made += 1
+                # An address may have been that of an earlier call.
+                numbers[call["id"]] = f"call_{made}"
+                call = {**call, "id": numbers[call["id"]]}
+            changed.append(call)
+        return {**message, "tool_calls": changed}
+
+    return [stable(message) for message in messages]
+
+
+def _has_address(call: Any) -> bool:
+    call_id = call.get("id") if isinstance(call, dict) else None
+    return isinstance(call_id, str) and _OF_AN_ADDRESS.fullmatch(call_id) is not None
 
 
 def without_rate_limit_retry() -> AbstractContextManager[Any]:

@@ -27,6 +27,7 @@ class Call:
             it; it is concurrent then.
         known: Classes that may occur in the result without being importable.
         secrets: Texts that must not be stored in an error message.
+        as_data: Makes of a result that has no JSON form what can be told of it, given `known` too.
         as_text: Turns a result that has no JSON form into one, or None if that is an error.
         collect: Says after the call what else to store (token usage, provider state).
         restore: Gets that back on replay; says how many tokens it stands for.
@@ -40,6 +41,7 @@ class Call:
     background: bool = False
     known: tuple[type, ...] = ()
     secrets: tuple[str, ...] = ()
+    as_data: Callable[[Any, tuple[type, ...]], Any] | None = None
     as_text: Callable[[Any], str] | None = None
     collect: Callable[[], Mapping[str, Any]] | None = None
     restore: Callable[[Mapping[str, Any]], int | None] | None = None

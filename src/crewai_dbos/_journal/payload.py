@@ -68,7 +68,7 @@ def success(call: Call, value: Any, *, seconds: float = 0.0) -> Payload:
     except _REFUSED as error:
         return failure(replace(call, collect=None), error, seconds=seconds)
     try:
-        result = codec.encode(value, call.known)
+        result = _encoded(call, value)
     except _REFUSED as error:
         if call.as_text is None:
             return failure(call, error, seconds=seconds)
@@ -111,8 +111,17 @@ def _head(call: Call, seconds: float) -> Payload:
         head["request"] = {name: salted(digest, salt) for name, digest in call.digests.items()}
         head["salt"] = salt
     if call.collect is not None and (extra := call.collect()):
-        head["extra"] = codec.encode(_with_numbers_only(extra), call.known)
+        head["extra"] = _encoded(call, _with_numbers_only(extra))
     return head
+
+
+def _encoded(call: Call, value: Any) -> codec.Json:
+    try:
+        return codec.encode(value, call.known)
+    except UnstorableValueError:
+        if call.as_data is None:
+            raise
+        return codec.encode(call.as_data(value, call.known), call.known)
 
 
 def _with_numbers_only(extra: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import httpx
 
 _TRANSIENT_STATUS = frozenset({408, 409, 425, 429})
 # The account is out of money, not out of breath: waiting does not help.
-_HOPELESS_CODES = frozenset({"insufficient_quota", "billing_hard_limit_reached"})
+_HOPELESS_CODES = frozenset(
+    {"insufficient_quota", "billing_hard_limit_reached", "ServiceQuotaExceededException"}
+)
+# Of the class of an error, or of the code that a server gives it.
 _TRANSIENT_NAMES = (
     "ratelimit",
     "throttl",
@@ -22,6 +26,14 @@ _TRANSIENT_NAMES = (
     "overloaded",
     "toomanyrequests",
     "resourceexhausted",
+    "modelnotready",
+    "connectionclosed",
+    "endpointconnection",
+    "serverdisconnected",
+    "clientconnection",
+    "servicerequesterror",
+    "serviceresponseerror",
+    "incompleteread",
 )
 _CONNECTION_TROUBLE = (TimeoutError, asyncio.TimeoutError, ConnectionError, httpx.TransportError)
 _WRAPPERS = (ConnectionError, TimeoutError, RuntimeError)
@@ -31,10 +43,10 @@ _LONGEST_WAIT = 3600.0
 def is_transient(error: BaseException) -> bool:
     """True for rate limits, timeouts, lost connections and 5xx; never for auth or bad requests.
 
-    Reads the SDK-independent marks (``status_code``, the class name) of `error` and its causes.
+    Reads what SDKs have in common (a status, a code, the class name) of `error` and its causes.
     """
     chain = list(_chain(error))
-    if any(getattr(link, "code", None) in _HOPELESS_CODES for link in chain):
+    if any(_code(link) in _HOPELESS_CODES for link in chain):
         return False
     # What the server said counts for more than how the SDK dressed it up.
     for status in filter(None, map(_status, chain)):
@@ -43,23 +55,28 @@ def is_transient(error: BaseException) -> bool:
     telling = [link for link in chain if type(link) not in _WRAPPERS or not _cause(link)]
     if any(isinstance(link, _CONNECTION_TROUBLE) for link in telling):
         return True
-    names = [type(link).__name__.lower() for link in telling]
+    names = [name.lower() for link in telling for name in (type(link).__name__, _code(link))]
     return any(mark in name for name in names for mark in _TRANSIENT_NAMES)
 
 
 def retry_after(error: BaseException) -> float:
     """Seconds the server asked to wait (a number or an HTTP date), 0.0 if it did not."""
     for link in _chain(error):
-        headers = getattr(getattr(link, "response", None), "headers", None) or getattr(
-            link, "headers", None
-        )
-        try:
-            text = headers.get("retry-after") or headers.get("Retry-After") if headers else None
-        except AttributeError:
-            continue
-        if text:
-            return min(max(_seconds(str(text)), 0.0), _LONGEST_WAIT)
+        for headers in (*_headers(getattr(link, "response", None)), getattr(link, "headers", None)):
+            try:
+                text = headers.get("retry-after") or headers.get("Retry-After") if headers else None
+            except AttributeError:
+                continue
+            if text:
+                return min(max(_seconds(str(text)), 0.0), _LONGEST_WAIT)
     return 0.0
+
+
+def _headers(response: Any) -> tuple[Any, ...]:
+    """The headers of a response, an object or the dict that botocore makes of one."""
+    if isinstance(response, Mapping):
+        return (_met(response, "ResponseMetadata", "HTTPHeaders"),)
+    return (getattr(response, "headers", None),)
 
 
 def _seconds(text: str) -> float:
@@ -74,11 +91,29 @@ def _seconds(text: str) -> float:
 
 
 def _status(error: BaseException) -> int | None:
-    for holder in (error, getattr(error, "response", None)):
-        status = getattr(holder, "status_code", None)
-        if isinstance(status, int):
-            return status
-    return None
+    response = getattr(error, "response", None)
+    found = (
+        getattr(error, "status_code", None),
+        getattr(response, "status_code", None),
+        _met(response, "ResponseMetadata", "HTTPStatusCode"),
+        # Google's, urllib's and aiohttp's.
+        getattr(error, "code", None),
+        getattr(error, "status", None),
+    )
+    return next((each for each in found if type(each) is int and 400 <= each < 600), None)
+
+
+def _code(error: BaseException) -> str:
+    """What a server calls the error, in an answer that an SDK has read."""
+    code = _met(getattr(error, "response", None), "Error", "Code") or getattr(error, "code", None)
+    return code if isinstance(code, str) else ""
+
+
+def _met(data: Any, *path: str) -> Any:
+    """What lies in mappings in mappings."""
+    for name in path:
+        data = data.get(name) if isinstance(data, Mapping) else None
+    return data
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -91,4 +126,6 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _cause(error: BaseException) -> BaseException | None:
-    return error.__cause__ or error.__context__
+    # crewAI writes `raise e from e`.
+    found = error.__cause__ if error.__cause__ is not error else None
+    return found or (error.__context__ if error.__context__ is not error else None)

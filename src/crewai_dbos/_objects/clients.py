@@ -11,38 +11,17 @@ from crewai.llms.base_llm import BaseLLM
 from pydantic import BaseModel
 
 from crewai_dbos._crewai_seam.llm import client_builders, replace_clients
-from crewai_dbos._journal.open_calls import open_call
+from crewai_dbos._objects.single_attempt import single_attempt
 
 
 def one_layer_of_retries(llm: BaseLLM) -> None:
     """Inside a recorded call the SDK's clients make one attempt; the journal retries."""
-    replace_clients(llm, _single_attempt)
+    replace_clients(llm, single_attempt)
 
 
 def single_attempt_builders(cls: type[BaseLLM]) -> dict[str, Any]:
     """Methods for a subclass of `cls` that do the same for clients built later."""
-    return client_builders(cls, _single_attempt)
-
-
-def _single_attempt(client: Any) -> Any:
-    if not hasattr(client, "with_options") or not hasattr(client, "max_retries"):
-        return client
-    copied = client.with_options()
-    if not hasattr(type(copied), "_crewai_dbos_retries"):
-        copied.__class__ = _single_attempt_class(type(copied))  # type: ignore[arg-type]
-    return copied
-
-
-@functools.cache
-def _single_attempt_class(cls: Any) -> type:
-    def max_retries(client: Any) -> int:
-        return 0 if open_call() else int(client.__dict__["max_retries"])
-
-    def set_max_retries(client: Any, value: int) -> None:
-        client.__dict__["max_retries"] = value
-
-    body = {"max_retries": property(max_retries, set_max_retries), "_crewai_dbos_retries": True}
-    return type(cls.__name__, (cls,), body)
+    return client_builders(cls, single_attempt)
 
 
 def build_response_models() -> None:

@@ -25,6 +25,7 @@ from crewai_dbos._crewai_seam.llm import (
     counting,
     counts_tokens_remotely,
     forget_shared_state,
+    with_stable_ids,
     without_rate_limit_retry,
 )
 from crewai_dbos._journal import joining, run_scope
@@ -40,7 +41,7 @@ from crewai_dbos._objects.clients import (
 from crewai_dbos._secrets import finding, known
 from crewai_dbos._secrets.given import NONE, Given, as_given
 from crewai_dbos._setting import setting
-from crewai_dbos._stored import names
+from crewai_dbos._stored import foreign, names
 from crewai_dbos._stored.usage import counted
 
 _BINDING = "_crewai_dbos_binding"
@@ -235,7 +236,7 @@ def _as_call(
     positional = ("tools", "callbacks", "available_functions", "from_task", "from_agent")
     given = {**dict(zip((*positional, "response_model"), args, strict=False)), **kwargs}
     model = given.get("response_model")
-    request = {"model": _described(llm), "messages": messages}
+    request = {"model": _described(llm), "messages": with_stable_ids(messages)}
     if given.get("tools"):
         request["tools"] = given["tools"]
     if model is not None:
@@ -250,6 +251,8 @@ def _as_call(
             for each in (model, getattr(llm, "response_format", None))
             if isinstance(each, type)
         ),
+        as_data=foreign.as_data,
+        as_text=str,
         secrets=binding.given,
         collect=lambda: collected,
         restore=restoring(llm),

@@ -39,6 +39,9 @@ _PASSED_OVER = frozenset(
         *("datetime", "decimal", "uuid", "random", "numpy", "pandas", "torch", "pyarrow", "dbos"),
     )
 )
+# The description of a whole service of Amazon's, which an LLM of Bedrock holds.
+_DESCRIPTIONS = ("botocore.endpoint_provider", "botocore.hooks", "botocore.loaders",
+                 "botocore.model", "botocore.regions")  # fmt: skip
 _MADE_WITH = frozenset({"crewai", "crewai_files", "crewai_dbos", "pydantic", "dbos"})
 _HTTP = frozenset({"aiohttp", "httpx", "httpx2", "multidict", "requests", "starlette", "urllib3"})
 
@@ -98,7 +101,9 @@ def is_headers(value: Any) -> bool:
 
 @functools.lru_cache(maxsize=4096)
 def _is_passed_over(module: str) -> bool:
-    return module.partition(".")[0] in _PASSED_OVER or module.startswith("crewai_dbos._journal.")
+    return module.partition(".")[0] in _PASSED_OVER or module.startswith(
+        ("crewai_dbos._journal.", *_DESCRIPTIONS)
+    )
 
 
 def _fields(value: Any) -> dict[str, Any]:

@@ -1,0 +1,79 @@
+"""Objects of a provider's SDK that have no JSON form, as what they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from crewai_dbos._stored.codec import encode
+from crewai_dbos._stored.type_paths import import_path
+from crewai_dbos.errors import UnstorableValueError
+
+
+@dataclass(frozen=True, repr=False)
+class RecordedObject(Mapping[str, Any]):
+    """Stands in for an object: its public attributes, by name, and as a mapping.
+
+    Attributes:
+        _recorded_class: The import path of its class.
+        _recorded: What it held.
+    """
+
+    _recorded_class: str
+    _recorded: dict[str, Any]
+
+    def __getattr__(self, name: str) -> Any:
+        held = self.__dict__.get("_recorded", {})
+        if name not in held:
+            raise AttributeError(f"The recorded {self.__dict__['_recorded_class']} has no {name!r}")
+        return held[name]
+
+    def __getitem__(self, name: str) -> Any:
+        return self._recorded[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._recorded)
+
+    def __len__(self) -> int:
+        return len(self._recorded)
+
+    def __repr__(self) -> str:
+        return f"{self._recorded_class.rpartition(':')[2]}({self._recorded!r})"
+
+
+def as_data(value: Any, known: Iterable[type] = ()) -> Any:
+    """`value`, in which a `RecordedObject` stands for each object that has no JSON form.
+
+    Args:
+        value: What an LLM has answered.
+        known: Classes that need not be importable.
+
+    Raises:
+        UnstorableValueError: It can't be seen what an object in it holds.
+    """
+    if type(value) in (list, tuple):
+        return type(value)(as_data(item, known) for item in value)
+    if type(value) is dict:
+        return {key: as_data(item, known) for key, item in value.items()}
+    try:
+        encode(value, known)
+        return value
+    except UnstorableValueError:
+        if not (held := _held_by(value)):
+            raise
+        return RecordedObject(
+            import_path(type(value)), {name: as_data(item, known) for name, item in held.items()}
+        )
+
+
+def _held_by(value: Any) -> dict[str, Any]:
+    """What an object holds under names that are public."""
+    if isinstance(value, type) or callable(value):
+        return {}
+    found = value if isinstance(value, Mapping) else getattr(value, "__dict__", {})
+    return {
+        name: item
+        for name, item in found.items()
+        if isinstance(name, str) and not name.startswith("_")
+    }

@@ -1,0 +1,66 @@
+"""Objects of an SDK that have no JSON form, in an answer of an LLM."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, MutableMapping
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from crewai.utilities.agent_utils import extract_tool_call_info, is_tool_call_list
+
+from codec.values import back
+from crewai_dbos._stored.foreign import as_data
+from crewai_dbos.errors import UnstorableValueError
+
+
+class Fields(MutableMapping[str, Any]):
+    """As azure-ai-inference has its models: a mapping whose keys are attributes too."""
+
+    def __init__(self, **fields: Any) -> None:
+        self._data = fields
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self.__dict__["_data"][name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    def __getitem__(self, key: str) -> Any:
+        return self._data[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self._data[key] = value
+
+    def __delitem__(self, key: str) -> None:
+        del self._data[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._data)
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+
+@pytest.mark.parametrize("make", [Fields, SimpleNamespace])
+def test_a_call_of_a_tool_is_one_afterwards(make: Any) -> None:
+    call = make(id="call_1", type="function", function=make(name="search", arguments="{}"))
+    (stored,) = back(as_data([call]))
+    assert is_tool_call_list([stored])
+    assert extract_tool_call_info(stored) == ("call_1", "search", "{}")
+    assert stored.function.name == stored["function"]["name"] == "search"
+    assert not hasattr(stored, "function_call")
+    assert repr(stored.function) == f"{make.__name__}({{'name': 'search', 'arguments': '{{}}'}})"
+    # It may be kept in a flow's state, and stored again.
+    assert back(stored) == stored
+
+
+def test_what_has_a_form_is_left_alone() -> None:
+    assert as_data({"calls": ("text", 1, None)}) == {"calls": ("text", 1, None)}
+
+
+@pytest.mark.parametrize("value", [threading.Lock(), print, object, [Fields(lock=object())]])
+def test_what_shows_nothing_of_itself_is_refused(value: Any) -> None:
+    with pytest.raises(UnstorableValueError):
+        as_data(value)

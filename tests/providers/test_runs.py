@@ -1,0 +1,191 @@
+"""Agents on every provider: the same as crewAI alone, and nothing is asked twice on recovery."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from crewai import Agent
+from crewai.tools import tool
+from dbos import DBOS, SetWorkflowID
+from pydantic import BaseModel
+
+from crewai_dbos import DBOSLLM, DBOSAgent, StepConfig
+from providers.conftest import Serve
+from providers.models import PROVIDERS
+from providers.scripts import TOOLS, at_once, object_or_text, one_after_the_other, too_long
+from providers.server import ProviderServer
+from providers.wires import USED
+from support.names import unique
+from support.replays import kind_of
+
+found: list[str] = []
+"""What the tool was asked."""
+
+
+@tool
+def search(query: str) -> str:
+    """Search for something."""
+    found.append(query)
+    return f"found {query}"
+
+
+@pytest.fixture(autouse=True)
+def nothing_found() -> None:
+    found.clear()
+
+
+@pytest.fixture
+def said(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    """What the package has logged."""
+    caplog.set_level(logging.INFO, "crewai_dbos")
+    return lambda: [r.getMessage() for r in caplog.records if r.name.startswith("crewai_dbos")]
+
+
+def clerk(provider: str, **options: Any) -> Agent:
+    llm = PROVIDERS[provider].build(**options)
+    return Agent(role="Clerk", goal="Work", backstory="Diligent.", llm=llm, tools=[search])
+
+
+def durable(agent: Agent) -> DBOSAgent:
+    return DBOSAgent(agent_name=unique("clerk"), orig_agent=agent, tool_step_config=StepConfig())
+
+
+def check_as_plain(
+    provider: str, server: ProviderServer, ask: Callable[[Any], Any], **options: Any
+) -> str:
+    """A run asks and gets what crewAI alone does. Its id."""
+    expected = ask(clerk(provider, **options))
+    requests, queries = [asked.text for asked in server.requests], sorted(found)
+    server.requests.clear()
+    found.clear()
+    run_id = unique("run")
+    with SetWorkflowID(run_id):
+        output = ask(durable(clerk(provider, **options)))
+    assert [asked.text for asked in server.requests] == requests
+    assert sorted(found) == queries
+    assert output.raw == expected.raw
+    assert output.usage_metrics == expected.usage_metrics
+    return run_id
+
+
+def without_addresses(result: Any) -> str:
+    """A result of a run in which the ids that crewAI makes from addresses are equal."""
+    return re.sub(r"call_[0-9]{8,}", "call", json.dumps(result, sort_keys=True))
+
+
+def check_forks(run_id: str, server: ProviderServer) -> None:
+    """From wherever a run goes on, it asks what is left of an undisturbed run, and no more."""
+    requests = [asked.text for asked in server.requests]
+    queries = sorted(found)
+    steps = DBOS.list_workflow_steps(run_id)
+    expected = DBOS.retrieve_workflow(run_id).get_result()
+    for start in [1, *(step["function_id"] + 1 for step in steps)]:
+        server.requests.clear()
+        found.clear()
+        fork = DBOS.fork_workflow(run_id, start)
+        assert without_addresses(fork.get_result()) == without_addresses(expected), start
+        kept = [kind_of(step) for step in steps if step["function_id"] < start]
+        answered, searched = kept.count("llm"), kept.count("tool")
+        assert [asked.text for asked in server.requests] == requests[answered:], start
+        assert len(found) == len(queries) - searched, start
+
+
+@pytest.mark.parametrize("script", TOOLS)
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_tools(provider: str, script: str, serve: Serve, said: Callable[[], list[str]]) -> None:
+    server = serve(provider, TOOLS[script])
+    run_id = check_as_plain(provider, server, lambda agent: agent.kickoff("Find out."))
+    assert len(found) == 2
+    check_forks(run_id, server)
+    assert [message for message in said() if "recorded" in message] == []
+
+
+@pytest.mark.parametrize("provider", [name for name, p in PROVIDERS.items() if p.calls_in_streams])
+def test_tools_of_a_stream(provider: str, serve: Serve) -> None:
+    """Of the others crewAI reads no tool calls out of a stream."""
+    server = serve(provider, at_once)
+    kickoff = lambda agent: agent.kickoff("Find out.")  # noqa: E731
+    run_id = check_as_plain(provider, server, kickoff, stream=True)
+    check_forks(run_id, server)
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_a_conversation_that_is_too_long_is_summarised(provider: str, serve: Serve) -> None:
+    server = serve(provider, too_long)
+    run_id = check_as_plain(provider, server, lambda agent: agent.kickoff("Find out."))
+    assert len(server.requests) == 4
+    check_forks(run_id, server)
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_usage_has_what_was_cached_and_thought(provider: str, serve: Serve) -> None:
+    serve(provider, at_once)
+    usage = durable(clerk(provider)).kickoff("Find out.").usage_metrics
+    counts = PROVIDERS[provider].counts
+    assert usage["prompt_tokens"] == 2 * USED["prompt"]
+    assert usage["completion_tokens"] == 2 * USED["completion"]
+    assert usage["cached_prompt_tokens"] == ("cached" in counts) * 2 * USED["cached"]
+    assert usage["reasoning_tokens"] == ("reasoning" in counts) * 2 * USED["reasoning"]
+
+
+def test_responses_go_on_from_the_last_one(serve: Serve) -> None:
+    """What the provider keeps of a conversation is asked for by its id, also after recovery."""
+    server = serve("responses", one_after_the_other)
+    options = {"auto_chain": True, "auto_chain_reasoning": True}
+    kickoff = lambda agent: agent.kickoff("Find out.")  # noqa: E731
+    run_id = check_as_plain("responses", server, kickoff, **options)
+    before = [asked.body.get("previous_response_id") for asked in server.requests]
+    assert before[0] is None
+    assert None not in before[1:]
+    check_forks(run_id, server)
+
+
+# Without an agent ------------------------------------------------------------------------
+
+
+class Person(BaseModel):
+    name: str
+    age: int
+
+
+now: dict[str, Any] = {}
+
+
+@DBOS.workflow()
+def ask() -> list[Any]:
+    """Two requests, the second one for an object."""
+    first = now["llm"].call("Hello.")
+    return [first, now["llm"].call("Who?", response_model=Person).name]
+
+
+@DBOS.workflow()
+async def ask_async() -> list[Any]:
+    first = await now["llm"].acall("Hello.")
+    person = await now["llm"].acall("Who?", response_model=Person)
+    return [first, person.name]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_texts_and_objects(provider: str, asynchronous: bool, stream: bool, serve: Serve) -> None:
+    server = serve(provider, object_or_text)
+    now["llm"] = DBOSLLM(PROVIDERS[provider].build(stream=stream))
+    run_id = unique("asking")
+    with SetWorkflowID(run_id):
+        answers = asyncio.run(ask_async()) if asynchronous else ask()
+    assert answers == ["Hello yourself.", "Ada"]
+    requests = [asked.text for asked in server.requests]
+    used = now["llm"].get_token_usage_summary()
+    for answered in range(3):
+        server.requests.clear()
+        now["llm"] = DBOSLLM(PROVIDERS[provider].build(stream=stream))
+        assert DBOS.fork_workflow(run_id, answered + 1).get_result() == answers
+        assert [asked.text for asked in server.requests] == requests[answered:]
+        assert now["llm"].get_token_usage_summary() == used
