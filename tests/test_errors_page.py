@@ -5,12 +5,11 @@ from __future__ import annotations
 import builtins
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 from crewai_dbos import errors
 from crewai_dbos.testing import ModelServer, text
+from support.python import python
 
 PAGE = Path(__file__).parent.parent / "docs" / "errors.md"
 
@@ -39,14 +38,8 @@ def test_the_program_runs(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(block)
     with ModelServer([text("No.")]) as server:
-        done = subprocess.run(
-            [sys.executable, program],
-            cwd=tmp_path,
-            env={**os.environ, "HOME": str(tmp_path), **server.env},
-            capture_output=True,
-            text=True,
-            timeout=110,
-            check=False,
+        done = python(
+            program, folder=tmp_path, env={**os.environ, "HOME": str(tmp_path), **server.env}
         )
     assert done.returncode == 0, done.stderr
     assert "No. / nobody has asked" in done.stdout

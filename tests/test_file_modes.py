@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import openai
 import pytest
 
+import crewai_dbos
 from crewai_dbos._objects.artifacts import StableArtifacts
 from crewai_dbos.testing import EffectLog, ModelServer, record
+from support.python import python
 
 
 @pytest.fixture
@@ -34,17 +34,17 @@ def readable_by_others(found: dict[str, str]) -> dict[str, str]:
     return {path: mode for path, mode in found.items() if mode not in ("100600", "40700")}
 
 
+PATH = os.pathsep.join([str(Path(__file__).parent), str(Path(crewai_dbos.__file__).parents[1])])
+
+
 def ran(folder: Path, *command: str) -> str:
     """What a program prints that has no umask and its temporary files in `folder`."""
-    done = subprocess.run(
-        [sys.executable, *command],
-        cwd=folder,
-        env={**os.environ, "TMPDIR": str(folder), "PYTHONPATH": str(Path(__file__).parent)},
-        capture_output=True,
-        text=True,
+    done = python(
+        *command,
+        folder=folder,
+        env={**os.environ, "TMPDIR": str(folder), "PYTHONPATH": PATH},
         timeout=280,
         umask=0,
-        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from crewai_dbos.testing import ModelServer, Reply, Request, text
+from support.python import python
 
 pytestmark = pytest.mark.crash
 
@@ -26,14 +25,10 @@ for step in DBOS.list_workflow_steps("ticket-7"):
 
 
 def run(program: Path, env: dict[str, str]) -> list[str]:
-    done = subprocess.run(
-        [sys.executable, program],
-        cwd=program.parent,
+    done = python(
+        program,
+        folder=program.parent,
         env={**os.environ, "HOME": str(program.parent), **env},
-        capture_output=True,
-        text=True,
-        timeout=110,
-        check=False,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from crewai_dbos.testing import ModelServer, text
+from support.python import python
 
 pytestmark = pytest.mark.crash
 
@@ -51,15 +50,7 @@ def test_the_blocks_run(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text("\n".join([BEFORE, *blocks, AFTER]))
     with ModelServer(lambda request: text("Done.")) as server:
-        done = subprocess.run(
-            [sys.executable, program],
-            cwd=tmp_path,
-            env={**os.environ, **server.env},
-            capture_output=True,
-            text=True,
-            timeout=110,
-            check=False,
-        )
+        done = python(program, folder=tmp_path, env={**os.environ, **server.env})
         assert done.returncode == 0, done.stderr
         # Two for the first run, one for the fork from its second task, two for each job.
         assert len(server.requests) == 7

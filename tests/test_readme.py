@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -21,6 +19,7 @@ from crewai_dbos.testing import (
     tool_calls,
 )
 from crewai_dbos.testing.effects import EFFECTS
+from support.python import python
 
 pytestmark = pytest.mark.crash
 
@@ -41,15 +40,7 @@ def test_the_blocks_run_one_after_the_other_as_one_program(tmp_path: Path) -> No
     program = tmp_path / "program.py"
     program.write_text("\n".join([*BLOCKS, "with SetWorkflowID('mine'):\n    print(handle(3))\n"]))
     with ModelServer(script) as server:
-        done = subprocess.run(
-            [sys.executable, program],
-            cwd=tmp_path,
-            env={**os.environ, **server.env},
-            capture_output=True,
-            text=True,
-            timeout=110,
-            check=False,
-        )
+        done = python(program, folder=tmp_path, env={**os.environ, **server.env})
     assert done.returncode == 0, done.stderr
     answers = [line for line in done.stdout.splitlines() if line == "Dear customer."]
     assert len(answers) == 5
@@ -145,15 +136,8 @@ def test_the_page_about_testing(tmp_path: Path) -> None:
         (tmp_path / name).write_text(block)
 
     def run(*arguments: str, **env: str) -> str:
-        done = subprocess.run(
-            [sys.executable, *arguments],
-            cwd=tmp_path,
-            env={**os.environ, "HOME": str(tmp_path), **env},
-            capture_output=True,
-            text=True,
-            timeout=110,
-            check=False,
-        )
+        env = {**os.environ, "HOME": str(tmp_path), **env}
+        done = python(*arguments, folder=tmp_path, env=env)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 

@@ -3,7 +3,6 @@ from typing import Any
 import pytest
 
 from crash.table import Line, table
-from crewai_dbos.testing.crash import _program
 from crewai_dbos.testing.crash._processes import ForkServer, fork_server
 
 _lines: list[Line] = []
@@ -12,7 +11,7 @@ _lines: list[Line] = []
 @pytest.fixture(scope="session")
 def server() -> ForkServer:
     """A process that has imported the application, to be forked; the one that `CrashTest` uses."""
-    return fork_server(_program.__name__, "openai.resources", "crash.application")
+    return fork_server("crash.application")
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,11 @@ from crash import models
 from crash.names import ASK
 from crewai_dbos.testing.crash import CrashTest, CrashTestError, Verdict
 from support.crashing import survives
+from support.python import python
 
 pytestmark = pytest.mark.crash
 
-CLI = [sys.executable, "-m", "crewai_dbos.cli", "crashtest"]
+CLI = ["-m", "crewai_dbos.cli", "crashtest"]
 PAGE = (Path(__file__).parents[2] / "docs/prove-it-survives.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 TOLD = " ".join(re.findall(r"ends with `(.*?)`", PAGE, re.DOTALL)[0].split())
@@ -87,33 +87,17 @@ def test_a_module_that_starts_a_thread() -> None:
 
 
 def command(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*CLI, *arguments], capture_output=True, text=True, timeout=280, cwd=folder, check=False
-    )
+    return python(*CLI, *arguments, folder=folder, timeout=280)
 
 
 def test_the_page_of_the_docs(tmp_path: Path) -> None:
     for block in BLOCKS:
         name = block.splitlines()[0].removeprefix("# ")
         (tmp_path / name).write_text(block)
-    ran = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
-        capture_output=True,
-        text=True,
-        timeout=280,
-        cwd=tmp_path,
-        check=False,
-    )
+    ran = python("-m", "pytest", "-q", "-p", "no:cacheprovider", folder=tmp_path, timeout=280)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert f"{int(SURVIVED) + 4} passed" in ran.stdout
-    ran = subprocess.run(
-        [sys.executable, "by_hand.py"],
-        capture_output=True,
-        text=True,
-        timeout=280,
-        cwd=tmp_path,
-        check=False,
-    )
+    ran = python("by_hand.py", folder=tmp_path, timeout=280)
     assert ran.stdout.splitlines()[-1:] == ["True"], ran.stdout + ran.stderr
 
 
@@ -208,14 +192,7 @@ def test_arguments_that_can_mean_nothing(tmp_path: Path) -> None:
         "ended = [CliRunner().invoke(app, ['crashtest', *a.split()]) for a in sys.argv[1:]]\n"
         "print(json.dumps([(each.exit_code, each.stderr) for each in ended]))"
     )
-    ran = subprocess.run(
-        [sys.executable, "-c", program, *wrong],
-        capture_output=True,
-        text=True,
-        timeout=280,
-        cwd=tmp_path,
-        check=False,
-    )
+    ran = python("-c", program, *wrong, folder=tmp_path, timeout=280)
     assert ran.returncode == 0, ran.stderr
     for (code, said), told in zip(json.loads(ran.stdout), wrong.values(), strict=True):
         assert code == 2, said
@@ -250,14 +227,7 @@ def test_marks_that_can_mean_nothing_and_runs_that_fail_without_a_crash(tmp_path
         lines = ["import pytest", marked, f"def test_{name}({takes}):", "    pass"]
         (tmp_path / f"test_{name}.py").write_text("\n".join(lines))
     options = ["-q", "-p", "no:cacheprovider", "-W", "ignore", "--continue-on-collection-errors"]
-    ran = subprocess.run(
-        [sys.executable, "-m", "pytest", *options],
-        capture_output=True,
-        text=True,
-        timeout=280,
-        cwd=tmp_path,
-        check=False,
-    )
+    ran = python("-m", "pytest", *options, folder=tmp_path, timeout=280)
     assert "1 passed, 10 errors" in ran.stdout, ran.stdout + ran.stderr
     _, *sections = re.split(r"^_+ ERROR .*?test_", ran.stdout, flags=re.MULTILINE)
     said = {re.split(r"\W", section)[0]: section for section in sections}

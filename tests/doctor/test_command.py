@@ -15,6 +15,7 @@ import pytest
 
 import crewai_dbos
 from doctor.conftest import Run, report
+from support.python import python
 
 ROOT = Path(__file__).parents[2]
 SOURCE = str(Path(crewai_dbos.__file__).parents[1])
@@ -26,14 +27,10 @@ def programs(page: str) -> list[str]:
 
 
 def run(folder: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "crewai_dbos.cli", "doctor", *arguments],
-        cwd=folder,
+    return python(
+        *("-m", "crewai_dbos.cli", "doctor", *arguments),
+        folder=folder,
         env={**os.environ, "PYTHONPATH": SOURCE, "COLUMNS": "88", **env},
-        capture_output=True,
-        text=True,
-        timeout=110,
-        check=False,
     )
 
 

@@ -15,7 +15,6 @@ import ticket_triage
 
 from crewai_dbos import DBOSCrew, DBOSFlow
 from crewai_dbos.testing import report_effect
-from crewai_dbos.testing.crash import _program
 from crewai_dbos.testing.crash._processes import Job, Process, fork_server
 from crewai_dbos.testing.effects import EFFECTS
 
@@ -83,7 +82,7 @@ def start(program: str, cwd: Path, env: Mapping[str, str], *arguments: str) -> P
     order = {"cwd": str(cwd), "arguments": arguments}
     job = Job(f"{__name__}:{program}", order, cwd / "log", dict(env))
     # The modules are those of the crash tests, so that one server is enough.
-    return fork_server(_program.__name__, "openai.resources", __name__).start(job)
+    return fork_server(__name__).start(job)
 
 
 def documentation_review_main(order: Mapping[str, Any]) -> None:

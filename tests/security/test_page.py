@@ -19,6 +19,7 @@ from crewai_dbos._runs.definition import agents
 from crewai_dbos._secrets import known
 from crewai_dbos._stored.codec import decode, encode
 from crewai_dbos.testing import ModelServer, text
+from support.python import python
 from test_secrets import stored_texts
 
 ROOT = Path(__file__).parent.parent.parent
@@ -36,14 +37,10 @@ def test_the_page_about_encryption(tmp_path: Path) -> None:
     key = subprocess.check_output([sys.executable, "-c", command], text=True).strip()
     (tmp_path / "program.py").write_text(block)
     with ModelServer(lambda request: text("Dear customer.")) as server:
-        done = subprocess.run(
-            [sys.executable, "program.py"],
-            cwd=tmp_path,
+        done = python(
+            "program.py",
+            folder=tmp_path,
             env={**os.environ, **server.env, "CREWAI_DBOS_KEYS": f"a={key}"},
-            capture_output=True,
-            text=True,
-            timeout=110,
-            check=False,
         )
     assert done.returncode == 0, done.stderr
     assert "Dear customer." in done.stdout

@@ -26,7 +26,7 @@ import traceback
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from pydantic import BaseModel
 
@@ -58,6 +58,10 @@ _IMPORTED_LATE = (
 )
 # Threads whose libraries start them again in a forked process: of lancedb, and pyarrow's jemalloc.
 _FORK_SAFE = ("LanceDBBackgroundEventLoop", "jemalloc_bg_thd")
+# What every server has imported; of openai 490 modules that it imports at the first request.
+FIRST = ("crewai_dbos.testing.crash._program", "openai.resources", "crewai_dbos.flow")
+_SERVE = "serve"
+"""Stands for the function of a job that is to be a server itself."""
 _READY, _HAS_THREADS, _FAILED = b"+", b"t", b"-"
 PATIENCE = 60.0
 """Seconds after which a process is taken to hang."""
@@ -203,28 +207,39 @@ class ThreadsError(RuntimeError):
 
 
 class ForkServer:
-    """A process that imports `modules`, starts no thread, and forks itself for every job."""
+    """A process that imports `modules`, starts no thread, and forks itself for every job.
 
-    def __init__(self, *modules: str) -> None:
+    Args:
+        like: Another one to fork it from, which has imported most of it.
+    """
+
+    def __init__(self, *modules: str, like: ForkServer | None = None) -> None:
         self._sending = threading.Lock()
         self._control, theirs = socket.socketpair()
+        self._popen: subprocess.Popen[bytes] | None = None
         with theirs:
-            command = [*_COMMAND, "serve", str(theirs.fileno())]
-            self._popen = subprocess.Popen(
-                [*command, *modules],
-                env=_environment(),
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=2,  # a report on stdout stays one
-                start_new_session=True,  # ctrl-C is for us; it ends when we do
-            )
+            if like is None:
+                command = [*_COMMAND, "serve", str(theirs.fileno())]
+                self._popen = subprocess.Popen(
+                    [*command, *modules],
+                    env=_environment(),
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=2,  # a report on stdout stays one
+                    start_new_session=True,  # ctrl-C is for us; it ends when we do
+                )
+            else:
+                order = {"modules": modules, "path": sys.path, "folder": os.getcwd()}
+                job = Job(_SERVE, order, Path(), _environment())
+                with like._sending:
+                    _send(like._control, job.to_json(), theirs.fileno())
         answer = self._control.recv(1)
         if answer == _HAS_THREADS:
             self.stop()
             raise ThreadsError(f"importing {', '.join(modules)} starts threads")
         if answer != _READY:
             why = self._control.makefile().read()
-            raise CrashTestError(why or f"The importing process ended with {self._popen.wait()}.")
+            raise CrashTestError(why or f"Importing {', '.join(modules)} ended the process.")
 
     def start(self, job: Job) -> Process:
         ours, theirs = socket.socketpair()
@@ -235,14 +250,21 @@ class ForkServer:
         return process
 
     def stop(self) -> None:
-        self._control.close()
-        self._popen.wait()
+        with self._control:
+            self._control.shutdown(socket.SHUT_WR)
+            while self._control.recv(4096):
+                pass
+        if self._popen is not None:
+            self._popen.wait()
 
 
 @functools.cache
 def fork_server(*modules: str) -> ForkServer:
-    """The server that has imported `modules`, until this process ends. Importing takes seconds."""
-    server = ForkServer(*modules)
+    """The server that has imported `modules`, until this process ends.
+
+    All are forked from the one that has imported crewAI, which takes seconds.
+    """
+    server = ForkServer(*modules, like=fork_server(*FIRST) if modules != FIRST else None)
     atexit.register(server.stop)
     return server
 
@@ -318,18 +340,40 @@ def _serve(control: socket.socket, modules: list[str]) -> None:
                 if received is None:
                     for pid in children:
                         os.kill(pid, signal.SIGKILL)
+                    with contextlib.suppress(ChildProcessError):
+                        while os.wait():
+                            pass
                     return
                 job, (descriptor,) = received
                 connection = socket.socket(fileno=descriptor)
+                order = Job.from_json(job)
                 pid = os.fork()
                 if pid == 0:
                     signal.set_wakeup_fd(-1)
                     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                     for inherited in (control, woken, waker, *children.values()):
                         inherited.close()
-                    _work(connection, Job.from_json(job))
+                    if order.function == _SERVE:
+                        _serve_too(connection, order)
+                    _work(connection, order)
+                if order.function == _SERVE:
+                    connection.close()  # it ends when its client does, as we do
+                    continue
                 children[pid] = connection
                 _tell(connection, pid=pid)
+
+
+def _serve_too(control: socket.socket, job: Job) -> NoReturn:
+    """Be a server of other modules, as if it had been started by itself."""
+    os.environ.clear()
+    os.environ.update(job.environment)
+    sys.path[:] = job.order["path"]
+    os.chdir(job.order["folder"])
+    try:
+        _serve(control, job.order["modules"])
+    finally:
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def _build_classes() -> None:
@@ -357,6 +401,8 @@ def _reap(children: dict[int, socket.socket]) -> None:
         pid, status = os.waitpid(-1, os.WNOHANG)
         if pid == 0:
             return
+        if pid not in children:
+            continue  # a server
         with children.pop(pid) as connection:
             _tell(connection, exit=os.waitstatus_to_exitcode(status))
 

@@ -20,6 +20,7 @@ from crewai_dbos.testing.crash._databases import Databases
 from crewai_dbos.testing.crash._faults import entry_of
 from crewai_dbos.testing.crash._outcome import Difference, differences
 from crewai_dbos.testing.crash._processes import (
+    FIRST,
     FreshProcess,
     Job,
     Process,
@@ -301,13 +302,11 @@ class CrashTest:
             return self._spawn, self._databases, self._directory
 
     def _forking(self) -> Callable[[Job], Process]:
-        # openai imports its resources, 490 modules, at the first request.
-        ours = (_PROGRAM, "openai.resources")
         try:
-            return fork_server(*ours, *dict.fromkeys(self._modules)).start
+            return fork_server(*dict.fromkeys(self._modules)).start
         except ThreadsError:
             # Then each process imports these itself, and finds crewAI imported already.
-            return fork_server(*ours, "crewai_dbos.flow").start
+            return fork_server(*FIRST).start
 
 
 @contextlib.contextmanager
