@@ -19,7 +19,7 @@ from crewai_dbos.testing import (
     tool_calls,
 )
 from crewai_dbos.testing.effects import EFFECTS
-from support.python import python
+from support.python import Program, python
 
 pytestmark = pytest.mark.crash
 
@@ -113,18 +113,13 @@ def test_a_program_changed_by_a_diff_is_killed_and_started_again(
 
     log = EffectLog(tmp_path / "effects")
     with ModelServer(model) as server:
-        command = [sys.executable, str(program)]
-        options = {
-            "cwd": tmp_path,
-            "env": {**os.environ, **server.env, EFFECTS: str(log.path)},
-            "text": True,
-        }
-        killed = subprocess.Popen(command, **options)
+        env = {**os.environ, **server.env, EFFECTS: str(log.path)}
+        killed = Program(program, folder=tmp_path, env=env)
         held.wait_until_held(timeout=60)
         killed.kill()
-        killed.wait()
+        killed.communicate(timeout=60)
         held.release()
-        done = subprocess.run(command, **options, capture_output=True, timeout=110, check=False)
+        done = python(program, folder=tmp_path, env=env)
     assert done.returncode == 0, done.stderr
     assert "1 run" in done.stdout
     assert len(log.read()) == 1
