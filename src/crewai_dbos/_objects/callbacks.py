@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from crewai_dbos._functions import attribute, look_like, name_of
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.call import Call
+from crewai_dbos._objects import projects
 from crewai_dbos._stored import codec
 from crewai_dbos._stored.digest import digest
 from crewai_dbos._threads import finished
@@ -45,18 +46,27 @@ def recorded(
             return function(*args, **kwargs)
         scope = scope.around or scope
 
+        project = projects.project_of(function)
+        made: list[bool] = []
+
         def work() -> dict[str, Any]:
+            made.append(True)
+            had = projects.attributes(project)
             before = [_state(arg) for arg in args]
             returned = finished(function(*args, **kwargs))
             done: dict[str, Any] = {"returned": returned if keep else None}
             changes = [_changes(arg, state) for arg, state in zip(args, before, strict=True)]
             if any(changes):
                 done["changed"] = changes
+            if left := projects.changed(project, had):
+                done["left"] = left
             _check(what, name, done, known)
             return done
 
         entry = Call(what, kind=what, known=known)
         done = dict(scope.group(entry, work, sequential=True))
+        if not made:
+            projects.restore(project, done.get("left", {}))
         for arg, changed in zip(args, done.get("changed", ()), strict=False):
             for field in _fields(arg) if isinstance(arg, BaseModel) else ():
                 if field in changed:
