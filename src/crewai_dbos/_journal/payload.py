@@ -59,11 +59,11 @@ def success(call: Call, value: Any, *, seconds: float = 0.0) -> Payload:
     """The payload of a call that returned `value`; of a failed one if that can't be stored."""
     try:
         head = _head(call, seconds)
-    except (UnstorableValueError, RecursionError) as error:
+    except Exception as error:  # raised past here, the call would be made again
         return failure(replace(call, collect=None), error, seconds=seconds)
     try:
         result = _encoded(call, value)
-    except (UnstorableValueError, RecursionError) as error:
+    except Exception as error:  # raised past here, the call would be made again
         if call.as_text is None:
             return failure(call, error, seconds=seconds)
         logger.warning(
