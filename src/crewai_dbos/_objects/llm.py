@@ -215,9 +215,11 @@ class DBOSLLM(_Base):
     def _track_token_usage_internal(self, usage_data: dict[str, Any]) -> None:
         observed = _observed.get()
         if observed is not None:
-            # Of LiteLLM it is a model.
+            # Of LiteLLM it is a model, and crewAI does not look at the models in it.
             dump = getattr(usage_data, "model_dump", None)
-            observed.usage.append(dump() if callable(dump) else usage_data)
+            told = dump().items() if callable(dump) else None
+            numbers = {name: item for name, item in told or () if type(item) in (int, float)}
+            observed.usage.append(usage_data if told is None else numbers)
         # Several agents of a crew may count on one LLM, on threads.
         with counting:
             super()._track_token_usage_internal(usage_data)
