@@ -12,7 +12,7 @@ IN_PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadfile
 # Where it is set, each process compiles crewAI anew, which doubles the time of every import.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test lint typecheck format pytest quick every-moment local-model smoke oldest mutate
+.PHONY: help demo test lint typecheck format pytest quick every-moment local-model smoke oldest mutate litellm
 .PHONY: bench constraints clean venv venvs
 
 help:
@@ -26,6 +26,7 @@ help:
 	@echo 'make local-model  the test with a real model; needs the extra local-model'
 	@echo 'make smoke        one workflow on each other Python found'
 	@echo 'make oldest       seam tests and smoke on the oldest crewAI and DBOS that are allowed'
+	@echo 'make litellm      the tests of providers with LiteLLM, in an environment of its own'
 	@echo 'make mutate       rename what is private there, one name at a time: do tests miss it?'
 	@echo 'make bench        measure, write benchmarks/RESULTS.md and the table of README.md'
 	@echo 'make format       ruff format and ruff check --fix'
@@ -77,6 +78,13 @@ oldest:
 	.venvs/oldest/bin/pytest $(SEAMS)
 	.venvs/oldest/bin/python tests/smoke/smoke.py
 
+litellm:
+	@mkdir -p .venvs
+	@$(PYTHON) scripts/merged.py constraints.txt constraints-litellm.txt >.venvs/litellm.txt
+	@$(PYTHON) scripts/make_venv.py .venvs/litellm dev,litellm .venvs/litellm.txt
+	PROVIDER_TEST_WITH=litellm .venvs/litellm/bin/pytest tests/providers/test_failures.py tests/providers/test_secrets.py \
+		tests/providers/test_runs.py -k "litellm and not (of_a_stream or texts or usage)" $(ARGS)
+
 mutate: venv
 	.venv/bin/python scripts/mutate.py $(ARGS)
 
@@ -86,7 +94,7 @@ venvs:
 
 venv:
 	@if [ -z "$(PYTHON)" ]; then echo 'no Python 3.10 to 3.13 with venv found' >&2; exit 1; fi
-	@$(PYTHON) scripts/make_venv.py .venv dev
+	@$(PYTHON) scripts/make_venv.py .venv dev,providers
 
 .PHONY: $(OTHERS:%=.venvs/%)
 $(OTHERS:%=.venvs/%): .venvs/%:

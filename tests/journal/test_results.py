@@ -31,6 +31,24 @@ def test_a_result_without_a_json_form_is_an_error_that_is_recorded(dbos: None) -
 
 
 @only_sqlite
+def test_what_a_call_did_that_can_not_be_told_is_an_error_that_is_recorded(dbos: None) -> None:
+    """Raised past DBOS it would have the call made again, and paid again."""
+
+    def plan() -> Any:
+        with joined("work") as scope:
+            try:
+                return call(scope, "a", lambda: 1, config=QUICK, collect=lambda: {"usage": [None]})
+            except AttributeError as error:
+                return str(error)
+
+    run = run_id()
+    told = finish(plan, run)
+    assert "items" in told
+    assert replay(run) == told
+    assert work.done == {"a": 1}
+
+
+@only_sqlite
 def test_a_result_without_a_json_form_may_be_recorded_as_text(
     dbos: None, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -146,6 +146,20 @@ def test_responses_go_on_from_the_last_one(serve: Serve) -> None:
     check_forks(run_id, server)
 
 
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_a_durable_llm_has_every_option_of_the_original(provider: str, serve: Serve) -> None:
+    """The copy that an LLM of LiteLLM makes of itself lacks some."""
+    serve(provider, at_once)
+    llm = PROVIDERS[provider].build(temperature=0.5)
+    for name, value in {"timeout": 7.0, "context_window_size": 1000}.items():
+        if name in type(llm).model_fields:
+            setattr(llm, name, value)
+    kept = DBOSLLM(llm)
+    assert isinstance(kept, type(llm))
+    for name in type(llm).model_fields:
+        assert getattr(kept, name) == getattr(llm, name), name
+
+
 # Without an agent ------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import re
 import threading
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, TypeGuard
 
+from crewai import LLM
 from crewai.llms import base_llm as _base_llm
 from crewai.llms import retry as _llm_retry
 from crewai.llms.base_llm import BaseLLM
@@ -25,6 +27,27 @@ _DELEGATE = "_responses_delegate"
 def is_llm(thing: Any) -> TypeGuard[BaseLLM]:
     """Whether `thing` is an LLM of crewAI's, and does not only say so, as a mock does."""
     return issubclass(type(thing), BaseLLM)
+
+
+_PARTS = (
+    "__dict__",
+    "__pydantic_extra__",
+    "__pydantic_fields_set__",
+    "__pydantic_private__",
+)
+
+
+def shallow_copy(llm: BaseLLM) -> BaseLLM:
+    """A copy of `llm` that shares what it holds.
+
+    The copy that an `LLM` makes of itself lacks some of its options, its class and its counters.
+    """
+    if type(llm).__copy__ is not LLM.__copy__:
+        return copy.copy(llm)
+    made = object.__new__(type(llm))
+    for name in _PARTS:
+        object.__setattr__(made, name, copy.copy(getattr(llm, name)))
+    return made
 
 
 def forget_shared_state(llm: BaseLLM) -> None:
@@ -70,6 +93,21 @@ def client_builders(cls: type[BaseLLM], replace: Callable[[Any], Any]) -> dict[s
         "_initialize_client",
     )
     return {name: replacing(getattr(cls, name)) for name in names if hasattr(cls, name)}
+
+
+def litellm_requests(
+    cls: type[BaseLLM], change: Callable[[dict[str, Any]], dict[str, Any]]
+) -> dict[str, Any]:
+    """Methods for a subclass of `cls` that `change` the parameters of what goes through LiteLLM."""
+    if not issubclass(cls, LLM):
+        return {}
+    prepare = cls._prepare_completion_params
+
+    @functools.wraps(prepare)
+    def prepared(llm: LLM, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        return change(prepare(llm, *args, **kwargs))
+
+    return {"_prepare_completion_params": prepared}
 
 
 def counts_tokens_remotely(llm: Any, cls: type[BaseLLM]) -> bool:

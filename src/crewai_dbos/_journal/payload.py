@@ -30,9 +30,6 @@ _CONTENT = ("request", "salt", "extra", "result", "error")
 _IN_THE_CLEAR = "usage"
 """Of ``extra``: numbers only."""
 
-_REFUSED = (UnstorableValueError, RuntimeError)
-"""What encoding raises: also of a value that is nested too deep, or changed meanwhile."""
-
 MOST_IDS = 16
 """Step ids that one operation of DBOS needs; it is two at most today."""
 
@@ -65,11 +62,11 @@ def success(call: Call, value: Any, *, seconds: float = 0.0) -> Payload:
     """
     try:
         head = _head(call, seconds)
-    except _REFUSED as error:
+    except Exception as error:  # raised past here, the call would be made again
         return failure(replace(call, collect=None), error, seconds=seconds)
     try:
         result = _encoded(call, value)
-    except _REFUSED as error:
+    except Exception as error:  # raised past here, the call would be made again
         if call.as_text is None:
             return failure(call, error, seconds=seconds)
         try:

@@ -10,8 +10,8 @@ from typing import Any
 from crewai.llms.base_llm import BaseLLM
 from pydantic import BaseModel
 
-from crewai_dbos._crewai_seam.llm import client_builders, replace_clients
-from crewai_dbos._objects.single_attempt import single_attempt
+from crewai_dbos._crewai_seam.llm import client_builders, litellm_requests, replace_clients
+from crewai_dbos._objects.single_attempt import single_attempt, single_request
 
 
 def one_layer_of_retries(llm: BaseLLM) -> None:
@@ -20,8 +20,8 @@ def one_layer_of_retries(llm: BaseLLM) -> None:
 
 
 def single_attempt_builders(cls: type[BaseLLM]) -> dict[str, Any]:
-    """Methods for a subclass of `cls` that do the same for clients built later."""
-    return client_builders(cls, single_attempt)
+    """Methods for a subclass of `cls` that do the same for clients built later, and in LiteLLM."""
+    return {**client_builders(cls, single_attempt), **litellm_requests(cls, single_request)}
 
 
 def build_response_models() -> None:

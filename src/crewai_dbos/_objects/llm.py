@@ -6,7 +6,6 @@ words, native tool support, streaming and usage; only `call` and `acall` go thro
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from crewai_dbos._crewai_seam.llm import (
     counting,
     counts_tokens_remotely,
     forget_shared_state,
+    shallow_copy,
     with_stable_ids,
     without_rate_limit_retry,
 )
@@ -215,7 +215,11 @@ class DBOSLLM(_Base):
     def _track_token_usage_internal(self, usage_data: dict[str, Any]) -> None:
         observed = _observed.get()
         if observed is not None:
-            observed.usage.append(usage_data)
+            # Of LiteLLM it is a model, and crewAI does not look at the models in it.
+            dump = getattr(usage_data, "model_dump", None)
+            told = dump().items() if callable(dump) else None
+            numbers = {name: item for name, item in told or () if type(item) in (int, float)}
+            observed.usage.append(usage_data if told is None else numbers)
         # Several agents of a crew may count on one LLM, on threads.
         with counting:
             super()._track_token_usage_internal(usage_data)
@@ -309,7 +313,7 @@ def durable_llm(
     """
     bound: _Binding | None = llm.__dict__.get(_BINDING)
     step = bound.config if bound is not None and config is None else for_llm(config)
-    durable = copy.copy(llm)
+    durable = shallow_copy(llm)
     forget_shared_state(durable)
     if bound is None:
         durable.__class__ = _durable_class(with_its_own(durable, DBOSLLM))

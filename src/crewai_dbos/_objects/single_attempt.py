@@ -192,6 +192,16 @@ class _Session:
             raise ConnectionError(str(error)) from error
 
 
+# LiteLLM's, which makes clients of its own -------------------------------------------
+
+
+def single_request(parameters: dict[str, Any]) -> dict[str, Any]:
+    """The parameters of a request through LiteLLM, which is made once inside a recorded call."""
+    if not open_call():
+        return parameters
+    return {**parameters, "max_retries": 0, "num_retries": 0}
+
+
 _KINDS: list[tuple[Callable[[Any], bool], Callable[[Any], Any]]] = [
     (_has_options, _with_options),
     (_is_botocore, _botocore),
