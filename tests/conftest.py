@@ -1,4 +1,5 @@
 import contextlib
+import gc
 import os
 import tempfile
 from collections.abc import Iterator
@@ -25,8 +26,14 @@ os.environ["SSL_CERT_FILE"] = str(_authorities)
 for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "CREWAI_STORAGE_DIR"):
     os.environ.pop(name, None)
 
+gc.disable()  # all that is made by an import stays
+
 from crewai_dbos.testing.crash._databases import Databases  # noqa: E402
 from support.postgres import Postgres, running_postgres  # noqa: E402
+
+# The collector need not look at crewAI's modules each time, a million objects.
+gc.freeze()
+gc.enable()
 
 
 @pytest.fixture(scope="session")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
-import sys
 import threading
 from collections import Counter
 from pathlib import Path
@@ -28,6 +26,7 @@ from crewai_dbos.testing import ModelServer, Request, ToolCall, error, hang, tex
 from crews.scenarios import agent, answer, asked, task
 from crews.test_runs import Opaque
 from support.names import unique
+from support.python import Program
 from support.serving import Serve
 
 TOPICS = ("otters", "badgers", "voles", "newts")
@@ -262,7 +261,7 @@ def test_many_items_killed_three_times(
     if kind == "postgres":
         database_url = request.getfixturevalue("postgres").create_database()
     kills = [items // 5, items // 2, items * 3 // 4]
-    running: list[subprocess.Popen[bytes]] = []
+    running: list[Program] = []
     lock = threading.Lock()
 
     def script(asking: Request) -> Any:
@@ -273,26 +272,18 @@ def test_many_items_killed_three_times(
         return answer(asking)
 
     def process(*arguments: str) -> tuple[int, str]:
-        command = [
-            sys.executable,
-            "-m",
-            "crews.batch_program",
-            database_url,
-            str(items),
-            *arguments,
-        ]
         folder = str(Path(__file__).parents[1])
-        with (tmp_path / "log").open("ab") as log:
-            started = subprocess.Popen(
-                command,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                cwd=tmp_path,
-                env={**os.environ, **server.env, "PYTHONPATH": folder},
-            )
-            running.append(started)
-            out, _ = started.communicate(timeout=240)
-        return started.returncode, out.decode()
+        started = Program(
+            *("-m", "crews.batch_program", database_url, str(items), *arguments),
+            folder=tmp_path,
+            env={**os.environ, **server.env, "PYTHONPATH": folder},
+        )
+        running.append(started)
+        out, errors = started.communicate(timeout=240)
+        with (tmp_path / "log").open("a") as log:
+            log.write(errors)
+        assert started.returncode is not None
+        return started.returncode, out
 
     with ModelServer(script) as server:
         assert process("call")[0] == -9
