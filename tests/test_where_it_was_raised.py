@@ -246,3 +246,22 @@ def test_redaction_sees_it() -> None:
     (note,) = caught.value.__notes__  # type: ignore[attr-defined]
     assert "in [a function]" in note
     assert "in fail" in note
+
+
+def test_a_file_whose_name_is_no_text_and_a_frame_without_a_line() -> None:
+    code = compile("def fail():\n    raise ValueError('x')", "caf\udce9.py", "exec")
+    scope: dict[str, Any] = {}
+    exec(code, scope)
+    scope["fail"].__code__ = scope["fail"].__code__.replace(co_linetable=b"")
+    with pytest.raises(ValueError, match="x") as caught:
+        scope["fail"]()
+    stored = encode_error(caught.value)
+    json.dumps(stored, ensure_ascii=False).encode()
+    assert ["caf?.py", 0, "fail"] in stored["raised"]
+    assert str(decode_error(stored)) == "x"
+
+
+def test_a_row_can_not_set_what_python_keeps_of_an_error() -> None:
+    stored = {**encode_error(ValueError("x")), "attrs": {"__notes__": [1], "__dict__": 2, "own": 3}}
+    error = decode_error(stored)
+    assert vars(error) == {"own": 3}

@@ -29,7 +29,7 @@ def shortened(error: E) -> E:
     kept = _kept(error)
     found: TracebackType | None = None
     for each in reversed(kept):
-        found = TracebackType(found, each.tb_frame, each.tb_lasti, each.tb_lineno)
+        found = TracebackType(found, each.tb_frame, each.tb_lasti, each.tb_lineno or 0)
     return _with(error, found)
 
 
@@ -57,7 +57,7 @@ def places(error: BaseException) -> list[Place]:
         return list(known)
     kept = _without(_OF_THE_ENGINE, list(_entries(error.__traceback__)))
     found = [
-        (each.tb_frame.f_code.co_filename, each.tb_lineno, each.tb_frame.f_code.co_name)
+        (each.tb_frame.f_code.co_filename, each.tb_lineno or 0, each.tb_frame.f_code.co_name)
         for each in kept or _kept(error)[-1:]
     ]
     half = MOST_PLACES // 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 from pydantic import BaseModel
@@ -25,3 +26,7 @@ class Page(BaseModel, Generic[T]):
 class Pair(BaseModel, Generic[T, U]):
     one: T
     two: U
+
+
+NAMED = Page[Sequence[int]]
+globals()["Page[Sequence[int]]"] = NAMED

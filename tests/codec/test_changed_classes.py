@@ -12,7 +12,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from codec.values import stored
 from crewai_dbos import allow_modules
-from crewai_dbos._stored import modules
+from crewai_dbos._stored import changed, modules
 from crewai_dbos._stored.codec import decode
 from crewai_dbos._stored.type_paths import import_path
 from crewai_dbos.errors import UnstorableValueError
@@ -194,3 +194,10 @@ def test_a_factory_of_another_package_is_called_if_it_is_allowed(
     assert f"allow_modules({__name__!r})" in told[0]
     allow_modules(__name__)
     assert later(note, Task).tags == ["new"]
+
+
+def test_a_field_that_a_named_tuple_has_lost_at_its_end_is_dropped() -> None:
+    class Now(NamedTuple):
+        x: int
+
+    assert changed.of_tuple(Now, (1, 2)) == (1,)

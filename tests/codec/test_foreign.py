@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import threading
 from collections.abc import Iterator, MutableMapping
 from types import SimpleNamespace
@@ -64,3 +66,23 @@ def test_what_has_a_form_is_left_alone() -> None:
 def test_what_shows_nothing_of_itself_is_refused(value: Any) -> None:
     with pytest.raises(UnstorableValueError):
         as_data(value)
+
+
+def test_it_can_be_copied_as_crewai_copies_a_state() -> None:
+    (recorded,) = back(as_data([SimpleNamespace(part=[1], name="search")]))
+    for copied in (
+        copy.copy(recorded),
+        copy.deepcopy(recorded),
+        pickle.loads(pickle.dumps(recorded)),
+    ):
+        assert copied == recorded
+        assert copied.name == "search"
+
+
+def test_credentials_that_it_holds_are_left_out() -> None:
+    headers = Fields(Authorization="Bearer sk-1", token="of the user")
+    request = SimpleNamespace(headers=headers, api_key="sk-1", url="u")
+    (recorded,) = back(as_data([SimpleNamespace(request=request, text="a")]))
+    assert recorded.text == "a"
+    assert "sk-1" not in repr(recorded)
+    assert recorded.request.headers["token"] == "of the user"

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from datetime import datetime
 from typing import Annotated, Any, Dict, List, Literal, Optional, Union  # noqa: UP035
 
 import pytest
 from pydantic import Field, RootModel
 
-from codec.generic import Item, Page, Pair
+from codec.generic import NAMED, Item, Page, Pair
 from codec.values import back, stored
 from crewai_dbos._stored import generics, modules
 from crewai_dbos._stored.codec import decode, encode
@@ -70,6 +72,7 @@ def test_another_process_that_has_not_given_it_arguments_makes_the_class() -> No
     values = [Page[Item](), Pages(), Pair[Item | None, list[int]](one=None, two=[])]
     done = subprocess.run(
         [sys.executable, "-c", FRESH],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         input=json.dumps([encode(each) for each in values]),
         capture_output=True,
         text=True,
@@ -131,3 +134,38 @@ def test_models_of_a_library_are_made_only_if_allowed(monkeypatch: pytest.Monkey
         load_type(path, generics.BaseModel)
     monkeypatch.setattr(modules, "_allowed", {"codec"})
     assert load_type(path, generics.BaseModel) is Page[frozenset[str]]
+
+
+def test_names_that_earlier_versions_gave_are_read_and_counted_as_the_same() -> None:
+    moments = Page[datetime]  # which the program has
+    assert load_type("codec.generic:Page[datetime]", generics.BaseModel) is moments
+    same = {
+        "m:Page[m:Item, None]": "m:Page[Item, NoneType]",
+        "m:Page[Or[m:Item, None]]": "m:Page[Union[Item, NoneType]]",
+        'm:Page[Literal["a]", 1, null, true]]': "m:Page[Literal['a]', 1, None, True]]",
+    }
+    for now, before in same.items():
+        assert generics.before(now) == before == generics.before(before)
+
+
+def test_a_variable_of_a_module_names_what_can_not_be_spelled() -> None:
+    assert type_path(NAMED) == "codec.generic:Page[Sequence[int]]"
+    assert load_type(type_path(NAMED), generics.BaseModel) is NAMED
+
+
+def test_a_row_can_not_have_classes_made_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also by paths that fail when the classes of their arguments have been made."""
+    monkeypatch.setattr(generics, "MOST", generics._names + 20)
+    monkeypatch.setattr(generics, "_tried", set())
+    before = len(type.__subclasses__(Page))
+    for number in range(50):
+        path = f"codec.generic:Page[codec.generic:Page[Literal[{number + 10_000}]]x]"
+        with pytest.raises(UnstorableValueError):
+            load_type(path, generics.BaseModel)
+    assert len(type.__subclasses__(Page)) - before < 20
+
+
+@pytest.mark.parametrize("path", ["x]"])
+def test_what_is_no_path_is_refused_and_not_an_error_of_another_kind(path: str) -> None:
+    with pytest.raises(UnstorableValueError):
+        load_type(path, generics.BaseModel)

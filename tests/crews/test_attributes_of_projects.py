@@ -14,6 +14,7 @@ from crewai.project import task as a_task
 from dbos import DBOS, SetWorkflowID
 
 from crewai_dbos import DBOSCrew
+from crewai_dbos._objects import projects
 from crewai_dbos.errors import RunCancelledError
 from crewai_dbos.testing import Reply, Request, text
 from crews.scenarios import agent
@@ -79,3 +80,36 @@ def test_they_are_set_again(at: int, serve: Serve, caplog: pytest.LogCaptureFixt
     assert len(ended) == 2
     if at == 1:
         assert "has set 'lock' of Team, which can't be stored" in caplog.text
+
+
+class Guarded:
+    """A project whose class does something when an attribute is set."""
+
+    is_crew_class = True
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AssertionError(f"{name} was set through the class")
+
+
+def test_a_row_sets_no_more_than_the_attributes() -> None:
+    project = Guarded()
+    projects.restore(project, {"topic": "otters", "__class__": "x", "__dict__": {}, "tasks": []})
+    assert vars(project) == {"topic": "otters"}
+    assert type(project) is Guarded
+
+
+def test_secrets_and_private_attributes_are_not_stored(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("SHOP_PASSWORD", "correct-horse-battery")
+    caplog.set_level(logging.WARNING, "crewai_dbos")
+    team = Team()
+    before = projects.attributes(team)
+    vars(team).update(
+        topic="otters", api_key="sk-1", _client="c", note_of="by correct-horse-battery"
+    )
+    assert projects.changed(team, before) == {"topic": "otters"}
+    told = [record.getMessage() for record in caplog.records]
+    assert [sum(name in each for each in told) for name in ("api_key", "_client", "note_of")] == [
+        1
+    ] * 3

@@ -11,8 +11,9 @@ from typing import Any
 
 from crewai_dbos._dbos_seam import closure_of
 from crewai_dbos._journal import run_scope
+from crewai_dbos._secrets import known
+from crewai_dbos._secrets.words import names_a_secret
 from crewai_dbos._stored import codec
-from crewai_dbos.errors import UnstorableValueError
 
 _CREWAIS = frozenset({"agents", "tasks"})
 """Attributes that crewAI fills when it makes the crew."""
@@ -37,25 +38,37 @@ def attributes(project: Any) -> dict[str, Any]:
 
 
 def changed(project: Any, before: Mapping[str, Any]) -> dict[str, Any]:
-    """The attributes of `project` that are others than `before`, as far as they can be stored."""
+    """The attributes of `project` that are others than `before`, as far as they are stored."""
     now = attributes(project)
-    names = [name for name, found in now.items() if before.get(name, before) != found]
-    for name in names:
-        if isinstance(now[name], _Unstorable):
+    found = {}
+    for name, stands_for in now.items():
+        if before.get(name, before) == stands_for:
+            continue
+        if why := _why_not(name, stands_for):
             run_scope.warn_once(
-                f"A callback has set {name!r} of {type(project).__name__}, which can't be stored "
-                f"with the run ({now[name].why}). After recovery it is not set: make it in "
-                "__init__, or where it is needed."
+                f"A callback has set {name!r} of {type(project).__name__}, which is not stored "
+                f"with the run ({why}). After recovery it is not set: make it in __init__, or "
+                "where it is needed."
             )
-    return {
-        name: getattr(project, name) for name in names if not isinstance(now[name], _Unstorable)
-    }
+        else:
+            found[name] = vars(project)[name]
+    return found
+
+
+def _why_not(name: str, stands_for: Any) -> str:
+    if isinstance(stands_for, _Unstorable):
+        return stands_for.why
+    if name.startswith("_"):
+        return "its name is that of a private attribute"
+    if names_a_secret(name) or any(known.found_in({name: stands_for})):
+        return "it is a secret"
+    return ""
 
 
 def restore(project: Any, values: Mapping[str, Any]) -> None:
-    """Set what a recorded callback has set."""
-    for name, value in values.items():
-        setattr(project, name, value)
+    """Set what a recorded callback has set, past whatever the class does with assignments."""
+    kept = {name: value for name, value in values.items() if not name.startswith("_")}
+    vars(project).update({name: value for name, value in kept.items() if name not in _CREWAIS})
 
 
 class _Unstorable:
@@ -74,5 +87,5 @@ class _Unstorable:
 def _stands_for(value: Any) -> Any:
     try:
         return codec.encode(value)
-    except (UnstorableValueError, RecursionError) as error:
+    except Exception as error:  # another thread may be changing it
         return _Unstorable(value, str(error))

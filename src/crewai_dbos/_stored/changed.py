@@ -23,11 +23,16 @@ logger = logging.getLogger("crewai_dbos")
 _told: set[tuple[str, str]] = set()
 
 
+def names_now(cls: Any) -> dict[str, str]:
+    """What the fields of a model are called that may be stored under these names."""
+    fields = cls.model_fields.items()
+    aliases = {a: now for now, each in reversed(fields) for a in _aliases(each) if type(a) is str}
+    return {**aliases, **{now: now for now, _ in fields}}
+
+
 def name_now(cls: Any, name: str) -> str | None:
     """What the field of a model is called that was stored as `name`; None if there is none."""
-    if name in cls.model_fields:
-        return name
-    return next((now for now, each in cls.model_fields.items() if name in _aliases(each)), None)
+    return names_now(cls).get(name)
 
 
 def _aliases(field: Any) -> list[Any]:
@@ -47,9 +52,10 @@ def of_model(cls: Any, stored: Mapping[str, Any], lacks: Collection[str]) -> dic
         UnstorableValueError: One of now has no default.
     """
     found = {name: value for name, value in stored.items() if name in cls.model_fields}
+    names = names_now(cls)
     for name, value in stored.items():
-        if now := name_now(cls, name):
-            found.setdefault(now, value)
+        if name in names:
+            found.setdefault(names[name], value)
     new = [n for n in cls.model_fields if n not in found and n not in lacks]
     found.update(defaults(cls, cls.model_fields, new, found))
     hides = hidden.names(cls)
@@ -69,19 +75,20 @@ def of_dataclass(cls: Any, stored: Mapping[str, Any], lacks: Collection[str]) ->
     else:
         found.update(_dataclass_defaults(cls, [declared[name] for name in new]))
     # One that no constructor sets may not be there yet.
-    _check_complete(cls, [n for n in new if n not in found and declared[n].init])
+    may_lack = {name for name, each in declared.items() if not each.init}
+    _check_complete(cls, [n for n in new if n not in found and n not in may_lack])
     return found
 
 
 def of_tuple(cls: Any, items: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The items of a named tuple: the fields that it has gained at its end."""
+    """The items of a named tuple, with the fields that it has gained or lost at its end."""
     # Not by getattr: a metaclass may do anything then.
     names, given = (_defined(cls, name) for name in ("_fields", "_field_defaults"))
     if type(names) is not tuple or type(given) is not dict:
         return items
     new = names[len(items) :]
     _check_complete(cls, [name for name in new if name not in given])
-    return (*items, *(given[name] for name in new if name in given))
+    return (*items[: len(names)], *(given[name] for name in new if name in given))
 
 
 def _defined(cls: type, name: str) -> Any:
@@ -94,7 +101,9 @@ def defaults(
     """What these fields, or private attributes, of a model begin with; others have no default."""
     found: dict[str, Any] = {}
     for name in names:
-        each = declared[name]
+        each = declared.get(name)
+        if each is None:  # of a pydantic dataclass, which sets it itself
+            continue
         if each.default_factory is None:
             value = each.get_default()
         elif not _may_be_called(each.default_factory, cls, name):

@@ -25,7 +25,7 @@ from pydantic import AnyUrl, BaseModel
 
 from crewai_dbos._classes import original_class
 from crewai_dbos._stored import derived, files, forms, hidden, times
-from crewai_dbos._stored.forms import Encoded, Json
+from crewai_dbos._stored.forms import Encoded, Json, is_text
 from crewai_dbos._stored.reading import decode
 from crewai_dbos._stored.type_paths import by_path, import_path, type_path
 from crewai_dbos.errors import UnstorableValueError
@@ -229,12 +229,3 @@ _TAGGED: dict[str, tuple[tuple[type, ...], Callable[[Any], Any]]] = {
     "$frozenset": ((frozenset,), lambda s: sorted(s, key=repr)),
     "$set": ((set,), lambda s: sorted(s, key=repr)),
 }
-
-
-def is_text(value: str) -> bool:
-    """Whether `value` has a form in UTF-8, which a lone surrogate has not."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -29,6 +29,7 @@ _SCALARS = (datetime, date, time, timedelta, Decimal, UUID, Path)
 _BASES = (*_IMMUTABLE, *_SCALARS, list, dict, set, bytearray, deque)
 
 _told: set[str] = set()
+_MOST_TOLD = 1_000
 
 
 def is_derived(value: Any) -> bool:
@@ -89,7 +90,7 @@ def _slots(cls: type) -> tuple[str, ...]:
 
 def _builtin(base: type) -> type:
     """The class that values of `base` have: a path is one of this machine's."""
-    return type(Path()) if base is Path else base
+    return type(Path()) if base is Path and sys.version_info < (3, 12) else base
 
 
 def is_plain_scalar(value: Any) -> bool:
@@ -117,7 +118,7 @@ def together(cls: Any, made_of: dict[str, Any]) -> Any:
     for key, item in made_of.get("pairs", ()):
         _kind_of_dict(cls).__setitem__(value, key, item)
     if state := made_of.get("state"):
-        value.__dict__.update(state)
+        object.__getattribute__(value, "__dict__").update(state)
     return value
 
 
@@ -125,7 +126,7 @@ def _scalar(cls: Any, base: Any, of: Any) -> Any:
     if base is UUID:
         made = object.__new__(cls)
         for name in ("int", "is_safe"):
-            object.__setattr__(made, name, getattr(of, name))
+            vars(UUID)[name].__set__(made, getattr(of, name))
         return made
     if base is Path:
         made = Path.__new__(cls, str(of))
@@ -256,10 +257,10 @@ def tell_that_it_becomes_plain(cls: type, reason: str) -> None:
 
 def tell_that_it_became_plain(path: str, value: Any, reason: str) -> None:
     """The same for what has come back, as its class is not here."""
-    if path not in _told:
+    if path not in _told and len(_told) < _MOST_TOLD:
         _told.add(path)
         logger.warning(
-            "A %s that is recorded has come back from the journal as a plain %s: %s",
+            "A %r that is recorded has come back from the journal as a plain %s: %s",
             path,
             type(value).__name__,
             reason,

@@ -12,7 +12,8 @@ from crewai_dbos import _tracebacks
 from crewai_dbos._classes import ORIGINAL, original_class
 from crewai_dbos._secrets.cutting import cutter
 from crewai_dbos._stored import forms, modules
-from crewai_dbos._stored.codec import Json, decode, encode, is_text
+from crewai_dbos._stored.codec import Json, decode, encode
+from crewai_dbos._stored.forms import is_text
 from crewai_dbos._stored.type_paths import import_path, load_type
 from crewai_dbos.errors import RecordedError, UnstorableValueError
 
@@ -51,7 +52,9 @@ def _encode_error(error: BaseException, hide: Callable[[str], str], depth: int) 
         },
     }
     if raised := _tracebacks.places(error):
-        data["raised"] = [[hide(file), line, hide(function)] for file, line, function in raised]
+        data["raised"] = [
+            [_hide(file, hide), line, _hide(function, hide)] for file, line, function in raised
+        ]
     if notes := _notes(error):
         data["notes"] = [_hide(note, hide) for note in notes]
     cause = _tracebacks.cause_of(error)
@@ -227,6 +230,8 @@ def _made(cls: type[Exception], args: tuple[Any, ...], data: Json) -> Any:
     BaseException.args.__set__(error, args)  # type: ignore[attr-defined]
     attributes = _attributes_of(error)
     for name, item in data["attrs"].items():
+        if name.startswith("__"):
+            continue  # of Python's own: never written
         # The message says more than an attribute of a class that is gone.
         with contextlib.suppress(UnstorableValueError):
             attributes[name] = decode(item)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from crewai_dbos._secrets.words import names_a_secret
 from crewai_dbos._stored.codec import encode
 from crewai_dbos._stored.type_paths import import_path
 from crewai_dbos.errors import UnstorableValueError
@@ -24,9 +25,10 @@ class RecordedObject(Mapping[str, Any]):
     _recorded: dict[str, Any]
 
     def __getattr__(self, name: str) -> Any:
-        held = self.__dict__.get("_recorded", {})
-        if name not in held:
-            raise AttributeError(f"The recorded {self.__dict__['_recorded_class']} has no {name!r}")
+        held = self.__dict__.get("_recorded", {})  # none yet in one that is being copied
+        if name.startswith("__") or name not in held:
+            what = self.__dict__.get("_recorded_class", "object")
+            raise AttributeError(f"The recorded {what} has no {name!r}")
         return held[name]
 
     def __getitem__(self, name: str) -> Any:
@@ -67,13 +69,23 @@ def as_data(value: Any, known: Iterable[type] = ()) -> Any:
         )
 
 
+_HEADERS = {"authorization", "proxy-authorization", "cookie", "set-cookie", "api-key", "x-api-key"}
+
+
 def _held_by(value: Any) -> dict[str, Any]:
-    """What an object holds under names that are public."""
+    """What an object holds under names that are public and not those of credentials."""
     if isinstance(value, type) or callable(value):
         return {}
     found = value if isinstance(value, Mapping) else getattr(value, "__dict__", {})
     return {
         name: item
         for name, item in found.items()
-        if isinstance(name, str) and not name.startswith("_")
+        if isinstance(name, str)
+        and not name.startswith("_")
+        and not (isinstance(item, str) and _is_credential(name, value))
     }
+
+
+def _is_credential(name: str, holder: Any) -> bool:
+    # The keys of a mapping may be arguments of a tool.
+    return name.lower() in _HEADERS if isinstance(holder, Mapping) else names_a_secret(name)

@@ -105,3 +105,12 @@ def check_url(cls: type) -> None:
         raise UnstorableValueError(
             f"{import_path(cls)} is made in a way of its own. Keep the URL as a text."
         )
+
+
+def is_text(value: str) -> bool:
+    """Whether `value` has a form in UTF-8, which a lone surrogate has not."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -6,16 +6,19 @@ another process could import it. What is stored are the names of what it is made
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import json
 import re
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 from uuid import UUID
+from weakref import WeakKeyDictionary
 
 from pydantic import BaseModel, RootModel
 
@@ -33,15 +36,21 @@ _OF_TYPING = {
 _PLAIN = (str, int, float, bool, bytes, date, datetime, time, timedelta, Decimal, UUID, Path)
 _WORDS = {"Any": Any, "None": None, "...": ...}
 
-MOST = 1_000
-"""Classes that are made because rows name them."""
+MOST = 5_000
+"""Names in the paths that rows may have classes made of, all together."""
 
-_asked: set[str] = set()
+_tried: set[str] = set()
+_names = 0
+
+_spelled: WeakKeyDictionary[type, frozenset[str]] = WeakKeyDictionary()
+"""The paths of generic models that the program has."""
+
+_WORD = re.compile(r"[\w.:]+")
 
 
 def is_path(path: str) -> bool:
     """Whether a stored path names a generic model with its arguments."""
-    return path.endswith("]")
+    return path.endswith("]") and "[" in path
 
 
 def is_generic(cls: type) -> bool:
@@ -64,8 +73,31 @@ def path(cls: type, name: Callable[[type], str]) -> str:
 
 
 def before(path: str) -> str:
-    """What stood for this path in earlier versions: arguments had no module."""
-    return re.sub(r"(?<=[\[ ])[\w.]+:", "", path)
+    """What stood for this path in earlier versions: arguments had no module, and were as Python
+    shows them."""
+    parts, at = [], 0
+    while (found := path.find("Literal[", at)) >= 0:
+        parts.append(_without_modules(path[at:found]))
+        at = found + len("Literal")
+        try:
+            args, at = json.JSONDecoder().raw_decode(path, at)
+        except ValueError:  # it is of an earlier version
+            args, at = _as_python_shows_them(path, at)
+        parts.append(f"Literal[{', '.join(map(repr, args))}]")
+    return "".join([*parts, _without_modules(path[at:])])
+
+
+def _as_python_shows_them(path: str, start: int) -> tuple[list[Any], int]:
+    """The arguments of a ``Literal`` and where they end."""
+    for match in re.finditer(r"\]", path[start:]):
+        with contextlib.suppress(ValueError, SyntaxError):
+            return list(ast.literal_eval(path[start : start + match.end()])), start + match.end()
+    return [], len(path)
+
+
+def _without_modules(path: str) -> str:
+    path = re.sub(r"(?<=[\[ ])[\w.]+:", "", path)
+    return re.sub(r"\bNone\b", "NoneType", re.sub(r"\bOr(?=\[)", "Union", path))
 
 
 def load(path: str, resolve: Callable[[str], Any], name: Callable[[type], str]) -> Any:
@@ -88,7 +120,7 @@ def load(path: str, resolve: Callable[[str], Any], name: Callable[[type], str]) 
         raise UnstorableValueError(f"{path} is no generic model")
     try:
         return _made(path, resolve)
-    except UnstorableValueError:
+    except (UnstorableValueError, LookupError):
         found = [cls for cls in type.__subclasses__(origin) if path in _paths(cls, name)]
         if not found:
             raise
@@ -96,21 +128,29 @@ def load(path: str, resolve: Callable[[str], Any], name: Callable[[type], str]) 
 
 
 def _made(path: str, resolve: Callable[[str], Any]) -> Any:
+    global _names
+    if path not in _tried:
+        # Before it is made: one that fails has made the classes of its arguments.
+        asked = len(_WORD.findall(path))
+        if _names + asked > MOST:
+            raise UnstorableValueError(f"{path} is one of more generic models than are made")
+        _names += asked
+        _tried.add(path)
     # By pydantic, which gives the class that the code gets that is running.
-    if len(_asked) >= MOST and path not in _asked:
-        raise UnstorableValueError(f"{path} is one of more generic models than are made")
-    made = _Reader(path, resolve).read()
-    _asked.add(path)
-    return made
+    return _Reader(path, resolve).read()
 
 
-def _paths(cls: type, name: Callable[[type], str]) -> Iterator[str]:
-    if is_generic(cls):
-        yield f"{cls.__module__}:{cls.__qualname__}"
-        try:
-            yield path(cls, name)
-        except UnstorableValueError:
-            return
+def _paths(cls: type, name: Callable[[type], str]) -> frozenset[str]:
+    """What rows may call a class that the program has."""
+    if (known := _spelled.get(cls)) is not None:
+        return known
+    if not is_generic(cls):
+        return frozenset()
+    before = f"{cls.__module__}:{cls.__qualname__}"
+    try:
+        return _spelled.setdefault(cls, frozenset([before, path(cls, name)]))
+    except UnstorableValueError:  # it may be named later
+        return frozenset([before])
 
 
 def _metadata(cls: type) -> Any:
@@ -168,14 +208,16 @@ class _Reader:
     def read(self) -> Any:
         try:
             made = self._type()
-        except (ValueError, TypeError, RecursionError) as error:
+        except UnstorableValueError:
+            raise
+        except Exception as error:  # also pydantic's own
             raise UnstorableValueError(f"{self._path} can't be made ({error})") from error
         if self._at != len(self._path):
             raise UnstorableValueError(f"{self._path} is no path of a class")
         return made
 
     def _type(self) -> Any:
-        match = re.compile(r"[\w.:]+").match(self._path, self._at)
+        match = _WORD.match(self._path, self._at)
         if match is None:
             raise UnstorableValueError(f"{self._path} is no path of a class")
         word, self._at = match.group(), match.end()

@@ -21,13 +21,20 @@ def is_main(name: str) -> bool:
 
 def stored_name(module: str) -> str:
     """What stands for the module called `module` in what is stored."""
-    return (real_name() or "__main__") if is_main(module) else module
+    return (_only_name() or "__main__") if is_main(module) else module
 
 
 def loaded(name: str) -> ModuleType | None:
     """The module that is stored as `name`, if it is imported here."""
     main = sys.modules.get("__main__")
-    return main if main is not None and name == real_name() else sys.modules.get(name)
+    return main if main is not None and name == _only_name() else sys.modules.get(name)
+
+
+def _only_name() -> str | None:
+    """The real name, unless a second copy of the program is imported under it."""
+    name = real_name()
+    main = sys.modules.get("__main__")
+    return name if name is not None and sys.modules.get(name, main) is main else None
 
 
 def real_name() -> str | None:
@@ -54,7 +61,10 @@ def _name_of(main: ModuleType) -> str | None:
 
 def _on_the_path(file: str) -> str | None:
     """The name under which the file is found in ``sys.path``."""
-    folder, stem = os.path.dirname(file), os.path.basename(file).removesuffix(".py")
+    folder, base = os.path.split(file)
+    stem, ending = os.path.splitext(base)
+    if ending != ".py":
+        return None  # no import statement finds it
     places = {os.path.realpath(place) for place in sys.path}
     parts, root = [stem], folder
     while os.path.exists(os.path.join(root, "__init__.py")):

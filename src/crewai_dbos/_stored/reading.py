@@ -159,11 +159,11 @@ class _Reader:
         private = {name: value for name, value in private.items() if name in attributes}
         model: BaseModel = object.__new__(cls)
         object.__setattr__(model, "__dict__", changed.of_model(cls, stored, _lacks(data)))
-        names = {name: changed.name_now(cls, name) for name in stored}
-        were_set = [names.get(name, name) for name in _is(list, data["set"])]
-        object.__setattr__(model, "__pydantic_fields_set__", {n for n in were_set if n})
+        names = changed.names_now(cls)
+        gone = {name: value for name, value in stored.items() if name not in names}
+        were_set = [names.get(name, name) for name in _is(list, data["set"]) if name not in gone]
+        object.__setattr__(model, "__pydantic_fields_set__", set(were_set))
         if cls.model_config.get("extra") == "allow":
-            gone = {name: value for name, value in stored.items() if names[name] is None}
             _set_own(model, "__pydantic_extra__", {**gone, **extra})
         else:
             _set_own(model, "__pydantic_extra__", None)

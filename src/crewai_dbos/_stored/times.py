@@ -14,7 +14,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from crewai_dbos._stored import forms
-from crewai_dbos._stored.forms import Json
+from crewai_dbos._stored.forms import Json, is_text
 from crewai_dbos._stored.type_paths import import_path
 from crewai_dbos.errors import UnstorableValueError
 
@@ -45,7 +45,7 @@ def _zone(zone: Any, path: Callable[[type], str]) -> dict[str, Json]:
     if type(zone) is timezone:
         # Only what was given a name has a second argument.
         named = zone.__getinitargs__()[1:]  # type: ignore[attr-defined]
-        return {"name": named[0]} if named else {}
+        return {"name": named[0]} if named and is_text(named[0]) else {}
     if not isinstance(zone, ZoneInfo):
         _tell(zone, "its class is none of zoneinfo")
         return {}

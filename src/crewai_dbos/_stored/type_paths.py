@@ -72,7 +72,12 @@ def type_path(cls: type, known: Mapping[str, type] = MappingProxyType({})) -> st
     """
     path = import_path(cls)
     if generics.is_generic(cls) and known.get(path) is not cls:
-        return generics.path(cls, type_path)
+        try:
+            return generics.path(cls, type_path)
+        except UnstorableValueError:
+            if not _is_importable(cls):
+                raise
+            return path  # the name that it has as a variable of its module
     if known.get(path) is not cls and not _is_importable(cls):
         raise UnstorableValueError(
             f"{path} can't be imported by another process. Define it at the top level of a "
