@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -381,3 +382,33 @@ def test_exit_in_a_method_ends_the_program_with_its_status(tmp_path: Path) -> No
     assert process.returncode == 5
     assert said.count("Run otters stopped") == 1
     assert EffectLog(tmp_path / "effects").count("working") == 1
+
+
+class AsyncPrinting(Flow[dict[str, Any]]):
+    @start()
+    async def one(self) -> None:
+        try:
+            raise BrokenPipeError
+        except BrokenPipeError:
+            raise SystemExit(1)  # noqa: B904
+
+
+def test_an_async_run_that_is_kept_leaves_the_event_loop_of_dbos_alone(
+    database: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    flow = DBOSFlow(flow_name=unique("flow"), orig_flow=AsyncPrinting)
+    with SetWorkflowID(run_id := unique("run")), pytest.raises(SystemExit):
+        asyncio.run(flow.akickoff())
+    fork = DBOS.fork_workflow(run_id, 1).get_workflow_id()  # on the loop of DBOS
+    deadline = time.monotonic() + 20
+    while not lines(caplog, fork) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert ["is kept" in line for line in lines(caplog, fork)] == [True]
+    assert DBOS.get_workflow_status(fork).status == "PENDING"  # type: ignore[union-attr]
+
+    @DBOS.workflow(name=unique("next"))
+    async def follow() -> str:
+        await asyncio.sleep(0)
+        return "goes on"
+
+    assert DBOS.start_workflow(follow).get_result() == "goes on"

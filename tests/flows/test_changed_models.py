@@ -172,3 +172,40 @@ def test_a_key_that_a_state_lacked_when_it_began_stays_away(serve: Serve, tmp_pa
     release = Release(counting({"n": 1, "other": 2}, kept))
     assert release.run({"id": "mine"}) == [("n", 2)]
     assert release.forks() == [[("n", 2)]] * 6
+
+
+class Asked(BaseModel):
+    topic: str = ""
+
+
+class LaterAsked(BaseModel):
+    subject: str = Field(default="", validation_alias=AliasChoices("subject", "topic"))
+
+
+def test_a_field_that_a_run_began_with_is_found_under_its_new_name(serve: Serve) -> None:
+    serve()
+
+    class Before(Flow[Asked]):
+        @start()
+        def one(self) -> str:
+            return say(self.state.topic)
+
+    class After(Flow[LaterAsked]):
+        @start()
+        def one(self) -> str:
+            return say(self.state.subject)
+
+        @listen(one)
+        def two(self) -> str:
+            return self.state.subject
+
+    release = Release(Before)
+    release.run({"topic": "otters"})
+    release.build = After
+    (state,) = [
+        step["function_id"]
+        for step in DBOS.list_workflow_steps(release.flow.flow_name)
+        if "/state#" in step["function_name"]
+    ]
+    fork = DBOS.fork_workflow(release.flow.flow_name, state + 1)
+    assert fork.get_result() == "otters"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
@@ -129,3 +130,41 @@ def test_turns_in_a_workflow_go_on_from_one_another(serve: Serve) -> None:
         fork = DBOS.fork_workflow("talk", step["function_id"] + 1)
         assert fork.get_result() == expected
         assert history(flow) == history(alone)
+
+
+def test_flows_in_a_workflow_do_not_share_a_session(serve: Serve) -> None:
+    serve(replies)
+    shop, help_desk = (DBOSFlow(flow_name=name, orig_flow=Shop) for name in ("buying", "helping"))
+
+    @DBOS.workflow(name="both")
+    def both() -> list[int]:
+        shop.handle_turn("One", session_id="ann")
+        help_desk.handle_turn("Two", session_id="ann")
+        return [len(history(flow)) for flow in (shop, help_desk)]
+
+    assert both() == [2, 2]
+
+
+def test_a_turn_that_fails_in_a_workflow_leaves_nothing_behind(serve: Serve) -> None:
+    serve(replies)
+    crewais: Any = Shop.handle_turn
+    failing = [True]
+
+    class Failing(Shop):
+        def handle_turn(self, message: Any, **options: Any) -> Any:
+            if message == "Two" and failing.pop():
+                self.state.cart.append("half of two")
+                raise ValueError("two failed")
+            return crewais(self, message, **options)
+
+    flow = DBOSFlow(flow_name="failing", orig_flow=Failing)
+
+    @DBOS.workflow(name="goes on")
+    def go_on() -> list[str]:
+        flow.handle_turn("One", session_id="ann")
+        with contextlib.suppress(ValueError):
+            flow.handle_turn("Two", session_id="ann")
+        flow.handle_turn("Three", session_id="ann")
+        return list(flow.state.cart)
+
+    assert go_on() == []

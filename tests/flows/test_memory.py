@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from crewai import Crew, Task
+from crewai.events import MemorySaveStartedEvent, crewai_event_bus
 from crewai.flow.flow import Flow, listen, or_, start
 from crewai.flow.human_feedback import human_feedback
 from crewai.memory.unified_memory import Memory
@@ -248,3 +249,30 @@ def test_what_a_method_does_to_memory_is_done_once(
     fork = DBOS.fork_workflow(flow.flow_name, outcome["function_id"]).get_workflow_id()
     assert flow.retrieve(fork).get_result() == plain
     assert (len(server.requests), len(embedder.texts)) == (asked, embedded)
+
+
+def test_a_handler_that_remembers_while_a_memory_is_saved(
+    serve: Serve, memory: Callable[[], Memory], embedder: Slow
+) -> None:
+    """Saves of one memory come one after the other: the first must not wait for the second."""
+    serve()
+    embedder.go_on.set()
+
+    class Learning(Flow[Nothing]):
+        @start()
+        def learn(self) -> str:
+            self.remember(["Otters swim."], **KIND)
+            return "learned"
+
+    noted: list[str] = []
+    with crewai_event_bus.scoped_handlers():
+
+        @crewai_event_bus.on(MemorySaveStartedEvent)
+        def note(source: Any, event: Any) -> None:
+            if not noted:
+                noted.append("once")
+                source.remember_many(["a note"], **KIND)
+
+        flow = DBOSFlow(flow_name=unique("learning"), orig_flow=lambda: Learning(memory=memory()))
+        assert flow.kickoff() == "learned"
+    assert noted == ["once"]

@@ -6,6 +6,8 @@ import asyncio
 import dataclasses
 import itertools
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -13,7 +15,11 @@ from dbos import DBOS
 from dbos._error import DBOSAwaitedWorkflowCancelledError, DBOSStepTimeoutError
 
 from crewai_dbos import StepConfig
+from crewai_dbos._journal import background
+from crewai_dbos._journal.attempt import Attempt
+from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.joining import joined
+from crewai_dbos._journal.open_calls import OpenCall
 from journal.helpers import QUICK, acall, call, only_sqlite, work
 from support.runs import begin, entries, finish, replay, result, run_id
 
@@ -108,3 +114,16 @@ def test_a_preemptible_call_is_interrupted_when_the_run_is_cancelled(dbos: None)
     with pytest.raises(DBOSAwaitedWorkflowCancelledError):
         result(handle)
     assert entries(run) == []
+
+
+def test_a_time_limit_is_not_for_what_goes_on_in_the_background() -> None:
+    """A tool that has returned in time has done its work, however long its saves take."""
+    call = Call("tool:send", kind="tool", config=StepConfig(timeout_seconds=0.2))
+    with ThreadPoolExecutor(1) as pool:
+
+        async def send() -> str:
+            background.begun(pool.submit(time.sleep, 0.5))
+            return "sent"
+
+        body = Attempt(OpenCall("run", "tool:send#1"), call, ()).of_async(send)
+        assert asyncio.run(body())["result"] == "sent"

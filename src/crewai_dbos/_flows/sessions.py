@@ -79,21 +79,29 @@ def stream_of(take: Callable[[], Any]) -> StreamSession[Any]:
 
 def record(flow: Flow[Any], scope: Scope) -> None:
     """A turn has ended: keep what the next one begins with."""
-    call = Call(names.SESSION, kind="state", known=classes(flow))
-    _states_in(scope)[flow.state.id] = scope.run(call, lambda: state_of(flow))
+    known = classes(flow)
+    state = scope.run(Call(names.SESSION, kind="state", known=known), lambda: state_of(flow))
+    # As it is stored: what a turn that fails does to the object is not a part of it.
+    _states_in(scope)[_conversation(scope, flow.state.id)] = codec.encode(state, known), known
 
 
 def begins(order: FlowWorkOrder, scope: Scope) -> Any:
     """The state that `order` begins with; None for a new one."""
     if order.turn is None or order.state is not None:
         return order.state
-    return _states_in(scope).get(order.turn["session_id"])
+    ended = _states_in(scope).get(_conversation(scope, order.turn["session_id"]))
+    return None if ended is None else codec.decode(*ended)
 
 
-def _states_in(scope: Scope) -> dict[str, Any]:
+def _states_in(scope: Scope) -> dict[Any, Any]:
     """By conversation, the states that turns in this workflow have ended with."""
-    found: dict[str, Any] = scope.kept.setdefault("sessions", {})
+    found: dict[Any, Any] = scope.kept.setdefault("sessions", {})
     return found
+
+
+def _conversation(scope: Scope, session_id: str) -> tuple[str, str]:
+    """One of the flow that works in `scope`: flows do not share sessions."""
+    return scope.path.rpartition("#")[0], session_id
 
 
 def if_filled(flow: Flow[Any], definition: FlowDefinition) -> Any:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from dbos import DBOS
 
 from crewai_dbos._dbos_seam import DBOSStepTimeoutError, user_code
-from crewai_dbos._journal.background import Background, collecting
+from crewai_dbos._journal.background import collecting
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.config import StepConfig
 from crewai_dbos._journal.open_calls import OpenCall, inside_call
@@ -74,7 +74,10 @@ class Attempt:
             started = time.time()
             with inside_call(self.opened), user_code(), collecting() as left:
                 try:
-                    value = await _within(limit, self.opened.name, _to_its_end(function, left))
+                    try:
+                        value = await _within(limit, self.opened.name, function())
+                    finally:  # which the time limit is not for
+                        await left.await_end()
                 except Exception as error:
                     wanted = self._may_retry() and self._wanted(error)
                     if inspect.isawaitable(wanted):
@@ -108,13 +111,6 @@ def _attempts_before() -> int:
 def _extra_wait(config: StepConfig, error: Exception) -> float:
     """Seconds to wait on top of the backoff that DBOS will wait, so that the longer one wins."""
     return max(0.0, retry_after(error) - config.wait_before(_attempts_before() + 1))
-
-
-async def _to_its_end(function: Callable[[], Awaitable[T]], left: Background) -> T:
-    try:
-        return await function()
-    finally:
-        await left.await_end()
 
 
 async def _within(limit: float | None, name: str, work: Awaitable[T]) -> T:

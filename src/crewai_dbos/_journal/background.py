@@ -9,7 +9,7 @@ from __future__ import annotations
 import concurrent.futures
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from crewai_dbos._leases import RunVar
@@ -56,6 +56,11 @@ def begun(work: concurrent.futures.Future[Any]) -> None:
     background = _background.get()
     if background is not None:
         background.add(work)
+
+
+def apart() -> AbstractContextManager[Any]:
+    """What the block sets going in the background is waited for by nobody."""
+    return setting(_background, None)
 
 
 @contextmanager

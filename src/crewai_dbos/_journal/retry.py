@@ -100,7 +100,7 @@ def _status(error: BaseException) -> int | None:
         getattr(error, "code", None),
         getattr(error, "status", None),
     )
-    return next((each for each in found if type(each) is int and 400 <= each < 600), None)
+    return next((each for each in found if isinstance(each, int) and 400 <= each < 600), None)
 
 
 def _code(error: BaseException) -> str:

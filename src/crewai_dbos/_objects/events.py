@@ -19,7 +19,7 @@ from crewai.events.event_bus import CrewAIEventsBus
 
 from crewai_dbos._classes import durable_class, overrides
 from crewai_dbos._functions import name_of
-from crewai_dbos._journal import run_scope
+from crewai_dbos._journal import background, run_scope
 from crewai_dbos._journal.open_calls import inside_call, open_call
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._leases import RunVar
@@ -63,7 +63,7 @@ class _PlacedHandlers(_Base):
             return original(source, event)
         with setting(_emitting, place):
             # A handler is not part of the recorded call that emits its event.
-            with inside_call(None), place.entered():
+            with inside_call(None), background.apart(), place.entered():
                 future = original(source, event)
             if future is None:
                 return None

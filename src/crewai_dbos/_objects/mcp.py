@@ -44,11 +44,14 @@ def with_recorded_names(tools: list[BaseTool]) -> list[BaseTool]:
     # In runs that an earlier release began there are none.
     call = lambda: Call(names.MCP_NAMES, kind="mcp", background=True)  # noqa: E731
     recorded = run_scope.record(call, lambda: [[_original(t), t.name] for t in tools])
+    # A name that is still given stands for the same server, in whatever order they come now.
+    same = {tool.name for tool in tools} & {name for _, name in recorded}
     known_as: defaultdict[str, list[str]] = defaultdict(list)
     for original, name in recorded:
-        known_as[original].append(name)
+        if name not in same:
+            known_as[original].append(name)
     for tool in tools:
-        if left := known_as[_original(tool)]:
+        if tool.name not in same and (left := known_as[_original(tool)]):
             _rename(tool, left.pop(0))
     return tools
 

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import itertools
 import logging
-import signal
 import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import BuiltinFunctionType, FrameType
-from typing import Any
+from types import FrameType
 
 from crewai_dbos import _tracebacks
 from crewai_dbos._dbos_seam import DBOSBaseException, DBOSContext, is_shut_down
@@ -96,16 +94,8 @@ def _ends_the_process(error: BaseException) -> bool:
 
 
 def _was_raised_by_a_handler(error: BaseException) -> bool:
-    handlers = [signal.getsignal(number) for number in signal.valid_signals()]
-    if any(_is_builtin(handler) for handler in handlers):
-        return True  # as `sys.exit` itself, which leaves no frame
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     return any(_was_given(frame, before) for before, frame in itertools.pairwise(frames))
-
-
-def _is_builtin(handler: Any) -> bool:
-    is_pythons = handler in (signal.default_int_handler, signal.SIG_DFL, signal.SIG_IGN, None)
-    return isinstance(handler, BuiltinFunctionType) and not is_pythons
 
 
 def _was_given(frame: FrameType, interrupted: FrameType) -> bool:

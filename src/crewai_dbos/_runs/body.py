@@ -12,7 +12,12 @@ from typing import Any, NoReturn, TypeVar
 from dbos import DBOS
 
 from crewai_dbos import _patches
-from crewai_dbos._dbos_seam import detached, on_the_loop_of_dbos, open_workflow
+from crewai_dbos._dbos_seam import (
+    DBOSBaseException,
+    detached,
+    on_the_loop_of_dbos,
+    open_workflow,
+)
 from crewai_dbos._journal import executions, joining, notes, run_scope
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._runs import aborted, failure, results
@@ -65,14 +70,17 @@ async def arun(noun: str, stored: Mapping[str, Any]) -> Any:
 
     try:
         return await on_a_loop_of_its_own(work)
-    except Exception:
+    except (Exception, GeneratorExit):
         raise
     except BaseException as error:
         outside = isinstance(error, asyncio.CancelledError)
         by = error.error if isinstance(error, WorkEnded) else error
         context = open_workflow()
         ended = await on_a_thread(lambda: aborted.ended_by(by, context, outside=outside))
-        raise ended from error
+        if isinstance(ended, (ControlSignal, RunSuspended, DBOSBaseException)):
+            raise ended from (None if ended is error else error)
+        # As itself it would end the event loop of DBOS, or be taken there for an error of the run.
+        raise ControlSignal(ended) from error
 
 
 async def carry_out_async(noun: str, definition: Any, order: Any) -> Any:

@@ -93,7 +93,7 @@ def _root(function: FunctionType) -> PurePath:
     """The folder from which the module of `function` was imported."""
     path = PurePath(function.__code__.co_filename)
     depth = function.__module__.count(".") + (path.stem == "__init__")
-    return path.parents[depth]
+    return path.parents[min(depth, len(path.parents) - 1)]
 
 
 def _by_place(tree: ast.AST) -> Iterator[tuple[tuple[str, int], Definition]]:

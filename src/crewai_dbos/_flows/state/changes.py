@@ -101,14 +101,14 @@ class FlowState:
 
     def begin(self, initial: Mapping[str, Any]) -> None:
         """Put the state back that the run began with."""
-        kept = {*initial["fields"], *initial["unstorable"]}
-        state = self._owner("")
-        gained = self._declared.keys() - {*map(state.name_now, kept), *initial.get("lacks", ())}
+        fields = {self._name_now(name): value for name, value in initial["fields"].items()}
+        kept = {*fields, *map(self._name_now, initial["unstorable"])}
+        gained = self._declared.keys() - {*kept, *initial.get("lacks", ())}
         known = {*self.initial()["fields"], *self._declared}
         gone = [name for name in known if name not in kept and name not in gained]
         differing = {
             name: value
-            for name, value in initial["fields"].items()
+            for name, value in fields.items()
             if self._stored(value)[0] != self._committed.get(name)
         }
         begins = {name: self._declared[name] for name in gained}
@@ -175,6 +175,8 @@ class FlowState:
         self, values: Mapping[str, Any], removed: Iterable[str] = (), same: Iterable[Pair] = ()
     ) -> None:
         """Put back what a method that is not run again did."""
+        values = {self._name_now(name): value for name, value in values.items()}
+        removed = [self._name_now(name) for name in removed]
         for name, value in values.items():
             self._owner(name).set(without_prefix(name), value)
         for name in removed:
@@ -184,6 +186,11 @@ class FlowState:
             self._committed[name] = mark
         for name in removed:
             self._committed.pop(name, None)
+
+    def _name_now(self, name: str) -> str:
+        """What a field is called that was stored as `name`."""
+        owner = self._owner(name)
+        return owner.prefix + owner.name_now(without_prefix(name))
 
     def name_of(self, value: Any) -> list[Any] | None:
         """Where `value` is to be found, if it can be changed: in a field, or the state itself."""
