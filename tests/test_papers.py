@@ -20,7 +20,7 @@ def test_links_lead_somewhere(paper: Path) -> None:
 
 def test_every_file_that_contributors_are_sent_to_is_there() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text()
-    named = set(re.findall(r"\b(?:[\w.]+/)*\w+\.(?:py|md|txt|toml)\b", text))
+    named = set(re.findall(r"\b(?:[\w.]+/)*[\w-]+\.(?:py|md|txt|toml)\b", text))
     for name in named:
         places = [ROOT / name, ROOT / "src" / "crewai_dbos" / name]
         assert any(place.exists() for place in places), name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -37,10 +37,9 @@ ACME = ("acme", Trace("t-1", ("p",)), "default")
 
 
 @pytest.fixture(autouse=True)
-def _named() -> Iterator[None]:
+def _named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(context, "_variables", {})
     store_context(tenant, trace)
-    yield
-    context._variables.clear()
 
 
 def seen() -> tuple[Any, ...]:

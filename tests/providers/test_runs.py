@@ -171,14 +171,14 @@ class Person(BaseModel):
 now: dict[str, Any] = {}
 
 
-@DBOS.workflow()
+@DBOS.workflow(name="providers.ask")
 def ask() -> list[Any]:
     """Two requests, the second one for an object."""
     first = now["llm"].call("Hello.")
     return [first, now["llm"].call("Who?", response_model=Person).name]
 
 
-@DBOS.workflow()
+@DBOS.workflow(name="providers.ask_async")
 async def ask_async() -> list[Any]:
     first = await now["llm"].acall("Hello.")
     person = await now["llm"].acall("Who?", response_model=Person)

@@ -258,13 +258,19 @@ class ForkServer:
             self._popen.wait()
 
 
-@functools.cache
 def fork_server(*modules: str) -> ForkServer:
-    """The server that has imported `modules`, until this process ends.
+    """The server that has imported `modules` from where they are found now.
 
-    All are forked from the one that has imported crewAI, which takes seconds.
+    All are forked from the one that has imported crewAI, which takes seconds, and are there until
+    this process ends.
     """
-    server = ForkServer(*modules, like=fork_server(*FIRST) if modules != FIRST else None)
+    return _server(modules, tuple(sys.path))
+
+
+@functools.cache
+def _server(modules: tuple[str, ...], path: tuple[str, ...]) -> ForkServer:
+    is_first = (modules, path) == (FIRST, ())
+    server = ForkServer(*modules, like=None if is_first else _server(FIRST, ()))
     atexit.register(server.stop)
     return server
 
