@@ -15,8 +15,8 @@ from crewai.flow.flow import Flow, start
 from dbos import DBOS, SetWorkflowID
 
 from crewai_dbos import DBOSAgent, DBOSCrew, DBOSFlow, DefinitionError, store_context
-from crewai_dbos._stored import context
-from crewai_dbos.errors import UnstorableInputError
+from crewai_dbos._stored import context, work_order
+from crewai_dbos.errors import UnstorableInputError, UnstorableValueError
 from crewai_dbos.testing import Reply, Request, text
 from crews.scenarios import agent, task
 from support.names import unique
@@ -146,3 +146,8 @@ def test_names_and_types() -> None:
     with pytest.raises(TypeError, match="takes ContextVars, not str"):
         store_context("tenant")  # type: ignore[arg-type]
     store_context(tenant)
+
+
+def test_a_row_that_says_something_else_is_refused() -> None:
+    with pytest.raises(UnstorableValueError, match="context variables are a mapping"):
+        work_order.context_of({"v": 2, "context": ["acme"]})

@@ -67,6 +67,8 @@ def _why_not(name: str, stands_for: Any) -> str:
 
 def restore(project: Any, values: Mapping[str, Any]) -> None:
     """Set what a recorded callback has set, past whatever the class does with assignments."""
+    if project is None:
+        return
     kept = {name: value for name, value in values.items() if not name.startswith("_")}
     vars(project).update({name: value for name, value in kept.items() if name not in _CREWAIS})
 

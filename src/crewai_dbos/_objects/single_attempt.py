@@ -5,11 +5,11 @@ What is private in an SDK is used here only. `tests/providers` fails when it mov
 
 from __future__ import annotations
 
-import functools
 import inspect
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Any
 
+from crewai_dbos._classes import kept_with
 from crewai_dbos._journal.open_calls import open_call
 
 
@@ -37,13 +37,16 @@ def _copy(original: Any, body: Callable[[Any], dict[str, Any]], **changed: Any) 
     return copied
 
 
-@functools.cache
-def _derived(cls: Hashable, body: Callable[[Any], dict[str, Any]]) -> Any:
-    assert isinstance(cls, type)
+def _derived(cls: Any, body: Callable[[Any], dict[str, Any]]) -> Any:
     if hasattr(cls, "_crewai_dbos_retries"):
         return cls
-    names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
-    return type(cls.__name__, (cls,), {**names, "_crewai_dbos_retries": True, **body(cls)})
+
+    def make() -> type:
+        names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
+        return type(cls.__name__, (cls,), {**names, "_crewai_dbos_retries": True, **body(cls)})
+
+    # Some SDKs make a class for every client.
+    return kept_with(cls, body, make)
 
 
 # OpenAI's and Anthropic's ----------------------------------------------------------

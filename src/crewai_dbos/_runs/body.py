@@ -178,7 +178,7 @@ def _loaded(kind: Kind[Any, Any], stored: Mapping[str, Any], definition: Any) ->
     then = f"Then DBOS.resume_workflow({context.workflow_id!r})."
     try:
         opened = work_order.opened(stored)
-        return kind.load(opened, definition), work_order.field(opened, work_order.CONTEXT)
+        return kind.load(opened, definition), work_order.context_of(opened)
     except SealedError as error:
         stopped: Exception = SealedError(
             f"What the run is asked to do can't be read: {error}. {then}"

@@ -75,10 +75,10 @@ def encoded() -> Json | None:
 
 
 @contextmanager
-def restored(values: Mapping[str, Any] | None) -> Iterator[None]:
+def restored(values: Mapping[str, Any]) -> Iterator[None]:
     """In the block the variables have the values that a run was begun with."""
     with ExitStack() as block:
-        for name, value in (values or {}).items():
+        for name, value in values.items():
             variable = _variables.get(name)
             if variable is None:
                 logger.warning(

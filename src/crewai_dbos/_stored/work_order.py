@@ -129,6 +129,18 @@ def field(order: Mapping[str, Any], name: str, known: Iterable[type] = ()) -> An
     return data
 
 
+def context_of(order: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The values of context variables that came with an order.
+
+    Raises:
+        UnstorableValueError: They were not written by `codec`.
+    """
+    values = field(order, CONTEXT) or {}
+    if not isinstance(values, Mapping):
+        raise UnstorableValueError("the values of context variables are a mapping of their names")
+    return values
+
+
 def _has_forms(data: Json) -> bool:
     if isinstance(data, dict):
         return next(iter(data), "").startswith("$") or any(map(_has_forms, data.values()))
