@@ -79,7 +79,7 @@ def test_they_are_set_again(at: int, serve: Serve, caplog: pytest.LogCaptureFixt
     assert ended[-1] == ["otters: Done.", "otters: Done."]
     assert len(ended) == 2
     if at == 1:
-        assert "has set 'lock' of Team, which can't be stored" in caplog.text
+        assert "has set 'lock' of Team, which is not stored" in caplog.text
 
 
 class Guarded:
