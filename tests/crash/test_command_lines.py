@@ -29,7 +29,8 @@ from crewai_dbos import DBOSAgent
 
 def script(request):
     test = psutil.Process()
-    lines = [each.cmdline() for each in (test, *test.children(recursive=True))]
+    every = (test, *test.children(recursive=True))
+    lines = [each.cmdline() for each in every if each.status() != psutil.STATUS_ZOMBIE]
     Path("lines").open("a").write(f"{lines}\\n")
     Path("asked").write_text(request.last_user_text)
     return "Done."
@@ -42,6 +43,11 @@ agent = DBOSAgent(
 """
 
 
+def is_there(process: psutil.Process) -> bool:
+    """Whether it is still at work: other tests of this process may leave one that has ended."""
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
 @pytest.mark.parametrize("fresh", [False, True], ids=["forked", "fresh"])
 def test_inputs_and_environment_are_on_no_command_line(fresh: bool) -> None:
     asked: list[str] = []
@@ -50,7 +56,8 @@ def test_inputs_and_environment_are_on_no_command_line(fresh: bool) -> None:
     def script(request: Request) -> Reply:
         # The process that asks is at work now, and so is every one that it descends from.
         asked.append(request.last_user_text)
-        lines.extend(each.cmdline() for each in psutil.Process().children(recursive=True))
+        at_work = (each for each in psutil.Process().children(recursive=True) if is_there(each))
+        lines.extend(each.cmdline() for each in at_work)
         return text("Done.")
 
     with CrashTest(
