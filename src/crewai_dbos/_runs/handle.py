@@ -199,12 +199,10 @@ def _order_of(status: WorkflowStatus) -> Mapping[str, Any]:
 _NOT_ASKED = ("v", "forms", work_order.CONTEXT)
 """Fields in which two orders of the same work may differ: it may be asked for in another trace."""
 
-_MODELS = ("response_format", "output_json", "output_pydantic", "response_model")
-
 
 def _comparable(value: Any, field: str) -> Any:
     """A field of a work order; of the items of a batch what they are asked."""
-    if field in _MODELS and isinstance(value, str):
+    if field in work_order.MODELS and isinstance(value, str):
         return generics.before(value)
     if field == "task" and isinstance(value, dict):
         return {name: _comparable(item, name) for name, item in value.items()}

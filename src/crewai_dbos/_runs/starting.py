@@ -190,29 +190,31 @@ async def arun(
 
 def _carried_out(call: Callable[[], Any]) -> Any:
     """What the workflow returns that is called here, or the user's error that it ends with."""
-    error: BaseException
     try:
         return call()
-    except (FailedRun, PortableWorkflowError) as failed:
-        error = failure.as_raised(failed)
-    except unfinished.OF_DBOS as ended:
-        error = unfinished.as_raised(unfinished.run_of(ended), ended)
-    except ControlSignal as signal:
-        error = signal.error
+    except _ENDS as ended:
+        error = _as_raised(ended)
     raise error
 
 
 async def _acarried_out(call: Callable[[], Awaitable[Any]]) -> Any:
-    error: BaseException
     try:
         return await call()
-    except (FailedRun, PortableWorkflowError) as failed:
-        error = failure.as_raised(failed)
-    except unfinished.OF_DBOS as ended:
-        error = unfinished.as_raised(unfinished.run_of(ended), ended)
-    except ControlSignal as signal:
-        error = signal.error
+    except _ENDS as ended:
+        error = _as_raised(ended)
     raise error
+
+
+_ENDS = (FailedRun, PortableWorkflowError, *unfinished.OF_DBOS, ControlSignal)
+
+
+def _as_raised(ended: Any) -> BaseException:
+    """What a caller gets for one of `_ENDS`."""
+    if isinstance(ended, ControlSignal):
+        return ended.error
+    if isinstance(ended, unfinished.OF_DBOS):
+        return unfinished.as_raised(unfinished.run_of(ended), ended)
+    return failure.as_raised(ended)
 
 
 def _returned(stored: Any, known: Iterable[type]) -> Any:

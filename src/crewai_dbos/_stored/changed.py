@@ -23,16 +23,25 @@ logger = logging.getLogger("crewai_dbos")
 _told: set[tuple[str, str]] = set()
 
 
-def names_now(cls: Any) -> dict[str, str]:
-    """What the fields of a model are called that may be stored under these names."""
-    fields = cls.model_fields.items()
-    aliases = {a: now for now, each in reversed(fields) for a in _aliases(each) if type(a) is str}
-    return {**aliases, **{now: now for now, _ in fields}}
+def names_now(cls: Any, stored: Collection[str]) -> dict[str, str]:
+    """What the fields of a model that were stored so are called now; the others are gone."""
+    fields = cls.model_fields
+    names = {name: name for name in stored if name in fields}
+    if len(names) < len(stored):
+        by_alias = {
+            alias: now
+            for now, each in reversed(fields.items())
+            for alias in _aliases(each)
+            if type(alias) is str
+        }
+        gone = [name for name in stored if name not in names]
+        names.update({name: by_alias[name] for name in gone if name in by_alias})
+    return names
 
 
 def name_now(cls: Any, name: str) -> str | None:
     """What the field of a model is called that was stored as `name`; None if there is none."""
-    return names_now(cls).get(name)
+    return names_now(cls, {name}).get(name)
 
 
 def _aliases(field: Any) -> list[Any]:
@@ -40,22 +49,23 @@ def _aliases(field: Any) -> list[Any]:
     return [field.alias, *(given.choices if isinstance(given, AliasChoices) else [given])]
 
 
-def of_model(cls: Any, stored: Mapping[str, Any], lacks: Collection[str]) -> dict[str, Any]:
+def of_model(
+    cls: Any, stored: Mapping[str, Any], names: Mapping[str, str], lacks: Collection[str]
+) -> dict[str, Any]:
     """The fields of a model.
 
     Args:
         cls: Its class.
         stored: Those that are stored.
+        names: What `names_now` says of them.
         lacks: Those that it had no value for when it was stored.
 
     Raises:
         UnstorableValueError: One of now has no default.
     """
     found = {name: value for name, value in stored.items() if name in cls.model_fields}
-    names = names_now(cls)
-    for name, value in stored.items():
-        if name in names:
-            found.setdefault(names[name], value)
+    for name, now in names.items():
+        found.setdefault(now, stored[name])
     new = [n for n in cls.model_fields if n not in found and n not in lacks]
     found.update(defaults(cls, cls.model_fields, new, found))
     hides = hidden.names(cls)

@@ -158,8 +158,8 @@ class _Reader:
         private.update(_attributes(self.read(data.get("private", {}))))
         private = {name: value for name, value in private.items() if name in attributes}
         model: BaseModel = object.__new__(cls)
-        object.__setattr__(model, "__dict__", changed.of_model(cls, stored, _lacks(data)))
-        names = changed.names_now(cls)
+        names = changed.names_now(cls, stored.keys())
+        object.__setattr__(model, "__dict__", changed.of_model(cls, stored, names, _lacks(data)))
         gone = {name: value for name, value in stored.items() if name not in names}
         were_set = [names.get(name, name) for name in _is(list, data["set"]) if name not in gone]
         object.__setattr__(model, "__pydantic_fields_set__", set(were_set))

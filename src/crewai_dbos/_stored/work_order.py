@@ -19,7 +19,10 @@ from crewai_dbos.errors import UnstorableInputError, UnstorableValueError
 Order = dict[str, Any]
 
 _IN_THE_CLEAR = ("v", "agent", "crew", "flow", "method", "forms", "items", "limits")
-_NAMES = ("tools", "response_format", "response_model", "output_json", "output_pydantic")
+MODELS = ("response_format", "response_model", "output_json", "output_pydantic")
+"""Fields that are names of models."""
+
+_NAMES = ("tools", *MODELS)
 """Fields that are names of tools and classes."""
 
 CONTEXT = "context"
