@@ -266,6 +266,69 @@ def test_a_value_that_is_half_of_another_method_s_is_not_used(delays: Delays) ->
     assert forked(flow, flow.flow_name, quick["function_id"] + 1) == expected
 
 
+class Waiting(Flow[State]):
+    """What one does last is stored with the end of another; both are beside a slow one."""
+
+    @start()
+    def quick(self) -> None:
+        self.state.heard.append(say("quick"))
+
+    @start()
+    def later(self) -> None:
+        self.state.heard.append("later")
+        say("later")
+
+    @start()
+    def slow(self) -> None:
+        self.state.heard.append("slow begins")
+        self.state.heard.append(say("slow"))
+
+    @listen(and_(quick, later, slow))
+    def last(self) -> list[str]:
+        return sorted(self.state.heard)
+
+
+class WaitingToRemove(Flow[dict[str, Any]]):
+    """As `Waiting`, of what is removed."""
+
+    initial_state = {"heard": ["begun"], "said": ""}  # noqa: RUF012
+
+    @start()
+    def quick(self) -> None:
+        heard = self.state["heard"]
+        self.state["said"] = f"{say('quick')} {heard}"
+
+    @start()
+    def later(self) -> None:
+        self.state.pop("heard")
+        say("later")
+
+    @start()
+    def slow(self) -> None:
+        heard = self.state.get("heard")
+        say("slow")
+        assert heard is None or heard == ["begun"]
+
+    @listen(and_(quick, later, slow))
+    def last(self) -> list[str]:
+        return sorted(self.state)
+
+
+@pytest.mark.parametrize("kind", [Waiting, WaitingToRemove])
+def test_a_change_that_another_one_s_end_has_stored_is_not_lost(
+    kind: type[Flow[Any]], delays: Delays
+) -> None:
+    delays.seconds = {"quick": 0.5, "later": 1.5, "slow": 3.0}
+    flow = DBOSFlow(flow_name=unique("waiting"), orig_flow=kind)
+    with SetWorkflowID(flow.flow_name):
+        expected = flow.kickoff()
+    state = flow.state.model_dump() if isinstance(flow.state, BaseModel) else dict(flow.state)
+    for step in DBOS.list_workflow_steps(flow.flow_name):
+        # As after a crash right behind it: once the slow one had not ended, and once it had.
+        assert forked(flow, flow.flow_name, step["function_id"] + 1) == expected
+        assert isinstance(flow.state, BaseModel) or flow.state.keys() == state.keys()
+
+
 class Twice(Flow[State]):
     """A router of either of two, which both happen: it runs twice, perhaps at the same time."""
 

@@ -228,7 +228,8 @@ class MethodRun:
 
     def _apply(self, found: Any, skip: list[str]) -> None:
         values = {n: v for n, v in found.get("state", {}).items() if n not in skip}
-        self._run.state.apply(values, found.get("removed", ()), found.get("same", ()))
+        removed = [name for name in found.get("removed", ()) if name not in skip]
+        self._run.state.apply(values, removed, found.get("same", ()))
 
     def _warn(self, again: Sequence[str]) -> None:
         for what in again:

@@ -79,6 +79,7 @@ class FlowState:
         watch(self._flow)
         self.known = classes(flow)
         self._committed = {name: mark for name, mark, _, _ in self._fields()}
+        self._unsettled: dict[str, list[str]] = {}
 
     def initial(self) -> dict[str, Any]:
         """For `begin`: the fields of the state, and the names of those without a JSON form.
@@ -131,23 +132,27 @@ class FlowState:
         execution.credited = True
         others = [other for other in others if not other.credited]
         found = Changes()
+        # What another one has stored of it is not used if that one runs again.
+        owed = {name for name, paths in self._unsettled.items() if execution.path in paths}
         left = dict(self._committed)
         pairs = self._shared()
         for name, mark, stored, why in self._fields(pairs=pairs):
-            if left.pop(name, None) == mark:
-                continue
-            if not self._is_of(execution, name, others, pairs, found):
+            same = left.pop(name, None) == mark and name not in owed
+            owed.discard(name)
+            if same or not self._is_of(execution, name, others, pairs, found):
                 continue
             self._committed[name] = mark
             if stored is None:
                 found.unstorable[name] = why
             else:
                 found.values[name] = stored
-        for name in left:
+        for name in {**left, **dict.fromkeys(owed)}:
             if self._is_of(execution, name, others, pairs, found):
-                del self._committed[name]
+                self._committed.pop(name, None)
                 found.removed.append(name)
         found.same.extend(_of(found.values, pairs))
+        for name in (*found.values, *found.unstorable, *found.removed):
+            self._unsettled[name] = found.unsettled.get(name, [])
         return found
 
     def shared_by(self, result: Any) -> list[Pair]:
