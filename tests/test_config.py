@@ -10,7 +10,7 @@ import pytest
 from dbos import DBOS
 
 from crewai_dbos import DefinitionError, StepConfig
-from crewai_dbos._dbos_seam import step_options_of
+from crewai_dbos._dbos_seam.decorated import step_options_of
 from crewai_dbos._journal.config import (
     LLM_DEFAULT,
     check_tool_config,

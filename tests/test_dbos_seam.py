@@ -25,7 +25,25 @@ from dbos._error import DBOSWorkflowCancelledError, DBOSWorkflowConflictIDError
 from dbos._serialization import DBOSPortableJSON
 from dbos._sys_db import SystemDatabase
 
-from crewai_dbos import _dbos_seam as seam
+from crewai_dbos._dbos_seam.configuration import configuration, whole_configuration
+from crewai_dbos._dbos_seam.context import (
+    assigned_workflow_id,
+    current_context,
+    detached,
+    using_context,
+)
+from crewai_dbos._dbos_seam.decorated import decorated_kind, registered_functions, step_options_of
+from crewai_dbos._dbos_seam.errors import DBOSUnexpectedStepError
+from crewai_dbos._dbos_seam.instance import is_launched, launched_instance, poll_internal_queue
+from crewai_dbos._dbos_seam.rows import RecordedRow, recorded_rows
+from crewai_dbos._dbos_seam.serializer import (
+    DBOSDefaultSerializer,
+    application_serializer,
+    portable_row,
+    user_code,
+    write_portable_rows,
+)
+from crewai_dbos._dbos_seam.threads import on_the_loop_of_dbos, on_workflow_thread
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.joining import joined
 from support.launching import QUICK, launched
@@ -167,7 +185,7 @@ configured = Configured("seam")
     ],
 )
 def test_a_functions_decoration_is_found_under_others(function: Any, kind: str | None) -> None:
-    assert seam.decorated_kind(function) == kind
+    assert decorated_kind(function) == kind
 
 
 def test_a_transaction_is_found_under_others(datasources: Any) -> None:
@@ -191,7 +209,7 @@ def test_a_transaction_is_found_under_others(datasources: Any) -> None:
             return x
 
     for function in (bare, named, asynchronous, logged(bare), Bank().transfer, Bank.transfer):
-        assert seam.decorated_kind(function) == "transaction", function
+        assert decorated_kind(function) == "transaction", function
 
 
 def test_a_function_that_only_uses_a_datasource_is_plain(datasources: Any) -> None:
@@ -205,7 +223,7 @@ def test_a_function_that_only_uses_a_datasource_is_plain(datasources: Any) -> No
 
             return report
 
-    assert seam.decorated_kind(Report().tool()) is None
+    assert decorated_kind(Report().tool()) is None
 
 
 def worth_it(error: BaseException) -> bool:
@@ -228,55 +246,55 @@ def test_the_options_of_a_step_are_found_under_others() -> None:
     async def with_limits() -> None: ...
 
     defaults = {"preemptible": False, "timeout_seconds": None}
-    assert seam.step_options_of(with_options) == {**given, **defaults}
-    assert seam.step_options_of(logged(with_options)) == {**given, **defaults}
-    limits = seam.step_options_of(with_limits)
+    assert step_options_of(with_options) == {**given, **defaults}
+    assert step_options_of(logged(with_options)) == {**given, **defaults}
+    limits = step_options_of(with_limits)
     assert (limits["preemptible"], limits["timeout_seconds"]) == (True, 3.5)
     assert limits["retries_allowed"] is False
-    assert seam.step_options_of(things.astep)["preemptible"] is True
-    assert seam.step_options_of(things.step_of_logged)["retries_allowed"] is False
-    assert seam.step_options_of(configured.step)["max_attempts"] == 3
+    assert step_options_of(things.astep)["preemptible"] is True
+    assert step_options_of(things.step_of_logged)["retries_allowed"] is False
+    assert step_options_of(configured.step)["max_attempts"] == 3
 
 
 @pytest.mark.parametrize("function", [plain, logged(plain), print])
 def test_what_is_no_step_has_no_options(function: Any) -> None:
     with pytest.raises(TypeError, match=r"not decorated with DBOS\.step"):
-        seam.step_options_of(function)
+        step_options_of(function)
 
 
 # Where we are ---------------------------------------------------------------------------
 
 
 def test_launched_is_from_launch_to_destroy(url: str) -> None:
-    assert not seam.is_launched()
+    assert not is_launched()
     DBOS(config={"name": "seam", "system_database_url": url, "log_level": "ERROR"})
-    assert not seam.is_launched()
+    assert not is_launched()
     DBOS.destroy()
     with launched(url):
-        assert seam.is_launched()
-    assert not seam.is_launched()
+        assert is_launched()
+    assert not is_launched()
 
 
 def test_the_threads_and_the_loop_that_dbos_runs_workflows_on_are_known(url: str) -> None:
     async def aplan() -> bool:
-        return seam.on_the_loop_of_dbos()
+        return on_the_loop_of_dbos()
 
     async def elsewhere() -> bool:
-        return seam.on_the_loop_of_dbos()
+        return on_the_loop_of_dbos()
 
     with launched(url):
-        assert finish(seam.on_workflow_thread, run_id())
-        assert not seam.on_workflow_thread()
+        assert finish(on_workflow_thread, run_id())
+        assert not on_workflow_thread()
         assert finish(aplan, run_id(), afollow)
         assert not asyncio.run(elsewhere())
-        assert not seam.on_the_loop_of_dbos()
+        assert not on_the_loop_of_dbos()
 
 
 def test_the_configuration_is_that_of_the_instance(url: str) -> None:
-    assert seam.configuration() is None
-    assert seam.whole_configuration() is None
+    assert configuration() is None
+    assert whole_configuration() is None
     with launched(url):
-        found, whole = seam.configuration(), seam.whole_configuration()
+        found, whole = configuration(), whole_configuration()
         assert found is not None
         assert whole is not None
         assert found["system_database_url"] == whole["system_database_url"] == url
@@ -284,7 +302,7 @@ def test_the_configuration_is_that_of_the_instance(url: str) -> None:
 
 
 def test_workflows_and_steps_are_registered_under_their_names() -> None:
-    workflows, registered = seam.registered_functions()
+    workflows, registered = registered_functions()
     assert {"follow", "afollow"} <= set(workflows)
     assert "seam_reads_rows" in workflows
     assert not {"follow", "afollow"} & set(registered)
@@ -306,30 +324,30 @@ def parameters(function: Callable[..., Any]) -> list[str]:
 
 def test_the_context_is_that_of_the_workflow_or_of_its_step(url: str) -> None:
     def plan() -> list[Any]:
-        context = seam.current_context()
+        context = current_context()
         assert context is not None
         inside = DBOS.run_step(None, where)
         return [context.workflow_id, context.is_workflow(), context.is_step(), *inside]
 
     def where() -> list[Any]:
-        context = seam.current_context()
+        context = current_context()
         assert context is not None
         return [context.workflow_id, context.is_workflow(), context.is_step()]
 
     run = run_id()
     with launched(url):
-        assert seam.current_context() is None
+        assert current_context() is None
         assert finish(plan, run) == [run, True, False, run, False, True]
 
 
 def test_a_position_can_be_borrowed_and_is_given_back(url: str) -> None:
     def plan() -> list[Any]:
-        context = seam.current_context()
-        with seam.using_context(None):
+        context = current_context()
+        with using_context(None):
             outside = DBOS.run_step({"name": "unrecorded"}, lambda: DBOS.workflow_id)
-            with seam.using_context(context):
+            with using_context(context):
                 inside = DBOS.run_step({"name": "recorded"}, lambda: DBOS.workflow_id)
-        return [outside, inside, seam.current_context() is context]
+        return [outside, inside, current_context() is context]
 
     run = run_id()
     with launched(url):
@@ -340,7 +358,7 @@ def test_a_position_can_be_borrowed_and_is_given_back(url: str) -> None:
 def test_what_is_detached_is_no_step_of_the_workflow(url: str) -> None:
     def plan() -> list[Any]:
         return [
-            len(seam.detached(DBOS.list_workflow_steps, str(DBOS.workflow_id))),
+            len(detached(DBOS.list_workflow_steps, str(DBOS.workflow_id))),
             len(DBOS.list_workflow_steps(str(DBOS.workflow_id))),
         ]
 
@@ -352,22 +370,22 @@ def test_what_is_detached_is_no_step_of_the_workflow(url: str) -> None:
 
 def test_the_assigned_id_is_seen_until_a_workflow_takes_it(url: str) -> None:
     with launched(url):
-        assert seam.assigned_workflow_id() is None
+        assert assigned_workflow_id() is None
         with SetWorkflowID("outer"):
-            assert seam.assigned_workflow_id() == "outer"
+            assert assigned_workflow_id() == "outer"
             with SetWorkflowID("inner"):
-                assert seam.assigned_workflow_id() == "inner"
-            assert seam.assigned_workflow_id() == "outer"
+                assert assigned_workflow_id() == "inner"
+            assert assigned_workflow_id() == "outer"
             assert workflow(1) == 1
-            assert seam.assigned_workflow_id() is None
-        assert seam.assigned_workflow_id() is None
+            assert assigned_workflow_id() is None
+        assert assigned_workflow_id() is None
 
 
 def test_the_signals_of_dbos_pass_what_catches_exceptions() -> None:
     for cls in (DBOSWorkflowCancelledError, DBOSWorkflowConflictIDError):
         assert issubclass(cls, BaseException)
         assert not issubclass(cls, Exception)
-    assert issubclass(seam.DBOSUnexpectedStepError, Exception)
+    assert issubclass(DBOSUnexpectedStepError, Exception)
 
 
 # Readable rows ---------------------------------------------------------------------------
@@ -486,16 +504,16 @@ def test_what_a_recorded_call_stores_itself_is_in_the_applications_format(url: s
 
 def test_the_applications_serializer_is_wrapped_once(url: str) -> None:
     with launched(url):
-        instance = seam._dbos_module._get_dbos_instance()
+        instance = launched_instance()
         original = instance._serializer
-        seam.write_portable_rows()
+        write_portable_rows()
         wrapped = instance._serializer
-        seam.write_portable_rows()
+        write_portable_rows()
         assert instance._serializer is wrapped is not original
         assert wrapped.name() == original.name()
-        with seam.portable_row():
+        with portable_row():
             assert wrapped.name() == "portable_json"
-            with seam.user_code():
+            with user_code():
                 assert wrapped.name() == original.name()
             assert wrapped.name() == "portable_json"
         assert wrapped.deserialize(wrapped.serialize({1})) == {1}
@@ -531,7 +549,7 @@ def test_rows_are_those_that_dbos_lists_and_only_json_is_read(database_url: str)
         with SetWorkflowID("r"):
             makes_rows()
         listed = DBOS.list_workflow_steps("r")
-        found = seam.recorded_rows("r")
+        found = recorded_rows("r")
         assert [(row.step_id, row.name) for row in found] == [
             (step["function_id"], step["function_name"]) for step in listed
         ]
@@ -539,30 +557,30 @@ def test_rows_are_those_that_dbos_lists_and_only_json_is_read(database_url: str)
         assert by_name["work#1/a#1"]["result"] == {"said": "ä"}
         assert by_name["pickled"] is None
         assert listed[-1]["output"] == ("theirs",)
-        assert seam.recorded_rows("another") == []
+        assert recorded_rows("another") == []
 
 
 def test_rows_are_read_where_an_event_loop_runs(url: str) -> None:
-    async def read() -> list[seam.RecordedRow]:
-        return seam.recorded_rows("r")
+    async def read() -> list[RecordedRow]:
+        return recorded_rows("r")
 
     with launched(url):
         with SetWorkflowID("r"):
             makes_rows()
-        assert asyncio.run(read()) == seam.recorded_rows("r")
+        assert asyncio.run(read()) == recorded_rows("r")
 
 
 def test_the_applications_serializer_is_one_of_its_own_or_none(url: str) -> None:
-    assert seam.application_serializer() is None
+    assert application_serializer() is None
     with launched(url):
-        assert seam.application_serializer() is None
-        seam.write_portable_rows()
-        assert seam.application_serializer() is None
-    for own in (Shouting(), seam.DBOSDefaultSerializer, DBOSPortableJSON):
+        assert application_serializer() is None
+        write_portable_rows()
+        assert application_serializer() is None
+    for own in (Shouting(), DBOSDefaultSerializer, DBOSPortableJSON):
         with launched(url, serializer=own):
-            for prepare in (lambda: None, seam.write_portable_rows):
+            for prepare in (lambda: None, write_portable_rows):
                 prepare()
-                found = seam.application_serializer()
+                found = application_serializer()
                 assert found is (own if isinstance(own, Shouting) else None)
 
 
@@ -572,7 +590,7 @@ def test_the_applications_serializer_is_one_of_its_own_or_none(url: str) -> None
 def test_how_long_a_recovered_run_waits(url: str) -> None:
     dbos = DBOS(config={"system_database_url": url, **QUICK})
     try:
-        seam.poll_internal_queue(dbos, 0.01)
+        poll_internal_queue(dbos, 0.01)
         DBOS.launch()
         queues = {queue.name: queue for queue in dbos._registry.internal_queues()}
         assert queues["_dbos_internal_queue"].polling_interval_sec == 0.01

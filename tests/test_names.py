@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import AnyUrl, BaseModel
 
-from crewai_dbos._dbos_seam import RecordedRow
+from crewai_dbos._dbos_seam.rows import RecordedRow
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.entry import read_entry
 from crewai_dbos._stored import names

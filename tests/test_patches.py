@@ -85,7 +85,7 @@ PLANTED = {
         "    setattr(cls, name, None)"
     ),
     "through a module of ours": (
-        "from crewai_dbos._dbos_seam import DBOSContext\nDBOSContext.close = None"
+        "from crewai_dbos._dbos_seam.context import DBOSContext\nDBOSContext.close = None"
     ),
     "an event": "import sqlalchemy\nsqlalchemy.event.listen(sqlalchemy.Engine, 'connect', print)",
 }

@@ -12,7 +12,7 @@ from support.private_names import Use, uses
 
 ROOT = Path(crewai_dbos.__file__).parent
 
-ROOMS = {"crewai": "_crewai_seam/", "dbos": "_dbos_seam.py"}
+ROOMS = {"crewai": "_crewai_seam/", "dbos": "_dbos_seam/"}
 """By the library, where its private names stand."""
 
 TABLE = "_patches.py"

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from crewai_dbos import _leases, _patches
-from crewai_dbos._dbos_seam import surviving
+from crewai_dbos._dbos_seam.errors import surviving
 from crewai_dbos._main_functions import code_of, has_own_context, module_of
 
 _MACHINERY = ("concurrent", "multiprocessing", "dbos")

@@ -32,3 +32,19 @@ def look_like(call: Callable[..., Any], function: Any) -> None:
         call.__qualname__ = type(function).__qualname__
         call.__doc__ = None
         vars(call)["__wrapped__"] = function
+
+
+def closure_of(function: Any) -> dict[str, Any]:
+    """What a function refers to in the functions around it, by name, as far as it is set."""
+    if not inspect.isfunction(function) or function.__closure__ is None:
+        return {}
+    cells = zip(function.__code__.co_freevars, function.__closure__, strict=True)
+    return {name: cell.cell_contents for name, cell in cells if _filled(cell)}
+
+
+def _filled(cell: Any) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018
+    except ValueError:
+        return False
+    return True

@@ -72,12 +72,20 @@ TABLE = (
     *_rows(
         CALL,
         "an error of the database does not print what is stored",
-        ("crewai_dbos._dbos_seam:engine()", "hide_parameters", "_dbos_seam:hidden"),
+        (
+            "crewai_dbos._dbos_seam.instance:engine()",
+            "hide_parameters",
+            "_dbos_seam.instance:hidden",
+        ),
     ),
     *_rows(
         JOURNAL,
         "entries are portable JSON, whatever serializer the application has",
-        ("crewai_dbos._dbos_seam:launched_instance()", "_serializer", "_dbos_seam:entry_format"),
+        (
+            "crewai_dbos._dbos_seam.instance:launched_instance()",
+            "_serializer",
+            "_dbos_seam.serializer:entry_format",
+        ),
     ),
     *_rows(
         JOURNAL,
@@ -162,7 +170,7 @@ TABLE = (
         REPLAY,
         "a step that is not recorded is not run",
         (
-            "crewai_dbos._dbos_seam:system_database()",
+            "crewai_dbos._dbos_seam.instance:system_database()",
             "_check_operation_execution_txn",
             "testing._replay_only:refusing",
         ),

@@ -19,7 +19,7 @@ from typing import Any
 
 from dbos import Serializer
 
-from crewai_dbos._dbos_seam import DBOSDefaultSerializer
+from crewai_dbos._dbos_seam.serializer import DBOSDefaultSerializer
 from crewai_dbos.errors import SealedError
 
 try:

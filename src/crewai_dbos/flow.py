@@ -12,7 +12,7 @@ from pydantic import PrivateAttr, SecretStr
 
 from crewai_dbos import doctor
 from crewai_dbos._crewai_seam.flow import is_conversational, state_of
-from crewai_dbos._dbos_seam import assigned_workflow_id
+from crewai_dbos._dbos_seam.context import assigned_workflow_id
 from crewai_dbos._flows import sessions
 from crewai_dbos._flows.perform_flow import KIND
 from crewai_dbos._flows.sessions import stream_of

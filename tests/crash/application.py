@@ -15,7 +15,7 @@ from dbos import DBOS, DBOSConfig, SetWorkflowID
 
 from crash.names import API_KEY, ASK, RUN
 from crewai_dbos import DBOSAgent, idempotency_key
-from crewai_dbos._dbos_seam import poll_internal_queue
+from crewai_dbos._dbos_seam.instance import poll_internal_queue
 from crewai_dbos.testing import report_effect
 from crewai_dbos.testing.crash import _faults
 from crewai_dbos.testing.crash._program import POLL

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from crewai_dbos._dbos_seam import RecordedRow
+from crewai_dbos._dbos_seam.rows import RecordedRow
 from crewai_dbos._journal.entry import Entry, read_entry
 from crewai_dbos._journal.joined_work import JoinedWork
 from crewai_dbos._stored import names

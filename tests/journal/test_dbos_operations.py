@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from dbos import DBOS
 
 from crewai_dbos import CrewaiDbosError, DefinitionError
-from crewai_dbos._dbos_seam import open_workflow
+from crewai_dbos._dbos_seam.context import open_workflow
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.joining import joined
 from journal.helpers import (

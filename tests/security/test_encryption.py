@@ -19,7 +19,7 @@ from pydantic import BaseModel
 
 import crewai_dbos
 from crewai_dbos import DBOSAgent, DBOSCrew, DBOSFlow, DriftError, SealedError
-from crewai_dbos._dbos_seam import recorded_rows
+from crewai_dbos._dbos_seam.rows import recorded_rows
 from crewai_dbos.encryption import EncryptedSerializer, generate_key
 from crewai_dbos.testing import ModelServer, Request, error, text, tool_calls
 from crewai_dbos.testing.replies import ToolCall

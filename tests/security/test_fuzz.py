@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from codec.values import values
-from crewai_dbos._dbos_seam import RecordedRow
+from crewai_dbos._dbos_seam.rows import RecordedRow
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.entry import read_entry
 from crewai_dbos._stored import codec, modules, work_order

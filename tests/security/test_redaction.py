@@ -26,7 +26,7 @@ from crewai_dbos import (
     DriftError,
     UnstorableValueError,
 )
-from crewai_dbos._dbos_seam import recorded_rows
+from crewai_dbos._dbos_seam.rows import recorded_rows
 from crewai_dbos._stored.codec import decode, encode
 from crewai_dbos._stored.redaction import redacted
 from crewai_dbos.testing import ModelServer, Request, error, text, tool_calls

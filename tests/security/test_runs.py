@@ -18,7 +18,7 @@ from dbos import DBOS, DBOSClient, EnqueueOptions, SetWorkflowID
 from pydantic import BaseModel, HttpUrl
 
 from crewai_dbos import DBOSAgent, DBOSCrew, DriftError, RunConflictError, StepConfig
-from crewai_dbos._dbos_seam import recorded_rows
+from crewai_dbos._dbos_seam.rows import recorded_rows
 from crewai_dbos.testing import ModelServer, text, tool_calls
 from crewai_dbos.testing.replies import ToolCall
 from security import traps

@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from dbos import DBOS, SetWorkflowID, StepInfo, WorkflowHandle
 
-from crewai_dbos._dbos_seam import current_context
+from crewai_dbos._dbos_seam.context import current_context
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.executions import close
 from crewai_dbos._journal.run_scope import enclosing

@@ -15,7 +15,7 @@ from pydantic import Field, SkipValidation
 
 from crewai_dbos._classes import overrides
 from crewai_dbos._crewai_seam.agent import has_artifacts, has_step_executor, keep_artifacts_in
-from crewai_dbos._dbos_seam import is_launched
+from crewai_dbos._dbos_seam.instance import is_launched
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.scope import Scope

@@ -10,7 +10,8 @@ from crewai.crews.crew_output import CrewOutput
 from dbos import DBOS
 
 from crewai_dbos._crews.work_orders import CrewWorkOrder
-from crewai_dbos._dbos_seam import assigned_workflow_id, detached, recorded_rows
+from crewai_dbos._dbos_seam.context import assigned_workflow_id, detached
+from crewai_dbos._dbos_seam.rows import recorded_rows
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.entry import Entry, read_entry
 from crewai_dbos._runs import failure, queues, unfinished, workflows

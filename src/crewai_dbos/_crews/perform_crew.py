@@ -14,7 +14,7 @@ from dbos import DBOS
 
 from crewai_dbos._crews import fingerprint, run_crew, work_orders
 from crewai_dbos._crews.work_orders import CrewWorkOrder
-from crewai_dbos._dbos_seam import detached
+from crewai_dbos._dbos_seam.context import detached
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._objects import events, memory

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from dbos import DBOSClient
 
-from crewai_dbos._dbos_seam import recorded_rows
+from crewai_dbos._dbos_seam.rows import recorded_rows
 from crewai_dbos._demo.child import RUN_ID
 from crewai_dbos._demo.model import Model
 from crewai_dbos._demo.process import Child, ChildError

@@ -13,7 +13,7 @@ from typing import Any
 from dbos import DBOS
 
 from crewai_dbos._crewai_seam.flow import definition_of
-from crewai_dbos._dbos_seam import detached
+from crewai_dbos._dbos_seam.context import detached
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._stored import names

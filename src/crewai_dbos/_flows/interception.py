@@ -27,7 +27,7 @@ from crewai_dbos._classes import is_made_here
 from crewai_dbos._crewai_seam.llm import asked_for, share_usage
 from crewai_dbos._crews import perform_crew
 from crewai_dbos._crews.work_orders import CrewWorkOrder
-from crewai_dbos._dbos_seam import surviving
+from crewai_dbos._dbos_seam.errors import surviving
 from crewai_dbos._flows.work_orders import FlowWorkOrder
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.config import AgentOptions

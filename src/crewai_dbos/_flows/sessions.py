@@ -14,7 +14,8 @@ from crewai.utilities.streaming import create_frame_generator, create_frame_stre
 from dbos import DBOS
 
 from crewai_dbos._crewai_seam.flow import state_of, streaming_turn
-from crewai_dbos._dbos_seam import detached, recorded_rows
+from crewai_dbos._dbos_seam.context import detached
+from crewai_dbos._dbos_seam.rows import recorded_rows
 from crewai_dbos._flows.state.changes import classes
 from crewai_dbos._flows.work_orders import FlowWorkOrder
 from crewai_dbos._journal.call import Call

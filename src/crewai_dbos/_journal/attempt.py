@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 from dbos import DBOS
 
-from crewai_dbos._dbos_seam import DBOSStepTimeoutError, user_code
+from crewai_dbos._dbos_seam.errors import DBOSStepTimeoutError
+from crewai_dbos._dbos_seam.serializer import user_code
 from crewai_dbos._journal.background import collecting
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.config import StepConfig

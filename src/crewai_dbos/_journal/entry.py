@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from crewai_dbos._dbos_seam import RecordedRow
+from crewai_dbos._dbos_seam.rows import RecordedRow
 from crewai_dbos._journal import payload as payloads
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.payload import Payload

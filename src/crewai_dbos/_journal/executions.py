@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from crewai_dbos._dbos_seam import DBOSContext
+from crewai_dbos._dbos_seam.context import DBOSContext
 from crewai_dbos._journal import notes
 from crewai_dbos._journal.journal import Journal
 from crewai_dbos._secrets import known

@@ -7,7 +7,8 @@ import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from crewai_dbos._dbos_seam import on_workflow_thread, surviving
+from crewai_dbos._dbos_seam.errors import surviving
+from crewai_dbos._dbos_seam.threads import on_workflow_thread
 from crewai_dbos._journal import notes
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.run_scope import enclosing

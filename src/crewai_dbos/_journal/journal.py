@@ -17,7 +17,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn, TypeVar, cast
 
-from crewai_dbos._dbos_seam import DBOSContext, operation_name
+from crewai_dbos._dbos_seam.context import DBOSContext
+from crewai_dbos._dbos_seam.rows import operation_name
 from crewai_dbos._journal.attempt import Attempt
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.config import PLAIN

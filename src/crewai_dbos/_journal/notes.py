@@ -8,7 +8,7 @@ from typing import Any
 
 from dbos import DBOS, WorkflowStatus
 
-from crewai_dbos._dbos_seam import detached
+from crewai_dbos._dbos_seam.context import detached
 from crewai_dbos._secrets import known
 from crewai_dbos._stored import names, redaction, sealing
 

@@ -10,7 +10,7 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
 
-from crewai_dbos._dbos_seam import DBOSContext, current_context
+from crewai_dbos._dbos_seam.context import DBOSContext, current_context
 from crewai_dbos.errors import CrewaiDbosError, DefinitionError
 
 

@@ -15,7 +15,8 @@ from typing import Any
 
 from dbos import StepReservation
 
-from crewai_dbos._dbos_seam import DBOSContext, recorded_rows
+from crewai_dbos._dbos_seam.context import DBOSContext
+from crewai_dbos._dbos_seam.rows import recorded_rows
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.entry import Entry, read_entry
 from crewai_dbos._journal.joined_work import JoinedWork

@@ -9,11 +9,8 @@ from contextlib import AbstractContextManager
 from contextvars import Context, copy_context
 from typing import Any, TypeVar
 
-from crewai_dbos._dbos_seam import (
-    DBOSContext,
-    current_context,
-    is_launched,
-)
+from crewai_dbos._dbos_seam.context import DBOSContext, current_context
+from crewai_dbos._dbos_seam.instance import is_launched
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.executions import journal_of
 from crewai_dbos._journal.open_calls import open_call

@@ -14,7 +14,7 @@ from contextvars import Context
 from typing import Any, NoReturn, TypeVar
 from uuid import UUID
 
-from crewai_dbos._dbos_seam import using_context
+from crewai_dbos._dbos_seam.context import using_context
 from crewai_dbos._journal import background
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.entry import Entry

@@ -11,7 +11,7 @@ import threading
 
 from dbos import DBOS, StepReservation
 
-from crewai_dbos._dbos_seam import DBOSContext, using_context
+from crewai_dbos._dbos_seam.context import DBOSContext, using_context
 from crewai_dbos._journal.joined_work import JoinedWork
 from crewai_dbos.errors import ConcurrentRunError
 

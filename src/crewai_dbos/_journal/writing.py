@@ -9,7 +9,7 @@ from typing import Any
 
 from dbos import StepReservation
 
-from crewai_dbos._dbos_seam import portable_row, write_portable_rows
+from crewai_dbos._dbos_seam.serializer import portable_row, write_portable_rows
 from crewai_dbos._journal.config import StepConfig
 from crewai_dbos._journal.latch import Latch
 from crewai_dbos._journal.payload import Payload, opened, redacted, sealed

@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from crewai_dbos._dbos_seam import closure_of
+from crewai_dbos._functions import closure_of
 from crewai_dbos._journal import run_scope
 from crewai_dbos._secrets import known
 from crewai_dbos._secrets.words import names_a_secret

@@ -14,12 +14,9 @@ from dbos import SetWorkflowID
 
 from crewai_dbos._classes import replaced_methods
 from crewai_dbos._crewai_seam.agent import replace_run, run_of
-from crewai_dbos._dbos_seam import (
-    DBOSUnexpectedStepError,
-    current_context,
-    decorated_kind,
-    step_options_of,
-)
+from crewai_dbos._dbos_seam.context import current_context
+from crewai_dbos._dbos_seam.decorated import decorated_kind, step_options_of
+from crewai_dbos._dbos_seam.errors import DBOSUnexpectedStepError
 from crewai_dbos._functions import attribute, look_like
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.call import Call

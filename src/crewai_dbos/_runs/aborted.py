@@ -16,7 +16,9 @@ from contextlib import contextmanager
 from types import FrameType
 
 from crewai_dbos import _tracebacks
-from crewai_dbos._dbos_seam import DBOSBaseException, DBOSContext, is_shut_down
+from crewai_dbos._dbos_seam.context import DBOSContext
+from crewai_dbos._dbos_seam.errors import DBOSBaseException
+from crewai_dbos._dbos_seam.instance import is_shut_down
 from crewai_dbos._journal import executions, notes
 from crewai_dbos._secrets.cutting import cutter
 from crewai_dbos._signals import ControlSignal, RunSuspended

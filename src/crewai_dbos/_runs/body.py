@@ -12,12 +12,9 @@ from typing import Any, NoReturn, TypeVar
 from dbos import DBOS
 
 from crewai_dbos import _patches
-from crewai_dbos._dbos_seam import (
-    DBOSBaseException,
-    detached,
-    on_the_loop_of_dbos,
-    open_workflow,
-)
+from crewai_dbos._dbos_seam.context import detached, open_workflow
+from crewai_dbos._dbos_seam.errors import DBOSBaseException
+from crewai_dbos._dbos_seam.threads import on_the_loop_of_dbos
 from crewai_dbos._journal import executions, joining, notes, run_scope
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._runs import aborted, failure, results

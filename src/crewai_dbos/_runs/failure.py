@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from dbos import PortableWorkflowError
+
 from crewai_dbos import _tracebacks
-from crewai_dbos._dbos_seam import PortableWorkflowError
 from crewai_dbos._stored import sealing
 from crewai_dbos._stored.errors import decode_error, encode_error, is_error
 from crewai_dbos._stored.forms import Json

@@ -10,12 +10,9 @@ from typing import Any
 from dbos import DBOS, DBOSClient, WorkflowStatus
 from dbos import error as dbos_errors
 
-from crewai_dbos._dbos_seam import (
-    assigned_workflow_id,
-    detached,
-    get_dbos_func_name,
-    is_launched,
-)
+from crewai_dbos._dbos_seam.context import assigned_workflow_id, detached
+from crewai_dbos._dbos_seam.decorated import get_dbos_func_name
+from crewai_dbos._dbos_seam.instance import is_launched
 from crewai_dbos._journal import run_scope
 from crewai_dbos._runs import unfinished
 from crewai_dbos._secrets import known

@@ -7,7 +7,7 @@ from typing import Any
 
 from dbos import DBOS, SetWorkflowID
 
-from crewai_dbos._dbos_seam import detached, open_workflow
+from crewai_dbos._dbos_seam.context import detached, open_workflow
 from crewai_dbos._stored import names
 
 POLLING = 0.25

@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-from crewai_dbos._dbos_seam import open_workflow
+from crewai_dbos._dbos_seam.context import open_workflow
 from crewai_dbos._journal import executions, run_scope
 from crewai_dbos._setting import setting
 from crewai_dbos._stored import codec, sealing

@@ -6,16 +6,12 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
-from dbos import DBOS, SetWorkflowID
+from dbos import DBOS, PortableWorkflowError, SetWorkflowID
 from pydantic import BaseModel
 
 from crewai_dbos import _patches, _tracebacks
-from crewai_dbos._dbos_seam import (
-    PortableWorkflowError,
-    assigned_workflow_id,
-    detached,
-    is_launched,
-)
+from crewai_dbos._dbos_seam.context import assigned_workflow_id, detached
+from crewai_dbos._dbos_seam.instance import is_launched
 from crewai_dbos._journal import run_scope
 from crewai_dbos._runs import failure, results, unfinished, unrecorded
 from crewai_dbos._runs.failure import FailedRun

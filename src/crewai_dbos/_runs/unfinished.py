@@ -8,7 +8,7 @@ from typing import Any
 from dbos import DBOS, WorkflowStatus
 from dbos import error as dbos_errors
 
-from crewai_dbos._dbos_seam import detached
+from crewai_dbos._dbos_seam.context import detached
 from crewai_dbos._journal import notes
 from crewai_dbos._runs import failure
 from crewai_dbos._stored import names

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from crewai_dbos._dbos_seam import is_constructed
+from crewai_dbos._dbos_seam.instance import is_constructed
 
 logger = logging.getLogger("crewai_dbos")
 

@@ -13,7 +13,7 @@ from types import FunctionType, MappingProxyType, MethodType
 from typing import Any, NamedTuple
 
 from crewai_dbos._crewai_seam import agent, flow
-from crewai_dbos._dbos_seam import whole_configuration
+from crewai_dbos._dbos_seam.configuration import whole_configuration
 from crewai_dbos._secrets import inside, texts
 from crewai_dbos._secrets.forms import SHORTEST
 from crewai_dbos._secrets.given import Given, revealed

@@ -11,7 +11,7 @@ from types import FunctionType
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
-from crewai_dbos._dbos_seam import closure_of
+from crewai_dbos._functions import closure_of
 from crewai_dbos._secrets.words import names_a_secret
 
 

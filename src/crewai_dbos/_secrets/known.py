@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from crewai_dbos._dbos_seam import whole_configuration
+from crewai_dbos._dbos_seam.configuration import whole_configuration
 from crewai_dbos._secrets.cutting import cutter
 from crewai_dbos._secrets.finding import Found, of_dbos, of_environment, secrets_in
 from crewai_dbos._secrets.texts import texts_in

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from crewai_dbos._dbos_seam import application_serializer
+from crewai_dbos._dbos_seam.serializer import application_serializer
 from crewai_dbos._stored.forms import Json
 from crewai_dbos.errors import SealedError
 

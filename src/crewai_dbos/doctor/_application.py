@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from crewai_dbos._dbos_seam import configuration, registered_functions
+from crewai_dbos._dbos_seam.configuration import configuration
+from crewai_dbos._dbos_seam.decorated import registered_functions
 from crewai_dbos._stored import names
 
 COMPUTED = object()

@@ -18,7 +18,7 @@ from uuid import UUID
 
 from crewai.events import BaseEventListener
 
-from crewai_dbos._dbos_seam import closure_of
+from crewai_dbos._functions import closure_of
 
 _CONSTANT = (
     *(type(None), str, bytes, int, float, complex, type, ModuleType),

@@ -14,7 +14,7 @@ from pathlib import PurePath
 from types import FunctionType, ModuleType
 from typing import Any, TypeGuard
 
-from crewai_dbos._dbos_seam import closure_of
+from crewai_dbos._functions import closure_of
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef
 

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from crewai_dbos._crewai_seam import flow as flow_seam
-from crewai_dbos._dbos_seam import closure_of
+from crewai_dbos._functions import closure_of
 from crewai_dbos._journal.config import StepConfig, ToolStepConfig
 from crewai_dbos._runs.definition import FlowDefinition
 from crewai_dbos.doctor._code import Code, is_attribute_of, is_users

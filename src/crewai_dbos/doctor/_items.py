@@ -16,7 +16,7 @@ from crewai.utilities.string_utils import sanitize_tool_name
 from crewai_dbos._crewai_seam.agent import memory_behind
 from crewai_dbos._crewai_seam.crew import callback_behind, memory_of
 from crewai_dbos._crewai_seam.events import event_handlers
-from crewai_dbos._dbos_seam import decorated_kind
+from crewai_dbos._dbos_seam.decorated import decorated_kind
 from crewai_dbos._journal.config import StepConfig, ToolStepConfig, for_tool
 from crewai_dbos._objects.llm import DBOSLLM
 from crewai_dbos._objects.tools import tool_function

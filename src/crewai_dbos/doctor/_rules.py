@@ -12,7 +12,7 @@ from typing import Any
 
 from crewai.utilities.string_utils import sanitize_tool_name
 
-from crewai_dbos._dbos_seam import decorated_kind
+from crewai_dbos._dbos_seam.decorated import decorated_kind
 from crewai_dbos._objects.tools import tool_function
 from crewai_dbos._secrets import known
 from crewai_dbos._stored.type_paths import type_path

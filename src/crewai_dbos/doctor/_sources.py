@@ -9,7 +9,7 @@ from pathlib import PurePath
 from types import FunctionType
 from typing import Any
 
-from crewai_dbos._dbos_seam import decorated_kind
+from crewai_dbos._dbos_seam.decorated import decorated_kind
 from crewai_dbos.doctor._code import Code, Definition, is_attribute_of, is_users
 
 

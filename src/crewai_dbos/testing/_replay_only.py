@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from crewai_dbos import _patches
-from crewai_dbos._dbos_seam import DBOSWorkflowCancelledError, system_database
+from crewai_dbos._dbos_seam.errors import DBOSWorkflowCancelledError
+from crewai_dbos._dbos_seam.instance import system_database
 
 _missing: dict[str, list[str]] = {}
 

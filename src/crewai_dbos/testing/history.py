@@ -21,7 +21,8 @@ import sqlalchemy as sa
 from dbos import DBOS, SetWorkflowID, WorkflowHandle
 from sqlalchemy.engine import make_url
 
-from crewai_dbos._dbos_seam import application_name, registered_functions
+from crewai_dbos._dbos_seam.configuration import application_name
+from crewai_dbos._dbos_seam.decorated import registered_functions
 from crewai_dbos._stored import names
 from crewai_dbos.errors import CrewaiDbosError, MissingDefinitionError, RunNotFoundError
 

@@ -18,7 +18,7 @@ from urllib.parse import quote, unquote
 import httpx
 
 from crewai_dbos import _patches
-from crewai_dbos._dbos_seam import current_context
+from crewai_dbos._dbos_seam.context import current_context
 from crewai_dbos._flows.state.tracking import current as current_method
 from crewai_dbos._journal.open_calls import open_call, open_group
 from crewai_dbos._leases import RunVar

@@ -31,7 +31,7 @@ from typing import Any, NoReturn
 from pydantic import BaseModel
 
 from crewai_dbos import _import_path, _private_files
-from crewai_dbos._dbos_seam import IMPORTED_AT_LAUNCH
+from crewai_dbos._dbos_seam.instance import IMPORTED_AT_LAUNCH
 from crewai_dbos.testing.crash.errors import CrashTestError
 
 # Numpy's BLAS starts threads when it is imported, and a process with threads must not fork.

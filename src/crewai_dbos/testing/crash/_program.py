@@ -13,7 +13,7 @@ from typing import Any
 from dbos import DBOS, SetWorkflowID
 
 from crewai_dbos import _import_path
-from crewai_dbos._dbos_seam import is_constructed, poll_internal_queue
+from crewai_dbos._dbos_seam.instance import is_constructed, poll_internal_queue
 from crewai_dbos._runs.handle import RunHandle
 from crewai_dbos._stored import codec, names
 from crewai_dbos.testing.crash import _faults
