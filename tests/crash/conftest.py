@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from crash.table import Line, table
-from crewai_dbos.testing.crash._processes import ForkServer, fork_server
+from crewai_dbos.testing.crash._fork_server import ForkServer, fork_server
 
 _lines: list[Line] = []
 

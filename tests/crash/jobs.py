@@ -16,7 +16,7 @@ from crash.application import AGENTS, answer_of, build, launch, plain, start, un
 from crash.names import ASK, RUN
 from crewai_dbos import DBOSAgent, StepConfig
 from crewai_dbos.testing.crash import _faults
-from crewai_dbos.testing.crash._processes import say
+from crewai_dbos.testing.crash._inside import say
 
 Order = dict[str, Any]
 

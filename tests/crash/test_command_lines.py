@@ -91,5 +91,5 @@ def test_the_command_reads_inputs_that_are_on_no_command_line(tmp_path: Path) ->
     assert SECRET in (tmp_path / "asked").read_text()
     lines = (tmp_path / "lines").read_text()
     assert "crashtest" in lines
-    assert "_processes" in lines
+    assert "crash._inside" in lines
     assert SECRET not in lines

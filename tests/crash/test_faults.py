@@ -11,7 +11,8 @@ import pytest
 
 from crash.models import letters
 from crewai_dbos.testing import EffectLog, ModelServer
-from crewai_dbos.testing.crash._processes import PATIENCE, ForkServer, Job
+from crewai_dbos.testing.crash._fork_server import ForkServer
+from crewai_dbos.testing.crash._jobs import PATIENCE, Job
 from crewai_dbos.testing.effects import EFFECTS
 
 pytestmark = pytest.mark.crash

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from crewai_dbos.testing.crash._processes import ForkServer, Job
+from crewai_dbos.testing.crash._fork_server import ForkServer
+from crewai_dbos.testing.crash._jobs import Job
 
 pytestmark = pytest.mark.crash
 

@@ -22,7 +22,9 @@ from crash import models
 from crash.models import Script
 from crash.names import API_KEY, RUN
 from crewai_dbos.testing import EffectLog, Hang, ModelServer, Reply, Request, error, hang
-from crewai_dbos.testing.crash._processes import PATIENCE, ForkServer, FreshProcess, Job, Process
+from crewai_dbos.testing.crash._fork_server import ForkServer
+from crewai_dbos.testing.crash._jobs import PATIENCE, Job
+from crewai_dbos.testing.crash._processes import FreshProcess, Process
 from crewai_dbos.testing.effects import EFFECTS
 
 pytestmark = pytest.mark.crash

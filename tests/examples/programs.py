@@ -15,7 +15,9 @@ import ticket_triage
 
 from crewai_dbos import DBOSCrew, DBOSFlow
 from crewai_dbos.testing import report_effect
-from crewai_dbos.testing.crash._processes import Job, Process, fork_server
+from crewai_dbos.testing.crash._fork_server import fork_server
+from crewai_dbos.testing.crash._jobs import Job
+from crewai_dbos.testing.crash._processes import Process
 from crewai_dbos.testing.effects import EFFECTS
 
 DOCUMENTATION = Path(__file__).parent / "documentation"

@@ -26,7 +26,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from crewai_dbos.testing.crash._processes import Job, Process, fork_server
+from crewai_dbos.testing.crash._fork_server import fork_server
+from crewai_dbos.testing.crash._jobs import Job
+from crewai_dbos.testing.crash._processes import Process
 
 
 class Program:

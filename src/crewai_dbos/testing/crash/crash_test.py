@@ -18,15 +18,10 @@ from crewai_dbos import _import_path
 from crewai_dbos.testing.crash import _program, positions, verdict
 from crewai_dbos.testing.crash._databases import Databases
 from crewai_dbos.testing.crash._faults import entry_of
+from crewai_dbos.testing.crash._fork_server import FIRST, ThreadsError, fork_server
+from crewai_dbos.testing.crash._jobs import Job
 from crewai_dbos.testing.crash._outcome import Difference, differences
-from crewai_dbos.testing.crash._processes import (
-    FIRST,
-    FreshProcess,
-    Job,
-    Process,
-    ThreadsError,
-    fork_server,
-)
+from crewai_dbos.testing.crash._processes import FreshProcess, Process
 from crewai_dbos.testing.crash.errors import CrashTestError
 from crewai_dbos.testing.crash.positions import Position
 from crewai_dbos.testing.crash.verdict import Observed, Verdict
