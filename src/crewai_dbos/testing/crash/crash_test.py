@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import tempfile
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack
-from pathlib import Path
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from dbos import DBOSClient
-
 from crewai_dbos import _import_path
-from crewai_dbos.testing.crash import _program, positions, verdict
-from crewai_dbos.testing.crash._databases import Databases
-from crewai_dbos.testing.crash._faults import entry_of
-from crewai_dbos.testing.crash._fork_server import FIRST, ThreadsError, fork_server
-from crewai_dbos.testing.crash._jobs import Job
+from crewai_dbos.testing.crash import positions, verdict
 from crewai_dbos.testing.crash._outcome import Difference, differences
-from crewai_dbos.testing.crash._processes import FreshProcess, Process
+from crewai_dbos.testing.crash._runs import Runs
 from crewai_dbos.testing.crash.errors import CrashTestError
 from crewai_dbos.testing.crash.positions import Position
 from crewai_dbos.testing.crash.verdict import Observed, Verdict
-from crewai_dbos.testing.effects import EFFECTS, EffectLog
-from crewai_dbos.testing.model_server import ModelServer, Script, ScriptError
-from crewai_dbos.testing.replies import Message, Reply
-from crewai_dbos.testing.request import Request
-
-_PROGRAM = _program.__name__
+from crewai_dbos.testing.model_server import Script
 
 
 class CrashTest:
@@ -105,13 +90,13 @@ class CrashTest:
             "asynchronous": asynchronous,
         }
         named = [path for path in (target, setup, left_behind) if path is not None]
-        self._modules = [_import_path.split(path)[0] for path in named]
+        modules = [_import_path.split(path)[0] for path in named]
         try:
             json.dumps(self._order)
         except TypeError as error:
             raise CrashTestError(f"The inputs have to be JSON data: {error}") from None
-        self._script = _import_path.load(model) if isinstance(model, str) else model
-        if self._script is not None and not callable(self._script):
+        script = _import_path.load(model) if isinstance(model, str) else model
+        if script is not None and not callable(script):
             raise CrashTestError(
                 f"model is a function from a Request to a reply, not {model!r}: replies in the "
                 f"order of arrival would not fit when a request is made again"
@@ -119,13 +104,16 @@ class CrashTest:
         if not timeout > 0:
             raise CrashTestError(f"timeout is a number of seconds above 0, not {timeout!r}")
         self._ignore = frozenset(ignore)
-        self._database = database
-        self._fresh = fresh
-        self._environment = dict(environment or {})
-        self._timeout = timeout
-        self._stack = ExitStack()
-        self._starting = threading.RLock()
-        self._spawn: Callable[[Job], Process] | None = None
+        self._runs = Runs(
+            self._order,
+            modules,
+            script,
+            database=database,
+            fresh=fresh,
+            environment=dict(environment or {}),
+            timeout=timeout,
+        )
+        self._deciding = threading.RLock()
         self._undisturbed: Observed | None = None
         self._varying: list[Difference] | None = None
 
@@ -145,8 +133,7 @@ class CrashTest:
             test = CrashTest("app:agent", {"messages": "Answer ticket 7."})
             test.close()
         """
-        self._stack.close()
-        self._spawn = None
+        self._runs.close()
 
     @property
     def undisturbed(self) -> Observed:
@@ -155,9 +142,9 @@ class CrashTest:
         Raises:
             CrashTestError: It failed.
         """
-        with self._starting:
+        with self._deciding:
             if self._undisturbed is None:
-                observed = self._observe(())
+                observed = self._runs.observe(())
                 if unusable := observed.ended.get("unusable"):
                     raise CrashTestError(unusable)
                 if observed.trouble or "answer" not in observed.ended:
@@ -212,7 +199,7 @@ class CrashTest:
                 assert test.run(first, second).ok, "killed twice, it still ends as if undisturbed"
         """
         expected = self.undisturbed
-        judged = verdict.judge(self._observe(kills), expected, kills, self._ignore)
+        judged = verdict.judge(self._runs.observe(kills), expected, kills, self._ignore)
         if judged.differences:
             self._check_is_the_same_each_time({each.field for each in judged.differences})
         return judged
@@ -233,9 +220,9 @@ class CrashTest:
 
     def _check_is_the_same_each_time(self, fields: Collection[str]) -> None:
         """Make a second undisturbed run, if a killed one differs in `fields`."""
-        with self._starting:
+        with self._deciding:
             if self._varying is None:
-                first, second = self.undisturbed.ended, self._observe(()).ended
+                first, second = self.undisturbed.ended, self._runs.observe(()).ended
                 self._varying = list(differences(second, first, self._ignore))
         varying = [each for each in self._varying if each.field in fields]
         if varying:
@@ -246,105 +233,3 @@ class CrashTest:
                 "killed can't be compared. Have it come out the same each time, or leave that out: "
                 f"ignore={names}, on the command line {' '.join(f'--ignore {n}' for n in names)}"
             )
-
-    # One run -----------------------------------------------------------------
-
-    def _observe(self, kills: Sequence[Position]) -> Observed:
-        spawn, databases, directory = self._started()
-        observed = Observed()
-        with _told(observed), ExitStack() as stack:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=directory)))
-            url = stack.enter_context(databases.fresh())
-            model = stack.enter_context(_Killer(self._script)) if self._script else None
-            effects, events = EffectLog(folder / "effects"), EffectLog(folder / "events")
-            for position in (*kills, None):
-                fault: dict[str, str] = {"log": str(events.path)}
-                environment = {**self._environment, EFFECTS: str(effects.path)}
-                if model is not None:
-                    fault["model_url"] = model.server.base_url
-                    environment.update(model.server.env)
-                    model.aim(position)
-                if position is not None and not position.by_model:
-                    fault.update(entry=position.entry, moment=position.moment)
-                job = f"{_PROGRAM}:{'recover' if observed.deaths else 'start'}"
-                order = {**self._order, "database_url": url, "fault": fault}
-                process = spawn(Job(job, order, folder / "log", environment))
-                if model is not None:
-                    model.victim.set_result(process)
-                end = process.wait(self._timeout)
-                if end.killed:
-                    observed.deaths += 1
-                    continue
-                observed.ended = end.result or {}
-                if end.code != 0:
-                    observed.trouble = f"a process ended otherwise: {end}"
-                break
-            observed.rows = _rows(url)
-            observed.events, observed.effects = events.read(), effects.read()
-            observed.requests = model.server.requests if model is not None else []
-            log = folder / "log"
-            observed.log = log.read_text(errors="replace") if log.exists() else ""
-        return observed
-
-    def _started(self) -> tuple[Callable[[Job], Process], Databases, Path]:
-        with self._starting:
-            if self._spawn is None:
-                temporary = tempfile.TemporaryDirectory(prefix="crewai-dbos-crash-")
-                self._directory = Path(self._stack.enter_context(temporary))
-                self._databases = Databases(self._database, self._directory)
-                self._stack.callback(self._databases.close)
-                self._spawn = FreshProcess if self._fresh else self._forking()
-            return self._spawn, self._databases, self._directory
-
-    def _forking(self) -> Callable[[Job], Process]:
-        try:
-            return fork_server(*dict.fromkeys(self._modules)).start
-        except ThreadsError:
-            # Then each process imports these itself, and finds crewAI imported already.
-            return fork_server(*FIRST).start
-
-
-@contextlib.contextmanager
-def _told(observed: Observed) -> Iterator[None]:
-    """A script without a reply is trouble of that run only."""
-    try:
-        yield
-    except ScriptError as error:
-        observed.trouble = "; ".join(filter(None, (observed.trouble, str(error))))
-
-
-class _Killer(AbstractContextManager["_Killer"]):
-    """A model server that kills the process which makes the request of one entry."""
-
-    def __init__(self, script: Script) -> None:
-        self.server = ModelServer(self._reply)
-        self.victim: Future[Process] = Future()
-        self._doomed: str | None = None
-        self._script = script
-
-    def __enter__(self) -> _Killer:
-        self.server.start()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self.server.__exit__(*error)
-
-    def aim(self, position: Position | None) -> None:
-        """The next process is to die at `position`, if that is the server's business."""
-        self._doomed = position.entry if position is not None and position.by_model else None
-        self.victim = Future()
-
-    def _reply(self, request: Request) -> Reply:
-        if self._doomed and entry_of(request) == self._doomed:
-            # The client waits for this reply: the request is made and has no outcome.
-            self.victim.result(timeout=60).kill()
-        reply = self._script(request)
-        return Message(reply) if isinstance(reply, str) else reply
-
-
-def _rows(database_url: str) -> list[str]:
-    client = DBOSClient(system_database_url=database_url)
-    try:
-        return sorted(s["function_name"] for s in client.list_workflow_steps(_program.RUN))
-    finally:
-        client.destroy()
