@@ -122,9 +122,9 @@ TABLE = (
     *_rows(
         CREW,
         "a crew loads its knowledge only for a query that is not recorded",
-        ("crewai.knowledge.knowledge:Knowledge", "add_sources", "_objects.memory:putting_off"),
-        ("crewai.knowledge.knowledge:Knowledge", "query", "_objects.memory:loading_first"),
-        ("crewai.knowledge.knowledge:Knowledge", "aquery", "_objects.memory:aloading_first"),
+        ("crewai.knowledge.knowledge:Knowledge", "add_sources", "_objects.knowledge:putting_off"),
+        ("crewai.knowledge.knowledge:Knowledge", "query", "_objects.knowledge:loading_first"),
+        ("crewai.knowledge.knowledge:Knowledge", "aquery", "_objects.knowledge:aloading_first"),
     ),
     *_rows(
         THREADS,

@@ -20,8 +20,8 @@ from crewai_dbos._crewai_seam.agent import RATE_LIMIT, set_rate_limit
 from crewai_dbos._crewai_seam.crew import memory_of
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.scope import Scope
+from crewai_dbos._objects.knowledge import durable_knowledge
 from crewai_dbos._objects.llm import DBOSLLM
-from crewai_dbos._objects.memory import durable_knowledge
 from crewai_dbos.errors import UnstorableInputError, UnstorableValueError
 
 TEXTS = ("role", "goal", "backstory")

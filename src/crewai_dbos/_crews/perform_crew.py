@@ -17,7 +17,7 @@ from crewai_dbos._crews.work_orders import CrewWorkOrder
 from crewai_dbos._dbos_seam.context import detached
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.scope import Scope
-from crewai_dbos._objects import events, memory
+from crewai_dbos._objects import events, knowledge
 from crewai_dbos._runs import body, workflows
 from crewai_dbos._runs.definition import CrewDefinition, crews
 from crewai_dbos._runs.kind import Kind
@@ -69,7 +69,7 @@ def _joined(
 @contextmanager
 def _crew(definition: CrewDefinition, scope: Scope, own: bool) -> Iterator[Crew]:
     """The crew that works in `scope`."""
-    with memory.unloaded():
+    with knowledge.unloaded():
         template = body.built(definition.build, f"crew {definition.name!r}", scope)
     _check(definition, fingerprint.of_crew(template), scope)
     crew = run_crew.crew_of_run(definition, template, scope)

@@ -25,8 +25,9 @@ from crewai_dbos._journal.config import AgentOptions, StepConfig, ToolStepConfig
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._objects import callbacks
 from crewai_dbos._objects.cache import RecordedCache
+from crewai_dbos._objects.knowledge import durable_knowledge
 from crewai_dbos._objects.llm import DBOSLLM, durable_llm
-from crewai_dbos._objects.memory import drain, durable_knowledge, durable_memory
+from crewai_dbos._objects.memory import drain, durable_memory
 from crewai_dbos._objects.tools import durable_tool, is_durable
 from crewai_dbos._secrets import known
 from crewai_dbos._stored import names
