@@ -19,7 +19,7 @@ from crewai_dbos._crewai_seam.llm import is_llm
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.config import AgentOptions
 from crewai_dbos._leases import RunVar
-from crewai_dbos._objects.llm import restoring
+from crewai_dbos._objects.llm_request import restoring
 from crewai_dbos._objects.run_objects import RunObjects
 from crewai_dbos._runs import body
 from crewai_dbos._setting import setting

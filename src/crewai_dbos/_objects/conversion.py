@@ -9,7 +9,7 @@ from crewai.utilities.converter import Converter
 from crewai_dbos._classes import durable_class, overrides
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.call import Call
-from crewai_dbos._objects.llm import settings_of
+from crewai_dbos._objects.llm import binding_of
 from crewai_dbos._stored import names
 
 if TYPE_CHECKING:
@@ -33,17 +33,17 @@ class _RecordedInstructor:
         self._llm = llm
 
     def to_json(self) -> Any:
-        scope, settings = run_scope.enclosing(), settings_of(self._llm)
-        if scope is None or settings is None:
+        scope, binding = run_scope.enclosing(), binding_of(self._llm)
+        if scope is None or binding is None:
             return self._instructor.to_json()
         call = Call(
             names.CONVERSION,
             kind="llm",
             request={"text": self._instructor.content, "model": self._instructor.model.__name__},
-            config=settings.config,
-            secrets=settings.secrets,
+            config=binding.config,
+            secrets=binding.given,
         )
-        if settings.by_content:
+        if binding.by_content:
             call = call.by_content()
         return scope.run(call, self._instructor.to_json)
 

@@ -6,9 +6,7 @@ words, native tool support, streaming and usage; only `call` and `acall` go thro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from crewai import LLM
@@ -17,64 +15,37 @@ from pydantic import SecretStr
 
 from crewai_dbos._classes import kept_with, overridden, overrides, with_its_own
 from crewai_dbos._crewai_seam.llm import (
-    PROVIDER_STATE,
     ask_through,
     asked_through,
-    count_usage,
     counting,
     counts_tokens_remotely,
     forget_shared_state,
     shallow_copy,
-    with_stable_ids,
     without_rate_limit_retry,
 )
 from crewai_dbos._journal import joining, run_scope
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.config import StepConfig, for_llm
 from crewai_dbos._journal.scope import Scope
-from crewai_dbos._leases import RunVar
 from crewai_dbos._objects.clients import (
     build_response_models,
     one_layer_of_retries,
     single_attempt_builders,
 )
+from crewai_dbos._objects.llm_request import (
+    Binding,
+    as_call,
+    collected_of,
+    described,
+    note_usage,
+    observing,
+    restoring,
+)
 from crewai_dbos._secrets import finding, known
 from crewai_dbos._secrets.given import NONE, Given, as_given
-from crewai_dbos._setting import setting
-from crewai_dbos._stored import foreign, names
-from crewai_dbos._stored.usage import counted
+from crewai_dbos._stored import names
 
 _BINDING = "_crewai_dbos_binding"
-
-
-@dataclass(frozen=True)
-class _Binding:
-    """How the requests of one durable LLM are recorded.
-
-    Attributes:
-        role: What they are called.
-        config: Their retries.
-        scope: The run it belongs to.
-        by_content: Whether they come from anywhere, at any time, so that only what they ask tells
-            them apart.
-        given: Texts that the user has called secrets.
-    """
-
-    role: str
-    config: StepConfig
-    scope: Scope | None
-    by_content: bool
-    given: Given
-
-
-@dataclass
-class _Observed:
-    """What one request did to the LLM beside returning."""
-
-    usage: list[dict[str, Any]] = field(default_factory=list)
-
-
-_observed: RunVar[_Observed | None] = RunVar("crewai_dbos_observed", default=None)
 
 
 if TYPE_CHECKING:
@@ -148,46 +119,46 @@ class DBOSLLM(_Base):
     def call(self, messages: Any, *args: Any, **kwargs: Any) -> Any:
         """As `BaseLLM.call`; recorded when it happens inside a DBOS workflow."""
         original = super().call  # type: ignore[safe-super]
-        binding: _Binding = self.__dict__[_BINDING]
-        scope = run_scope.for_call(binding.scope, f"LLM request of {_described(self)}")
+        binding: Binding = self.__dict__[_BINDING]
+        scope = run_scope.for_call(binding.scope, f"LLM request of {described(self)}")
         if scope is None:
             return original(messages, *args, **kwargs)
 
         def request() -> Any:
-            with without_rate_limit_retry(), _observing():
+            with without_rate_limit_retry(), observing():
                 try:
                     return original(messages, *args, **kwargs)
                 except Exception:
                     scope.look_for_secrets(self)
                     raise
                 finally:
-                    collected.update(_collected(self))
+                    collected.update(collected_of(self))
 
         collected: dict[str, Any] = {}
-        call = _as_call(self, binding, collected, messages, args, kwargs)
+        call = as_call(self, binding, collected, messages, args, kwargs)
         with joining.unwrapping_signals(scope):
             return scope.run(call, request)
 
     async def acall(self, messages: Any, *args: Any, **kwargs: Any) -> Any:
         """As `BaseLLM.acall`; recorded when it happens inside a DBOS workflow."""
         original = super().acall
-        binding: _Binding = self.__dict__[_BINDING]
-        scope = run_scope.for_call(binding.scope, f"LLM request of {_described(self)}")
+        binding: Binding = self.__dict__[_BINDING]
+        scope = run_scope.for_call(binding.scope, f"LLM request of {described(self)}")
         if scope is None:
             return await original(messages, *args, **kwargs)
 
         async def request() -> Any:
-            with without_rate_limit_retry(), _observing():
+            with without_rate_limit_retry(), observing():
                 try:
                     return await original(messages, *args, **kwargs)
                 except Exception:
                     scope.look_for_secrets(self)
                     raise
                 finally:
-                    collected.update(_collected(self))
+                    collected.update(collected_of(self))
 
         collected: dict[str, Any] = {}
-        call = _as_call(self, binding, collected, messages, args, kwargs)
+        call = as_call(self, binding, collected, messages, args, kwargs)
         with joining.unwrapping_signals(scope):
             return await scope.arun(call, request)
 
@@ -213,83 +184,10 @@ class DBOSLLM(_Base):
             original(*args, **kwargs)
 
     def _track_token_usage_internal(self, usage_data: dict[str, Any]) -> None:
-        observed = _observed.get()
-        if observed is not None:
-            # Of LiteLLM it is a model, and crewAI does not look at the models in it.
-            dump = getattr(usage_data, "model_dump", None)
-            told = dump().items() if callable(dump) else None
-            numbers = {name: item for name, item in told or () if type(item) in (int, float)}
-            observed.usage.append(usage_data if told is None else numbers)
+        note_usage(usage_data)
         # Several agents of a crew may count on one LLM, on threads.
         with counting:
             super()._track_token_usage_internal(usage_data)
-
-
-def _described(llm: BaseLLM) -> str:
-    return str(getattr(llm, "model", "?"))
-
-
-def _as_call(
-    llm: BaseLLM,
-    binding: _Binding,
-    collected: dict[str, Any],
-    messages: Any,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> Call:
-    positional = ("tools", "callbacks", "available_functions", "from_task", "from_agent")
-    given = {**dict(zip((*positional, "response_model"), args, strict=False)), **kwargs}
-    model = given.get("response_model")
-    request = {"model": _described(llm), "messages": with_stable_ids(messages)}
-    if given.get("tools"):
-        request["tools"] = given["tools"]
-    if model is not None:
-        request["response model"] = _schema(model)
-    call = Call(
-        binding.role,
-        kind="llm",
-        request=request,
-        config=binding.config,
-        known=tuple(
-            each
-            for each in (model, getattr(llm, "response_format", None))
-            if isinstance(each, type)
-        ),
-        as_data=foreign.as_data,
-        as_text=str,
-        secrets=binding.given,
-        collect=lambda: collected,
-        restore=restoring(llm),
-    )
-    return call.by_content() if binding.by_content else call
-
-
-def _collected(llm: BaseLLM) -> dict[str, Any]:
-    """What the request that is observed here did to `llm`, as it is stored."""
-    observed = _observed.get()
-    extra: dict[str, Any] = {}
-    if observed is not None and observed.usage:
-        extra["usage"] = observed.usage
-    sender = asked_through(llm)
-    state = {name: getattr(sender, name, None) for name in PROVIDER_STATE}
-    state = {name: value for name, value in state.items() if value is not None}
-    if state:
-        extra["state"] = state
-    return extra
-
-
-def restoring(llm: BaseLLM) -> Callable[[Mapping[str, Any]], int]:
-    """Does to `llm` what a recorded request did to it; says how many tokens that took."""
-
-    def restore(extra: Mapping[str, Any]) -> int:
-        sender: Any = asked_through(llm)
-        for usage in extra.get("usage", ()):
-            count_usage(sender, usage)
-        for name, value in extra.get("state", {}).items():
-            setattr(sender, name, value)
-        return counted(extra).total_tokens
-
-    return restore
 
 
 def durable_llm(
@@ -311,7 +209,7 @@ def durable_llm(
         by_content: Whether requests are named by what they ask, not counted.
         given: Texts that the user has called secrets, beside those of an LLM that is durable.
     """
-    bound: _Binding | None = llm.__dict__.get(_BINDING)
+    bound: Binding | None = llm.__dict__.get(_BINDING)
     step = bound.config if bound is not None and config is None else for_llm(config)
     durable = shallow_copy(llm)
     forget_shared_state(durable)
@@ -319,7 +217,7 @@ def durable_llm(
         durable.__class__ = _durable_class(with_its_own(durable, DBOSLLM))
     if bound is not None:
         given = Given((*bound.given, *given))
-    durable.__dict__[_BINDING] = _Binding(role, step, scope, by_content, given)
+    durable.__dict__[_BINDING] = Binding(role, step, scope, by_content, given)
     one_layer_of_retries(durable)
     build_response_models()
     sender = asked_through(durable)
@@ -332,38 +230,11 @@ def durable_llm(
     return durable
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How requests of a durable LLM are recorded that do not go through its `call`.
-
-    Attributes:
-        config: Retries.
-        secrets: Texts that must not be stored.
-        by_content: Whether only what they ask tells them apart.
-    """
-
-    config: StepConfig
-    secrets: tuple[str, ...]
-    by_content: bool
-
-
-def settings_of(llm: Any) -> Settings | None:
-    """The settings of a durable LLM; None of another."""
-    if not isinstance(llm, DBOSLLM):
-        return None
-    binding: _Binding = llm.__dict__[_BINDING]
-    return Settings(binding.config, binding.given, binding.by_content)
+def binding_of(llm: Any) -> Binding | None:
+    """How the requests of a durable LLM are recorded; None of another."""
+    return llm.__dict__[_BINDING] if isinstance(llm, DBOSLLM) else None
 
 
 def _durable_class(cls: type[BaseLLM]) -> type[BaseLLM]:
     make = lambda: overridden(DBOSLLM, cls, single_attempt_builders(cls))  # noqa: E731
     return kept_with(cls, DBOSLLM, make)
-
-
-def _observing() -> AbstractContextManager[Any]:
-    return setting(_observed, _Observed())
-
-
-def _schema(model: Any) -> Any:
-    schema = getattr(model, "model_json_schema", None)
-    return schema() if callable(schema) else repr(model)
