@@ -3,8 +3,9 @@
 Nothing here imports crewai or dbos, so a server is up long before a crew could be.
 """
 
+from ._app import Script
 from .effects import Effect, EffectLog, report_effect
-from .model_server import ModelServer, Script, ScriptError
+from .model_server import ModelServer, ScriptError
 from .recording import RecordingError, record, recorded
 from .replies import (
     ApiError,

@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import socket
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import uvicorn
-from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request as HttpRequest
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from . import _access
-from . import _openai_wire as wire
-from ._playback import Playback, TransportProtocol, error_response
-from .replies import Message, Reply, error
-from .request import SECRET_HEADERS, Request
-
-Script = Callable[[Request], Reply | str]
-
-CHAT = "/v1/chat/completions"
-EMBEDDINGS = "/v1/embeddings"
+from ._app import CHAT, EMBEDDINGS, App, Script
+from ._playback import TransportProtocol
+from ._uvicorn import Server
+from .replies import Reply
+from .request import Request
 
 
 class ScriptError(AssertionError):
@@ -69,15 +58,11 @@ class ModelServer:
         dimensions: int = 1536,
         check_history: bool = True,
     ) -> None:
-        self._script = script if callable(script) else _in_order(script)
+        script = script if callable(script) else _in_order(script)
+        self._app = App(script, dimensions, check_history)
         self._port = port
         self._token = _access.token(token)
-        self._dimensions = dimensions
-        self._check_history = check_history
-        self._arrived = threading.Condition()
-        self._requests: list[Request] = []
-        self._script_errors: list[str] = []
-        self._server: _Server | None = None
+        self._server: Server | None = None
         self._thread: threading.Thread | None = None
 
     # Lifecycle
@@ -100,7 +85,7 @@ class ModelServer:
         listener = socket.create_server(("127.0.0.1", self._port))
         self._port = listener.getsockname()[1]
         config = uvicorn.Config(
-            _access.BelowToken(self._token, self._app()),
+            _access.BelowToken(self._token, self._app.routed()),
             http=TransportProtocol,
             ws="none",
             loop="asyncio",
@@ -112,7 +97,7 @@ class ModelServer:
             # Long, so that a client's pooled connection never closes under its next request.
             timeout_keep_alive=600,
         )
-        self._server = _Server(config)
+        self._server = Server(config)
         self._thread = threading.Thread(
             target=self._server.run, args=([listener],), name="model-server", daemon=True
         )
@@ -146,9 +131,9 @@ class ModelServer:
 
     def __exit__(self, _: object, exception: BaseException | None, *__: object) -> None:
         self.stop()
-        if not self._script_errors:
+        if not self._app.faults:
             return
-        faults = "; ".join(self._script_errors)
+        faults = "; ".join(self._app.faults)
         if exception is None:
             raise ScriptError(faults)
         if hasattr(exception, "add_note"):  # from Python 3.11
@@ -179,8 +164,7 @@ class ModelServer:
     @property
     def all_requests(self) -> list[Request]:
         """Every request so far, to any path."""
-        with self._arrived:
-            return list(self._requests)
+        return self._app.requests()
 
     def requests_to(self, path: str) -> list[Request]:
         """The requests to one path so far.
@@ -228,83 +212,10 @@ class ModelServer:
                 assert "otters" in request.last_user_text
                 run.get_result()
         """
-        with self._arrived:
-            if not self._arrived.wait_for(lambda: self._number(CHAT) >= count, timeout):
-                got = self._number(CHAT)
-                raise TimeoutError(f"{got} of {count} chat requests arrived in {timeout} s")
-            return [request for request in self._requests if request.path == CHAT]
-
-    # Serving
-
-    def _app(self) -> Starlette:
-        return Starlette(
-            routes=[
-                Route(CHAT, self._chat, methods=["POST"]),
-                Route(EMBEDDINGS, self._embeddings, methods=["POST"]),
-                Route("/v1/models", self._models),
-                Route("/v1/models/{name:path}", self._model),
-                Route("/{path:path}", self._unknown, methods=["GET", "POST", "DELETE"]),
-            ]
-        )
-
-    async def _chat(self, http: HttpRequest) -> Playback:
-        request = await self._record(http)
-        fault = wire.request_fault(request) if self._check_history else None
-        if fault is not None:
-            return Playback(request, fault)
-        return Playback(request, await run_in_threadpool(self._ask_script, request))
-
-    async def _embeddings(self, http: HttpRequest) -> Response:
-        return JSONResponse(wire.embeddings(await self._record(http), self._dimensions))
-
-    async def _models(self, http: HttpRequest) -> Response:
-        await self._record(http)
-        return JSONResponse(wire.models())
-
-    async def _model(self, http: HttpRequest) -> Response:
-        await self._record(http)
-        return JSONResponse(wire.model(http.path_params["name"]))
-
-    async def _unknown(self, http: HttpRequest) -> Response:
-        request = await self._record(http)
-        return error_response(error(404, message=f"Invalid URL ({http.method} {request.path})"))
-
-    async def _record(self, http: HttpRequest) -> Request:
-        try:
-            body = json.loads(await http.body() or b"{}")
-        except ValueError:
-            body = {}  # refused further on, for what it lacks
-        headers = dict(http.headers)
-        secrets = SECRET_HEADERS & headers.keys()
-        path = http.url.path
-        with self._arrived:
-            earlier = tuple(request for request in self._requests if request.path == path)
-            request = Request(
-                path=path,
-                body=body,
-                headers={name: headers[name] for name in headers.keys() - secrets},
-                has_auth=bool(secrets),
-                number=len(earlier) + 1,
-                earlier=earlier,
-            )
-            self._requests.append(request)
-            self._arrived.notify_all()
-        return request
-
-    def _number(self, path: str) -> int:
-        return sum(request.path == path for request in self._requests)
-
-    def _ask_script(self, request: Request) -> Reply:
-        try:
-            reply = self._script(request)
-            if not isinstance(reply, str | Reply):
-                raise TypeError(f"{reply!r} is not a reply")
-        except Exception as problem:
-            what = f"{type(problem).__name__}: {problem}"
-            fault = f"the script failed at request {request.number}: {what}"
-            self._script_errors.append(fault)
-            return error(400, message=fault, code="script_error")
-        return Message(reply) if isinstance(reply, str) else reply
+        arrived = self._app.wait_for(CHAT, count, timeout)
+        if len(arrived) < count:
+            raise TimeoutError(f"{len(arrived)} of {count} chat requests arrived in {timeout} s")
+        return arrived
 
 
 def _in_order(replies: Iterable[Reply | str]) -> Script:
@@ -317,32 +228,3 @@ def _in_order(replies: Iterable[Reply | str]) -> Script:
         return replies[request.number - 1]
 
     return script
-
-
-class _Server(uvicorn.Server):
-    """uvicorn, stopping at once.
-
-    The original looks for a stop ten times a second and then waits for its clients. Tests start
-    and stop many servers, and cut their clients off on purpose.
-    """
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.ready = threading.Event()
-
-    async def main_loop(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._stopped = asyncio.Event()
-        self.ready.set()
-        await self._stopped.wait()
-
-    def stop(self) -> None:
-        """Make `main_loop` return; called from another thread."""
-        self._loop.call_soon_threadsafe(self._stopped.set)
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        for listener in self.servers:
-            listener.close()
-        for connection in list(self.server_state.connections):
-            connection.transport.abort()
-        await asyncio.sleep(0)  # the aborted connections close on the next turn of the loop

@@ -13,6 +13,7 @@ from typing import Any
 
 from dbos import DBOSClient
 
+from crewai_dbos.testing._app import Script
 from crewai_dbos.testing.crash import _program
 from crewai_dbos.testing.crash._databases import Databases
 from crewai_dbos.testing.crash._faults import entry_of
@@ -22,7 +23,7 @@ from crewai_dbos.testing.crash._processes import FreshProcess, Process
 from crewai_dbos.testing.crash.positions import Position
 from crewai_dbos.testing.crash.verdict import Observed
 from crewai_dbos.testing.effects import EFFECTS, EffectLog
-from crewai_dbos.testing.model_server import ModelServer, Script, ScriptError
+from crewai_dbos.testing.model_server import ModelServer, ScriptError
 from crewai_dbos.testing.replies import Message, Reply
 from crewai_dbos.testing.request import Request
 

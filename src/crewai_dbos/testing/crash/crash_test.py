@@ -9,13 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from crewai_dbos import _import_path
+from crewai_dbos.testing._app import Script
 from crewai_dbos.testing.crash import positions, verdict
 from crewai_dbos.testing.crash._outcome import Difference, differences
 from crewai_dbos.testing.crash._runs import Runs
 from crewai_dbos.testing.crash.errors import CrashTestError
 from crewai_dbos.testing.crash.positions import Position
 from crewai_dbos.testing.crash.verdict import Observed, Verdict
-from crewai_dbos.testing.model_server import Script
 
 
 class CrashTest:
