@@ -3,29 +3,18 @@
 from __future__ import annotations
 
 import ast
-import inspect
-import random
-import secrets
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from pathlib import PurePath
 from types import FunctionType, ModuleType
 from typing import Any, TypeGuard
 
 from crewai_dbos._functions import closure_of
+from crewai_dbos.doctor._full_names import PATH, Dotted, class_name, full_name, module_called
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef
 
 _NESTED = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
-
-
-@dataclass(frozen=True)
-class Dotted:
-    """Something that is known by its name only, as an attribute of a class."""
-
-    name: str
 
 
 class Code:
@@ -86,23 +75,23 @@ class Code:
         """The full name of what is called, as ``datetime.datetime.now``; None if it is unknown."""
         if isinstance(call.func, ast.Attribute) and (of := self.type_of(call.func.value)):
             return f"{of}.{call.func.attr}"
-        return _full_name(self.resolve(call.func))
+        return full_name(self.resolve(call.func))
 
     def type_of(self, node: ast.expr | None) -> str | None:
         """The full name of the class of a value that was made here; None if it is unknown."""
         if isinstance(node, ast.Call):
             made = self.called(node)
-            return _PATH if made in _MAKING_PATHS else made
+            return PATH if made in _MAKING_PATHS else made
         if isinstance(node, ast.Await):
             return self.type_of(node.value)
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
             return self.type_of(node.left)
         if isinstance(node, ast.Attribute) and node.attr == "parent":
             of = self.type_of(node.value)
-            return of if of == _PATH else None
+            return of if of == PATH else None
         if isinstance(node, ast.Name):
             if node.id not in self._local:
-                return _class_name(self._named(node.id))
+                return class_name(self._named(node.id))
             return self._type_of_local(node.id)
         return None
 
@@ -141,7 +130,7 @@ class Code:
         if isinstance(of, ModuleType):
             return vars(of).get(node.attr, Dotted(f"{of.__name__}.{node.attr}"))
         if isinstance(of, (type, Dotted)):
-            return Dotted(f"{_full_name(of)}.{node.attr}")
+            return Dotted(f"{full_name(of)}.{node.attr}")
         return None
 
     def _named(self, name: str) -> Any:
@@ -179,7 +168,7 @@ class Code:
             if isinstance(node, ast.Import):
                 for alias in node.names:
                     name = alias.name if alias.asname else alias.name.partition(".")[0]
-                    found[alias.asname or name] = _module(name)
+                    found[alias.asname or name] = module_called(name)
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 module = sys.modules.get(node.module)
                 for alias in node.names:
@@ -227,9 +216,8 @@ def is_attribute_of(node: ast.AST, name: str) -> TypeGuard[ast.Attribute]:
 
 _ITSELF = ""
 
-_PATH = "pathlib.Path"
 _MAKING_PATHS = {
-    f"{_PATH}.{name}"
+    f"{PATH}.{name}"
     for name in (
         *("absolute", "cwd", "expanduser", "home", "joinpath", "resolve"),
         *("with_name", "with_stem", "with_suffix"),
@@ -262,42 +250,3 @@ def _functions_in(node: ast.AST) -> Iterator[tuple[str, Sequence[ast.AST]]]:
 
 def _is_read(name: ast.Name) -> bool:
     return isinstance(name.ctx, ast.Load)
-
-
-def _module(name: str) -> Any:
-    return sys.modules.get(name) or Dotted(name)
-
-
-def _full_name(value: Any) -> str | None:
-    """``module.name`` of a module, class or function, less private modules in between."""
-    if isinstance(value, Dotted):
-        return value.name
-    if isinstance(value, ModuleType):
-        return value.__name__
-    if value is open:
-        return "open"
-    if not isinstance(value, type) and not inspect.isroutine(value):
-        return None
-    of = getattr(value, "__self__", None)
-    if of is not None and not isinstance(of, (ModuleType, type)):
-        owner = _GENERATORS.get(id(of))
-        return None if owner is None else f"{owner}.{value.__name__}"
-    module = (getattr(of, "__module__", None) if isinstance(of, type) else None) or getattr(
-        value, "__module__", None
-    )
-    path = f"{module}.{value.__qualname__}".split(".")
-    return ".".join(part for part in path if not part.startswith("_"))
-
-
-def _class_name(value: Any) -> str | None:
-    """The full name of the class of an object that is no module, class or function."""
-    if value is None or isinstance(value, (type, ModuleType, Dotted)) or inspect.isroutine(value):
-        return None
-    return _PATH if isinstance(value, PurePath) else _full_name(type(value))
-
-
-# The functions of these modules are methods of an object in them.
-_GENERATORS = {
-    id(getattr(random.random, "__self__", None)): "random",
-    id(getattr(secrets.choice, "__self__", None)): "secrets",
-}

@@ -17,7 +17,7 @@ from crewai_dbos._objects.tools import tool_function
 from crewai_dbos._secrets import known
 from crewai_dbos._stored.type_paths import type_path
 from crewai_dbos.doctor import _effects
-from crewai_dbos.doctor._application import COMPUTED
+from crewai_dbos.doctor._application_rules import APPLICATION_RULES
 from crewai_dbos.doctor._captured import captured_state
 from crewai_dbos.doctor._flow_rules import FLOW_RULES, unstorable_state
 from crewai_dbos.doctor._items import CREW
@@ -186,68 +186,6 @@ def not_durable(subject: Subject) -> Iterator[Finding]:
         )
 
 
-def application_version(subject: Subject) -> Iterator[Finding]:
-    application = subject.application
-    if application.version_is_pinned:
-        return
-    known = application.config is not None
-    fix = (
-        'Set "application_version" in the DBOS config, and change it only for a release that must '
-        "not go on with the runs of the one before."
-    )
-    if application.workflows:
-        yield found(
-            "application-version",
-            "warning" if known else "hint",
-            f"The application_version is not set{'' if known else ', as far as can be seen'}. DBOS "
-            "makes one from the source of your @DBOS.workflow() functions: when that changes, runs "
-            "that are not finished are not recovered.",
-            fix,
-        )
-    elif application.steps and known:
-        yield found(
-            "application-version",
-            "hint",
-            "The application_version is not set. DBOS makes one that changes with the number of "
-            "functions decorated @DBOS.step(): a release with a tool more or less does not "
-            "recover the runs of the one before.",
-            fix,
-        )
-
-
-def several_processes(subject: Subject) -> Iterator[Finding]:
-    application = subject.application
-    executor = application.executor_id
-    if application.processes > 1 and executor is not COMPUTED:
-        known = application.config is not None
-        shared = "'local'" if executor is None else repr(executor)
-        yield found(
-            "several-processes",
-            "warning" if known else "hint",
-            f"The environment asks for {application.processes} processes, and as far as can be "
-            f"seen they have one executor_id, {shared}. One that starts takes over the runs of "
-            "the others.",
-            "Give each process an executor_id of its own that it keeps over restarts.",
-        )
-    elif executor is None and application.on_sqlite is False:
-        yield found(
-            "several-processes",
-            "hint",
-            "No executor_id is set, so this process is 'local', as is any other on the same "
-            "database that sets none. One that starts takes over the runs of the others.",
-            "If there is more than one, give each an executor_id of its own that it keeps over "
-            "restarts.",
-        )
-    elif executor is not None and application.on_sqlite:
-        yield found(
-            "several-processes",
-            "hint",
-            "An executor_id is set, as for several processes, and the database is SQLite. They "
-            "see each other's runs only if they are on one machine and open one file.",
-            "Set system_database_url to a Postgres if they are on several machines.",
-        )
-
-
 def crew_alone(subject: Subject) -> Iterator[Finding]:
     given = [item.name for item in subject.items if item.owner == CREW and _is_shared(item)]
     given += [
@@ -289,8 +227,7 @@ RULES: tuple[Rule, ...] = (
     changing_definition,
     human_input,
     not_durable,
-    application_version,
-    several_processes,
+    *APPLICATION_RULES,
     crew_alone,
     replayed,
     *FLOW_RULES,
