@@ -20,7 +20,7 @@ from crewai import Agent, Crew, Task
 from crewai.flow.flow import Flow, start
 
 from crewai_dbos import DBOSAgent, DBOSCrew, DBOSFlow
-from crewai_dbos._runs.definition import agents, crews, flows
+from crewai_dbos._runs.registry import agents, crews, flows
 from crewai_dbos.testing import ModelServer
 from flows.conversation import Desk, replies
 from support.launching import launched

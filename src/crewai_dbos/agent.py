@@ -22,8 +22,9 @@ from crewai_dbos._objects.conversion import recording
 from crewai_dbos._objects.llm import durable_llm
 from crewai_dbos._objects.tools import check_tools
 from crewai_dbos._runs import starting
-from crewai_dbos._runs.definition import AgentDefinition, agents, build_agent
+from crewai_dbos._runs.definition import AgentDefinition, build_agent
 from crewai_dbos._runs.handle import RunHandle
+from crewai_dbos._runs.registry import agents
 from crewai_dbos._secrets.given import as_given
 from crewai_dbos._stored import names
 from crewai_dbos._stored.redaction import Redact, as_redact

@@ -25,8 +25,9 @@ from crewai_dbos._journal.config import (
 )
 from crewai_dbos._objects.tools import check_tools
 from crewai_dbos._runs import starting, workflows
-from crewai_dbos._runs.definition import CrewDefinition, build_crew, crews
+from crewai_dbos._runs.definition import CrewDefinition, build_crew
 from crewai_dbos._runs.handle import RunHandle
+from crewai_dbos._runs.registry import crews
 from crewai_dbos._secrets.given import as_given
 from crewai_dbos._stored.redaction import Redact, as_redact
 from crewai_dbos._threads import on_a_thread

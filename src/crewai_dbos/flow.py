@@ -21,8 +21,9 @@ from crewai_dbos._flows.work_orders import FlowWorkOrder
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.config import AgentOptions, StepConfig, ToolStepConfig, recording_others
 from crewai_dbos._runs import starting, workflows
-from crewai_dbos._runs.definition import FlowDefinition, build_flow, flows
+from crewai_dbos._runs.definition import FlowDefinition, build_flow
 from crewai_dbos._runs.handle import RunHandle
+from crewai_dbos._runs.registry import flows
 from crewai_dbos._secrets.given import as_given
 from crewai_dbos._stored.redaction import Redact, as_redact
 from crewai_dbos._threads import off_the_loop

@@ -18,7 +18,7 @@ from dbos import DBOS
 from typer.testing import CliRunner, Result
 
 from crewai_dbos._journal import run_scope
-from crewai_dbos._runs.definition import agents, crews, flows
+from crewai_dbos._runs.registry import agents, crews, flows
 from crewai_dbos.cli import app
 
 ABOUT_PROCESSES = ("DBOS__APPVERSION", "DBOS__VMID", "WEB_CONCURRENCY", "UVICORN_WORKERS")

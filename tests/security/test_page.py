@@ -15,7 +15,7 @@ import pytest
 from crewai import Agent
 
 from crewai_dbos import DBOSAgent
-from crewai_dbos._runs.definition import agents
+from crewai_dbos._runs.registry import agents
 from crewai_dbos._secrets import known
 from crewai_dbos._stored.codec import decode, encode
 from crewai_dbos.testing import ModelServer, text

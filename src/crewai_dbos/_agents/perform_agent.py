@@ -15,8 +15,9 @@ from crewai_dbos._crewai_seam.agent import publish_agent_state
 from crewai_dbos._journal.scope import Scope, stable_id
 from crewai_dbos._objects import events
 from crewai_dbos._runs import body, workflows
-from crewai_dbos._runs.definition import AgentDefinition, agents
+from crewai_dbos._runs.definition import AgentDefinition
 from crewai_dbos._runs.kind import Kind
+from crewai_dbos._runs.registry import agents
 from crewai_dbos._stored import names
 
 

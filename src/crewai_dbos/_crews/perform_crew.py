@@ -19,8 +19,9 @@ from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._objects import events, knowledge
 from crewai_dbos._runs import body, workflows
-from crewai_dbos._runs.definition import CrewDefinition, crews
+from crewai_dbos._runs.definition import CrewDefinition
 from crewai_dbos._runs.kind import Kind
+from crewai_dbos._runs.registry import crews
 from crewai_dbos._stored import codec, names
 from crewai_dbos.errors import DriftError, UnstorableValueError
 

@@ -16,8 +16,9 @@ from crewai_dbos._flows.work_orders import FlowWorkOrder
 from crewai_dbos._journal.scope import Scope, stable_id
 from crewai_dbos._objects import events
 from crewai_dbos._runs import body, results, workflows
-from crewai_dbos._runs.definition import FlowDefinition, flows
+from crewai_dbos._runs.definition import FlowDefinition
 from crewai_dbos._runs.kind import Kind
+from crewai_dbos._runs.registry import flows
 from crewai_dbos._stored import codec, names
 from crewai_dbos._threads import on_a_thread
 

@@ -18,8 +18,8 @@ from crewai_dbos._dbos_seam.threads import on_the_loop_of_dbos
 from crewai_dbos._journal import executions, joining, notes, run_scope
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._runs import aborted, failure, results
-from crewai_dbos._runs.definition import REGISTRIES, Registry
 from crewai_dbos._runs.kind import Kind, kind_of
+from crewai_dbos._runs.registry import REGISTRIES, Registry
 from crewai_dbos._signals import ControlSignal, RunSuspended
 from crewai_dbos._stored import modules, work_order
 from crewai_dbos._stored.context import restored

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
-from crewai_dbos._runs.definition import Registry
+from crewai_dbos._runs.registry import Registry
 
 
 class WorkOrder(Protocol):

@@ -14,7 +14,8 @@ from crewai.flow.flow import Flow
 
 from crewai_dbos._classes import replaced_methods
 from crewai_dbos._journal.config import ToolStepConfig
-from crewai_dbos._runs.definition import AgentDefinition, CrewDefinition, agents, flows
+from crewai_dbos._runs.definition import AgentDefinition, CrewDefinition
+from crewai_dbos._runs.registry import agents, flows
 from crewai_dbos.doctor import _application, _flow, _flow_items, _items, _texts
 from crewai_dbos.doctor._application import Application
 from crewai_dbos.doctor._flow import FlowParts, is_flow
