@@ -7,12 +7,12 @@ from typing import Any, NoReturn
 
 from crewai import Crew
 from crewai.crews.crew_output import CrewOutput
-from crewai.types.usage_metrics import UsageMetrics
 from dbos import DBOSClient
 from pydantic import PrivateAttr, SecretStr
 
 from crewai_dbos import doctor
 from crewai_dbos._crews import batch
+from crewai_dbos._crews.options import chosen_options
 from crewai_dbos._crews.perform_crew import KIND
 from crewai_dbos._crews.work_orders import CrewWorkOrder
 from crewai_dbos._journal.config import (
@@ -21,9 +21,7 @@ from crewai_dbos._journal.config import (
     RateLimit,
     StepConfig,
     ToolStepConfig,
-    options_of_crew,
 )
-from crewai_dbos._objects.tools import check_tools
 from crewai_dbos._runs import starting, workflows
 from crewai_dbos._runs.definition import CrewDefinition, build_crew
 from crewai_dbos._runs.handle import RunHandle
@@ -93,19 +91,15 @@ class DBOSCrew(Crew):
         if isinstance(template, DBOSCrew):
             raise DefinitionError(f"{template.crew_name!r} is a DBOSCrew already: use it as it is")
         starting.show_as(self, template)
-        people = _people(template)
-        options, of_role = options_of_crew(
+        options, of_role = chosen_options(
+            template,
             AgentOptions(
                 llm_step_config=llm_step_config,
                 function_calling_llm_step_config=function_calling_llm_step_config,
                 tool_step_config=tool_step_config,
             ),
             agent_step_configs or {},
-            [agent.role for agent in people],
         )
-        others = [tool for task in template.tasks for tool in task.tools or []]
-        for chosen in (options, *of_role.values()):
-            check_tools(people, chosen.tool_step_config, others)
         self._definition = CrewDefinition(
             name=crew_name,
             source=orig_crew,
@@ -263,10 +257,7 @@ class DBOSCrew(Crew):
         instead = "kickoff_for_each_async or akickoff_for_each"
         starting.check_loop(KIND, self._definition, joins=True, instead=instead)
         outputs = batch.run(self._definition, orders, limits, return_exceptions=return_exceptions)
-        total = UsageMetrics()
-        for usage in batch.usage(outputs):
-            total.add_usage_metrics(usage)
-        self.__dict__["usage_metrics"] = total
+        self.__dict__["usage_metrics"] = batch.usage(outputs)
         return outputs
 
     async def kickoff_for_each_async(
@@ -410,10 +401,3 @@ class DBOSCrew(Crew):
             for crew in (self, self._definition.owner):
                 crew.__dict__.update(usage_metrics=usage, token_usage=usage)
         return output
-
-
-def _people(crew: Crew) -> list[Any]:
-    """The agents of `crew` that crewAI itself runs, the manager and those of tasks included."""
-    everyone = [*crew.agents, crew.manager_agent, *(task.agent for task in crew.tasks)]
-    found = {id(agent): agent for agent in everyone if hasattr(agent, "execute_task")}
-    return list(found.values())

@@ -11,11 +11,9 @@ from dbos import DBOSClient, SetWorkflowID
 from pydantic import PrivateAttr, SecretStr
 
 from crewai_dbos import doctor
-from crewai_dbos._crewai_seam.flow import is_conversational, state_of
 from crewai_dbos._dbos_seam.context import assigned_workflow_id
 from crewai_dbos._flows import sessions
 from crewai_dbos._flows.perform_flow import KIND
-from crewai_dbos._flows.sessions import stream_of
 from crewai_dbos._flows.state.changes import classes
 from crewai_dbos._flows.work_orders import FlowWorkOrder
 from crewai_dbos._journal import run_scope
@@ -265,7 +263,9 @@ class DBOSFlow(Flow[Any]):
             for message in ("Good morning.", "Where is my parcel?"):
                 print(chat.handle_turn(message, session_id="ann"))
         """
-        turn = self._turn("handle_turn", message, session_id, intents, intent_llm, kickoff_kwargs)
+        turn = sessions.arguments(
+            self, "handle_turn", message, session_id, intents, intent_llm, kickoff_kwargs
+        )
         return self._take_turn(turn, assigned_workflow_id() or starting.kept_id(self))
 
     def stream_turn(
@@ -286,31 +286,12 @@ class DBOSFlow(Flow[Any]):
             stream = chat.stream_turn("Good morning.", session_id="ann")
             print("".join(frame.content for frame in stream), stream.result)
         """
-        turn = self._turn("stream_turn", message, session_id, intents, intent_llm, kickoff_kwargs)
+        turn = sessions.arguments(
+            self, "stream_turn", message, session_id, intents, intent_llm, kickoff_kwargs
+        )
         # It is iterated when its workflow id is not set any more.
         run_id = assigned_workflow_id() or starting.kept_id(self)
-        return stream_of(lambda: self._take_turn({**turn, sessions.STREAM: True}, run_id))
-
-    def _turn(
-        self,
-        called: str,
-        message: str,
-        session_id: str | None,
-        intents: Sequence[str] | None,
-        intent_llm: Any,
-        others: Mapping[str, Any],
-    ) -> dict[str, Any]:
-        """The arguments of a turn, as they are stored."""
-        if not is_conversational(self):
-            raise ValueError(f"DBOSFlow.{called}() is only available on conversational flows")
-        if others:
-            raise TypeError(f"{called} of a DBOSFlow takes no {', '.join(others)}")
-        return {
-            "message": message,
-            "session_id": session_id or str(self.state.id),
-            "intents": None if intents is None else list(intents),
-            "intent_llm": intent_llm,
-        }
+        return sessions.stream_of(lambda: self._take_turn({**turn, sessions.STREAM: True}, run_id))
 
     def _take_turn(self, turn: dict[str, Any], run_id: str | None) -> Any:
         """Take a turn, under the workflow id `run_id` if there is one."""
@@ -322,20 +303,10 @@ class DBOSFlow(Flow[Any]):
             order = FlowWorkOrder(turn=turn)
             return starting.carry_out(KIND, self._durable, order, self, classes(self))
         following = sessions.next_turn(self.flow_name, turn["session_id"], classes(self))
-        state = self._live_state(following.after) or following.state
+        state = sessions.live_state(self, self._durable, self._shows, following) or following.state
         stored = FlowWorkOrder(turn=turn, state=state).stored(self._durable)
         with SetWorkflowID(run_id or following.run_id):
             return off_the_loop(lambda: starting.run(stored, workflows.run_flow, classes(self)))
-
-    def _live_state(self, after: str | None) -> Any:
-        """The state that this object shows, if it is that of the run `after`.
-
-        What the application has done to it since is a part of the conversation. Without `after` a
-        conversation begins, with a state that somebody may have filled.
-        """
-        if after is None and self._shows is None:
-            return sessions.if_filled(self, self._durable)
-        return state_of(self) if self._shows == after is not None else None
 
     def start(
         self,

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from crewai.crews.crew_output import CrewOutput
+from crewai.types.usage_metrics import UsageMetrics
 from dbos import DBOS
 
 from crewai_dbos._crews.work_orders import CrewWorkOrder
@@ -96,9 +97,13 @@ def run(
     return outputs
 
 
-def usage(outputs: Sequence[Any]) -> list[Any]:
-    """The token usage of each item that has an output."""
-    return [output.token_usage for output in outputs if isinstance(output, CrewOutput)]
+def usage(outputs: Sequence[Any]) -> UsageMetrics:
+    """The token usage of all items that have an output."""
+    total = UsageMetrics()
+    for output in outputs:
+        if isinstance(output, CrewOutput):
+            total.add_usage_metrics(output.token_usage)
+    return total
 
 
 def _try_again(ids: Sequence[str], queue: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ from crewai.types.streaming import StreamSession
 from crewai.utilities.streaming import create_frame_generator, create_frame_streaming_state
 from dbos import DBOS
 
-from crewai_dbos._crewai_seam.flow import state_of, streaming_turn
+from crewai_dbos._crewai_seam.flow import is_conversational, state_of, streaming_turn
 from crewai_dbos._dbos_seam.context import detached
 from crewai_dbos._dbos_seam.rows import recorded_rows
 from crewai_dbos._flows.state.changes import classes
@@ -44,6 +44,39 @@ class Turn:
     state: Any
 
 
+def arguments(
+    flow: Flow[Any],
+    called: str,
+    message: str,
+    session_id: str | None,
+    intents: Sequence[str] | None,
+    intent_llm: Any,
+    others: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The arguments of a turn, as they are stored.
+
+    Args:
+        flow: The `DBOSFlow` that was called.
+        called: The method.
+        message, session_id, intents, intent_llm: As of ``DBOSFlow.handle_turn``.
+        others: What it was called with besides.
+
+    Raises:
+        ValueError: The flow is not conversational.
+        TypeError: There are `others`.
+    """
+    if not is_conversational(flow):
+        raise ValueError(f"DBOSFlow.{called}() is only available on conversational flows")
+    if others:
+        raise TypeError(f"{called} of a DBOSFlow takes no {', '.join(others)}")
+    return {
+        "message": message,
+        "session_id": session_id or str(flow.state.id),
+        "intents": None if intents is None else list(intents),
+        "intent_llm": intent_llm,
+    }
+
+
 def next_turn(flow_name: str, session_id: str, known: tuple[type, ...]) -> Turn:
     """The turn that follows the last one, which is waited for if it is still at work.
 
@@ -61,6 +94,36 @@ def next_turn(flow_name: str, session_id: str, known: tuple[type, ...]) -> Turn:
     ended = _last(prefix, status="SUCCESS")
     state = None if ended is None else _state_after(ended.workflow_id, known)
     return Turn(f"{prefix}{number + 1}", None if ended is None else ended.workflow_id, state)
+
+
+def live_state(flow: Flow[Any], definition: FlowDefinition, shows: str | None, turn: Turn) -> Any:
+    """The state that a `DBOSFlow` shows, if the conversation goes on from it; else None.
+
+    What the application has done to it since the last turn is a part of the conversation. With no
+    turn before, a conversation begins, with a state that somebody may have filled.
+
+    Args:
+        flow: The `DBOSFlow`.
+        definition: Its definition.
+        shows: The run whose state it shows, if that of one.
+        turn: The turn that is about to be taken.
+    """
+    if turn.after is None and shows is None:
+        return _if_filled(flow, definition)
+    return state_of(flow) if shows == turn.after is not None else None
+
+
+def _if_filled(flow: Flow[Any], definition: FlowDefinition) -> Any:
+    """The state of `flow`, which has not run, if somebody has put something into it."""
+    known = classes(flow)
+    with contextlib.suppress(UnstorableValueError):
+        ours, new, another = (
+            _fields(each, known) for each in (flow, definition.build(), definition.build())
+        )
+        # What is drawn anew for each flow, as a time or an id, says nothing.
+        if any(ours[name] != new.get(name) == another.get(name) for name in ours):
+            return state_of(flow)
+    return None
 
 
 def take(flow: Flow[Any], turn: Mapping[str, Any]) -> Any:
@@ -103,19 +166,6 @@ def _states_in(scope: Scope) -> dict[Any, Any]:
 def _conversation(scope: Scope, session_id: str) -> tuple[str, str]:
     """One of the flow that works in `scope`: flows do not share sessions."""
     return scope.path.rpartition("#")[0], session_id
-
-
-def if_filled(flow: Flow[Any], definition: FlowDefinition) -> Any:
-    """The state of `flow`, which has not run, if somebody has put something into it."""
-    known = classes(flow)
-    with contextlib.suppress(UnstorableValueError):
-        ours, new, another = (
-            _fields(each, known) for each in (flow, definition.build(), definition.build())
-        )
-        # What is drawn anew for each flow, as a time or an id, says nothing.
-        if any(ours[name] != new.get(name) == another.get(name) for name in ours):
-            return state_of(flow)
-    return None
 
 
 def _fields(flow: Flow[Any], known: tuple[type, ...]) -> dict[str, Any]:
