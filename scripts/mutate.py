@@ -215,7 +215,7 @@ def preload() -> None:
 def tests_for(package: str, name: str) -> list[str]:
     """The seam tests of a package; first those that mention the name."""
     paths = sorted((ROOT / "tests").rglob("test_*_seam.py"))
-    chosen = [path for path in paths if ("dbos_seam" in path.name) == (package == "dbos")]
+    chosen = [path for path in paths if (path.parent.name == "dbos_seam") == (package == "dbos")]
     return [str(path) for path in sorted(chosen, key=lambda path: name not in path.read_text())]
 
 

@@ -1,0 +1,82 @@
+"""The DBOS instance, what it was configured with, and its threads (read at 3.4.0)."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from dbos import (
+    DBOS,
+)
+from dbos._sys_db import SystemDatabase
+
+from crewai_dbos._dbos_seam.configuration import configuration, whole_configuration
+from crewai_dbos._dbos_seam.instance import is_launched, poll_internal_queue
+from crewai_dbos._dbos_seam.threads import on_the_loop_of_dbos, on_workflow_thread
+from support.launching import QUICK, launched
+from support.runs import afollow, finish, fork, run_id
+
+
+def test_launched_is_from_launch_to_destroy(url: str) -> None:
+    assert not is_launched()
+    DBOS(config={"name": "seam", "system_database_url": url, "log_level": "ERROR"})
+    assert not is_launched()
+    DBOS.destroy()
+    with launched(url):
+        assert is_launched()
+    assert not is_launched()
+
+
+def test_the_threads_and_the_loop_that_dbos_runs_workflows_on_are_known(url: str) -> None:
+    async def aplan() -> bool:
+        return on_the_loop_of_dbos()
+
+    async def elsewhere() -> bool:
+        return on_the_loop_of_dbos()
+
+    with launched(url):
+        assert finish(on_workflow_thread, run_id())
+        assert not on_workflow_thread()
+        assert finish(aplan, run_id(), afollow)
+        assert not asyncio.run(elsewhere())
+        assert not on_the_loop_of_dbos()
+
+
+def test_the_configuration_is_that_of_the_instance(url: str) -> None:
+    assert configuration() is None
+    assert whole_configuration() is None
+    with launched(url):
+        found, whole = configuration(), whole_configuration()
+        assert found is not None
+        assert whole is not None
+        assert found["system_database_url"] == whole["system_database_url"] == url
+        assert "application_version" not in found
+
+
+def test_the_system_database_asks_and_records_where_the_testing_tools_stand() -> None:
+    wanted = ["workflow_id", "function_id", "function_name"]
+    assert parameters(SystemDatabase._check_operation_execution_txn) == [*wanted, "conn"]
+    assert parameters(SystemDatabase.check_operation_execution)[:3] == wanted
+    assert parameters(SystemDatabase.record_operation_result)[0] == "result"
+    assert parameters(SystemDatabase.update_workflow_outcome)[0] == "workflow_id"
+    source = inspect.getsource(SystemDatabase.check_operation_execution)
+    assert "self._check_operation_execution_txn(" in source
+
+
+def parameters(function: Callable[..., Any]) -> list[str]:
+    return [name for name in inspect.signature(function).parameters if name != "self"]
+
+
+def test_how_long_a_recovered_run_waits(url: str) -> None:
+    dbos = DBOS(config={"system_database_url": url, **QUICK})
+    try:
+        poll_internal_queue(dbos, 0.01)
+        DBOS.launch()
+        queues = {queue.name: queue for queue in dbos._registry.internal_queues()}
+        assert queues["_dbos_internal_queue"].polling_interval_sec == 0.01
+        first = finish(lambda: "done", run := run_id())
+        assert fork(run, 1) == first
+    finally:
+        DBOS.destroy()
