@@ -31,7 +31,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src" / "crewai_dbos"
-PACKAGES = ("crewai", "dbos")
+ROOMS = {"crewai": SOURCE / "_crewai_seam", "dbos": SOURCE / "_dbos_seam"}
+"""By the package, where its private names stand, those of what another module hands it as well."""
+PACKAGES = tuple(ROOMS)
 PRIVATE = re.compile(r"_[A-Za-z][A-Za-z0-9_]*(?<!__)")
 
 
@@ -155,13 +157,13 @@ def defined_in(folder: Path) -> set[str]:
 
 def touched() -> list[tuple[str, str]]:
     """Each package with a name of it that src/ touches."""
-    modules = [Touched(ast.parse(path.read_bytes())) for path in sources(SOURCE)]
+    modules = [(path, Touched(ast.parse(path.read_bytes()))) for path in sources(SOURCE)]
     found = set()
     for package in PACKAGES:
         defined = defined_in(folder_of(package)) - set(dir(namedtuple("Any", ())))
-        for module in modules:
-            if package in module.imported:
-                names = (module.names & defined) | module.imported[package]
+        for path, module in modules:
+            if package in module.imported or path.parent == ROOMS[package]:
+                names = (module.names & defined) | module.imported.get(package, set())
                 found |= {(package, name) for name in names}
     return sorted(found)
 
