@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,12 @@ from dbos import (
 from dbos._sys_db import SystemDatabase
 
 from crewai_dbos._dbos_seam.configuration import configuration, whole_configuration
-from crewai_dbos._dbos_seam.instance import is_launched, poll_internal_queue
+from crewai_dbos._dbos_seam.instance import (
+    is_launched,
+    is_shut_down,
+    launched_instance,
+    poll_internal_queue,
+)
 from crewai_dbos._dbos_seam.threads import on_the_loop_of_dbos, on_workflow_thread
 from support.launching import QUICK, launched
 from support.runs import afollow, finish, fork, run_id
@@ -27,6 +33,22 @@ def test_launched_is_from_launch_to_destroy(url: str) -> None:
     with launched(url):
         assert is_launched()
     assert not is_launched()
+
+
+def test_it_is_shut_down_from_the_beginning_of_its_end(url: str) -> None:
+    seen: list[bool] = []
+
+    class Stopping(threading.Event):
+        def set(self) -> None:
+            seen.append(is_shut_down())
+            super().set()
+
+    with launched(url):
+        assert not is_shut_down()
+        # DBOS sets these first, while workflows are still at work.
+        launched_instance().background_thread_stop_events.append(Stopping())
+    assert seen == [True]
+    assert is_shut_down()
 
 
 def test_the_threads_and_the_loop_that_dbos_runs_workflows_on_are_known(url: str) -> None:
