@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, cast
+from typing import Any
 
 from crewai import Agent, Task
 from crewai.llms.base_llm import BaseLLM
@@ -15,7 +15,7 @@ from crewai_dbos import _patches, doctor
 from crewai_dbos._agents import crew_settings
 from crewai_dbos._agents.executor import DBOSAgentExecutor
 from crewai_dbos._agents.perform_agent import KIND
-from crewai_dbos._agents.work_orders import AgentWorkOrder
+from crewai_dbos._agents.work_orders import AgentWorkOrder, kickoff_order
 from crewai_dbos._crewai_seam.llm import is_llm, share_usage
 from crewai_dbos._journal.config import AgentOptions, StepConfig, ToolStepConfig
 from crewai_dbos._objects.conversion import recording
@@ -240,7 +240,7 @@ class DBOSAgent(Agent):
             return self.kickoff_async(messages, response_format, *args, **kwargs)
         ordinary = super().kickoff
         return self._carry_out(
-            _kickoff_order(messages, response_format, args, kwargs),
+            kickoff_order(messages, response_format, args, kwargs),
             lambda: ordinary(messages, response_format, *args, **kwargs),
         )
 
@@ -255,7 +255,7 @@ class DBOSAgent(Agent):
         """
         ordinary = super().kickoff_async
         return await self._acarry_out(
-            _kickoff_order(messages, response_format, args, kwargs),
+            kickoff_order(messages, response_format, args, kwargs),
             lambda: ordinary(messages, response_format, *args, **kwargs),
         )
 
@@ -310,16 +310,3 @@ class DBOSAgent(Agent):
             return await ordinary()
         order.given = crew_settings.since(self._defined_as, self)
         return await starting.acarry_out(KIND, self._definition, order, self, order.models())
-
-
-def _kickoff_order(
-    messages: Any, response_format: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> AgentWorkOrder:
-    positional = ("input_files", "from_checkpoint")
-    extra = {**dict(zip(positional, args, strict=False)), **kwargs}
-    given = {name: value for name, value in extra.items() if value is not None}
-    return AgentWorkOrder(
-        "kickoff",
-        arguments={"messages": messages, **given},
-        response_format=cast("type[Any] | None", response_format),
-    )

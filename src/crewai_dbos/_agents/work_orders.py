@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from crewai import Task
 from crewai.tools.base_tool import BaseTool
@@ -75,6 +75,20 @@ class AgentWorkOrder:
             fields["response_format"] = _importable("response_format", self.response_format)
         head = {"agent": definition.name, "method": self.method}
         return work_order.written(head, fields, definition.redact)
+
+
+def kickoff_order(
+    messages: Any, response_format: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> AgentWorkOrder:
+    """The call of ``kickoff`` with these arguments."""
+    positional = ("input_files", "from_checkpoint")
+    extra = {**dict(zip(positional, args, strict=False)), **kwargs}
+    given = {name: value for name, value in extra.items() if value is not None}
+    return AgentWorkOrder(
+        "kickoff",
+        arguments={"messages": messages, **given},
+        response_format=cast("type[Any] | None", response_format),
+    )
 
 
 _METHODS = ("execute_task", "kickoff", "invoke")
