@@ -93,6 +93,19 @@ def test_providers_keep_their_state_where_we_look_for_it() -> None:
     assert "previous_response_id" in inspect.getsource(OpenAICompletion)
 
 
+def test_providers_build_clients_in_the_methods_that_we_override() -> None:
+    # Read, not imported: an import needs the SDK of each provider.
+    folder = Path(llms.__path__[0]) / "providers"
+    defined = {
+        node.name
+        for path in folder.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+    }
+    builders = {"_build_sync_client", "_build_async_client"}
+    assert {*builders, "_ensure_async_client", "_initialize_client"} <= defined
+
+
 # Azure asks through an LLM in `_responses_delegate`.
 CLIENTS = {
     "_client", "_async_client", "_async_client_initialized", "_async_exit_stack",
