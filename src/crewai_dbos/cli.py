@@ -16,7 +16,10 @@ try:
 except ImportError:
     sys.exit("The command line is an extra: pip install 'crewai-dbos[cli]'")
 
+from crewai_dbos import _inbox
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app.add_typer(_inbox.app, name="inbox")
 
 
 @app.callback()
@@ -132,6 +135,10 @@ def crashtest(
         str | None,
         typer.Option(metavar="MODULE:SCRIPT", help="Answer its LLM requests with this script."),
     ] = None,
+    people: Annotated[
+        str | None,
+        typer.Option(metavar="MODULE:SCRIPT", help="Answer what it asks people with this script."),
+    ] = None,
     setup: Annotated[
         str | None,
         typer.Option(metavar="MODULE:FUNCTION", help="Call this before DBOS.launch()."),
@@ -196,6 +203,7 @@ def crashtest(
                 target,
                 arguments,
                 model=model,
+                people=people,
                 setup=setup,
                 left_behind=left_behind,
                 ignore=ignore or (),

@@ -6,11 +6,14 @@ used to come out as it was, the class derives from that one too.
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from dbos import error as _dbos
 
 __all__ = [
+    "AlreadyAnswered",
+    "AnswerError",
     "BatchError",
     "ConcurrentRunError",
     "CrewaiDbosError",
@@ -18,20 +21,24 @@ __all__ = [
     "DefinitionError",
     "DriftError",
     "EventLoopError",
+    "InvalidAnswer",
     "JournalCorruptError",
     "LostContextError",
     "MissingDefinitionError",
+    "NotAllowed",
     "NotLaunchedError",
     "OutsideRunError",
     "QueueNotFoundError",
     "RecordedError",
     "RecoveryLimitError",
+    "RequestExpired",
     "RunAbortedError",
     "RunCancelledError",
     "RunConflictError",
     "RunNotFoundError",
     "RunStoppedError",
     "SealedError",
+    "UnknownRequest",
     "UnstorableInputError",
     "UnstorableValueError",
 ]
@@ -210,6 +217,67 @@ class BatchError(CrewaiDbosError):
             f"{listed}. At {position}: {type(first).__name__}: {first}. Call kickoff_for_each with "
             f"the same inputs in `with SetWorkflowID({batch_id!r})` to run only these again."
         )
+
+
+# Answers of people -------------------------------------------------------------
+
+
+class AnswerError(CrewaiDbosError):
+    """An answer to a request was not taken."""
+
+
+class UnknownRequest(AnswerError, LookupError):
+    """There is no request with this id in the database.
+
+    Attributes:
+        request_id: The id.
+    """
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__(
+            f"There is no request {request_id!r} in this database. Look whether it is the database "
+            "that its run is in; requests that are open: crewai-dbos inbox list"
+        )
+        self.request_id = request_id
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.request_id,)
+
+
+class AlreadyAnswered(AnswerError):
+    """Somebody else has answered the request before. The first answer counts.
+
+    Attributes:
+        request_id: Of the request.
+        by: Who has answered it.
+        at: When, in UTC.
+    """
+
+    def __init__(self, request_id: str, by: str | None, at: datetime | None) -> None:
+        when = "" if at is None else f" at {at:%Y-%m-%d %H:%M:%S} UTC"
+        super().__init__(f"Request {request_id} was answered by {by or 'somebody'}{when}.")
+        self.request_id = request_id
+        self.by = by
+        self.at = at
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.request_id, self.by, self.at)
+
+
+class RequestExpired(RunStoppedError, AnswerError):
+    """The deadline of a request has passed, or nothing waits for it any more.
+
+    Whoever answers too late gets it; and a run in which nobody has answered in time, where that is
+    to be an error (``on_deadline="fail"``).
+    """
+
+
+class InvalidAnswer(AnswerError, ValueError):
+    """The answer does not fit what was asked: another kind, or not of the schema."""
+
+
+class NotAllowed(AnswerError):
+    """The answer changes what may not be changed."""
 
 
 class RecordedError(CrewaiDbosError):

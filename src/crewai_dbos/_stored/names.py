@@ -77,6 +77,7 @@ FEEDBACK = "feedback"
 REVIEW = "review"
 REQUEST = "request"
 ASK = "ask"
+APPROVAL = "approval"
 PERSIST = "persist"
 NOW = "now"
 UUID4 = "uuid4"
@@ -181,6 +182,11 @@ def session(flow_name: str, session_id: str) -> str:
     return f"{escaped(flow_name)}/{escaped(session_id)}/"
 
 
+def resume_queue(application: str | None) -> str:
+    """What the runs of an application are taken from that have waited for a person."""
+    return f"crewai_dbos.resume.{application}" if application else "crewai_dbos.resume"
+
+
 def item(batch_id: str, number: int) -> str:
     """The workflow id of the `number`-th run of a batch, counting from 1."""
     return f"{batch_id}/{number}"
@@ -198,6 +204,16 @@ def task(number: int, name: str | None) -> str:
 
 def tool(tool_name: str, arguments: Any) -> str:
     return by_content(f"tool:{escaped(tool_name)}", arguments)
+
+
+def approval(tool_name: str, arguments: Any) -> str:
+    """What a person says before a tool is called."""
+    return by_content(f"{APPROVAL}:{escaped(tool_name)}", arguments)
+
+
+def asked(tool_name: str, arguments: Any) -> str:
+    """That a person is to be asked about a tool call, whatever is decided about others."""
+    return by_content(f"asked:{escaped(tool_name)}", arguments)
 
 
 def around(tool_call: str) -> str:

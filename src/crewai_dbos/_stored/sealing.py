@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from dbos import Serializer
+
 from crewai_dbos._dbos_seam.serializer import application_serializer
 from crewai_dbos._stored.forms import Json
 from crewai_dbos.errors import SealedError
@@ -45,9 +47,13 @@ def name_key(key_id: str | None = None) -> tuple[str, bytes] | None:
     return found
 
 
-def seal(content: Json) -> Json:
-    """`content`, plain JSON data, as it is stored."""
-    serializer = application_serializer()
+def seal(content: Json, serializer: Serializer | None = None) -> Json:
+    """`content`, plain JSON data, as it is stored.
+
+    Args:
+        serializer: That of an application whose DBOS instance is in another process.
+    """
+    serializer = serializer or application_serializer()
     if serializer is None:
         return content
     return {_TAG: serializer.serialize(content), "by": serializer.name()}
@@ -58,8 +64,11 @@ def is_sealed(stored: Any) -> bool:
     return isinstance(stored, dict) and set(stored) == {_TAG, "by"}
 
 
-def opened(stored: Json) -> Json:
+def opened(stored: Json, serializer: Serializer | None = None) -> Json:
     """The reverse of `seal`; what was not sealed is returned as it is.
+
+    Args:
+        serializer: As of `seal`.
 
     Raises:
         SealedError: It was sealed by a serializer that this process does not have, or with a key
@@ -67,7 +76,7 @@ def opened(stored: Json) -> Json:
     """
     if not is_sealed(stored):
         return stored
-    serializer = application_serializer()
+    serializer = serializer or application_serializer()
     if serializer is None or serializer.name() != stored["by"]:
         here = "none" if serializer is None else repr(serializer.name())
         raise SealedError(

@@ -1,0 +1,294 @@
+"""``crewai-dbos inbox``: what runs ask people, and their answers."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from typing import Annotated, Any
+
+import click
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from crewai_dbos._requests.answers import reply_from
+from crewai_dbos.control import Answer, Approve, Control, Feedback, Reject, Reply, Request
+from crewai_dbos.errors import AnswerError, CrewaiDbosError, InvalidAnswer
+
+app = typer.Typer(
+    help="See what runs ask people, and answer. At a terminal, without a command: one by one.",
+    invoke_without_command=True,
+    no_args_is_help=False,
+)
+
+Url = Annotated[
+    str | None,
+    typer.Option(
+        "--db-url",
+        "-s",
+        envvar="DBOS_SYSTEM_DATABASE_URL",
+        help="The database that DBOS keeps its workflows in.",
+    ),
+]
+Audience = Annotated[str | None, typer.Option(help="Only what is for them.")]
+By = Annotated[str | None, typer.Option(help="Who answers; by default your user name.")]
+Id = Annotated[str, typer.Argument(metavar="ID", help="Of the request; its first letters will do.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+
+
+@app.callback()
+def inbox(context: typer.Context, db_url: Url = None, audience: Audience = None) -> None:
+    """Go through what is open, one after the other."""
+    if context.invoked_subcommand is not None:
+        given = {"db_url": db_url, "audience": audience}
+        context.default_map = {context.invoked_subcommand: given}
+        return
+    if not sys.stdin.isatty():
+        list_requests(db_url, audience)
+        return
+    with _control(db_url) as control:
+        requests = control.requests(audience=audience)
+        console = Console(highlight=False)
+        for request in requests:
+            _show(console, request)
+            try:
+                if (answer := _asked(request)) is not None:
+                    _answer(control, request.request_id, answer, None)
+            except AnswerError as error:
+                console.print(escape(str(error)))
+        console.print("Nothing is open." if not requests else "That was all.")
+
+
+@app.command("list")
+def list_requests(
+    db_url: Url = None,
+    audience: Audience = None,
+    every: Annotated[bool, typer.Option("--all", help="Also what is answered.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """What can be answered, the oldest first."""
+    with _control(db_url) as control:
+        requests = control.requests(audience=audience, only_open=not every)
+    if as_json:
+        typer.echo(json.dumps([request.as_json() for request in requests], indent=2))
+        return
+    table = Table(box=None, pad_edge=False, expand=True)
+    for column, width in (("id", 8), ("kind", 9), ("for", 9), ("asked", 8), ("until", 7)):
+        table.add_column(column, no_wrap=True, min_width=width)
+    table.add_column("what", overflow="ellipsis", no_wrap=True, ratio=1)
+    for request in requests:
+        table.add_row(
+            request.request_id[:8],
+            request.kind if request.state == "open" else request.state,
+            escape(request.audience or ""),
+            _ago(request.created),
+            _ago(request.deadline),
+            escape(request.question.message),
+        )
+    Console(highlight=False).print(table if requests else "Nothing is open.")
+
+
+@app.command()
+def show(request_id: Id, db_url: Url = None, as_json: AsJson = False) -> None:
+    """One request, whole."""
+    with _control(db_url) as control:
+        request = _found(control, request_id)
+    if as_json:
+        typer.echo(json.dumps(request.as_json(), indent=2))
+    else:
+        _show(Console(highlight=False), request)
+
+
+@app.command()
+def approve(
+    request_id: Id,
+    edit: Annotated[bool, typer.Option("--edit", help="Change the arguments in $EDITOR.")] = False,
+    arguments: Annotated[
+        str | None, typer.Option(metavar="JSON", help="Arguments that are to be others.")
+    ] = None,
+    by: By = None,
+    db_url: Url = None,
+) -> None:
+    """Let the tool be called, or the result pass."""
+    with _control(db_url) as control:
+        request = _found(control, request_id)
+        changed = None if arguments is None else _json(arguments, "--arguments")
+        if edit:
+            changed = _edited(request)
+        _answer(control, request.request_id, Approve(changed), by)
+
+
+@app.command()
+def reject(
+    request_id: Id,
+    why: Annotated[str, typer.Option(help="What the model is told.")] = "",
+    by: By = None,
+    db_url: Url = None,
+) -> None:
+    """Do not let the tool be called."""
+    _say(request_id, Reject(why), by, db_url)
+
+
+@app.command()
+def feedback(
+    request_id: Id,
+    text: Annotated[str, typer.Argument(help="What is to be made better.")],
+    by: By = None,
+    db_url: Url = None,
+) -> None:
+    """Say what to change of a result."""
+    _say(request_id, Feedback(text), by, db_url)
+
+
+@app.command()
+def reply(
+    request_id: Id,
+    value: Annotated[str, typer.Argument(help="A text; JSON where the question has a schema.")],
+    by: By = None,
+    db_url: Url = None,
+) -> None:
+    """Answer a question."""
+    with _control(db_url) as control:
+        request = _found(control, request_id)
+        reply = Reply(reply_from(value, request.question.schema))
+        _answer(control, request.request_id, reply, by)
+
+
+def _say(request_id: str, answer: Answer, by: str | None, db_url: str | None) -> None:
+    with _control(db_url) as control:
+        _answer(control, _found(control, request_id).request_id, answer, by)
+
+
+@contextmanager
+def _control(db_url: str | None) -> Iterator[Control]:
+    """The database; an error that it has to tell ends the command with 1, a bad call with 2."""
+    try:
+        with Control(db_url) as control:
+            yield control
+    except AnswerError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
+    except CrewaiDbosError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(2) from None
+
+
+def _found(control: Control, prefix: str) -> Request:
+    """The request whose id begins so."""
+    return control.request(prefix)
+
+
+def _answer(control: Control, request_id: str, answer: Answer, by: str | None) -> None:
+    control.answer(request_id, answer, by=by)
+    typer.echo(f"{request_id[:8]} is answered.")
+
+
+def _show(console: Console, request: Request) -> None:
+    question = request.question
+    console.print(f"\n[bold]{escape(question.message)}[/bold]")
+    lines: list[tuple[str, Any]] = [
+        ("request", request.request_id),
+        ("run", request.run_id),
+        ("at", request.path),
+        ("state", request.state),
+        ("agent", question.agent),
+        ("task", question.task),
+        ("for", request.audience),
+        ("asked", _ago(request.created)),
+        ("until", _ago(request.deadline)),
+        ("answered by", request.answered_by),
+        ("answer", None if request.answer is None else json.dumps(request.answer)),
+        ("outcomes", ", ".join(question.outcomes or ())),
+    ]
+    for name, value in lines:
+        if value:
+            console.print(f"[dim]{name:>11}[/dim]  {escape(str(value))}", soft_wrap=True)
+    if question.arguments is not None:
+        console.print(f"\n{escape(question.tool or '')}")
+        for name, value in question.arguments.items():
+            console.print(f"  [cyan]{escape(name)}[/cyan] = {escape(json.dumps(value))}")
+    if question.output:
+        console.print(f"\n{escape(question.output)}")
+    if question.schema is not None and question.tool is None:
+        console.print(f"\n[dim]schema[/dim] {escape(json.dumps(question.schema))}")
+
+
+def _asked(request: Request) -> Answer | None:
+    """What somebody at the terminal answers; None to leave it open."""
+    return _PROMPTS[request.kind](request)
+
+
+def _approval(request: Request) -> Answer | None:
+    chosen = typer.prompt("[a]pprove, [e]dit, [r]eject, [s]kip", default="s")
+    if chosen.startswith("a"):
+        return Approve()
+    if chosen.startswith("e"):
+        return Approve(_edited(request))
+    if chosen.startswith("r"):
+        return Reject(typer.prompt("Why", default=""))
+    return None
+
+
+def _review(request: Request) -> Answer | None:
+    chosen = typer.prompt("[a]ccept, [f]eedback, [s]kip", default="s")
+    if chosen.startswith("a"):
+        return Approve()
+    if chosen.startswith("f"):
+        return Feedback(typer.prompt("What to change"))
+    return None
+
+
+def _question(request: Request) -> Answer | None:
+    value = typer.prompt("Reply (empty to skip)", default="", show_default=False)
+    return Reply(reply_from(value, request.question.schema)) if value else None
+
+
+_PROMPTS: dict[str, Callable[[Request], Answer | None]] = {
+    "approval": _approval,
+    "review": _review,
+    "feedback": _review,
+    "question": _question,
+}
+
+
+def _edited(request: Request) -> dict[str, Any]:
+    """The arguments as they come out of ``$EDITOR``. Left without saving, nothing is answered."""
+    given = request.question.arguments or {}
+    text = click.edit(json.dumps(given, indent=2), extension=".json")
+    if text is None:
+        raise InvalidAnswer("The editor was left without saving: nothing is answered.")
+    after = _json(text, "What was edited")
+    if not isinstance(after, dict):
+        raise InvalidAnswer("What was edited is no object with the arguments: nothing is answered.")
+    if missing := sorted(given.keys() - after.keys()):
+        raise InvalidAnswer(
+            f"{', '.join(missing)} is missing after the edit. An argument can be changed, not left "
+            "out: nothing is answered."
+        )
+    return after
+
+
+def _json(text: str, what: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        typer.echo(f"{what} is not JSON: {error}", err=True)
+        raise typer.Exit(2) from None
+
+
+def _ago(when: datetime | None) -> str:
+    """A time as seen from now: ``5m ago``, ``in 3d``."""
+    if when is None:
+        return ""
+    seconds = (when - datetime.now(timezone.utc)).total_seconds()
+    size, unit = next(
+        (size, unit)
+        for size, unit in ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
+        if abs(seconds) >= size or unit == "s"
+    )
+    count = f"{abs(seconds) // size:.0f}{unit}"
+    return f"in {count}" if seconds > 0 else f"{count} ago"

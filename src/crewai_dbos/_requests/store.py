@@ -1,0 +1,390 @@
+"""What becomes of a request, from the first time that it is asked until its answer is used."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import sqlalchemy as sa
+
+from crewai_dbos._dbos_seam.parking import FOR_EVER, Database, chunks
+from crewai_dbos._requests import answers
+from crewai_dbos._requests.answers import Answer
+from crewai_dbos._requests.request import Question, Request, State, at
+from crewai_dbos._requests.table import migrate, requests
+from crewai_dbos.errors import AlreadyAnswered, RequestExpired, UnknownRequest
+
+Open = Callable[[Any], Any]
+"""Makes plain JSON of what the serializer of the application has written."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request that a run has asked.
+
+    Attributes:
+        request_id: Its id.
+        notify: Whether nobody has been told of it.
+        created_ms: When it was asked, in milliseconds since 1970.
+        deadline_ms: Until when it can be answered.
+    """
+
+    request_id: str
+    notify: bool
+    created_ms: int
+    deadline_ms: int | None
+
+    def request(self, run_id: str, name: str, kind: Any) -> Request:
+        """It, as it is shown, without what is asked."""
+        return Request(
+            self.request_id,
+            run_id,
+            name,
+            kind,
+            "open",
+            Question(""),
+            created=at(self.created_ms),
+            deadline=at(self.deadline_ms),
+        )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a request ended.
+
+    Attributes:
+        state: ``answered``, ``expired`` or ``withdrawn``; ``used`` if the run has seen it before.
+        answer: What was said, as it is stored.
+        by: Who has said it.
+        on_deadline: What was to become of it at its deadline, when it was asked.
+    """
+
+    state: str
+    answer: Any = None
+    by: str | None = None
+    on_deadline: str | None = None
+
+
+class Store:
+    """The requests in one database.
+
+    Args:
+        database: Where; the table is made there if there is none.
+    """
+
+    def __init__(self, database: Database) -> None:
+        migrate(database)
+        self._database = database
+        self._table = requests(database.schema)
+
+    # The run's side ------------------------------------------------------------
+
+    def ask(
+        self,
+        run_id: str,
+        name: str,
+        kind: str,
+        question: Any,
+        *,
+        digest: str = "",
+        seconds: float | None = None,
+        on_deadline: str | None = None,
+        audience: str | None = None,
+    ) -> Asked:
+        """The request of this place of the run: the one that was asked before, or a new one.
+
+        Args:
+            run_id: The run's workflow id.
+            name: The place, a name of its journal.
+            kind: As of a `Request`.
+            question: What is asked, as it is stored.
+            digest: Of what is asked: an answer to one question is none to another.
+            seconds: For how long it can be answered.
+            on_deadline: As of a `Request`.
+            audience: As of a `Request`.
+        """
+        table, now = self._table, self._database.now_ms
+        deadline = None if seconds is None else now + int(seconds * 1000)
+        with self._database.writing() as connection:
+            last = connection.execute(
+                sa.select(table.c.request_id, table.c.state, table.c.generation, table.c.digest)
+                .where(table.c.run_id == run_id, table.c.name == name)
+                .order_by(table.c.generation.desc())
+                .limit(1)
+                .with_for_update()
+            ).first()
+            generation = 1 if last is None else last.generation
+            if last is not None and (last.state == "used" or last.digest != digest):
+                # The run was taken back to before it, or asks something else now.
+                generation += 1
+                connection.execute(
+                    sa.update(table)
+                    .where(table.c.request_id == last.request_id, table.c.state != "used")
+                    .values(state="withdrawn")
+                )
+            request_id = _id(run_id, name, generation)
+            if last is None or last.request_id != request_id:
+                connection.execute(
+                    self._database.insert(table)
+                    .on_conflict_do_nothing()
+                    .values(
+                        request_id=request_id,
+                        run_id=run_id,
+                        name=name,
+                        generation=generation,
+                        kind=kind,
+                        state="open",
+                        digest=digest,
+                        question=json.dumps(question),
+                        audience=audience,
+                        on_deadline=on_deadline,
+                        created_ms=now,
+                        deadline_ms=deadline,
+                    )
+                )
+            elif last.state == "withdrawn":
+                connection.execute(
+                    sa.update(table)
+                    .where(table.c.request_id == request_id)
+                    .values(state="open", deadline_ms=deadline, notified_ms=None)
+                )
+            row = connection.execute(
+                sa.select(table.c.notified_ms, table.c.created_ms, table.c.deadline_ms).where(
+                    table.c.request_id == request_id
+                )
+            ).one()
+        return Asked(request_id, row.notified_ms is None, row.created_ms, row.deadline_ms)
+
+    def told(self, request_id: str) -> None:
+        """Whoever is to be told of the request has been."""
+        self._set(request_id, notified_ms=self._database.now_ms)
+
+    def ended(self, request_ids: Collection[str]) -> dict[str, Outcome]:
+        """Those of the requests that can't be answered any more, each with how it ended."""
+        found: dict[str, Outcome] = {}
+        for some in chunks(request_ids):
+            found.update(self._ended(some))
+        return found
+
+    def _ended(self, request_ids: list[str]) -> dict[str, Outcome]:
+        table, now = self._table, self._database.now_ms
+        these = table.c.request_id.in_(request_ids)
+        late = (table.c.state == "open") & (table.c.deadline_ms <= now)
+        columns = (
+            table.c.request_id,
+            table.c.state,
+            table.c.answer,
+            table.c.answered_by,
+            table.c.on_deadline,
+        )
+        with self._database.engine.connect() as connection:
+            query = sa.select(*columns, late.label("late")).where(
+                these & ((table.c.state != "open") | late)
+            )
+            rows = connection.execute(query).all()
+        if any(row.late for row in rows):
+            with self._database.writing() as connection:
+                connection.execute(sa.update(table).where(these & late).values(state="expired"))
+            return self._ended(request_ids)
+        return {
+            row.request_id: Outcome(
+                row.state, _loaded(row.answer), row.answered_by, row.on_deadline
+            )
+            for row in rows
+        }
+
+    def used(self, run_id: str, names: Collection[str], **kept: Any) -> None:
+        """What became of the requests of these places is recorded in the run.
+
+        Args:
+            kept: What is to be kept in place of the ``answer``, as it is stored.
+        """
+        table = self._table
+        values = {name: json.dumps(value) for name, value in kept.items()}
+        with self._database.writing() as connection:
+            connection.execute(
+                sa.update(table)
+                .where(table.c.run_id == run_id, table.c.name.in_(list(names)))
+                .where(table.c.state.in_(("answered", "expired")))
+                .values(state="used", **values)
+            )
+
+    def withdraw(self, request_id: str) -> None:
+        """Nothing waits for the request any more."""
+        table = self._table
+        with self._database.writing() as connection:
+            connection.execute(
+                sa.update(table)
+                .where(table.c.request_id == request_id, table.c.state == "open")
+                .values(state="withdrawn")
+            )
+
+    def park(self, run_id: str, owner_xid: str, request_ids: Iterable[str], queue: str) -> str:
+        """Leave a run to its row that does nothing but wait for these requests.
+
+        Returns:
+            ``parked``; ``answered``, as one of them can't be answered any more; ``lost``, as this
+            execution does not own the run any more.
+        """
+        table, waiting = self._table, sorted(request_ids)
+        with self._database.writing() as connection:
+            rows = connection.execute(
+                sa.select(table.c.state, table.c.deadline_ms)
+                .where(table.c.request_id.in_(waiting))
+                .order_by(table.c.request_id)
+                .with_for_update()
+            ).all()
+            if len(rows) < len(waiting) or any(row.state != "open" for row in rows):
+                return "answered"
+            until = min((r.deadline_ms for r in rows if r.deadline_ms is not None), default=None)
+            left = self._database.park(
+                connection, run_id, owner_xid, FOR_EVER if until is None else until, queue
+            )
+            return "parked" if left else "lost"
+
+    # A person's side -------------------------------------------------------------
+
+    def answer(
+        self, request_id: str, answer: Answer, by: str, opened: Open, sealed: Callable[[Any], Any]
+    ) -> None:
+        """Answer a request, and wake the run that waits for it; all or nothing.
+
+        Args:
+            request_id: Which.
+            answer: What is said.
+            by: Who says it.
+            opened: Reads what the application has written.
+            sealed: Writes as it does.
+
+        Raises:
+            UnknownRequest: There is none.
+            AlreadyAnswered: Somebody was first.
+            RequestExpired: Its deadline has passed, or its run has ended.
+            InvalidAnswer, NotAllowed: It does not fit what is asked.
+        """
+        table = self._table
+        with self._database.writing() as connection:
+            found = self._found(connection, table.c.request_id == request_id, lock=True)
+            if not found:
+                raise UnknownRequest(request_id)
+            request = _request(found[0], opened)
+            _check_open(request)
+            stored = sealed(answers.checked(request, answer))
+            connection.execute(
+                sa.update(table)
+                .where(table.c.request_id == request_id)
+                .values(
+                    state="answered",
+                    answer=json.dumps(stored),
+                    answered_by=by,
+                    answered_ms=self._database.now_ms,
+                )
+            )
+            self._database.wake(connection, request.run_id)
+
+    def find(
+        self,
+        opened: Open,
+        *,
+        begins: str | None = None,
+        run_id: str | None = None,
+        audience: str | None = None,
+        only_open: bool = False,
+        limit: int | None = None,
+    ) -> list[Request]:
+        """The requests that fit, the oldest first."""
+        table = self._table
+        wanted: list[Any] = [sa.true()]
+        if begins is not None:
+            wanted.append(table.c.request_id.startswith(begins, autoescape=True))
+        if run_id is not None:
+            wanted.append(table.c.run_id == run_id)
+        if audience is not None:
+            wanted.append(table.c.audience == audience)
+        if only_open:
+            wanted.append(table.c.state == "open")
+            wanted.append(self._database.is_alive(table.c.run_id))
+            wanted.append(
+                table.c.deadline_ms.is_(None) | (table.c.deadline_ms > self._database.now_ms)
+            )
+        with self._database.engine.connect() as connection:
+            rows = self._found(connection, sa.and_(*wanted), limit=limit)
+        return [_request(row, opened) for row in rows]
+
+    def status_of(self, run_id: str) -> str | None:
+        """DBOS's status of a run; None if there is no such run."""
+        with self._database.engine.connect() as connection:
+            row = self._database.rows(connection, [run_id]).get(run_id)
+        return None if row is None else row.status
+
+    def _found(
+        self,
+        connection: sa.Connection,
+        condition: sa.ColumnElement[bool],
+        *,
+        lock: bool = False,
+        limit: int | None = None,
+    ) -> Sequence[Any]:
+        table, now = self._table, self._database.now_ms
+        late = (table.c.state == "open") & (table.c.deadline_ms <= now)
+        over = (table.c.state == "open") & ~self._database.is_alive(table.c.run_id)
+        query = (
+            sa.select(table, late.label("late"), over.label("over"))
+            .where(condition)
+            .order_by(table.c.created_ms, table.c.request_id)
+            .limit(limit)
+        )
+        return connection.execute(query.with_for_update(of=table) if lock else query).all()
+
+    def _set(self, request_id: str, **values: Any) -> None:
+        with self._database.writing() as connection:
+            connection.execute(
+                sa.update(self._table)
+                .where(self._table.c.request_id == request_id)
+                .values(**values)
+            )
+
+
+def _id(run_id: str, name: str, generation: int) -> str:
+    return hashlib.sha256(f"{run_id}\0{name}\0{generation}".encode()).hexdigest()[:20]
+
+
+def _loaded(text: str | None) -> Any:
+    return None if text is None else json.loads(text)
+
+
+def _request(row: Any, opened: Open) -> Request:
+    state = "withdrawn" if row.over else "expired" if row.late else row.state
+    return Request(
+        request_id=row.request_id,
+        run_id=row.run_id,
+        path=row.name,
+        kind=row.kind,
+        state=cast(State, state),
+        question=Question.of_json(opened(_loaded(row.question))),
+        audience=row.audience,
+        on_deadline=row.on_deadline,
+        created=at(row.created_ms),
+        deadline=at(row.deadline_ms),
+        answer=opened(_loaded(row.answer)),
+        answered_by=row.answered_by,
+        answered=at(row.answered_ms),
+    )
+
+
+def _check_open(request: Request) -> None:
+    if request.answered is not None:
+        raise AlreadyAnswered(request.request_id, request.answered_by, request.answered)
+    if request.state == "expired" or (request.state == "used"):
+        raise RequestExpired(
+            f"Request {request.request_id} could be answered until "
+            f"{request.deadline:%Y-%m-%d %H:%M:%S} UTC. The run goes on without an answer."
+        )
+    if request.state == "withdrawn":
+        raise RequestExpired(
+            f"Nothing waits for request {request.request_id} any more: run {request.run_id} has "
+            "ended, or has given up what asked for it."
+        )

@@ -1,0 +1,208 @@
+"""What people do about runs, with nothing but the database: no code of the user's, and no crewAI.
+
+`Control` lists the requests that runs wait for, and answers them.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+from typing import Any
+
+from dbos import DBOSClient, Serializer
+from sqlalchemy.exc import SQLAlchemyError
+
+from crewai_dbos._dbos_seam.parking import database_of
+from crewai_dbos._requests.answers import Answer as Answer
+from crewai_dbos._requests.answers import Approve as Approve
+from crewai_dbos._requests.answers import Feedback as Feedback
+from crewai_dbos._requests.answers import Reject as Reject
+from crewai_dbos._requests.answers import Reply as Reply
+from crewai_dbos._requests.request import Question as Question
+from crewai_dbos._requests.request import Request as Request
+from crewai_dbos._requests.store import Store
+from crewai_dbos._stored import sealing
+from crewai_dbos.errors import DefinitionError, UnknownRequest
+
+__all__ = ["Answer", "Approve", "Control", "Feedback", "Question", "Reject", "Reply", "Request"]
+
+
+class Control:
+    """Runs and their requests in one database.
+
+    Args:
+        url: Of the database that DBOS keeps its workflows in, ``sqlite:///support.sqlite`` or
+            ``postgresql://...``; by default the environment variable ``DBOS_SYSTEM_DATABASE_URL``.
+        serializer: The ``serializer`` of the application's DBOS config, if it has one.
+        schema: Where DBOS's tables are, on Postgres.
+
+    Raises:
+        DefinitionError: There is no URL, or no database of DBOS's.
+
+    Example::
+
+        from crewai_dbos.control import Approve, Control
+
+        with Control("sqlite:///support.sqlite") as control:
+            for request in control.requests():
+                print(request.request_id, request.question.message)
+                control.answer(request.request_id, Approve(), by="ann")
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        serializer: Serializer | None = None,
+        schema: str = "dbos",
+    ) -> None:
+        url = url or os.environ.get("DBOS_SYSTEM_DATABASE_URL")
+        if not url:
+            raise DefinitionError(
+                "Which database? Control('sqlite:///app.sqlite'), or set DBOS_SYSTEM_DATABASE_URL "
+                "to the system_database_url of the application's DBOS config."
+            )
+        _check_there(url)
+        options: dict[str, Any] = {} if serializer is None else {"serializer": serializer}
+        self._serializer = serializer
+        self._client = DBOSClient(
+            system_database_url=url,
+            dbos_system_schema=schema,
+            retry_connection_errors=False,
+            lazy=True,  # what is wrong with it is said below
+            **options,
+        )
+        database = database_of(self._client)
+        try:
+            known = database.has_runs()
+        except SQLAlchemyError as error:
+            self.close()
+            raise DefinitionError(
+                f"The database can't be reached: {type(error).__name__}. Look at its URL, and "
+                "whether the server is there."
+            ) from None
+        if not known:
+            self.close()
+            raise DefinitionError(
+                "That is no database of DBOS's: it has no workflows. Give the system_database_url "
+                "of the application's DBOS config; the application makes it when it is launched."
+            )
+        self._store = Store(database)
+
+    def __enter__(self) -> Control:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the connections back.
+
+        Example::
+
+            from crewai_dbos.control import Control
+
+            control = Control("sqlite:///support.sqlite")
+            control.close()
+        """
+        self._client.destroy()
+
+    # People ----------------------------------------------------------------------
+
+    def requests(
+        self,
+        *,
+        audience: str | None = None,
+        run_id: str | None = None,
+        only_open: bool = True,
+        limit: int | None = None,
+    ) -> list[Request]:
+        """What people are asked, the oldest first.
+
+        Args:
+            audience: Those for it only.
+            run_id: Those of this run only.
+            only_open: Leave out what can't be answered any more.
+            limit: At most so many.
+
+        Raises:
+            SealedError: What is asked is encrypted, and `serializer` can't read it.
+
+        Example::
+
+            for request in control.requests(audience="support"):
+                print(request.question.tool, request.question.arguments, request.deadline)
+        """
+        return self._store.find(
+            self._opened, audience=audience, run_id=run_id, only_open=only_open, limit=limit
+        )
+
+    def request(self, request_id: str) -> Request:
+        """One request, open or not.
+
+        Args:
+            request_id: Its id, or the first letters that no other begins with.
+
+        Raises:
+            UnknownRequest: There is none with this id, or several begin so.
+
+        Example::
+
+            print(control.request(request_id).state)
+        """
+        found = self._store.find(self._opened, begins=request_id, limit=2)
+        if len(found) != 1 or not request_id:
+            raise UnknownRequest(request_id)
+        return found[0]
+
+    def answer(self, request_id: str, answer: Answer, *, by: str | None = None) -> None:
+        """Answer a request, once. The run that waits for it goes on.
+
+        Args:
+            request_id: Which.
+            answer: `Approve` or `Reject` a tool call; `Approve` a result or give `Feedback` on it;
+                `Reply` to a question.
+            by: Who answers; by default the user of the operating system.
+
+        Raises:
+            UnknownRequest: There is none with this id.
+            AlreadyAnswered: Somebody was first; it says who, and when.
+            RequestExpired: Its deadline has passed, or nothing waits for it any more.
+            InvalidAnswer: It is of another kind than the request, or does not fit the schema.
+            NotAllowed: It changes arguments that may not be changed.
+
+        Example::
+
+            from crewai_dbos.control import Approve, Reject
+
+            control.answer(request_id, Approve(arguments={"to": "bob@example.org"}), by="ann")
+        """
+        self._store.answer(request_id, answer, by or getpass.getuser(), self._opened, self._sealed)
+
+    def status_of(self, run_id: str) -> str | None:
+        """DBOS's status of a run: ``DELAYED`` while it waits for a person and is in no process.
+
+        Returns:
+            None if there is no such run.
+
+        Example::
+
+            print(control.status_of(request.run_id))
+        """
+        return self._store.status_of(run_id)
+
+    def _opened(self, stored: Any) -> Any:
+        return sealing.opened(stored, self._serializer)
+
+    def _sealed(self, content: Any) -> Any:
+        return sealing.seal(content, self._serializer)
+
+
+def _check_there(url: str) -> None:
+    """Refuse a file that is not there: SQLite would make an empty one."""
+    prefix = "sqlite:///"
+    if url.startswith(prefix) and not os.path.exists(url.removeprefix(prefix).partition("?")[0]):
+        raise DefinitionError(
+            f"There is no database {url.removeprefix(prefix)!r}. It is made by the application "
+            "when it launches DBOS; a relative path is one from where this process was started."
+        )
