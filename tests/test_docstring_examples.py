@@ -18,9 +18,13 @@ from typing import Any
 import pytest
 from crewai import Agent, Crew, Task
 from crewai.flow.flow import Flow, start
+from dbos import DBOS, SetWorkflowID
 
 from crewai_dbos import DBOSAgent, DBOSCrew, DBOSFlow
+from crewai_dbos._dbos_seam.parking import launched_database
+from crewai_dbos._requests.store import Store
 from crewai_dbos._runs.registry import agents, crews, flows
+from crewai_dbos.control import Control, Question
 from crewai_dbos.testing import ModelServer
 from flows.conversation import Desk, replies
 from support.launching import launched
@@ -28,6 +32,7 @@ from support.names import unique
 
 MODULES = (
     "crewai_dbos",
+    "crewai_dbos.control",
     "crewai_dbos.doctor",
     "crewai_dbos.encryption",
     "crewai_dbos.testing",
@@ -49,13 +54,14 @@ NOT_CALLED = {
     "DBOSLLM": ("call", "acall", "get_input_tokens_count", "summarize_messages"),
     "EncryptedSerializer": ("name", "serialize", "deserialize", "digest_key"),
     "Hang": ("", "hold"),
+    "People": ("wants",),
     "StepConfig": ("wait_before", "step_options"),
 }
 """Methods that crewAI, DBOS or the package calls, or that only say what to call; ""`` for a class
 that users do not make themselves."""
 
 RETURNED = ("ApiError", "Delayed", "Drop", "Effect", "Finding", "Item", "Message", "Observed")
-RETURNED += ("Position", "Report", "Request", "Verdict")
+RETURNED += ("Position", "Question", "Report", "Request", "ToolRequest", "Verdict")
 """Plain data that users are given and do not make."""
 
 
@@ -127,6 +133,7 @@ def names(
         flow=DBOSFlow(flow_name=unique("flow"), orig_flow=Letter),
         chat=DBOSFlow(flow_name=unique("chat"), orig_flow=Desk),
         database_url=database_url,
+        **asked(database_url, tmp_path),
     )
     before = dict(os.environ)
     with ModelServer(replies) as server:
@@ -134,6 +141,26 @@ def names(
         yield vars(page)
     os.environ.clear()
     os.environ.update(before)
+
+
+def asked(database_url: str, folder: Path) -> dict[str, Any]:
+    """A request that a run waits for which nobody carries out, and who can answer it."""
+    (folder / "support.sqlite").symlink_to(database_url.removeprefix("sqlite:///"))
+    run_id = unique("asking")
+    with SetWorkflowID(run_id):
+        DBOS.enqueue_workflow("nobody", waits)
+    schema = {"properties": {"to": {"type": "string"}}}
+    question = Question("May it?", tool="send_email", arguments={"to": "ann"}, schema=schema)
+    store = Store(launched_database())
+    made = store.ask(run_id, "tool#1", "approval", question.as_json(), audience="support")
+    control = Control(database_url)
+    request = control.request(made.request_id)
+    return {"control": control, "request": request, "request_id": request.request_id}
+
+
+@DBOS.workflow()
+def waits() -> None:
+    """Never carried out."""
 
 
 class Letter(Flow[Any]):

@@ -120,6 +120,20 @@ TABLE = (
         ),
     ),
     *_rows(
+        RUN,
+        "what a hook asks a person is a request in the database",
+        (
+            "crewai.hooks.tool_hooks:ToolCallHookContext",
+            "request_human_input",
+            "_people.hooks:asking",
+        ),
+        (
+            "crewai.hooks.llm_hooks:LLMCallHookContext",
+            "request_human_input",
+            "_people.hooks:asking",
+        ),
+    ),
+    *_rows(
         CREW,
         "a crew loads its knowledge only for a query that is not recorded",
         ("crewai.knowledge.knowledge:Knowledge", "add_sources", "_objects.knowledge:putting_off"),
@@ -181,6 +195,8 @@ TABLE = (
         (_SYSTEM_DATABASE, "check_operation_execution", "testing.crash._faults:checking"),
         (_SYSTEM_DATABASE, "record_operation_result", "testing.crash._faults:recording"),
         (_SYSTEM_DATABASE, "update_workflow_outcome", "testing.crash._faults:finishing"),
+        ("crewai_dbos._requests.store:Store", "ask", "testing.crash._faults:asking"),
+        ("crewai_dbos._requests.store:Store", "park", "testing.crash._faults:parking"),
         ("httpx:Client", "send", "testing.crash._faults:sending"),
         ("httpx:AsyncClient", "send", "testing.crash._faults:asending"),
     ),

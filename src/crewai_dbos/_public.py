@@ -7,6 +7,10 @@ from crewai_dbos._agents.executor import DBOSAgentExecutor as DBOSAgentExecutor
 from crewai_dbos._journal.config import StepConfig as StepConfig
 from crewai_dbos._objects.llm import DBOSLLM as DBOSLLM
 from crewai_dbos._objects.tools import idempotency_key as idempotency_key
+from crewai_dbos._people.policy import People as People
+from crewai_dbos._people.policy import ToolRequest as ToolRequest
+from crewai_dbos._people.questions import ask as ask
+from crewai_dbos._people.questions import ask_async as ask_async
 from crewai_dbos._runs.handle import RunHandle as RunHandle
 from crewai_dbos._runs.unrecorded import allow_unrecorded as allow_unrecorded
 from crewai_dbos._stored.context import store_context as store_context

@@ -13,3 +13,15 @@ class ControlSignal(BaseException):
 
 class RunSuspended(BaseException):
     """Leaves a run PENDING: it is not over, it is waiting for code that is not loaded."""
+
+
+class RunParked(RunSuspended):
+    """Leaves a run to its row: nothing but answers of people can take it further.
+
+    Attributes:
+        run_id: Its workflow id.
+    """
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(f"run {run_id} waits for a person")
+        self.run_id = run_id

@@ -21,6 +21,7 @@ from crewai_dbos._journal.config import AgentOptions, StepConfig, ToolStepConfig
 from crewai_dbos._objects.conversion import recording
 from crewai_dbos._objects.llm import durable_llm
 from crewai_dbos._objects.tools import check_tools
+from crewai_dbos._people.policy import People
 from crewai_dbos._runs import starting
 from crewai_dbos._runs.definition import AgentDefinition, build_agent
 from crewai_dbos._runs.handle import RunHandle
@@ -53,6 +54,7 @@ class DBOSAgent(Agent):
         redact: A function that is given every text before it is stored (inputs, answers, arguments,
             results, states, errors) and returns what is stored in its place. The run itself goes on
             with that too, the first time as well.
+        people: Which tool calls a person has to approve, and how people are asked; see `People`.
 
     Raises:
         DefinitionError: The name is empty or taken, or an option can't mean anything.
@@ -85,12 +87,13 @@ class DBOSAgent(Agent):
         tool_step_config: ToolStepConfig = None,
         secrets: Iterable[str | SecretStr] = (),
         redact: Redact | None = None,
+        people: People | None = None,
     ) -> None:
         template = build_agent(orig_agent)
         if isinstance(template, DBOSAgent):
             template = template.orig_agent
             orig_agent = template
-        check_tools([template], tool_step_config)
+        check_tools([template], tool_step_config, (), people)
         starting.show_as(self, template)
         self.executor_class = DBOSAgentExecutor
         self._share_llms(llm_step_config, function_calling_llm_step_config)
@@ -106,6 +109,7 @@ class DBOSAgent(Agent):
             owner=self,
             secrets=as_given(secrets),
             redact=as_redact(redact),
+            people=people,
         )
         _patches.apply(_patches.AGENT)
         agents.add(self._definition)
@@ -300,13 +304,13 @@ class DBOSAgent(Agent):
         return RunHandle(run_id, client=client)
 
     def _carry_out(self, order: AgentWorkOrder, ordinary: Callable[[], Any]) -> Any:
-        if starting.is_ordinary(f"DBOSAgent {self.agent_name!r}"):
+        if starting.is_ordinary(f"DBOSAgent {self.agent_name!r}", self._definition.people):
             return ordinary()
         order.given = crew_settings.since(self._defined_as, self)
         return starting.carry_out(KIND, self._definition, order, self, order.models())
 
     async def _acarry_out(self, order: AgentWorkOrder, ordinary: Callable[[], Any]) -> Any:
-        if starting.is_ordinary(f"DBOSAgent {self.agent_name!r}"):
+        if starting.is_ordinary(f"DBOSAgent {self.agent_name!r}", self._definition.people):
             return await ordinary()
         order.given = crew_settings.since(self._defined_as, self)
         return await starting.acarry_out(KIND, self._definition, order, self, order.models())

@@ -22,6 +22,7 @@ from crewai_dbos._journal.config import (
     StepConfig,
     ToolStepConfig,
 )
+from crewai_dbos._people.policy import People
 from crewai_dbos._runs import starting, workflows
 from crewai_dbos._runs.definition import CrewDefinition, build_crew
 from crewai_dbos._runs.handle import RunHandle
@@ -56,6 +57,7 @@ class DBOSCrew(Crew):
         redact: A function that is given every text before it is stored (inputs, answers, arguments,
             results, states, errors) and returns what is stored in its place. The run itself goes on
             with that too, the first time as well.
+        people: Which tool calls a person has to approve, and how people are asked; see `People`.
 
     Raises:
         DefinitionError: The name is empty or taken, or an option can't mean anything.
@@ -86,6 +88,7 @@ class DBOSCrew(Crew):
         agent_step_configs: Mapping[str, AgentStepConfigs] | None = None,
         secrets: Iterable[str | SecretStr] = (),
         redact: Redact | None = None,
+        people: People | None = None,
     ) -> None:
         template = build_crew(orig_crew)
         if isinstance(template, DBOSCrew):
@@ -99,6 +102,7 @@ class DBOSCrew(Crew):
                 tool_step_config=tool_step_config,
             ),
             agent_step_configs or {},
+            people,
         )
         self._definition = CrewDefinition(
             name=crew_name,
@@ -108,6 +112,7 @@ class DBOSCrew(Crew):
             owner=self,
             secrets=as_given(secrets),
             redact=as_redact(redact),
+            people=people,
         )
         crews.add(self._definition)
         doctor.warn(self)
@@ -157,7 +162,7 @@ class DBOSCrew(Crew):
                 print(crew.kickoff({"topic": "otters"}).raw)
         """
         order = self._order(inputs, input_files, from_checkpoint)
-        if starting.is_ordinary(self._described()):
+        if starting.is_ordinary(self._described(), self._definition.people):
             return self._ordinary(lambda crew: crew.kickoff(**vars(order)))
         if self.stream:
             # crewAI's own streaming, which comes back here without it.
@@ -179,7 +184,7 @@ class DBOSCrew(Crew):
         if not self.stream:
             return await on_a_thread(lambda: self.kickoff(inputs, input_files, from_checkpoint))
         order = self._order(inputs, input_files, from_checkpoint)
-        if starting.is_ordinary(self._described()):
+        if starting.is_ordinary(self._described(), self._definition.people):
             return await self._aordinary(lambda crew: crew.kickoff_async(**vars(order)))
         return await Crew.kickoff_async(self._view(), **vars(order))
 
@@ -196,7 +201,7 @@ class DBOSCrew(Crew):
             print((await crew.akickoff({"topic": "otters"})).raw)
         """
         order = self._order(inputs, input_files, from_checkpoint)
-        if starting.is_ordinary(self._described()):
+        if starting.is_ordinary(self._described(), self._definition.people):
             return await self._aordinary(lambda crew: crew.akickoff(**vars(order)))
         if self.stream:
             return await Crew.akickoff(self._view(), **vars(order))
@@ -249,7 +254,7 @@ class DBOSCrew(Crew):
         """
         inputs, limits = list(inputs), batch.limits(concurrency, limiter)
         orders = [self._order(each, input_files, None) for each in inputs]
-        if starting.is_ordinary(self._described()):
+        if starting.is_ordinary(self._described(), self._definition.people):
             plain = [dict(each) for each in inputs]
             files = None if input_files is None else dict(input_files)
             done: list[Any] = self._ordinary(lambda crew: crew.kickoff_for_each(plain, files))

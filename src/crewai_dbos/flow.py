@@ -18,6 +18,7 @@ from crewai_dbos._flows.state.changes import classes
 from crewai_dbos._flows.work_orders import FlowWorkOrder
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.config import AgentOptions, StepConfig, ToolStepConfig, recording_others
+from crewai_dbos._people.policy import People
 from crewai_dbos._runs import starting, workflows
 from crewai_dbos._runs.definition import FlowDefinition, build_flow
 from crewai_dbos._runs.handle import RunHandle
@@ -56,6 +57,7 @@ class DBOSFlow(Flow[Any]):
         redact: A function that is given every text before it is stored (inputs, answers, arguments,
             results, states, errors) and returns what is stored in its place. The run itself goes on
             with that too, the first time as well.
+        people: Which tool calls a person has to approve, and how people are asked; see `People`.
 
     Raises:
         DefinitionError: The name is empty or taken, or `orig_flow` builds no flow.
@@ -92,6 +94,7 @@ class DBOSFlow(Flow[Any]):
         tool_step_config: ToolStepConfig = StepConfig(),  # noqa: B008
         secrets: Iterable[str | SecretStr] = (),
         redact: Redact | None = None,
+        people: People | None = None,
     ) -> None:
         if isinstance(orig_flow, DBOSFlow):
             raise DefinitionError(f"{orig_flow.flow_name!r} is a DBOSFlow already: use it as it is")
@@ -108,6 +111,7 @@ class DBOSFlow(Flow[Any]):
             owner=self,
             secrets=as_given(secrets),
             redact=as_redact(redact),
+            people=people,
         )
         self._become(template, definition)
         flows.add(definition)
@@ -177,7 +181,7 @@ class DBOSFlow(Flow[Any]):
                 print(flow.kickoff({"ticket": "ticket 7"}))
         """
         order = self._order(inputs, input_files, from_checkpoint, restore_from_state_id)
-        if starting.is_ordinary(self._described()):
+        if starting.is_ordinary(self._described(), self._durable.people):
             return self._shown(flow := self.orig_flow, lambda: flow.kickoff(**order.arguments()))
         if self.stream:
             # crewAI's own streaming, which comes back here without it.
@@ -198,7 +202,7 @@ class DBOSFlow(Flow[Any]):
             print(await flow.kickoff_async({"ticket": "ticket 7"}))
         """
         order = self._order(inputs, input_files, from_checkpoint, restore_from_state_id)
-        if starting.is_ordinary(self._described()):
+        if starting.is_ordinary(self._described(), self._durable.people):
             flow = self.orig_flow
             try:
                 return await flow.kickoff_async(**order.arguments())
@@ -295,7 +299,7 @@ class DBOSFlow(Flow[Any]):
 
     def _take_turn(self, turn: dict[str, Any], run_id: str | None) -> Any:
         """Take a turn, under the workflow id `run_id` if there is one."""
-        if starting.is_ordinary(self._described()):
+        if starting.is_ordinary(self._described(), self._durable.people):
             flow = self._talking or self.orig_flow
             self._talking = flow
             return self._shown(flow, lambda: sessions.take(flow, turn))

@@ -20,7 +20,7 @@ from crewai.tools import tool
 from dbos import DBOS, SQLAlchemyDatasource
 from pydantic import BaseModel
 
-from crewai_dbos import DBOSAgent, StepConfig
+from crewai_dbos import DBOSAgent, DBOSCrew, People, StepConfig
 from crewai_dbos.doctor import inspect
 from crewai_dbos.doctor._items import AGAIN, ANSWERED
 from support.names import unique
@@ -215,7 +215,7 @@ def test_a_crew() -> None:
         ("model", "Summary (output_pydantic)", "task 'sum up'", True),
         ("guardrail", "a text", "task 'sum up'", True),
         ("guardrail", name, "task 'sum up'", False),
-        ("person", "human_input", "task 'sum up'", False),
+        ("person", "human_input", "task 'sum up'", True),
         ("llm", "gpt-4o (manager_llm)", "crew", False),
         ("callback", "print (step_callback)", "crew", False),
     ]
@@ -256,3 +256,30 @@ def test_an_agent_of_another_library_in_a_crew() -> None:
         "Agent 'Visitor' is no DBOSAgent, so nothing of it is recorded.",
     )
     assert "can't wrap Adapter" in finding.fix
+
+
+def test_what_people_are_asked() -> None:
+    def is_large(request: Any) -> bool:
+        return True
+
+    @tool
+    def search(query: str) -> str:
+        """Search."""
+        return query
+
+    for number, (chosen, told) in enumerate(
+        [(["search"], "approval of search"), (is_large, "approval where")]
+    ):
+        agent = Agent(role="Clerk", goal="g", backstory="b", llm="gpt-4o-mini", tools=[search])
+        task = Task(description="d", expected_output="e", agent=agent, human_input=True)
+        crew = DBOSCrew(
+            crew_name=unique(f"asking{number}"),
+            orig_crew=Crew(agents=[agent], tasks=[task]),
+            people=People(approve_tools=chosen),
+        )
+        asked = [item for item in inspect(crew).items if item.kind == "person"]
+        assert [item.recorded for item in asked] == [True, True]
+        assert asked[0].name == "human_input"
+        assert asked[1].name.startswith(told)
+        (finding,) = [f for f in inspect(crew).findings if f.rule == "waits-for-people"]
+        assert asked[1].name in finding.what

@@ -704,9 +704,9 @@ x = Crew(agents=[a], tasks=[job(a, tools=[search])])
     Fault(
         "asks_a_person",
         "x = durable('asks_a_person')\ntask = job(x, human_input=True)\nother = job(None)",
-        "human-input",
-        "warning",
-        ("task 1",),
+        "waits-for-people",
+        "hint",
+        ("human_input of task 1",),
     ),
     Fault("plain_agent", "x = clerk()", "not-durable", "warning", ("Agent 'Clerk'",)),
     Fault(

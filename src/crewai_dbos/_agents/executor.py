@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from crewai import Crew, Task
 from crewai.agents.agent_builder.base_agent import BaseAgent
 from crewai.agents.agent_executor import AgentExecutor
+from crewai.agents.parser import AgentFinish
 from crewai.utilities.agent_utils import extract_tool_call_info, is_inside_event_loop
 from crewai.utilities.string_utils import sanitize_tool_name
 from pydantic import Field, SkipValidation
@@ -21,6 +22,7 @@ from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._objects.artifacts import StableArtifacts
 from crewai_dbos._objects.tools import is_durable
+from crewai_dbos._people.review import reviewing
 from crewai_dbos._stored import names
 from crewai_dbos._threads import ThreadOrTask
 
@@ -66,6 +68,14 @@ class DBOSAgentExecutor(AgentExecutor):
             return await super().invoke_async(inputs)
         result: dict[str, Any] = await opened.ainvoke_executor(self.task, inputs)
         return result
+
+    def _handle_human_feedback(self, formatted_answer: AgentFinish) -> AgentFinish:
+        with reviewing():
+            return super()._handle_human_feedback(formatted_answer)
+
+    async def _ahandle_human_feedback(self, formatted_answer: AgentFinish) -> AgentFinish:
+        with reviewing():
+            return await super()._ahandle_human_feedback(formatted_answer)
 
     def _prepare_tool_result_for_context(self, execution_result: dict[str, Any]) -> str:
         if not has_artifacts(self) and run_scope.enclosing() is not None:

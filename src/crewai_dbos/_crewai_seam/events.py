@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from crewai.events.event_bus import crewai_event_bus
+from crewai.events.event_listener import event_listener
 
 
 def event_handlers() -> Iterator[tuple[str, Callable[..., Any]]]:
@@ -15,3 +16,9 @@ def event_handlers() -> Iterator[tuple[str, Callable[..., Any]]]:
         for event, functions in handlers.items():
             for function in functions:
                 yield event.__name__, function
+
+
+def forget_tasks(tasks: Iterable[Any]) -> None:
+    """Let go of tasks whose end crewAI was not told of: it keeps each one until then."""
+    for task in tasks:
+        event_listener.execution_spans.pop(task, None)

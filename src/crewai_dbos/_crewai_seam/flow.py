@@ -108,3 +108,8 @@ def stash_review(flow: Any, method: str, review: HumanFeedbackResult) -> None:
 def remember_input(flow: Any, asked: Mapping[str, Any]) -> None:
     """Add what was asked, and the answer, to the history of ``flow.ask``."""
     flow._input_history.append(dict(asked))
+
+
+def checkpoint_for_ask(flow: Any) -> None:
+    """Save the state of `flow`, if it has a persistence, as crewAI does before it asks."""
+    flow._checkpoint_state_for_ask()

@@ -21,6 +21,8 @@ from crewai_dbos._journal.config import AgentOptions
 from crewai_dbos._leases import RunVar
 from crewai_dbos._objects.llm_request import restoring
 from crewai_dbos._objects.run_objects import RunObjects
+from crewai_dbos._people import policy
+from crewai_dbos._people.policy import People
 from crewai_dbos._runs import body
 from crewai_dbos._setting import setting
 from crewai_dbos._stored import names
@@ -40,12 +42,14 @@ class _Membership:
     Attributes:
         name: Names its places in the run.
         objects: The copies of the run.
+        people: Who is asked about what it does, if it says so itself.
         busy: Held while it works.
     """
 
-    def __init__(self, name: str, objects: RunObjects) -> None:
+    def __init__(self, name: str, objects: RunObjects, people: People | None) -> None:
         self.name = name
         self.objects = objects
+        self.people = people
         self.busy = threading.Lock()
 
 
@@ -57,13 +61,14 @@ def member_of_run(template: Agent, options: AgentOptions, objects: RunObjects) -
         options: How its calls are recorded.
         objects: The copies of the run.
     """
-    cls, name = type(template), _role(template)
+    cls, name, people = type(template), _role(template), None
     if isinstance(template, DBOSAgent):
         cls, name = type(template.orig_agent), template.agent_name
+        people = template.definition.people
     member = copy.copy(template)
     forget_agent_state(member)
     member.__class__ = durable_class(_Member, cls)
-    member.__dict__[_MEMBER] = _Membership(names.agent(name), objects)
+    member.__dict__[_MEMBER] = _Membership(names.agent(name), objects, people)
     make_durable(member, options, objects)
     return member
 
@@ -130,7 +135,8 @@ def _at_work(member: Agent) -> Iterator[Agent]:
     for role, llm in _llms(worker):
         scope.restore_usage(role, restoring(llm))
     try:
-        with setting(_working, worker), scope.entered(), body.ending(scope):
+        people = policy.holding(membership.people)
+        with setting(_working, worker), scope.entered(), body.ending(scope), people:
             yield worker
             scope.check_complete(background=False)
     finally:

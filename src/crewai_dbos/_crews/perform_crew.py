@@ -12,6 +12,7 @@ from crewai import Crew
 from crewai.crews.crew_output import CrewOutput
 from dbos import DBOS
 
+from crewai_dbos._crewai_seam.events import forget_tasks
 from crewai_dbos._crews import fingerprint, run_crew, work_orders
 from crewai_dbos._crews.work_orders import CrewWorkOrder
 from crewai_dbos._dbos_seam.context import detached
@@ -74,12 +75,15 @@ def _crew(definition: CrewDefinition, scope: Scope, own: bool) -> Iterator[Crew]
         template = body.built(definition.build, f"crew {definition.name!r}", scope)
     _check(definition, fingerprint.of_crew(template), scope)
     crew = run_crew.crew_of_run(definition, template, scope)
-    # A workflow of the crew's own fails as the crew fails; another goes on, perhaps.
-    with nullcontext() if own else body.ending(scope), events.handled():
-        try:
-            yield crew
-        finally:
-            run_crew.finish(crew)
+    try:
+        # A workflow of the crew's own fails as the crew fails; another goes on, perhaps.
+        with nullcontext() if own else body.ending(scope), events.handled():
+            try:
+                yield crew
+            finally:
+                run_crew.finish(crew)
+    finally:
+        forget_tasks(crew.tasks)
 
 
 def _arguments(order: CrewWorkOrder) -> dict[str, Any]:

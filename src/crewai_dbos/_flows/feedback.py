@@ -58,7 +58,7 @@ def pending(found: HumanFeedbackPending, known: tuple[type, ...]) -> Pending:
     return Pending(found.context.to_dict(), dict(found.callback_info), given)
 
 
-_REQUEST = Call(names.REQUEST, kind="person", background=True)
+REQUEST = Call(names.REQUEST, kind="person", background=True)
 
 
 class RecordedProvider:
@@ -73,9 +73,8 @@ class RecordedProvider:
         if scope is None:
             return ask(context, flow)
         if not inspect.iscoroutinefunction(ask):
-            return _answer(
-                recorded(lambda: _or_pending(lambda: finished(ask(context, flow)))), context
-            )
+            asked = lambda: _or_pending(lambda: finished(ask(context, flow)))  # noqa: E731
+            return _answer(scope.run(REQUEST, asked), context)
 
         async def request() -> Any:
             try:
@@ -84,14 +83,9 @@ class RecordedProvider:
                 return {"pending": pending.callback_info}
 
         async def arecorded() -> Any:
-            return _answer(await scope.arun(_REQUEST, request), context)
+            return _answer(await scope.arun(REQUEST, request), context)
 
         return arecorded()
-
-
-def recorded(ask: Callable[[], Any]) -> Any:
-    """What `ask` returned, now or when it was asked before."""
-    return run_scope.record(lambda: _REQUEST, ask)
 
 
 def stored_review(flow: Any, method: str, result: Any) -> dict[str, Any]:

@@ -174,19 +174,23 @@ class MethodRun:
             await self.background.await_end()
 
     async def _called(self, method: Any, args: Any, kwargs: Any) -> Any:
+        working = self._scope.journal.activity.working
         if inspect.iscoroutinefunction(method):
             self._scope.runs_on(ThreadOrTask.here())
-            return await method(*args, **kwargs)
+            with working():
+                return await method(*args, **kwargs)
 
         def work() -> Any:
             self._scope.runs_on(ThreadOrTask.here())
-            return method(*args, **kwargs)
+            with working():
+                return method(*args, **kwargs)
 
         context = contextvars.copy_context()
         result = await asyncio.to_thread(context.run, work)
         if asyncio.iscoroutine(result):
             self._scope.runs_on(ThreadOrTask.here())
-            result = await result
+            with working():
+                result = await result
         return result
 
     def _recorded_end(self, what: str) -> Entry | None:

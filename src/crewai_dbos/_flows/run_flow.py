@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ from crewai.flow.flow import Flow
 
 from crewai_dbos._classes import durable_class, original_class, overrides
 from crewai_dbos._crewai_seam.flow import definition_of
-from crewai_dbos._flows import feedback
+from crewai_dbos._flows import feedback, people
 from crewai_dbos._flows.methods import MethodRun, executing
 from crewai_dbos._flows.progress import FlowRun, depth
 from crewai_dbos._flows.state.tracking import touch_attribute
@@ -58,20 +59,40 @@ class _RunFlow(_Base):
 
     def _resolve_feedback_provider(self, definition: Any) -> Any:
         provider = super()._resolve_feedback_provider(definition)
-        return None if provider is None else feedback.RecordedProvider(provider)
+        if provider is None or people.is_terminal(provider):
+            return None
+        return feedback.RecordedProvider(provider)
 
-    def _request_human_feedback(self, *args: Any, **kwargs: Any) -> str:
-        original = super()._request_human_feedback
-        return str(feedback.recorded(lambda: original(*args, **kwargs)))
+    def _request_human_feedback(
+        self,
+        message: str,
+        output: Any,
+        metadata: dict[str, Any] | None = None,
+        emit: Sequence[str] | None = None,
+        method_name: str = "",
+    ) -> str:
+        scope = run_scope.enclosing()
+        if scope is None:
+            original = super()._request_human_feedback
+            return original(message, output, metadata, emit, method_name)
+        asked = people.Review(message, output, metadata, emit, method_name)
+        return people.feedback_on(self, scope, asked)
 
-    def ask(self, message: str, *args: Any, **kwargs: Any) -> str | None:
+    def ask(
+        self, message: str, timeout: float | None = None, metadata: dict[str, Any] | None = None
+    ) -> str | None:
         original = super().ask
+        scope = run_scope.enclosing()
+        if scope is not None and people.is_terminal(super()._resolve_input_provider()):
+            response = people.answer_to(self, scope, message, timeout, metadata)
+            feedback.remember(self, message, response)
+            return response
         call = lambda: Call(names.ASK, kind="person", request={"message": message})  # noqa: E731
         made: list[bool] = []
 
         def ask() -> str | None:
             made.append(True)
-            return original(message, *args, **kwargs)
+            return original(message, timeout, metadata)
 
         response = run_scope.record(call, ask)
         if not made:

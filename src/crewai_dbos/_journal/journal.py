@@ -19,6 +19,7 @@ from typing import Any, NoReturn, TypeVar, cast
 
 from crewai_dbos._dbos_seam.context import DBOSContext
 from crewai_dbos._dbos_seam.rows import operation_name
+from crewai_dbos._journal.activity import Activity
 from crewai_dbos._journal.attempt import Attempt
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.config import PLAIN
@@ -52,6 +53,7 @@ class Journal:
         secrets: Texts that must not be stored when a call, work that joined, or the run fails.
         record: What is recorded.
         latch: What has ended the run.
+        activity: What of it is at work.
         replay: The answers from the record.
         writer: Writes new entries.
         endings: How work ended that its caller outlives.
@@ -63,6 +65,7 @@ class Journal:
         self.kept: dict[str, Any] = {}
         self.secrets = known.OfRun()
         self.latch = Latch(self.run_id)
+        self.activity = Activity(self.latch)
         self.record = Record(root)
         self.replay = Replay(self.run_id, self.record, self.latch)
         self.writer = Writer(self.latch, self.record.key_id)
@@ -116,8 +119,9 @@ class Journal:
             self.endings.check_not_abandoned(name)
             attempt = self._attempt(name, call)
             body = attempt.of(function)
-            reservation = self.record.ids.reserve(place.path)
-            payload = self.writer.write(reservation, name, call.config, body)
+            with self.activity.working():
+                reservation = self.record.ids.reserve(place.path)
+                payload = self.writer.write(reservation, name, call.config, body)
         finally:
             self.record.done(place, name)
         return cast(T, self.replay.first_answer(name, payload, call, attempt.raised))
@@ -130,10 +134,11 @@ class Journal:
         await self.endings.unless_abandoned(name)
         started = time.time()
         try:
-            reservation = self.record.ids.reserve(place.path)
             attempt = self._attempt(name, call)
             body = attempt.of_async(function)
-            payload = await self.writer.awrite(reservation, name, call.config, body)
+            with self.activity.working():
+                reservation = self.record.ids.reserve(place.path)
+                payload = await self.writer.awrite(reservation, name, call.config, body)
         except asyncio.CancelledError:
             self.endings.abandon(name, time.time() - started)
             raise
@@ -159,17 +164,18 @@ class Journal:
         started = time.time()
         raised = []
         try:
-            try:
-                value = function(name)
-            except Exception as error:
-                self.latch.raise_if_over()
-                raised.append(error)
-                seconds = time.time() - started
-                payload = failure(call, error, seconds=seconds, secrets=self.secrets)
-            else:
-                payload = success(call, value, seconds=time.time() - started)
-            reservation = self.record.ids.reserve(place.path)
-            self.writer.write(reservation, name, PLAIN, lambda: payload)
+            with self.activity.working():
+                try:
+                    value = function(name)
+                except Exception as error:
+                    self.latch.raise_if_over()
+                    raised.append(error)
+                    seconds = time.time() - started
+                    payload = failure(call, error, seconds=seconds, secrets=self.secrets)
+                else:
+                    payload = success(call, value, seconds=time.time() - started)
+                reservation = self.record.ids.reserve(place.path)
+                self.writer.write(reservation, name, PLAIN, lambda: payload)
         finally:
             self.record.done(place, name)
         return cast(T, self.replay.first_answer(name, payload, call, raised))

@@ -174,17 +174,25 @@ def _in_place(handler: Callable[..., Any]) -> Callable[..., Any]:
 
         @functools.wraps(handler)
         async def arun(*args: Any) -> Any:
-            with _emitted_place().child(what).entered():
+            with _at_work(what):
                 return await handler(*args)
 
         return arun
 
     @functools.wraps(handler)
     def run(*args: Any) -> Any:
-        with _emitted_place().child(what).entered():
+        with _at_work(what):
             return handler(*args)
 
     return run
+
+
+@contextmanager
+def _at_work(handler: str) -> Iterator[None]:
+    """The block is a handler, by the name that it has in the run."""
+    scope = _emitted_place().child(handler)
+    with scope.journal.activity.working(after_end=True), scope.entered():
+        yield
 
 
 def _is_plain(value: Any) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from crewai import Agent
@@ -30,6 +30,8 @@ from crewai_dbos._journal.config import (
 )
 from crewai_dbos._journal.open_calls import open_call
 from crewai_dbos._journal.scope import Scope
+from crewai_dbos._people.approval import ToolCall, approved
+from crewai_dbos._people.policy import People
 from crewai_dbos._stored import names
 from crewai_dbos._threads import ThreadOrTask, finished
 from crewai_dbos.errors import DefinitionError, OutsideRunError
@@ -95,7 +97,7 @@ def durable_tool(tool: BaseTool, config: ToolStepConfig, scope: Scope | None) ->
     copied.current_usage_count = 0
     function = tool_function(tool)
     function = attribute(function, _RECORDED, function)
-    recorded = _recorded(tool.name, function, config, scope)
+    recorded = _recorded(tool, function, config, scope)
     if isinstance(copied, Tool):
         copied.func = recorded
     else:
@@ -104,12 +106,16 @@ def durable_tool(tool: BaseTool, config: ToolStepConfig, scope: Scope | None) ->
 
 
 def check_tools(
-    agents: Sequence[Agent], config: ToolStepConfig, others: Sequence[BaseTool] = ()
+    agents: Sequence[Agent],
+    config: ToolStepConfig,
+    others: Sequence[BaseTool] = (),
+    people: People | None = None,
 ) -> None:
-    """Refuse a tool configuration that can't mean anything for `agents`.
+    """Refuse options about tools that can't mean anything for `agents`.
 
     Args:
         others: Tools that are used beside theirs.
+        people: Who approves calls of which.
 
     Raises:
         DefinitionError: A config names no tool, or asks for what a sync tool can't do.
@@ -119,12 +125,10 @@ def check_tools(
     # Tools that crewAI adds have names that are not known yet.
     closed = not any(a.mcps or a.apps or a.memory or a.allow_delegation for a in agents)
     if closed and config is not None and not isinstance(config, StepConfig):
-        unknown = sorted(set(config) - known)
-        if unknown:
-            raise DefinitionError(
-                f"tool_step_config names {', '.join(map(repr, unknown))}, but the tools are "
-                f"{', '.join(map(repr, sorted(known))) or 'none'}"
-            )
+        _check_known("tool_step_config", config, known)
+    if closed and people is not None and not callable(people.approve_tools):
+        names_of_models = {sanitize_tool_name(name) for name in known}
+        _check_known("approve_tools", people.tools, names_of_models)
     for tool in tools:
         for method in replaced_methods(tool):
             if method in ("run", "arun"):
@@ -139,21 +143,35 @@ def check_tools(
             check_tool_config(tool.name, chosen, function)
 
 
+def _check_known(option: str, chosen: Iterable[str], known: set[str]) -> None:
+    if unknown := sorted(set(chosen) - known):
+        raise DefinitionError(
+            f"{option} names {', '.join(map(repr, unknown))}, but the tools are "
+            f"{', '.join(map(repr, sorted(known))) or 'none'}"
+        )
+
+
 def _recorded(
-    tool_name: str, function: Callable[..., Any], config: ToolStepConfig, bound: Scope | None
+    tool: BaseTool, function: Callable[..., Any], config: ToolStepConfig, bound: Scope | None
 ) -> Callable[..., Any]:
     kind = decorated_kind(function)
     if kind == "step":
         step: StepConfig | None = from_dbos_options(step_options_of(function))
     else:
-        step = for_tool(config, tool_name) if kind is None else None
+        step = for_tool(config, tool.name) if kind is None else None
 
     def call_tool(*args: Any, **kwargs: Any) -> Any:
-        scope = run_scope.for_call(bound, f"call of tool {tool_name!r}")
+        scope = run_scope.for_call(bound, f"call of tool {tool.name!r}")
         if scope is None:
             return function(*args, **kwargs)
-        scope = scope.around or scope
-        what = names.tool(sanitize_tool_name(tool_name), [args, kwargs] if args else kwargs)
+        call = ToolCall(scope.around or scope, args, kwargs)
+        call = approved(tool, function, call, _name(tool, args, kwargs))
+        if call.refused:
+            return call.remark
+        return call.result_with_remark(made(call.scope, *call.args, **call.kwargs))
+
+    def made(scope: Scope, *args: Any, **kwargs: Any) -> Any:
+        what = _name(tool, args, kwargs)
         if step is not None:
             call = Call(what, kind="tool", config=step, concurrent=True, as_text=str)
             if kind is None and step == PLAIN:
@@ -162,8 +180,9 @@ def _recorded(
                 return scope.group(call, work, sequential=True)
             return scope.run(call, _bound(function, args, kwargs))
         if kind is None:
-            _warn_unrecorded(tool_name)
-        with scope.child(what, runs_on=ThreadOrTask.here()).entered() as inside:
+            _warn_unrecorded(tool.name)
+        inside = scope.child(what, runs_on=ThreadOrTask.here())
+        with scope.journal.activity.working(), inside.entered():
             try:
                 if kind == "workflow":
                     with SetWorkflowID(f"{scope.run_id}/{inside.path}"):
@@ -175,6 +194,10 @@ def _recorded(
     look_like(call_tool, function)
     setattr(call_tool, _RECORDED, function)
     return call_tool
+
+
+def _name(tool: BaseTool, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    return names.tool(sanitize_tool_name(tool.name), [args, kwargs] if args else kwargs)
 
 
 def _bound(

@@ -17,6 +17,7 @@ from crewai_dbos._dbos_seam.errors import DBOSBaseException
 from crewai_dbos._dbos_seam.threads import on_the_loop_of_dbos
 from crewai_dbos._journal import executions, joining, notes, run_scope
 from crewai_dbos._journal.scope import Scope
+from crewai_dbos._people import policy, waiting
 from crewai_dbos._runs import aborted, failure, results
 from crewai_dbos._runs.kind import Kind, kind_of
 from crewai_dbos._runs.registry import REGISTRIES, Registry
@@ -102,12 +103,15 @@ def joined(definition: Any, what: str, work_order: str | None) -> Iterator[Scope
     outer.keep_back(definition.secrets, definition.redact)
     durable = run_scope.intercepting(None)
     is_own = work_order is None
+    if is_own:
+        waiting.may_park(outer.journal)
     left = nullcontext() if is_own else aborted.saying_that_it_is_kept(outer.run_id)
     with (
         left,
         joining.unwrapping_signals(outer),
         joining.joined(what, work_order) as scope,
         durable,
+        policy.holding(definition.people),
     ):
         yield scope
 

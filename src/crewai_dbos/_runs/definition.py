@@ -12,6 +12,7 @@ from crewai.flow.flow import Flow
 from crewai_dbos._classes import replaced_methods
 from crewai_dbos._crewai_seam.agent import original_text
 from crewai_dbos._journal.config import AgentOptions
+from crewai_dbos._people.policy import People
 from crewai_dbos._secrets import known
 from crewai_dbos._secrets.given import NONE, Given
 from crewai_dbos._stored.redaction import Redact
@@ -32,6 +33,7 @@ class AgentDefinition:
         owner: The `DBOSAgent` itself.
         secrets: Texts that must not be stored or logged, beside those that can be found.
         redact: What every text goes through that is stored of its runs.
+        people: How they ask people; None for what holds around them.
     """
 
     name: str
@@ -40,6 +42,7 @@ class AgentDefinition:
     owner: Agent = field(repr=False)
     secrets: Given = NONE
     redact: Redact | None = None
+    people: People | None = None
 
     def build(self) -> Agent:
         """The user's agent to copy, or a new one."""
@@ -58,6 +61,7 @@ class CrewDefinition:
         owner: The `DBOSCrew` itself.
         secrets: As of an `AgentDefinition`.
         redact: As of an `AgentDefinition`.
+        people: As of an `AgentDefinition`.
     """
 
     name: str
@@ -67,6 +71,7 @@ class CrewDefinition:
     owner: Crew = field(repr=False)
     secrets: Given = NONE
     redact: Redact | None = None
+    people: People | None = None
 
     def options_of(self, agent: Any, own: AgentDefinition | None) -> AgentOptions:
         """How the calls of one of its agents are recorded.
@@ -95,6 +100,7 @@ class FlowDefinition:
         owner: The `DBOSFlow` itself.
         secrets: As of an `AgentDefinition`.
         redact: As of an `AgentDefinition`.
+        people: As of an `AgentDefinition`.
     """
 
     name: str
@@ -103,6 +109,7 @@ class FlowDefinition:
     owner: Any = field(repr=False)
     secrets: Given = NONE
     redact: Redact | None = None
+    people: People | None = None
 
     def build(self) -> Flow[Any]:
         """A new flow."""

@@ -13,14 +13,20 @@ from crewai_dbos import _patches, _tracebacks
 from crewai_dbos._dbos_seam.context import assigned_workflow_id, detached
 from crewai_dbos._dbos_seam.instance import is_launched
 from crewai_dbos._journal import run_scope
+from crewai_dbos._people.policy import People
 from crewai_dbos._runs import failure, results, unfinished, unrecorded
 from crewai_dbos._runs.failure import FailedRun
 from crewai_dbos._runs.handle import RunHandle, as_returned, own_run
 from crewai_dbos._runs.kind import Kind, WorkOrder
-from crewai_dbos._signals import ControlSignal
+from crewai_dbos._signals import ControlSignal, RunParked
 from crewai_dbos._stored import codec, sealing, work_order
 from crewai_dbos._threads import in_event_loop, off_the_loop
-from crewai_dbos.errors import EventLoopError, NotLaunchedError, QueueNotFoundError
+from crewai_dbos.errors import (
+    EventLoopError,
+    NotLaunchedError,
+    OutsideRunError,
+    QueueNotFoundError,
+)
 
 _ASSIGNED = "_crewai_dbos_assigned"
 
@@ -44,14 +50,33 @@ def show_as(view: BaseModel, other: BaseModel, **private: Any) -> None:
     object.__setattr__(view, "__pydantic_private__", own)
 
 
-def is_ordinary(what: str) -> bool:
-    """Whether a kickoff of `what` here is not recorded on its own."""
+def is_ordinary(what: str, people: People | None = None) -> bool:
+    """Whether a kickoff of `what` here is not recorded on its own.
+
+    Args:
+        people: Who is to approve what it does.
+
+    Raises:
+        OutsideRunError: It is not, and nobody could be asked.
+    """
     if not is_launched():
+        _check_nobody_approves(what, people, "before DBOS.launch()")
         unrecorded.warn(what)
         return True
     _patches.apply(_patches.CALL)
     run_scope.warn_if_in_step(what)
+    if run_scope.in_step():
+        _check_nobody_approves(what, people, "inside a DBOS step")
     return run_scope.in_step()
+
+
+def _check_nobody_approves(what: str, people: People | None, where: str) -> None:
+    if people is not None and people.approve_tools:
+        raise OutsideRunError(
+            f"{what} was kicked off {where}, where nothing is recorded and nobody can be asked, "
+            "and its tools are to be approved (approve_tools). Launch DBOS first, and call it from "
+            "a workflow and not from a step."
+        )
 
 
 def check_inputs(inputs: Any) -> None:
@@ -169,7 +194,10 @@ def run(
     with results.awaited(), own_run(order, workflow) as begun:
         if begun is not None:
             return RunHandle(begun, known).get_result()
-        return _returned(_carried_out(lambda: workflow(work_order.sealed(order))), known)
+        try:
+            return _returned(_carried_out(lambda: workflow(work_order.sealed(order))), known)
+        except RunParked as parked:
+            return RunHandle(parked.run_id, known).get_result()
 
 
 async def arun(
@@ -181,7 +209,11 @@ async def arun(
     with results.awaited(), own_run(order, workflow) as begun:
         if begun is not None:
             return await RunHandle(begun, known).get_result_async()
-        return _returned(await _acarried_out(lambda: workflow(work_order.sealed(order))), known)
+        try:
+            sealed = work_order.sealed(order)
+            return _returned(await _acarried_out(lambda: workflow(sealed)), known)
+        except RunParked as parked:
+            return await RunHandle(parked.run_id, known).get_result_async()
 
 
 def _carried_out(call: Callable[[], Any]) -> Any:

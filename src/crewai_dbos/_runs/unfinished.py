@@ -18,6 +18,7 @@ from crewai_dbos.errors import (
     DriftError,
     JournalCorruptError,
     RecoveryLimitError,
+    RequestExpired,
     RunAbortedError,
     RunCancelledError,
     RunNotFoundError,
@@ -26,7 +27,8 @@ from crewai_dbos.errors import (
 )
 
 _STOPPED: dict[str, type[CrewaiDbosError]] = {
-    cls.__name__: cls for cls in (DriftError, JournalCorruptError, RunAbortedError, SealedError)
+    cls.__name__: cls
+    for cls in (DriftError, JournalCorruptError, RequestExpired, RunAbortedError, SealedError)
 }
 
 _GIVEN_UP = (

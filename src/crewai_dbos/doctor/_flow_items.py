@@ -8,12 +8,12 @@ from typing import Any
 from crewai_dbos._stored import names
 from crewai_dbos.doctor import _items
 from crewai_dbos.doctor._flow import FlowParts
+from crewai_dbos.doctor._items import NOT_ASKED
 from crewai_dbos.doctor._report import Item
 
 FLOW = "flow"
 
 RESTORED = "restored; one cut short runs again"
-NOT_ASKED = "not asked again"
 
 
 def of_flow(flow: FlowParts) -> Iterator[Item]:

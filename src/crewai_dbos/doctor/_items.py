@@ -20,12 +20,14 @@ from crewai_dbos._dbos_seam.decorated import decorated_kind
 from crewai_dbos._journal.config import StepConfig, ToolStepConfig, for_tool
 from crewai_dbos._objects.llm import DBOSLLM
 from crewai_dbos._objects.tools import tool_function
+from crewai_dbos._people.policy import People
 from crewai_dbos._stored import names
 from crewai_dbos.doctor._report import Item
 
 ANSWERED = "answered from the record"
 AGAIN = "called again"
 REPLAYED = "runs again on replay"
+NOT_ASKED = "not asked again"
 
 CREW = "crew"
 PROCESS = "process"
@@ -74,13 +76,19 @@ def of_agent(agent: Agent, config: ToolStepConfig, owner: str) -> Iterator[Item]
 
 
 def of_task(
-    task: Task, owner: str, config: ToolStepConfig, *, durable: bool = False
+    task: Task,
+    owner: str,
+    config: ToolStepConfig,
+    *,
+    durable: bool = False,
+    asks: bool = False,
 ) -> Iterator[Item]:
     """The items of `task` itself; its agent's are not among them.
 
     Args:
         config: The ``tool_step_config`` that its tools come under.
         durable: Whether it is of a `DBOSCrew`.
+        asks: Whether a run asks the person.
     """
     for tool in tools_of_task(task):
         yield tool_item(tool, config, owner)
@@ -101,7 +109,20 @@ def of_task(
         seam, recovery = (names.OUTPUT_FILE, GONE) if durable else (None, "written again")
         yield Item("file", task.output_file, owner, seam, recovery)
     if task.human_input:
-        yield Item("person", "human_input", owner, None, "asked again")
+        seam, recovery = (names.REQUEST, NOT_ASKED) if asks else (None, "asked again")
+        yield Item("person", "human_input", owner, seam, recovery)
+
+
+def of_people(people: People | None, owner: str) -> Iterator[Item]:
+    """The tool calls that a person has to approve."""
+    if people is None or not people.approve_tools:
+        return
+    if callable(people.approve_tools):
+        what = [f"approval where {_called(people.approve_tools)} says so"]
+    else:
+        what = [f"approval of {tool}" for tool in people.approve_tools]
+    for name in what:
+        yield Item("person", name, owner, names.APPROVAL, NOT_ASKED)
 
 
 def of_crew(crew: Crew, *, durable: bool = False) -> Iterator[Item]:

@@ -152,16 +152,16 @@ def changing_definition(subject: Subject) -> Iterator[Finding]:
             )
 
 
-def human_input(subject: Subject) -> Iterator[Finding]:
-    for item in subject.items:
-        if item.kind == "person" and not item.recorded:
-            yield found(
-                "human-input",
-                "warning",
-                f"human_input of {item.owner}: after a crash the person is asked again, also what "
-                "was answered before.",
-                "Ask before the run and pass the answer in, or tell the people.",
-            )
+def waits_for_people(subject: Subject) -> Iterator[Finding]:
+    items = [item for item in subject.items if item.kind == "person" and item.recorded]
+    if items:
+        where = ", ".join(f"{item.name} of {item.owner}" for item in items)
+        yield found(
+            "waits-for-people",
+            "hint",
+            f"A run waits for a person: {where}. What a provider of your own asks it asks itself.",
+            "See what is open, and answer: crewai-dbos inbox",
+        )
 
 
 def replaced_method(subject: Subject) -> Iterator[Finding]:
@@ -225,7 +225,7 @@ RULES: tuple[Rule, ...] = (
     unrecorded_llm,
     changing_state,
     changing_definition,
-    human_input,
+    waits_for_people,
     not_durable,
     *APPLICATION_RULES,
     crew_alone,

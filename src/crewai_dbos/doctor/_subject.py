@@ -82,11 +82,15 @@ def read(what: Any, module: ModuleType | None) -> Subject:
     for number, task in enumerate(tasks, 1):
         owner = f"task {task.name!r}" if task.name else f"task {number}"
         config = _tool_step_config(task.agent, crew)
-        items += _items.of_task(task, owner, config, durable=crew is not None)
+        durable = crew is not None or _definition(task.agent) is not None
+        items += _items.of_task(task, owner, config, durable=crew is not None, asks=durable)
         texts += _texts.of_task(task, owner, durable=crew is not None)
     if isinstance(what, Crew):
         items += _items.of_crew(what, durable=crew is not None)
         texts += _texts.of_crew(what)
+    people = [each for each in (crew, *map(_definition, members)) if each is not None]
+    for each in people:
+        items += _items.of_people(each.people, f"{_noun(each)} {each.name!r}")
     items += _items.of_process()
     return Subject(
         title=title,
@@ -112,7 +116,12 @@ def read(what: Any, module: ModuleType | None) -> Subject:
 
 def _of_flow(what: Any, module: ModuleType | None) -> Subject:
     flow = _flow.read(what)
-    items = (*_flow_items.of_flow(flow), *_items.of_process())
+    people = None if flow.durable is None else flow.durable.people
+    items = (
+        *_flow_items.of_flow(flow),
+        *_items.of_people(people, _flow_items.FLOW),
+        *_items.of_process(),
+    )
     plain = (f"flow {flow.name!r} is no DBOSFlow", _wrapping_flow(flow))
     return Subject(
         title=flow.title,
@@ -127,6 +136,10 @@ def _of_flow(what: Any, module: ModuleType | None) -> Subject:
         flow=flow,
         factories=_factories(flow.durable),
     )
+
+
+def _noun(definition: AgentDefinition | CrewDefinition) -> str:
+    return "agent" if isinstance(definition, AgentDefinition) else "crew"
 
 
 def _factories(*definitions: Any) -> tuple[Any, ...]:

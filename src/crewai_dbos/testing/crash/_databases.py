@@ -16,6 +16,7 @@ from dbos import DBOS
 from sqlalchemy.engine import make_url
 
 from crewai_dbos import _private_files
+from crewai_dbos.control import Control
 from crewai_dbos.testing.crash.errors import CrashTestError
 
 # A server process whose client was killed may still be at work: it is waited for.
@@ -115,11 +116,11 @@ class Databases:
         if self._postgres is None:
             path = self._directory / f"{self._prefix}.sqlite"
             _private_files.create(path)
-            DBOS.migrate(f"sqlite:///{path}")
+            _migrate(f"sqlite:///{path}")
             return str(path)
         name = f"{self._prefix}_template"
         self._execute(f"CREATE DATABASE {name}")
-        DBOS.migrate(self._url(name))
+        _migrate(self._url(name))
         return name
 
     def _url(self, name: str) -> str:
@@ -138,6 +139,12 @@ class Databases:
                 return list(done) if done.returns_rows else []
         except sa.exc.DBAPIError as error:
             raise CrashTestError(f"{self._postgres} can't be used: {error.orig}") from error
+
+
+def _migrate(url: str) -> None:
+    """Make DBOS's tables, and ours."""
+    DBOS.migrate(url)
+    Control(url).close()
 
 
 def _postgres(url: str) -> sa.URL:

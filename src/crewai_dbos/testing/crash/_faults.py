@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, unquote
@@ -30,8 +30,16 @@ from crewai_dbos.testing.request import Request
 RESULT = "result"
 """Stands for the row that is not a step: the run's own result."""
 
-BEFORE, DURING, UNRECORDED, AFTER = MOMENTS = ("before", "during", "unrecorded", "after")
-"""No record was found; the call is at work; it has an outcome; that is committed."""
+BEFORE, ASKED, PARKED, DURING, UNRECORDED, AFTER = MOMENTS = (
+    "before",
+    "asked",
+    "parked",
+    "during",
+    "unrecorded",
+    "after",
+)
+"""No record was found; a person is asked; the run that asks is left to its row; the call is at
+work; it has an outcome; that is committed."""
 
 _ENTRY_HEADER = "x-crewai-dbos-entry"
 
@@ -142,6 +150,7 @@ def entry_of(request: Request) -> str:
 
 
 _faults: _Faults
+_waiting: dict[str, _Row] = {}
 _report = EffectLog.report
 
 
@@ -184,6 +193,33 @@ def recording(record: Callable[..., Any]) -> Callable[..., Any]:
         _faults.at(row, AFTER)
 
     return recorded
+
+
+def asking(ask: Callable[..., Any]) -> Callable[..., Any]:
+    """`Store.ask`: a request is in the database."""
+
+    def asked(self: Any, run_id: str, name: str, *args: Any, **options: Any) -> Any:
+        found = ask(self, run_id, name, *args, **options)
+        row = _faults.entries.of(run_id, name)
+        _waiting[found.request_id] = row
+        _faults.at(row, ASKED)
+        return found
+
+    return asked
+
+
+def parking(park: Callable[..., Any]) -> Callable[..., Any]:
+    """`Store.park`: a run is left to its row."""
+
+    def parked(self: Any, run_id: str, xid: str, request_ids: Iterable[str], queue: str) -> Any:
+        waiting = list(request_ids)
+        how = park(self, run_id, xid, waiting, queue)
+        if how == "parked":
+            for request_id in waiting:
+                _faults.at(_waiting[request_id], PARKED)
+        return how
+
+    return parked
 
 
 def finishing(finish: Callable[..., Any]) -> Callable[..., Any]:

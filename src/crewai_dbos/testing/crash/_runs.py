@@ -15,6 +15,7 @@ from dbos import DBOSClient
 
 from crewai_dbos.testing._app import Script
 from crewai_dbos.testing.crash import _program
+from crewai_dbos.testing.crash._answering import Answers, answering
 from crewai_dbos.testing.crash._databases import Databases
 from crewai_dbos.testing.crash._faults import entry_of
 from crewai_dbos.testing.crash._fork_server import FIRST, ThreadsError, fork_server
@@ -41,6 +42,7 @@ class Runs:
         fresh: Whether each process is a new interpreter.
         environment: Additional variables of the processes.
         timeout: Seconds after which a process is taken to hang.
+        people: What people say; None if nobody does.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Runs:
         fresh: bool,
         environment: Mapping[str, str],
         timeout: float,
+        people: Answers | None = None,
     ) -> None:
         self._order = order
         self._modules = modules
@@ -61,6 +64,7 @@ class Runs:
         self._fresh = fresh
         self._environment = environment
         self._timeout = timeout
+        self._people = people
         self._stack = ExitStack()
         self._starting = threading.Lock()
         self._spawn: Callable[[Job], Process] | None = None
@@ -77,6 +81,7 @@ class Runs:
         with _told(observed), ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=directory)))
             url = stack.enter_context(databases.fresh())
+            said = stack.enter_context(answering(url, self._people)) if self._people else []
             model = stack.enter_context(_Killer(self._script)) if self._script else None
             effects, events = EffectLog(folder / "effects"), EffectLog(folder / "events")
             for position in (*kills, None):
@@ -101,6 +106,8 @@ class Runs:
                 if end.code != 0:
                     observed.trouble = f"a process ended otherwise: {end}"
                 break
+            if said:
+                observed.trouble = "; ".join(filter(None, (observed.trouble, *said)))
             observed.rows = _rows(url)
             observed.events, observed.effects = events.read(), effects.read()
             observed.requests = model.server.requests if model is not None else []

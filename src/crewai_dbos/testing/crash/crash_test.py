@@ -11,6 +11,7 @@ from typing import Any
 from crewai_dbos import _import_path
 from crewai_dbos.testing._app import Script
 from crewai_dbos.testing.crash import positions, verdict
+from crewai_dbos.testing.crash._answering import Answers
 from crewai_dbos.testing.crash._outcome import Difference, differences
 from crewai_dbos.testing.crash._runs import Runs
 from crewai_dbos.testing.crash.errors import CrashTestError
@@ -33,6 +34,9 @@ class CrashTest:
         model: A script for a `ModelServer`, as a function or as an import path. The processes
             find the server by ``OPENAI_BASE_URL``. Without one the definition's own model is asked,
             and kills during a request are left out.
+        people: A script for the people whom the run asks, as a function or as an import path: it is
+            given a `crewai_dbos.control.Request` and returns the answer, or None to leave it open.
+            A run is answered when it is left to its row, or has waited for ten seconds.
         setup: Import path of a function to call in each process before ``DBOS.launch()``.
         left_behind: Import path of a function that tells, after the run, what it has done to the
             world, as JSON data: rows of your own database, for one. It has to be the same as
@@ -73,6 +77,7 @@ class CrashTest:
         inputs: Mapping[str, Any] | None = None,
         *,
         model: Script | str | None = None,
+        people: Answers | str | None = None,
         setup: str | None = None,
         left_behind: str | None = None,
         ignore: Collection[str] = (),
@@ -101,6 +106,7 @@ class CrashTest:
                 f"model is a function from a Request to a reply, not {model!r}: replies in the "
                 f"order of arrival would not fit when a request is made again"
             )
+        answers = _import_path.load(people) if isinstance(people, str) else people
         if not timeout > 0:
             raise CrashTestError(f"timeout is a number of seconds above 0, not {timeout!r}")
         self._ignore = frozenset(ignore)
@@ -112,6 +118,7 @@ class CrashTest:
             fresh=fresh,
             environment=dict(environment or {}),
             timeout=timeout,
+            people=answers,
         )
         self._deciding = threading.RLock()
         self._undisturbed: Observed | None = None

@@ -20,9 +20,10 @@ class Position:
 
     Attributes:
         entry: The entry's name.
-        moment: ``before`` (it is about to be made), ``during`` (it has reported an effect, or its
-            request is with the model server), ``unrecorded`` (it has an outcome, which is not yet
-            in the database) or ``after`` (that is committed).
+        moment: ``before`` (it is about to be made), ``asked`` (the request to a person is in the
+            database), ``parked`` (the run is left to its row), ``during`` (it has reported an
+            effect, or its request is with the model server), ``unrecorded`` (it has an outcome,
+            which is not yet in the database) or ``after`` (that is committed).
         by_model: Whether the model server has to strike, while the request waits for its reply.
     """
 

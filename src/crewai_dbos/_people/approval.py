@@ -1,0 +1,158 @@
+"""Approval by a person before a tool is called."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import unquote
+
+from crewai.tools.base_tool import BaseTool
+from pydantic import ValidationError
+from pydantic_core import to_jsonable_python
+
+from crewai_dbos._journal.call import Call
+from crewai_dbos._journal.scope import Scope
+from crewai_dbos._people import policy
+from crewai_dbos._people.asking import Asking, Said, ask
+from crewai_dbos._people.policy import ToolRequest
+from crewai_dbos._requests.request import Question
+from crewai_dbos._stored import names
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """A call of a tool, as it is made.
+
+    Attributes:
+        scope: The place that it is recorded in.
+        args: Its arguments.
+        kwargs: Those that have names.
+        remark: What the model is told beside the result; as a refusal, in its place.
+        refused: Whether it is not made.
+    """
+
+    scope: Scope
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    remark: str = ""
+    refused: bool = False
+
+    def result_with_remark(self, result: Any) -> Any:
+        """What the model is given that `result` came of."""
+        return f"{self.remark} {result}" if self.remark else result
+
+
+def approved(tool: BaseTool, function: Callable[..., Any], call: ToolCall, what: str) -> ToolCall:
+    """The call as a person lets it be made; as it is, where nobody is to be asked.
+
+    Args:
+        tool: What is called.
+        function: The function in it.
+        call: How, and in which place.
+        what: The name that the call would be recorded under.
+    """
+    scope, record = call.scope, call.scope.journal.record
+    content = [call.args, call.kwargs] if call.args else call.kwargs
+    asked = names.asked(tool.name, content)
+    given = _by_name(function, call)
+    if not record.is_recorded(scope.place, asked):
+        # One that is recorded has been made, with nobody asked.
+        if record.is_recorded(scope.place, what):
+            return call
+        if not policy.current().wants(_request(scope, tool, given)):
+            return call
+    # So that nobody who was asked is passed over, whatever the policy says by then.
+    scope.run(Call(asked, kind="asked", concurrent=True), lambda: None)
+    name = names.approval(tool.name, content)
+    decision = ask(
+        scope,
+        Call(name, kind="person", concurrent=True),
+        Asking.by_policy("approval", _question(scope, tool, given)),
+        _decision,
+    )
+    # Under the answer: no other call, be it equal, is answered from the record of this one.
+    inside = Scope(scope.journal, decision["entry"], sequential=False)
+    return _decided(tool, replace(call, scope=inside), given, decision)
+
+
+def _request(scope: Scope, tool: BaseTool, given: dict[str, Any]) -> ToolRequest:
+    agent, task = _who(scope.path)
+    return ToolRequest(tool.name, given, agent, task)
+
+
+def _question(scope: Scope, tool: BaseTool, given: dict[str, Any]) -> Question:
+    agent, task = _who(scope.path)
+    arguments = to_jsonable_python(given, fallback=str)
+    return Question(
+        message=f"May {agent or 'an agent'} call {tool.name}?",
+        tool=tool.name,
+        arguments=arguments,
+        schema=tool.args_schema.model_json_schema(),
+        edit=policy.current().edit,
+        agent=agent,
+        task=task,
+    )
+
+
+def _decision(said: Said) -> dict[str, Any]:
+    if said.answer is not None:
+        return {**said.answer, "by": said.by, "entry": said.name}
+    if said.on_deadline == "approve":
+        return {"is": "approve", "entry": said.name}
+    return {"is": "reject", "reason": "nobody has answered in time", "entry": said.name}
+
+
+def _decided(
+    tool: BaseTool, call: ToolCall, given: dict[str, Any], decision: dict[str, Any]
+) -> ToolCall:
+    if decision["is"] == "reject":
+        reason = decision.get("reason") or "no reason was given"
+        return _refusal(
+            call,
+            f"A person has not allowed this call of {tool.name}: {reason}. It was not called. Do "
+            "not call it like this again.",
+        )
+    edited = decision.get("arguments")
+    if not edited:
+        return call
+    changed = json.dumps(edited)
+    try:
+        valid = tool.args_schema.model_validate({**given, **edited})
+    except ValidationError as error:
+        return _refusal(
+            call,
+            f"A person has changed the arguments of this call of {tool.name} to {changed}, which "
+            f"the tool does not take: {error}. The tool was not called.",
+        )
+    kept = {name: getattr(valid, name) for name in type(valid).model_fields if name in edited}
+    extra = {name: value for name, value in edited.items() if name not in kept}
+    made = replace(call, args=(), kwargs={**given, **kept, **extra})
+    if getattr(tool, "result_as_answer", False):
+        return made
+    return replace(made, remark=f"(A person has changed the arguments of this call to {changed}.)")
+
+
+def _refusal(call: ToolCall, text: str) -> ToolCall:
+    return replace(call, remark=text, refused=True)
+
+
+def _by_name(function: Callable[..., Any], call: ToolCall) -> dict[str, Any]:
+    if not call.args:
+        return dict(call.kwargs)
+    bound = inspect.signature(function).bind(*call.args, **call.kwargs)
+    found = dict(bound.arguments)
+    for name, parameter in bound.signature.parameters.items():
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            found.update(found.pop(name, {}))
+    return found
+
+
+def _who(path: str) -> tuple[str | None, str | None]:
+    """The agent and the task that `path` is in."""
+    agents = re.findall(r"(?:^|/)agent:([^#/]*)#", path)
+    tasks = re.findall(r"(?:^|/)task:(?:\d+\.)?([^#/]*)#", path)
+    return tuple(unquote(found[-1]) if found else None for found in (agents, tasks))  # type: ignore[return-value]

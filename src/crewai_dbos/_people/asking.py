@@ -1,0 +1,279 @@
+"""Asking a person: a request in the database, whose answer is an entry in the run's journal."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, NoReturn, TypeVar
+
+from crewai_dbos._journal import notes
+from crewai_dbos._journal.call import Call
+from crewai_dbos._journal.open_calls import open_call
+from crewai_dbos._journal.scope import Scope
+from crewai_dbos._people import policy, terminal
+from crewai_dbos._people.shown import shown
+from crewai_dbos._people.waiting import Wait, launched, watcher
+from crewai_dbos._requests.request import Kind, OnDeadline, Question, Request
+from crewai_dbos._requests.store import Asked, Outcome
+from crewai_dbos._signals import ControlSignal
+from crewai_dbos._stored import names, sealing
+from crewai_dbos._threads import finished, on_a_thread
+from crewai_dbos.errors import RequestExpired, RunStoppedError
+
+logger = logging.getLogger("crewai_dbos")
+
+T = TypeVar("T")
+
+_RECORDED = "people.recorded"
+
+
+@dataclass(frozen=True)
+class Said:
+    """What came of a request.
+
+    Attributes:
+        name: The entry that it is the answer in.
+        answer: As `answers.checked` has made it; None if nobody has answered in time.
+        by: Who has answered.
+        on_deadline: What was to become of it if nobody does.
+    """
+
+    name: str
+    answer: dict[str, Any] | None
+    by: str | None = None
+    on_deadline: str | None = None
+
+
+@dataclass(frozen=True)
+class Asking:
+    """A request that is about to be made.
+
+    Attributes:
+        kind: As of a `Request`.
+        question: What is asked.
+        seconds: For how long it can be answered; None for ever.
+        on_deadline: What becomes of it then.
+        audience: For whom it is.
+        announce: Is called when it is new.
+    """
+
+    kind: Kind
+    question: Question
+    seconds: float | None
+    on_deadline: OnDeadline
+    audience: str | None
+    announce: Callable[[], Any] | None = None
+
+    @classmethod
+    def by_policy(cls, kind: Kind, question: Question) -> Asking:
+        """As the people of the definition say."""
+        people = policy.current()
+        return cls(kind, question, people.seconds, people.on_deadline, people.audience)
+
+
+def ask(scope: Scope, call: Call, asking: Asking, read: Callable[[Said], T]) -> T:
+    """What a person says, now or when it was recorded.
+
+    Args:
+        scope: The place that it is asked in.
+        call: The entry that it becomes.
+        asking: What is asked.
+        read: Makes of the answer what is recorded.
+
+    Raises:
+        ControlSignal: The run is over, is left to its row, or can't ask.
+        Exception: What `read` raises; it is recorded too.
+    """
+    waiter = _Waiter(scope, asking)
+    try:
+        return scope.run(call, lambda: read(waiter.wait()))
+    finally:
+        waiter.settle()
+
+
+async def aask(scope: Scope, call: Call, asking: Asking, read: Callable[[Said], T]) -> T:
+    """As `ask`, for async code. A request whose task is cancelled is withdrawn."""
+    waiter = _Waiter(scope, asking)
+
+    async def wait() -> T:
+        waiting = asyncio.ensure_future(on_a_thread(waiter.wait))
+        try:
+            return read(await asyncio.shield(waiting))
+        except asyncio.CancelledError:
+            waiter.give_up()
+            with contextlib.suppress(BaseException):
+                await waiting  # it ends now, and is at work as long
+            raise
+
+    try:
+        return await scope.arun(call, wait)
+    finally:
+        await on_a_thread(waiter.settle)
+
+
+@dataclass
+class _Waiter:
+    """Asks in one place of a run, and waits there."""
+
+    scope: Scope
+    asking: Asking
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _given_up: bool = False
+    _waiting: Wait | None = None
+    _said: Said | None = None
+
+    def wait(self) -> Said:
+        """What a person says, in the body of the call that it is recorded as.
+
+        Raises:
+            ControlSignal: The run is over, or could not ask: that is no answer.
+        """
+        try:
+            opened = open_call()
+            assert opened is not None
+            asked = self._ask(opened.name)
+            outcome = self._outcome(asked, opened.name)
+        except Exception as error:
+            self._stop(error)
+        if outcome is None:
+            self.scope.raise_if_over()
+            raise asyncio.CancelledError
+        self._said = self._read(outcome, opened.name)
+        return self._said
+
+    def give_up(self) -> None:
+        """Nobody waits any more, also if the request is only being made."""
+        with self._lock:
+            self._given_up, waiting = True, self._waiting
+        if waiting is not None:
+            waiting.settle(None)
+
+    def settle(self) -> None:
+        """The answer is recorded, if it has come, and is not used for another question."""
+        if self.scope.ended_by is not None:
+            return
+        kept, run_id = self.scope.kept, self.scope.run_id
+        if self._said is not None:
+            self._used([self._said.name], self._said)
+        elif _RECORDED not in kept:
+            kept[_RECORDED] = True
+            entries = self.scope.journal.record.entries_below("")
+            if asked := [entry.name for _, entry in entries if entry.kind == "person"]:
+                here = launched()
+                here.database.patiently(lambda: here.store.used(run_id, asked))
+
+    def _used(self, asked: list[str], said: Said) -> None:
+        here, run_id = launched(), self.scope.run_id
+        kept = {}
+        if self.scope.journal.writer.redact and said.answer is not None:
+            kept["answer"] = sealing.seal(shown(self.scope, said.answer))
+        here.database.patiently(lambda: here.store.used(run_id, asked, **kept))
+
+    def _ask(self, name: str) -> Asked:
+        asking, here = self.asking, launched()
+        question = asking.question.shown_through(lambda data: shown(self.scope, data))
+        # A deadline is none of what is asked.
+        content = names.by_content(asking.kind, question)
+        digest = self.scope.journal.record.stored_name(content)
+        stored = sealing.seal(question)
+        return here.database.patiently(
+            lambda: here.store.ask(
+                self.scope.run_id,
+                name,
+                asking.kind,
+                stored,
+                digest=digest,
+                seconds=asking.seconds,
+                on_deadline=asking.on_deadline,
+                audience=asking.audience,
+            )
+        )
+
+    def _outcome(self, asked: Asked, name: str) -> Outcome | None:
+        """How the request ends; None if nobody waits for it any more."""
+        wait = Wait(self.scope.journal, asked.request_id, policy.current().linger)
+        with self._lock:
+            self._waiting = None if self._given_up else wait
+        if self._waiting is not None:
+            request = self._request(asked, name)
+            watcher.add(wait)
+            try:
+                self._tell(asked, request)
+                with terminal.offered(request, wait), self.scope.journal.activity.waiting():
+                    outcome = wait.outcome.result()
+            finally:
+                watcher.remove(wait)
+            if outcome is not None:
+                return outcome
+        if self._given_up:
+            here = launched()
+            here.database.patiently(lambda: here.store.withdraw(asked.request_id))
+        return None
+
+    def _request(self, asked: Asked, name: str) -> Request:
+        question = self.asking.question.shown_through(lambda data: shown(self.scope, data))
+        return replace(
+            asked.request(self.scope.run_id, name, self.asking.kind),
+            question=Question.of_json(question),
+            audience=self.asking.audience,
+            on_deadline=self.asking.on_deadline,
+        )
+
+    def _tell(self, asked: Asked, request: Request) -> None:
+        notify = policy.current().notify
+        if not asked.notify:
+            return
+        run_id, request_id = self.scope.run_id, asked.request_id
+        logger.info("Run %s asks (%s): %s", run_id, request_id, request.question.message)
+        if self.asking.announce is not None:
+            self.asking.announce()
+        if notify is not None:
+            try:
+                finished(notify(request))
+            except Exception:
+                logger.warning(
+                    "notify failed for request %s, which is open all the same",
+                    request_id,
+                    exc_info=True,
+                )
+        here = launched()
+        here.database.patiently(lambda: here.store.told(request_id))
+
+    def _read(self, outcome: Outcome, name: str) -> Said:
+        if outcome.answer is not None:
+            try:
+                return Said(name, sealing.opened(outcome.answer), outcome.by)
+            except Exception as error:
+                self._stop(error)
+        if outcome.on_deadline == "fail":
+            self._fail(name)
+        return Said(name, None, on_deadline=outcome.on_deadline)
+
+    def _stop(self, error: Exception) -> NoReturn:
+        """Stop the run, which could not ask: as an answer that would be recorded."""
+        run_id = self.scope.run_id
+        stopped = RunStoppedError(
+            f"Run {run_id!r} could not ask a person ({type(error).__name__}: {error}). Put that "
+            f"right, then DBOS.resume_workflow({run_id!r})."
+        )
+        notes.stop(run_id, stopped, self.scope.journal.writer.redact)
+        try:
+            self.scope.fail(stopped)
+        except ControlSignal as signal:
+            raise signal from error
+
+    def _fail(self, name: str) -> None:
+        """Stop the run; resumed, it asks anew."""
+        run_id, journal, here = self.scope.run_id, self.scope.journal, launched()
+        here.database.patiently(lambda: here.store.used(run_id, [name]))
+        error = RequestExpired(
+            f"Nobody has answered in time what run {run_id!r} asked: "
+            f"{self.asking.question.message!r} ({name}). DBOS.resume_workflow({run_id!r}) asks "
+            "anew."
+        )
+        notes.stop(run_id, error, journal.writer.redact)
+        self.scope.fail(error)

@@ -1,0 +1,205 @@
+"""Those who wait for people in this process: one thread looks for the answers of all."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from concurrent.futures import Future, InvalidStateError
+from dataclasses import dataclass, field
+
+from dbos import DBOS
+from dbos import error as dbos_errors
+from sqlalchemy.exc import SQLAlchemyError
+
+from crewai_dbos._dbos_seam.configuration import application_name
+from crewai_dbos._dbos_seam.context import detached
+from crewai_dbos._dbos_seam.instance import is_shut_down
+from crewai_dbos._dbos_seam.parking import (
+    CANCELLED,
+    Database,
+    RunRow,
+    launched_database,
+    listens_to,
+)
+from crewai_dbos._journal.journal import Journal
+from crewai_dbos._requests.store import Outcome, Store
+from crewai_dbos._signals import RunParked, RunSuspended
+from crewai_dbos._stored import names
+
+logger = logging.getLogger("crewai_dbos")
+
+POLLING = 0.2
+"""Seconds between two looks for answers, and between two into the queue of woken runs."""
+
+AT_ONCE = 16
+"""Runs that were woken and are carried out in one process at the same time."""
+
+_MAY_PARK = "people.may_park"
+
+
+@dataclass(eq=False)
+class Wait:
+    """A branch of a run that waits for a person.
+
+    Attributes:
+        journal: Of the run.
+        request_id: What it waits for.
+        linger: Seconds for which the run is kept in memory.
+        outcome: What came of it; None if the run is over.
+    """
+
+    journal: Journal
+    request_id: str
+    linger: float
+    outcome: Future[Outcome | None] = field(default_factory=Future)
+
+    def settle(self, outcome: Outcome | None) -> None:
+        """This came of it, unless something else has come of it before."""
+        with contextlib.suppress(InvalidStateError):
+            self.outcome.set_result(outcome)
+
+
+def may_park(journal: Journal) -> None:
+    """The workflow was opened for a run of ours: nobody holds anything of it but its row."""
+    journal.kept[_MAY_PARK] = True
+
+
+class _Watcher:
+    """Looks for the answers that this process waits for."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        # Of one request there may be two: one of an execution that has lost its run.
+        self._waits: set[Wait] = set()
+        self._is_running = False
+
+    def add(self, wait: Wait) -> None:
+        with self._lock:
+            self._waits.add(wait)
+            if self._is_running:
+                return
+            self._is_running = True
+        threading.Thread(target=self._watch, name="crewai-dbos-people", daemon=True).start()
+
+    def remove(self, wait: Wait) -> None:
+        with self._lock:
+            self._waits.discard(wait)
+
+    def _park(self, store: Store, journal: Journal) -> None:
+        """Leave the run to its row, if it has done nothing but wait for long enough."""
+        here = launched()
+        with journal.activity.held() as idle:
+            with self._lock:
+                waits = [wait for wait in self._waits if wait.journal is journal]
+            if idle is None or not waits or idle < max(wait.linger for wait in waits):
+                return
+            if any(wait.outcome.done() for wait in waits) or not here.listens:
+                return
+            run_id, xid = journal.run_id, journal.root.owner_xid
+            ids = {wait.request_id for wait in waits}
+            if xid is not None and store.park(run_id, xid, ids, here.queue) == "parked":
+                journal.latch.note(RunParked(run_id))
+
+    def _watch(self) -> None:
+        failed = False
+        while True:
+            time.sleep(POLLING)
+            with self._lock:
+                waits = set(self._waits)
+                if not waits:
+                    self._is_running = False
+                    return
+            try:
+                self._look(waits)
+                failed = False
+            except Exception as error:
+                if isinstance(error, SQLAlchemyError):
+                    told = f"{type(error).__name__}"
+                else:
+                    told = repr(error)
+                if not failed:
+                    logger.warning("Answers can't be looked for (%s); tried again.", told)
+                failed = True
+
+    def _look(self, waits: set[Wait]) -> None:
+        journals = {id(wait.journal): wait.journal for wait in waits}
+        if is_shut_down():
+            for journal in journals.values():
+                journal.latch.note(RunSuspended("DBOS is shut down"))
+        else:
+            here = launched()
+            database, store = here.database, here.store
+            ended = store.ended({wait.request_id for wait in waits})
+            for wait in waits:
+                if wait.request_id in ended:
+                    wait.settle(ended[wait.request_id])
+            with database.engine.connect() as connection:
+                rows = database.rows(connection, {j.run_id for j in journals.values()})
+            for journal in journals.values():
+                if (error := _lost(journal, rows.get(journal.run_id))) is not None:
+                    journal.latch.note(error)
+                elif journal.kept.get(_MAY_PARK):
+                    self._park(store, journal)
+        for wait in waits:
+            if wait.journal.latch.is_over:
+                wait.settle(None)
+
+
+def _lost(journal: Journal, row: RunRow | None) -> BaseException | None:
+    """What ends this execution of a run whose row is another's now."""
+    if row is not None and row.owner_xid == journal.root.owner_xid:
+        return None
+    if row is not None and row.status == CANCELLED:
+        return dbos_errors.DBOSWorkflowCancelledError(
+            f"Workflow {journal.run_id} was cancelled while it waited for a person"
+        )
+    return dbos_errors.DBOSWorkflowConflictIDError(journal.run_id)
+
+
+@dataclass(frozen=True)
+class Launched:
+    """What the launched DBOS instance has for runs that ask people.
+
+    Attributes:
+        database: Its database.
+        store: The requests in it.
+        queue: What the runs are taken from that are woken.
+        listens: Whether this process takes runs from there.
+    """
+
+    database: Database
+    store: Store
+    queue: str
+    listens: bool
+
+
+def launched() -> Launched:
+    """That of the instance that is launched now; made once for each."""
+    global _launched
+    database = launched_database()
+    found = _launched
+    if found is None or found.database != database:
+        queue = names.resume_queue(application_name())
+        detached(
+            DBOS.register_queue,
+            queue,
+            worker_concurrency=AT_ONCE,
+            polling_interval_sec=POLLING,
+            on_conflict="never_update",
+        )
+        found = _launched = Launched(database, Store(database), queue, listens_to(queue))
+        if not found.listens:
+            logger.warning(
+                "listen_queues in the DBOS config does not name %r: runs that wait for a person "
+                "stay in memory.",
+                queue,
+            )
+    return found
+
+
+_launched: Launched | None = None
+
+
+watcher = _Watcher()

@@ -1,0 +1,58 @@
+"""docs/people.md: its programs run as they stand."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from crewai_dbos.testing import ModelServer
+from people.office import writing
+from support.python import python
+
+PAGE = (Path(__file__).parents[2] / "docs" / "people.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+
+pytestmark = pytest.mark.crash
+
+
+def test_the_crew_and_who_answers(tmp_path: Path) -> None:
+    crew, answers, _ = BLOCKS
+    program = tmp_path / "support.py"
+    program.write_text(crew)
+    other = tmp_path / "answers.py"
+    other.write_text(answers)
+    with ModelServer(writing({"to": "ann@example.org", "body": "Hello."})) as server:
+        env = {**os.environ, "HOME": str(tmp_path), **server.env}
+        waiting = subprocess.Popen(
+            [sys.executable, str(program)],
+            cwd=tmp_path,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        try:
+            said = ""
+            while "send_email {" not in said:
+                done = python(other, folder=tmp_path, env=env)
+                said = done.stdout
+                assert waiting.poll() is None, waiting.stdout and waiting.stdout.read()
+            out, _ = waiting.communicate(timeout=60)
+        finally:
+            waiting.kill()
+    assert "--> bob@example.org: Hello." in out
+    assert out.count("-->") == 1
+    assert len(server.requests) == 2
+
+
+def test_the_tool_that_asks(tmp_path: Path) -> None:
+    program = tmp_path / "tool.py"
+    program.write_text(BLOCKS[2])
+    done = python(program, folder=tmp_path, env={**os.environ, "HOME": str(tmp_path)})
+    assert done.returncode == 0, done.stderr
