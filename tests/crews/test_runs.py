@@ -213,6 +213,38 @@ def test_an_output_that_a_callback_made_of_it(serve: Serve) -> None:
     assert crew.kickoff({"topic": "voles"}) == {"text": "Clerk on Do voles"}
 
 
+class Notes:
+    """Keeps what it is told of."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def tell(self, output: Any) -> None:
+        self.told.append(output.raw)
+
+
+@pytest.mark.parametrize("method", [False, True])
+def test_a_callback_of_a_task_and_of_its_crew_is_called_once(method: bool, serve: Serve) -> None:
+    """crewAI compares the two, and a bound method is made anew each time that it is asked for."""
+
+    def build(notes: Notes) -> Crew:
+        function = notes.tell
+        clerk = agent("Clerk")
+        do = task("Do {topic}", clerk, callback=function)
+        return Crew(agents=[clerk], tasks=[do], task_callback=notes.tell if method else function)
+
+    serve()
+    alone, ours = Notes(), Notes()
+    build(alone).kickoff({"topic": "otters"})
+    crew = durable(lambda: build(ours))
+    run = crew.start({"topic": "otters"})
+    run.get_result()
+    assert ours.told == alone.told == ["Clerk on Do otters"]
+    last = DBOS.list_workflow_steps(run.workflow_id)[-1]["function_id"]
+    DBOS.fork_workflow(run.workflow_id, last + 1).get_result()
+    assert ours.told == alone.told
+
+
 # Side by side -----------------------------------------------------------------------------
 
 

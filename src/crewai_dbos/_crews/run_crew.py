@@ -54,7 +54,7 @@ def crew_of_run(definition: CrewDefinition, template: Crew, scope: Scope) -> Cre
         fields["manager_agent"] = staff.member(template.manager_agent)
     fields["tasks"] = staff.tasks(template.tasks)
     _give_llms(fields, options, objects)
-    _give_callbacks(fields)
+    _give_callbacks(fields, objects)
     memory = crew_seam.memory_of(template)
     if memory:
         durable = objects.memory(memory, options.llm_step_config)
@@ -166,13 +166,11 @@ def _give_llms(fields: dict[str, Any], options: AgentOptions, objects: RunObject
         fields["planning_llm"] = objects.llm(planner, names.PLANNER_LLM, config)
 
 
-def _give_callbacks(fields: dict[str, Any]) -> None:
-    for field, what in (
-        ("step_callback", names.STEP_CALLBACK),
-        ("task_callback", names.CALLBACK),
-    ):
-        if fields[field] is not None:
-            fields[field] = callbacks.recorded(fields[field], what)
+def _give_callbacks(fields: dict[str, Any], objects: RunObjects) -> None:
+    if fields["step_callback"] is not None:
+        fields["step_callback"] = callbacks.recorded(fields["step_callback"], names.STEP_CALLBACK)
+    if fields["task_callback"] is not None:
+        fields["task_callback"] = objects.callback(fields["task_callback"])
     for field, what in (
         ("before_kickoff_callbacks", names.BEFORE_KICKOFF),
         ("after_kickoff_callbacks", names.AFTER_KICKOFF),

@@ -61,11 +61,7 @@ def durable_memory(
         embedding: Retries of its embedder's calls.
     """
     if not issubclass(type(memory), (Memory, MemoryScope, MemorySlice)):
-        run_scope.warn_once(
-            f"The memory {known.shown(memory)} is none of crewAI's, so what it is asked is not "
-            "recorded: it is asked again on recovery."
-        )
-        return memory
+        return _as_it_is("memory", memory)
     view = copy.copy(memory)
     object.__setattr__(view, "__pydantic_private__", dict(memory.__pydantic_private__ or {}))
     if isinstance(memory, (MemoryScope, MemorySlice)):
@@ -89,12 +85,22 @@ def drain(memory: Any) -> None:
         inner.drain_writes()
 
 
-def durable_knowledge(knowledge: Knowledge, scope: Scope, *, loaded: bool = True) -> Knowledge:
-    """A copy of `knowledge` for one run whose queries are recorded.
+def _as_it_is(what: str, stand_in: Any) -> Any:
+    run_scope.warn_once(
+        f"The {what} {known.shown(stand_in)} is none of crewAI's, so what it is asked is not "
+        "recorded: it is asked again on recovery."
+    )
+    return stand_in
+
+
+def durable_knowledge(knowledge: Any, scope: Scope, *, loaded: bool = True) -> Any:
+    """A copy of `knowledge`, a `Knowledge`, for one run whose queries are recorded.
 
     Args:
         loaded: Whether its sources are in its storage already.
     """
+    if not issubclass(type(knowledge), Knowledge):
+        return _as_it_is("knowledge", knowledge)
     copied = copy.copy(knowledge)
     copied.__class__ = durable_class(_DurableKnowledge, with_its_own(copied, _DurableKnowledge))
     copied.__dict__[_RUN] = (scope,)

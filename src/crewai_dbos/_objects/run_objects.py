@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from crewai.agents.cache.cache_handler import CacheHandler
-from crewai.knowledge.knowledge import Knowledge
 from crewai.llms.base_llm import BaseLLM
 from crewai.tasks.llm_guardrail import LLMGuardrail
 from crewai.tools.agent_tools.base_agent_tools import BaseAgentTool
@@ -45,6 +44,7 @@ class RunObjects:
         self._shared_cache = shared_cache
         self._made: dict[tuple[Any, ...], tuple[Any, Any]] = {}
         self._counting: dict[int, tuple[BaseLLM, BaseLLM]] = {}
+        self._callbacks: list[tuple[Any, Callable[..., Any]]] = []
 
     def _once(self, original: Any, what: tuple[Any, ...], make: Callable[[], Any]) -> Any:
         key = (id(original), *what)
@@ -92,7 +92,7 @@ class RunObjects:
             if what == "memory":
                 drain(made)
 
-    def knowledge(self, knowledge: Knowledge, *, loaded: bool = True) -> Knowledge:
+    def knowledge(self, knowledge: Any, *, loaded: bool = True) -> Any:
         """The copy of `knowledge` whose queries are recorded.
 
         Args:
@@ -100,7 +100,7 @@ class RunObjects:
                 made puts them there.
         """
         make = lambda: durable_knowledge(knowledge, self.scope, loaded=loaded)  # noqa: E731
-        return self._once(knowledge, ("knowledge",), make)  # type: ignore[no-any-return]
+        return self._once(knowledge, ("knowledge",), make)
 
     def cache(self, handler: CacheHandler) -> CacheHandler:
         """An empty tool cache for this run in place of `handler`."""
@@ -108,6 +108,17 @@ class RunObjects:
             return handler
         cls = RecordedCache if self._shared_cache else CacheHandler
         return self._once(handler, ("cache",), cls)  # type: ignore[no-any-return]
+
+    def callback(self, function: Any) -> Callable[..., Any]:
+        """`function`, which is told of the ends of tasks, recorded: one for all that are equal.
+
+        crewAI calls a function that is a task's and its crew's once, and compares them for that.
+        """
+        for original, made in self._callbacks:
+            if original == function:
+                return made
+        self._callbacks.append((function, callbacks.recorded(function, names.CALLBACK)))
+        return self._callbacks[-1][1]
 
     def guardrail(self, guardrail: Any, options: AgentOptions, known: Sequence[type] = ()) -> Any:
         """`guardrail`, a function or an `LLMGuardrail`, recorded."""
