@@ -443,7 +443,9 @@ class Elsewhere:
         raise HumanFeedbackPending(context, {"channel": "#reviews"})
 
 
-def test_what_a_person_elsewhere_is_asked_about_is_what_the_method_returned(serve: Serve) -> None:
+def test_what_a_person_elsewhere_is_asked_about_is_what_the_method_returned(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
     lock, model = threading.Lock(), Counted(id="a", count=3)
     returned: list[Any] = []
 
@@ -468,6 +470,8 @@ def test_what_a_person_elsewhere_is_asked_about_is_what_the_method_returned(serv
             assert each.context.method_output == expected
             assert each.context.metadata == {"due": (1, 2)}
     assert workflow() == model
+    (warning,) = [text for text in caplog.messages if "asked about" in text]
+    assert "returned as crewAI's own store keeps it: _thread:lock has no JSON form" in warning
 
 
 def test_a_person_at_the_console_is_asked_once(
