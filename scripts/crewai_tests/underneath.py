@@ -99,7 +99,10 @@ def _flow(flow: Flow[Any]) -> Iterator[Kickoff]:
         durable = DBOSFlow(flow_name=_name(flow), orig_flow=lambda: flow, **_LLMS)
         _flows[id(flow)] = flow, durable
     with _run_id(flow):
-        yield Kickoff(_flows[id(flow)][1])
+        try:
+            yield Kickoff(_flows[id(flow)][1])
+        finally:
+            _used.add(flow.flow_id)
 
 
 _flows: dict[int, tuple[Flow[Any], DBOSFlow]] = {}
@@ -109,10 +112,7 @@ _flows: dict[int, tuple[Flow[Any], DBOSFlow]] = {}
 def _run_id(flow: Flow[Any]) -> AbstractContextManager[Any]:
     """Under what a kickoff is run: its state keeps its id, as that of the run, the first time."""
     name = flow.flow_id
-    if not name or name in _used:
-        return nullcontext()
-    _used.add(name)
-    return SetWorkflowID(name)
+    return SetWorkflowID(name) if name and name not in _used else nullcontext()
 
 
 _used: set[str] = set()

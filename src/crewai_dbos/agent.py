@@ -28,6 +28,7 @@ from crewai_dbos._secrets.given import as_given
 from crewai_dbos._stored import names
 from crewai_dbos._stored.redaction import Redact, as_redact
 from crewai_dbos._threads import in_event_loop
+from crewai_dbos.errors import DefinitionError
 
 
 class DBOSAgent(Agent):
@@ -317,6 +318,11 @@ def _kickoff_order(
     positional = ("input_files", "from_checkpoint")
     extra = {**dict(zip(positional, args, strict=False)), **kwargs}
     given = {name: value for name, value in extra.items() if value is not None}
+    if "from_checkpoint" in given:
+        raise DefinitionError(
+            "A DBOSAgent resumes its runs by itself. To go on from a checkpoint of crewAI, kick "
+            "off the ordinary agent: orig_agent.kickoff(from_checkpoint=...)."
+        )
     return AgentWorkOrder(
         "kickoff",
         arguments={"messages": messages, **given},
