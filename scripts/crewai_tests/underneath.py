@@ -71,15 +71,22 @@ class Kickoff:
 
 @contextmanager
 def _agent(agent: Agent) -> Iterator[Kickoff]:
+    """A run works on a copy: show on the original what a `DBOSAgent` shows."""
     # Without a `tool_step_config` an agent's tools are not recorded, as those of the others are.
-    yield Kickoff(
-        DBOSAgent(agent_name=_name(agent), orig_agent=agent, tool_step_config=StepConfig(), **_LLMS)
+    recorded = StepConfig()
+    durable = DBOSAgent(
+        agent_name=_name(agent), orig_agent=agent, tool_step_config=recorded, **_LLMS
     )
+    try:
+        yield Kickoff(durable)
+    finally:
+        agent._last_messages = durable.last_messages
+        agent._tool_failures = durable.last_tool_failures
 
 
 @contextmanager
 def _crew(crew: Crew) -> Iterator[Kickoff]:
-    """A run works on a copy: show on the original what crewAI would."""
+    """The same for a crew, and what came of each task, which is in the output."""
     durable = DBOSCrew(crew_name=_name(crew), orig_crew=crew, **_LLMS)
     kickoff = Kickoff(durable)
     try:
