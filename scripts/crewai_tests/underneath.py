@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import itertools
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
@@ -20,6 +21,7 @@ from dbos import DBOS, SetWorkflowID
 
 from crewai_dbos import DBOSAgent, DBOSCrew, DBOSFlow, StepConfig
 from crewai_dbos._classes import is_made_here, replaced_methods
+from crewai_dbos._crews.run_task import MODELS
 from crewai_dbos._journal import run_scope
 
 KICKOFFS = ("kickoff", "kickoff_async", "akickoff")
@@ -149,6 +151,16 @@ def _calling(function: Callable[..., Any]) -> Any:
     return lambda self, *args, **kwargs: function(*args, **kwargs)
 
 
+def _put_at_top_level(*given: Any) -> None:
+    """Have other processes find an output model that a test makes, where it would be refused."""
+    tasks = [task for each in given for task in getattr(each, "tasks", [each])]
+    models = [*given, *(getattr(task, name, None) for task in tasks for name in MODELS)]
+    for model in models:
+        if isinstance(model, type) and "<locals>" in model.__qualname__:
+            model.__qualname__ = f"{model.__name__}_{next(_numbers)}"
+            setattr(sys.modules[model.__module__], model.__qualname__, model)
+
+
 def _replace(
     cls: type, method: str, durable: Callable[[Any], AbstractContextManager[Kickoff]]
 ) -> None:
@@ -158,6 +170,7 @@ def _replace(
     def performed(self: Any, *args: Any, **kwargs: Any) -> Any:
         if _is_plain(self):
             return original(self, *args, **kwargs)
+        _put_at_top_level(self, *args, *kwargs.values())
         with _of_its_own_class(self), durable(self) as kickoff:
             kickoff.result = getattr(kickoff.durable, method)(*args, **kwargs)
         return kickoff.result
@@ -166,6 +179,7 @@ def _replace(
     async def aperformed(self: Any, *args: Any, **kwargs: Any) -> Any:
         if _is_plain(self):
             return await original(self, *args, **kwargs)
+        _put_at_top_level(self, *args, *kwargs.values())
         with _of_its_own_class(self), durable(self) as kickoff:
             kickoff.result = await getattr(kickoff.durable, method)(*args, **kwargs)
         return kickoff.result
