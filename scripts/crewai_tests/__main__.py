@@ -32,6 +32,8 @@ OPTIONS = (
     *("-p", "crewai_tests.plugin", "-p", "no:cacheprovider", "-W", "ignore"),
     *("--quiet", "--no-header", "--tb=no", "--continue-on-collection-errors"),
     *("--block-network", "--allowed-hosts", r"127\.0\.0\.1,localhost,::1"),
+    # Compares two measured times: a busy machine fails it.
+    *("--deselect", "tests/hooks/test_dispatch.py::TestNoOpOverhead"),
     *("--numprocesses", "2", "--dist", "loadfile", "--timeout", "60"),
 )
 CONFTEST = "from crewai_tests.workspace import *\n"
