@@ -54,7 +54,7 @@ def crew_of_run(definition: CrewDefinition, template: Crew, scope: Scope) -> Cre
         fields["manager_agent"] = staff.member(template.manager_agent)
     fields["tasks"] = staff.tasks(template.tasks)
     _give_llms(fields, options, objects)
-    _give_callbacks(fields, objects)
+    _give_callbacks(fields)
     memory = crew_seam.memory_of(template)
     if memory:
         durable = objects.memory(memory, options.llm_step_config)
@@ -166,11 +166,11 @@ def _give_llms(fields: dict[str, Any], options: AgentOptions, objects: RunObject
         fields["planning_llm"] = objects.llm(planner, names.PLANNER_LLM, config)
 
 
-def _give_callbacks(fields: dict[str, Any], objects: RunObjects) -> None:
+def _give_callbacks(fields: dict[str, Any]) -> None:
     if fields["step_callback"] is not None:
         fields["step_callback"] = callbacks.recorded(fields["step_callback"], names.STEP_CALLBACK)
     if fields["task_callback"] is not None:
-        fields["task_callback"] = objects.callback(fields["task_callback"])
+        _share_task_callback(fields)
     for field, what in (
         ("before_kickoff_callbacks", names.BEFORE_KICKOFF),
         ("after_kickoff_callbacks", names.AFTER_KICKOFF),
@@ -178,3 +178,16 @@ def _give_callbacks(fields: dict[str, Any], objects: RunObjects) -> None:
         fields[field] = [
             callbacks.recorded(function, what, keep=True) for function in fields[field]
         ]
+
+
+def _share_task_callback(fields: dict[str, Any]) -> None:
+    """Record the crew's `task_callback`, and with it the callbacks of tasks that equal it.
+
+    crewAI calls a function once that is both, and compares them for that.
+    """
+    function = fields["task_callback"]
+    made = callbacks.recorded(function, names.CALLBACK, once=True)
+    for task in fields["tasks"]:
+        if callbacks.original(task.callback) == function:
+            task.__dict__["callback"] = made
+    fields["task_callback"] = made

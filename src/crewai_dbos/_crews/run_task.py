@@ -44,7 +44,7 @@ def task_of_run(task: Task, number: int, options: AgentOptions, objects: RunObje
     fields[_PLACE] = (objects.scope, what)
     fields["tools"] = objects.tools(task.tools or [], options.tool_step_config)
     if task.callback is not None:
-        fields["callback"] = objects.callback(task.callback)
+        fields["callback"] = callbacks.recorded(task.callback, names.CALLBACK)
     if task.converter_cls is not None:
         fields["converter_cls"] = recording(task.converter_cls)
     if isinstance(task, ConditionalTask) and task.condition is not None:

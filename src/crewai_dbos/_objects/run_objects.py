@@ -44,7 +44,6 @@ class RunObjects:
         self._shared_cache = shared_cache
         self._made: dict[tuple[Any, ...], tuple[Any, Any]] = {}
         self._counting: dict[int, tuple[BaseLLM, BaseLLM]] = {}
-        self._callbacks: list[tuple[Any, Callable[..., Any]]] = []
 
     def _once(self, original: Any, what: tuple[Any, ...], make: Callable[[], Any]) -> Any:
         key = (id(original), *what)
@@ -108,17 +107,6 @@ class RunObjects:
             return handler
         cls = RecordedCache if self._shared_cache else CacheHandler
         return self._once(handler, ("cache",), cls)  # type: ignore[no-any-return]
-
-    def callback(self, function: Any) -> Callable[..., Any]:
-        """`function`, which is told of the ends of tasks, recorded: one for all that are equal.
-
-        crewAI calls a function that is a task's and its crew's once, and compares them for that.
-        """
-        for original, made in self._callbacks:
-            if original == function:
-                return made
-        self._callbacks.append((function, callbacks.recorded(function, names.CALLBACK)))
-        return self._callbacks[-1][1]
 
     def guardrail(self, guardrail: Any, options: AgentOptions, known: Sequence[type] = ()) -> Any:
         """`guardrail`, a function or an `LLMGuardrail`, recorded."""
