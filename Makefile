@@ -13,7 +13,7 @@ IN_PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadfile
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test lint typecheck format pytest quick every-moment local-model smoke oldest mutate litellm
-.PHONY: bench constraints clean venv venvs
+.PHONY: crewai-tests bench constraints clean venv venvs
 
 help:
 	@echo 'make demo         show a crashed crew going on where it was'
@@ -28,6 +28,7 @@ help:
 	@echo 'make oldest       seam tests and smoke on the oldest crewAI and DBOS that are allowed'
 	@echo 'make litellm      the tests of providers with LiteLLM, in an environment of its own'
 	@echo 'make mutate       rename what is private there, one name at a time: do tests miss it?'
+	@echo 'make crewai-tests the tests of crewAI itself, with durable objects underneath'
 	@echo 'make bench        measure, write benchmarks/RESULTS.md and the table of README.md'
 	@echo 'make format       ruff format and ruff check --fix'
 	@echo 'make constraints  write constraints.txt anew, from the newest releases'
@@ -87,6 +88,9 @@ litellm:
 
 mutate: venv
 	.venv/bin/python scripts/mutate.py $(ARGS)
+
+crewai-tests:
+	@$(PYTHON) scripts/crewai_tests $(ARGS)
 
 # Two at a time: one alone leaves a core idle.
 venvs:

@@ -9,7 +9,11 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
-PAPERS = [ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "ARCHITECTURE.md", *DECISIONS]
+PAPERS = [
+    *(ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md", "ARCHITECTURE.md")),
+    ROOT / "docs" / "crewai-tests.md",
+    *DECISIONS,
+]
 
 
 @pytest.mark.parametrize("paper", PAPERS, ids=lambda paper: paper.name)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from crewai import Agent
+from crewai.state.checkpoint_config import CheckpointConfig
 from crewai.tools import tool
 from dbos import SetWorkflowID
 from pydantic import BaseModel
@@ -76,6 +79,22 @@ def test_what_another_process_could_not_rebuild_is_refused_before_anything_ran()
             kept.execute_task(job(), tools=[other])
         with pytest.raises(UnstorableInputError, match="JSON form"):
             agent.kickoff([{"role": "user", "content": object()}])
+        assert server.requests == []
+
+
+def test_a_checkpoint_of_crewai_is_refused() -> None:
+    """What is restored from one is an ordinary agent, of which nothing would be recorded."""
+    with ModelServer(echo) as server:
+        agent = DBOSAgent(agent_name=unique("strict"), orig_agent=clerk(server))
+        given = CheckpointConfig()
+        for kick_off in (
+            lambda: agent.kickoff("Who?", from_checkpoint=given),
+            lambda: agent.kickoff("Who?", None, None, given),
+            lambda: asyncio.run(agent.kickoff_async("Who?", from_checkpoint=given)),
+            lambda: asyncio.run(agent.akickoff("Who?", from_checkpoint=given)),
+        ):
+            with pytest.raises(DefinitionError, match=r"orig_agent\.kickoff\(from_checkpoint"):
+                kick_off()
         assert server.requests == []
 
 

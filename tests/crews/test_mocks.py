@@ -1,4 +1,4 @@
-"""Mocks in place of callbacks, tools, memories and LLMs work as in crewAI."""
+"""Mocks in place of callbacks, tools, memories, knowledge and LLMs work as in crewAI."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from unittest.mock import MagicMock, Mock
 import pytest
 from crewai import LLM, Crew
 from crewai.flow.flow import Flow, start
+from crewai.knowledge.knowledge import Knowledge
 from crewai.tools import BaseTool, tool
 from crewai.types.usage_metrics import UsageMetrics
 from dbos import DBOS, SetWorkflowID
@@ -172,6 +173,40 @@ def test_a_memory_of_a_flow(make: Callable[[], Any], serve: Serve) -> None:
     serve()
     flow = DBOSFlow(flow_name=unique("mocked"), orig_flow=build)
     assert flow.kickoff() == build().kickoff()
+
+
+class Shelf:
+    """Has of crewAI's knowledge what a run asks."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def query(self, *_: Any, **__: Any) -> list[Any]:
+        self.asked += 1
+        return []
+
+
+@pytest.mark.parametrize("make", [Shelf, lambda: MagicMock(spec=Knowledge)])
+@pytest.mark.parametrize("of", ["agent", "crew"])
+def test_knowledge(
+    of: str, make: Callable[[], Any], serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    def build(knowledge: Any) -> Crew:
+        clerk = agent("Clerk")
+        crew = Crew(agents=[clerk], tasks=[task("Do {topic}", clerk)])
+        (clerk if of == "agent" else crew).knowledge = knowledge
+        return crew
+
+    def asked(knowledge: Any) -> int:
+        return knowledge.asked if isinstance(knowledge, Shelf) else knowledge.query.call_count
+
+    serve()
+    alone, ours = make(), make()
+    expected = build(alone).kickoff({"topic": "otters"}).raw
+    crew = DBOSCrew(crew_name=unique("mocked"), orig_crew=build(ours))
+    assert crew.kickoff({"topic": "otters"}).raw == expected
+    assert asked(ours) == asked(alone) == 1
+    assert "is none of crewAI's, so what it is asked is not recorded" in caplog.text
 
 
 def test_a_tool_step_config_beside_a_mock(serve: Serve) -> None:

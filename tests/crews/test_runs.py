@@ -26,6 +26,7 @@ from crewai_dbos import (
     StepConfig,
     UnstorableInputError,
 )
+from crewai_dbos._crews import run_crew
 from crewai_dbos.testing import Request, ToolCall, hang, structured, text, tool_calls
 from crews.scenarios import (
     agent,
@@ -211,6 +212,62 @@ def test_an_output_that_a_callback_made_of_it(serve: Serve) -> None:
     run = crew.start({"topic": "otters"})
     assert run.get_result() == {"text": "Clerk on Do otters"}
     assert crew.kickoff({"topic": "voles"}) == {"text": "Clerk on Do voles"}
+
+
+class Notes:
+    """Keeps what it is told of."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def tell(self, output: Any) -> None:
+        self.told.append(output.raw)
+
+
+@pytest.mark.parametrize("method", [False, True])
+def test_a_callback_of_a_task_and_of_its_crew_is_called_once(method: bool, serve: Serve) -> None:
+    """crewAI compares the two, and a bound method is made anew each time that it is asked for."""
+
+    def build(notes: Notes) -> Crew:
+        function = notes.tell
+        clerk = agent("Clerk")
+        do = task("Do {topic}", clerk, callback=function)
+        return Crew(agents=[clerk], tasks=[do], task_callback=notes.tell if method else function)
+
+    serve()
+    alone, ours = Notes(), Notes()
+    build(alone).kickoff({"topic": "otters"})
+    crew = durable(lambda: build(ours))
+    run = crew.start({"topic": "otters"})
+    run.get_result()
+    assert ours.told == alone.told == ["Clerk on Do otters"]
+    last = DBOS.list_workflow_steps(run.workflow_id)[-1]["function_id"]
+    DBOS.fork_workflow(run.workflow_id, last + 1).get_result()
+    assert ours.told == alone.told
+
+
+def test_a_run_that_recorded_a_callback_of_both_twice_goes_on(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As 0.2.0 did, where its wrappers of the two were never equal."""
+    notes = Notes()
+
+    def build() -> Crew:
+        clerk = agent("Clerk")
+        tasks = [task("Do one", clerk, callback=notes.tell), task("Do two", clerk)]
+        return Crew(agents=[clerk], tasks=tasks, task_callback=notes.tell)
+
+    server, crew = serve(), durable(build)
+    with monkeypatch.context() as then:
+        then.setattr(run_crew.callbacks, "original", lambda function: None)
+        run = crew.start({})
+        expected = run.get_result().raw
+    assert len(notes.told) == 3
+    requests = len(server.requests)
+    last = DBOS.list_workflow_steps(run.workflow_id)[-1]["function_id"]
+    again = DBOS.fork_workflow(run.workflow_id, last + 1).get_workflow_id()
+    assert crew.retrieve(again).get_result().raw == expected
+    assert (len(notes.told), len(server.requests)) == (3, requests)
 
 
 # Side by side -----------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from crewai.flow.async_feedback.types import HumanFeedbackPending
 from crewai.flow.flow import Flow, listen, or_, router, start
 from crewai.flow.human_feedback import human_feedback
 from crewai.flow.persistence import SQLiteFlowPersistence, persist
+from crewai.state.checkpoint_config import CheckpointConfig
 from crewai.types.streaming import StreamSession
 from dbos import DBOS, SetWorkflowID, SetWorkflowTimeout
 from pydantic import BaseModel
@@ -34,7 +35,7 @@ from crewai_dbos import (
     UnstorableValueError,
 )
 from crewai_dbos.testing import Request, hang, text
-from crews.scenarios import model
+from crews.scenarios import agent, model
 from flows.scenarios import Report, Sequence, echo, say, stamp
 from support.names import unique
 from support.replays import check_forks
@@ -438,12 +439,36 @@ def test_a_run_that_waits_for_a_person_elsewhere(serve: Serve, tmp_path: Path) -
     assert Waiting.from_pending(flow.flow_name).resume("Yes.").feedback == "Yes."
 
 
+def test_an_agent_with_a_checkpoint_in_a_method_is_crewais(serve: Serve, tmp_path: Path) -> None:
+    """Its requests are recorded, and it is the agent of the method that writes checkpoints."""
+    given, clerk = CheckpointConfig(location=str(tmp_path)), agent("Clerk")
+
+    class Checked(Flow[Report]):
+        @start()
+        def one(self) -> str:
+            said: str = clerk.kickoff("One", from_checkpoint=given).raw
+            return said
+
+    server = serve()
+    flow = durable(Checked)
+    with SetWorkflowID(flow.flow_name):
+        expected = flow.kickoff()
+    assert clerk.checkpoint == given
+    requests = len(server.requests)
+    last = DBOS.list_workflow_steps(flow.flow_name)[-1]["function_id"]
+    again = DBOS.fork_workflow(flow.flow_name, last).get_workflow_id()
+    assert flow.retrieve(again).get_result() == expected
+    assert len(server.requests) == requests == 1
+
+
 class Elsewhere:
     def request_feedback(self, context: Any, flow: Any) -> str:
         raise HumanFeedbackPending(context, {"channel": "#reviews"})
 
 
-def test_what_a_person_elsewhere_is_asked_about_is_what_the_method_returned(serve: Serve) -> None:
+def test_what_a_person_elsewhere_is_asked_about_is_what_the_method_returned(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
     lock, model = threading.Lock(), Counted(id="a", count=3)
     returned: list[Any] = []
 
@@ -468,6 +493,8 @@ def test_what_a_person_elsewhere_is_asked_about_is_what_the_method_returned(serv
             assert each.context.method_output == expected
             assert each.context.metadata == {"due": (1, 2)}
     assert workflow() == model
+    (warning,) = [text for text in caplog.messages if "asked about" in text]
+    assert "returned as crewAI's own store keeps it: _thread:lock has no JSON form" in warning
 
 
 def test_a_person_at_the_console_is_asked_once(

@@ -18,7 +18,7 @@ from crewai_dbos._runs.definition import AgentDefinition
 from crewai_dbos._stored import work_order
 from crewai_dbos._stored.digest import digest
 from crewai_dbos._stored.type_paths import load_type, type_path
-from crewai_dbos.errors import UnstorableInputError, UnstorableValueError
+from crewai_dbos.errors import DefinitionError, UnstorableInputError, UnstorableValueError
 
 _MODELS = ("output_json", "output_pydantic", "response_model")
 _PLAIN = ("name", "description", "expected_output", "markdown", "human_input", "prompt_context")
@@ -80,10 +80,19 @@ class AgentWorkOrder:
 def kickoff_order(
     messages: Any, response_format: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> AgentWorkOrder:
-    """The call of ``kickoff`` with these arguments."""
+    """The call of ``kickoff`` with these arguments.
+
+    Raises:
+        DefinitionError: It is to go on from a checkpoint of crewAI.
+    """
     positional = ("input_files", "from_checkpoint")
     extra = {**dict(zip(positional, args, strict=False)), **kwargs}
     given = {name: value for name, value in extra.items() if value is not None}
+    if "from_checkpoint" in given:
+        raise DefinitionError(
+            "A DBOSAgent resumes its runs by itself. To go on from a checkpoint of crewAI, kick "
+            "off the ordinary agent: orig_agent.kickoff(from_checkpoint=...)."
+        )
     return AgentWorkOrder(
         "kickoff",
         arguments={"messages": messages, **given},

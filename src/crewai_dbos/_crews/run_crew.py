@@ -167,12 +167,10 @@ def _give_llms(fields: dict[str, Any], options: AgentOptions, objects: RunObject
 
 
 def _give_callbacks(fields: dict[str, Any]) -> None:
-    for field, what in (
-        ("step_callback", names.STEP_CALLBACK),
-        ("task_callback", names.CALLBACK),
-    ):
-        if fields[field] is not None:
-            fields[field] = callbacks.recorded(fields[field], what)
+    if fields["step_callback"] is not None:
+        fields["step_callback"] = callbacks.recorded(fields["step_callback"], names.STEP_CALLBACK)
+    if fields["task_callback"] is not None:
+        _share_task_callback(fields)
     for field, what in (
         ("before_kickoff_callbacks", names.BEFORE_KICKOFF),
         ("after_kickoff_callbacks", names.AFTER_KICKOFF),
@@ -180,3 +178,16 @@ def _give_callbacks(fields: dict[str, Any]) -> None:
         fields[field] = [
             callbacks.recorded(function, what, keep=True) for function in fields[field]
         ]
+
+
+def _share_task_callback(fields: dict[str, Any]) -> None:
+    """Record the crew's `task_callback`, and with it the callbacks of tasks that equal it.
+
+    crewAI calls a function once that is both, and compares them for that.
+    """
+    function = fields["task_callback"]
+    made = callbacks.recorded(function, names.CALLBACK, once=True)
+    for task in fields["tasks"]:
+        if callbacks.original(task.callback) == function:
+            task.__dict__["callback"] = made
+    fields["task_callback"] = made

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -51,10 +50,14 @@ def pending(found: HumanFeedbackPending, known: tuple[type, ...]) -> Pending:
     given = {}
     for name in ("method_output", "metadata"):
         value = getattr(found.context, name)
-        # What has no JSON form is the text that crewAI makes of it, as in its own store.
-        with contextlib.suppress(UnstorableValueError, RuntimeError):
+        try:
             codec.encode(value, known)
             given[name] = value
+        except (UnstorableValueError, RuntimeError) as error:
+            run_scope.warn_once(
+                f"What a person is asked about elsewhere (its {name}) is returned as crewAI's own "
+                f"store keeps it: {error}"
+            )
     return Pending(found.context.to_dict(), dict(found.callback_info), given)
 
 

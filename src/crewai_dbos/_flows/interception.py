@@ -164,11 +164,17 @@ async def tool_arun(original: Callable[..., Any], tool: BaseTool, *args: Any, **
 # Agents, crews, flows --------------------------------------------------------------
 
 
-def _agent_order(messages: Any, response_format: Any = None, **kwargs: Any) -> AgentWorkOrder:
-    given = {name: value for name, value in kwargs.items() if value is not None}
-    return AgentWorkOrder(
-        "kickoff", arguments={"messages": messages, **given}, response_format=response_format
-    )
+def _agent_order(kickoff: Callable[..., Any], *args: Any, **kwargs: Any) -> AgentWorkOrder | None:
+    """The order of a kickoff with these arguments; None of one with a checkpoint of crewAI's.
+
+    That may go on with another agent, whose requests are recorded one by one.
+    """
+    bound = inspect.signature(kickoff).bind(*args, **kwargs).arguments
+    given = {name: value for name, value in bound.items() if name != "self" and value is not None}
+    if "from_checkpoint" in given:
+        return None
+    response_format = given.pop("response_format", None)
+    return AgentWorkOrder("kickoff", arguments=given, response_format=response_format)
 
 
 @_instead
@@ -176,8 +182,9 @@ def agent_kickoff(original: Callable[..., Any], agent: Agent, *args: Any, **kwar
     interceptor = _interceptor(agent)
     if interceptor is None or in_event_loop():
         return original(agent, *args, **kwargs)
-    bound = inspect.signature(original).bind(agent, *args, **kwargs).arguments
-    order = _agent_order(**{name: value for name, value in bound.items() if name != "self"})
+    order = _agent_order(original, agent, *args, **kwargs)
+    if order is None:
+        return original(agent, *args, **kwargs)
     return perform_agent.perform(interceptor.agent(agent), order)
 
 
@@ -188,8 +195,9 @@ async def agent_akickoff(
     interceptor = _interceptor(agent)
     if interceptor is None:
         return await original(agent, *args, **kwargs)
-    bound = inspect.signature(original).bind(agent, *args, **kwargs).arguments
-    order = _agent_order(**{name: value for name, value in bound.items() if name != "self"})
+    order = _agent_order(original, agent, *args, **kwargs)
+    if order is None:
+        return await original(agent, *args, **kwargs)
     return await perform_agent.aperform(interceptor.agent(agent), order)
 
 

@@ -24,7 +24,12 @@ _RECORDED = "_crewai_dbos_recorded"
 
 
 def recorded(
-    function: Any, what: str, *, keep: bool = False, known: Iterable[type] = ()
+    function: Any,
+    what: str,
+    *,
+    keep: bool = False,
+    known: Iterable[type] = (),
+    once: bool = False,
 ) -> Callable[..., Any]:
     """`function`, which is not called again for what is recorded.
 
@@ -33,10 +38,11 @@ def recorded(
         what: Names its entries, which follow one another.
         keep: Whether crewAI uses what it returns.
         known: Classes that may occur in that without being importable.
+        once: Whether a second call that is recorded behind one is of the same function: up to 0.2.0
+            one that a task and its crew had was called twice.
     """
-    original = attribute(function, _RECORDED)
-    if original is not None:
-        return recorded(original, what, keep=keep, known=known)
+    if is_recorded(function):
+        return recorded(original(function), what, keep=keep, known=known, once=once)
     known = tuple(known)
     name = name_of(function)
 
@@ -65,6 +71,8 @@ def recorded(
 
         entry = Call(what, kind=what, known=known)
         done = dict(scope.group(entry, work, sequential=True))
+        if once and scope.is_recorded(what):
+            scope.group(entry, work, sequential=True)
         if not made:
             projects.restore(project, done.get("left", {}))
         for arg, changed in zip(args, done.get("changed", ()), strict=False):
@@ -76,6 +84,16 @@ def recorded(
     look_like(call, function)
     setattr(call, _RECORDED, function)
     return call
+
+
+def is_recorded(function: Any) -> bool:
+    """Whether `function` is one that `recorded` has made."""
+    return attribute(function, _RECORDED) is not None
+
+
+def original(function: Any) -> Any:
+    """The user's function that `function` stands in place of, or `function`."""
+    return attribute(function, _RECORDED, function)
 
 
 def _state(arg: Any) -> dict[str, str]:

@@ -18,6 +18,7 @@ from crewai_dbos._classes import durable_class, overrides, with_its_own
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.scope import Scope
+from crewai_dbos._objects.stand_ins import as_it_is
 from crewai_dbos._setting import setting
 from crewai_dbos._stored import names
 from crewai_dbos._threads import on_a_thread
@@ -29,12 +30,14 @@ _PUT_OFF = "_crewai_dbos_put_off"
 _putting_off: ContextVar[bool] = ContextVar("crewai_dbos_putting_off", default=False)
 
 
-def durable_knowledge(knowledge: Knowledge, scope: Scope, *, loaded: bool = True) -> Knowledge:
-    """A copy of `knowledge` for one run whose queries are recorded.
+def durable_knowledge(knowledge: Any, scope: Scope, *, loaded: bool = True) -> Any:
+    """A copy of `knowledge`, a `Knowledge`, for one run whose queries are recorded.
 
     Args:
         loaded: Whether its sources are in its storage already.
     """
+    if not issubclass(type(knowledge), Knowledge):
+        return as_it_is("knowledge", knowledge)
     copied = copy.copy(knowledge)
     copied.__class__ = durable_class(_DurableKnowledge, with_its_own(copied, _DurableKnowledge))
     copied.__dict__[_SCOPE] = scope

@@ -27,7 +27,7 @@ from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.config import StepConfig, for_llm
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._objects.embedder import DurableEmbedder
-from crewai_dbos._secrets import known
+from crewai_dbos._objects.stand_ins import as_it_is
 from crewai_dbos._stored import names
 
 _RUN = "_crewai_dbos_run"
@@ -48,11 +48,7 @@ def durable_memory(
         embedding: Retries of its embedder's calls.
     """
     if not issubclass(type(memory), (Memory, MemoryScope, MemorySlice)):
-        run_scope.warn_once(
-            f"The memory {known.shown(memory)} is none of crewAI's, so what it is asked is not "
-            "recorded: it is asked again on recovery."
-        )
-        return memory
+        return as_it_is("memory", memory)
     view = copy.copy(memory)
     object.__setattr__(view, "__pydantic_private__", dict(memory.__pydantic_private__ or {}))
     if isinstance(memory, (MemoryScope, MemorySlice)):

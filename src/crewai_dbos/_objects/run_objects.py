@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from crewai.agents.cache.cache_handler import CacheHandler
-from crewai.knowledge.knowledge import Knowledge
 from crewai.llms.base_llm import BaseLLM
 from crewai.tasks.llm_guardrail import LLMGuardrail
 from crewai.tools.agent_tools.base_agent_tools import BaseAgentTool
@@ -93,7 +92,7 @@ class RunObjects:
             if what == "memory":
                 drain(made)
 
-    def knowledge(self, knowledge: Knowledge, *, loaded: bool = True) -> Knowledge:
+    def knowledge(self, knowledge: Any, *, loaded: bool = True) -> Any:
         """The copy of `knowledge` whose queries are recorded.
 
         Args:
@@ -101,7 +100,7 @@ class RunObjects:
                 made puts them there.
         """
         make = lambda: durable_knowledge(knowledge, self.scope, loaded=loaded)  # noqa: E731
-        return self._once(knowledge, ("knowledge",), make)  # type: ignore[no-any-return]
+        return self._once(knowledge, ("knowledge",), make)
 
     def cache(self, handler: CacheHandler) -> CacheHandler:
         """An empty tool cache for this run in place of `handler`."""

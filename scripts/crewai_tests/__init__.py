@@ -1,0 +1,1 @@
+"""crewAI's own tests, with durable objects underneath. `__main__.py` says how it is run."""
