@@ -88,6 +88,15 @@ TABLE = (
         ("dbos:DBOS", "deprecate_patch_async", "_journal.pinning:refusing_in_runs"),
     ),
     *_rows(
+        JOURNAL,
+        "what asks for an object past an LLM's `call` makes one attempt inside a recorded call",
+        (
+            "crewai.utilities.internal_instructor:InternalInstructor",
+            "to_pydantic",
+            "_objects.clients:asking_once",
+        ),
+    ),
+    *_rows(
         AGENT,
         "a crew would wait for ever for a task whose thread ends with a signal",
         ("crewai:Task", "_execute_task_async", "_crewai_seam.crew:handing_signals_to_futures"),
