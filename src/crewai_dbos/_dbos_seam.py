@@ -55,6 +55,7 @@ __all__ = [
     "DBOSWorkflowCancelledError",
     "PortableWorkflowError",
     "RecordedRow",
+    "Recovering",
     "application_name",
     "application_serializer",
     "assigned_workflow_id",
@@ -74,6 +75,7 @@ __all__ = [
     "poll_internal_queue",
     "portable_row",
     "recorded_rows",
+    "recovering",
     "registered_functions",
     "step_options_of",
     "surviving",
@@ -245,6 +247,39 @@ def whole_configuration() -> dict[str, Any] | None:
         return None
     keys = {name: getattr(instance, name) for name in ("conductor_key", "transact_enterprise_key")}
     return {**instance._config, **keys}
+
+
+@dataclass(frozen=True)
+class Recovering:
+    """Which runs the launched DBOS instance recovers, and where they are.
+
+    Attributes:
+        engine: Of the database.
+        has_sessions: Whether its connections are sessions, as far as DBOS is told.
+        schema, application, version, executor_id: What a run is recovered by.
+    """
+
+    engine: sa.Engine
+    has_sessions: bool
+    schema: str | None
+    application: str | None
+    version: str
+    executor_id: str
+
+
+def recovering() -> Recovering | None:
+    """What this process recovers at its launch; None if it is not launched."""
+    if not is_launched():
+        return None
+    database = system_database()
+    return Recovering(
+        engine(),
+        database.use_listen_notify,
+        database.schema,
+        GlobalParams.app_name,
+        GlobalParams.app_version,
+        GlobalParams.executor_id,
+    )
 
 
 def application_name() -> str | None:

@@ -20,6 +20,7 @@ import sqlalchemy
 from crewai_dbos._classes import is_made_here
 
 IMPORT = "the package is imported, with a libsqlite before 3.42"
+DEFINITION = "a durable agent, crew or flow is defined"
 CALL = "a durable object is used, and DBOS is launched"
 JOURNAL = "a journal is opened"
 AGENT = "a `DBOSAgent` is defined"
@@ -68,6 +69,12 @@ TABLE = (
         IMPORT,
         "DBOS reads the time with a function that an old libsqlite lacks",
         ("sqlalchemy:Engine", "connect", "_sqlite_clock:teach", EVENT),
+    ),
+    *_rows(
+        DEFINITION,
+        "a launch says if another live process recovers the same runs",
+        ("dbos:DBOS", "launch", "_runs.live_processes:launching"),
+        ("dbos:DBOS", "destroy", "_runs.live_processes:destroying"),
     ),
     *_rows(
         CALL,

@@ -14,7 +14,7 @@ from crewai.flow.flow import Flow
 from crewai_dbos._classes import replaced_methods
 from crewai_dbos._crewai_seam.agent import original_text
 from crewai_dbos._journal.config import AgentOptions
-from crewai_dbos._runs import origin
+from crewai_dbos._runs import live_processes, origin
 from crewai_dbos._secrets import finding, known
 from crewai_dbos._secrets.given import NONE, Given
 from crewai_dbos._stored.redaction import Redact
@@ -265,6 +265,7 @@ class Registry(Generic[D]):
             self._definitions[name] = definition
             waiting = self._waiting.pop(name, [])
             self._changed.notify_all()
+        live_processes.watch()
         for wake in waiting:
             wake()
 
