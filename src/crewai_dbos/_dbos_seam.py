@@ -69,6 +69,7 @@ __all__ = [
     "is_launched",
     "is_shut_down",
     "on_the_loop_of_dbos",
+    "on_the_own_loop_of_dbos",
     "on_workflow_thread",
     "open_workflow",
     "operation_name",
@@ -141,6 +142,13 @@ def on_the_loop_of_dbos() -> bool:
         return False
     loops = _dbos_module._get_dbos_instance()._background_event_loop
     return asyncio.get_running_loop() is loops.target_loop()
+
+
+def on_the_own_loop_of_dbos() -> bool:
+    """Whether this thread runs the loop that DBOS has made, and not one it was launched in."""
+    if not is_launched() or not in_event_loop():
+        return False
+    return asyncio.get_running_loop() is launched_instance()._background_event_loop._loop
 
 
 def assigned_workflow_id() -> str | None:

@@ -24,7 +24,7 @@ from crewai_dbos._journal.config import (
     options_of_crew,
 )
 from crewai_dbos._objects.tools import check_tools
-from crewai_dbos._runs import starting, workflows
+from crewai_dbos._runs import body, starting, workflows
 from crewai_dbos._runs.definition import CrewDefinition, build_crew, crews
 from crewai_dbos._runs.handle import RunHandle
 from crewai_dbos._secrets.given import as_given
@@ -182,7 +182,8 @@ class DBOSCrew(Crew):
             print((await crew.kickoff_async({"topic": "otters"})).raw)
         """
         if not self.stream:
-            return await on_a_thread(lambda: self.kickoff(inputs, input_files, from_checkpoint))
+            with body.sparing_the_loop_of_dbos():
+                return await on_a_thread(lambda: self.kickoff(inputs, input_files, from_checkpoint))
         order = self._order(inputs, input_files, from_checkpoint)
         if starting.is_ordinary(self._described()):
             return await self._aordinary(lambda crew: crew.kickoff_async(**vars(order)))
@@ -280,7 +281,8 @@ class DBOSCrew(Crew):
 
             outputs = await crew.kickoff_for_each_async([{"topic": "otters"}], concurrency=5)
         """
-        return await on_a_thread(lambda: self.kickoff_for_each(inputs, input_files, **options))
+        with body.sparing_the_loop_of_dbos():
+            return await on_a_thread(lambda: self.kickoff_for_each(inputs, input_files, **options))
 
     async def akickoff_for_each(
         self,
@@ -294,7 +296,8 @@ class DBOSCrew(Crew):
 
             outputs = await crew.akickoff_for_each([{"topic": "otters"}], concurrency=5)
         """
-        return await on_a_thread(lambda: self.kickoff_for_each(inputs, input_files, **options))
+        with body.sparing_the_loop_of_dbos():
+            return await on_a_thread(lambda: self.kickoff_for_each(inputs, input_files, **options))
 
     def start(
         self,
