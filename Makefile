@@ -83,8 +83,7 @@ litellm:
 	@mkdir -p .venvs
 	@$(PYTHON) scripts/merged.py constraints.txt constraints-litellm.txt >.venvs/litellm.txt
 	@$(PYTHON) scripts/make_venv.py .venvs/litellm dev,litellm .venvs/litellm.txt
-	PROVIDER_TEST_WITH=litellm .venvs/litellm/bin/pytest tests/providers/test_failures.py tests/providers/test_secrets.py \
-		tests/providers/test_runs.py -k "litellm and not (of_a_stream or texts or usage)" $(ARGS)
+	PROVIDER_TEST_WITH=litellm .venvs/litellm/bin/pytest tests/providers -k litellm $(ARGS)
 
 mutate: venv
 	.venv/bin/python scripts/mutate.py $(ARGS)

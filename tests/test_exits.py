@@ -21,6 +21,7 @@ from crewai.tools import tool
 from dbos import DBOS, SetWorkflowID
 
 from crewai_dbos import DBOSAgent, DBOSCrew, DBOSFlow, step
+from crewai_dbos._signals import RunSuspended
 from crewai_dbos.errors import RunAbortedError
 from crewai_dbos.testing import (
     EffectLog,
@@ -268,24 +269,86 @@ def test_a_program_whose_reader_has_gone_keeps_the_run(
     assert "is kept" in line
 
 
-AGENT: list[DBOSAgent] = []
+ASKED: list[Any] = []
+"""What a workflow of the user's kicks off."""
+
+
+def clerk() -> DBOSAgent:
+    return DBOSAgent(agent_name=unique("clerk"), orig_agent=worker(), tool_step_config={})
 
 
 @DBOS.workflow()
 def of_the_user() -> str:
-    return str(AGENT[-1].kickoff("Leave").raw)
+    return str(ASKED[-1].kickoff("Leave").raw)
 
 
+@DBOS.workflow()
+async def of_the_user_async() -> str:
+    """DBOS runs it on a loop of its own, which an `exit()` must not end."""
+    how = ("Leave",) if isinstance(ASKED[-1], DBOSAgent) else ()
+    return str(await ASKED[-1].kickoff_async(*how))
+
+
+@pytest.mark.parametrize(
+    ("workflow", "asked", "raised"),
+    [
+        (of_the_user, clerk, SystemExit),
+        (of_the_user_async, clerk, RunSuspended),
+        (of_the_user_async, lambda: durable("crew"), RunSuspended),
+        (of_the_user_async, lambda: durable("async flow"), RunSuspended),
+    ],
+    ids=["sync", "agent", "crew", "flow"],
+)
 def test_a_workflow_of_the_users_own(
-    database: str, serve: Serve, caplog: pytest.LogCaptureFixture
+    workflow: Any,
+    asked: Any,
+    raised: type[BaseException],
+    url: str,
+    serve: Serve,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    server = serve()
+    RAISED.append(SystemExit(3))
+    ASKED.append(asked())
+    with launched(url):
+        with SetWorkflowID(run_id := unique("run")):
+            handle = DBOS.start_workflow(workflow)
+        with pytest.raises(raised, match="3"):
+            handle.get_result()
+        assert DBOS.get_workflow_status(run_id).status == "PENDING"  # type: ignore[union-attr]
+    (line,) = lines(caplog, run_id)
+    assert "goes on at the next DBOS.launch()" in line
+    requests = len(server.requests)
+    RAISED.clear()
+    with launched(url):
+        answer = str(DBOS.retrieve_workflow(run_id).get_result())
+    assert "Done." in answer or "still here" in answer
+    assert len(server.requests) == requests * 2
+
+
+@DBOS.workflow()
+async def of_the_program() -> str:
+    return str(await ASKED[-1].kickoff_async("Leave"))
+
+
+def test_a_workflow_on_the_loop_of_the_program(
+    url: str, caplog: pytest.LogCaptureFixture, serve: Serve
+) -> None:
+    """DBOS that is launched in a loop works there, and `exit()` ends the program as ever."""
     serve()
     RAISED.append(SystemExit(3))
-    AGENT.append(DBOSAgent(agent_name=unique("clerk"), orig_agent=worker(), tool_step_config={}))
-    with SetWorkflowID(run_id := unique("run")):
-        handle = DBOS.start_workflow(of_the_user)
-    with pytest.raises(SystemExit):
-        handle.get_result()
+    ASKED.append(clerk())
+    run_id = unique("run")
+
+    async def main() -> None:
+        with launched(url), SetWorkflowID(run_id):
+            await of_the_program()
+
+    with pytest.raises(SystemExit, match="3"):
+        asyncio.run(main())
+    with launched(url):
+        RAISED.clear()
+        assert "Done." in str(DBOS.retrieve_workflow(run_id).get_result())
     (line,) = lines(caplog, run_id)
     assert "goes on at the next DBOS.launch()" in line
 

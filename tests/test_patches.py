@@ -116,6 +116,7 @@ def test_a_run_has_changed_what_the_table_says_and_no_more(tmp_path: Path) -> No
     printed = run("-m", "support.patched", str(tmp_path)).splitlines()
     changed = {(owner, name) for owner, name in json.loads(printed[-1])}
     moments = (
+        _patches.DEFINITION,
         _patches.JOURNAL,
         _patches.AGENT,
         _patches.RUN,

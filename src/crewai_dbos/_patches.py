@@ -20,6 +20,7 @@ import sqlalchemy
 from crewai_dbos._classes import is_made_here
 
 IMPORT = "the package is imported, with a libsqlite before 3.42"
+DEFINITION = "a durable agent, crew or flow is defined"
 CALL = "a durable object is used, and DBOS is launched"
 JOURNAL = "a journal is opened"
 AGENT = "a `DBOSAgent` is defined"
@@ -70,6 +71,12 @@ TABLE = (
         ("sqlalchemy:Engine", "connect", "_sqlite_clock:teach", EVENT),
     ),
     *_rows(
+        DEFINITION,
+        "a launch says if another live process recovers the same runs",
+        ("dbos:DBOS", "launch", "_runs.live_processes:launching"),
+        ("dbos:DBOS", "destroy", "_runs.live_processes:destroying"),
+    ),
+    *_rows(
         CALL,
         "an error of the database does not print what is stored",
         (
@@ -94,6 +101,15 @@ TABLE = (
         ("dbos:DBOS", "patch_async", "_journal.pinning:refusing_in_runs"),
         ("dbos:DBOS", "deprecate_patch", "_journal.pinning:refusing_in_runs"),
         ("dbos:DBOS", "deprecate_patch_async", "_journal.pinning:refusing_in_runs"),
+    ),
+    *_rows(
+        JOURNAL,
+        "what asks for an object past an LLM's `call` makes one attempt inside a recorded call",
+        (
+            "crewai.utilities.internal_instructor:InternalInstructor",
+            "to_pydantic",
+            "_objects.clients:asking_once",
+        ),
     ),
     *_rows(
         AGENT,

@@ -23,7 +23,7 @@ from crewai_dbos._journal.config import (
     ToolStepConfig,
 )
 from crewai_dbos._people.policy import People
-from crewai_dbos._runs import starting, workflows
+from crewai_dbos._runs import body, starting, workflows
 from crewai_dbos._runs.definition import CrewDefinition, build_crew
 from crewai_dbos._runs.handle import RunHandle
 from crewai_dbos._runs.registry import crews
@@ -182,7 +182,8 @@ class DBOSCrew(Crew):
             print((await crew.kickoff_async({"topic": "otters"})).raw)
         """
         if not self.stream:
-            return await on_a_thread(lambda: self.kickoff(inputs, input_files, from_checkpoint))
+            with body.sparing_the_loop_of_dbos():
+                return await on_a_thread(lambda: self.kickoff(inputs, input_files, from_checkpoint))
         order = self._order(inputs, input_files, from_checkpoint)
         if starting.is_ordinary(self._described(), self._definition.people):
             return await self._aordinary(lambda crew: crew.kickoff_async(**vars(order)))
@@ -277,7 +278,8 @@ class DBOSCrew(Crew):
 
             outputs = await crew.kickoff_for_each_async([{"topic": "otters"}], concurrency=5)
         """
-        return await on_a_thread(lambda: self.kickoff_for_each(inputs, input_files, **options))
+        with body.sparing_the_loop_of_dbos():
+            return await on_a_thread(lambda: self.kickoff_for_each(inputs, input_files, **options))
 
     async def akickoff_for_each(
         self,
@@ -291,7 +293,8 @@ class DBOSCrew(Crew):
 
             outputs = await crew.akickoff_for_each([{"topic": "otters"}], concurrency=5)
         """
-        return await on_a_thread(lambda: self.kickoff_for_each(inputs, input_files, **options))
+        with body.sparing_the_loop_of_dbos():
+            return await on_a_thread(lambda: self.kickoff_for_each(inputs, input_files, **options))
 
     def start(
         self,

@@ -86,3 +86,22 @@ def test_credentials_that_it_holds_are_left_out() -> None:
     assert recorded.text == "a"
     assert "sk-1" not in repr(recorded)
     assert recorded.request.headers["token"] == "of the user"
+
+
+@pytest.mark.parametrize("make", [Fields, SimpleNamespace])
+def test_an_object_in_several_places_has_one_copy(make: Any) -> None:
+    shared = make(arguments="{}")
+    copied = as_data({"calls": [make(function=shared), make(function=shared)]})
+    first, second = copied["calls"]
+    assert first is not second
+    assert first.function is second.function
+    assert back(copied) == copied
+
+
+def test_objects_that_share_all_they_have_are_copied_once_each() -> None:
+    top: Any = SimpleNamespace(name="leaf")
+    for _ in range(40):
+        top = SimpleNamespace(left=top, right=top)
+    copied = as_data(top)
+    assert copied.left is copied.right
+    assert copied.left.left.right.left is copied.right.right.left.right

@@ -25,6 +25,29 @@ class Berlin(ZoneInfo):
     """As pendulum has its own zones."""
 
 
+class Moved(ZoneInfo):
+    """A zone that its class moves, by what is in it besides a key."""
+
+    by: timedelta = timedelta(0)
+
+    def utcoffset(self, when: Any) -> Any:
+        found = super().utcoffset(when)
+        return None if found is None else found + self.by
+
+
+class Summer(ZoneInfo):
+    """One that its class alone moves."""
+
+    def utcoffset(self, when: Any) -> timedelta:
+        return timedelta(hours=3)
+
+
+def moved() -> ZoneInfo:
+    zone = Moved.no_cache("Europe/Berlin")
+    zone.by = timedelta(hours=2)
+    return zone
+
+
 class Moment(datetime):
     def in_words(self) -> str:
         return f"in {self.year}"
@@ -95,6 +118,7 @@ ZONED = [
     datetime(2026, 10, 25, 2, 30, fold=1),
     datetime(2026, 3, 28, 12, tzinfo=timezone(timedelta(hours=1), "CET")),
     datetime(2026, 3, 28, 12, tzinfo=Berlin("Europe/Berlin")),
+    datetime(2026, 3, 28, 12, tzinfo=Summer("Europe/Berlin")),
     time(3, tzinfo=BERLIN),
     time(3, tzinfo=timezone.utc),
     time(3, fold=1),
@@ -109,6 +133,19 @@ def test_a_zone_comes_back(value: Any) -> None:
     assert type(found.tzinfo) is type(value.tzinfo)
     assert found.tzname() == value.tzname()
     assert repr(found) == repr(value)
+
+
+def test_a_zone_that_its_key_does_not_tell_comes_back_as_an_offset(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.WARNING, "crewai_dbos")
+    value = datetime(2026, 3, 28, 12, tzinfo=moved())
+    found = back(value)
+    assert found == value
+    assert found.isoformat() == "2026-03-28T12:00:00+03:00"
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "Moved" in line
+    assert "comes back from the journal as the offset" in line
 
 
 def test_a_day_later_is_the_same_as_before() -> None:

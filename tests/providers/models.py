@@ -37,6 +37,7 @@ class Provider:
         wire: What it speaks.
         build: Makes crewAI's LLM for it, which asks the server that the environment names.
         calls_in_streams: Whether crewAI reads tool calls out of its streams.
+        objects_in_streams: Whether one streamed request is what crewAI asks for an object.
         counts: Which of the tokens that it tells crewAI counts, beside those of the prompt and
             the answer.
     """
@@ -44,6 +45,7 @@ class Provider:
     wire: type[Wire]
     build: Callable[..., BaseLLM]
     calls_in_streams: bool = True
+    objects_in_streams: bool = True
     counts: frozenset[str] = frozenset({"cached", "reasoning"})
 
 
@@ -125,12 +127,16 @@ _NATIVE = {
     "own": Provider(OwnWire, _own, calls_in_streams=False, counts=frozenset()),
     "responses": Provider(ResponsesWire, _responses, calls_in_streams=False),
 }
-_LITELLM = {"litellm": Provider(AzureWire, _litellm)}
+_LITELLM = {"litellm": Provider(AzureWire, _litellm, objects_in_streams=False, counts=frozenset())}
 
 # Both do not fit into one environment.
-PROVIDERS = _LITELLM if os.environ.get("PROVIDER_TEST_WITH") == "litellm" else _NATIVE
+WITH_LITELLM = os.environ.get("PROVIDER_TEST_WITH") == "litellm"
+PROVIDERS = _LITELLM if WITH_LITELLM else _NATIVE
 
 
 def environment(url: str) -> dict[str, str]:
     """What points every provider's SDK at the server at `url`."""
-    return {URL: url, "AWS_ENDPOINT_URL_BEDROCK_RUNTIME": url}
+    found = {URL: url, "AWS_ENDPOINT_URL_BEDROCK_RUNTIME": url}
+    # To ask for an object crewAI gives LiteLLM neither the key nor the address of its LLM.
+    asked = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": url, "OPENAI_API_BASE": url}
+    return {**found, **asked} if WITH_LITELLM else found

@@ -10,12 +10,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from crewai import Agent
+from crewai import Agent, Crew, Task
 from crewai.tools import tool
 from dbos import DBOS, SetWorkflowID
 from pydantic import BaseModel
 
-from crewai_dbos import DBOSLLM, DBOSAgent, StepConfig
+from crewai_dbos import DBOSLLM, DBOSAgent, DBOSCrew, StepConfig
 from providers.conftest import Serve
 from providers.models import PROVIDERS
 from providers.scripts import TOOLS, at_once, object_or_text, one_after_the_other, too_long
@@ -111,8 +111,19 @@ def test_tools_of_a_stream(provider: str, serve: Serve) -> None:
     """Of the others crewAI reads no tool calls out of a stream."""
     server = serve(provider, at_once)
     kickoff = lambda agent: agent.kickoff("Find out.")  # noqa: E731
-    run_id = check_as_plain(provider, server, kickoff, stream=True)
+    # The calls of LiteLLM's have no ids, and crewAI's kickoff of an agent refuses such messages.
+    ask = in_a_crew if provider == "litellm" else kickoff
+    run_id = check_as_plain(provider, server, ask, stream=True)
     check_forks(run_id, server)
+
+
+def in_a_crew(agent: Agent | DBOSAgent) -> Any:
+    task = Task(description="Find out.", expected_output="It.", agent=agent)
+    if isinstance(agent, DBOSAgent):
+        return DBOSCrew(
+            crew_name=unique("crew"), orig_crew=Crew(agents=[agent], tasks=[task])
+        ).kickoff()
+    return Crew(agents=[agent], tasks=[task]).kickoff()
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
@@ -175,14 +186,21 @@ now: dict[str, Any] = {}
 def ask() -> list[Any]:
     """Two requests, the second one for an object."""
     first = now["llm"].call("Hello.")
-    return [first, now["llm"].call("Who?", response_model=Person).name]
+    return [first, name_of(now["llm"].call("Who?", response_model=now["model"]))]
 
 
 @DBOS.workflow(name="providers.ask_async")
 async def ask_async() -> list[Any]:
     first = await now["llm"].acall("Hello.")
-    person = await now["llm"].acall("Who?", response_model=Person)
-    return [first, person.name]
+    person = await now["llm"].acall("Who?", response_model=now["model"])
+    return [first, name_of(person)]
+
+
+def name_of(person: Any) -> str:
+    """Of an object, or of its JSON, which is what crewAI makes of LiteLLM's. A text as it is."""
+    if isinstance(person, str) and person.startswith("{"):
+        person = Person.model_validate_json(person)
+    return getattr(person, "name", person)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -190,11 +208,12 @@ async def ask_async() -> list[Any]:
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_texts_and_objects(provider: str, asynchronous: bool, stream: bool, serve: Serve) -> None:
     server = serve(provider, object_or_text)
+    now["model"] = Person if PROVIDERS[provider].objects_in_streams or not stream else None
     now["llm"] = DBOSLLM(PROVIDERS[provider].build(stream=stream))
     run_id = unique("asking")
     with SetWorkflowID(run_id):
         answers = asyncio.run(ask_async()) if asynchronous else ask()
-    assert answers == ["Hello yourself.", "Ada"]
+    assert answers == ["Hello yourself.", "Ada" if now["model"] else "Hello yourself."]
     requests = [asked.text for asked in server.requests]
     used = now["llm"].get_token_usage_summary()
     for answered in range(3):

@@ -47,11 +47,15 @@ class AzureWire:
             body,
             turns=sum(message["role"] == "assistant" for message in messages),
             results=[str(message["content"]) for message in messages if message["role"] == "tool"],
-            wants="response_format" in body,
+            wants="response_format" in body or isinstance(body.get("tool_choice"), dict),
             stream=bool(body.get("stream")),
         )
 
     def answer(self, asked: Asked, message: Message) -> tuple[str, list[bytes]]:
+        made, content = message.calls, message.content
+        if content is not None and isinstance(asked.body.get("tool_choice"), dict):
+            name = asked.body["tool_choice"]["function"]["name"]
+            made, content = (ToolCall(name, content),), None
         calls = [
             {
                 "index": number,
@@ -59,7 +63,7 @@ class AzureWire:
                 "type": "function",
                 "function": {"name": call.name, "arguments": call.arguments_json},
             }
-            for number, (call_id, call) in enumerate(_ids(asked, message.calls, "call"))
+            for number, (call_id, call) in enumerate(_ids(asked, made, "call"))
         ]
         usage = {
             "prompt_tokens": USED["prompt"],
@@ -68,7 +72,7 @@ class AzureWire:
             "prompt_tokens_details": {"cached_tokens": USED["cached"]},
             "completion_tokens_details": {"reasoning_tokens": USED["reasoning"]},
         }
-        said: dict[str, Any] = {"role": "assistant", "content": message.content}
+        said: dict[str, Any] = {"role": "assistant", "content": content}
         if calls:
             said["tool_calls"] = calls
         head = {"id": "chat-1", "created": 1, "model": "gpt-4o-mini"}
@@ -77,7 +81,7 @@ class AzureWire:
             choice = {"index": 0, "finish_reason": finish, "message": said}
             return _JSON, _dumped({**head, "choices": [choice], "usage": usage})
         deltas: list[dict[str, Any]] = [{"role": "assistant", "content": ""}]
-        deltas += [{"content": half} for half in _in_two(message.content or "") if half]
+        deltas += [{"content": half} for half in _in_two(content or "") if half]
         deltas += [{"content": "", "tool_calls": [call]} for call in calls]
         events = [
             {**head, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]}

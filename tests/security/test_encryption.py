@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from crewai import LLM, Agent, Crew, Task
 from crewai.flow.flow import Flow, listen, start
+from crewai.llms.base_llm import BaseLLM
 from crewai.tools import tool
 from dbos import DBOS, Serializer, SetWorkflowID
 from hypothesis import given, settings
@@ -370,3 +371,49 @@ def test_keys_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.delenv("CREWAI_DBOS_KEYS")
     with pytest.raises(ValueError, match="CREWAI_DBOS_KEYS is not set"):
         EncryptedSerializer.from_environment()
+
+
+COUNTED: list[dict[str, Any]] = []
+
+
+class Counting(BaseLLM):
+    """An LLM that counts more than crewAI, and passes on what its server calls it."""
+
+    def call(self, messages: Any, *args: Any, **kwargs: Any) -> str:
+        details = {"cached_tokens": 1, "marzipan": 2}
+        usage = {"prompt_tokens": 3, "total_tokens": 3, "prompt_tokens_details": details}
+        self._track_token_usage_internal({**usage, "marzipan": 4, "periwinkle": {"Thaddeus": 5}})
+        return "Hello."
+
+    def _track_token_usage_internal(self, usage_data: dict[str, Any]) -> None:
+        COUNTED.append(usage_data)
+        super()._track_token_usage_internal(usage_data)
+
+    def supports_function_calling(self) -> bool:
+        return False
+
+
+def test_of_token_counts_only_those_that_crewai_knows_stay_in_the_clear(tmp_path: Path) -> None:
+    orig = Agent(role="R", goal="G", backstory="B", llm=Counting(model="own"))
+    agent = DBOSAgent(agent_name=unique("counting"), orig_agent=orig)
+    COUNTED.clear()
+    with launched(url(tmp_path), serializer=EncryptedSerializer({"a": OLD})):
+        with SetWorkflowID("run"):
+            first = agent.kickoff("Hello.")
+        stored = stored_texts(tmp_path / "dbos.sqlite")
+        assert [word for word in CONTENT if word.lower() in stored.lower()] == []
+        (row,) = [
+            row["output"]
+            for row in DBOS.list_workflow_steps("run")
+            if "llm" in row["function_name"]
+        ]
+        known = {
+            "prompt_tokens": 3,
+            "total_tokens": 3,
+            "prompt_tokens_details": {"cached_tokens": 1},
+        }
+        assert row["extra"] == {"usage": [known]}
+        again = agent.retrieve(replay("run")).get_result()
+    assert again.usage_metrics == first.usage_metrics
+    assert len(COUNTED) == 2
+    assert COUNTED[0] == COUNTED[1]

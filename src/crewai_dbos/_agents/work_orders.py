@@ -18,9 +18,9 @@ from crewai_dbos._runs.definition import AgentDefinition
 from crewai_dbos._stored import work_order
 from crewai_dbos._stored.digest import digest
 from crewai_dbos._stored.type_paths import load_type, type_path
+from crewai_dbos._stored.work_order import TASK_MODELS
 from crewai_dbos.errors import DefinitionError, UnstorableInputError, UnstorableValueError
 
-_MODELS = ("output_json", "output_pydantic", "response_model")
 _PLAIN = ("name", "description", "expected_output", "markdown", "human_input", "prompt_context")
 
 
@@ -47,7 +47,8 @@ class AgentWorkOrder:
     def digest(self) -> str:
         """Stands for what is asked, to tell orders apart that are carried out side by side."""
         task = self.task
-        asked = [getattr(task, name, None) for name in (*_PLAIN, *_MODELS)]
+        # In this order ever since: the digest is a part of stored names.
+        asked = [getattr(task, name, None) for name in (*_PLAIN, *sorted(TASK_MODELS))]
         tools = None if self.tools is None else sorted(tool.name for tool in self.tools)
         texts = {name: self.given[name] for name in crew_settings.TEXTS if name in self.given}
         asked += [tools, self.response_format]
@@ -55,7 +56,7 @@ class AgentWorkOrder:
 
     def models(self) -> tuple[type, ...]:
         """The classes that are asked for."""
-        given = [getattr(self.task, name, None) for name in _MODELS]
+        given = [getattr(self.task, name, None) for name in TASK_MODELS]
         return tuple(each for each in (*given, self.response_format) if isinstance(each, type))
 
     def stored(self, definition: AgentDefinition) -> dict[str, Any]:
@@ -133,7 +134,7 @@ def _stored_task(task: Task) -> dict[str, Any]:
         )
     stored = {name: getattr(task, name, None) for name in _PLAIN}
     stored = {name: value for name, value in stored.items() if value not in (None, False)}
-    for name in _MODELS:
+    for name in TASK_MODELS:
         model = getattr(task, name, None)
         if model is not None:
             stored[name] = _importable(f"Task.{name}", model)
@@ -142,9 +143,9 @@ def _stored_task(task: Task) -> dict[str, Any]:
 
 def _loaded_task(stored: Mapping[str, Any]) -> Task:
     fields = dict(stored)
-    if unknown := set(fields) - {*_PLAIN, *_MODELS}:
+    if unknown := set(fields) - {*_PLAIN, *TASK_MODELS}:
         raise UnstorableValueError(f"A task of an order has no {sorted(unknown)[0]!r}")
-    for name in _MODELS:
+    for name in TASK_MODELS:
         if name in fields:
             fields[name] = load_type(fields[name], BaseModel)
     return Task(**fields)

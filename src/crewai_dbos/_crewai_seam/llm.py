@@ -110,6 +110,11 @@ def litellm_requests(
     return {"_prepare_completion_params": prepared}
 
 
+def client_of_instructor(instructor: Any) -> Any:
+    """What an `InternalInstructor` asks through: instructor's client, which it has made."""
+    return instructor._client
+
+
 def counts_tokens_remotely(llm: Any, cls: type[BaseLLM]) -> bool:
     """Whether counting a prompt's tokens with `llm`, a `cls`, may be a request to the provider."""
     if cls.get_input_tokens_count is BaseLLM.get_input_tokens_count:

@@ -16,8 +16,8 @@ from crewai.tasks.conditional_task import ConditionalTask
 from crewai_dbos._crewai_seam.agent import original_text
 from crewai_dbos._crewai_seam.crew import guardrails_of, memory_of
 from crewai_dbos._crewai_seam.llm import is_llm
-from crewai_dbos._crews.run_task import MODELS
 from crewai_dbos._stored.digest import short
+from crewai_dbos._stored.work_order import TASK_MODELS
 
 Fingerprint = dict[str, Any]
 
@@ -58,7 +58,9 @@ def _of_task(task: Task, tasks: list[Task]) -> Fingerprint:
         "context": [places.get(id(each), 0) for each in context],
         "tools": [tool.name for tool in task.tools or []],
         "guardrails": len(guardrails_of(task)),
-        "output": [f"{name}:{m.__name__}" for name in MODELS if (m := getattr(task, name, None))],
+        "output": [
+            f"{name}:{m.__name__}" for name in TASK_MODELS if (m := getattr(task, name, None))
+        ],
         "text": short([original_text(task, "description"), original_text(task, "expected_output")]),
     }
 

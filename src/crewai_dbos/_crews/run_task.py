@@ -22,11 +22,9 @@ from crewai_dbos._objects import callbacks
 from crewai_dbos._objects.conversion import recording
 from crewai_dbos._objects.run_objects import RunObjects
 from crewai_dbos._stored import names
+from crewai_dbos._stored.work_order import TASK_MODELS
 
 _PLACE = "_crewai_dbos_place"
-
-MODELS = ("output_pydantic", "output_json", "response_model")
-"""The fields of a task that hold a model class."""
 
 
 def task_of_run(task: Task, number: int, options: AgentOptions, objects: RunObjects) -> Task:
@@ -49,7 +47,7 @@ def task_of_run(task: Task, number: int, options: AgentOptions, objects: RunObje
         fields["converter_cls"] = recording(task.converter_cls)
     if isinstance(task, ConditionalTask) and task.condition is not None:
         fields["condition"] = callbacks.recorded(task.condition, names.CONDITION, keep=True)
-    known = [model for name in MODELS if (model := getattr(task, name, None)) is not None]
+    known = [model for name in TASK_MODELS if (model := getattr(task, name, None)) is not None]
     replace_guardrails(copied, lambda each: objects.guardrail(each, options, known))
     return copied
 

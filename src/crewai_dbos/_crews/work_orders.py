@@ -8,11 +8,11 @@ from typing import Any
 
 from crewai import Crew
 
-from crewai_dbos._crews.run_task import MODELS
 from crewai_dbos._runs.definition import CrewDefinition
 from crewai_dbos._stored import work_order
 from crewai_dbos._stored.digest import digest
 from crewai_dbos._stored.type_paths import type_path
+from crewai_dbos._stored.work_order import TASK_MODELS
 from crewai_dbos.errors import UnstorableInputError, UnstorableValueError
 
 
@@ -62,7 +62,7 @@ def load(stored: Mapping[str, Any], _: CrewDefinition) -> CrewWorkOrder:
 
 def _check_models(crew: Crew) -> None:
     for number, task in enumerate(crew.tasks, 1):
-        for name in MODELS:
+        for name in TASK_MODELS:
             model = getattr(task, name, None)
             if model is None:
                 continue

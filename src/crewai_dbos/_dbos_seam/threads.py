@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 
-from crewai_dbos._dbos_seam.instance import launched_instance
+from crewai_dbos._dbos_seam.instance import is_launched, launched_instance
 from crewai_dbos._threads import in_event_loop
 
 
@@ -24,3 +24,10 @@ def on_the_loop_of_dbos() -> bool:
         return False
     loops = launched_instance()._background_event_loop
     return asyncio.get_running_loop() is loops.target_loop()
+
+
+def on_the_own_loop_of_dbos() -> bool:
+    """Whether this thread runs the loop that DBOS has made, and not one it was launched in."""
+    if not is_launched() or not in_event_loop():
+        return False
+    return asyncio.get_running_loop() is launched_instance()._background_event_loop._loop

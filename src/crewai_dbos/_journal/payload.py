@@ -20,6 +20,7 @@ from crewai_dbos._stored import codec, names, redaction, sealing
 from crewai_dbos._stored.digest import salted
 from crewai_dbos._stored.errors import encode_error
 from crewai_dbos._stored.redaction import Redact
+from crewai_dbos._stored.usage import known as known_counts
 from crewai_dbos.errors import UnstorableValueError
 
 logger = logging.getLogger("crewai_dbos")
@@ -28,7 +29,7 @@ Payload = dict[str, Any]
 
 _CONTENT = ("request", "salt", "extra", "result", "error")
 _IN_THE_CLEAR = "usage"
-"""Of ``extra``: numbers only."""
+"""Of ``extra``: numbers only, and of a sealed entry only under names that crewAI has for them."""
 
 MOST_IDS = 16
 """Step ids that one operation of DBOS needs; it is two at most today."""
@@ -157,8 +158,11 @@ def sealed(payload: Payload, key_id: str | None) -> Payload:
     content = {name: payload[name] for name in _CONTENT if name in payload}
     clear = {name: item for name, item in payload.items() if name not in _CONTENT}
     if _IN_THE_CLEAR in (extra := content.get("extra", {})):
-        clear["extra"] = {_IN_THE_CLEAR: extra[_IN_THE_CLEAR]}
-        content["extra"] = {name: item for name, item in extra.items() if name != _IN_THE_CLEAR}
+        counts = [known_counts(usage) for usage in extra[_IN_THE_CLEAR]]
+        clear["extra"] = {_IN_THE_CLEAR: counts}
+        if counts == extra[_IN_THE_CLEAR]:
+            extra = {name: item for name, item in extra.items() if name != _IN_THE_CLEAR}
+        content["extra"] = extra
     return {**clear, "sealed": sealing.seal(content)}
 
 

@@ -5,13 +5,23 @@ from __future__ import annotations
 import functools
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from crewai.llms.base_llm import BaseLLM
 from pydantic import BaseModel
 
-from crewai_dbos._crewai_seam.llm import client_builders, litellm_requests, replace_clients
-from crewai_dbos._objects.single_attempt import single_attempt, single_request
+from crewai_dbos._crewai_seam.llm import (
+    client_builders,
+    client_of_instructor,
+    litellm_requests,
+    replace_clients,
+)
+from crewai_dbos._objects.single_attempt import (
+    one_attempt_of_instructor,
+    single_attempt,
+    single_request,
+)
 
 
 def one_layer_of_retries(llm: BaseLLM) -> None:
@@ -22,6 +32,17 @@ def one_layer_of_retries(llm: BaseLLM) -> None:
 def single_attempt_builders(cls: type[BaseLLM]) -> dict[str, Any]:
     """Methods for a subclass of `cls` that do the same for clients built later, and in LiteLLM."""
     return {**client_builders(cls, single_attempt), **litellm_requests(cls, single_request)}
+
+
+def asking_once(to_pydantic: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """For `InternalInstructor.to_pydantic`, whose clients are its own and not the LLM's."""
+
+    @functools.wraps(to_pydantic)
+    def asked(instructor: Any) -> Any:
+        one_attempt_of_instructor(client_of_instructor(instructor))
+        return to_pydantic(instructor)
+
+    return asked
 
 
 def build_response_models() -> None:

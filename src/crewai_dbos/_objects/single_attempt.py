@@ -58,9 +58,7 @@ def _has_options(client: Any) -> bool:
 
 def _with_options(client: Any) -> Any:
     copied = client.with_options()
-    if not hasattr(type(copied), "_crewai_dbos_retries"):
-        cls: Any = type(copied)
-        copied.__class__ = _derived(cls, _no_max_retries)
+    copied.__class__ = _derived(type(copied), _no_max_retries)
     return copied
 
 
@@ -203,6 +201,26 @@ def single_request(parameters: dict[str, Any]) -> dict[str, Any]:
     if not open_call():
         return parameters
     return {**parameters, "max_retries": 0, "num_retries": 0}
+
+
+# instructor's, which asks through one of the above ------------------------------------
+
+
+def one_attempt_of_instructor(instructor: Any) -> None:
+    """Inside a recorded call `instructor`, a client that was made for one request, tries once.
+
+    It has bound a method of what it asks through: a copy of that would not be asked.
+    """
+    if not open_call():
+        return
+    client = instructor.client
+    if client is None:
+        # LiteLLM's function. `max_retries` is what instructor calls its own.
+        instructor.kwargs["num_retries"] = 0
+    elif _has_options(client):
+        client.__class__ = _derived(type(client), _no_max_retries)
+    elif _is_botocore(client):
+        client._endpoint = _copy(client._endpoint, _no_needs_retry)
 
 
 _KINDS: list[tuple[Callable[[Any], bool], Callable[[Any], Any]]] = [

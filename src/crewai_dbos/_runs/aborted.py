@@ -58,7 +58,7 @@ def saying_that_it_is_kept(run_id: str) -> Iterator[None]:
     """The block works for a workflow of the user's, which DBOS leaves PENDING if it ends so."""
     try:
         yield
-    except (KeyboardInterrupt, SystemExit, GeneratorExit):
+    except (KeyboardInterrupt, SystemExit, GeneratorExit, RunSuspended):
         say_that_it_is_kept(run_id)
         raise
 

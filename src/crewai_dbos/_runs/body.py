@@ -14,7 +14,7 @@ from dbos import DBOS
 from crewai_dbos import _patches
 from crewai_dbos._dbos_seam.context import detached, open_workflow
 from crewai_dbos._dbos_seam.errors import DBOSBaseException
-from crewai_dbos._dbos_seam.threads import on_the_loop_of_dbos
+from crewai_dbos._dbos_seam.threads import on_the_loop_of_dbos, on_the_own_loop_of_dbos
 from crewai_dbos._journal import executions, joining, notes, run_scope
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._people import policy, waiting
@@ -167,10 +167,27 @@ async def off_the_loop_of_dbos(work: Callable[[], Coroutine[Any, Any, Any]]) -> 
     """
     if not on_the_loop_of_dbos():
         return await work()
+    with sparing_the_loop_of_dbos():
+        try:
+            return await on_a_loop_of_its_own(work)
+        except WorkEnded as ended:
+            if isinstance(ended.error, asyncio.CancelledError):
+                raise asyncio.CancelledError from ended.error
+            raise ended.error from None
+
+
+@contextmanager
+def sparing_the_loop_of_dbos() -> Iterator[None]:
+    """What would end a loop that DBOS has made, and every other run there, suspends this run.
+
+    On a thread, or the loop of a program, it is raised as it is. The run is kept here and there.
+    """
     try:
-        return await on_a_loop_of_its_own(work)
-    except WorkEnded as ended:
-        raise asyncio.CancelledError from ended.error
+        yield
+    except (KeyboardInterrupt, SystemExit) as error:
+        if not on_the_own_loop_of_dbos():
+            raise
+        raise RunSuspended(f"{type(error).__name__}({error})") from error
 
 
 def _loaded(kind: Kind[Any, Any], stored: Mapping[str, Any], definition: Any) -> tuple[Any, Any]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from crewai import Agent, Crew
+from crewai import Agent, Crew, Task
 from crewai.flow.flow import Flow
 
 from crewai_dbos._classes import replaced_methods
@@ -154,13 +154,20 @@ def build_crew(source: Any) -> Crew:
             "orig_crew must be a crewai Crew, a callable without arguments that returns one, or a "
             f"@CrewBase class, not {known.shown(source)}"
         )
-    _check_whole(f"crew {crew.name or 'crew'!r}", crew)
-    for number, task in enumerate(crew.tasks, 1):
-        _check_whole(f"task {number}", task)
-    for agent in (*crew.agents, crew.manager_agent, *(task.agent for task in crew.tasks)):
-        if isinstance(agent, Agent):
-            _check_whole(f"agent {agent.role!r}", agent)
+    for what, part in parts_of(crew):
+        _check_whole(what, part)
     return crew
+
+
+def parts_of(crew: Crew) -> Iterator[tuple[str, Crew | Task | Agent]]:
+    """What of `crew` a run of it copies, each once, and what that is called."""
+    yield f"crew {crew.name or 'crew'!r}", crew
+    for number, task in enumerate(crew.tasks, 1):
+        yield f"task {number}", task
+    agents = (*crew.agents, crew.manager_agent, *(task.agent for task in crew.tasks))
+    for agent in {id(agent): agent for agent in agents}.values():
+        if isinstance(agent, Agent):
+            yield f"agent {agent.role!r}", agent
 
 
 def build_flow(source: Any) -> Flow[Any]:

@@ -12,9 +12,10 @@ from crewai import Agent, Crew
 from crewai.flow.flow import Flow
 
 from crewai_dbos._stored import modules
+from crewai_dbos._stored.work_order import TASK_MODELS
 
 _OTHERS = ("crewai", "crewai_tools", "crewai_dbos", "pydantic", "builtins", "functools")
-_OF_TASK = ("output_pydantic", "output_json", "response_model", "callback", "guardrail")
+_OF_TASK = (*TASK_MODELS, "callback", "guardrail")
 
 
 def note(source: Any, owner: Any) -> None:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar
 
-from crewai_dbos._runs import origin
+from crewai_dbos._runs import live_processes, origin
 from crewai_dbos._runs.definition import AgentDefinition, CrewDefinition, FlowDefinition
 from crewai_dbos._secrets import finding, known
 from crewai_dbos.errors import DefinitionError
@@ -78,6 +78,7 @@ class Registry(Generic[D]):
             self._definitions[name] = definition
             waiting = self._waiting.pop(name, [])
             self._changed.notify_all()
+        live_processes.watch()
         for wake in waiting:
             wake()
 

@@ -1,7 +1,9 @@
 """What a class has gained, lost or renamed since a value of it was stored.
 
 A value is read with the class of now, and is not validated again. A field that is new has its
-default; one that is gone is dropped, unless a field of now has its name as an alias.
+default; one that is gone is dropped, unless a field of now has its name as an alias. A default that
+a function makes is made outside the run that reads the value: what it recorded there would be asked
+for by nobody else.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Collection, Mapping
+from contextvars import Context
 from typing import Any
 
 from pydantic import AliasChoices
@@ -121,7 +124,7 @@ def defaults(
         elif getattr(each, "default_factory_takes_validated_data", False):
             value = _made_of({**others, **found}, each.default_factory)
         else:
-            value = each.default_factory()
+            value = Context().run(each.default_factory)
         if value is not PydanticUndefined:
             found[name] = value
     return found
@@ -129,7 +132,7 @@ def defaults(
 
 def _made_of(fields: dict[str, Any], factory: Any) -> Any:
     try:
-        return factory(fields)
+        return Context().run(factory, fields)
     except KeyError:  # of a field that is not there either
         return PydanticUndefined
 
@@ -142,7 +145,7 @@ def _dataclass_defaults(cls: Any, declared: Collection[Any]) -> dict[str, Any]:
         elif each.default_factory is not dataclasses.MISSING and _may_be_called(
             each.default_factory, cls, each.name
         ):
-            found[each.name] = each.default_factory()
+            found[each.name] = Context().run(each.default_factory)
     return found
 
 

@@ -54,19 +54,34 @@ def as_data(value: Any, known: Iterable[type] = ()) -> Any:
     Raises:
         UnstorableValueError: It can't be seen what an object in it holds.
     """
-    if type(value) in (list, tuple):
-        return type(value)(as_data(item, known) for item in value)
-    if type(value) is dict:
-        return {key: as_data(item, known) for key, item in value.items()}
-    try:
-        encode(value, known)
-        return value
-    except UnstorableValueError:
-        if not (held := _held_by(value)):
-            raise
-        return RecordedObject(
-            import_path(type(value)), {name: as_data(item, known) for name, item in held.items()}
-        )
+    return _Copies(known).of(value)
+
+
+class _Copies:
+    """The copies of one value: of an object that stands in several places of it, one."""
+
+    def __init__(self, known: Iterable[type]) -> None:
+        self._known = tuple(known)
+        # With the object: one that a mapping makes on the way would leave its id to another.
+        self._made: dict[int, tuple[Any, RecordedObject]] = {}
+
+    def of(self, value: Any) -> Any:
+        if type(value) in (list, tuple):
+            return type(value)(self.of(item) for item in value)
+        if type(value) is dict:
+            return {key: self.of(item) for key, item in value.items()}
+        if id(value) in self._made:
+            return self._made[id(value)][1]
+        try:
+            encode(value, self._known)
+            return value
+        except UnstorableValueError:
+            if not (held := _held_by(value)):
+                raise
+            copied = {name: self.of(item) for name, item in held.items()}
+            made = RecordedObject(import_path(type(value)), copied)
+            self._made[id(value)] = (value, made)
+            return made
 
 
 _HEADERS = {"authorization", "proxy-authorization", "cookie", "set-cookie", "api-key", "x-api-key"}

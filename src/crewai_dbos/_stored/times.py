@@ -33,13 +33,14 @@ def written(value: datetime | time, path: Callable[[type], str]) -> Json:
         path: Gives the path of a class, or refuses it.
     """
     tag = "$datetime" if isinstance(value, datetime) else "$time"
-    form: dict[str, Json] = {tag: value.isoformat(), **_zone(value.tzinfo, path)}
+    form: dict[str, Json] = {tag: value.isoformat(), **_zone(value, path)}
     if value.fold:
         form["fold"] = 1
     return form
 
 
-def _zone(zone: Any, path: Callable[[type], str]) -> dict[str, Json]:
+def _zone(value: datetime | time, path: Callable[[type], str]) -> dict[str, Json]:
+    zone: Any = value.tzinfo
     if zone is None:
         return {}
     if type(zone) is timezone:
@@ -56,10 +57,27 @@ def _zone(zone: Any, path: Callable[[type], str]) -> dict[str, Json]:
         return {"zone": zone.key}
     try:
         forms.check_data(type(zone))
-        return {"zone": zone.key, "class": path(type(zone))}
+        found: dict[str, Json] = {"zone": zone.key, "class": path(type(zone))}
     except UnstorableValueError:
         _tell(zone, "its class can't be imported")
         return {}
+    if _comes_back(value, zone):
+        return found
+    _tell(zone, "its class keeps more than the key of a zone")
+    return {}
+
+
+def _comes_back(value: datetime | time, zone: ZoneInfo) -> bool:
+    """Whether a zone that is made of the key alone says of `value` what `zone` does."""
+    try:
+        again: Any = ZoneInfo.__new__(type(zone), zone.key)
+        told = [
+            (each.utcoffset(), each.dst(), each.tzname(), getattr(each.tzinfo, "__dict__", {}))
+            for each in (value, value.replace(tzinfo=again))
+        ]
+    except Exception:  # of the user's class
+        return False
+    return told[0] == told[1]
 
 
 def read(form: dict[str, Any], load: Callable[[str], type]) -> Any:

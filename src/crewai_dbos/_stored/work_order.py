@@ -19,7 +19,10 @@ from crewai_dbos.errors import UnstorableInputError, UnstorableValueError
 Order = dict[str, Any]
 
 _IN_THE_CLEAR = ("v", "agent", "crew", "flow", "method", "forms", "items", "limits")
-MODELS = ("response_format", "response_model", "output_json", "output_pydantic")
+TASK_MODELS = ("output_pydantic", "output_json", "response_model")
+"""The fields of a task that hold a model class."""
+
+MODELS = ("response_format", *TASK_MODELS)
 """Fields that are names of models."""
 
 _NAMES = ("tools", *MODELS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -14,7 +14,7 @@ from crewai.flow.flow import Flow
 
 from crewai_dbos._classes import replaced_methods
 from crewai_dbos._journal.config import ToolStepConfig
-from crewai_dbos._runs.definition import AgentDefinition, CrewDefinition
+from crewai_dbos._runs.definition import AgentDefinition, CrewDefinition, parts_of
 from crewai_dbos._runs.registry import agents, flows
 from crewai_dbos.doctor import _application, _flow, _flow_items, _items, _texts
 from crewai_dbos.doctor._application import Application
@@ -107,7 +107,7 @@ def read(what: Any, module: ModuleType | None) -> Subject:
                 for agent in adapters
             ),
         ),
-        replaced=tuple(_replaced(members, what)),
+        replaced=tuple(_replaced(what)),
         crew=isinstance(what, Crew) and crew is None,
         application=_application.around(module),
         factories=_factories(crew, *map(_definition, members)),
@@ -186,13 +186,13 @@ def _called(agent: Agent) -> str:
     return f"agent {definition.name if definition is not None else agent.role.strip()!r}"
 
 
-def _replaced(members: Sequence[Agent], what: Any) -> Iterator[tuple[str, str]]:
-    for agent in members:
-        yield from ((_called(agent), method) for method in replaced_methods(agent))
-    if isinstance(what, Crew):
-        yield from (("the crew", method) for method in replaced_methods(what))
-        for number, task in enumerate(what.tasks, 1):
-            yield from ((f"task {number}", method) for method in replaced_methods(task))
+def _replaced(what: Agent | Crew) -> Iterator[tuple[str, str]]:
+    for called, part in parts_of(what) if isinstance(what, Crew) else [("the agent", what)]:
+        if isinstance(part, Agent):
+            called = _called(part)
+        elif isinstance(part, Crew):
+            called = "the crew"
+        yield from ((called, method) for method in replaced_methods(part))
 
 
 def _title(agent: Agent) -> str:
