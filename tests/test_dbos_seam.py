@@ -17,6 +17,7 @@ from dbos import (
     DBOS,
     AsyncSQLAlchemyDatasource,
     DBOSConfiguredInstance,
+    Queue,
     Serializer,
     SetWorkflowID,
     SQLAlchemyDatasource,
@@ -24,6 +25,7 @@ from dbos import (
 from dbos._error import DBOSWorkflowCancelledError, DBOSWorkflowConflictIDError
 from dbos._serialization import DBOSPortableJSON
 from dbos._sys_db import SystemDatabase
+from dbos._utils import GlobalParams
 
 from crewai_dbos import _dbos_seam as seam
 from crewai_dbos._journal.call import Call
@@ -567,6 +569,31 @@ def test_the_applications_serializer_is_one_of_its_own_or_none(url: str) -> None
 
 
 # Polls ---------------------------------------------------------------------------------
+
+
+def test_an_empty_queue_is_only_looked_at(database_url: str) -> None:
+    claims: list[str] = []
+
+    def claim(system: SystemDatabase, queue: Queue, *args: Any) -> Any:
+        claims.append(queue.name)
+        return SystemDatabase.start_queued_workflows(system, queue, *args)
+
+    dbos = DBOS(config={"system_database_url": database_url, **QUICK})
+    try:
+        seam.poll_internal_queue(dbos, 3600)  # we are the only one that takes a run out of it
+        DBOS.launch()
+        queue = next(q for q in dbos._registry.internal_queues() if "internal" in q.name)
+        process = (GlobalParams.executor_id, GlobalParams.app_version, None)
+        poll = functools.partial(seam.looking_first(claim), seam.system_database(), queue, *process)
+        finish(lambda: "done", run := run_id())
+        assert poll() == ([], None)
+        assert claims == []
+        waiting = DBOS.fork_workflow(run, 1).workflow_id
+        assert poll() == ([waiting], None)
+        assert poll() == ([], None)
+        assert claims == [queue.name]
+    finally:
+        DBOS.destroy()
 
 
 def test_how_long_a_recovered_run_waits(url: str) -> None:

@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager, contextmanager
 from contextvars import Context, ContextVar
 from dataclasses import dataclass
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import dbos._dbos as _dbos_module
 import sqlalchemy as sa
@@ -67,6 +68,7 @@ __all__ = [
     "is_constructed",
     "is_launched",
     "is_shut_down",
+    "looking_first",
     "on_the_loop_of_dbos",
     "on_workflow_thread",
     "open_workflow",
@@ -110,6 +112,26 @@ def poll_internal_queue(dbos: DBOS, seconds: float) -> None:
     Every second is its default, and it waits once before it looks for the first time.
     """
     dbos._registry.get_internal_queue()._polling_interval_sec = seconds
+
+
+def looking_first(start_queued_workflows: Callable[..., Any]) -> Callable[..., Any]:
+    """Have a poll of a queue ask first whether anything is in it, in a tenth of the time.
+
+    DBOS builds its statements anew for each poll, which is most of what a process does that polls
+    many times a second.
+    """
+    waiting: WeakKeyDictionary[SystemDatabase, Any] = WeakKeyDictionary()
+
+    def start(self: SystemDatabase, queue: Any, *args: Any, **kwargs: Any) -> Any:
+        if self not in waiting:
+            columns = self.tables.workflow_status.c
+            where = (columns.queue_name == sa.bindparam("queue"), columns.status == "ENQUEUED")
+            waiting[self] = sa.select(columns.priority).where(*where).limit(1)
+        with self.engine.connect() as connection:
+            found = connection.execute(waiting[self], {"queue": queue.name}).first()
+        return ([], None) if found is None else start_queued_workflows(self, queue, *args, **kwargs)
+
+    return start
 
 
 def current_context() -> DBOSContext | None:
