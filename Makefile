@@ -7,7 +7,10 @@ PYTHON := $(shell scripts/find-python $(filter $(VERSION),$(VERSIONS)) 3.12 3.11
 MAIN := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 OTHERS := $(filter-out $(MAIN),$(VERSIONS))
 
-IN_PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadfile
+# More than there are cores: a test that kills processes waits for a third of its time. Those come
+# first (tests/conftest.py), which xdist would put in another order.
+WORKERS := $(shell $(PYTHON) -c 'import os; print(min(6, (os.cpu_count() or 1) * 3 // 2))')
+IN_PARALLEL := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # Where it is set, each process compiles crewAI anew, which doubles the time of every import.
 unexport PYTHONDONTWRITEBYTECODE

@@ -37,7 +37,7 @@ def readable_by_others(found: dict[str, str]) -> dict[str, str]:
 PATH = os.pathsep.join([str(Path(__file__).parent), str(Path(crewai_dbos.__file__).parents[1])])
 
 
-def ran(folder: Path, *command: str) -> str:
+def ran(folder: Path, *command: str, crash_tests: bool = False) -> str:
     """What a program prints that has no umask and its temporary files in `folder`."""
     done = python(
         *command,
@@ -45,6 +45,7 @@ def ran(folder: Path, *command: str) -> str:
         env={**os.environ, "TMPDIR": str(folder), "PYTHONPATH": PATH},
         timeout=280,
         umask=0,
+        crash_tests=crash_tests,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -82,7 +83,8 @@ with CrashTest("crash.application:native_postman", inputs, model=script, fresh=f
 @pytest.mark.crash
 @pytest.mark.parametrize("how", ["forked", "fresh"])
 def test_what_a_crash_test_makes(how: str, tmp_path: Path) -> None:
-    found = json.loads(ran(tmp_path, "-c", CRASH_TEST, how).splitlines()[-1])
+    printed = ran(tmp_path, "-c", CRASH_TEST, how, crash_tests=True)
+    found = json.loads(printed.splitlines()[-1])
     names = {Path(path).name for path in found}
     assert {"events", "effects", "log"} <= names
     assert sum(name.endswith(".sqlite") for name in names) >= 3

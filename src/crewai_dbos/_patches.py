@@ -216,6 +216,11 @@ TABLE = (
         ("httpx:Client", "send", "testing.crash._faults:sending"),
         ("httpx:AsyncClient", "send", "testing.crash._faults:asending"),
     ),
+    *_rows(
+        CRASH,
+        "the process polls often, and an empty queue costs it next to nothing",
+        (_SYSTEM_DATABASE, "start_queued_workflows", "_dbos_seam.instance:looking_first"),
+    ),
 )
 
 

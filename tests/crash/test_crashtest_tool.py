@@ -87,17 +87,26 @@ def test_a_module_that_starts_a_thread() -> None:
 
 
 def command(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    return python(*CLI, *arguments, folder=folder, timeout=280)
+    return python(*CLI, *arguments, folder=folder, timeout=280, crash_tests=True)
 
 
 def test_the_page_of_the_docs(tmp_path: Path) -> None:
     for block in BLOCKS:
         name = block.splitlines()[0].removeprefix("# ")
         (tmp_path / name).write_text(block)
-    ran = python("-m", "pytest", "-q", "-p", "no:cacheprovider", folder=tmp_path, timeout=280)
+    ran = python(
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        folder=tmp_path,
+        timeout=280,
+        crash_tests=True,
+    )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert f"{int(SURVIVED) + 4} passed" in ran.stdout
-    ran = python("by_hand.py", folder=tmp_path, timeout=280)
+    ran = python("by_hand.py", folder=tmp_path, timeout=280, crash_tests=True)
     assert ran.stdout.splitlines()[-1:] == ["True"], ran.stdout + ran.stderr
 
 
@@ -192,7 +201,7 @@ def test_arguments_that_can_mean_nothing(tmp_path: Path) -> None:
         "ended = [CliRunner().invoke(app, ['crashtest', *a.split()]) for a in sys.argv[1:]]\n"
         "print(json.dumps([(each.exit_code, each.stderr) for each in ended]))"
     )
-    ran = python("-c", program, *wrong, folder=tmp_path, timeout=280)
+    ran = python("-c", program, *wrong, folder=tmp_path, timeout=280, crash_tests=True)
     assert ran.returncode == 0, ran.stderr
     for (code, said), told in zip(json.loads(ran.stdout), wrong.values(), strict=True):
         assert code == 2, said
@@ -227,7 +236,7 @@ def test_marks_that_can_mean_nothing_and_runs_that_fail_without_a_crash(tmp_path
         lines = ["import pytest", marked, f"def test_{name}({takes}):", "    pass"]
         (tmp_path / f"test_{name}.py").write_text("\n".join(lines))
     options = ["-q", "-p", "no:cacheprovider", "-W", "ignore", "--continue-on-collection-errors"]
-    ran = python("-m", "pytest", *options, folder=tmp_path, timeout=280)
+    ran = python("-m", "pytest", *options, folder=tmp_path, timeout=280, crash_tests=True)
     assert "1 passed, 10 errors" in ran.stdout, ran.stdout + ran.stderr
     _, *sections = re.split(r"^_+ ERROR .*?test_", ran.stdout, flags=re.MULTILINE)
     said = {re.split(r"\W", section)[0]: section for section in sections}

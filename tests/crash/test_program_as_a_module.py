@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from support.python import python
+
 pytestmark = pytest.mark.crash
 
 PROGRAM = """
@@ -64,10 +66,13 @@ if __name__ == "__main__":
 
 
 def run(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "HOME": str(folder)}
+    if args == AS_A_MODULE:  # which needs no `__main__` of its own
+        return python(*args, folder=folder, env=env)
     return subprocess.run(
         [sys.executable, *args],
         cwd=folder,
-        env={**os.environ, "HOME": str(folder)},
+        env=env,
         capture_output=True,
         text=True,
         timeout=110,

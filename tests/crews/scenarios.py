@@ -7,6 +7,7 @@ killed. Answers depend on what was asked only, so that an answer in the wrong pl
 from __future__ import annotations
 
 import asyncio
+import inspect
 import itertools
 import os
 import pickle
@@ -587,9 +588,12 @@ def _trained(request: Request) -> Reply:
 
 
 def with_mcp() -> Crew:
-    program = str(Path(__file__).with_name("mcp_server.py"))
+    program = str(Path(__file__).with_name("quick_mcp_server.py"))
+    effects = str(Path(str(inspect.getsourcefile(report_effect))).parent)
     server = MCPServerStdio(
-        command=sys.executable, args=[program], env={EFFECTS: os.environ[EFFECTS]}
+        command=sys.executable,
+        args=["-I", "-S", program, effects],
+        env={EFFECTS: os.environ[EFFECTS]},
     )
     clerk = agent("Clerk", mcps=[server])
     return Crew(agents=[clerk], tasks=[task("Ask for {topic}", clerk)])

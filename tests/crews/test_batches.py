@@ -6,6 +6,7 @@ import asyncio
 import os
 import threading
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ from support.names import unique
 from support.python import Program
 from support.serving import Serve
 
+pytestmark = pytest.mark.usefixtures("no_queues_left")
+
 TOPICS = ("otters", "badgers", "voles", "newts")
 
 
@@ -42,6 +45,14 @@ def durable() -> DBOSCrew:
 
 
 INPUTS = [{"topic": topic} for topic in TOPICS]
+
+
+@pytest.fixture(scope="module")
+def no_queues_left(launched: None) -> Iterator[None]:
+    """Their threads would look into them as long as there are tests of crews."""
+    yield
+    for queue in DBOS.list_queues():
+        DBOS.delete_queue(queue.name)
 
 
 def test_each_item_is_a_run(serve: Serve) -> None:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import threading
 from collections.abc import Callable
 from typing import Any
 
-from dbos import (
-    DBOS,
-)
+from dbos import DBOS, Queue
 from dbos._sys_db import SystemDatabase
+from dbos._utils import GlobalParams
 
 from crewai_dbos._dbos_seam.configuration import configuration, whole_configuration
 from crewai_dbos._dbos_seam.instance import (
     is_launched,
     is_shut_down,
     launched_instance,
+    looking_first,
     poll_internal_queue,
+    system_database,
 )
 from crewai_dbos._dbos_seam.threads import on_the_loop_of_dbos, on_workflow_thread
 from support.launching import QUICK, launched
@@ -100,5 +102,30 @@ def test_how_long_a_recovered_run_waits(url: str) -> None:
         assert queues["_dbos_internal_queue"].polling_interval_sec == 0.01
         first = finish(lambda: "done", run := run_id())
         assert fork(run, 1) == first
+    finally:
+        DBOS.destroy()
+
+
+def test_an_empty_queue_is_only_looked_at(database_url: str) -> None:
+    claims: list[str] = []
+
+    def claim(system: SystemDatabase, queue: Queue, *args: Any) -> Any:
+        claims.append(queue.name)
+        return SystemDatabase.start_queued_workflows(system, queue, *args)
+
+    dbos = DBOS(config={"system_database_url": database_url, **QUICK})
+    try:
+        poll_internal_queue(dbos, 3600)  # we are the only one that takes a run out of it
+        DBOS.launch()
+        queue = next(q for q in dbos._registry.internal_queues() if "internal" in q.name)
+        process = (GlobalParams.executor_id, GlobalParams.app_version, None)
+        poll = functools.partial(looking_first(claim), system_database(), queue, *process)
+        finish(lambda: "done", run := run_id())
+        assert poll() == ([], None)
+        assert claims == []
+        waiting = DBOS.fork_workflow(run, 1).workflow_id
+        assert poll() == ([waiting], None)
+        assert poll() == ([], None)
+        assert claims == [queue.name]
     finally:
         DBOS.destroy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,9 @@ from dbos._core import (
     WorkflowHandleFuture,
     WorkflowHandlePolling,
 )
+from dbos._sys_db import SystemDatabase
+
+from crewai_dbos._dbos_seam.instance import looking_first
 
 # DBOS.destroy() waits for one more poll on SQLite, a second by default.
 QUICK: DBOSConfig = {"name": "tests", "notification_listener_polling_interval_sec": 0.02}
@@ -44,6 +48,8 @@ def launched(database_url: str, **config: Any) -> Iterator[None]:
     # Runs that are forked, resumed or recovered wait in this queue.
     dbos._registry.get_internal_queue()._polling_interval_sec = 0.05
     DBOS.launch()
+    poll = looking_first(SystemDatabase.start_queued_workflows)
+    dbos._sys_db.start_queued_workflows = functools.partial(poll, dbos._sys_db)  # type: ignore[method-assign]
     try:
         yield
     finally:

@@ -15,6 +15,7 @@ import json
 import linecache
 import os
 import runpy
+import socket
 import subprocess
 import sys
 import tempfile
@@ -26,9 +27,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from crewai_dbos.testing.crash._fork_server import fork_server
-from crewai_dbos.testing.crash._jobs import Job
-from crewai_dbos.testing.crash._processes import Process
+from crewai_dbos.testing.crash import _fork_server
+from crewai_dbos.testing.crash._fork_server import FIRST, ForkServer, fork_server
+from crewai_dbos.testing.crash._inside import _serve_too
+from crewai_dbos.testing.crash._jobs import READY, Job
+from crewai_dbos.testing.crash._processes import Process, environment
 
 
 class Program:
@@ -38,6 +41,8 @@ class Program:
         arguments: ``-m module``, ``-c code`` or the path of a program, and its own arguments.
         folder: Where it works.
         env: Its whole environment; by default ours.
+        crash_tests: It runs some, whose processes are forked from one that has imported crewAI. By
+            default it starts that, as any program does, which takes seconds.
     """
 
     def __init__(
@@ -46,6 +51,7 @@ class Program:
         folder: Path,
         env: Mapping[str, str] | None = None,
         umask: int = -1,
+        crash_tests: bool = False,
     ) -> None:
         self._output = tempfile.TemporaryDirectory()
         output = Path(self._output.name)
@@ -57,6 +63,7 @@ class Program:
             "output": [str(file) for file in self._files],
             "umask": umask,
             "installed": _installed(),
+            "crash_tests": crash_tests,
         }
         self.args = order["arguments"]
         self._process: Process = fork_server("support.python").start(
@@ -86,10 +93,10 @@ def python(
     folder: Path,
     env: Mapping[str, str] | None = None,
     timeout: float = 110,
-    umask: int = -1,
+    **options: Any,
 ) -> subprocess.CompletedProcess[str]:
     """As `Program`, when it has ended."""
-    program = Program(*arguments, folder=folder, env=env, umask=umask)
+    program = Program(*arguments, folder=folder, env=env, **options)
     said = program.communicate(timeout)
     assert program.returncode is not None
     return subprocess.CompletedProcess(program.args, program.returncode, *said)
@@ -124,6 +131,8 @@ def be(order: dict[str, Any]) -> None:
     # A program of the tests may have modules of its own that are called like ours.
     for name in [name for name in sys.modules if name.partition(".")[0] == "support"]:
         del sys.modules[name]
+    if order["crash_tests"]:
+        _fork_a_server()
     code = 0
     try:
         _run(*order["arguments"])
@@ -140,6 +149,28 @@ def be(order: dict[str, Any]) -> None:
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     os._exit(code)
+
+
+def _fork_a_server() -> None:
+    """Have crash tests find their first server started: a copy of this process as it is now."""
+    ours, theirs = socket.socketpair()
+    pid = os.fork()
+    if pid == 0:
+        ours.close()
+        os.dup2(2, 1)
+        order = {"modules": FIRST, "path": sys.path, "folder": os.getcwd()}
+        _serve_too(theirs, Job("", order, Path(), environment()))
+    theirs.close()
+    first = ForkServer.__new__(ForkServer)
+    first._control, first._sending, first._popen = ours, threading.Lock(), None
+    assert ours.recv(1) == READY
+    atexit.register(lambda: (first.stop(), os.waitpid(pid, 0)))
+    start = _fork_server._server
+
+    def server(modules: tuple[str, ...], path: tuple[str, ...]) -> ForkServer:
+        return first if (modules, path) == (FIRST, ()) else start(modules, path)
+
+    _fork_server._server = server  # type: ignore[assignment]
 
 
 def _set_path(env: Mapping[str, str], installed: list[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 from collections.abc import Callable, Iterator
 from pathlib import PurePath
@@ -37,11 +38,9 @@ class Sources:
         if path not in self._files:
             try:
                 lines, _ = inspect.findsource(function)
-                tree = ast.parse("".join(lines))
+                self._files[path] = _by_place("".join(lines))
             except (OSError, SyntaxError, ValueError):
                 self._files[path] = {}
-            else:
-                self._files[path] = dict(_by_place(tree))
         return self._files[path]
 
 
@@ -96,8 +95,12 @@ def _root(function: FunctionType) -> PurePath:
     return path.parents[min(depth, len(path.parents) - 1)]
 
 
-def _by_place(tree: ast.AST) -> Iterator[tuple[tuple[str, int], Definition]]:
-    for node in ast.walk(tree):
+@functools.lru_cache(maxsize=64)
+def _by_place(source: str) -> dict[tuple[str, int], Definition]:
+    """The functions of a file, by name and first line; kept, as each definition is looked at."""
+    found: dict[tuple[str, int], Definition] = {}
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            first = min([node.lineno, *(found.lineno for found in node.decorator_list)])
-            yield (node.name, first), node
+            first = min([node.lineno, *(each.lineno for each in node.decorator_list)])
+            found[node.name, first] = node
+    return found

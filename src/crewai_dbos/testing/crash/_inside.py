@@ -76,6 +76,7 @@ def _serve(control: socket.socket, modules: list[str]) -> None:
         control.sendall(FAILED + str(error).encode())
         return
     gc.freeze()  # the collector would otherwise copy every page in every child
+    gc.set_threshold(20_000, 20, 50)  # and not run all the time in one that lives for a second
     warnings.filterwarnings("ignore", "lancedb fork support", RuntimeWarning)
     if not _can_fork():
         control.sendall(HAS_THREADS)

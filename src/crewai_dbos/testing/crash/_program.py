@@ -62,7 +62,7 @@ def recover(order: Mapping[str, Any]) -> Any:
     target = _launched(order)
     # Only so that the wait is not rounded up to a second, which is what DBOS polls by default.
     with contextlib.suppress(Exception):
-        DBOS.retrieve_workflow(RUN).get_result(polling_interval_sec=0.02)
+        DBOS.retrieve_workflow(RUN).get_result(polling_interval_sec=POLL)
     try:
         answer = _retrieved(target).get_result()
     except Exception as error:
