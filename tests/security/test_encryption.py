@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 import crewai_dbos
-from crewai_dbos import DBOSAgent, DBOSCrew, DBOSFlow, DriftError, SealedError
+from crewai_dbos import DBOSAgent, DBOSCrew, DBOSFlow, DriftError, People, SealedError, ask
 from crewai_dbos._dbos_seam.rows import recorded_rows
+from crewai_dbos.control import Control, Reply
 from crewai_dbos.encryption import EncryptedSerializer, generate_key
 from crewai_dbos.testing import ModelServer, Request, error, text, tool_calls
 from crewai_dbos.testing.replies import ToolCall
@@ -417,3 +419,32 @@ def test_of_token_counts_only_those_that_crewai_knows_stay_in_the_clear(tmp_path
     assert again.usage_metrics == first.usage_metrics
     assert len(COUNTED) == 2
     assert COUNTED[0] == COUNTED[1]
+
+
+class Asking(Flow[Account]):
+    @start()
+    def decide(self) -> str:
+        return ask("Who is Thaddeus?", outcomes=["quicksilver", "marzipan"])
+
+
+def test_what_people_are_asked_and_say_is_encrypted(tmp_path: Path) -> None:
+    flow = DBOSFlow(
+        flow_name=unique("asking"), orig_flow=Asking, people=People(linger=0.1, audience="us")
+    )
+    serializer = EncryptedSerializer({"a": OLD})
+    with launched(url(tmp_path), serializer=serializer):
+        run = flow.start()
+        with Control(url(tmp_path), serializer=serializer) as control:
+            while not (asked := control.requests()):
+                time.sleep(0.05)
+            assert asked[0].question.message == "Who is Thaddeus?"
+            control.answer(asked[0].request_id, Reply("quicksilver"), by="ann")
+            assert run.get_result() == "quicksilver"
+            assert control.request(asked[0].request_id).answer["value"] == "quicksilver"
+        stored = stored_texts(tmp_path / "dbos.sqlite").lower()
+        assert [word for word in CONTENT if word.lower() in stored] == []
+        with (
+            Control(url(tmp_path), serializer=EncryptedSerializer({"b": NEW})) as stranger,
+            pytest.raises(SealedError),
+        ):
+            stranger.requests(only_open=False)

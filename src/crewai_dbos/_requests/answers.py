@@ -114,8 +114,8 @@ def checked(request: Request, answer: Answer) -> dict[str, Any]:
     if not isinstance(answer, allowed):
         names = " or ".join(each.__name__ for each in allowed)
         raise InvalidAnswer(
-            f"Request {request.request_id} is {_A[request.kind]}, which is answered with {names}, "
-            f"not {type(answer).__name__}."
+            f"Request {request.request_id} is {_ABOUT[request.kind]}, which is answered with "
+            f"{names}, not {type(answer).__name__}."
         )
     if isinstance(answer, Approve):
         return {"is": "approve", **_edited(request, answer.arguments)}
@@ -127,7 +127,7 @@ def checked(request: Request, answer: Answer) -> dict[str, Any]:
     return {"is": "reply", "value": answer.value}
 
 
-_A = {
+_ABOUT = {
     "approval": "about a tool call",
     "review": "about a task's result",
     "feedback": "about what a flow's method returned",
@@ -145,7 +145,8 @@ def _edited(request: Request, arguments: Mapping[str, Any] | None) -> dict[str, 
         )
     if request.kind != "approval":
         raise InvalidAnswer(
-            f"Request {request.request_id} is {_A[request.kind]}: there are no arguments to change."
+            f"Request {request.request_id} is {_ABOUT[request.kind]}: there are no arguments to "
+            "change."
         )
     question = request.question
     given = question.arguments or {}
