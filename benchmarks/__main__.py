@@ -22,6 +22,7 @@ BENCHMARKS = (
     "stored_bytes",
     "recovery",
     "load",
+    "waiting",
     "import_time",
 )
 

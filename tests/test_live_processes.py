@@ -27,6 +27,7 @@ import os, signal, sys
 from crewai.flow.flow import Flow, start
 from dbos import DBOS
 from crewai_dbos import DBOSFlow
+from crewai_dbos._runs import live_processes
 
 class Letters(Flow):
     @start()
@@ -85,7 +86,8 @@ if pid := os.fork():
     os.waitpid(pid, 0)
     DBOS.destroy()
 else:
-    DBOSFlow(flow_name="others", orig_flow=Letters)
+    # As a definition does. To make one takes threads of crewAI's, which a fork does not have.
+    live_processes.watch()
     os._exit(0)
 """
 

@@ -157,7 +157,9 @@ def test_people() -> None:
     ]
     for flow in (Asking, durable(Asking)):
         assert [i for i in inspect(flow).items if i.kind in ("person", "llm")] == asked
-    assert inspect(durable(Asking)).findings == ()
+    (waits,) = inspect(durable(Asking)).findings
+    assert waits.rule == "waits-for-people"
+    assert waits.what.endswith(": ask of flow, human_feedback of method 'publish'.")
     for flow in (Typing, durable(Typing)):
         assert rows(flow, "person") == [("person", "ask (Keyboard)", "ask", NOT_ASKED)]
 

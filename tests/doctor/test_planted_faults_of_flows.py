@@ -577,9 +577,13 @@ x = durable(Locked)
     Fault(
         "secret_for_a_reviewer",
         """
+class Reviewer:
+    def request_feedback(self, context, flow):
+        return "good"
+
 class Locked(Flow):
     @start()
-    @human_feedback(message="The door opens with hunter2hunter2.")
+    @human_feedback(message="The door opens with hunter2hunter2.", provider=Reviewer())
     def begin(self): ...
 
 x = durable(Locked)

@@ -54,7 +54,7 @@ def test_the_page_about_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     given, hidden, redacting = blocks(ROOT / "docs" / "secrets.md")
     vault = SimpleNamespace(read=lambda name: f"the {name}: 4711")
     orig = Agent(role="R", goal="G", backstory="B")
-    agents.clear()
+    monkeypatch.setattr(agents, "_definitions", {})
     names: dict[str, Any] = {"vault": vault, "orig": orig, "DBOSAgent": DBOSAgent}
     exec(given, names)
     assert known.hide("said the door code: 4711") == "said ***"
@@ -67,7 +67,6 @@ def test_the_page_about_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     state = names["State"](visits=1)
     state._seen.append("home")
     assert decode(encode(state))._seen == ["home"]
-    agents.clear()
 
 
 def test_the_page_about_security() -> None:

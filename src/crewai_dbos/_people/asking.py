@@ -104,7 +104,9 @@ async def aask(scope: Scope, call: Call, asking: Asking, read: Callable[[Said], 
         try:
             return read(await asyncio.shield(waiting))
         except asyncio.CancelledError:
-            waiter.give_up()
+            # A run that is over, or left to its row, is taken apart so: it still wants the answer.
+            if scope.ended_by is None:
+                waiter.give_up()
             with contextlib.suppress(BaseException):
                 await waiting  # it ends now, and is at work as long
             raise

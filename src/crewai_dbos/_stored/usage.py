@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from crewai.types.usage_metrics import UsageMetrics
+if TYPE_CHECKING:
+    from crewai.types.usage_metrics import UsageMetrics
 
 _KNOWN = frozenset(
     {
@@ -43,6 +44,9 @@ def counted(extra: Mapping[str, Any]) -> UsageMetrics:
     Args:
         extra: What the entry keeps beside its result.
     """
+    # Names of entries and their counts are read without crewAI, which takes seconds to import.
+    from crewai.types.usage_metrics import UsageMetrics
+
     total = UsageMetrics()
     for usage in extra.get("usage", ()):
         if (metrics := UsageMetrics.from_provider_dict(usage)) is not None:

@@ -153,13 +153,15 @@ def changing_definition(subject: Subject) -> Iterator[Finding]:
 
 
 def waits_for_people(subject: Subject) -> Iterator[Finding]:
-    items = [item for item in subject.items if item.kind == "person" and item.recorded]
+    # Others name the provider that asks.
+    asked = [item for item in subject.items if item.kind == "person" and item.recorded]
+    items = [item for item in asked if not item.name.endswith(")")]
     if items:
         where = ", ".join(f"{item.name} of {item.owner}" for item in items)
         yield found(
             "waits-for-people",
             "hint",
-            f"A run waits for a person: {where}. What a provider of your own asks it asks itself.",
+            f"A run waits for a person: {where}.",
             "See what is open, and answer: crewai-dbos inbox",
         )
 
