@@ -36,6 +36,17 @@ def begin(order: Order) -> list[Any]:
     return results(order)
 
 
+def begin_all(order: Order) -> list[Any]:
+    """Start runs of a flow, say so, and go on."""
+    launch(order)
+    flow = getattr(definitions, order["flow"])
+    for run_id in order["ids"]:
+        with SetWorkflowID(run_id):
+            flow.start()
+    say(there=True)
+    return results(order)
+
+
 def begin_own(order: Order) -> list[Any]:
     """The same of a workflow of the user's."""
     launch(order)
