@@ -56,7 +56,7 @@ def inbox(context: typer.Context, db_url: Url = None, audience: Audience = None)
         for request in requests:
             _show(console, request)
             try:
-                if (answer := _asked(request)) is not None:
+                if (answer := _PROMPTS[request.kind](request)) is not None:
                     _answer(control, request.request_id, answer, None)
             except AnswerError as error:
                 console.print(escape(str(error)))
@@ -96,7 +96,7 @@ def list_requests(
 def show(request_id: Id, db_url: Url = None, as_json: AsJson = False) -> None:
     """One request, whole."""
     with _control(db_url) as control:
-        request = _found(control, request_id)
+        request = control.request(request_id)
     if as_json:
         typer.echo(json.dumps(request.as_json(), indent=2))
     else:
@@ -114,12 +114,13 @@ def approve(
     db_url: Url = None,
 ) -> None:
     """Let the tool be called, or the result pass."""
-    with _control(db_url) as control:
-        request = _found(control, request_id)
-        changed = None if arguments is None else _json(arguments, "--arguments")
+
+    def answer(request: Request) -> Answer:
         if edit:
-            changed = _edited(request)
-        _answer(control, request.request_id, Approve(changed), by)
+            return Approve(_edited(request))
+        return Approve(None if arguments is None else _json(arguments, "--arguments"))
+
+    _say(request_id, answer, by, db_url)
 
 
 @app.command()
@@ -130,7 +131,7 @@ def reject(
     db_url: Url = None,
 ) -> None:
     """Do not let the tool be called."""
-    _say(request_id, Reject(why), by, db_url)
+    _say(request_id, lambda _: Reject(why), by, db_url)
 
 
 @app.command()
@@ -141,7 +142,7 @@ def feedback(
     db_url: Url = None,
 ) -> None:
     """Say what to change of a result."""
-    _say(request_id, Feedback(text), by, db_url)
+    _say(request_id, lambda _: Feedback(text), by, db_url)
 
 
 @app.command()
@@ -152,15 +153,15 @@ def reply(
     db_url: Url = None,
 ) -> None:
     """Answer a question."""
-    with _control(db_url) as control:
-        request = _found(control, request_id)
-        reply = Reply(reply_from(value, request.question.schema))
-        _answer(control, request.request_id, reply, by)
+    _say(request_id, lambda asked: Reply(reply_from(value, asked.question.schema)), by, db_url)
 
 
-def _say(request_id: str, answer: Answer, by: str | None, db_url: str | None) -> None:
+def _say(
+    request_id: str, answer: Callable[[Request], Answer], by: str | None, db_url: str | None
+) -> None:
     with _control(db_url) as control:
-        _answer(control, _found(control, request_id).request_id, answer, by)
+        request = control.request(request_id)
+        _answer(control, request.request_id, answer(request), by)
 
 
 @contextmanager
@@ -175,11 +176,6 @@ def _control(db_url: str | None) -> Iterator[Control]:
     except CrewaiDbosError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None
-
-
-def _found(control: Control, prefix: str) -> Request:
-    """The request whose id begins so."""
-    return control.request(prefix)
 
 
 def _answer(control: Control, request_id: str, answer: Answer, by: str | None) -> None:
@@ -217,11 +213,6 @@ def _show(console: Console, request: Request) -> None:
         console.print(f"\n[dim]schema[/dim] {escape(json.dumps(question.schema))}")
 
 
-def _asked(request: Request) -> Answer | None:
-    """What somebody at the terminal answers; None to leave it open."""
-    return _PROMPTS[request.kind](request)
-
-
 def _approval(request: Request) -> Answer | None:
     chosen = typer.prompt("[a]pprove, [e]dit, [r]eject, [s]kip", default="s")
     if chosen.startswith("a"):
@@ -253,6 +244,7 @@ _PROMPTS: dict[str, Callable[[Request], Answer | None]] = {
     "feedback": _review,
     "question": _question,
 }
+"""By the kind of a request: what somebody at the terminal answers; None to leave it open."""
 
 
 def _edited(request: Request) -> dict[str, Any]:

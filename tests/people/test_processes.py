@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from crewai_dbos.testing.crash._fork_server import fork_server
 from crewai_dbos.testing.crash._jobs import Job
 from crewai_dbos.testing.crash._processes import Process
 from crewai_dbos.testing.effects import EFFECTS
+from people.conftest import until
 from support.postgres import Postgres
 
 pytestmark = pytest.mark.crash
@@ -70,14 +71,6 @@ def lab(database_url: str, tmp_path: Path) -> Iterator[Lab]:
     found = Lab(database_url, tmp_path)
     yield found
     found.end()
-
-
-def until(found: Callable[[], Any]) -> Any:
-    end = time.monotonic() + 60
-    while not (value := found()):
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.05)
-    return value
 
 
 def one(control: Control) -> Request:

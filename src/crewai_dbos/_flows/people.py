@@ -22,7 +22,7 @@ from crewai_dbos._flows.feedback import REQUEST
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._people import asking, policy
-from crewai_dbos._people.asking import Asking, Said
+from crewai_dbos._people.asking import Asking
 from crewai_dbos._people.review import stopping, text_of
 from crewai_dbos._requests.request import Question
 from crewai_dbos._stored import names
@@ -118,7 +118,7 @@ def answer_to(
         announce,
     )
     call = Call(names.ASK, kind="person", request={"message": message})
-    response = asking.ask(scope, call, asked, _value)
+    response = asking.ask(scope, call, asked, lambda said: said.reply)
     if is_new:
         crewai_event_bus.emit(
             flow,
@@ -132,10 +132,6 @@ def answer_to(
             ),
         )
     return response
-
-
-def _value(said: Said) -> str | None:
-    return None if said.answer is None else str(said.answer["value"])
 
 
 def _text(output: Any) -> str:

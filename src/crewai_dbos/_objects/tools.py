@@ -164,14 +164,15 @@ def _recorded(
         scope = run_scope.for_call(bound, f"call of tool {tool.name!r}")
         if scope is None:
             return function(*args, **kwargs)
-        call = ToolCall(scope.around or scope, args, kwargs)
-        call = approved(tool, function, call, _name(tool, args, kwargs))
+        what = names.tool(sanitize_tool_name(tool.name), [args, kwargs] if args else kwargs)
+        call = approved(tool, function, ToolCall(scope.around or scope, what, args, kwargs))
         if call.refused:
             return call.remark
-        return call.result_with_remark(made(call.scope, *call.args, **call.kwargs))
+        return call.result_with_remark(made(call))
 
-    def made(scope: Scope, *args: Any, **kwargs: Any) -> Any:
-        what = _name(tool, args, kwargs)
+    def made(allowed: ToolCall) -> Any:
+        scope, what = allowed.scope, allowed.what
+        args, kwargs = allowed.args, allowed.kwargs
         if step is not None:
             call = Call(what, kind="tool", config=step, concurrent=True, as_text=str)
             if kind is None and step == PLAIN:
@@ -194,10 +195,6 @@ def _recorded(
     look_like(call_tool, function)
     setattr(call_tool, _RECORDED, function)
     return call_tool
-
-
-def _name(tool: BaseTool, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-    return names.tool(sanitize_tool_name(tool.name), [args, kwargs] if args else kwargs)
 
 
 def _bound(

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from crewai.tools.base_tool import BaseTool
+from crewai.utilities.string_utils import sanitize_tool_name
 from pydantic import ValidationError
 from pydantic_core import to_jsonable_python
 
@@ -29,6 +30,7 @@ class ToolCall:
 
     Attributes:
         scope: The place that it is recorded in.
+        what: The name that it is recorded under.
         args: Its arguments.
         kwargs: Those that have names.
         remark: What the model is told beside the result; as a refusal, in its place.
@@ -36,6 +38,7 @@ class ToolCall:
     """
 
     scope: Scope
+    what: str
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     remark: str = ""
@@ -46,42 +49,34 @@ class ToolCall:
         return f"{self.remark} {result}" if self.remark else result
 
 
-def approved(tool: BaseTool, function: Callable[..., Any], call: ToolCall, what: str) -> ToolCall:
+def approved(tool: BaseTool, function: Callable[..., Any], call: ToolCall) -> ToolCall:
     """The call as a person lets it be made; as it is, where nobody is to be asked.
 
     Args:
         tool: What is called.
         function: The function in it.
         call: How, and in which place.
-        what: The name that the call would be recorded under.
     """
-    scope, record = call.scope, call.scope.journal.record
-    content = [call.args, call.kwargs] if call.args else call.kwargs
-    asked = names.asked(tool.name, content)
-    given = _by_name(function, call)
+    scope, record, people = call.scope, call.scope.journal.record, policy.current()
+    asked = names.asked(call.what)
     if not record.is_recorded(scope.place, asked):
         # One that is recorded has been made, with nobody asked.
-        if record.is_recorded(scope.place, what):
+        if not people.approve_tools or record.is_recorded(scope.place, call.what):
             return call
-        if not policy.current().wants(_request(scope, tool, given)):
+        if not people.wants(ToolRequest(tool.name, _by_name(function, call), *_who(scope.path))):
             return call
+    given = _by_name(function, call)
     # So that nobody who was asked is passed over, whatever the policy says by then.
     scope.run(Call(asked, kind="asked", concurrent=True), lambda: None)
-    name = names.approval(tool.name, content)
     decision = ask(
         scope,
-        Call(name, kind="person", concurrent=True),
+        Call(names.approval(call.what), kind="person", concurrent=True),
         Asking.by_policy("approval", _question(scope, tool, given)),
         _decision,
     )
     # Under the answer: no other call, be it equal, is answered from the record of this one.
     inside = Scope(scope.journal, decision["entry"], sequential=False)
     return _decided(tool, replace(call, scope=inside), given, decision)
-
-
-def _request(scope: Scope, tool: BaseTool, given: dict[str, Any]) -> ToolRequest:
-    agent, task = _who(scope.path)
-    return ToolRequest(tool.name, given, agent, task)
 
 
 def _question(scope: Scope, tool: BaseTool, given: dict[str, Any]) -> Question:
@@ -130,7 +125,9 @@ def _decided(
         )
     kept = {name: getattr(valid, name) for name in type(valid).model_fields if name in edited}
     extra = {name: value for name, value in edited.items() if name not in kept}
-    made = replace(call, args=(), kwargs={**given, **kept, **extra})
+    arguments = {**given, **kept, **extra}
+    what = names.tool(sanitize_tool_name(tool.name), arguments)
+    made = replace(call, what=what, args=(), kwargs=arguments)
     if getattr(tool, "result_as_answer", False):
         return made
     return replace(made, remark=f"(A person has changed the arguments of this call to {changed}.)")

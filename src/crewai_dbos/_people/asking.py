@@ -7,7 +7,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeVar
 
 from crewai_dbos._journal import notes
@@ -17,7 +17,7 @@ from crewai_dbos._journal.scope import Scope
 from crewai_dbos._people import policy, terminal
 from crewai_dbos._people.shown import shown
 from crewai_dbos._people.waiting import Wait, launched, watcher
-from crewai_dbos._requests.request import Kind, OnDeadline, Question, Request
+from crewai_dbos._requests.request import Kind, OnDeadline, Question, Request, at
 from crewai_dbos._requests.store import Asked, Outcome
 from crewai_dbos._signals import ControlSignal
 from crewai_dbos._stored import names, sealing
@@ -46,6 +46,11 @@ class Said:
     answer: dict[str, Any] | None
     by: str | None = None
     on_deadline: str | None = None
+
+    @property
+    def reply(self) -> str | None:
+        """What was replied to a question for a text; None if nobody has in time."""
+        return None if self.answer is None else str(self.answer["value"])
 
 
 @dataclass(frozen=True)
@@ -137,10 +142,11 @@ class _Waiter:
         try:
             opened = open_call()
             assert opened is not None
-            asked = self._ask(opened.name)
-            outcome = self._outcome(asked, opened.name)
+            question = self.asking.question.shown_through(lambda data: shown(self.scope, data))
+            asked = self._ask(opened.name, question)
+            outcome = self._outcome(asked, self._request(asked, opened.name, question))
         except Exception as error:
-            self._stop(error)
+            self._fail(error)
         if outcome is None:
             self.scope.raise_if_over()
             raise asyncio.CancelledError
@@ -158,32 +164,29 @@ class _Waiter:
         """The answer is recorded, if it has come, and is not used for another question."""
         if self.scope.ended_by is not None:
             return
-        kept, run_id = self.scope.kept, self.scope.run_id
-        if self._said is not None:
-            self._used([self._said.name], self._said)
-        elif _RECORDED not in kept:
-            kept[_RECORDED] = True
-            entries = self.scope.journal.record.entries_below("")
+        journal, said = self.scope.journal, self._said
+        if said is not None:
+            redacts = bool(journal.writer.redact) and said.answer is not None
+            kept = {"answer": sealing.seal(shown(self.scope, said.answer))} if redacts else {}
+            self._used([said.name], **kept)
+        elif _RECORDED not in journal.kept:
+            journal.kept[_RECORDED] = True
+            entries = journal.record.entries_below("")
             if asked := [entry.name for _, entry in entries if entry.kind == "person"]:
-                here = launched()
-                here.database.patiently(lambda: here.store.used(run_id, asked))
+                self._used(asked)
 
-    def _used(self, asked: list[str], said: Said) -> None:
-        here, run_id = launched(), self.scope.run_id
-        kept = {}
-        if self.scope.journal.writer.redact and said.answer is not None:
-            kept["answer"] = sealing.seal(shown(self.scope, said.answer))
-        here.database.patiently(lambda: here.store.used(run_id, asked, **kept))
+    def _used(self, asked: list[str], **kept: Any) -> None:
+        run_id = self.scope.run_id
+        launched().patiently(lambda store: store.used(run_id, asked, **kept))
 
-    def _ask(self, name: str) -> Asked:
-        asking, here = self.asking, launched()
-        question = asking.question.shown_through(lambda data: shown(self.scope, data))
+    def _ask(self, name: str, question: dict[str, Any]) -> Asked:
+        asking = self.asking
         # A deadline is none of what is asked.
         content = names.by_content(asking.kind, question)
         digest = self.scope.journal.record.stored_name(content)
         stored = sealing.seal(question)
-        return here.database.patiently(
-            lambda: here.store.ask(
+        return launched().patiently(
+            lambda store: store.ask(
                 self.scope.run_id,
                 name,
                 asking.kind,
@@ -195,34 +198,38 @@ class _Waiter:
             )
         )
 
-    def _outcome(self, asked: Asked, name: str) -> Outcome | None:
+    def _outcome(self, asked: Asked, request: Request) -> Outcome | None:
         """How the request ends; None if nobody waits for it any more."""
         wait = Wait(self.scope.journal, asked.request_id, policy.current().linger)
         with self._lock:
             self._waiting = None if self._given_up else wait
         if self._waiting is not None:
-            request = self._request(asked, name)
             watcher.add(wait)
             try:
                 self._tell(asked, request)
-                with terminal.offered(request, wait), self.scope.journal.activity.waiting():
+                terminal.offer(request, wait)
+                with self.scope.journal.activity.waiting():
                     outcome = wait.outcome.result()
             finally:
                 watcher.remove(wait)
             if outcome is not None:
                 return outcome
         if self._given_up:
-            here = launched()
-            here.database.patiently(lambda: here.store.withdraw(asked.request_id))
+            launched().patiently(lambda store: store.withdraw(asked.request_id))
         return None
 
-    def _request(self, asked: Asked, name: str) -> Request:
-        question = self.asking.question.shown_through(lambda data: shown(self.scope, data))
-        return replace(
-            asked.request(self.scope.run_id, name, self.asking.kind),
-            question=Question.of_json(question),
+    def _request(self, asked: Asked, name: str, question: dict[str, Any]) -> Request:
+        return Request(
+            asked.request_id,
+            self.scope.run_id,
+            name,
+            self.asking.kind,
+            "open",
+            Question.of_json(question),
             audience=self.asking.audience,
             on_deadline=self.asking.on_deadline,
+            created=at(asked.created_ms),
+            deadline=at(asked.deadline_ms),
         )
 
     def _tell(self, asked: Asked, request: Request) -> None:
@@ -242,40 +249,44 @@ class _Waiter:
                     request_id,
                     exc_info=True,
                 )
-        here = launched()
-        here.database.patiently(lambda: here.store.told(request_id))
+        launched().patiently(lambda store: store.told(request_id))
 
     def _read(self, outcome: Outcome, name: str) -> Said:
         if outcome.answer is not None:
             try:
                 return Said(name, sealing.opened(outcome.answer), outcome.by)
             except Exception as error:
-                self._stop(error)
+                self._fail(error)
         if outcome.on_deadline == "fail":
-            self._fail(name)
+            self._expire(name)
         return Said(name, None, on_deadline=outcome.on_deadline)
 
-    def _stop(self, error: Exception) -> NoReturn:
+    def _fail(self, error: Exception) -> NoReturn:
         """Stop the run, which could not ask: as an answer that would be recorded."""
         run_id = self.scope.run_id
-        stopped = RunStoppedError(
-            f"Run {run_id!r} could not ask a person ({type(error).__name__}: {error}). Put that "
-            f"right, then DBOS.resume_workflow({run_id!r})."
+        self._stop(
+            RunStoppedError(
+                f"Run {run_id!r} could not ask a person ({type(error).__name__}: {error}). Put "
+                f"that right, then DBOS.resume_workflow({run_id!r})."
+            ),
+            error,
         )
-        notes.stop(run_id, stopped, self.scope.journal.writer.redact)
+
+    def _expire(self, name: str) -> NoReturn:
+        """Stop the run; resumed, it asks anew."""
+        run_id = self.scope.run_id
+        self._used([name])
+        self._stop(
+            RequestExpired(
+                f"Nobody has answered in time what run {run_id!r} asked: "
+                f"{self.asking.question.message!r} ({name}). DBOS.resume_workflow({run_id!r}) asks "
+                "anew."
+            )
+        )
+
+    def _stop(self, stopped: RunStoppedError, cause: Exception | None = None) -> NoReturn:
+        notes.stop(self.scope.run_id, stopped, self.scope.journal.writer.redact)
         try:
             self.scope.fail(stopped)
         except ControlSignal as signal:
-            raise signal from error
-
-    def _fail(self, name: str) -> None:
-        """Stop the run; resumed, it asks anew."""
-        run_id, journal, here = self.scope.run_id, self.scope.journal, launched()
-        here.database.patiently(lambda: here.store.used(run_id, [name]))
-        error = RequestExpired(
-            f"Nobody has answered in time what run {run_id!r} asked: "
-            f"{self.asking.question.message!r} ({name}). DBOS.resume_workflow({run_id!r}) asks "
-            "anew."
-        )
-        notes.stop(run_id, error, journal.writer.redact)
-        self.scope.fail(error)
+            raise signal from cause or stopped

@@ -39,4 +39,4 @@ def asking(original: Callable[..., str]) -> Callable[..., str]:
 
 
 def _text(said: Said) -> str | None:
-    return None if said.answer is None else str(said.answer["value"]).strip()
+    return None if said.reply is None else said.reply.strip()

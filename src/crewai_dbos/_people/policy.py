@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property
 from typing import Any, get_args
 
 from crewai.utilities.string_utils import sanitize_tool_name
@@ -106,7 +107,7 @@ class People:
             return bool(self.approve_tools(request))
         return sanitize_tool_name(request.tool) in self.tools
 
-    @property
+    @cached_property
     def tools(self) -> set[str]:
         """The tools that are named, as crewAI writes them for a model."""
         if callable(self.approve_tools):

@@ -7,8 +7,6 @@ import getpass
 import json
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from crewai_dbos._people.waiting import Wait, launched
 from crewai_dbos._requests.answers import (
@@ -31,12 +29,10 @@ _HOW = {
 }
 
 
-@contextmanager
-def offered(request: Request, wait: Wait) -> Iterator[None]:
-    """In the block whoever sits at the terminal may answer `request`, if there is one."""
+def offer(request: Request, wait: Wait) -> None:
+    """Let whoever sits at the terminal answer `request`, if there is one."""
     if _is_there():
         _prompts.add(request, wait)
-    yield
 
 
 def _is_there() -> bool:

@@ -6,8 +6,10 @@ import contextlib
 import logging
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from dbos import DBOS
 from dbos import error as dbos_errors
@@ -29,6 +31,8 @@ from crewai_dbos._signals import RunParked, RunSuspended
 from crewai_dbos._stored import names
 
 logger = logging.getLogger("crewai_dbos")
+
+T = TypeVar("T")
 
 POLLING = 0.2
 """Seconds between two looks for answers, and between two into the queue of woken runs."""
@@ -87,9 +91,8 @@ class _Watcher:
         with self._lock:
             self._waits.discard(wait)
 
-    def _park(self, store: Store, journal: Journal) -> None:
+    def _park(self, here: Launched, journal: Journal) -> None:
         """Leave the run to its row, if it has done nothing but wait for long enough."""
-        here = launched()
         with journal.activity.held() as idle:
             with self._lock:
                 waits = [wait for wait in self._waits if wait.journal is journal]
@@ -99,7 +102,7 @@ class _Watcher:
                 return
             run_id, xid = journal.run_id, journal.root.owner_xid
             ids = {wait.request_id for wait in waits}
-            if xid is not None and store.park(run_id, xid, ids, here.queue) == "parked":
+            if xid is not None and here.store.park(run_id, xid, ids, here.queue):
                 journal.latch.note(RunParked(run_id))
 
     def _watch(self) -> None:
@@ -124,24 +127,23 @@ class _Watcher:
                 failed = True
 
     def _look(self, waits: set[Wait]) -> None:
-        journals = {id(wait.journal): wait.journal for wait in waits}
+        journals = {wait.journal for wait in waits}
         if is_shut_down():
-            for journal in journals.values():
+            for journal in journals:
                 journal.latch.note(RunSuspended("DBOS is shut down"))
         else:
             here = launched()
-            database, store = here.database, here.store
-            ended = store.ended({wait.request_id for wait in waits})
+            ended = here.store.ended({wait.request_id for wait in waits})
             for wait in waits:
                 if wait.request_id in ended:
                     wait.settle(ended[wait.request_id])
-            with database.engine.connect() as connection:
-                rows = database.rows(connection, {j.run_id for j in journals.values()})
-            for journal in journals.values():
+            with here.database.engine.connect() as connection:
+                rows = here.database.rows(connection, {journal.run_id for journal in journals})
+            for journal in journals:
                 if (error := _lost(journal, rows.get(journal.run_id))) is not None:
                     journal.latch.note(error)
                 elif journal.kept.get(_MAY_PARK):
-                    self._park(store, journal)
+                    self._park(here, journal)
         for wait in waits:
             if wait.journal.latch.is_over:
                 wait.settle(None)
@@ -173,6 +175,10 @@ class Launched:
     store: Store
     queue: str
     listens: bool
+
+    def patiently(self, function: Callable[[Store], T]) -> T:
+        """What `function` makes of the requests; it waits for a database that is away."""
+        return self.database.patiently(lambda: function(self.store))
 
 
 def launched() -> Launched:

@@ -37,32 +37,17 @@ class Asked:
     created_ms: int
     deadline_ms: int | None
 
-    def request(self, run_id: str, name: str, kind: Any) -> Request:
-        """It, as it is shown, without what is asked."""
-        return Request(
-            self.request_id,
-            run_id,
-            name,
-            kind,
-            "open",
-            Question(""),
-            created=at(self.created_ms),
-            deadline=at(self.deadline_ms),
-        )
-
 
 @dataclass(frozen=True)
 class Outcome:
     """How a request ended.
 
     Attributes:
-        state: ``answered``, ``expired`` or ``withdrawn``; ``used`` if the run has seen it before.
-        answer: What was said, as it is stored.
+        answer: What was said, as it is stored; None if it was not answered.
         by: Who has said it.
         on_deadline: What was to become of it at its deadline, when it was asked.
     """
 
-    state: str
     answer: Any = None
     by: str | None = None
     on_deadline: str | None = None
@@ -160,7 +145,13 @@ class Store:
 
     def told(self, request_id: str) -> None:
         """Whoever is to be told of the request has been."""
-        self._set(request_id, notified_ms=self._database.now_ms)
+        table = self._table
+        with self._database.writing() as connection:
+            connection.execute(
+                sa.update(table)
+                .where(table.c.request_id == request_id)
+                .values(notified_ms=self._database.now_ms)
+            )
 
     def ended(self, request_ids: Collection[str]) -> dict[str, Outcome]:
         """Those of the requests that can't be answered any more, each with how it ended."""
@@ -170,16 +161,9 @@ class Store:
         return found
 
     def _ended(self, request_ids: list[str]) -> dict[str, Outcome]:
-        table, now = self._table, self._database.now_ms
+        table, late = self._table, self._late
         these = table.c.request_id.in_(request_ids)
-        late = (table.c.state == "open") & (table.c.deadline_ms <= now)
-        columns = (
-            table.c.request_id,
-            table.c.state,
-            table.c.answer,
-            table.c.answered_by,
-            table.c.on_deadline,
-        )
+        columns = (table.c.request_id, table.c.answer, table.c.answered_by, table.c.on_deadline)
         with self._database.engine.connect() as connection:
             query = sa.select(*columns, late.label("late")).where(
                 these & ((table.c.state != "open") | late)
@@ -190,9 +174,7 @@ class Store:
                 connection.execute(sa.update(table).where(these & late).values(state="expired"))
             return self._ended(request_ids)
         return {
-            row.request_id: Outcome(
-                row.state, _loaded(row.answer), row.answered_by, row.on_deadline
-            )
+            row.request_id: Outcome(_loaded(row.answer), row.answered_by, row.on_deadline)
             for row in rows
         }
 
@@ -222,12 +204,12 @@ class Store:
                 .values(state="withdrawn")
             )
 
-    def park(self, run_id: str, owner_xid: str, request_ids: Iterable[str], queue: str) -> str:
+    def park(self, run_id: str, owner_xid: str, request_ids: Iterable[str], queue: str) -> bool:
         """Leave a run to its row that does nothing but wait for these requests.
 
         Returns:
-            ``parked``; ``answered``, as one of them can't be answered any more; ``lost``, as this
-            execution does not own the run any more.
+            Whether it is; not if one of them can't be answered any more, or if this execution does
+            not own the run any more.
         """
         table, waiting = self._table, sorted(request_ids)
         with self._database.writing() as connection:
@@ -238,12 +220,11 @@ class Store:
                 .with_for_update()
             ).all()
             if len(rows) < len(waiting) or any(row.state != "open" for row in rows):
-                return "answered"
+                return False
             until = min((r.deadline_ms for r in rows if r.deadline_ms is not None), default=None)
-            left = self._database.park(
+            return self._database.park(
                 connection, run_id, owner_xid, FOR_EVER if until is None else until, queue
             )
-            return "parked" if left else "lost"
 
     # A person's side -------------------------------------------------------------
 
@@ -305,11 +286,8 @@ class Store:
         if audience is not None:
             wanted.append(table.c.audience == audience)
         if only_open:
-            wanted.append(table.c.state == "open")
-            wanted.append(self._database.is_alive(table.c.run_id))
-            wanted.append(
-                table.c.deadline_ms.is_(None) | (table.c.deadline_ms > self._database.now_ms)
-            )
+            alive = self._database.is_alive(table.c.run_id)
+            wanted += [table.c.state == "open", alive, ~self._late]
         with self._database.engine.connect() as connection:
             rows = self._found(connection, sa.and_(*wanted), limit=limit)
         return [_request(row, opened) for row in rows]
@@ -328,8 +306,7 @@ class Store:
         lock: bool = False,
         limit: int | None = None,
     ) -> Sequence[Any]:
-        table, now = self._table, self._database.now_ms
-        late = (table.c.state == "open") & (table.c.deadline_ms <= now)
+        table, late = self._table, self._late
         over = (table.c.state == "open") & ~self._database.is_alive(table.c.run_id)
         query = (
             sa.select(table, late.label("late"), over.label("over"))
@@ -339,13 +316,12 @@ class Store:
         )
         return connection.execute(query.with_for_update(of=table) if lock else query).all()
 
-    def _set(self, request_id: str, **values: Any) -> None:
-        with self._database.writing() as connection:
-            connection.execute(
-                sa.update(self._table)
-                .where(self._table.c.request_id == request_id)
-                .values(**values)
-            )
+    @property
+    def _late(self) -> sa.ColumnElement[bool]:
+        """Whether the deadline of an open request has passed, as an expression: never NULL."""
+        columns, now = self._table.c, self._database.now_ms
+        has_passed = columns.deadline_ms.is_not(None) & (columns.deadline_ms <= now)
+        return (columns.state == "open") & has_passed
 
 
 def _id(run_id: str, name: str, generation: int) -> str:
@@ -378,7 +354,7 @@ def _request(row: Any, opened: Open) -> Request:
 def _check_open(request: Request) -> None:
     if request.answered is not None:
         raise AlreadyAnswered(request.request_id, request.answered_by, request.answered)
-    if request.state == "expired" or (request.state == "used"):
+    if request.state in ("expired", "used"):
         raise RequestExpired(
             f"Request {request.request_id} could be answered until "
             f"{request.deadline:%Y-%m-%d %H:%M:%S} UTC. The run goes on without an answer."

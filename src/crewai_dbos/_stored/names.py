@@ -206,14 +206,14 @@ def tool(tool_name: str, arguments: Any) -> str:
     return by_content(f"tool:{escaped(tool_name)}", arguments)
 
 
-def approval(tool_name: str, arguments: Any) -> str:
+def approval(tool_call: str) -> str:
     """What a person says before a tool is called."""
-    return by_content(f"{APPROVAL}:{escaped(tool_name)}", arguments)
+    return f"{APPROVAL}:{tool_call}"
 
 
-def asked(tool_name: str, arguments: Any) -> str:
+def asked(tool_call: str) -> str:
     """That a person is to be asked about a tool call, whatever is decided about others."""
-    return by_content(f"asked:{escaped(tool_name)}", arguments)
+    return f"asked:{tool_call}"
 
 
 def around(tool_call: str) -> str:

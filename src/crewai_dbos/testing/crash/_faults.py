@@ -213,11 +213,11 @@ def parking(park: Callable[..., Any]) -> Callable[..., Any]:
 
     def parked(self: Any, run_id: str, xid: str, request_ids: Iterable[str], queue: str) -> Any:
         waiting = list(request_ids)
-        how = park(self, run_id, xid, waiting, queue)
-        if how == "parked":
+        is_parked = park(self, run_id, xid, waiting, queue)
+        if is_parked:
             for request_id in waiting:
                 _faults.at(_waiting[request_id], PARKED)
-        return how
+        return is_parked
 
     return parked
 
