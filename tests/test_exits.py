@@ -106,9 +106,10 @@ def model(request: Request) -> Reply:
     return tool_calls(ToolCall("leave", {"how": "tool"}))
 
 
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return f"sqlite:///{tmp_path_factory.mktemp('exits')}/dbos.sqlite"
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    """A database of the test's own: a run that another test leaves pending would go on here."""
+    return f"sqlite:///{tmp_path}/dbos.sqlite"
 
 
 @pytest.fixture
