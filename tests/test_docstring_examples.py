@@ -21,7 +21,7 @@ from crewai.flow.flow import Flow, start
 from dbos import DBOS, SetWorkflowID
 
 from crewai_dbos import DBOSAgent, DBOSCrew, DBOSFlow
-from crewai_dbos._dbos_seam.parking import launched_database
+from crewai_dbos._dbos_seam.database import launched_database
 from crewai_dbos._requests.store import Store
 from crewai_dbos._runs.registry import agents, crews, flows
 from crewai_dbos.control import Control, Question

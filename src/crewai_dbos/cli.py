@@ -16,10 +16,10 @@ try:
 except ImportError:
     sys.exit("The command line is an extra: pip install 'crewai-dbos[cli]'")
 
-from crewai_dbos import _inbox
+from crewai_dbos._commands import inbox
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-app.add_typer(_inbox.app, name="inbox")
+app.add_typer(inbox.app, name="inbox")
 
 
 @app.callback()

@@ -12,7 +12,7 @@ from typing import Any
 from dbos import DBOSClient, Serializer
 from sqlalchemy.exc import SQLAlchemyError
 
-from crewai_dbos._dbos_seam.parking import database_of
+from crewai_dbos._dbos_seam.database import database_of
 from crewai_dbos._requests.answers import Answer as Answer
 from crewai_dbos._requests.answers import Approve as Approve
 from crewai_dbos._requests.answers import Feedback as Feedback

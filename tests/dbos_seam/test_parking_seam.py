@@ -10,7 +10,8 @@ import pytest
 from dbos import DBOS, SetWorkflowID
 
 from crewai_dbos._dbos_seam.context import current_context
-from crewai_dbos._dbos_seam.parking import FOR_EVER, launched_database
+from crewai_dbos._dbos_seam.database import launched_database
+from crewai_dbos._dbos_seam.parking import FOR_EVER, park, wake
 from support.launching import launched
 from support.names import unique
 
@@ -34,9 +35,9 @@ def left_to_its_row(until_ms: int) -> str:
     _begun[run_id] = context.owner_xid
     database = launched_database()
     with database.writing() as connection:
-        assert not database.park(connection, run_id, "somebody else", until_ms, QUEUE)
-        assert database.park(connection, run_id, context.owner_xid, until_ms, QUEUE)
-        assert not database.park(connection, run_id, context.owner_xid, until_ms, QUEUE)
+        assert not park(database, connection, run_id, "somebody else", until_ms, QUEUE)
+        assert park(database, connection, run_id, context.owner_xid, until_ms, QUEUE)
+        assert not park(database, connection, run_id, context.owner_xid, until_ms, QUEUE)
     raise _Left
 
 
@@ -62,8 +63,8 @@ def test_a_row_that_waits_and_is_woken(database_url: str) -> None:
             row = database.rows(connection, [run_id, "nobody"])[run_id]
         assert (row.status, row.owner_xid) == ("DELAYED", None)
         with database.writing() as connection:
-            database.wake(connection, run_id)
-            database.wake(connection, run_id)  # nothing to one that is awake
+            wake(database, connection, run_id)
+            wake(database, connection, run_id)  # nothing to one that is awake
         assert DBOS.retrieve_workflow(run_id).get_result() == "woken"
 
 

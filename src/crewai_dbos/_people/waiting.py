@@ -17,14 +17,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from crewai_dbos._dbos_seam.configuration import application_name
 from crewai_dbos._dbos_seam.context import detached
+from crewai_dbos._dbos_seam.database import CANCELLED, Database, RunRow, launched_database
 from crewai_dbos._dbos_seam.instance import is_shut_down
-from crewai_dbos._dbos_seam.parking import (
-    CANCELLED,
-    Database,
-    RunRow,
-    launched_database,
-    listens_to,
-)
+from crewai_dbos._dbos_seam.parking import listens_to
 from crewai_dbos._journal.journal import Journal
 from crewai_dbos._requests.store import Outcome, Store
 from crewai_dbos._signals import RunParked, RunSuspended

@@ -10,11 +10,13 @@ from typing import Any, cast
 
 import sqlalchemy as sa
 
-from crewai_dbos._dbos_seam.parking import FOR_EVER, Database, chunks
+from crewai_dbos._dbos_seam.database import Database, chunks
+from crewai_dbos._dbos_seam.parking import FOR_EVER, park, wake
 from crewai_dbos._requests import answers
 from crewai_dbos._requests.answers import Answer
 from crewai_dbos._requests.request import Question, Request, State, at
-from crewai_dbos._requests.table import migrate, requests
+from crewai_dbos._requests.table import requests
+from crewai_dbos._tables import migrate
 from crewai_dbos.errors import AlreadyAnswered, RequestExpired, UnknownRequest
 
 Open = Callable[[Any], Any]
@@ -222,8 +224,13 @@ class Store:
             if len(rows) < len(waiting) or any(row.state != "open" for row in rows):
                 return False
             until = min((r.deadline_ms for r in rows if r.deadline_ms is not None), default=None)
-            return self._database.park(
-                connection, run_id, owner_xid, FOR_EVER if until is None else until, queue
+            return park(
+                self._database,
+                connection,
+                run_id,
+                owner_xid,
+                FOR_EVER if until is None else until,
+                queue,
             )
 
     # A person's side -------------------------------------------------------------
@@ -264,7 +271,7 @@ class Store:
                     answered_ms=self._database.now_ms,
                 )
             )
-            self._database.wake(connection, request.run_id)
+            wake(self._database, connection, request.run_id)
 
     def find(
         self,

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from crewai_dbos._dbos_seam.parking import LEFT_TO_ITS_ROW
+from crewai_dbos._dbos_seam.database import DELAYED
 from crewai_dbos.control import Answer, Control, Request
 from crewai_dbos.errors import AnswerError, CrewaiDbosError
 
@@ -58,7 +58,7 @@ def answering(url: str, answers: Answers) -> Iterator[list[str]]:
 def _look(control: Control, answers: Answers, seen: dict[str, float], trouble: list[str]) -> None:
     for request in control.requests():
         first = seen.setdefault(request.request_id, time.monotonic())
-        is_row = control.status_of(request.run_id) == LEFT_TO_ITS_ROW
+        is_row = control.status_of(request.run_id) == DELAYED
         if not is_row and time.monotonic() - first < PATIENCE:
             continue
         try:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import datetime, timezone
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import click
@@ -15,9 +13,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from crewai_dbos._commands.options import AsJson, Url, ago, open_control
 from crewai_dbos._requests.answers import reply_from
 from crewai_dbos.control import Answer, Approve, Control, Feedback, Reject, Reply, Request
-from crewai_dbos.errors import AnswerError, CrewaiDbosError, InvalidAnswer
+from crewai_dbos.errors import AnswerError, InvalidAnswer
 
 app = typer.Typer(
     help="See what runs ask people, and answer. At a terminal, without a command: one by one.",
@@ -25,19 +24,9 @@ app = typer.Typer(
     no_args_is_help=False,
 )
 
-Url = Annotated[
-    str | None,
-    typer.Option(
-        "--db-url",
-        "-s",
-        envvar="DBOS_SYSTEM_DATABASE_URL",
-        help="The database that DBOS keeps its workflows in.",
-    ),
-]
 Audience = Annotated[str | None, typer.Option(help="Only what is for them.")]
 By = Annotated[str | None, typer.Option(help="Who answers; by default your user name.")]
 Id = Annotated[str, typer.Argument(metavar="ID", help="Of the request; its first letters will do.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
 
 @app.callback()
@@ -50,7 +39,7 @@ def inbox(context: typer.Context, db_url: Url = None, audience: Audience = None)
     if not sys.stdin.isatty():
         list_requests(db_url, audience)
         return
-    with _control(db_url) as control:
+    with open_control(db_url) as control:
         requests = control.requests(audience=audience)
         console = Console(highlight=False)
         for request in requests:
@@ -71,7 +60,7 @@ def list_requests(
     as_json: AsJson = False,
 ) -> None:
     """What can be answered, the oldest first."""
-    with _control(db_url) as control:
+    with open_control(db_url) as control:
         requests = control.requests(audience=audience, only_open=not every)
     if as_json:
         typer.echo(json.dumps([request.as_json() for request in requests], indent=2))
@@ -85,8 +74,8 @@ def list_requests(
             request.request_id[:8],
             request.kind if request.state == "open" else request.state,
             escape(request.audience or ""),
-            _ago(request.created),
-            _ago(request.deadline),
+            ago(request.created),
+            ago(request.deadline),
             escape(request.question.message),
         )
     Console(highlight=False).print(table if requests else "Nothing is open.")
@@ -95,7 +84,7 @@ def list_requests(
 @app.command()
 def show(request_id: Id, db_url: Url = None, as_json: AsJson = False) -> None:
     """One request, whole."""
-    with _control(db_url) as control:
+    with open_control(db_url) as control:
         request = control.request(request_id)
     if as_json:
         typer.echo(json.dumps(request.as_json(), indent=2))
@@ -159,23 +148,9 @@ def reply(
 def _say(
     request_id: str, answer: Callable[[Request], Answer], by: str | None, db_url: str | None
 ) -> None:
-    with _control(db_url) as control:
+    with open_control(db_url) as control:
         request = control.request(request_id)
         _answer(control, request.request_id, answer(request), by)
-
-
-@contextmanager
-def _control(db_url: str | None) -> Iterator[Control]:
-    """The database; an error that it has to tell ends the command with 1, a bad call with 2."""
-    try:
-        with Control(db_url) as control:
-            yield control
-    except AnswerError as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(1) from None
-    except CrewaiDbosError as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(2) from None
 
 
 def _answer(control: Control, request_id: str, answer: Answer, by: str | None) -> None:
@@ -194,8 +169,8 @@ def _show(console: Console, request: Request) -> None:
         ("agent", question.agent),
         ("task", question.task),
         ("for", request.audience),
-        ("asked", _ago(request.created)),
-        ("until", _ago(request.deadline)),
+        ("asked", ago(request.created)),
+        ("until", ago(request.deadline)),
         ("answered by", request.answered_by),
         ("answer", None if request.answer is None else json.dumps(request.answer)),
         ("outcomes", ", ".join(question.outcomes or ())),
@@ -270,17 +245,3 @@ def _json(text: str, what: str) -> Any:
     except ValueError as error:
         typer.echo(f"{what} is not JSON: {error}", err=True)
         raise typer.Exit(2) from None
-
-
-def _ago(when: datetime | None) -> str:
-    """A time as seen from now: ``5m ago``, ``in 3d``."""
-    if when is None:
-        return ""
-    seconds = (when - datetime.now(timezone.utc)).total_seconds()
-    size, unit = next(
-        (size, unit)
-        for size, unit in ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
-        if abs(seconds) >= size or unit == "s"
-    )
-    count = f"{abs(seconds) // size:.0f}{unit}"
-    return f"in {count}" if seconds > 0 else f"{count} ago"

@@ -1,0 +1,1 @@
+"""The commands of `crewai-dbos` that need nothing but the database."""

@@ -1,0 +1,106 @@
+"""A run as people see it, and what is in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+
+from crewai_dbos._stored.usage import Tokens
+
+State = Literal[
+    "queued",
+    "running",
+    "waiting",
+    "waking",
+    "done",
+    "failed",
+    "cancelled",
+    "stopped",
+    "stranded",
+]
+"""Of a run:
+
+- ``queued``: on a queue, and not begun
+- ``running``: a process carries it out
+- ``waiting``: for a person; `reason` says for whom and since when
+- ``waking``: answered, and on its queue again
+- ``done``, ``failed``: it has ended, with a result or an error
+- ``cancelled``: somebody has asked for it, or its time was up; `reason` says who and why
+- ``stopped``: it does not fit the code, or can't be read; `reason` says what to do
+- ``stranded``: nobody goes on with it, and `reason` says why
+"""
+
+
+@dataclass(frozen=True)
+class Node:
+    """Something that a run has done, or does: a task, an agent, a method, a call.
+
+    Attributes:
+        path: Its name in the journal, which says where in the run it is.
+        name: The last part of it, for people: ``task:2.write``, ``tool:send_email``.
+        kind: ``crew``, ``task``, ``agent``, ``flow``, ``method``, ``llm``, ``tool``, ...
+        state: As of a run.
+        started: When it began, in UTC; None where that is not known.
+        seconds: How long it took; of something with others inside from the first's begin to the
+            last's end.
+        tokens: Of all LLM requests in it.
+        replayed: Whether the execution that went on last has it from the record.
+        error: The class and message of the error that it ended with.
+        attempts: How often it was made, with retries.
+        children: What is inside, in the order in which it began.
+    """
+
+    path: str
+    name: str
+    kind: str
+    state: State
+    started: datetime | None = None
+    seconds: float | None = None
+    tokens: Tokens = field(default_factory=Tokens)
+    replayed: bool = False
+    error: str | None = None
+    attempts: int = 1
+    children: tuple[Node, ...] = ()
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run of a definition.
+
+    Attributes:
+        run_id: The DBOS workflow id.
+        definition: The name of the `DBOSAgent`, `DBOSCrew` or `DBOSFlow`; None of a workflow of
+            the user's own.
+        kind: ``agent``, ``crew``, ``flow``, ``batch`` or ``workflow``.
+        state: How it stands.
+        created: When it was asked for, in UTC.
+        started: When a process last began or went on with it.
+        seconds: From its creation to its end, or to now.
+        tokens: Of all its LLM requests.
+        cost: In US dollars, where prices are known; None where not.
+        error: The class and message of the error that it ended with.
+        reason: Why it is as it is, where the state alone does not say it.
+        parent: The id of the run or workflow that has started it.
+        forked_from: The id of the run that it is a fork of.
+        version: The application version whose processes take it; None if any does.
+        executor: The process that carries it out, or did.
+        children: What it has done; empty in a list of runs.
+    """
+
+    run_id: str
+    definition: str | None
+    kind: str
+    state: State
+    created: datetime
+    started: datetime | None = None
+    seconds: float | None = None
+    tokens: Tokens = field(default_factory=Tokens)
+    cost: float | None = None
+    error: str | None = None
+    reason: str | None = None
+    parent: str | None = None
+    forked_from: str | None = None
+    version: str | None = None
+    executor: str | None = None
+    children: tuple[Node, ...] = ()

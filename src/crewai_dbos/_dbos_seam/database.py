@@ -1,0 +1,126 @@
+"""The database that DBOS keeps its workflows in, for tables of our own and the rows of runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from dbos import DBOSClient
+from dbos._sys_db import SystemDatabase, WorkflowStatusString, db_retry
+from sqlalchemy.dialects import postgresql, sqlite
+
+from crewai_dbos._dbos_seam.context import detached
+from crewai_dbos._dbos_seam.instance import system_database
+
+T = TypeVar("T")
+
+DELAYED = WorkflowStatusString.DELAYED.value
+ENQUEUED = WorkflowStatusString.ENQUEUED.value
+PENDING = WorkflowStatusString.PENDING.value
+CANCELLED = WorkflowStatusString.CANCELLED.value
+ALIVE = (PENDING, ENQUEUED, DELAYED)
+"""The statuses of a run that has not ended."""
+
+
+def chunks(values: Iterable[str]) -> Iterator[list[str]]:
+    """`values` in lists that are not too long for one statement."""
+    every = list(values)
+    for start in range(0, len(every), 500):
+        yield every[start : start + 500]
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """What of a run's row says who carries it out.
+
+    Attributes:
+        status: DBOS's status.
+        owner_xid: The execution that may record; None if there is none.
+    """
+
+    status: str
+    owner_xid: str | None
+
+
+@dataclass(frozen=True)
+class Database:
+    """The database that DBOS keeps its workflows in."""
+
+    system: SystemDatabase
+
+    @property
+    def schema(self) -> str | None:
+        """Where DBOS's tables are; None on SQLite, which has no schemas."""
+        schema: str | None = self.system.schema
+        return schema
+
+    @property
+    def is_sqlite(self) -> bool:
+        return str(self.system.engine.dialect.name) == "sqlite"
+
+    @property
+    def engine(self) -> sa.Engine:
+        engine: sa.Engine = self.system.engine
+        return engine
+
+    @property
+    def runs(self) -> sa.Table:
+        """DBOS's table of workflows, a row a run."""
+        table: sa.Table = self.system.tables.workflow_status
+        return table
+
+    @property
+    def now_ms(self) -> sa.ColumnElement[int]:
+        """The time by the clock of the database, in milliseconds, as an expression."""
+        now: sa.ColumnElement[int] = self.system._now_ms_sql()
+        return now
+
+    def insert(self, table: sa.Table) -> Any:
+        """An INSERT that may say what to do ``on_conflict``."""
+        return (sqlite if self.is_sqlite else postgresql).insert(table)
+
+    @contextmanager
+    def writing(self) -> Iterator[sa.Connection]:
+        """A transaction that looks before it writes, alone where a database has one writer."""
+        with self.engine.begin() as connection:
+            if self.is_sqlite:
+                connection.execute(sa.text("BEGIN IMMEDIATE"))
+            yield connection
+
+    def patiently(self, function: Callable[[], T]) -> T:
+        """What `function` returns, which waits for a database that is away, as DBOS's own calls."""
+        return detached(db_retry(sys_db=self.system)(function))
+
+    def rows(self, connection: sa.Connection, run_ids: Iterable[str]) -> dict[str, RunRow]:
+        """The rows of those of `run_ids` that are there."""
+        runs, found = self.runs, {}
+        for some in chunks(run_ids):
+            query = sa.select(runs.c.workflow_uuid, runs.c.status, runs.c.owner_xid)
+            for run_id, status, xid in connection.execute(
+                query.where(*self.system._wf_in(runs, some))
+            ):
+                found[run_id] = RunRow(status, xid)
+        return found
+
+    def is_alive(self, run_id: Any) -> sa.ColumnElement[bool]:
+        """Whether the run has not ended, as an expression; `run_id` may be a column."""
+        runs = self.runs
+        return sa.exists().where(runs.c.workflow_uuid == run_id, runs.c.status.in_(ALIVE))
+
+    def has_runs(self) -> bool:
+        """Whether DBOS has made its tables here."""
+        with self.engine.connect() as connection:
+            return sa.inspect(connection).has_table(self.runs.name, self.schema)
+
+
+def launched_database() -> Database:
+    """That of the launched DBOS instance."""
+    return Database(system_database())
+
+
+def database_of(client: DBOSClient) -> Database:
+    """That of a client."""
+    return Database(client._sys_db)
