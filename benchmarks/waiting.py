@@ -33,6 +33,9 @@ def measure(quick: bool, folder: Path) -> list[Row]:
             worker.ask("answer")
             woken = [worker.ask("latency") for _ in range(latencies)]
             rows += compared(NAME, "from an answer to the next call", "s", {kind: woken})
+            if kind != kinds(quick)[0]:
+                worker.kill()
+                continue
             before = worker.ask("memory")
             worker.ask("cycles", runs=cycles)
             after = worker.ask("memory")
