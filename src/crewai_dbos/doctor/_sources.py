@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import inspect
+import os
 from collections.abc import Callable, Iterator
 from pathlib import PurePath
-from types import FunctionType
+from types import FunctionType, ModuleType
 from typing import Any
 
 from crewai_dbos._dbos_seam.decorated import decorated_kind
@@ -42,6 +44,23 @@ class Sources:
             except (OSError, SyntaxError, ValueError):
                 self._files[path] = {}
         return self._files[path]
+
+
+def is_project_s(module: Any) -> bool:
+    """Whether `module` is the user's own, and no library's."""
+    path = getattr(module, "__file__", None)
+    return path is not None and not _LIBRARIES & {*PurePath(path).parts}
+
+
+_LIBRARIES = {"site-packages", *PurePath(os.__file__).parts[-2:-1]}
+"""Folders that say that what is in them is not of the project."""
+
+
+def parse_ahead(module: ModuleType) -> None:
+    """Parse the file of a module now, for every process that is forked from this one."""
+    with contextlib.suppress(OSError, TypeError, SyntaxError, ValueError):
+        lines, _ = inspect.findsource(module)
+        _by_place("".join(lines))
 
 
 def followed(

@@ -25,6 +25,7 @@ from pydantic import BaseModel
 
 from crewai_dbos import _import_path, _private_files
 from crewai_dbos._dbos_seam.instance import IMPORTED_AT_LAUNCH
+from crewai_dbos.doctor._sources import is_project_s, parse_ahead
 from crewai_dbos.testing.crash._jobs import (
     FAILED,
     HAS_THREADS,
@@ -92,6 +93,9 @@ def _import(modules: list[str]) -> None:
         with contextlib.suppress(ImportError):
             importlib.import_module(module)
     _build_classes()
+    for name, each in list(sys.modules.items()):
+        if is_project_s(each) and not name.startswith("crewai_dbos."):
+            parse_ahead(each)  # as each process would for itself
 
 
 def _fork_for_every_job(control: socket.socket) -> None:
