@@ -101,6 +101,6 @@ class _RunTask(_Base):
 def _in_its_place(task: Any) -> Iterator[None]:
     crew, what = task.__dict__[_PLACE]
     scope = crew.child(what)
-    with scope.entered():
+    with scope.work("task"):
         yield
         scope.check_complete(background=False)
