@@ -10,7 +10,11 @@ from dbos import DBOS, PortableWorkflowError, SetWorkflowID
 from pydantic import BaseModel
 
 from crewai_dbos import _patches, _tracebacks
-from crewai_dbos._dbos_seam.context import assigned_workflow_id, detached
+from crewai_dbos._dbos_seam.context import (
+    assigned_workflow_id,
+    detached,
+    noted_with_the_run,
+)
 from crewai_dbos._dbos_seam.instance import is_launched
 from crewai_dbos._journal import run_scope
 from crewai_dbos._people.policy import People
@@ -135,7 +139,7 @@ def _carry_out(kind: Kind[D, W], definition: D, order: W, view: Any, known: Clas
     if joins:
         return as_returned(kind.perform(definition, order, False))
     stored = order.stored(definition)
-    with assigned_id(view):
+    with assigned_id(view), noted_with_the_run(kind.attributes(order)):
         return off_the_loop(lambda: run(stored, kind.workflow, known))
 
 
@@ -153,7 +157,7 @@ async def _acarry_out(kind: Kind[D, W], definition: D, order: W, view: Any, know
     if run_scope.in_workflow():
         return as_returned(await kind.aperform(definition, order, False))
     stored = order.stored(definition)
-    with assigned_id(view):
+    with assigned_id(view), noted_with_the_run(kind.attributes(order)):
         return await arun(stored, kind.async_workflow, known)
 
 
