@@ -138,6 +138,22 @@ def test_of_a_task_that_an_agent_is_given(serve: Serve, seen: Seen) -> None:
     assert {each for each in seen if each[0] == "llm"} == {("llm", str(task.id))}
 
 
+def test_a_handler_can_tell_runs_apart(serve: Serve) -> None:
+    serve()
+    durable = DBOSCrew(crew_name=unique("crew"), orig_crew=build())
+    found: dict[str, set[str | None]] = {}
+    with crewai_event_bus.scoped_handlers():
+
+        @crewai_event_bus.on(TaskStartedEvent)
+        def began(source: Any, event: Any) -> None:
+            found.setdefault(event.task_id, set()).add(DBOS.workflow_id)
+
+        runs = [durable.start({"what": what}) for what in ("otters", "cats")]
+        for run in runs:
+            run.get_result()
+    assert list(found.values()) == [{run.workflow_id for run in runs}] * 2
+
+
 def reading(request: Request) -> Reply:
     if not request.tool_results:
         return tool_calls(ToolCall("read_file", {"file_name": "table"}))
