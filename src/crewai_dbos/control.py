@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import getpass
 import os
 from collections.abc import AsyncIterator, Iterator
@@ -228,7 +229,9 @@ class Control:
         self._check_run(run_id)
         return reading.events(self._events, self._opened, run_id, after, follow=follow)
 
-    def aevents(self, run_id: str, after: int = 0, *, follow: bool = False) -> AsyncIterator[Event]:
+    async def aevents(
+        self, run_id: str, after: int = 0, *, follow: bool = False
+    ) -> AsyncIterator[Event]:
         """As `events`, for async code.
 
         Example::
@@ -237,7 +240,10 @@ class Control:
             async for event in control.aevents(run.workflow_id, follow=True):
                 print(event.seq, event.type, event.path)
         """
-        return reading.aevents(self._events, self._opened, run_id, after, follow=follow)
+        await asyncio.to_thread(self._check_run, run_id)
+        found = reading.aevents(self._events, self._opened, run_id, after, follow=follow)
+        async for event in found:
+            yield event
 
     def _check_run(self, run_id: str) -> None:
         if self._events.is_alive(run_id) is None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from crewai import LLM, Agent, Crew, Task
 from crewai.flow.flow import Flow, listen, start
 from crewai.tools import tool
@@ -191,6 +192,13 @@ def test_from_a_number(serve: Serve, control: Control) -> None:
 def test_of_no_run(control: Control) -> None:
     with pytest.raises(RunNotFoundError):
         control.events("nobody")
+
+    async def read() -> None:
+        async for _ in control.aevents("nobody"):
+            raise AssertionError
+
+    with pytest.raises(RunNotFoundError):
+        asyncio.run(read())
 
 
 def test_an_agent_and_a_flow(serve: Serve, control: Control) -> None:
@@ -473,6 +481,90 @@ def test_a_run_that_waits_for_a_person(serve: Serve, control: Control) -> None:
     assert of_the_run[:3] == ["run.started", "run.parked", "run.resumed"]
     assert of_the_run[-1] == "run.ended"
     assert Counter(types(events))["tool.ended"] == 2
+
+
+def test_a_run_that_is_cancelled_while_it_waits(serve: Serve, control: Control) -> None:
+    serve()
+    people = People(approve_tools=["search"], linger=0.0)
+    durable, run_id = crew(people=people), unique("run")
+    with SetWorkflowID(run_id):
+        durable.start({"what": "otters"})
+    until(lambda: types(list(control.events(run_id)))[-1:] == ["run.parked"])
+    DBOS.cancel_workflow(run_id)
+    assert types(list(control.events(run_id, follow=True)))[-1] == "run.parked"
+    for _ in range(2):  # as whoever has cancelled it does
+        control._events.say(run_id, "run.cancelled", {"by": "ann"}, at_ms=1)
+    events = list(control.events(run_id, follow=True))
+    assert types(events)[-2:] == ["run.parked", "run.cancelled"]
+    assert events[-1].data == {"by": "ann"}
+
+
+def test_nothing_is_said_of_a_run_that_leaves_no_events(control: Control, serve: Serve) -> None:
+    serve()
+    run_id = unique("run")
+    with SetWorkflowID(run_id):
+        crew(events=False).kickoff({"what": "otters"})
+    control._events.say(run_id, "run.cancelled", {}, at_ms=1)
+    assert list(control.events(run_id)) == []
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_run_that_its_own_code_ends_is_stopped(
+    serve: Serve, control: Control, asynchronous: bool
+) -> None:
+    serve()
+    durable, run_id = crew(error=SystemExit), unique("run")  # type: ignore[arg-type]
+
+    async def start_async() -> None:
+        await durable.akickoff({"what": "otters"})
+
+    def work() -> None:
+        with pytest.raises(SystemExit), SetWorkflowID(run_id):
+            if asynchronous:
+                asyncio.run(start_async())
+            else:
+                durable.kickoff({"what": "otters"})
+
+    thread = threading.Thread(target=work)  # of the main thread it would be the end of a process
+    thread.start()
+    thread.join(60)
+    events = list(control.events(run_id, follow=True))
+    assert types(events)[-1] == "run.stopped", DBOS.get_workflow_status(run_id)
+    assert events[-1].data["error"] == "SystemExit"
+
+
+def test_each_item_of_a_batch_has_a_stream(serve: Serve, control: Control) -> None:
+    serve()
+    run_id = unique("run")
+    with SetWorkflowID(run_id):
+        crew().kickoff_for_each([{"what": "otters"}, {"what": "cats"}])
+    for number in (1, 2):
+        assert types(list(control.events(f"{run_id}/{number}"))) == OF_THE_CREW
+
+
+def test_a_run_goes_on_without_events_that_can_not_be_written(
+    serve: Serve, url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    if not url.startswith("sqlite"):
+        return
+    serve()
+    run_id = unique("run")
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(
+            sa.text(
+                "CREATE TRIGGER refuse BEFORE INSERT ON crewai_dbos_events "
+                "BEGIN SELECT RAISE(ABORT, 'no room'); END"
+            )
+        )
+    try:
+        with SetWorkflowID(run_id):
+            assert crew().kickoff({"what": "otters"}).raw == "They swim."
+    finally:
+        with engine.begin() as connection:
+            connection.execute(sa.text("DROP TRIGGER refuse"))
+        engine.dispose()
+    assert "Events of runs are left out: they can't be written (IntegrityError)" in caplog.text
 
 
 def streamed(events: list[Event]) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import zlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -72,6 +72,21 @@ class Store:
         lock = sa.text("SELECT pg_advisory_xact_lock(:ours, :run)")
         for key in sorted({zlib.crc32(run_id.encode()) - 2**31 for run_id in run_ids}):
             connection.execute(lock, {"ours": _LOCK, "run": key})
+
+    def say(self, run_id: str, type_: str, data: Mapping[str, Any], at_ms: int) -> None:
+        """Write an event of a run itself that is carried out nowhere, if the run leaves any.
+
+        Args:
+            run_id: The run.
+            type_: What happened: it was cancelled, for one.
+            data: As of an `Event`.
+            at_ms: When.
+        """
+        last = self.last_of_run(run_id)
+        if last is None or last == type_:
+            return
+        part = sum(key.type == type_ and not key.path for key in self.known(run_id)) + 1
+        self.add([Fact(run_id, Key(type_, "", part), at_ms, data)])
 
     def delete(self, connection: sa.Connection, run_ids: Collection[str]) -> None:
         """Delete the events of these runs, in a transaction of the caller's."""

@@ -102,7 +102,10 @@ class EventStream:
             self._add(self._end(""), {"status": "done"})
             return
         if isinstance(error, ControlSignal):
-            self._add(self._next(events.RUN_STOPPED), {"error": type(error.error).__name__})
+            store = self._writer.store
+            is_kept = store.database.patiently(lambda: store.is_alive(self._run_id))
+            type_ = events.RUN_SUSPENDED if is_kept else events.RUN_STOPPED
+            self._add(self._next(type_), {"error": type(error.error).__name__})
         elif isinstance(error, FailedRun):
             name = type(error.original).__name__
             self._add(self._end(""), {"status": "failed", "error": name})

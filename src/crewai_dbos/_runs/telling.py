@@ -12,6 +12,7 @@ from crewai_dbos._journal import executions
 from crewai_dbos._journal.listening import Happening
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._runs import event_stream, spans
+from crewai_dbos._runs.event_stream import EventStream
 from crewai_dbos._threads import on_a_thread
 
 logger = logging.getLogger("crewai_dbos")
@@ -27,19 +28,27 @@ def of_joined(definition: Any, scope: Scope, *, is_own: bool) -> Iterator[None]:
     journal = scope.journal
     spans.listen(journal)
     kind = scope.path.rpartition("/")[2].partition(":")[0]
-    stream = None
-    if definition.events:
-        stream = event_stream.of_journal(journal)
-        if is_own:
-            stream.begins(definition=definition.name, kind=kind)
-        path = "" if is_own else scope.path
-        stream.hear(journal, path, tokens=definition.events == "tokens")
+    stream = _heard(definition, scope, kind, is_own=is_own) if definition.events else None
     try:
         with journal.listeners.told(Happening(scope.path, kind)):
             yield
     finally:
         if stream is not None and not is_own:
             stream.flush()
+
+
+def _heard(definition: Any, scope: Scope, kind: str, *, is_own: bool) -> EventStream | None:
+    """The events of a run that are written from now on; None if that can't be."""
+    try:
+        stream = event_stream.of_journal(scope.journal)
+        if is_own:
+            stream.begins(definition=definition.name, kind=kind)
+        path = "" if is_own else scope.path
+        stream.hear(scope.journal, path, tokens=definition.events == "tokens")
+    except Exception as error:  # of the database: the run does not need them
+        logger.warning("Run %s leaves no events (%s).", scope.run_id, type(error).__name__)
+        return None
+    return stream
 
 
 @contextmanager
@@ -97,5 +106,6 @@ def _ended(definition: Any, context: DBOSContext, error: BaseException | None) -
             stream.begins(definition=definition.name)
         stream.ends(error)
         stream.flush()
-    except Exception:  # its end is what counts
-        logger.warning("Run %s: its last events are not kept", context.workflow_id, exc_info=True)
+    except Exception as error:  # its end is what counts
+        told = type(error).__name__
+        logger.warning("Run %s: its last events are not kept (%s).", context.workflow_id, told)
