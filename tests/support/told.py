@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -9,14 +12,16 @@ from typing import Any
 from crewai import LLM, Agent, Crew, Task
 from crewai.flow.flow import Flow, and_, listen, start
 from crewai.tools import tool
+from dbos import SetWorkflowID
 
 from crewai_dbos import DBOSCrew, DBOSFlow, People
 from crewai_dbos._dbos_seam.database import launched_database
-from crewai_dbos._events.reading import events
+from crewai_dbos._events.reading import at_work, events
 from crewai_dbos._events.store import Store
 from crewai_dbos._stored import sealing
 from crewai_dbos.testing import report_effect
 from crewai_dbos.testing.crash._program import RUN
+from support.launching import launched
 
 BY_EXECUTION = ("run.resumed", "run.parked")
 """Types of events of which there are as many as there were executions."""
@@ -28,6 +33,11 @@ def look_up(what: str) -> str:
     report_effect("look_up", what=what)
     if what == "nothing":
         raise LookupError(what)
+    if os.environ.get("DIES") and "write" in what:
+        store = Store(launched_database())
+        while not any(event.type == "tool.started" for event in at_work(store, lambda x: x, RUN)):
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGKILL)
     return f"{what} are nice"
 
 
@@ -68,6 +78,7 @@ class Letters(Flow[dict[str, Any]]):
 _DEFINITIONS: dict[str, Callable[[str], Any]] = {
     "crew": lambda name: DBOSCrew(crew_name=name, orig_crew=build, events="tokens"),
     "letters": lambda name: DBOSFlow(flow_name=name, orig_flow=Letters, events=True),
+    "dying": lambda name: DBOSCrew(crew_name=name, orig_crew=build, events="tokens"),
     "approved": lambda name: DBOSCrew(
         crew_name=name,
         orig_crew=build,
@@ -88,6 +99,17 @@ def __getattr__(name: str) -> Any:
     if name not in _DEFINITIONS:
         raise AttributeError(name)
     return definition(name)
+
+
+def carry_out(url: str, dies: str) -> None:
+    """A process that carries out the run, or goes on with it; the first dies in a tool call."""
+    os.environ["DIES"] = dies
+    crew = definition("dying")
+    with launched(url):
+        if dies:
+            with SetWorkflowID(RUN):
+                crew.kickoff()
+        crew.retrieve(RUN).get_result()
 
 
 def told() -> dict[str, Any]:

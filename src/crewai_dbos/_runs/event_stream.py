@@ -136,9 +136,10 @@ class EventStream:
         """
         self._journal = journal
         journal.listeners.add(self)
-        new = path not in self._heard
-        self._heard[path] = tokens
-        if new:
+        with self._lock:
+            before = self._tokens_of(path)
+            self._heard = {**self._heard, path: tokens}  # other threads look into it
+        if before is None or (tokens and not before):
             self._make_up(journal, [entry for _, entry in journal.record.entries_below(path)])
 
     @contextmanager
@@ -210,8 +211,9 @@ class EventStream:
             # What a user's `redact` looks for may lie in two pieces.
             if self._journal is not None and not self._journal.writer.redact:
                 data["text"] = sealing.seal("".join(pieces))
-        except Exception:
-            logger.warning("Run %s: tokens of %s were not kept", self._run_id, name, exc_info=True)
+        except Exception as error:  # of the serializer
+            told = type(error).__name__
+            logger.warning("Run %s: tokens of %s are not kept (%s).", self._run_id, name, told)
         self._add(Key(events.TOKENS, name, part), data)
 
     def _asked(self, happening: Happening) -> dict[str, Any]:
@@ -221,18 +223,14 @@ class EventStream:
         model = known.hide(model)
         for redact in () if self._journal is None else self._journal.writer.redact:
             try:
-                model = redact(model)
+                model = str(redact(model))
             except Exception:  # of the user's function: what it has not seen is not told
                 return {}
         return {"model": model}
 
     def _tokens_of(self, name: str) -> bool | None:
         """Whether tokens of what is called `name` are told of; None if nothing of it is."""
-        found = [
-            tokens
-            for path, tokens in self._heard.items()
-            if not path or name == path or name.startswith(f"{path}/")
-        ]
+        found = [heard for heard in map(self._heard.get, (*_above(name), "")) if heard is not None]
         return any(found) if found else None
 
     # What is recorded and not told -------------------------------------------------
