@@ -23,6 +23,7 @@ BENCHMARKS = (
     "recovery",
     "load",
     "waiting",
+    "events",
     "import_time",
 )
 

@@ -60,8 +60,8 @@ NOT_CALLED = {
 """Methods that crewAI, DBOS or the package calls, or that only say what to call; ""`` for a class
 that users do not make themselves."""
 
-RETURNED = ("ApiError", "Delayed", "Drop", "Effect", "Finding", "Item", "Message", "Observed")
-RETURNED += ("Position", "Question", "Report", "Request", "ToolRequest", "Verdict")
+RETURNED = ("ApiError", "Delayed", "Drop", "Effect", "Event", "Finding", "Item", "Message")
+RETURNED += ("Observed", "Position", "Question", "Report", "Request", "ToolRequest", "Verdict")
 """Plain data that users are given and do not make."""
 
 

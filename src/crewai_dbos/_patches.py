@@ -151,6 +151,16 @@ TABLE = (
     ),
     *_rows(
         CREW,
+        "files that crewAI keeps by ids of crews and tasks are those of one run",
+        ("crewai.utilities.file_store", "astore_files", "_objects.files:kept_apart"),
+        ("crewai.utilities.file_store", "aget_files", "_objects.files:kept_apart"),
+        ("crewai.utilities.file_store", "aclear_files", "_objects.files:kept_apart"),
+        ("crewai.utilities.file_store", "astore_task_files", "_objects.files:kept_apart"),
+        ("crewai.utilities.file_store", "aget_task_files", "_objects.files:kept_apart"),
+        ("crewai.utilities.file_store", "aclear_task_files", "_objects.files:kept_apart"),
+    ),
+    *_rows(
+        CREW,
         "a crew loads its knowledge only for a query that is not recorded",
         ("crewai.knowledge.knowledge:Knowledge", "add_sources", "_objects.knowledge:putting_off"),
         ("crewai.knowledge.knowledge:Knowledge", "query", "_objects.knowledge:loading_first"),

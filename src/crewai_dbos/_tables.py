@@ -33,6 +33,20 @@ MIGRATIONS = (
         " WHERE state = 'open'",
         "CREATE INDEX crewai_dbos_requests_run ON {schema}crewai_dbos_requests (run_id)",
     ),
+    (
+        """CREATE TABLE {schema}crewai_dbos_events (
+            run_id TEXT NOT NULL,
+            seq BIGINT NOT NULL,
+            id TEXT NOT NULL,
+            type TEXT NOT NULL,
+            path TEXT NOT NULL,
+            part BIGINT NOT NULL,
+            at_ms BIGINT NOT NULL,
+            data TEXT NOT NULL,
+            PRIMARY KEY (run_id, seq)
+        )""",
+        "CREATE UNIQUE INDEX crewai_dbos_events_once ON {schema}crewai_dbos_events (run_id, id)",
+    ),
 )
 """Statements that have made the tables, version by version. One that was released never changes."""
 

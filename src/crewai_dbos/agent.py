@@ -17,6 +17,7 @@ from crewai_dbos._agents.executor import DBOSAgentExecutor
 from crewai_dbos._agents.perform_agent import KIND
 from crewai_dbos._agents.work_orders import AgentWorkOrder, kickoff_order
 from crewai_dbos._crewai_seam.llm import is_llm, share_usage
+from crewai_dbos._events.event import Events, as_events
 from crewai_dbos._journal.config import AgentOptions, StepConfig, ToolStepConfig
 from crewai_dbos._objects.conversion import recording
 from crewai_dbos._objects.llm import durable_llm
@@ -55,6 +56,8 @@ class DBOSAgent(Agent):
             results, states, errors) and returns what is stored in its place. The run itself goes on
             with that too, the first time as well.
         people: Which tool calls a person has to approve, and how people are asked; see `People`.
+        events: Whether its runs leave events, which `Control.events` reads: True, or "tokens" for
+            the texts of answers too, as they are streamed.
 
     Raises:
         DefinitionError: The name is empty or taken, or an option can't mean anything.
@@ -88,6 +91,7 @@ class DBOSAgent(Agent):
         secrets: Iterable[str | SecretStr] = (),
         redact: Redact | None = None,
         people: People | None = None,
+        events: Events = False,
     ) -> None:
         template = build_agent(orig_agent)
         if isinstance(template, DBOSAgent):
@@ -110,6 +114,7 @@ class DBOSAgent(Agent):
             secrets=as_given(secrets),
             redact=as_redact(redact),
             people=people,
+            events=as_events(events, redact),
         )
         _patches.apply(_patches.AGENT)
         agents.add(self._definition)

@@ -1,18 +1,23 @@
 """What people do about runs, with nothing but the database: no code of the user's, and no crewAI.
 
-`Control` lists the requests that runs wait for, and answers them.
+`Control` lists the requests that runs wait for, and answers them; and reads their events.
 """
 
 from __future__ import annotations
 
+import asyncio
 import getpass
 import os
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from dbos import DBOSClient, Serializer
 from sqlalchemy.exc import SQLAlchemyError
 
 from crewai_dbos._dbos_seam.database import database_of
+from crewai_dbos._events import reading
+from crewai_dbos._events.event import Event as Event
+from crewai_dbos._events.store import Store as EventStore
 from crewai_dbos._requests.answers import Answer as Answer
 from crewai_dbos._requests.answers import Approve as Approve
 from crewai_dbos._requests.answers import Feedback as Feedback
@@ -22,9 +27,19 @@ from crewai_dbos._requests.request import Question as Question
 from crewai_dbos._requests.request import Request as Request
 from crewai_dbos._requests.store import Store
 from crewai_dbos._stored import sealing
-from crewai_dbos.errors import DefinitionError, UnknownRequest
+from crewai_dbos.errors import DefinitionError, RunNotFoundError, UnknownRequest
 
-__all__ = ["Answer", "Approve", "Control", "Feedback", "Question", "Reject", "Reply", "Request"]
+__all__ = [
+    "Answer",
+    "Approve",
+    "Control",
+    "Event",
+    "Feedback",
+    "Question",
+    "Reject",
+    "Reply",
+    "Request",
+]
 
 
 class Control:
@@ -88,6 +103,7 @@ class Control:
                 "of the application's DBOS config; the application makes it when it is launched."
             )
         self._store = Store(database)
+        self._events = EventStore(database)
 
     def __enter__(self) -> Control:
         return self
@@ -190,6 +206,48 @@ class Control:
             print(control.status_of(request.run_id))
         """
         return self._store.status_of(run_id)
+
+    # Events ----------------------------------------------------------------------
+
+    def events(self, run_id: str, after: int = 0, *, follow: bool = False) -> Iterator[Event]:
+        """What happened in a run of a definition with ``events=True``, in its order.
+
+        Args:
+            run_id: The run.
+            after: The number of the last event that is known already.
+            follow: Whether to wait for more, until the run has ended.
+
+        Raises:
+            RunNotFoundError: There is no such run.
+
+        Example::
+
+            run = crew.start({"topic": "otters"})
+            for event in control.events(run.workflow_id, follow=True):
+                print(event.seq, event.type, event.path, dict(event.data))
+        """
+        self._check_run(run_id)
+        return reading.events(self._events, self._opened, run_id, after, follow=follow)
+
+    async def aevents(
+        self, run_id: str, after: int = 0, *, follow: bool = False
+    ) -> AsyncIterator[Event]:
+        """As `events`, for async code.
+
+        Example::
+
+            run = crew.start({"topic": "otters"})
+            async for event in control.aevents(run.workflow_id, follow=True):
+                print(event.seq, event.type, event.path)
+        """
+        await asyncio.to_thread(self._check_run, run_id)
+        found = reading.aevents(self._events, self._opened, run_id, after, follow=follow)
+        async for event in found:
+            yield event
+
+    def _check_run(self, run_id: str) -> None:
+        if self._events.is_alive(run_id) is None:
+            raise RunNotFoundError(run_id)
 
     def _opened(self, stored: Any) -> Any:
         return sealing.opened(stored, self._serializer)

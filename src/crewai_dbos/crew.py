@@ -15,6 +15,7 @@ from crewai_dbos._crews import batch
 from crewai_dbos._crews.options import chosen_options
 from crewai_dbos._crews.perform_crew import KIND
 from crewai_dbos._crews.work_orders import CrewWorkOrder
+from crewai_dbos._events.event import Events, as_events
 from crewai_dbos._journal.config import (
     AgentOptions,
     AgentStepConfigs,
@@ -58,6 +59,8 @@ class DBOSCrew(Crew):
             results, states, errors) and returns what is stored in its place. The run itself goes on
             with that too, the first time as well.
         people: Which tool calls a person has to approve, and how people are asked; see `People`.
+        events: Whether its runs leave events, which `Control.events` reads: True, or "tokens" for
+            the texts of answers too, as they are streamed.
 
     Raises:
         DefinitionError: The name is empty or taken, or an option can't mean anything.
@@ -89,6 +92,7 @@ class DBOSCrew(Crew):
         secrets: Iterable[str | SecretStr] = (),
         redact: Redact | None = None,
         people: People | None = None,
+        events: Events = False,
     ) -> None:
         template = build_crew(orig_crew)
         if isinstance(template, DBOSCrew):
@@ -113,6 +117,7 @@ class DBOSCrew(Crew):
             secrets=as_given(secrets),
             redact=as_redact(redact),
             people=people,
+            events=as_events(events, redact),
         )
         crews.add(self._definition)
         doctor.warn(self)

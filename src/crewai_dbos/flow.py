@@ -12,6 +12,7 @@ from pydantic import PrivateAttr, SecretStr
 
 from crewai_dbos import doctor
 from crewai_dbos._dbos_seam.context import assigned_workflow_id
+from crewai_dbos._events.event import Events, as_events
 from crewai_dbos._flows import sessions
 from crewai_dbos._flows.perform_flow import KIND
 from crewai_dbos._flows.state.changes import classes
@@ -58,6 +59,8 @@ class DBOSFlow(Flow[Any]):
             results, states, errors) and returns what is stored in its place. The run itself goes on
             with that too, the first time as well.
         people: Which tool calls a person has to approve, and how people are asked; see `People`.
+        events: Whether its runs leave events, which `Control.events` reads: True, or "tokens" for
+            the texts of answers too, as they are streamed.
 
     Raises:
         DefinitionError: The name is empty or taken, or `orig_flow` builds no flow.
@@ -95,6 +98,7 @@ class DBOSFlow(Flow[Any]):
         secrets: Iterable[str | SecretStr] = (),
         redact: Redact | None = None,
         people: People | None = None,
+        events: Events = False,
     ) -> None:
         if isinstance(orig_flow, DBOSFlow):
             raise DefinitionError(f"{orig_flow.flow_name!r} is a DBOSFlow already: use it as it is")
@@ -112,6 +116,7 @@ class DBOSFlow(Flow[Any]):
             secrets=as_given(secrets),
             redact=as_redact(redact),
             people=people,
+            events=as_events(events, redact),
         )
         self._become(template, definition)
         flows.add(definition)

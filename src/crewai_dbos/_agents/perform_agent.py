@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
+from uuid import UUID
 
 from crewai import Agent
+from dbos import DBOS
 
 from crewai_dbos._agents import run_agent, work_orders
 from crewai_dbos._agents.work_orders import AgentWorkOrder
 from crewai_dbos._crewai_seam.agent import publish_agent_state
+from crewai_dbos._dbos_seam.context import detached
 from crewai_dbos._journal.scope import Scope, stable_id
 from crewai_dbos._objects import events
 from crewai_dbos._runs import body, workflows
@@ -53,6 +57,7 @@ KIND = Kind(
     workflow=workflows.run_agent,
     async_workflow=workflows.run_agent_async,
     instead="aexecute_task, kickoff_async or akickoff",
+    attributes=lambda order: {names.TASK_ATTRIBUTE: str(order.task.id)} if order.task else {},
 )
 
 
@@ -103,12 +108,20 @@ def _at_work(agent: Agent) -> Iterator[None]:
             run_agent.finish(agent)
 
 
+def _id_of_task(run_id: str) -> UUID | None:
+    """The id of the task that the user has given; None of a run that does not tell."""
+    status = detached(DBOS.get_workflow_status, run_id)
+    with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
+        return UUID(status.attributes[names.TASK_ATTRIBUTE])  # type: ignore[index,union-attr]
+    return None
+
+
 def _for_run(agent: Agent, order: AgentWorkOrder, scope: Scope, own: bool) -> tuple[Any, Any]:
     assert order.task is not None
     task = copy.copy(order.task)
     if own:
         # The order was read anew: its task would have another id in each execution.
-        task.__dict__["id"] = stable_id(scope, "task")
+        task.__dict__["id"] = _id_of_task(scope.run_id) or stable_id(scope, "task")
     task.agent = agent
     tools = None if order.tools is None else run_agent.durable_tools(agent, order.tools)
     return task, tools

@@ -136,7 +136,7 @@ def _at_work(member: Agent) -> Iterator[Agent]:
         scope.restore_usage(role, restoring(llm))
     try:
         people = policy.holding(membership.people)
-        with setting(_working, worker), scope.entered(), body.ending(scope), people:
+        with setting(_working, worker), scope.work("agent"), body.ending(scope), people:
             yield worker
             scope.check_complete(background=False)
     finally:

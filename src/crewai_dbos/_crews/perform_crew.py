@@ -14,6 +14,7 @@ from dbos import DBOS
 
 from crewai_dbos._crewai_seam.events import forget_tasks
 from crewai_dbos._crews import fingerprint, run_crew, work_orders
+from crewai_dbos._crews.ids import Ids
 from crewai_dbos._crews.work_orders import CrewWorkOrder
 from crewai_dbos._dbos_seam.context import detached
 from crewai_dbos._journal.call import Call
@@ -73,8 +74,8 @@ def _crew(definition: CrewDefinition, scope: Scope, own: bool) -> Iterator[Crew]
     """The crew that works in `scope`."""
     with knowledge.unloaded():
         template = body.built(definition.build, f"crew {definition.name!r}", scope)
-    _check(definition, fingerprint.of_crew(template), scope)
-    crew = run_crew.crew_of_run(definition, template, scope)
+    ids = _check(definition, template, scope)
+    crew = run_crew.crew_of_run(definition, template, scope, ids)
     try:
         # A workflow of the crew's own fails as the crew fails; another goes on, perhaps.
         with nullcontext() if own else body.ending(scope), events.handled():
@@ -92,9 +93,31 @@ def _arguments(order: CrewWorkOrder) -> dict[str, Any]:
     return {"inputs": inputs, "input_files": files}
 
 
-def _check(definition: CrewDefinition, now: fingerprint.Fingerprint, scope: Scope) -> None:
-    """Stop the run if its crew is made up otherwise than when it began."""
-    recorded = scope.run(Call(names.DEFINITION, kind="definition"), lambda: now)
+def _check(definition: CrewDefinition, template: Crew, scope: Scope) -> Ids:
+    """Stop the run if its crew is made up otherwise than when it began.
+
+    Returns:
+        The ids that its crew and tasks had then.
+    """
+    now, ids = fingerprint.of_crew(template), Ids.of(template)
+    call = Call(
+        names.DEFINITION,
+        kind="definition",
+        collect=ids.as_json,
+        restore=lambda extra: ids.take(extra),
+    )
+    ids.forget_if(scope.is_recorded(call.what))
+    recorded = scope.run(call, lambda: now)
+    _compare(definition, recorded, now, scope)
+    return ids
+
+
+def _compare(
+    definition: CrewDefinition,
+    recorded: fingerprint.Fingerprint,
+    now: fingerprint.Fingerprint,
+    scope: Scope,
+) -> None:
     if recorded == now:
         return
     status = detached(DBOS.get_workflow_status, scope.run_id)

@@ -17,6 +17,7 @@ from crewai_dbos._agents.run_agent import NoWaitOnReplay, durable_tools
 from crewai_dbos._classes import durable_class, overrides
 from crewai_dbos._crewai_seam import agent as agent_seam
 from crewai_dbos._crewai_seam import crew as crew_seam
+from crewai_dbos._crews.ids import Ids
 from crewai_dbos._crews.member import is_member, member_of_run
 from crewai_dbos._crews.run_task import task_of_run
 from crewai_dbos._journal.config import AgentOptions
@@ -30,12 +31,13 @@ from crewai_dbos.agent import DBOSAgent
 _STAFF = "_crewai_dbos_hiring"
 
 
-def crew_of_run(definition: CrewDefinition, template: Crew, scope: Scope) -> Crew:
+def crew_of_run(definition: CrewDefinition, template: Crew, scope: Scope, ids: Ids) -> Crew:
     """A fresh durable crew for the run that `scope` is a place in.
 
     Args:
         definition: What it is a crew of.
         template: The user's crew, or a new one.
+        ids: Of the crew and its tasks, as the run began with them.
     """
     scope.look_for_secrets(template)
     for agent in (*template.agents, template.manager_agent):
@@ -48,11 +50,11 @@ def crew_of_run(definition: CrewDefinition, template: Crew, scope: Scope) -> Cre
     crew.__class__ = durable_class(_RunCrew, type(template))
     fields = crew.__dict__
     fields[_STAFF] = staff
-    fields["id"] = stable_id(scope, "crew")
+    fields["id"] = ids.crew or stable_id(scope, "crew")
     fields["agents"] = [staff.member(agent) for agent in template.agents]
     if template.manager_agent is not None:
         fields["manager_agent"] = staff.member(template.manager_agent)
-    fields["tasks"] = staff.tasks(template.tasks)
+    fields["tasks"] = staff.tasks(template.tasks, ids)
     _give_llms(fields, options, objects)
     _give_callbacks(fields)
     memory = crew_seam.memory_of(template)
@@ -110,10 +112,12 @@ class _Staff:
         """Each agent of the user's with its copy."""
         return list(self._members.values())
 
-    def tasks(self, tasks: list[Task]) -> list[Task]:
+    def tasks(self, tasks: list[Task], ids: Ids) -> list[Task]:
         """The run's copies of `tasks`, with the agents and the context of the run."""
         copies = {
-            id(task): task_of_run(task, number, self.options(task.agent), self.objects)
+            id(task): task_of_run(
+                task, number, self.options(task.agent), self.objects, ids.of_task(number)
+            )
             for number, task in enumerate(tasks, 1)
         }
         for task in copies.values():

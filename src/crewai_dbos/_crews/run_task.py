@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from crewai import Task
 from crewai.tasks.conditional_task import ConditionalTask
@@ -27,18 +28,20 @@ from crewai_dbos._stored.work_order import TASK_MODELS
 _PLACE = "_crewai_dbos_place"
 
 
-def task_of_run(task: Task, number: int, options: AgentOptions, objects: RunObjects) -> Task:
+def task_of_run(
+    task: Task, number: int, options: AgentOptions, objects: RunObjects, id_: UUID | None
+) -> Task:
     """A durable copy of `task`, the `number`-th of its crew, counting from 1.
 
-    Its agent and its context are still those of the user's crew.
+    Its agent and its context are still those of the user's crew. Handlers of events know it by
+    `id_`, that of the user's task when the run began; without one it has one of the run's own.
     """
     what = names.task(number, task.name)
     copied = copy.copy(task)
     forget_task_state(copied)
     copied.__class__ = durable_class(_RunTask, type(task))
     fields = copied.__dict__
-    # The run's own: crewAI keeps files of the whole process by it.
-    fields["id"] = stable_id(objects.scope, what)
+    fields["id"] = id_ or stable_id(objects.scope, what)
     fields[_PLACE] = (objects.scope, what)
     fields["tools"] = objects.tools(task.tools or [], options.tool_step_config)
     if task.callback is not None:
@@ -101,6 +104,6 @@ class _RunTask(_Base):
 def _in_its_place(task: Any) -> Iterator[None]:
     crew, what = task.__dict__[_PLACE]
     scope = crew.child(what)
-    with scope.entered():
+    with scope.work("task"):
         yield
         scope.check_complete(background=False)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextvars
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import Context
 from typing import Any, TypeVar
 
+from dbos import SetWorkflowAttributes
 from dbos._context import (
     DBOSContext,
     _dbos_context_var,
@@ -23,6 +24,7 @@ __all__ = [
     "assigned_workflow_id",
     "current_context",
     "detached",
+    "noted_with_the_run",
     "open_workflow",
     "using_context",
 ]
@@ -46,6 +48,14 @@ def assigned_workflow_id() -> str | None:
     """The id of the enclosing ``with SetWorkflowID(...)`` that no workflow has taken yet."""
     assigned = get_workflow_start_options().assigned_id
     return None if assigned is None or assigned.consumed else assigned.workflow_id
+
+
+def noted_with_the_run(attributes: Mapping[str, Any]) -> AbstractContextManager[Any]:
+    """A run that is started in the block has these attributes too, beside those of the user."""
+    if not attributes:
+        return nullcontext()
+    others = get_workflow_start_options().workflow_attributes or {}
+    return SetWorkflowAttributes({**others, **attributes})
 
 
 @contextmanager

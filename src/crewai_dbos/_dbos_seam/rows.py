@@ -45,6 +45,21 @@ def recorded_rows(run_id: str, client: DBOSClient | None = None) -> list[Recorde
     return off_the_loop(lambda: _recorded_rows(database, run_id))
 
 
+def recorded_times(run_id: str) -> dict[str, int]:
+    """When the steps of a run were recorded, by name, in milliseconds since 1970."""
+    database = system_database()
+    return off_the_loop(lambda: _recorded_times(database, run_id))
+
+
+@db_retry()
+def _recorded_times(database: Any, run_id: str) -> dict[str, int]:
+    steps = database.tables.operation_outputs
+    query = sa.select(steps.c.function_name, steps.c.completed_at_epoch_ms)
+    with database._observability_query() as connection:
+        rows = connection.execute(query.where(*database._wf(steps, run_id))).fetchall()
+    return {name: at for name, at in rows if at is not None}
+
+
 @db_retry()
 def _recorded_rows(database: Any, run_id: str) -> list[RecordedRow]:
     steps = database.tables.operation_outputs

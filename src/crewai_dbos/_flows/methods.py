@@ -40,7 +40,7 @@ async def executing(run: FlowRun, method: str) -> AsyncIterator[MethodRun]:
     run.enter(execution)
     started = time.time()
     try:
-        with scope.entered(), at_work(execution), run.interceptor.active():
+        with scope.work("method"), at_work(execution), run.interceptor.active():
             await scope.unless_abandoned()
             with background.collecting() as done.background:
                 try:
@@ -80,6 +80,7 @@ class MethodRun:
             entry = self._recorded_end(names.METHOD_END)
             if entry is None:
                 return await self._anew(method, args, kwargs)
+            self._scope.is_replayed()
             extra = self._scope.extra_of(entry)
             half = [f for f in extra.get("unsettled", {}) if not self._run.is_final(entry, f)]
             await self._run.turn(entry.step_id, self._scope.path)

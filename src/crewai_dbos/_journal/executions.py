@@ -21,7 +21,7 @@ def journal_of(context: DBOSContext) -> Journal:
     # Threads that the workflow started may all be the first one here.
     lock = context.__dict__.setdefault(_JOURNAL_LOCK, threading.Lock())
     with lock:
-        journal = _opened(context)
+        journal = opened(context)
         if journal is None or journal.run_id != context.workflow_id:
             journal = Journal(context)
             context.__dict__[_JOURNAL] = journal
@@ -30,7 +30,7 @@ def journal_of(context: DBOSContext) -> Journal:
 
 def secrets_of(context: DBOSContext) -> set[str]:
     """Texts that must not be stored when the workflow that was opened at `context` fails."""
-    journal = _opened(context)
+    journal = opened(context)
     return {*known.named(), *(journal.secrets if journal is not None else ())}
 
 
@@ -50,24 +50,24 @@ def redacted_error(error: dict[str, Any], context: DBOSContext) -> dict[str, Any
 
 def close(context: DBOSContext) -> None:
     """The workflow that was opened at `context` is over; a thread left behind records no more."""
-    journal = _opened(context)
+    journal = opened(context)
     if journal is not None:
         journal.close()
 
 
 def note_savings(context: DBOSContext) -> None:
     """Put the tokens that the replay of a run did not spend again where its status is looked up."""
-    journal = _opened(context)
+    journal = opened(context)
     if journal is not None and journal.replay.tokens_saved:
         notes.add(journal.run_id, {"tokens_saved": journal.replay.tokens_saved})
 
 
-def _opened(context: DBOSContext) -> Journal | None:
+def opened(context: DBOSContext) -> Journal | None:
     """The journal of the workflow that was opened at `context`, if anything has asked for it."""
     journal: Journal | None = context.__dict__.get(_JOURNAL)
     return journal
 
 
 def _redact_of(context: DBOSContext) -> list[Redact]:
-    journal = _opened(context)
+    journal = opened(context)
     return [] if journal is None else journal.writer.redact

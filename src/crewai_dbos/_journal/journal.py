@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from typing import Any, NoReturn, TypeVar, cast
 
 from crewai_dbos._dbos_seam.context import DBOSContext
@@ -24,7 +25,9 @@ from crewai_dbos._journal.attempt import Attempt
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.config import PLAIN
 from crewai_dbos._journal.endings import Endings
+from crewai_dbos._journal.entry import Entry
 from crewai_dbos._journal.latch import Latch
+from crewai_dbos._journal.listening import Happening, Listeners
 from crewai_dbos._journal.open_calls import OpenCall
 from crewai_dbos._journal.payload import failure, pin, success
 from crewai_dbos._journal.place import Place
@@ -54,6 +57,7 @@ class Journal:
         record: What is recorded.
         latch: What has ended the run.
         activity: What of it is at work.
+        listeners: Who is told of it.
         replay: The answers from the record.
         writer: Writes new entries.
         endings: How work ended that its caller outlives.
@@ -66,6 +70,7 @@ class Journal:
         self.secrets = known.OfRun()
         self.latch = Latch(self.run_id)
         self.activity = Activity(self.latch)
+        self.listeners = Listeners()
         self.record = Record(root)
         self.replay = Replay(self.run_id, self.record, self.latch)
         self.writer = Writer(self.latch, self.record.key_id)
@@ -113,38 +118,42 @@ class Journal:
 
     def _run(self, place: Place, call: Call, function: Callable[[], T]) -> T:
         name, entry = self.replay.claim(place, call)
-        if entry is not None:
-            return cast(T, self.replay.answer(entry, call))
-        try:
-            self.endings.check_not_abandoned(name)
-            attempt = self._attempt(name, call)
-            body = attempt.of(function)
-            with self.activity.working():
-                reservation = self.record.ids.reserve(place.path)
-                payload = self.writer.write(reservation, name, call.config, body)
-        finally:
-            self.record.done(place, name)
-        return cast(T, self.replay.first_answer(name, payload, call, attempt.raised))
+        with self._told(name, call, entry) as told:
+            if entry is not None:
+                return cast(T, self.replay.answer(entry, call))
+            try:
+                self.endings.check_not_abandoned(name)
+                attempt = self._attempt(name, call)
+                body = attempt.of(function)
+                with self.activity.working():
+                    reservation = self.record.ids.reserve(place.path)
+                    payload = self.writer.write(reservation, name, call.config, body)
+            finally:
+                self.record.done(place, name)
+            told.payload = payload
+            return cast(T, self.replay.first_answer(name, payload, call, attempt.raised))
 
     async def arun(self, place: Place, call: Call, function: Callable[[], Awaitable[T]]) -> T:
         """As `run`, for async code."""
         name, entry = self.replay.claim(place, call)
-        if entry is not None:
-            return cast(T, self.replay.answer(entry, call))
-        await self.endings.unless_abandoned(name)
-        started = time.time()
-        try:
-            attempt = self._attempt(name, call)
-            body = attempt.of_async(function)
-            with self.activity.working():
-                reservation = self.record.ids.reserve(place.path)
-                payload = await self.writer.awrite(reservation, name, call.config, body)
-        except asyncio.CancelledError:
-            self.endings.abandon(name, time.time() - started)
-            raise
-        finally:
-            self.record.done(place, name)
-        return cast(T, self.replay.first_answer(name, payload, call, attempt.raised))
+        with self._told(name, call, entry) as told:
+            if entry is not None:
+                return cast(T, self.replay.answer(entry, call))
+            await self.endings.unless_abandoned(name)
+            started = time.time()
+            try:
+                attempt = self._attempt(name, call)
+                body = attempt.of_async(function)
+                with self.activity.working():
+                    reservation = self.record.ids.reserve(place.path)
+                    payload = await self.writer.awrite(reservation, name, call.config, body)
+            except asyncio.CancelledError:
+                self.endings.abandon(name, time.time() - started)
+                raise
+            finally:
+                self.record.done(place, name)
+            told.payload = payload
+            return cast(T, self.replay.first_answer(name, payload, call, attempt.raised))
 
     def group(self, place: Place, call: Call, function: Callable[[str], T]) -> T:
         """As `run`, for a call with recorded calls inside: these come first, then its own result.
@@ -158,9 +167,15 @@ class Journal:
             function: Makes the calls inside, in a place of the path that it is given.
         """
         name, entry = self.replay.claim(place, call)
-        if entry is not None:
-            self.replay.pass_over(name)
-            return cast(T, self.replay.answer(entry, call))
+        with self._told(name, call, entry) as told:
+            if entry is not None:
+                self.replay.pass_over(name)
+                return cast(T, self.replay.answer(entry, call))
+            return cast(T, self._made_of_calls(place, call, name, told, function))
+
+    def _made_of_calls(
+        self, place: Place, call: Call, name: str, told: Happening, function: Callable[[str], T]
+    ) -> Any:
         started = time.time()
         raised = []
         try:
@@ -178,7 +193,8 @@ class Journal:
                 self.writer.write(reservation, name, PLAIN, lambda: payload)
         finally:
             self.record.done(place, name)
-        return cast(T, self.replay.first_answer(name, payload, call, raised))
+        told.payload = payload
+        return self.replay.first_answer(name, payload, call, raised)
 
     def check_complete(self, path: str, *, background: bool = True) -> None:
         """Stop the run if a call recorded under `path` was not asked for.
@@ -191,6 +207,13 @@ class Journal:
             self.record.check_complete(path, background=background)
         except DriftError as error:
             self.fail(error)
+
+    def _told(
+        self, name: str, call: Call, entry: Entry | None
+    ) -> AbstractContextManager[Happening]:
+        """The block is `call`: its listeners are told."""
+        replayed = entry is not None
+        return self.listeners.told(Happening(name, call.kind, call.request, replayed=replayed))
 
     def _attempt(self, name: str, call: Call) -> Attempt:
         return Attempt(OpenCall(self.run_id, name), call, self.secrets)

@@ -19,6 +19,7 @@ from crewai_dbos._journal import background
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.entry import Entry
 from crewai_dbos._journal.journal import Journal
+from crewai_dbos._journal.listening import Happening
 from crewai_dbos._journal.open_calls import OpenCall, inside_group, is_open_call_of_this_thread
 from crewai_dbos._journal.pinning import PinningContext, Pins
 from crewai_dbos._journal.place import Place
@@ -93,6 +94,20 @@ class Scope:
         """In the block, calls are made here, and DBOS operations too."""
         with setting(_scope, self), using_context(self._position):
             yield self
+
+    @contextmanager
+    def work(self, kind: str) -> Iterator[Scope]:
+        """As `entered`, for a block that is all that happens here, which listeners are told of.
+
+        Args:
+            kind: What it is: ``task``, ``agent``, ``method``.
+        """
+        with self.journal.listeners.told(Happening(self.path, kind)), self.entered():
+            yield self
+
+    def is_replayed(self) -> None:
+        """The work here is answered from the record after all."""
+        self.journal.listeners.replays(self.path)
 
     def _draw(self, ids: int) -> int:
         if not self.place.is_alone_here():

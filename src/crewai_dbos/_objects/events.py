@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from crewai.events.event_bus import CrewAIEventsBus
+from crewai.events.types.llm_events import LLMCallStartedEvent, LLMStreamChunkEvent
 
 from crewai_dbos._classes import durable_class, overrides
 from crewai_dbos._functions import name_of
@@ -58,6 +59,7 @@ class _PlacedHandlers(_Base):
 
     def emit(self, source: Any, event: Any) -> Any:
         original = super().emit
+        _tell(event)
         place = _place_of(event)
         if place is None:
             return original(source, event)
@@ -104,6 +106,19 @@ class _PlacedHandlers(_Base):
                 done.set_result(None)
 
         return call
+
+
+def _tell(event: Any) -> None:
+    """Those who listen to a run are told of the pieces of an answer that an LLM streams."""
+    if not isinstance(event, (LLMCallStartedEvent, LLMStreamChunkEvent)):
+        return
+    scope, call = run_scope.around(), open_call()
+    if scope is None or call is None:
+        return
+    if isinstance(event, LLMCallStartedEvent):
+        scope.journal.listeners.asks(call.name)
+    elif event.tool_call is None:
+        scope.journal.listeners.hears(call.name, event.chunk)
 
 
 def _awaited() -> Future[None]:

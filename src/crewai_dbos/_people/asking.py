@@ -252,6 +252,8 @@ class _Waiter:
         launched().patiently(lambda store: store.told(request_id))
 
     def _read(self, outcome: Outcome, name: str) -> Said:
+        told = {"by": outcome.by} if outcome.answer is not None else {"expired": True}
+        self.scope.journal.listeners.note(name, **told)
         if outcome.answer is not None:
             try:
                 return Said(name, sealing.opened(outcome.answer), outcome.by)

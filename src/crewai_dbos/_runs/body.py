@@ -18,7 +18,7 @@ from crewai_dbos._dbos_seam.threads import on_the_loop_of_dbos, on_the_own_loop_
 from crewai_dbos._journal import executions, joining, notes, run_scope
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._people import policy, waiting
-from crewai_dbos._runs import aborted, failure, results
+from crewai_dbos._runs import aborted, failure, results, telling
 from crewai_dbos._runs.kind import Kind, kind_of
 from crewai_dbos._runs.registry import REGISTRIES, Registry
 from crewai_dbos._signals import ControlSignal, RunSuspended
@@ -45,15 +45,16 @@ T = TypeVar("T")
 def run(noun: str, stored: Mapping[str, Any]) -> Any:
     """Carry out a stored order of an agent, a crew or a flow, in the workflow opened for it."""
     definition, kind = _definition_of(noun, stored)
-    try:
-        with _closing():
-            order, context = _loaded(kind, stored, definition)
-            with restored(context):
-                return results.stored(kind.perform(definition, order, True))
-    except Exception:
-        raise
-    except BaseException as error:
-        raise aborted.ended_by(error, open_workflow()) from error
+    with telling.of_run(definition, noun):
+        try:
+            with _closing():
+                order, context = _loaded(kind, stored, definition)
+                with restored(context):
+                    return results.stored(kind.perform(definition, order, True))
+        except Exception:
+            raise
+        except BaseException as error:
+            raise aborted.ended_by(error, open_workflow()) from error
 
 
 async def arun(noun: str, stored: Mapping[str, Any]) -> Any:
@@ -66,6 +67,12 @@ async def arun(noun: str, stored: Mapping[str, Any]) -> Any:
             with restored(context):
                 return results.stored(await kind.aperform(definition, order, True))
 
+    async with telling.of_async_run(definition, noun):
+        return await _on_its_loop(work)
+
+
+async def _on_its_loop(work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+    """The result of the body of a run; it raises what DBOS is to hear of its end."""
     try:
         return await on_a_loop_of_its_own(work)
     except (Exception, GeneratorExit):
@@ -112,6 +119,7 @@ def joined(definition: Any, what: str, work_order: str | None) -> Iterator[Scope
         joining.joined(what, work_order) as scope,
         durable,
         policy.holding(definition.people),
+        telling.of_joined(definition, scope, is_own=is_own),
     ):
         yield scope
 

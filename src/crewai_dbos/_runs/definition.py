@@ -11,6 +11,7 @@ from crewai.flow.flow import Flow
 
 from crewai_dbos._classes import replaced_methods
 from crewai_dbos._crewai_seam.agent import original_text
+from crewai_dbos._events.event import Events
 from crewai_dbos._journal.config import AgentOptions
 from crewai_dbos._people.policy import People
 from crewai_dbos._secrets import known
@@ -34,6 +35,7 @@ class AgentDefinition:
         secrets: Texts that must not be stored or logged, beside those that can be found.
         redact: What every text goes through that is stored of its runs.
         people: How they ask people; None for what holds around them.
+        events: Whether they leave events, and those of the tokens of answers too.
     """
 
     name: str
@@ -43,6 +45,7 @@ class AgentDefinition:
     secrets: Given = NONE
     redact: Redact | None = None
     people: People | None = None
+    events: Events = False
 
     def build(self) -> Agent:
         """The user's agent to copy, or a new one."""
@@ -62,6 +65,7 @@ class CrewDefinition:
         secrets: As of an `AgentDefinition`.
         redact: As of an `AgentDefinition`.
         people: As of an `AgentDefinition`.
+        events: As of an `AgentDefinition`.
     """
 
     name: str
@@ -72,6 +76,7 @@ class CrewDefinition:
     secrets: Given = NONE
     redact: Redact | None = None
     people: People | None = None
+    events: Events = False
 
     def options_of(self, agent: Any, own: AgentDefinition | None) -> AgentOptions:
         """How the calls of one of its agents are recorded.
@@ -101,6 +106,7 @@ class FlowDefinition:
         secrets: As of an `AgentDefinition`.
         redact: As of an `AgentDefinition`.
         people: As of an `AgentDefinition`.
+        events: As of an `AgentDefinition`.
     """
 
     name: str
@@ -110,6 +116,7 @@ class FlowDefinition:
     secrets: Given = NONE
     redact: Redact | None = None
     people: People | None = None
+    events: Events = False
 
     def build(self) -> Flow[Any]:
         """A new flow."""

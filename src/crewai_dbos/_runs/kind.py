@@ -36,6 +36,7 @@ class Kind(Generic[D, W]):
         workflow: The workflow of a run of its own.
         async_workflow: The same for async code.
         instead: The methods that async code calls in place of a sync one.
+        attributes: Of a work order, what DBOS is to keep beside it; none of it is needed.
         blocks_loops: Whether a sync call may keep the event loop waiting that it is made in, as in
             a notebook. Never that of a workflow.
     """
@@ -47,6 +48,7 @@ class Kind(Generic[D, W]):
     workflow: Callable[[dict[str, Any]], Any]
     async_workflow: Callable[[dict[str, Any]], Awaitable[Any]]
     instead: str
+    attributes: Callable[[W], Mapping[str, Any]] = lambda _: {}
     blocks_loops: bool = False
 
     def __post_init__(self) -> None:

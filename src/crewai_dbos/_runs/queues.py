@@ -8,6 +8,7 @@ from typing import Any
 from dbos import DBOS, SetWorkflowID
 
 from crewai_dbos._dbos_seam.context import detached, open_workflow
+from crewai_dbos._runs import spans
 from crewai_dbos._stored import names
 
 POLLING = 0.25
@@ -27,10 +28,11 @@ def enqueue(stored: Mapping[str, Any], run_item: Callable[[dict[str, Any]], Any]
     context = open_workflow()
     batch_id, queue = context.workflow_id, registered(stored)
     ids = []
-    for number, order in enumerate(stored["items"], 1):
-        with SetWorkflowID(names.item(batch_id, number)):
-            handle = DBOS.enqueue_workflow(queue, run_item, order)
-        ids.append(handle.workflow_id)
+    with spans.handing_on(batch_id):
+        for number, order in enumerate(stored["items"], 1):
+            with SetWorkflowID(names.item(batch_id, number)):
+                handle = DBOS.enqueue_workflow(queue, run_item, order)
+            ids.append(handle.workflow_id)
     return ids
 
 

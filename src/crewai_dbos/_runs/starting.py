@@ -10,11 +10,15 @@ from dbos import DBOS, PortableWorkflowError, SetWorkflowID
 from pydantic import BaseModel
 
 from crewai_dbos import _patches, _tracebacks
-from crewai_dbos._dbos_seam.context import assigned_workflow_id, detached
+from crewai_dbos._dbos_seam.context import (
+    assigned_workflow_id,
+    detached,
+    noted_with_the_run,
+)
 from crewai_dbos._dbos_seam.instance import is_launched
 from crewai_dbos._journal import run_scope
 from crewai_dbos._people.policy import People
-from crewai_dbos._runs import failure, results, unfinished, unrecorded
+from crewai_dbos._runs import failure, results, spans, unfinished, unrecorded
 from crewai_dbos._runs.failure import FailedRun
 from crewai_dbos._runs.handle import RunHandle, as_returned, own_run
 from crewai_dbos._runs.kind import Kind, WorkOrder
@@ -135,7 +139,7 @@ def _carry_out(kind: Kind[D, W], definition: D, order: W, view: Any, known: Clas
     if joins:
         return as_returned(kind.perform(definition, order, False))
     stored = order.stored(definition)
-    with assigned_id(view):
+    with assigned_id(view), noted_with_the_run(kind.attributes(order)):
         return off_the_loop(lambda: run(stored, kind.workflow, known))
 
 
@@ -153,7 +157,7 @@ async def _acarry_out(kind: Kind[D, W], definition: D, order: W, view: Any, know
     if run_scope.in_workflow():
         return as_returned(await kind.aperform(definition, order, False))
     stored = order.stored(definition)
-    with assigned_id(view):
+    with assigned_id(view), noted_with_the_run(kind.attributes(order)):
         return await arun(stored, kind.async_workflow, known)
 
 
@@ -191,7 +195,7 @@ def run(
     Raises:
         RunConflictError: The assigned id belongs to a run of something else.
     """
-    with results.awaited(), own_run(order, workflow) as begun:
+    with results.awaited(), spans.carrying(), own_run(order, workflow) as begun:
         if begun is not None:
             return RunHandle(begun, known).get_result()
         try:
@@ -206,7 +210,7 @@ async def arun(
     known: Classes = (),
 ) -> Any:
     """As `run`, for async code."""
-    with results.awaited(), own_run(order, workflow) as begun:
+    with results.awaited(), spans.carrying(), own_run(order, workflow) as begun:
         if begun is not None:
             return await RunHandle(begun, known).get_result_async()
         try:
@@ -282,7 +286,7 @@ def start(
             f"would take it from there. Register it first: DBOS.register_queue({queue!r})"
         )
     order = stored()
-    with own_run(order, workflow) as begun:
+    with spans.carrying(), own_run(order, workflow) as begun:
         if begun is not None:
             return RunHandle(begun, known)
         if queue is None:

@@ -92,6 +92,9 @@ PIN = "dbos"
 ATTRIBUTE = "crewai_dbos"
 """Key of the workflow attribute in which a run says why it is not going on."""
 
+TASK_ATTRIBUTE = "crewai_dbos.task"
+"""Key of the workflow attribute with the id of the task that an agent was given."""
+
 
 _AT_THE_ROOT = (LLM, FUNCTION_CALLING_LLM, TOKEN_COUNT, CONVERSION)
 
