@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import getpass
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from dbos import DBOSClient, Serializer
 from sqlalchemy.exc import SQLAlchemyError
 
+from crewai_dbos._control import cost
+from crewai_dbos._control.cost import Cost as Cost
 from crewai_dbos._dbos_seam.database import database_of
+from crewai_dbos._dbos_seam.rows import recorded_rows
 from crewai_dbos._requests.answers import Answer as Answer
 from crewai_dbos._requests.answers import Approve as Approve
 from crewai_dbos._requests.answers import Feedback as Feedback
@@ -22,9 +26,24 @@ from crewai_dbos._requests.request import Question as Question
 from crewai_dbos._requests.request import Request as Request
 from crewai_dbos._requests.store import Store
 from crewai_dbos._stored import sealing
-from crewai_dbos.errors import DefinitionError, UnknownRequest
+from crewai_dbos._stored.prices import Price as Price
+from crewai_dbos._stored.prices import Prices
+from crewai_dbos._stored.usage import Tokens as Tokens
+from crewai_dbos.errors import DefinitionError, RunNotFoundError, UnknownRequest
 
-__all__ = ["Answer", "Approve", "Control", "Feedback", "Question", "Reject", "Reply", "Request"]
+__all__ = [
+    "Answer",
+    "Approve",
+    "Control",
+    "Cost",
+    "Feedback",
+    "Price",
+    "Question",
+    "Reject",
+    "Reply",
+    "Request",
+    "Tokens",
+]
 
 
 class Control:
@@ -35,9 +54,11 @@ class Control:
             ``postgresql://...``; by default the environment variable ``DBOS_SYSTEM_DATABASE_URL``.
         serializer: The ``serializer`` of the application's DBOS config, if it has one.
         schema: Where DBOS's tables are, on Postgres.
+        prices: What models cost, each a `Price`. Those of a JSON file come after them, which the
+            environment variable ``CREWAI_DBOS_PRICES`` names, and then those of LiteLLM's table.
 
     Raises:
-        DefinitionError: There is no URL, or no database of DBOS's.
+        DefinitionError: There is no URL, or no database of DBOS's; or the prices are none.
 
     Example::
 
@@ -55,7 +76,9 @@ class Control:
         *,
         serializer: Serializer | None = None,
         schema: str = "dbos",
+        prices: Mapping[str, Price] | None = None,
     ) -> None:
+        self._prices = Prices(prices)
         url = url or os.environ.get("DBOS_SYSTEM_DATABASE_URL")
         if not url:
             raise DefinitionError(
@@ -190,6 +213,30 @@ class Control:
             print(control.status_of(request.run_id))
         """
         return self._store.status_of(run_id)
+
+    # Cost ------------------------------------------------------------------------
+
+    def cost_of(self, run_id: str) -> Cost:
+        """What the LLM requests of a run have cost until now, also of one that goes on or failed.
+
+        What its workflow has started as runs of their own, as the items of a batch, is not in it.
+
+        Raises:
+            RunNotFoundError: There is no such run.
+
+        Example::
+
+            cost = control.cost_of(run_id)
+            print(cost.tokens.total, cost.usd, cost.unpriced)
+        """
+        statuses = self._client.list_workflows(
+            workflow_ids=[run_id], load_input=False, load_output=False
+        )
+        if not statuses:
+            raise RunNotFoundError(run_id)
+        rows = ((row.name, row.output) for row in recorded_rows(run_id, self._client))
+        spent = cost.spent_by_entry(rows).values()
+        return cost.cost_of(spent, self._prices, cost.saved_by_replay(statuses[0].attributes))
 
     def _opened(self, stored: Any) -> Any:
         return sealing.opened(stored, self._serializer)

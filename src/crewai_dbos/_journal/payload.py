@@ -1,9 +1,9 @@
 """What is stored of one call: plain JSON, made when the call has ended.
 
-``{"v": 2, "kind": "llm", "seconds": 0.4, "request": {"messages": "9f..."}, "salt": "5c...",
-"extra": {"usage": [...]}, "result": ...}``, or ``error`` in place of ``result``. Where the
-application has a serializer of its own, what is in the content goes through it: ``request``,
-``salt``, ``result`` or ``error``, and ``extra`` less the token counts, as ``sealed``.
+``{"v": 2, "kind": "llm", "model": "gpt-4o-mini", "seconds": 0.4, "request": {"messages": "9f..."},
+"salt": "5c...", "extra": {"usage": [...]}, "result": ...}``, or ``error`` in place of ``result``.
+Where the application has a serializer of its own, what is in the content goes through it:
+``request``, ``salt``, ``result`` or ``error``, and ``extra`` less the token counts, as ``sealed``.
 """
 
 from __future__ import annotations
@@ -98,6 +98,8 @@ def pin(call: Call, ids: int) -> Payload:
 
 def _head(call: Call, seconds: float) -> Payload:
     head: Payload = {"v": names.ENTRY_VERSION, "kind": call.kind}
+    if call.model is not None:
+        head["model"] = call.model
     if call.concurrent:
         head["concurrent"] = True
     if call.background:

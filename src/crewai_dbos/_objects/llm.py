@@ -35,7 +35,7 @@ from crewai_dbos._objects.clients import (
 from crewai_dbos._objects.llm_request import (
     Binding,
     as_call,
-    collected_of,
+    collect,
     described,
     note_usage,
     observing,
@@ -132,7 +132,7 @@ class DBOSLLM(_Base):
                     scope.look_for_secrets(self)
                     raise
                 finally:
-                    collected.update(collected_of(self))
+                    collect(self, collected)
 
         collected: dict[str, Any] = {}
         call = as_call(self, binding, collected, messages, args, kwargs)
@@ -155,7 +155,7 @@ class DBOSLLM(_Base):
                     scope.look_for_secrets(self)
                     raise
                 finally:
-                    collected.update(collected_of(self))
+                    collect(self, collected)
 
         collected: dict[str, Any] = {}
         call = as_call(self, binding, collected, messages, args, kwargs)

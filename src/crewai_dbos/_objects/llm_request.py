@@ -89,6 +89,7 @@ def as_call(
         secrets=binding.given,
         collect=lambda: collected,
         restore=restoring(llm),
+        model=described(llm),
     )
     return call.by_content() if binding.by_content else call
 
@@ -127,18 +128,24 @@ def note_usage(usage: Any) -> None:
         observed.usage.append(usage if told is None else numbers)
 
 
-def collected_of(llm: BaseLLM) -> dict[str, Any]:
-    """What the request that is observed here did to `llm`, as it is stored."""
-    observed = _observed.get()
-    extra: dict[str, Any] = {}
-    if observed is not None and observed.usage:
-        extra["usage"] = observed.usage
+def collect(llm: BaseLLM, collected: dict[str, Any]) -> None:
+    """Put what the request that is observed here did to `llm` into `collected`, as it is stored.
+
+    An attempt before this one may have been billed, too.
+    """
+    collect_usage(collected)
     sender = asked_through(llm)
     state = {name: getattr(sender, name, None) for name in PROVIDER_STATE}
     state = {name: value for name, value in state.items() if value is not None}
     if state:
-        extra["state"] = state
-    return extra
+        collected["state"] = state
+
+
+def collect_usage(collected: dict[str, Any]) -> None:
+    """Put what the request that is observed here took into `collected`, as it is stored."""
+    observed = _observed.get()
+    if observed is not None and observed.usage:
+        collected["usage"] = [*collected.get("usage", ()), *observed.usage]
 
 
 def restoring(llm: BaseLLM) -> Callable[[Mapping[str, Any]], int]:

@@ -251,6 +251,7 @@ def _closing() -> Iterator[None]:
     except Exception as error:
         if notes.has_stopped(context.workflow_id, error):
             raise ControlSignal(error) from error  # DBOS has nothing to store, nor to report
+        executions.note_savings(context)
         secrets = executions.secrets_of(context)
         hide = lambda recorded: executions.redacted_error(recorded, context)  # noqa: E731
         raise failure.carrying(error, secrets, hide) from error

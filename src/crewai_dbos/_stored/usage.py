@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -81,6 +82,35 @@ class Tokens:
         return Tokens(*map(sum, zip(astuple(self), astuple(other), strict=True)))
 
 
+@dataclass(frozen=True)
+class Spent:
+    """What the LLM requests of an entry have used.
+
+    Attributes:
+        model: That was asked; None in entries of earlier releases, which do not say.
+        tokens: What that took.
+    """
+
+    model: str | None
+    tokens: Tokens
+
+
+def spent_in(stored: Any) -> Spent | None:
+    """What an entry says that its LLM requests have used, sealed or not; None if it made none.
+
+    Args:
+        stored: The JSON data of the entry, or of anything else.
+    """
+    if not isinstance(stored, Mapping) or not isinstance(stored.get("kind"), str):
+        return None
+    extra, model = stored.get("extra"), stored.get("model")
+    usage = extra.get("usage") if isinstance(extra, Mapping) else None
+    if not isinstance(usage, list) or not all(isinstance(each, Mapping) for each in usage):
+        return None
+    tokens = tokens_of({"usage": usage})
+    return Spent(model if isinstance(model, str) else None, tokens) if usage else None
+
+
 def tokens_of(extra: Mapping[str, Any]) -> Tokens:
     """What the requests of an entry used, without crewAI, which takes seconds to import.
 
@@ -125,4 +155,5 @@ def _inside(usage: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def _first(usage: Mapping[str, Any], *names: str) -> int:
-    return next((int(usage[name]) for name in names if usage.get(name)), 0)
+    found = (usage.get(name) for name in names)
+    return next((int(n) for n in found if isinstance(n, (int, float)) and n and isfinite(n)), 0)
