@@ -16,7 +16,7 @@ from crewai_dbos._journal.payload import Payload
 from crewai_dbos._journal.place import Place
 from crewai_dbos._journal.record import Record
 from crewai_dbos._stored import codec, names
-from crewai_dbos._stored.usage import counted
+from crewai_dbos._stored.usage import tokens_of
 from crewai_dbos.errors import CrewaiDbosError, JournalCorruptError, SealedError
 
 logger = logging.getLogger("crewai_dbos")
@@ -99,7 +99,7 @@ class Replay:
                 extra = codec.decode(entry.payload().get("extra", {}))
             llm = self._llm_of(entry, path)
             if extra:
-                self._save(counted(extra).total_tokens if llm is None else llm(extra))
+                self._save(tokens_of(extra).total if llm is None else llm(extra))
 
     def extra_of(self, entry: Entry) -> dict[str, Any]:
         """What an entry keeps beside its result, as JSON; nothing if it is of a newer version."""

@@ -12,7 +12,7 @@ from crewai_dbos._journal.call import Call
 from crewai_dbos._objects.llm import binding_of
 from crewai_dbos._objects.llm_request import collect_usage, described, observing
 from crewai_dbos._stored import names
-from crewai_dbos._stored.usage import counted
+from crewai_dbos._stored.usage import tokens_of
 
 if TYPE_CHECKING:
     _Base = Converter
@@ -46,7 +46,7 @@ class _RecordedInstructor:
             config=binding.config,
             secrets=binding.given,
             collect=lambda: collected,
-            restore=lambda extra: counted(extra).total_tokens,
+            restore=lambda extra: tokens_of(extra).total,
             model=described(self._llm),
         )
         if binding.by_content:

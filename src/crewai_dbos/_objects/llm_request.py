@@ -22,7 +22,7 @@ from crewai_dbos._leases import RunVar
 from crewai_dbos._secrets.given import Given
 from crewai_dbos._setting import setting
 from crewai_dbos._stored import foreign
-from crewai_dbos._stored.usage import counted
+from crewai_dbos._stored.usage import tokens_of
 
 
 @dataclass(frozen=True)
@@ -157,6 +157,6 @@ def restoring(llm: BaseLLM) -> Callable[[Mapping[str, Any]], int]:
             count_usage(sender, usage)
         for name, value in extra.get("state", {}).items():
             setattr(sender, name, value)
-        return counted(extra).total_tokens
+        return tokens_of(extra).total
 
     return restore

@@ -27,6 +27,13 @@ _KNOWN = frozenset(
         "reasoning_tokens",
         "prompt_tokens_details",
         "completion_tokens_details",
+        "inputTokens",
+        "outputTokens",
+        "totalTokens",
+        "cacheReadInputTokens",
+        "cacheReadInputTokenCount",
+        "cacheWriteInputTokens",
+        "cacheWriteInputTokenCount",
     }
 )
 
@@ -125,7 +132,9 @@ def tokens_of(extra: Mapping[str, Any]) -> Tokens:
 
 
 def _tokens(usage: Mapping[str, Any]) -> Tokens:
-    """As `UsageMetrics.from_provider_dict` of crewAI reads them."""
+    """As `UsageMetrics.from_provider_dict` of crewAI reads them, or its LLM of Bedrock."""
+    if "inputTokens" in usage or "outputTokens" in usage:
+        return _of_bedrock(usage)
     read = _first(usage, "cache_read_input_tokens")
     created = _first(usage, "cache_creation_tokens", "cache_creation_input_tokens")
     if "input_tokens" in usage and _SPLIT & usage.keys():
@@ -143,6 +152,16 @@ def _tokens(usage: Mapping[str, Any]) -> Tokens:
         cache_creation=created,
         requests=1,
     )
+
+
+def _of_bedrock(usage: Mapping[str, Any]) -> Tokens:
+    completion = _first(usage, "outputTokens")
+    cached = _first(usage, "cacheReadInputTokenCount", "cacheReadInputTokens")
+    created = _first(usage, "cacheWriteInputTokenCount", "cacheWriteInputTokens")
+    # What is read from or kept in its cache stands beside ``inputTokens``, and in the total.
+    total = _first(usage, "totalTokens")
+    prompt = total - completion if total else _first(usage, "inputTokens") + cached + created
+    return Tokens(prompt + completion, prompt, completion, cached, 0, created, requests=1)
 
 
 _SPLIT = {"cache_read_input_tokens", "cache_creation_input_tokens"}
