@@ -229,14 +229,43 @@ class Control:
             cost = control.cost_of(run_id)
             print(cost.tokens.total, cost.usd, cost.unpriced)
         """
-        statuses = self._client.list_workflows(
-            workflow_ids=[run_id], load_input=False, load_output=False
-        )
-        if not statuses:
-            raise RunNotFoundError(run_id)
+        attributes = self._attributes(run_id)
         rows = ((row.name, row.output) for row in recorded_rows(run_id, self._client))
         spent = cost.spent_by_entry(rows).values()
-        return cost.cost_of(spent, self._prices, cost.saved_by_replay(statuses[0].attributes))
+        return cost.cost_of(spent, self._prices, cost.saved_by_replay(attributes))
+
+    def raise_budget(
+        self, run_id: str, *, tokens: int | None = None, usd: float | None = None
+    ) -> None:
+        """Let a run that has stopped at its budget cost more, when it is resumed.
+
+        The limit of that run alone is raised, and only for the `Budget` that was reached.
+
+        Args:
+            run_id: A run that has ended with `BudgetExceeded`.
+            tokens: Its new limit in tokens.
+            usd: Its new limit in US dollars.
+
+        Raises:
+            RunNotFoundError: There is no such run.
+            InvalidAnswer: It has not stopped at a budget, or would at once again.
+
+        Example::
+
+            control.raise_budget(run_id, tokens=400_000)
+            DBOS.resume_workflow(run_id)
+        """
+        attributes = self._attributes(run_id)
+        raised = cost.raised(run_id, attributes, {"tokens": tokens, "usd": usd})
+        self._client.update_workflow_attributes(run_id, raised, merge=True)
+
+    def _attributes(self, run_id: str) -> Mapping[str, Any]:
+        found = self._client.list_workflows(
+            workflow_ids=[run_id], load_input=False, load_output=False
+        )
+        if not found:
+            raise RunNotFoundError(run_id)
+        return found[0].attributes or {}
 
     def _opened(self, stored: Any) -> Any:
         return sealing.opened(stored, self._serializer)

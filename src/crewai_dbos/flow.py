@@ -24,6 +24,7 @@ from crewai_dbos._runs.definition import FlowDefinition, build_flow
 from crewai_dbos._runs.handle import RunHandle
 from crewai_dbos._runs.registry import flows
 from crewai_dbos._secrets.given import as_given
+from crewai_dbos._stored.budget import Budget, as_budget
 from crewai_dbos._stored.redaction import Redact, as_redact
 from crewai_dbos._threads import off_the_loop
 from crewai_dbos.errors import DefinitionError
@@ -58,6 +59,7 @@ class DBOSFlow(Flow[Any]):
             results, states, errors) and returns what is stored in its place. The run itself goes on
             with that too, the first time as well.
         people: Which tool calls a person has to approve, and how people are asked; see `People`.
+        budget: How much each run may cost; see `Budget`.
 
     Raises:
         DefinitionError: The name is empty or taken, or `orig_flow` builds no flow.
@@ -95,6 +97,7 @@ class DBOSFlow(Flow[Any]):
         secrets: Iterable[str | SecretStr] = (),
         redact: Redact | None = None,
         people: People | None = None,
+        budget: Budget | None = None,
     ) -> None:
         if isinstance(orig_flow, DBOSFlow):
             raise DefinitionError(f"{orig_flow.flow_name!r} is a DBOSFlow already: use it as it is")
@@ -112,6 +115,7 @@ class DBOSFlow(Flow[Any]):
             secrets=as_given(secrets),
             redact=as_redact(redact),
             people=people,
+            budget=as_budget(budget),
         )
         self._become(template, definition)
         flows.add(definition)
@@ -181,7 +185,7 @@ class DBOSFlow(Flow[Any]):
                 print(flow.kickoff({"ticket": "ticket 7"}))
         """
         order = self._order(inputs, input_files, from_checkpoint, restore_from_state_id)
-        if starting.is_ordinary(self._described(), self._durable.people):
+        if starting.is_ordinary(self._described(), self._durable):
             return self._shown(flow := self.orig_flow, lambda: flow.kickoff(**order.arguments()))
         if self.stream:
             # crewAI's own streaming, which comes back here without it.
@@ -202,7 +206,7 @@ class DBOSFlow(Flow[Any]):
             print(await flow.kickoff_async({"ticket": "ticket 7"}))
         """
         order = self._order(inputs, input_files, from_checkpoint, restore_from_state_id)
-        if starting.is_ordinary(self._described(), self._durable.people):
+        if starting.is_ordinary(self._described(), self._durable):
             flow = self.orig_flow
             try:
                 return await flow.kickoff_async(**order.arguments())
@@ -299,7 +303,7 @@ class DBOSFlow(Flow[Any]):
 
     def _take_turn(self, turn: dict[str, Any], run_id: str | None) -> Any:
         """Take a turn, under the workflow id `run_id` if there is one."""
-        if starting.is_ordinary(self._described(), self._durable.people):
+        if starting.is_ordinary(self._described(), self._durable):
             flow = self._talking or self.orig_flow
             self._talking = flow
             return self._shown(flow, lambda: sessions.take(flow, turn))

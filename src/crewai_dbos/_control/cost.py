@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from crewai_dbos._stored import names
+from crewai_dbos._stored.budget import amount, is_amount
 from crewai_dbos._stored.prices import Prices
 from crewai_dbos._stored.usage import Spent, Tokens, spent_in
+from crewai_dbos.errors import InvalidAnswer
 
 
 @dataclass(frozen=True)
@@ -74,3 +76,37 @@ def saved_by_replay(attributes: Mapping[str, Any] | None) -> int:
     note = (attributes or {}).get(names.ATTRIBUTE)
     saved = note.get("tokens_saved") if isinstance(note, Mapping) else None
     return saved if type(saved) is int else 0
+
+
+def raised(
+    run_id: str, attributes: Mapping[str, Any], limits: Mapping[str, float | None]
+) -> dict[str, Any]:
+    """The attribute that raises the limits of a run which has stopped at its budget.
+
+    Args:
+        run_id: Its workflow id.
+        attributes: Of its workflow.
+        limits: The new ones, by what they count; None of those that stay.
+
+    Raises:
+        InvalidAnswer: It has not stopped there, or would at once again.
+    """
+    note = attributes.get(names.ATTRIBUTE)
+    reached = note.get("budget") if isinstance(note, Mapping) else None
+    if not isinstance(reached, Mapping):
+        raise InvalidAnswer(
+            f"Run {run_id!r} has not stopped at a budget. One that asks is answered with "
+            "Approve(arguments={...}); one that goes on is raised once it has stopped."
+        )
+    wanted = {unit: limit for unit, limit in limits.items() if limit is not None}
+    unit, used = str(reached.get("unit")), reached.get("used") or 0
+    if not all(is_amount(limit) for limit in wanted.values()) or wanted.get(unit, 0) <= used:
+        raise InvalidAnswer(
+            f"Run {run_id!r} has used {amount(unit, used)}: give a limit above that, as "
+            f"raise_budget({run_id!r}, {unit}=...)."
+        )
+    before = attributes.get(names.BUDGET_ATTRIBUTE)
+    every = dict(before) if isinstance(before, Mapping) else {}
+    path = str(reached.get("path") or "")
+    every[path] = {**every.get(path, {}), **wanted}
+    return {names.BUDGET_ATTRIBUTE: every}

@@ -26,7 +26,7 @@ from crewai_dbos._journal.config import PLAIN
 from crewai_dbos._journal.endings import Endings
 from crewai_dbos._journal.latch import Latch
 from crewai_dbos._journal.open_calls import OpenCall
-from crewai_dbos._journal.payload import failure, pin, success
+from crewai_dbos._journal.payload import Payload, failure, pin, success
 from crewai_dbos._journal.place import Place
 from crewai_dbos._journal.record import Record
 from crewai_dbos._journal.replay import Replay
@@ -57,12 +57,14 @@ class Journal:
         replay: The answers from the record.
         writer: Writes new entries.
         endings: How work ended that its caller outlives.
+        watching: Are told of each entry that is made, by its name and payload.
     """
 
     def __init__(self, root: DBOSContext) -> None:
         self.root = root
         self.run_id: str = root.workflow_id
         self.kept: dict[str, Any] = {}
+        self.watching: dict[str, Callable[[str, Payload], None]] = {}
         self.secrets = known.OfRun()
         self.latch = Latch(self.run_id)
         self.activity = Activity(self.latch)
@@ -117,6 +119,7 @@ class Journal:
             return cast(T, self.replay.answer(entry, call))
         try:
             self.endings.check_not_abandoned(name)
+            self._pass_gate(name, call)
             attempt = self._attempt(name, call)
             body = attempt.of(function)
             with self.activity.working():
@@ -124,6 +127,7 @@ class Journal:
                 payload = self.writer.write(reservation, name, call.config, body)
         finally:
             self.record.done(place, name)
+        self._tell(name, payload)
         return cast(T, self.replay.first_answer(name, payload, call, attempt.raised))
 
     async def arun(self, place: Place, call: Call, function: Callable[[], Awaitable[T]]) -> T:
@@ -134,6 +138,7 @@ class Journal:
         await self.endings.unless_abandoned(name)
         started = time.time()
         try:
+            await self._apass_gate(name, call)
             attempt = self._attempt(name, call)
             body = attempt.of_async(function)
             with self.activity.working():
@@ -144,6 +149,7 @@ class Journal:
             raise
         finally:
             self.record.done(place, name)
+        self._tell(name, payload)
         return cast(T, self.replay.first_answer(name, payload, call, attempt.raised))
 
     def group(self, place: Place, call: Call, function: Callable[[str], T]) -> T:
@@ -191,6 +197,22 @@ class Journal:
             self.record.check_complete(path, background=background)
         except DriftError as error:
             self.fail(error)
+
+    def _pass_gate(self, name: str, call: Call) -> None:
+        """Return when the new call `name` may be made."""
+        while call.gate is not None and (opens := call.gate(name)) is not None:
+            with self.activity.working(), self.activity.waiting():
+                opens.result()
+
+    async def _apass_gate(self, name: str, call: Call) -> None:
+        while call.gate is not None and (opens := call.gate(name)) is not None:
+            with self.activity.working(), self.activity.waiting():
+                # Others wait for it too, when this one is cancelled.
+                await asyncio.shield(asyncio.wrap_future(opens))
+
+    def _tell(self, name: str, payload: Payload) -> None:
+        for watching in list(self.watching.values()):
+            watching(name, payload)
 
     def _attempt(self, name: str, call: Call) -> Attempt:
         return Attempt(OpenCall(self.run_id, name), call, self.secrets)

@@ -11,6 +11,7 @@ from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.call import Call
 from crewai_dbos._objects.llm import binding_of
 from crewai_dbos._objects.llm_request import collect_usage, described, observing
+from crewai_dbos._people import spending
 from crewai_dbos._stored import names
 from crewai_dbos._stored.usage import tokens_of
 
@@ -48,6 +49,7 @@ class _RecordedInstructor:
             collect=lambda: collected,
             restore=lambda extra: tokens_of(extra).total,
             model=described(self._llm),
+            gate=spending.gate(scope, described(self._llm)),
         )
         if binding.by_content:
             call = call.by_content()

@@ -135,7 +135,7 @@ class DBOSLLM(_Base):
                     collect(self, collected)
 
         collected: dict[str, Any] = {}
-        call = as_call(self, binding, collected, messages, args, kwargs)
+        call = as_call(self, binding, scope, collected, messages, args, kwargs)
         with joining.unwrapping_signals(scope):
             return scope.run(call, request)
 
@@ -158,7 +158,7 @@ class DBOSLLM(_Base):
                     collect(self, collected)
 
         collected: dict[str, Any] = {}
-        call = as_call(self, binding, collected, messages, args, kwargs)
+        call = as_call(self, binding, scope, collected, messages, args, kwargs)
         with joining.unwrapping_signals(scope):
             return await scope.arun(call, request)
 

@@ -19,6 +19,7 @@ from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.config import StepConfig
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._leases import RunVar
+from crewai_dbos._people import spending
 from crewai_dbos._secrets.given import Given
 from crewai_dbos._setting import setting
 from crewai_dbos._stored import foreign
@@ -53,6 +54,7 @@ def described(llm: BaseLLM) -> str:
 def as_call(
     llm: BaseLLM,
     binding: Binding,
+    scope: Scope,
     collected: dict[str, Any],
     messages: Any,
     args: tuple[Any, ...],
@@ -63,6 +65,7 @@ def as_call(
     Args:
         llm: What makes it.
         binding: How its requests are recorded.
+        scope: Where it is made.
         collected: Where is put what the request does to `llm`, when it is made.
         messages, args, kwargs: What ``call`` was given.
     """
@@ -90,6 +93,7 @@ def as_call(
         collect=lambda: collected,
         restore=restoring(llm),
         model=described(llm),
+        gate=spending.gate(scope, described(llm)),
     )
     return call.by_content() if binding.by_content else call
 

@@ -15,6 +15,7 @@ from crewai_dbos._journal.config import AgentOptions
 from crewai_dbos._people.policy import People
 from crewai_dbos._secrets import known
 from crewai_dbos._secrets.given import NONE, Given
+from crewai_dbos._stored.budget import Budget
 from crewai_dbos._stored.redaction import Redact
 from crewai_dbos._versions import warn_of_newer
 from crewai_dbos.errors import DefinitionError
@@ -34,6 +35,7 @@ class AgentDefinition:
         secrets: Texts that must not be stored or logged, beside those that can be found.
         redact: What every text goes through that is stored of its runs.
         people: How they ask people; None for what holds around them.
+        budget: How much each of them may cost.
     """
 
     name: str
@@ -43,6 +45,7 @@ class AgentDefinition:
     secrets: Given = NONE
     redact: Redact | None = None
     people: People | None = None
+    budget: Budget | None = None
 
     def build(self) -> Agent:
         """The user's agent to copy, or a new one."""
@@ -62,6 +65,7 @@ class CrewDefinition:
         secrets: As of an `AgentDefinition`.
         redact: As of an `AgentDefinition`.
         people: As of an `AgentDefinition`.
+        budget: As of an `AgentDefinition`.
     """
 
     name: str
@@ -72,6 +76,7 @@ class CrewDefinition:
     secrets: Given = NONE
     redact: Redact | None = None
     people: People | None = None
+    budget: Budget | None = None
 
     def options_of(self, agent: Any, own: AgentDefinition | None) -> AgentOptions:
         """How the calls of one of its agents are recorded.
@@ -101,6 +106,7 @@ class FlowDefinition:
         secrets: As of an `AgentDefinition`.
         redact: As of an `AgentDefinition`.
         people: As of an `AgentDefinition`.
+        budget: As of an `AgentDefinition`.
     """
 
     name: str
@@ -110,6 +116,7 @@ class FlowDefinition:
     secrets: Given = NONE
     redact: Redact | None = None
     people: People | None = None
+    budget: Budget | None = None
 
     def build(self) -> Flow[Any]:
         """A new flow."""

@@ -19,7 +19,7 @@ from crewai_dbos._runs.failure import FailedRun
 from crewai_dbos._runs.handle import RunHandle, as_returned, own_run
 from crewai_dbos._runs.kind import Kind, WorkOrder
 from crewai_dbos._signals import ControlSignal, RunParked
-from crewai_dbos._stored import codec, sealing, work_order
+from crewai_dbos._stored import budget, codec, sealing, work_order
 from crewai_dbos._threads import in_event_loop, off_the_loop
 from crewai_dbos.errors import (
     EventLoopError,
@@ -50,27 +50,33 @@ def show_as(view: BaseModel, other: BaseModel, **private: Any) -> None:
     object.__setattr__(view, "__pydantic_private__", own)
 
 
-def is_ordinary(what: str, people: People | None = None) -> bool:
+def is_ordinary(what: str, definition: Any) -> bool:
     """Whether a kickoff of `what` here is not recorded on its own.
 
     Args:
-        people: Who is to approve what it does.
+        definition: Its definition, which says who approves what it does, and what it may cost.
 
     Raises:
-        OutsideRunError: It is not, and nobody could be asked.
+        OutsideRunError: It is not, and nobody could be asked, or would count.
     """
     if not is_launched():
-        _check_nobody_approves(what, people, "before DBOS.launch()")
+        _check_needs_no_record(what, definition, "before DBOS.launch()")
         unrecorded.warn(what)
         return True
     _patches.apply(_patches.CALL)
     run_scope.warn_if_in_step(what)
     if run_scope.in_step():
-        _check_nobody_approves(what, people, "inside a DBOS step")
+        _check_needs_no_record(what, definition, "inside a DBOS step")
     return run_scope.in_step()
 
 
-def _check_nobody_approves(what: str, people: People | None, where: str) -> None:
+def _check_needs_no_record(what: str, definition: Any, where: str) -> None:
+    people: People | None = definition.people
+    if definition.budget is not None or budget.for_run() is not None:
+        raise OutsideRunError(
+            f"{what} was kicked off {where}, where nothing is recorded, so its budget would not be "
+            "counted. Launch DBOS first, and call it from a workflow and not from a step."
+        )
     if people is not None and people.approve_tools:
         raise OutsideRunError(
             f"{what} was kicked off {where}, where nothing is recorded and nobody can be asked, "

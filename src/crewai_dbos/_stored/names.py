@@ -78,6 +78,7 @@ REVIEW = "review"
 REQUEST = "request"
 ASK = "ask"
 APPROVAL = "approval"
+BUDGET = "budget"
 PERSIST = "persist"
 NOW = "now"
 UUID4 = "uuid4"
@@ -91,6 +92,9 @@ PIN = "dbos"
 
 ATTRIBUTE = "crewai_dbos"
 """Key of the workflow attribute in which a run says why it is not going on."""
+
+BUDGET_ATTRIBUTE = "crewai_dbos_budget"
+"""Key of the one in which a person has raised the limits of a run, by the place of the budget."""
 
 
 _AT_THE_ROOT = (LLM, FUNCTION_CALLING_LLM, TOKEN_COUNT, CONVERSION)
