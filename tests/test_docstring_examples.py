@@ -62,6 +62,7 @@ that users do not make themselves."""
 
 RETURNED = ("ApiError", "Delayed", "Drop", "Effect", "Finding", "Item", "Message", "Observed")
 RETURNED += ("Position", "Question", "Report", "Request", "ToolRequest", "Verdict")
+RETURNED += ("Cost", "Tokens")
 """Plain data that users are given and do not make."""
 
 
@@ -155,7 +156,12 @@ def asked(database_url: str, folder: Path) -> dict[str, Any]:
     made = store.ask(run_id, "tool#1", "approval", question.as_json(), audience="support")
     control = Control(database_url)
     request = control.request(made.request_id)
-    return {"control": control, "request": request, "request_id": request.request_id}
+    return {
+        "control": control,
+        "request": request,
+        "request_id": request.request_id,
+        "run_id": run_id,
+    }
 
 
 @DBOS.workflow()

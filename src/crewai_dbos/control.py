@@ -252,8 +252,14 @@ class Control:
 
         Example::
 
-            control.raise_budget(run_id, tokens=400_000)
-            DBOS.resume_workflow(run_id)
+            from crewai_dbos import BudgetExceeded
+            from dbos import DBOS
+
+            try:
+                print(crew.kickoff({"topic": "otters"}).raw)
+            except BudgetExceeded as stopped:
+                control.raise_budget(run_id, tokens=400_000)
+                DBOS.resume_workflow(run_id)
         """
         attributes = self._attributes(run_id)
         raised = cost.raised(run_id, attributes, {"tokens": tokens, "usd": usd})

@@ -14,7 +14,7 @@ from crewai.llms.base_llm import BaseLLM
 from dbos import DBOS
 
 from crewai_dbos import DBOSCrew, StepConfig
-from crewai_dbos._stored.prices import Prices
+from crewai_dbos._stored.prices import Prices, as_json
 from crewai_dbos._stored.usage import Spent
 from crewai_dbos.control import Control, Price, Tokens
 from crewai_dbos.errors import DefinitionError, RunNotFoundError
@@ -159,7 +159,7 @@ def test_prices_are_those_of_the_user_then_of_a_file_then_of_the_table(
     assert Prices().of("gpt-of-nobody") is None
     assert "litellm" not in sys.modules
     file = tmp_path / "prices.json"
-    own = {"own-model": {"prompt": 2, "completion": 3}, "gpt-4o-mini": {**mini.as_json()}}
+    own = {"own-model": {"prompt": 2, "completion": 3}, "gpt-4o-mini": as_json(mini)}
     file.write_text(json.dumps(own))
     monkeypatch.setenv("CREWAI_DBOS_PRICES", str(file))
     assert Prices().usd([Spent("own-model", tokens)]) == 5.0

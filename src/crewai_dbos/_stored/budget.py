@@ -14,7 +14,8 @@ from crewai_dbos._dbos_seam.context import current_context
 from crewai_dbos._leases import RunVar
 from crewai_dbos._setting import setting
 from crewai_dbos._stored.forms import Json
-from crewai_dbos._stored.prices import Price, checked, price_from
+from crewai_dbos._stored import prices
+from crewai_dbos._stored.prices import Price
 from crewai_dbos.errors import DefinitionError, UnstorableValueError
 
 logger = logging.getLogger("crewai_dbos")
@@ -51,10 +52,15 @@ class Budget:
 
     Example::
 
+        from crewai import Agent, Crew, Task
         from crewai_dbos import Budget, DBOSCrew
 
-        crew = DBOSCrew(
-            crew_name="thrifty", orig_crew=writers, budget=Budget(tokens=200_000, on_limit="ask")
+        writer = Agent(role="Writer", goal="Write", backstory="Brief.", llm="gpt-4o-mini")
+        report = Task(description="Write.", expected_output="A paragraph.", agent=writer)
+        thrifty = DBOSCrew(
+            crew_name="thrifty",
+            orig_crew=Crew(agents=[writer], tasks=[report]),
+            budget=Budget(tokens=200_000, on_limit="ask"),
         )
     """
 
@@ -72,7 +78,7 @@ class Budget:
             raise DefinitionError(f"usd is a number of US dollars above 0, not {self.usd!r}")
         if self.on_limit not in get_args(OnLimit):
             raise DefinitionError(f"on_limit is 'fail' or 'ask', not {self.on_limit!r}")
-        object.__setattr__(self, "prices", checked(self.prices))
+        object.__setattr__(self, "prices", prices.checked(self.prices))
 
     @property
     def limits(self) -> dict[str, float]:
@@ -83,14 +89,15 @@ class Budget:
     def __str__(self) -> str:
         return " or ".join(amount(unit, limit) for unit, limit in self.limits.items())
 
-    def as_json(self) -> dict[str, Json]:
-        """What is stored of it."""
-        prices = {model: price.as_json() for model, price in self.prices.items()}
-        return {
-            **self.limits,
-            "on_limit": self.on_limit,
-            **({"prices": prices} if prices else {}),
-        }
+
+def as_json(budget: Budget) -> dict[str, Json]:
+    """What is stored of it."""
+    priced = {model: prices.as_json(price) for model, price in budget.prices.items()}
+    return {
+        **budget.limits,
+        "on_limit": budget.on_limit,
+        **({"prices": priced} if priced else {}),
+    }
 
 
 def as_budget(budget: Any) -> Budget | None:
@@ -117,7 +124,7 @@ def amount(unit: str, number: float) -> str:
 
 
 def budget_from(stored: Any) -> Budget | None:
-    """The reverse of `Budget.as_json`; None of None.
+    """The reverse of `as_json`; None of None.
 
     Raises:
         UnstorableValueError: It is something else.
@@ -125,8 +132,9 @@ def budget_from(stored: Any) -> Budget | None:
     if stored is None:
         return None
     try:
-        prices = {model: price_from(model, p) for model, p in stored.get("prices", {}).items()}
-        return Budget(**{**stored, "prices": prices})
+        given = stored.get("prices", {}).items()
+        priced = {model: prices.price_from(model, price) for model, price in given}
+        return Budget(**{**stored, "prices": priced})
     except (AttributeError, TypeError, DefinitionError) as error:
         raise UnstorableValueError(f"The budget of the run can't be read: {error}") from None
 
@@ -159,7 +167,7 @@ class SetBudget:
         from crewai_dbos import Budget, SetBudget
         from dbos import SetWorkflowID
 
-        with SetWorkflowID("report-otters"), SetBudget(Budget(tokens=50_000)):
+        with SetWorkflowID("short-report"), SetBudget(Budget(tokens=50_000)):
             print(crew.kickoff({"topic": "otters"}).raw)
     """
 

@@ -65,25 +65,27 @@ class Price:
                     f"not {value!r}"
                 )
 
-    def of(self, tokens: Tokens) -> float:
-        """What `tokens` cost, in US dollars."""
-        cached = min(tokens.cached, tokens.prompt)
-        created = min(tokens.cache_creation, tokens.prompt - cached)
-        total = (
-            (tokens.prompt - cached - created) * self.prompt
-            + cached * (self.prompt if self.cached is None else self.cached)
-            + created * (self.prompt if self.cache_creation is None else self.cache_creation)
-            + tokens.completion * self.completion
-        )
-        return total / _MILLION
 
-    def as_json(self) -> dict[str, float]:
-        """What is stored of it."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+def usd_of(price: Price, tokens: Tokens) -> float:
+    """What `tokens` cost, in US dollars."""
+    cached = min(tokens.cached, tokens.prompt)
+    created = min(tokens.cache_creation, tokens.prompt - cached)
+    total = (
+        (tokens.prompt - cached - created) * price.prompt
+        + cached * (price.prompt if price.cached is None else price.cached)
+        + created * (price.prompt if price.cache_creation is None else price.cache_creation)
+        + tokens.completion * price.completion
+    )
+    return total / _MILLION
+
+
+def as_json(price: Price) -> dict[str, float]:
+    """What is stored of it."""
+    return {name: value for name, value in asdict(price).items() if value is not None}
 
 
 def price_from(what: str, stored: Any) -> Price:
-    """The reverse of `Price.as_json`, for the model `what`.
+    """The reverse of `as_json`, for the model `what`.
 
     Raises:
         DefinitionError: It is something else.
@@ -149,7 +151,7 @@ class Prices:
             price = None if each.model is None else self.of(each.model)
             if price is None:
                 return None
-            total += price.of(each.tokens)
+            total += usd_of(price, each.tokens)
         return round(total, 9)
 
 

@@ -52,7 +52,7 @@ def written(
     if (values := context.encoded()) is not None:
         fields = {**fields, CONTEXT: values}
     if (given := budget.for_run()) is not None:
-        head = {**head, BUDGET: given.as_json()}
+        head = {**head, BUDGET: budget.as_json(given)}
     if redact is not None:
         fields = {name: _redacted(name, data, redact) for name, data in fields.items()}
     forms = [name for name, data in fields.items() if _has_forms(data)]
