@@ -8,6 +8,7 @@ from __future__ import annotations
 import getpass
 import os
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any
 
 from dbos import DBOSClient, Serializer
@@ -231,7 +232,7 @@ class Control:
         """
         attributes = self._attributes(run_id)
         rows = ((row.name, row.output) for row in recorded_rows(run_id, self._client))
-        spent = cost.spent_by_entry(rows).values()
+        spent = chain.from_iterable(cost.spent_by_entry(rows).values())
         return cost.cost_of(spent, self._prices, cost.saved_by_replay(attributes))
 
     def raise_budget(

@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from crewai import Agent, Crew, Task
+from crewai import LLM, Agent, Crew, Task
 from crewai.llms.base_llm import BaseLLM
+from crewai.tools import tool
 from dbos import DBOS
 
-from crewai_dbos import DBOSCrew, StepConfig
+from crewai_dbos import DBOSLLM, DBOSCrew, StepConfig
 from crewai_dbos._stored.prices import Prices, as_json
 from crewai_dbos._stored.usage import Spent
 from crewai_dbos.control import Control, Price, Tokens
 from crewai_dbos.errors import DefinitionError, RunNotFoundError
-from crewai_dbos.testing import ModelServer, error, hang, text
+from crewai_dbos.testing import ModelServer, Request, ToolCall, error, hang, text, tool_calls
 from crewai_dbos.testing._openai_wire import usage
 from support.launching import launched
 from support.names import unique
@@ -50,9 +51,9 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
     yield from serving(monkeypatch, lambda _: ANSWER)
 
 
-def crew(*tasks: str, llm: Any = "gpt-4o-mini", **options: Any) -> DBOSCrew:
+def crew(*tasks: str, llm: Any = "gpt-4o-mini", tools: Any = (), **options: Any) -> DBOSCrew:
     def build() -> Crew:
-        clerk = Agent(role="Clerk", goal="Write", backstory="Old.", llm=llm)
+        clerk = Agent(role="Clerk", goal="Write", backstory="Old.", llm=llm, tools=list(tools))
         jobs = [Task(description=t, expected_output="A line.", agent=clerk) for t in tasks]
         return Crew(agents=[clerk], tasks=jobs)
 
@@ -146,6 +147,41 @@ def test_an_attempt_that_was_billed_counts_though_it_failed(control: Control) ->
     run = crew("Go.", llm=Flaky(model="flaky"), llm_step_config=StepConfig()).start()
     run.get_result()  # crewAI tries the task again
     assert control.cost_of(run.workflow_id).tokens == Tokens(14, 10, 4, requests=2)
+
+
+def asking(llm: Any) -> Any:
+    @tool("think")
+    def think(about: str) -> str:
+        """Think about something."""
+        return str(llm.call(f"What about {about}?"))
+
+    return think
+
+
+@pytest.mark.parametrize("durable", [False, True])
+@pytest.mark.parametrize("config", [StepConfig(), StepConfig(retries_allowed=True)])
+def test_what_a_tool_asks_an_llm_counts_once(
+    serve: Serve, control: Control, durable: bool, config: StepConfig
+) -> None:
+    """Recorded on its own, or with the tool."""
+
+    def script(request: Request) -> Any:
+        if request.tools and not request.tool_results:
+            return tool_calls(ToolCall("think", {"about": "otters"}))
+        return ANSWER
+
+    server = serve(script)
+    inner: Any = DBOSLLM("gpt-4o-mini") if durable else LLM(model="gpt-4o-mini")
+    run = crew("Go.", tools=[asking(inner)], tool_step_config=config).start()
+    run.get_result()
+    found = control.cost_of(run.workflow_id)
+    prompt = sum(usage(request, ANSWER)["prompt_tokens"] for request in server.requests)
+    assert (found.tokens.requests, found.tokens.prompt) == (3, prompt)
+    assert list(found.models) == ["gpt-4o-mini"]
+    last = max(step["function_id"] for step in DBOS.list_workflow_steps(run.workflow_id))
+    fork = DBOS.fork_workflow(run.workflow_id, last + 1)
+    fork.get_result()
+    assert control.cost_of(fork.workflow_id).saved == found.tokens.total
 
 
 def test_prices_are_those_of_the_user_then_of_a_file_then_of_the_table(

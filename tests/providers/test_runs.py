@@ -146,8 +146,8 @@ def test_entries_say_what_each_request_took_and_of_which_model(
     agent, run_id = clerk(provider, stream=stream), unique("run")
     with SetWorkflowID(run_id):
         usage = durable(agent).kickoff("Find out.").usage_metrics
-    entries = [spent_in(step["output"]) for step in DBOS.list_workflow_steps(run_id)]
-    spent = [each for each in entries if each is not None]
+    steps = DBOS.list_workflow_steps(run_id)
+    spent = [each for step in steps for each in spent_in(step["output"])]
     assert {each.model for each in spent} == {agent.llm.model}
     tokens = sum((each.tokens for each in spent), Tokens())
     assert tokens.requests == len(server.requests)

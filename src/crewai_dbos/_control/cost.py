@@ -32,14 +32,14 @@ class Cost:
     saved: int = 0
 
 
-def spent_by_entry(rows: Iterable[tuple[str, Any]]) -> dict[str, Spent]:
+def spent_by_entry(rows: Iterable[tuple[str, Any]]) -> dict[str, list[Spent]]:
     """What each entry has used that made LLM requests.
 
     Args:
         rows: The steps of a run: their names, and the JSON data of what is stored, sealed or not.
     """
     found = ((name, spent_in(stored)) for name, stored in rows if is_entry(stored))
-    return {name: spent for name, spent in found if spent is not None}
+    return {name: spent for name, spent in found if spent}
 
 
 def is_entry(stored: Any) -> bool:

@@ -152,7 +152,7 @@ class Journal:
         self._tell(name, payload)
         return cast(T, self.replay.first_answer(name, payload, call, attempt.raised))
 
-    def group(self, place: Place, call: Call, function: Callable[[str], T]) -> T:
+    def group(self, place: Place, call: Call, function: Callable[[OpenCall], T]) -> T:
         """As `run`, for a call with recorded calls inside: these come first, then its own result.
 
         On recovery the recorded result is used without going inside; without one, the inside is
@@ -161,29 +161,33 @@ class Journal:
         Args:
             place: Where the call happens.
             call: What is called.
-            function: Makes the calls inside, in a place of the path that it is given.
+            function: Makes the calls inside, in the place that is named like the call.
         """
         name, entry = self.replay.claim(place, call)
         if entry is not None:
             self.replay.pass_over(name)
             return cast(T, self.replay.answer(entry, call))
         started = time.time()
-        raised = []
+        raised, opened = [], OpenCall(self.run_id, name)
         try:
             with self.activity.working():
                 try:
-                    value = function(name)
+                    value = function(opened)
                 except Exception as error:
                     self.latch.raise_if_over()
                     raised.append(error)
                     seconds = time.time() - started
-                    payload = failure(call, error, seconds=seconds, secrets=self.secrets)
+                    payload = failure(
+                        call, error, seconds=seconds, secrets=self.secrets, used=opened.used
+                    )
                 else:
-                    payload = success(call, value, seconds=time.time() - started)
+                    seconds = time.time() - started
+                    payload = success(call, value, seconds=seconds, used=opened.used)
                 reservation = self.record.ids.reserve(place.path)
                 self.writer.write(reservation, name, PLAIN, lambda: payload)
         finally:
             self.record.done(place, name)
+        self._tell(name, payload)
         return cast(T, self.replay.first_answer(name, payload, call, raised))
 
     def check_complete(self, path: str, *, background: bool = True) -> None:

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
+from crewai.events.types.llm_events import LLMCallCompletedEvent
 from crewai.llms.base_llm import BaseLLM
 
 from crewai_dbos._crewai_seam.llm import (
@@ -17,6 +18,7 @@ from crewai_dbos._crewai_seam.llm import (
 )
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.config import StepConfig
+from crewai_dbos._journal.open_calls import open_call, open_group
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._leases import RunVar
 from crewai_dbos._people import spending
@@ -130,6 +132,17 @@ def note_usage(usage: Any) -> None:
         told = dump().items() if callable(dump) else None
         numbers = {name: item for name, item in told or () if type(item) in (int, float)}
         observed.usage.append(usage if told is None else numbers)
+
+
+def note_unrecorded(event: Any) -> None:
+    """Keep with the call that is open here what an LLM has told in it that records nothing.
+
+    A tool may ask an ordinary LLM, or be one step as a whole.
+    """
+    if not isinstance(event, LLMCallCompletedEvent) or not event.usage or _observed.get():
+        return
+    if (call := open_call() or open_group()) is not None:
+        call.used.append((str(event.model or "?"), event.usage))
 
 
 def collect(llm: BaseLLM, collected: dict[str, Any]) -> None:

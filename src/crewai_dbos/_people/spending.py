@@ -141,7 +141,7 @@ class _Meter:
         """Count the entry `name`, if it is of this work."""
         if not _is_inside(name, self._scope.path):
             return
-        if (spent := spent_in(stored)) is None:
+        if not (found := spent_in(stored)):
             if isinstance(stored, Mapping) and stored.get("model") and "result" in stored:
                 run_scope.warn_once(
                     f"The LLM {stored['model']!r} does not say how many tokens a request has "
@@ -149,8 +149,9 @@ class _Meter:
                 )
             return
         with self._lock:
-            before = self._used.get(spent.model, Tokens())
-            self._used[spent.model] = before + spent.tokens
+            for spent in found:
+                before = self._used.get(spent.model, Tokens())
+                self._used[spent.model] = before + spent.tokens
 
     def held_up(self, model: str) -> Future[None] | None:
         """What a request to `model` has to wait for; None if it may be made."""

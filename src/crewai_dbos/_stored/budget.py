@@ -13,8 +13,8 @@ from typing import Any, Literal, get_args
 from crewai_dbos._dbos_seam.context import current_context
 from crewai_dbos._leases import RunVar
 from crewai_dbos._setting import setting
-from crewai_dbos._stored.forms import Json
 from crewai_dbos._stored import prices
+from crewai_dbos._stored.forms import Json
 from crewai_dbos._stored.prices import Price
 from crewai_dbos.errors import DefinitionError, UnstorableValueError
 

@@ -102,20 +102,23 @@ class Spent:
     tokens: Tokens
 
 
-def spent_in(stored: Any) -> Spent | None:
-    """What an entry says that its LLM requests have used, sealed or not; None if it made none.
+def spent_in(stored: Any) -> list[Spent]:
+    """What an entry says that its LLM requests have used, sealed or not.
 
     Args:
         stored: The JSON data of the entry, or of anything else.
     """
     if not isinstance(stored, Mapping) or not isinstance(stored.get("kind"), str):
-        return None
-    extra, model = stored.get("extra"), stored.get("model")
+        return []
+    extra = stored.get("extra")
     usage = extra.get("usage") if isinstance(extra, Mapping) else None
     if not isinstance(usage, list) or not all(isinstance(each, Mapping) for each in usage):
-        return None
-    tokens = tokens_of({"usage": usage})
-    return Spent(model if isinstance(model, str) else None, tokens) if usage else None
+        return []
+    models = stored.get("models")
+    if not isinstance(models, list) or len(models) != len(usage):
+        models = [stored.get("model")] * len(usage)
+    known = (model if isinstance(model, str) else None for model in models)
+    return [Spent(m, tokens_of({"usage": [u]})) for m, u in zip(known, usage, strict=True)]
 
 
 def tokens_of(extra: Mapping[str, Any]) -> Tokens:
