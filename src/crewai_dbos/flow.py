@@ -24,6 +24,7 @@ from crewai_dbos._runs.definition import FlowDefinition, build_flow
 from crewai_dbos._runs.handle import RunHandle
 from crewai_dbos._runs.registry import flows
 from crewai_dbos._secrets.given import as_given
+from crewai_dbos._stored import budget as budgets
 from crewai_dbos._stored.budget import Budget, as_budget
 from crewai_dbos._stored.redaction import Redact, as_redact
 from crewai_dbos._threads import off_the_loop
@@ -299,7 +300,13 @@ class DBOSFlow(Flow[Any]):
         )
         # It is iterated when its workflow id is not set any more.
         run_id = assigned_workflow_id() or starting.kept_id(self)
-        return sessions.stream_of(lambda: self._take_turn({**turn, sessions.STREAM: True}, run_id))
+        given = budgets.given()
+
+        def take() -> Any:
+            with budgets.giving(given):
+                return self._take_turn({**turn, sessions.STREAM: True}, run_id)
+
+        return sessions.stream_of(take)
 
     def _take_turn(self, turn: dict[str, Any], run_id: str | None) -> Any:
         """Take a turn, under the workflow id `run_id` if there is one."""

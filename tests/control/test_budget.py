@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
@@ -15,6 +16,7 @@ from crewai.llms.base_llm import BaseLLM
 from crewai.tools import tool
 from dbos import DBOS, SetWorkflowID
 from dbos import error as dbos_errors
+from typer.testing import CliRunner
 
 from crewai_dbos import (
     DBOSLLM,
@@ -25,7 +27,9 @@ from crewai_dbos import (
     People,
     SetBudget,
 )
+from crewai_dbos.cli import app
 from crewai_dbos.control import Approve, Control, Price, Reject, Reply
+from crewai_dbos.doctor import inspect
 from crewai_dbos.errors import (
     BatchError,
     BudgetExceeded,
@@ -528,6 +532,55 @@ def test_a_batch_gives_its_budget_to_each_item(serve: Serve) -> None:
     assert len(server.requests) == 2
 
 
+def test_a_stream_has_the_budget_that_was_set_where_it_was_asked_for(serve: Serve) -> None:
+    server = serve()
+    thrifty = crew("First.", "Second.")
+    thrifty.stream = True
+    with SetBudget(ONE):
+        stream = thrifty.kickoff()
+    with pytest.raises(BudgetExceeded):
+        list(stream)
+    assert len(server.requests) == 1
+
+
+def test_work_that_its_caller_gives_up_asks_no_longer(
+    serve: Serve, desk: Desk, control: Control
+) -> None:
+    server = serve()
+    asked = threading.Event()
+    people = People(linger=60, notify=lambda _: asked.set())
+    inner = crew("First.", "Second.", budget=ASKING, people=people)
+    run_id = unique("own")
+
+    @DBOS.workflow(name=unique("own"))
+    async def own() -> str:
+        task = asyncio.ensure_future(inner.akickoff())
+        await asyncio.to_thread(asked.wait, 60)
+        task.cancel()
+        try:
+            return str((await task).raw)
+        except asyncio.CancelledError:
+            return await later()
+
+    @DBOS.step(name=unique("later"))
+    async def later() -> str:
+        return "without"
+
+    async def run() -> Any:
+        with SetWorkflowID(run_id):
+            return await own()
+
+    called = Called(lambda: asyncio.run(run()))
+    request = desk.next(run_id)
+    assert called.result() == "without"
+    until(lambda: control.request(request.request_id).state == "withdrawn")
+    assert len(server.requests) == 1
+    steps = DBOS.list_workflow_steps(run_id)
+    fork = DBOS.fork_workflow(run_id, steps[-1]["function_id"] + 1)
+    assert fork.get_result() == "without"
+    assert len(server.requests) == 1
+
+
 # In money --------------------------------------------------------------------------
 
 
@@ -564,6 +617,49 @@ def test_a_limit_in_dollars_needs_prices(serve: Serve) -> None:
     with SetBudget(Budget(usd=1)), pytest.raises(RunStoppedError, match="no price for model"):
         late.kickoff()
     assert server.requests == []
+
+
+# Where it is shown -------------------------------------------------------------------
+
+
+def test_the_inbox_shows_it_and_raises_it(
+    serve: Serve, desk: Desk, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve()
+    monkeypatch.setenv("DBOS_SYSTEM_DATABASE_URL", url)
+
+    def inbox(*arguments: str) -> str:
+        done = CliRunner().invoke(app, ["inbox", *arguments])
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    run = crew("First.", "Second.", "Third.", budget=ASKING).start()
+    request = desk.next(run.workflow_id)
+    assert request.request_id[:8] in inbox("list")
+    shown = inbox("show", request.request_id)
+    assert "The limit would be:" in shown
+    assert "tokens = " in shown
+    inbox("approve", request.request_id, "--by", "ann")
+    second = desk.next(run.workflow_id, state="open")
+    inbox("approve", second.request_id, "--arguments", f'{{"tokens": {PLENTY}}}')
+    run.get_result()
+    assert len(server.requests) == 3
+
+
+def test_the_doctor_says_what_a_definition_may_cost(serve: Serve) -> None:
+    items = [
+        item
+        for definition in (
+            crew("First.", budget=Budget(tokens=200_000, usd=1.5)),
+            flow_of(crew("First."), budget=Budget(usd=0.005, on_limit="ask")),
+        )
+        for item in inspect(definition).items
+        if item.kind == "budget"
+    ]
+    assert [item.name for item in items] == [
+        "200,000 tokens or $1.50, then it stops",
+        "$0.005, then it asks",
+    ]
 
 
 # Where nothing is counted ------------------------------------------------------------

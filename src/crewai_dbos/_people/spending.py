@@ -166,7 +166,10 @@ class _Meter:
         def work() -> None:
             try:
                 with policy.holding(self._people), self._scope.entered():
-                    self._decide(model)
+                    try:
+                        self._decide(model)
+                    except Exception as error:  # of the database: nothing that a model should see
+                        self._scope.fail(error)
             except BaseException as error:
                 opens.set_exception(error)
             else:
@@ -201,9 +204,11 @@ class _Meter:
 
     def _spent(self) -> Limits:
         """What is used, by what the budget counts."""
-        tokens = sum(self._used.values(), Tokens()).total
-        known = (Spent(model, each) for model, each in self._used.items() if model is not None)
-        return {"tokens": tokens, "usd": self._prices.usd(known) or 0.0}
+        spent: Limits = {"tokens": sum(self._used.values(), Tokens()).total}
+        if self._budget.usd is not None:
+            known = (Spent(model, each) for model, each in self._used.items() if model is not None)
+            spent["usd"] = self._prices.usd(known) or 0.0
+        return spent
 
     def _reached(self) -> str | None:
         """Which of the limits is reached."""

@@ -29,6 +29,7 @@ from crewai_dbos.errors import (
 )
 
 _ASSIGNED = "_crewai_dbos_assigned"
+_GIVEN = "_crewai_dbos_given"
 
 D = TypeVar("D", bound=Any)
 W = TypeVar("W", bound=WorkOrder)
@@ -96,8 +97,9 @@ def check_inputs(inputs: Any) -> None:
 
 
 def keep_assigned_id(view: BaseModel) -> None:
-    """Let `view` carry the workflow id that is set here to where it is kicked off."""
+    """Let `view` carry the workflow id and budget that are set here to where it is kicked off."""
     view.__dict__[_ASSIGNED] = assigned_workflow_id()
+    view.__dict__[_GIVEN] = budget.given()
 
 
 def kept_id(view: BaseModel) -> str | None:
@@ -110,6 +112,12 @@ def assigned_id(view: BaseModel) -> AbstractContextManager[Any]:
     """In the block a run gets the id that `view` carries, if it does."""
     run_id = kept_id(view)
     return nullcontext() if run_id is None else SetWorkflowID(run_id)
+
+
+def given_budget(view: BaseModel) -> AbstractContextManager[Any]:
+    """In the block a run gets the budget that `view` carries, if it does."""
+    given = view.__dict__.get(_GIVEN)
+    return nullcontext() if given is None else budget.giving(given)
 
 
 def carry_out(kind: Kind[D, W], definition: D, order: W, view: Any, known: Classes = ()) -> Any:
@@ -138,9 +146,10 @@ def carry_out(kind: Kind[D, W], definition: D, order: W, view: Any, known: Class
 def _carry_out(kind: Kind[D, W], definition: D, order: W, view: Any, known: Classes) -> Any:
     joins = run_scope.in_workflow()
     check_loop(kind, definition, joins=joins)
-    if joins:
-        return as_returned(kind.perform(definition, order, False))
-    stored = order.stored(definition)
+    with given_budget(view):
+        if joins:
+            return as_returned(kind.perform(definition, order, False))
+        stored = order.stored(definition)
     with assigned_id(view):
         return off_the_loop(lambda: run(stored, kind.workflow, known))
 
@@ -156,9 +165,11 @@ async def acarry_out(
 
 
 async def _acarry_out(kind: Kind[D, W], definition: D, order: W, view: Any, known: Classes) -> Any:
-    if run_scope.in_workflow():
-        return as_returned(await kind.aperform(definition, order, False))
-    stored = order.stored(definition)
+    joins = run_scope.in_workflow()
+    with given_budget(view):
+        if joins:
+            return as_returned(await kind.aperform(definition, order, False))
+        stored = order.stored(definition)
     with assigned_id(view):
         return await arun(stored, kind.async_workflow, known)
 

@@ -79,6 +79,8 @@ class Budget:
         if self.on_limit not in get_args(OnLimit):
             raise DefinitionError(f"on_limit is 'fail' or 'ask', not {self.on_limit!r}")
         object.__setattr__(self, "prices", prices.checked(self.prices))
+        if self.usd is not None:
+            prices.Prices(self.prices)  # a file that can't be read is told of now
 
     @property
     def limits(self) -> dict[str, float]:
@@ -120,7 +122,8 @@ def amount(unit: str, number: float) -> str:
     """So many of `unit`, in words."""
     if unit == "tokens":
         return f"{int(number):,} tokens"
-    return f"${number:,.2f}" if round(number, 2) == round(number, 6) else f"${number:,.6f}"
+    cents = round(number, 2) == round(number, 6)
+    return f"${number:,.2f}" if cents else f"${number:,.6f}".rstrip("0")
 
 
 def budget_from(stored: Any) -> Budget | None:
@@ -222,6 +225,17 @@ def for_part(run_id: str) -> Budget | None:
             "definition a budget."
         )
     return for_run()
+
+
+def given() -> Any:
+    """What is set here, for `giving`: what a stream begins is begun when it is iterated."""
+    for_run()
+    return _given.get()
+
+
+def giving(kept: Any) -> AbstractContextManager[Any]:
+    """In the block is set what `given` has returned."""
+    return setting(_given, kept)
 
 
 def of_order(budget: Budget | None, run_id: str) -> AbstractContextManager[Any]:
