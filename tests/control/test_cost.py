@@ -12,9 +12,12 @@ import pytest
 from crewai import LLM, Agent, Crew, Task
 from crewai.llms.base_llm import BaseLLM
 from crewai.tools import tool
-from dbos import DBOS
+from crewai.utilities.converter import Converter
+from dbos import DBOS, SetWorkflowID
+from pydantic import BaseModel
 
 from crewai_dbos import DBOSLLM, DBOSCrew, StepConfig
+from crewai_dbos._objects.conversion import recording
 from crewai_dbos._stored.prices import Prices, as_json
 from crewai_dbos._stored.usage import Spent
 from crewai_dbos.control import Control, Price, Tokens
@@ -223,3 +226,35 @@ def test_a_price_is_a_number() -> None:
             Price(wrong, 1)  # type: ignore[arg-type]
     with pytest.raises(DefinitionError, match="Price objects by model"):
         Prices({"m": 3})  # type: ignore[dict-item]
+
+
+class Line(BaseModel):
+    text: str
+
+
+def test_turning_an_answer_into_an_object_counts(serve: Serve, control: Control) -> None:
+    """crewAI asks for it past the LLM, through instructor."""
+
+    line = tool_calls(ToolCall("Line", {"text": "One."}))
+    server = serve(lambda _: line)
+    llm, run_id = DBOSLLM("gpt-4o-mini"), unique("conversion")
+
+    @DBOS.workflow(name=run_id)
+    def convert() -> str:
+        converter = recording(Converter)(
+            llm=llm, text="One.", model=Line, instructions="As an object.", max_attempts=1
+        )
+        return str(converter.to_json())
+
+    with SetWorkflowID(run_id):
+        assert json.loads(convert()) == {"text": "One."}
+    [request] = server.requests
+    counts = usage(request, line)
+    tokens = control.cost_of(run_id).tokens
+    assert (tokens.prompt, tokens.completion) == (
+        counts["prompt_tokens"],
+        counts["completion_tokens"],
+    )
+    fork = DBOS.fork_workflow(run_id, 2)
+    fork.get_result()
+    assert len(server.requests) == 1

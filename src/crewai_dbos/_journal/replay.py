@@ -16,7 +16,7 @@ from crewai_dbos._journal.payload import Payload
 from crewai_dbos._journal.place import Place
 from crewai_dbos._journal.record import Record
 from crewai_dbos._stored import codec, names
-from crewai_dbos._stored.usage import tokens_of
+from crewai_dbos._stored.usage import spent_in, tokens_of
 from crewai_dbos.errors import CrewaiDbosError, JournalCorruptError, SealedError
 
 logger = logging.getLogger("crewai_dbos")
@@ -95,6 +95,7 @@ class Replay:
         """What is recorded below `path` will not be asked for: count what it used."""
         for entry in self._record.claim_below(path):
             if entry.kind != "llm":
+                self._save(sum(spent.tokens.total for spent in spent_in(entry.stored)))
                 continue
             with self._reading(entry):
                 extra = codec.decode(entry.payload().get("extra", {}))

@@ -33,7 +33,10 @@ class Budget:
     made at that time end, and count too.
 
     What has a workflow of its own counts for itself: each item of a batch, and a run that the work
-    begins with ``start()``.
+    begins with ``start()``. A request of an LLM that is not durable, in a tool or a recorded step,
+    counts with that once it has ended, and is not held up. Embeddings do not count, as crewAI is
+    not told what they take. Where nothing is recorded, before ``DBOS.launch()`` or inside a DBOS
+    step, a kickoff with a budget raises `OutsideRunError`.
 
     Args:
         tokens: Of prompts and answers together.
