@@ -647,19 +647,12 @@ def test_the_inbox_shows_it_and_raises_it(
 
 
 def test_the_doctor_says_what_a_definition_may_cost(serve: Serve) -> None:
-    items = [
-        item
-        for definition in (
-            crew("First.", budget=Budget(tokens=200_000, usd=1.5)),
-            flow_of(crew("First."), budget=Budget(usd=0.005, on_limit="ask")),
-        )
-        for item in inspect(definition).items
-        if item.kind == "budget"
-    ]
-    assert [item.name for item in items] == [
-        "200,000 tokens or $1.50, then it stops",
-        "$0.005, then it asks",
-    ]
+    stops = inspect(crew("First.", budget=Budget(tokens=200_000, usd=1.5)))
+    asks = inspect(flow_of(crew("First."), budget=Budget(usd=0.005, on_limit="ask")))
+    items = [item.name for r in (stops, asks) for item in r.items if item.kind == "budget"]
+    assert items == ["200,000 tokens or $1.50, then it stops", "$0.005, then it asks"]
+    hints = [f.what for r in (stops, asks) for f in r.findings if f.rule == "waits-for-people"]
+    assert hints == ["A run waits for a person: $0.005 of flow."]
 
 
 # Where nothing is counted ------------------------------------------------------------

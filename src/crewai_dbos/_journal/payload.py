@@ -108,7 +108,7 @@ def pin(call: Call, ids: int) -> Payload:
 def _head(call: Call, seconds: float, used: Used = ()) -> Payload:
     head: Payload = {"v": names.ENTRY_VERSION, "kind": call.kind}
     if call.model is not None:
-        head["model"] = call.model
+        head["model"] = known.hide(call.model)
     if call.concurrent:
         head["concurrent"] = True
     if call.background:
@@ -121,7 +121,7 @@ def _head(call: Call, seconds: float, used: Used = ()) -> Payload:
         head["salt"] = salt
     extra = {} if call.collect is None else call.collect()
     if used:
-        head["models"] = [model for model, _ in used]
+        head["models"] = [known.hide(model) for model, _ in used]
         extra = {**extra, _IN_THE_CLEAR: [usage for _, usage in used]}
     if extra:
         head["extra"] = _encoded(call, _with_numbers_only(extra))

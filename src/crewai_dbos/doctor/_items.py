@@ -131,7 +131,7 @@ def of_budget(budget: Budget | None, owner: str) -> Iterator[Item]:
     """What a run may cost."""
     if budget is not None:
         then = "then it asks" if budget.on_limit == "ask" else "then it stops"
-        yield Item("budget", f"{budget}, {then}", owner, names.BUDGET, COUNTED)
+        yield Item("budget", f"{budget}, {then}", owner, names.BUDGET, COUNTED, budget)
 
 
 def of_crew(crew: Crew, *, durable: bool = False) -> Iterator[Item]:
