@@ -10,8 +10,8 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from crewai import Agent, Crew, Task
-from crewai.flow.flow import Flow, listen, start
+from crewai import LLM, Agent, Crew, Task
+from crewai.flow.flow import Flow, and_, listen, start
 from crewai.llms.base_llm import BaseLLM
 from crewai.tools import tool
 from dbos import DBOS, SetWorkflowID
@@ -36,6 +36,8 @@ from crewai_dbos.errors import (
     DefinitionError,
     InvalidAnswer,
     OutsideRunError,
+    RequestExpired,
+    RunCancelledError,
     RunNotFoundError,
     RunStoppedError,
 )
@@ -304,6 +306,51 @@ def test_branches_that_reach_the_limit_together_stop_the_run(serve: Serve) -> No
     server = serve()
     with pytest.raises(BudgetExceeded):
         crew("First.", "Second.", "Third.", "Fourth.", beside=2, budget=ONE).kickoff()
+    assert len(server.requests) == 1
+
+
+def test_methods_of_a_flow_at_the_same_time_ask_once(
+    serve: Serve, desk: Desk, control: Control
+) -> None:
+    server = serve()
+
+    class Both(Flow[dict[str, Any]]):
+        @start()
+        def first(self) -> str:
+            return str(LLM(model="gpt-4o-mini").call("First."))
+
+        @listen(first)
+        def left(self) -> str:
+            return str(LLM(model="gpt-4o-mini").call("Left."))
+
+        @listen(first)
+        async def right(self) -> str:
+            return str(await LLM(model="gpt-4o-mini").acall("Right."))
+
+        @listen(and_(left, right))
+        def last(self) -> str:
+            return "both"
+
+    flow = DBOSFlow(flow_name=unique("flow"), orig_flow=Both, people=QUICK, budget=ASKING)
+    run = flow.start()
+    desk.next(run.workflow_id)
+    desk.parked(run.workflow_id)
+    assert (len(server.requests), len(control.requests(run_id=run.workflow_id))) == (1, 1)
+    desk.answer(run.workflow_id, Approve(arguments={"tokens": PLENTY}))
+    assert run.get_result() == "both"
+    assert len(server.requests) == 3
+    assert len(control.requests(run_id=run.workflow_id, only_open=False)) == 1
+
+
+def test_a_cancelled_run_does_not_wait_on(serve: Serve, desk: Desk) -> None:
+    server = serve()
+    run = crew("First.", "Second.", budget=ASKING, people=People(linger=60)).start()
+    request = desk.next(run.workflow_id)
+    DBOS.cancel_workflow(run.workflow_id)
+    with pytest.raises(RunCancelledError):
+        run.get_result()
+    with pytest.raises(RequestExpired):
+        desk.control.answer(request.request_id, Approve())
     assert len(server.requests) == 1
 
 

@@ -108,7 +108,13 @@ def test_a_run_that_goes_on_and_one_that_failed_have_a_cost(serve: Serve, contro
     with pytest.raises(Exception, match="Incorrect API key"):
         failed.get_result()
     assert len(server.requests) > 1
-    assert control.cost_of(failed.workflow_id).tokens.requests == 1
+    spent = control.cost_of(failed.workflow_id)
+    assert (spent.tokens.requests, spent.saved) == (1, 0)
+    last = max(step["function_id"] for step in DBOS.list_workflow_steps(failed.workflow_id))
+    fork = DBOS.fork_workflow(failed.workflow_id, last + 1)
+    with pytest.raises(Exception, match="Incorrect API key"):
+        fork.get_result()
+    assert control.cost_of(fork.workflow_id).saved == spent.tokens.total
 
 
 def test_an_unknown_price_is_no_price(serve: Serve, url: str) -> None:
