@@ -60,8 +60,9 @@ NOT_CALLED = {
 """Methods that crewAI, DBOS or the package calls, or that only say what to call; ""`` for a class
 that users do not make themselves."""
 
-RETURNED = ("ApiError", "Delayed", "Drop", "Effect", "Event", "Finding", "Item", "Message")
-RETURNED += ("Observed", "Position", "Question", "Report", "Request", "ToolRequest", "Verdict")
+RETURNED = ("ApiError", "Cost", "Delayed", "Drop", "Effect", "Event", "Finding", "Item", "Message")
+RETURNED += ("Observed", "Position", "Question", "Report", "Request", "Tokens", "ToolRequest")
+RETURNED += ("Verdict",)
 """Plain data that users are given and do not make."""
 
 
@@ -155,7 +156,12 @@ def asked(database_url: str, folder: Path) -> dict[str, Any]:
     made = store.ask(run_id, "tool#1", "approval", question.as_json(), audience="support")
     control = Control(database_url)
     request = control.request(made.request_id)
-    return {"control": control, "request": request, "request_id": request.request_id}
+    return {
+        "control": control,
+        "request": request,
+        "request_id": request.request_id,
+        "run_id": run_id,
+    }
 
 
 @DBOS.workflow()

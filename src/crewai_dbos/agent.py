@@ -23,12 +23,14 @@ from crewai_dbos._objects.conversion import recording
 from crewai_dbos._objects.llm import durable_llm
 from crewai_dbos._objects.tools import check_tools
 from crewai_dbos._people.policy import People
+from crewai_dbos._people.spending import check_prices
 from crewai_dbos._runs import starting
 from crewai_dbos._runs.definition import AgentDefinition, build_agent
 from crewai_dbos._runs.handle import RunHandle
 from crewai_dbos._runs.registry import agents
 from crewai_dbos._secrets.given import as_given
 from crewai_dbos._stored import names
+from crewai_dbos._stored.budget import Budget, as_budget
 from crewai_dbos._stored.redaction import Redact, as_redact
 from crewai_dbos._threads import in_event_loop
 
@@ -58,6 +60,7 @@ class DBOSAgent(Agent):
         people: Which tool calls a person has to approve, and how people are asked; see `People`.
         events: Whether its runs leave events, which `Control.events` reads: True, or "tokens" for
             the texts of answers too, as they are streamed.
+        budget: How much each run may cost; see `Budget`.
 
     Raises:
         DefinitionError: The name is empty or taken, or an option can't mean anything.
@@ -92,12 +95,14 @@ class DBOSAgent(Agent):
         redact: Redact | None = None,
         people: People | None = None,
         events: Events = False,
+        budget: Budget | None = None,
     ) -> None:
         template = build_agent(orig_agent)
         if isinstance(template, DBOSAgent):
             template = template.orig_agent
             orig_agent = template
         check_tools([template], tool_step_config, (), people)
+        check_prices(as_budget(budget), [template.llm])
         starting.show_as(self, template)
         self.executor_class = DBOSAgentExecutor
         self._share_llms(llm_step_config, function_calling_llm_step_config)
@@ -115,6 +120,7 @@ class DBOSAgent(Agent):
             redact=as_redact(redact),
             people=people,
             events=as_events(events, redact),
+            budget=as_budget(budget),
         )
         _patches.apply(_patches.AGENT)
         agents.add(self._definition)
@@ -309,13 +315,13 @@ class DBOSAgent(Agent):
         return RunHandle(run_id, client=client)
 
     def _carry_out(self, order: AgentWorkOrder, ordinary: Callable[[], Any]) -> Any:
-        if starting.is_ordinary(f"DBOSAgent {self.agent_name!r}", self._definition.people):
+        if starting.is_ordinary(f"DBOSAgent {self.agent_name!r}", self._definition):
             return ordinary()
         order.given = crew_settings.since(self._defined_as, self)
         return starting.carry_out(KIND, self._definition, order, self, order.models())
 
     async def _acarry_out(self, order: AgentWorkOrder, ordinary: Callable[[], Any]) -> Any:
-        if starting.is_ordinary(f"DBOSAgent {self.agent_name!r}", self._definition.people):
+        if starting.is_ordinary(f"DBOSAgent {self.agent_name!r}", self._definition):
             return await ordinary()
         order.given = crew_settings.since(self._defined_as, self)
         return await starting.acarry_out(KIND, self._definition, order, self, order.models())

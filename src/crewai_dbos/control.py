@@ -8,13 +8,17 @@ from __future__ import annotations
 import asyncio
 import getpass
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 from dbos import DBOSClient, Serializer
 from sqlalchemy.exc import SQLAlchemyError
 
+from crewai_dbos._control import cost
+from crewai_dbos._control.cost import Cost as Cost
 from crewai_dbos._dbos_seam.database import database_of
+from crewai_dbos._dbos_seam.rows import recorded_rows
 from crewai_dbos._events import reading
 from crewai_dbos._events.event import Event as Event
 from crewai_dbos._events.store import Store as EventStore
@@ -27,18 +31,24 @@ from crewai_dbos._requests.request import Question as Question
 from crewai_dbos._requests.request import Request as Request
 from crewai_dbos._requests.store import Store
 from crewai_dbos._stored import sealing
+from crewai_dbos._stored.prices import Price as Price
+from crewai_dbos._stored.prices import Prices
+from crewai_dbos._stored.usage import Tokens as Tokens
 from crewai_dbos.errors import DefinitionError, RunNotFoundError, UnknownRequest
 
 __all__ = [
     "Answer",
     "Approve",
     "Control",
+    "Cost",
     "Event",
     "Feedback",
+    "Price",
     "Question",
     "Reject",
     "Reply",
     "Request",
+    "Tokens",
 ]
 
 
@@ -50,9 +60,11 @@ class Control:
             ``postgresql://...``; by default the environment variable ``DBOS_SYSTEM_DATABASE_URL``.
         serializer: The ``serializer`` of the application's DBOS config, if it has one.
         schema: Where DBOS's tables are, on Postgres.
+        prices: What models cost, each a `Price`. Those of a JSON file come after them, which the
+            environment variable ``CREWAI_DBOS_PRICES`` names, and then those of LiteLLM's table.
 
     Raises:
-        DefinitionError: There is no URL, or no database of DBOS's.
+        DefinitionError: There is no URL, or no database of DBOS's; or the prices are none.
 
     Example::
 
@@ -70,7 +82,9 @@ class Control:
         *,
         serializer: Serializer | None = None,
         schema: str = "dbos",
+        prices: Mapping[str, Price] | None = None,
     ) -> None:
+        self._prices = Prices(prices)
         url = url or os.environ.get("DBOS_SYSTEM_DATABASE_URL")
         if not url:
             raise DefinitionError(
@@ -248,6 +262,65 @@ class Control:
     def _check_run(self, run_id: str) -> None:
         if self._events.is_alive(run_id) is None:
             raise RunNotFoundError(run_id)
+
+    # Cost ------------------------------------------------------------------------
+
+    def cost_of(self, run_id: str) -> Cost:
+        """What the LLM requests of a run have cost until now, also of one that goes on or failed.
+
+        What its workflow has started as runs of their own, as the items of a batch, is not in it.
+
+        Raises:
+            RunNotFoundError: There is no such run.
+
+        Example::
+
+            cost = control.cost_of(run_id)
+            print(cost.tokens.total, cost.usd, cost.unpriced)
+        """
+        attributes = self._attributes(run_id)
+        rows = ((row.name, row.output) for row in recorded_rows(run_id, self._client))
+        spent = chain.from_iterable(cost.spent_by_entry(rows).values())
+        return cost.cost_of(spent, self._prices, cost.saved_by_replay(attributes))
+
+    def raise_budget(
+        self, run_id: str, *, tokens: int | None = None, usd: float | None = None
+    ) -> None:
+        """Let a run that has stopped at its budget cost more, when it is resumed.
+
+        The limit of that run alone is raised, and only for the `Budget` that was reached.
+
+        Args:
+            run_id: A run that has ended with `BudgetExceeded`.
+            tokens: Its new limit in tokens.
+            usd: Its new limit in US dollars.
+
+        Raises:
+            RunNotFoundError: There is no such run.
+            InvalidAnswer: It has not stopped at a budget, or would at once again.
+
+        Example::
+
+            from crewai_dbos import BudgetExceeded
+            from dbos import DBOS
+
+            try:
+                print(crew.kickoff({"topic": "otters"}).raw)
+            except BudgetExceeded as stopped:
+                control.raise_budget(run_id, tokens=400_000)
+                DBOS.resume_workflow(run_id)
+        """
+        attributes = self._attributes(run_id)
+        raised = cost.raised(run_id, attributes, {"tokens": tokens, "usd": usd})
+        self._client.update_workflow_attributes(run_id, raised, merge=True)
+
+    def _attributes(self, run_id: str) -> Mapping[str, Any]:
+        found = self._client.list_workflows(
+            workflow_ids=[run_id], load_input=False, load_output=False
+        )
+        if not found:
+            raise RunNotFoundError(run_id)
+        return found[0].attributes or {}
 
     def _opened(self, stored: Any) -> Any:
         return sealing.opened(stored, self._serializer)

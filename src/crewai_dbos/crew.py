@@ -24,11 +24,13 @@ from crewai_dbos._journal.config import (
     ToolStepConfig,
 )
 from crewai_dbos._people.policy import People
+from crewai_dbos._people.spending import check_prices
 from crewai_dbos._runs import body, starting, workflows
 from crewai_dbos._runs.definition import CrewDefinition, build_crew
 from crewai_dbos._runs.handle import RunHandle
 from crewai_dbos._runs.registry import crews
 from crewai_dbos._secrets.given import as_given
+from crewai_dbos._stored.budget import Budget, as_budget
 from crewai_dbos._stored.redaction import Redact, as_redact
 from crewai_dbos._threads import on_a_thread
 from crewai_dbos.errors import DefinitionError
@@ -61,6 +63,7 @@ class DBOSCrew(Crew):
         people: Which tool calls a person has to approve, and how people are asked; see `People`.
         events: Whether its runs leave events, which `Control.events` reads: True, or "tokens" for
             the texts of answers too, as they are streamed.
+        budget: How much each run may cost; see `Budget`.
 
     Raises:
         DefinitionError: The name is empty or taken, or an option can't mean anything.
@@ -93,6 +96,7 @@ class DBOSCrew(Crew):
         redact: Redact | None = None,
         people: People | None = None,
         events: Events = False,
+        budget: Budget | None = None,
     ) -> None:
         template = build_crew(orig_crew)
         if isinstance(template, DBOSCrew):
@@ -108,6 +112,7 @@ class DBOSCrew(Crew):
             agent_step_configs or {},
             people,
         )
+        check_prices(as_budget(budget), (agent.llm for agent in template.agents))
         self._definition = CrewDefinition(
             name=crew_name,
             source=orig_crew,
@@ -118,6 +123,7 @@ class DBOSCrew(Crew):
             redact=as_redact(redact),
             people=people,
             events=as_events(events, redact),
+            budget=as_budget(budget),
         )
         crews.add(self._definition)
         doctor.warn(self)
@@ -167,7 +173,7 @@ class DBOSCrew(Crew):
                 print(crew.kickoff({"topic": "otters"}).raw)
         """
         order = self._order(inputs, input_files, from_checkpoint)
-        if starting.is_ordinary(self._described(), self._definition.people):
+        if starting.is_ordinary(self._described(), self._definition):
             return self._ordinary(lambda crew: crew.kickoff(**vars(order)))
         if self.stream:
             # crewAI's own streaming, which comes back here without it.
@@ -190,7 +196,7 @@ class DBOSCrew(Crew):
             with body.sparing_the_loop_of_dbos():
                 return await on_a_thread(lambda: self.kickoff(inputs, input_files, from_checkpoint))
         order = self._order(inputs, input_files, from_checkpoint)
-        if starting.is_ordinary(self._described(), self._definition.people):
+        if starting.is_ordinary(self._described(), self._definition):
             return await self._aordinary(lambda crew: crew.kickoff_async(**vars(order)))
         return await Crew.kickoff_async(self._view(), **vars(order))
 
@@ -207,7 +213,7 @@ class DBOSCrew(Crew):
             print((await crew.akickoff({"topic": "otters"})).raw)
         """
         order = self._order(inputs, input_files, from_checkpoint)
-        if starting.is_ordinary(self._described(), self._definition.people):
+        if starting.is_ordinary(self._described(), self._definition):
             return await self._aordinary(lambda crew: crew.akickoff(**vars(order)))
         if self.stream:
             return await Crew.akickoff(self._view(), **vars(order))
@@ -260,7 +266,7 @@ class DBOSCrew(Crew):
         """
         inputs, limits = list(inputs), batch.limits(concurrency, limiter)
         orders = [self._order(each, input_files, None) for each in inputs]
-        if starting.is_ordinary(self._described(), self._definition.people):
+        if starting.is_ordinary(self._described(), self._definition):
             plain = [dict(each) for each in inputs]
             files = None if input_files is None else dict(input_files)
             done: list[Any] = self._ordinary(lambda crew: crew.kickoff_for_each(plain, files))

@@ -15,6 +15,7 @@ __all__ = [
     "AlreadyAnswered",
     "AnswerError",
     "BatchError",
+    "BudgetExceeded",
     "ConcurrentRunError",
     "CrewaiDbosError",
     "DeadlinePassedError",
@@ -183,6 +184,43 @@ class RunAbortedError(RunStoppedError):
     It would do so again each time that the run is recovered. The run is left cancelled with its
     journal whole; `DBOS.resume_workflow(run_id)` goes on with it.
     """
+
+
+class BudgetExceeded(RunStoppedError):
+    """The run has used what its `Budget` allows. It is left cancelled with its journal whole.
+
+    Once the limit is higher, in the definition or by `Control.raise_budget`,
+    `DBOS.resume_workflow(run_id)` goes on from there.
+
+    Attributes:
+        limit: The limit that was reached.
+        used: What is used: as much, or more by what was being made at that time.
+        unit: What both count: ``tokens`` or ``usd``.
+        path: The place in the run whose budget it is.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        limit: float | None = None,
+        used: float | None = None,
+        unit: str | None = None,
+        path: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.limit = limit
+        self.used = used
+        self.unit = unit
+        self.path = path
+
+    @property
+    def noted(self) -> dict[str, Any]:
+        """What is said of it where the status of the run is looked up."""
+        names = ("limit", "used", "unit", "path")
+        return {"budget": {name: getattr(self, name) for name in names}}
+
+    def __reduce__(self) -> Any:
+        return type(self), (*self.args, self.limit, self.used, self.unit, self.path)
 
 
 class SealedError(CrewaiDbosError):

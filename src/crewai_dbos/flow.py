@@ -25,6 +25,8 @@ from crewai_dbos._runs.definition import FlowDefinition, build_flow
 from crewai_dbos._runs.handle import RunHandle
 from crewai_dbos._runs.registry import flows
 from crewai_dbos._secrets.given import as_given
+from crewai_dbos._stored import budget as budgets
+from crewai_dbos._stored.budget import Budget, as_budget
 from crewai_dbos._stored.redaction import Redact, as_redact
 from crewai_dbos._threads import off_the_loop
 from crewai_dbos.errors import DefinitionError
@@ -61,6 +63,7 @@ class DBOSFlow(Flow[Any]):
         people: Which tool calls a person has to approve, and how people are asked; see `People`.
         events: Whether its runs leave events, which `Control.events` reads: True, or "tokens" for
             the texts of answers too, as they are streamed.
+        budget: How much each run may cost; see `Budget`.
 
     Raises:
         DefinitionError: The name is empty or taken, or `orig_flow` builds no flow.
@@ -99,6 +102,7 @@ class DBOSFlow(Flow[Any]):
         redact: Redact | None = None,
         people: People | None = None,
         events: Events = False,
+        budget: Budget | None = None,
     ) -> None:
         if isinstance(orig_flow, DBOSFlow):
             raise DefinitionError(f"{orig_flow.flow_name!r} is a DBOSFlow already: use it as it is")
@@ -117,6 +121,7 @@ class DBOSFlow(Flow[Any]):
             redact=as_redact(redact),
             people=people,
             events=as_events(events, redact),
+            budget=as_budget(budget),
         )
         self._become(template, definition)
         flows.add(definition)
@@ -186,7 +191,7 @@ class DBOSFlow(Flow[Any]):
                 print(flow.kickoff({"ticket": "ticket 7"}))
         """
         order = self._order(inputs, input_files, from_checkpoint, restore_from_state_id)
-        if starting.is_ordinary(self._described(), self._durable.people):
+        if starting.is_ordinary(self._described(), self._durable):
             return self._shown(flow := self.orig_flow, lambda: flow.kickoff(**order.arguments()))
         if self.stream:
             # crewAI's own streaming, which comes back here without it.
@@ -207,7 +212,7 @@ class DBOSFlow(Flow[Any]):
             print(await flow.kickoff_async({"ticket": "ticket 7"}))
         """
         order = self._order(inputs, input_files, from_checkpoint, restore_from_state_id)
-        if starting.is_ordinary(self._described(), self._durable.people):
+        if starting.is_ordinary(self._described(), self._durable):
             flow = self.orig_flow
             try:
                 return await flow.kickoff_async(**order.arguments())
@@ -300,11 +305,17 @@ class DBOSFlow(Flow[Any]):
         )
         # It is iterated when its workflow id is not set any more.
         run_id = assigned_workflow_id() or starting.kept_id(self)
-        return sessions.stream_of(lambda: self._take_turn({**turn, sessions.STREAM: True}, run_id))
+        given = budgets.given()
+
+        def take() -> Any:
+            with budgets.giving(given):
+                return self._take_turn({**turn, sessions.STREAM: True}, run_id)
+
+        return sessions.stream_of(take)
 
     def _take_turn(self, turn: dict[str, Any], run_id: str | None) -> Any:
         """Take a turn, under the workflow id `run_id` if there is one."""
-        if starting.is_ordinary(self._described(), self._durable.people):
+        if starting.is_ordinary(self._described(), self._durable):
             flow = self._talking or self.orig_flow
             self._talking = flow
             return self._shown(flow, lambda: sessions.take(flow, turn))

@@ -38,3 +38,16 @@ def test_as_crewai_counts_them(usage: dict[str, Any]) -> None:
         )
     )
     assert tokens_of({"usage": [usage, usage]}) == found + found
+
+
+def test_bedrock_counts_what_it_has_cached_beside_the_rest() -> None:
+    usage = {"inputTokens": 3, "outputTokens": 2, "cacheReadInputTokens": 40, "totalTokens": 45}
+    assert tokens_of({"usage": [usage]}) == Tokens(45, 43, 2, cached=40, requests=1)
+    del usage["totalTokens"]
+    assert tokens_of({"usage": [usage]}) == Tokens(45, 43, 2, cached=40, requests=1)
+
+
+@pytest.mark.parametrize("odd", ["7", float("nan"), float("inf"), None, [], {}])
+def test_what_is_no_count_counts_as_nothing(odd: Any) -> None:
+    found = tokens_of({"usage": [{"prompt_tokens": odd, "completion_tokens": 3}]})
+    assert found == Tokens(3, 0, 3, requests=1)

@@ -16,6 +16,8 @@ from dbos import DBOS, SetWorkflowID
 from pydantic import BaseModel
 
 from crewai_dbos import DBOSLLM, DBOSAgent, DBOSCrew, StepConfig
+from crewai_dbos._stored.usage import Tokens, spent_in
+from crewai_dbos.testing import text
 from providers.conftest import Serve
 from providers.models import PROVIDERS
 from providers.scripts import TOOLS, at_once, object_or_text, one_after_the_other, too_long
@@ -132,6 +134,27 @@ def test_a_conversation_that_is_too_long_is_summarised(provider: str, serve: Ser
     run_id = check_as_plain(provider, server, lambda agent: agent.kickoff("Find out."))
     assert len(server.requests) == 4
     check_forks(run_id, server)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_entries_say_what_each_request_took_and_of_which_model(
+    provider: str, stream: bool, serve: Serve
+) -> None:
+    calls = not stream or PROVIDERS[provider].calls_in_streams
+    server = serve(provider, at_once if calls else lambda _: text("Found."))
+    agent, run_id = clerk(provider, stream=stream), unique("run")
+    with SetWorkflowID(run_id):
+        usage = durable(agent).kickoff("Find out.").usage_metrics
+    steps = DBOS.list_workflow_steps(run_id)
+    spent = [each for step in steps for each in spent_in(step["output"])]
+    assert {each.model for each in spent} == {agent.llm.model}
+    tokens = sum((each.tokens for each in spent), Tokens())
+    assert tokens.requests == len(server.requests)
+    assert tokens.prompt == len(server.requests) * USED["prompt"]
+    assert tokens.total == usage["total_tokens"]
+    assert tokens.cached == usage["cached_prompt_tokens"]
+    assert tokens.reasoning == usage["reasoning_tokens"]
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)

@@ -155,6 +155,7 @@ def test_what_stays_in_the_clear_can_be_listed_without_the_key(tmp_path: Path, l
 
 
 CLEAR = {"v", "kind", "concurrent", "background", "seconds", "extra", "ids", "key", "sealed"}
+CLEAR |= {"model", "models"}
 
 
 def test_the_name_of_a_call_confirms_no_guess_of_its_arguments(tmp_path: Path, llm: LLM) -> None:

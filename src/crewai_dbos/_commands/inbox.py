@@ -102,7 +102,7 @@ def approve(
     by: By = None,
     db_url: Url = None,
 ) -> None:
-    """Let the tool be called, or the result pass."""
+    """Let the tool be called, the result pass, or the run cost more."""
 
     def answer(request: Request) -> Answer:
         if edit:
@@ -119,7 +119,7 @@ def reject(
     by: By = None,
     db_url: Url = None,
 ) -> None:
-    """Do not let the tool be called."""
+    """Do not let the tool be called, or the run cost more."""
     _say(request_id, lambda _: Reject(why), by, db_url)
 
 
@@ -179,12 +179,13 @@ def _show(console: Console, request: Request) -> None:
         if value:
             console.print(f"[dim]{name:>11}[/dim]  {escape(str(value))}", soft_wrap=True)
     if question.arguments is not None:
-        console.print(f"\n{escape(question.tool or '')}")
+        what = "The limit would be:" if request.kind == "budget" else question.tool or ""
+        console.print(f"\n{escape(what)}")
         for name, value in question.arguments.items():
             console.print(f"  [cyan]{escape(name)}[/cyan] = {escape(json.dumps(value))}")
     if question.output:
         console.print(f"\n{escape(question.output)}")
-    if question.schema is not None and question.tool is None:
+    if question.schema is not None and question.arguments is None:
         console.print(f"\n[dim]schema[/dim] {escape(json.dumps(question.schema))}")
 
 
@@ -218,6 +219,7 @@ _PROMPTS: dict[str, Callable[[Request], Answer | None]] = {
     "review": _review,
     "feedback": _review,
     "question": _question,
+    "budget": _approval,
 }
 """By the kind of a request: what somebody at the terminal answers; None to leave it open."""
 

@@ -21,11 +21,12 @@ from crewai_dbos._journal.config import AgentOptions
 from crewai_dbos._leases import RunVar
 from crewai_dbos._objects.llm_request import restoring
 from crewai_dbos._objects.run_objects import RunObjects
-from crewai_dbos._people import policy
+from crewai_dbos._people import policy, spending
 from crewai_dbos._people.policy import People
 from crewai_dbos._runs import body
 from crewai_dbos._setting import setting
 from crewai_dbos._stored import names
+from crewai_dbos._stored.budget import Budget
 from crewai_dbos.agent import DBOSAgent
 
 _MEMBER = "_crewai_dbos_member"
@@ -43,13 +44,17 @@ class _Membership:
         name: Names its places in the run.
         objects: The copies of the run.
         people: Who is asked about what it does, if it says so itself.
+        budget: How much each of its executions may cost, of a `DBOSAgent`.
         busy: Held while it works.
     """
 
-    def __init__(self, name: str, objects: RunObjects, people: People | None) -> None:
+    def __init__(
+        self, name: str, objects: RunObjects, people: People | None, budget: Budget | None
+    ) -> None:
         self.name = name
         self.objects = objects
         self.people = people
+        self.budget = budget
         self.busy = threading.Lock()
 
 
@@ -61,14 +66,14 @@ def member_of_run(template: Agent, options: AgentOptions, objects: RunObjects) -
         options: How its calls are recorded.
         objects: The copies of the run.
     """
-    cls, name, people = type(template), _role(template), None
+    cls, name, people, budget = type(template), _role(template), None, None
     if isinstance(template, DBOSAgent):
         cls, name = type(template.orig_agent), template.agent_name
-        people = template.definition.people
+        people, budget = template.definition.people, template.definition.budget
     member = copy.copy(template)
     forget_agent_state(member)
     member.__class__ = durable_class(_Member, cls)
-    member.__dict__[_MEMBER] = _Membership(names.agent(name), objects, people)
+    member.__dict__[_MEMBER] = _Membership(names.agent(name), objects, people, budget)
     make_durable(member, options, objects)
     return member
 
@@ -135,8 +140,13 @@ def _at_work(member: Agent) -> Iterator[Agent]:
     for role, llm in _llms(worker):
         scope.restore_usage(role, restoring(llm))
     try:
-        people = policy.holding(membership.people)
-        with setting(_working, worker), scope.work("agent"), body.ending(scope), people:
+        with (
+            setting(_working, worker),
+            scope.work("agent"),
+            body.ending(scope),
+            policy.holding(membership.people),
+            spending.counted(scope, membership.budget),
+        ):
             yield worker
             scope.check_complete(background=False)
     finally:

@@ -63,7 +63,7 @@ class Attempt:
                         return self._failed(error, started)
                     time.sleep(_extra_wait(self.call.config, error))
                     raise
-                return success(self.call, value, seconds=time.time() - started)
+                return self._returned(value, started)
 
         return body
 
@@ -87,14 +87,20 @@ class Attempt:
                         return self._failed(error, started)
                     await asyncio.sleep(_extra_wait(self.call.config, error))
                     raise
-                return success(self.call, value, seconds=time.time() - started)
+                return self._returned(value, started)
 
         return body
+
+    def _returned(self, value: Any, started: float) -> dict[str, Any]:
+        seconds = time.time() - started
+        return success(self.call, value, seconds=seconds, used=self.opened.used)
 
     def _failed(self, error: Exception, started: float) -> dict[str, Any]:
         seconds = time.time() - started
         self.raised.append(error)
-        return failure(self.call, error, seconds=seconds, secrets=self.secrets)
+        return failure(
+            self.call, error, seconds=seconds, secrets=self.secrets, used=self.opened.used
+        )
 
     def _may_retry(self) -> bool:
         return _attempts_before() + 1 < self.call.config.attempts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -31,6 +32,9 @@ class Call:
         as_text: Turns a result that has no JSON form into one, or None if that is an error.
         collect: Says after the call what else to store (token usage, provider state).
         restore: Gets that back on replay; says how many tokens it stands for.
+        model: The LLM that is asked. It is stored in the clear: what the call costs is up to it.
+        gate: Is asked, by the name of the call, whether it may be made; if not yet, says what to
+            wait for before it is asked again. It is not asked about what is recorded.
     """
 
     what: str
@@ -45,6 +49,8 @@ class Call:
     as_text: Callable[[Any], str] | None = None
     collect: Callable[[], Mapping[str, Any]] | None = None
     restore: Callable[[Mapping[str, Any]], int | None] | None = None
+    model: str | None = None
+    gate: Callable[[str], Future[None] | None] | None = None
 
     digests: dict[str, str] = field(init=False)
     digests_before: dict[str, str] = field(init=False)

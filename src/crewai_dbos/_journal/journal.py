@@ -29,7 +29,7 @@ from crewai_dbos._journal.entry import Entry
 from crewai_dbos._journal.latch import Latch
 from crewai_dbos._journal.listening import Happening, Listeners
 from crewai_dbos._journal.open_calls import OpenCall
-from crewai_dbos._journal.payload import failure, pin, success
+from crewai_dbos._journal.payload import Payload, failure, pin, success
 from crewai_dbos._journal.place import Place
 from crewai_dbos._journal.record import Record
 from crewai_dbos._journal.replay import Replay
@@ -61,12 +61,14 @@ class Journal:
         replay: The answers from the record.
         writer: Writes new entries.
         endings: How work ended that its caller outlives.
+        watching: Are told of each entry that is made, by its name and payload.
     """
 
     def __init__(self, root: DBOSContext) -> None:
         self.root = root
         self.run_id: str = root.workflow_id
         self.kept: dict[str, Any] = {}
+        self.watching: dict[str, Callable[[str, Payload], None]] = {}
         self.secrets = known.OfRun()
         self.latch = Latch(self.run_id)
         self.activity = Activity(self.latch)
@@ -123,6 +125,7 @@ class Journal:
                 return cast(T, self.replay.answer(entry, call))
             try:
                 self.endings.check_not_abandoned(name)
+                self._pass_gate(name, call)
                 attempt = self._attempt(name, call)
                 body = attempt.of(function)
                 with self.activity.working():
@@ -131,6 +134,7 @@ class Journal:
             finally:
                 self.record.done(place, name)
             told.payload = payload
+            self._tell(name, payload)
             return cast(T, self.replay.first_answer(name, payload, call, attempt.raised))
 
     async def arun(self, place: Place, call: Call, function: Callable[[], Awaitable[T]]) -> T:
@@ -142,6 +146,7 @@ class Journal:
             await self.endings.unless_abandoned(name)
             started = time.time()
             try:
+                await self._apass_gate(name, call)
                 attempt = self._attempt(name, call)
                 body = attempt.of_async(function)
                 with self.activity.working():
@@ -153,9 +158,10 @@ class Journal:
             finally:
                 self.record.done(place, name)
             told.payload = payload
+            self._tell(name, payload)
             return cast(T, self.replay.first_answer(name, payload, call, attempt.raised))
 
-    def group(self, place: Place, call: Call, function: Callable[[str], T]) -> T:
+    def group(self, place: Place, call: Call, function: Callable[[OpenCall], T]) -> T:
         """As `run`, for a call with recorded calls inside: these come first, then its own result.
 
         On recovery the recorded result is used without going inside; without one, the inside is
@@ -164,7 +170,7 @@ class Journal:
         Args:
             place: Where the call happens.
             call: What is called.
-            function: Makes the calls inside, in a place of the path that it is given.
+            function: Makes the calls inside, in the place that is named like the call.
         """
         name, entry = self.replay.claim(place, call)
         with self._told(name, call, entry) as told:
@@ -174,26 +180,35 @@ class Journal:
             return cast(T, self._made_of_calls(place, call, name, told, function))
 
     def _made_of_calls(
-        self, place: Place, call: Call, name: str, told: Happening, function: Callable[[str], T]
+        self,
+        place: Place,
+        call: Call,
+        name: str,
+        told: Happening,
+        function: Callable[[OpenCall], T],
     ) -> Any:
         started = time.time()
-        raised = []
+        raised, opened = [], OpenCall(self.run_id, name)
         try:
             with self.activity.working():
                 try:
-                    value = function(name)
+                    value = function(opened)
                 except Exception as error:
                     self.latch.raise_if_over()
                     raised.append(error)
                     seconds = time.time() - started
-                    payload = failure(call, error, seconds=seconds, secrets=self.secrets)
+                    payload = failure(
+                        call, error, seconds=seconds, secrets=self.secrets, used=opened.used
+                    )
                 else:
-                    payload = success(call, value, seconds=time.time() - started)
+                    seconds = time.time() - started
+                    payload = success(call, value, seconds=seconds, used=opened.used)
                 reservation = self.record.ids.reserve(place.path)
                 self.writer.write(reservation, name, PLAIN, lambda: payload)
         finally:
             self.record.done(place, name)
         told.payload = payload
+        self._tell(name, payload)
         return self.replay.first_answer(name, payload, call, raised)
 
     def check_complete(self, path: str, *, background: bool = True) -> None:
@@ -214,6 +229,22 @@ class Journal:
         """The block is `call`: its listeners are told."""
         replayed = entry is not None
         return self.listeners.told(Happening(name, call.kind, call.request, replayed=replayed))
+
+    def _pass_gate(self, name: str, call: Call) -> None:
+        """Return when the new call `name` may be made."""
+        while call.gate is not None and (opens := call.gate(name)) is not None:
+            with self.activity.working(), self.activity.waiting():
+                opens.result()
+
+    async def _apass_gate(self, name: str, call: Call) -> None:
+        while call.gate is not None and (opens := call.gate(name)) is not None:
+            with self.activity.working(), self.activity.waiting():
+                # Others wait for it too, when this one is cancelled.
+                await asyncio.shield(asyncio.wrap_future(opens))
+
+    def _tell(self, name: str, payload: Payload) -> None:
+        for watching in list(self.watching.values()):
+            watching(name, payload)
 
     def _attempt(self, name: str, call: Call) -> Attempt:
         return Attempt(OpenCall(self.run_id, name), call, self.secrets)

@@ -11,6 +11,7 @@ from dbos import DBOS, WorkflowStatus
 from crewai_dbos._dbos_seam.context import detached
 from crewai_dbos._secrets import known
 from crewai_dbos._stored import names, redaction, sealing
+from crewai_dbos.errors import BudgetExceeded
 
 logger = logging.getLogger("crewai_dbos")
 
@@ -23,7 +24,8 @@ def stop(run_id: str, error: Exception, redact: Iterable[redaction.Redact] = ())
     for function in redact:
         why = function(why)
     logger.error("Run %s stopped: %s", run_id, error)
-    add(run_id, {"stopped": sealing.seal(why), "error": type(error).__name__})
+    more = error.noted if isinstance(error, BudgetExceeded) else {}
+    add(run_id, {"stopped": sealing.seal(why), "error": type(error).__name__, **more})
     detached(DBOS.cancel_workflow, run_id)
     vars(error)[_STOPPED] = run_id
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from crewai_dbos._leases import RunVar
@@ -12,10 +13,18 @@ from crewai_dbos._setting import setting
 
 @dataclass(frozen=True)
 class OpenCall:
-    """A recorded call whose body is running on this thread or task."""
+    """A recorded call whose body is running on this thread or task.
+
+    Attributes:
+        run_id: Of the run.
+        name: Its name.
+        used: What LLMs have told in it whose requests are not recorded on their own: each a model,
+            and its usage.
+    """
 
     run_id: str
     name: str
+    used: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list, compare=False)
 
 
 _call: RunVar[OpenCall | None] = RunVar("crewai_dbos_open_call", default=None)

@@ -1,15 +1,15 @@
 """What is stored of one call: plain JSON, made when the call has ended.
 
-``{"v": 2, "kind": "llm", "seconds": 0.4, "request": {"messages": "9f..."}, "salt": "5c...",
-"extra": {"usage": [...]}, "result": ...}``, or ``error`` in place of ``result``. Where the
-application has a serializer of its own, what is in the content goes through it: ``request``,
-``salt``, ``result`` or ``error``, and ``extra`` less the token counts, as ``sealed``.
+``{"v": 2, "kind": "llm", "model": "gpt-4o-mini", "seconds": 0.4, "request": {"messages": "9f..."},
+"salt": "5c...", "extra": {"usage": [...]}, "result": ...}``, or ``error`` in place of ``result``.
+Where the application has a serializer of its own, what is in the content goes through it:
+``request``, ``salt``, ``result`` or ``error``, and ``extra`` less the token counts, as ``sealed``.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from secrets import token_hex
 from typing import Any
@@ -56,24 +56,28 @@ def is_payload(stored: Any) -> bool:
     return sum(name in stored for name in ("result", "error", "sealed")) == 1
 
 
-def success(call: Call, value: Any, *, seconds: float = 0.0) -> Payload:
+Used = Sequence[tuple[str, Mapping[str, Any]]]
+"""What LLMs have told in a call whose requests are not recorded on their own; see `OpenCall`."""
+
+
+def success(call: Call, value: Any, *, seconds: float = 0.0, used: Used = ()) -> Payload:
     """The payload of a call that returned `value`; of a failed one if that can't be stored.
 
     Whatever `value` is, there is a payload: a call that has been made is recorded.
     """
     try:
-        head = _head(call, seconds)
+        head = _head(call, seconds, used)
     except Exception as error:  # raised past here, the call would be made again
-        return failure(replace(call, collect=None), error, seconds=seconds)
+        return failure(replace(call, collect=None), error, seconds=seconds, used=used)
     try:
         result = _encoded(call, value)
     except Exception as error:  # raised past here, the call would be made again
         if call.as_text is None:
-            return failure(call, error, seconds=seconds)
+            return failure(call, error, seconds=seconds, used=used)
         try:
             result = codec.encode(call.as_text(value))
         except Exception as why:  # of the user's class: without a text the model can't see it
-            return failure(call, why, seconds=seconds)
+            return failure(call, why, seconds=seconds, used=used)
         logger.warning(
             "%s returned %s, which has no JSON form. It is recorded as the text that the model "
             "sees. Return plain data or a pydantic model to keep the value.",
@@ -84,11 +88,16 @@ def success(call: Call, value: Any, *, seconds: float = 0.0) -> Payload:
 
 
 def failure(
-    call: Call, error: BaseException, *, seconds: float = 0.0, secrets: Iterable[str] = ()
+    call: Call,
+    error: BaseException,
+    *,
+    seconds: float = 0.0,
+    secrets: Iterable[str] = (),
+    used: Used = (),
 ) -> Payload:
     """The payload of a call that raised `error`; `secrets`, and the call's own, are cut out."""
     hidden = {*call.secrets, *secrets, *known.named()}
-    return {**_head(call, seconds), "error": encode_error(error, hidden)}
+    return {**_head(call, seconds, used), "error": encode_error(error, hidden)}
 
 
 def pin(call: Call, ids: int) -> Payload:
@@ -96,8 +105,10 @@ def pin(call: Call, ids: int) -> Payload:
     return {**_head(call, 0.0), "result": None, "ids": ids}
 
 
-def _head(call: Call, seconds: float) -> Payload:
+def _head(call: Call, seconds: float, used: Used = ()) -> Payload:
     head: Payload = {"v": names.ENTRY_VERSION, "kind": call.kind}
+    if call.model is not None:
+        head["model"] = known.hide(call.model)
     if call.concurrent:
         head["concurrent"] = True
     if call.background:
@@ -108,7 +119,11 @@ def _head(call: Call, seconds: float) -> Payload:
         salt = token_hex(8)
         head["request"] = {name: salted(digest, salt) for name, digest in call.digests.items()}
         head["salt"] = salt
-    if call.collect is not None and (extra := call.collect()):
+    extra = {} if call.collect is None else call.collect()
+    if used:
+        head["models"] = [known.hide(model) for model, _ in used]
+        extra = {**extra, _IN_THE_CLEAR: [usage for _, usage in used]}
+    if extra:
         head["extra"] = _encoded(call, _with_numbers_only(extra))
     return head
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,7 +16,7 @@ from crewai_dbos._journal.payload import Payload
 from crewai_dbos._journal.place import Place
 from crewai_dbos._journal.record import Record
 from crewai_dbos._stored import codec, names
-from crewai_dbos._stored.usage import counted
+from crewai_dbos._stored.usage import spent_in, tokens_of
 from crewai_dbos.errors import CrewaiDbosError, JournalCorruptError, SealedError
 
 logger = logging.getLogger("crewai_dbos")
@@ -65,8 +65,9 @@ class Replay:
             payload = entry.payload()
             extra = codec.decode(payload.get("extra", {}), call.known)
             result = call.read(entry.name, payload)
-        if call.restore is not None and extra:
-            self._save(call.restore(extra))
+        if extra:
+            restore = _counted if call.restore is None else call.restore
+            self._save(restore(extra))
         if result.error is not None:
             _tracebacks.tell(result.error)
         return result.get()
@@ -94,12 +95,13 @@ class Replay:
         """What is recorded below `path` will not be asked for: count what it used."""
         for entry in self._record.claim_below(path):
             if entry.kind != "llm":
+                self._save(sum(spent.tokens.total for spent in spent_in(entry.stored)))
                 continue
             with self._reading(entry):
                 extra = codec.decode(entry.payload().get("extra", {}))
             llm = self._llm_of(entry, path)
             if extra:
-                self._save(counted(extra).total_tokens if llm is None else llm(extra))
+                self._save(_counted(extra) if llm is None else llm(extra))
 
     def extra_of(self, entry: Entry) -> dict[str, Any]:
         """What an entry keeps beside its result, as JSON; nothing if it is of a newer version."""
@@ -149,3 +151,7 @@ class Replay:
             told, self._told = self._told, True
         if not told:
             logger.warning("%s", message)
+
+
+def _counted(extra: Mapping[str, Any]) -> int:
+    return tokens_of(extra).total

@@ -155,11 +155,13 @@ class Scope:
             sequential: Whether the calls inside follow one another.
         """
 
-        def inside(name: str) -> T:
-            here = Scope(self.journal, name, sequential=sequential, runs_on=ThreadOrTask.here())
+        def inside(opened: OpenCall) -> T:
+            here = Scope(
+                self.journal, opened.name, sequential=sequential, runs_on=ThreadOrTask.here()
+            )
             with (
                 here.entered(),
-                inside_group(OpenCall(self.run_id, name)),
+                inside_group(opened),
                 background.collecting() as left,
             ):
                 try:

@@ -17,6 +17,7 @@ from crewai_dbos._crewai_seam.llm import (
     litellm_requests,
     replace_clients,
 )
+from crewai_dbos._objects.llm_request import note_usage
 from crewai_dbos._objects.single_attempt import (
     one_attempt_of_instructor,
     single_attempt,
@@ -40,7 +41,11 @@ def asking_once(to_pydantic: Callable[[Any], Any]) -> Callable[[Any], Any]:
     @functools.wraps(to_pydantic)
     def asked(instructor: Any) -> Any:
         one_attempt_of_instructor(client_of_instructor(instructor))
-        return to_pydantic(instructor)
+        answer = to_pydantic(instructor)
+        # crewAI does not look at it; instructor leaves what the provider has sent on the answer.
+        if (usage := getattr(getattr(answer, "_raw_response", None), "usage", None)) is not None:
+            note_usage(usage)
+        return answer
 
     return asked
 

@@ -10,7 +10,10 @@ from crewai_dbos._classes import durable_class, overrides
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.call import Call
 from crewai_dbos._objects.llm import binding_of
+from crewai_dbos._objects.llm_request import collect_usage, described, observing
+from crewai_dbos._people import spending
 from crewai_dbos._stored import names
+from crewai_dbos._stored.usage import tokens_of
 
 if TYPE_CHECKING:
     _Base = Converter
@@ -36,16 +39,29 @@ class _RecordedInstructor:
         scope, binding = run_scope.enclosing(), binding_of(self._llm)
         if scope is None or binding is None:
             return self._instructor.to_json()
+        collected: dict[str, Any] = {}
         call = Call(
             names.CONVERSION,
             kind="llm",
             request={"text": self._instructor.content, "model": self._instructor.model.__name__},
             config=binding.config,
             secrets=binding.given,
+            collect=lambda: collected,
+            restore=lambda extra: tokens_of(extra).total,
+            model=described(self._llm),
+            gate=spending.gate(scope, described(self._llm)),
         )
         if binding.by_content:
             call = call.by_content()
-        return scope.run(call, self._instructor.to_json)
+
+        def request() -> Any:
+            with observing():
+                try:
+                    return self._instructor.to_json()
+                finally:
+                    collect_usage(collected)
+
+        return scope.run(call, request)
 
 
 def recording(cls: type[Any]) -> type[Any]:

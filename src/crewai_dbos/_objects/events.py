@@ -24,6 +24,7 @@ from crewai_dbos._journal import background, run_scope
 from crewai_dbos._journal.open_calls import inside_call, open_call
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._leases import RunVar
+from crewai_dbos._objects.llm_request import note_unrecorded
 from crewai_dbos._setting import setting
 from crewai_dbos._stored import names
 
@@ -60,6 +61,7 @@ class _PlacedHandlers(_Base):
     def emit(self, source: Any, event: Any) -> Any:
         original = super().emit
         _tell(event)
+        note_unrecorded(event)
         place = _place_of(event)
         if place is None:
             return original(source, event)

@@ -35,7 +35,7 @@ from crewai_dbos._objects.clients import (
 from crewai_dbos._objects.llm_request import (
     Binding,
     as_call,
-    collected_of,
+    collect,
     described,
     note_usage,
     observing,
@@ -132,10 +132,10 @@ class DBOSLLM(_Base):
                     scope.look_for_secrets(self)
                     raise
                 finally:
-                    collected.update(collected_of(self))
+                    collect(self, collected)
 
         collected: dict[str, Any] = {}
-        call = as_call(self, binding, collected, messages, args, kwargs)
+        call = as_call(self, binding, scope, collected, messages, args, kwargs)
         with joining.unwrapping_signals(scope):
             return scope.run(call, request)
 
@@ -155,10 +155,10 @@ class DBOSLLM(_Base):
                     scope.look_for_secrets(self)
                     raise
                 finally:
-                    collected.update(collected_of(self))
+                    collect(self, collected)
 
         collected: dict[str, Any] = {}
-        call = as_call(self, binding, collected, messages, args, kwargs)
+        call = as_call(self, binding, scope, collected, messages, args, kwargs)
         with joining.unwrapping_signals(scope):
             return await scope.arun(call, request)
 

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
+from crewai.events.types.llm_events import LLMCallCompletedEvent
 from crewai.llms.base_llm import BaseLLM
 
 from crewai_dbos._crewai_seam.llm import (
@@ -17,12 +18,14 @@ from crewai_dbos._crewai_seam.llm import (
 )
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.config import StepConfig
+from crewai_dbos._journal.open_calls import open_call, open_group
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._leases import RunVar
+from crewai_dbos._people import spending
 from crewai_dbos._secrets.given import Given
 from crewai_dbos._setting import setting
 from crewai_dbos._stored import foreign
-from crewai_dbos._stored.usage import counted
+from crewai_dbos._stored.usage import tokens_of
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ def described(llm: BaseLLM) -> str:
 def as_call(
     llm: BaseLLM,
     binding: Binding,
+    scope: Scope,
     collected: dict[str, Any],
     messages: Any,
     args: tuple[Any, ...],
@@ -63,6 +67,7 @@ def as_call(
     Args:
         llm: What makes it.
         binding: How its requests are recorded.
+        scope: Where it is made.
         collected: Where is put what the request does to `llm`, when it is made.
         messages, args, kwargs: What ``call`` was given.
     """
@@ -89,6 +94,8 @@ def as_call(
         secrets=binding.given,
         collect=lambda: collected,
         restore=restoring(llm),
+        model=described(llm),
+        gate=spending.gate(scope, described(llm)),
     )
     return call.by_content() if binding.by_content else call
 
@@ -127,18 +134,35 @@ def note_usage(usage: Any) -> None:
         observed.usage.append(usage if told is None else numbers)
 
 
-def collected_of(llm: BaseLLM) -> dict[str, Any]:
-    """What the request that is observed here did to `llm`, as it is stored."""
-    observed = _observed.get()
-    extra: dict[str, Any] = {}
-    if observed is not None and observed.usage:
-        extra["usage"] = observed.usage
+def note_unrecorded(event: Any) -> None:
+    """Keep with the call that is open here what an LLM has told in it that records nothing.
+
+    A tool may ask an ordinary LLM, or be one step as a whole.
+    """
+    if not isinstance(event, LLMCallCompletedEvent) or not event.usage or _observed.get():
+        return
+    if (call := open_call() or open_group()) is not None:
+        call.used.append((str(event.model or "?"), event.usage))
+
+
+def collect(llm: BaseLLM, collected: dict[str, Any]) -> None:
+    """Put what the request that is observed here did to `llm` into `collected`, as it is stored.
+
+    An attempt before this one may have been billed, too.
+    """
+    collect_usage(collected)
     sender = asked_through(llm)
     state = {name: getattr(sender, name, None) for name in PROVIDER_STATE}
     state = {name: value for name, value in state.items() if value is not None}
     if state:
-        extra["state"] = state
-    return extra
+        collected["state"] = state
+
+
+def collect_usage(collected: dict[str, Any]) -> None:
+    """Put what the request that is observed here took into `collected`, as it is stored."""
+    observed = _observed.get()
+    if observed is not None and observed.usage:
+        collected["usage"] = [*collected.get("usage", ()), *observed.usage]
 
 
 def restoring(llm: BaseLLM) -> Callable[[Mapping[str, Any]], int]:
@@ -150,6 +174,6 @@ def restoring(llm: BaseLLM) -> Callable[[Mapping[str, Any]], int]:
             count_usage(sender, usage)
         for name, value in extra.get("state", {}).items():
             setattr(sender, name, value)
-        return counted(extra).total_tokens
+        return tokens_of(extra).total
 
     return restore

@@ -64,6 +64,11 @@ class Asking:
         on_deadline: What becomes of it then.
         audience: For whom it is.
         announce: Is called when it is new.
+        about: What is asked of whatever has changed about the question since; by default the
+            question itself.
+        refusal: Makes of what came of it the error that stops the run, if that stops it. Resumed,
+            it asks anew.
+        begun: Is called with what gives the request up.
     """
 
     kind: Kind
@@ -72,6 +77,9 @@ class Asking:
     on_deadline: OnDeadline
     audience: str | None
     announce: Callable[[], Any] | None = None
+    about: Any = None
+    refusal: Callable[[Said], RunStoppedError | None] | None = None
+    begun: Callable[[Callable[[], None]], Any] | None = None
 
     @classmethod
     def by_policy(cls, kind: Kind, question: Question) -> Asking:
@@ -144,6 +152,8 @@ class _Waiter:
             assert opened is not None
             question = self.asking.question.shown_through(lambda data: shown(self.scope, data))
             asked = self._ask(opened.name, question)
+            if self.asking.begun is not None:
+                self.asking.begun(self.give_up)
             outcome = self._outcome(asked, self._request(asked, opened.name, question))
         except Exception as error:
             self._fail(error)
@@ -182,7 +192,8 @@ class _Waiter:
     def _ask(self, name: str, question: dict[str, Any]) -> Asked:
         asking = self.asking
         # A deadline is none of what is asked.
-        content = names.by_content(asking.kind, question)
+        about = question if asking.about is None else asking.about
+        content = names.by_content(asking.kind, about)
         digest = self.scope.journal.record.stored_name(content)
         stored = sealing.seal(question)
         return launched().patiently(
@@ -256,17 +267,24 @@ class _Waiter:
         self.scope.journal.listeners.note(name, **told)
         if outcome.answer is not None:
             try:
-                return Said(name, sealing.opened(outcome.answer), outcome.by)
+                said = Said(name, sealing.opened(outcome.answer), outcome.by)
             except Exception as error:
                 self._fail(error)
-        if outcome.on_deadline == "fail":
+        elif outcome.on_deadline == "fail":
             self._expire(name)
-        return Said(name, None, on_deadline=outcome.on_deadline)
+        else:
+            said = Said(name, None, on_deadline=outcome.on_deadline)
+        refused = None if self.asking.refusal is None else self.asking.refusal(said)
+        if refused is not None:
+            self._used([name])
+            stop(self.scope, refused)
+        return said
 
     def _fail(self, error: Exception) -> NoReturn:
         """Stop the run, which could not ask: as an answer that would be recorded."""
         run_id = self.scope.run_id
-        self._stop(
+        stop(
+            self.scope,
             RunStoppedError(
                 f"Run {run_id!r} could not ask a person ({type(error).__name__}: {error}). Put "
                 f"that right, then DBOS.resume_workflow({run_id!r})."
@@ -278,17 +296,20 @@ class _Waiter:
         """Stop the run; resumed, it asks anew."""
         run_id = self.scope.run_id
         self._used([name])
-        self._stop(
+        stop(
+            self.scope,
             RequestExpired(
                 f"Nobody has answered in time what run {run_id!r} asked: "
                 f"{self.asking.question.message!r} ({name}). DBOS.resume_workflow({run_id!r}) asks "
                 "anew."
-            )
+            ),
         )
 
-    def _stop(self, stopped: RunStoppedError, cause: Exception | None = None) -> NoReturn:
-        notes.stop(self.scope.run_id, stopped, self.scope.journal.writer.redact)
-        try:
-            self.scope.fail(stopped)
-        except ControlSignal as signal:
-            raise signal from cause or stopped
+
+def stop(scope: Scope, stopped: RunStoppedError, cause: Exception | None = None) -> NoReturn:
+    """Stop the run of `scope`; it can be resumed."""
+    notes.stop(scope.run_id, stopped, scope.journal.writer.redact)
+    try:
+        scope.fail(stopped)
+    except ControlSignal as signal:
+        raise signal from cause or stopped

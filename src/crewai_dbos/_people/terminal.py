@@ -26,6 +26,7 @@ _HOW = {
     "review": "Enter if it is good as it is; anything else is what to change.",
     "feedback": "Your feedback, or Enter for none.",
     "question": "Your answer.",
+    "budget": "y to raise the limit to that; anything else is why not.",
 }
 
 
@@ -85,7 +86,7 @@ class _Prompts:
             line = input("> ").strip()
         except (EOFError, OSError):
             return False
-        if not line and request.kind == "approval":
+        if not line and request.kind in ("approval", "budget"):
             return True
         try:
             launched().store.answer(
@@ -112,7 +113,7 @@ def _show(request: Request) -> None:
 
 
 def _answer(request: Request, line: str) -> Answer:
-    if request.kind == "approval":
+    if request.kind in ("approval", "budget"):
         return Approve() if line.lower() in ("y", "yes") else Reject(line)
     if request.kind == "question":
         return Reply(reply_from(line, request.question.schema))

@@ -16,10 +16,11 @@ from crewai_dbos.errors import InvalidAnswer, NotAllowed
 
 @dataclass(frozen=True)
 class Approve:
-    """Yes: the tool may be called, or the result is good as it is.
+    """Yes: the tool may be called, the result is good as it is, or the run may cost more.
 
     Args:
-        arguments: Those of the tool call that are to be others, by name, as JSON data.
+        arguments: Those of the tool call that are to be others, by name, as JSON data; of a budget
+            the new limit, ``{"tokens": 200_000}``.
 
     Example::
 
@@ -34,7 +35,7 @@ class Approve:
 
 @dataclass(frozen=True)
 class Reject:
-    """No: the tool is not called, and the model is told why.
+    """No: the tool is not called, and the model is told why; or the run stops at its budget.
 
     Args:
         reason: Why, in words.
@@ -90,6 +91,7 @@ _ALLOWED: dict[str, tuple[type, ...]] = {
     "review": (Approve, Feedback),
     "feedback": (Approve, Feedback),
     "question": (Reply,),
+    "budget": (Approve, Reject),
 }
 
 
@@ -118,7 +120,12 @@ def checked(request: Request, answer: Answer) -> dict[str, Any]:
             f"{names}, not {type(answer).__name__}."
         )
     if isinstance(answer, Approve):
-        return {"is": "approve", **_edited(request, answer.arguments)}
+        edited = _edited(request, answer.arguments)
+        if request.kind == "budget":
+            # That limit, and not what would be proposed by the time that the run reads it.
+            limits = {**(request.question.arguments or {}), **edited.get("arguments", {})}
+            edited = {"arguments": limits}
+        return {"is": "approve", **edited}
     if isinstance(answer, Reject):
         return {"is": "reject", "reason": _text(request, answer.reason)}
     if isinstance(answer, Feedback):
@@ -132,6 +139,7 @@ _ABOUT = {
     "review": "about a task's result",
     "feedback": "about what a flow's method returned",
     "question": "a question",
+    "budget": "about a budget",
 }
 
 
@@ -143,7 +151,7 @@ def _edited(request: Request, arguments: Mapping[str, Any] | None) -> dict[str, 
             f"The arguments of request {request.request_id} are named: an object, as "
             f'{{"to": "ann"}}, and not {type(arguments).__name__}.'
         )
-    if request.kind != "approval":
+    if request.kind not in ("approval", "budget"):
         raise InvalidAnswer(
             f"Request {request.request_id} is {_ABOUT[request.kind]}: there are no arguments to "
             "change."
@@ -161,11 +169,15 @@ def _edited(request: Request, arguments: Mapping[str, Any] | None) -> dict[str, 
     schema = question.schema or {}
     unknown = sorted(changed.keys() - {*given, *schema.get("properties", {})})
     if unknown and not schema.get("additionalProperties"):
+        told = ", ".join(map(repr, unknown))
         raise InvalidAnswer(
-            f"{question.tool} has no argument {', '.join(map(repr, unknown))} (request "
-            f"{request.request_id}). The tool itself can't be changed."
+            f"The budget has no limit {told} (request {request.request_id})."
+            if request.kind == "budget"
+            else f"{question.tool} has no argument {told} (request {request.request_id}). The tool "
+            "itself can't be changed."
         )
-    _check_schema(request, "The arguments", {**given, **changed}, schema)
+    what = "The limit" if request.kind == "budget" else "The arguments"
+    _check_schema(request, what, {**given, **changed}, schema)
     return {"arguments": changed}
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from typing import Any, Literal
 
-Kind = Literal["approval", "review", "feedback", "question"]
+Kind = Literal["approval", "review", "feedback", "question", "budget"]
 State = Literal["open", "answered", "used", "expired", "withdrawn"]
 OnDeadline = Literal["reject", "approve", "fail"]
 
@@ -19,7 +19,7 @@ class Question:
     Attributes:
         message: The question itself.
         tool: The tool that is to be called, of an approval.
-        arguments: What it is to be called with, as JSON data.
+        arguments: What it is to be called with, as JSON data; of a budget the limits to go on with.
         schema: The JSON schema of the arguments, or of the reply to a question.
         edit: Whether the person may change the arguments.
         output: What is to be reviewed.
@@ -68,7 +68,8 @@ class Request:
         run_id: The workflow id of the run that waits for it.
         path: Where in the run it is asked: a name of the run's journal.
         kind: ``approval`` of a tool call, ``review`` of a task's result (crewAI's ``human_input``),
-            ``feedback`` on a flow's method (``@human_feedback``), or ``question`` (``ask``).
+            ``feedback`` on a flow's method (``@human_feedback``), ``question`` (``ask``), or
+            ``budget`` (a run has reached its limit).
         state: ``open``; ``answered`` and not yet seen by the run; ``used`` by it; ``expired`` when
             its deadline had passed; ``withdrawn`` as nothing waits for it any more.
         question: What is asked.

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NoReturn, TypeVar
 
 from dbos import DBOS
@@ -17,12 +17,13 @@ from crewai_dbos._dbos_seam.errors import DBOSBaseException
 from crewai_dbos._dbos_seam.threads import on_the_loop_of_dbos, on_the_own_loop_of_dbos
 from crewai_dbos._journal import executions, joining, notes, run_scope
 from crewai_dbos._journal.scope import Scope
-from crewai_dbos._people import policy, waiting
+from crewai_dbos._people import policy, spending, waiting
 from crewai_dbos._runs import aborted, failure, results, telling
 from crewai_dbos._runs.kind import Kind, kind_of
 from crewai_dbos._runs.registry import REGISTRIES, Registry
 from crewai_dbos._signals import ControlSignal, RunSuspended
-from crewai_dbos._stored import modules, work_order
+from crewai_dbos._stored import budget, modules, work_order
+from crewai_dbos._stored.budget import Budget
 from crewai_dbos._stored.context import restored
 from crewai_dbos._threads import WorkEnded, on_a_loop_of_its_own, on_a_thread
 from crewai_dbos.errors import DriftError, SealedError, UnstorableValueError
@@ -48,8 +49,8 @@ def run(noun: str, stored: Mapping[str, Any]) -> Any:
     with telling.of_run(definition, noun):
         try:
             with _closing():
-                order, context = _loaded(kind, stored, definition)
-                with restored(context):
+                order, given = _loaded(kind, stored, definition)
+                with given:
                     return results.stored(kind.perform(definition, order, True))
         except Exception:
             raise
@@ -63,8 +64,8 @@ async def arun(noun: str, stored: Mapping[str, Any]) -> Any:
 
     async def work() -> Any:
         with _closing():
-            order, context = _loaded(kind, stored, definition)
-            with restored(context):
+            order, given = _loaded(kind, stored, definition)
+            with given:
                 return results.stored(await kind.aperform(definition, order, True))
 
     async with telling.of_async_run(definition, noun):
@@ -113,6 +114,7 @@ def joined(definition: Any, what: str, work_order: str | None) -> Iterator[Scope
     if is_own:
         waiting.may_park(outer.journal)
     left = nullcontext() if is_own else aborted.saying_that_it_is_kept(outer.run_id)
+    own = budget.for_part(outer.run_id)
     with (
         left,
         joining.unwrapping_signals(outer),
@@ -120,6 +122,8 @@ def joined(definition: Any, what: str, work_order: str | None) -> Iterator[Scope
         durable,
         policy.holding(definition.people),
         telling.of_joined(definition, scope, is_own=is_own),
+        budget.unset(),
+        spending.counted(scope, own or definition.budget),
     ):
         yield scope
 
@@ -198,13 +202,16 @@ def sparing_the_loop_of_dbos() -> Iterator[None]:
         raise RunSuspended(f"{type(error).__name__}({error})") from error
 
 
-def _loaded(kind: Kind[Any, Any], stored: Mapping[str, Any], definition: Any) -> tuple[Any, Any]:
-    """The order, and the values of context variables that the run was begun with."""
+def _loaded(
+    kind: Kind[Any, Any], stored: Mapping[str, Any], definition: Any
+) -> tuple[Any, AbstractContextManager[Any]]:
+    """The order, and a block in which the run has what else it was begun with."""
     context = open_workflow()
     then = f"Then DBOS.resume_workflow({context.workflow_id!r})."
     try:
         opened = work_order.opened(stored)
-        return kind.load(opened, definition), work_order.context_of(opened)
+        values, own = work_order.context_of(opened), work_order.budget_of(opened)
+        return kind.load(opened, definition), _begun_with(values, own, context.workflow_id)
     except SealedError as error:
         stopped: Exception = SealedError(
             f"What the run is asked to do can't be read: {error}. {then}"
@@ -216,6 +223,12 @@ def _loaded(kind: Kind[Any, Any], stored: Mapping[str, Any], definition: Any) ->
         stopped, cause = DriftError(f"{told.rstrip('.')}. {then}"), error
     notes.stop(context.workflow_id, stopped)
     raise stopped from cause
+
+
+@contextmanager
+def _begun_with(values: Mapping[str, Any], own: Budget | None, run_id: str) -> Iterator[None]:
+    with restored(values), budget.of_order(own, run_id):
+        yield
 
 
 def _definition_of(noun: str, stored: Mapping[str, Any]) -> tuple[Any, Kind[Any, Any]]:
@@ -259,6 +272,7 @@ def _closing() -> Iterator[None]:
     except Exception as error:
         if notes.has_stopped(context.workflow_id, error):
             raise ControlSignal(error) from error  # DBOS has nothing to store, nor to report
+        executions.note_savings(context)
         secrets = executions.secrets_of(context)
         hide = lambda recorded: executions.redacted_error(recorded, context)  # noqa: E731
         raise failure.carrying(error, secrets, hide) from error

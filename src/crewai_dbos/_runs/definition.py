@@ -16,6 +16,7 @@ from crewai_dbos._journal.config import AgentOptions
 from crewai_dbos._people.policy import People
 from crewai_dbos._secrets import known
 from crewai_dbos._secrets.given import NONE, Given
+from crewai_dbos._stored.budget import Budget
 from crewai_dbos._stored.redaction import Redact
 from crewai_dbos._versions import warn_of_newer
 from crewai_dbos.errors import DefinitionError
@@ -36,6 +37,7 @@ class AgentDefinition:
         redact: What every text goes through that is stored of its runs.
         people: How they ask people; None for what holds around them.
         events: Whether they leave events, and those of the tokens of answers too.
+        budget: How much each of them may cost.
     """
 
     name: str
@@ -46,6 +48,7 @@ class AgentDefinition:
     redact: Redact | None = None
     people: People | None = None
     events: Events = False
+    budget: Budget | None = None
 
     def build(self) -> Agent:
         """The user's agent to copy, or a new one."""
@@ -66,6 +69,7 @@ class CrewDefinition:
         redact: As of an `AgentDefinition`.
         people: As of an `AgentDefinition`.
         events: As of an `AgentDefinition`.
+        budget: As of an `AgentDefinition`.
     """
 
     name: str
@@ -77,6 +81,7 @@ class CrewDefinition:
     redact: Redact | None = None
     people: People | None = None
     events: Events = False
+    budget: Budget | None = None
 
     def options_of(self, agent: Any, own: AgentDefinition | None) -> AgentOptions:
         """How the calls of one of its agents are recorded.
@@ -107,6 +112,7 @@ class FlowDefinition:
         redact: As of an `AgentDefinition`.
         people: As of an `AgentDefinition`.
         events: As of an `AgentDefinition`.
+        budget: As of an `AgentDefinition`.
     """
 
     name: str
@@ -117,6 +123,7 @@ class FlowDefinition:
     redact: Redact | None = None
     people: People | None = None
     events: Events = False
+    budget: Budget | None = None
 
     def build(self) -> Flow[Any]:
         """A new flow."""

@@ -193,7 +193,7 @@ def _order_of(status: WorkflowStatus) -> Mapping[str, Any]:
         return {}
 
 
-_NOT_ASKED = ("v", "forms", work_order.CONTEXT)
+_NOT_ASKED = ("v", "forms", work_order.CONTEXT, work_order.BUDGET)
 """Fields in which two orders of the same work may differ: it may be asked for in another trace."""
 
 

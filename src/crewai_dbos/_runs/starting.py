@@ -23,7 +23,7 @@ from crewai_dbos._runs.failure import FailedRun
 from crewai_dbos._runs.handle import RunHandle, as_returned, own_run
 from crewai_dbos._runs.kind import Kind, WorkOrder
 from crewai_dbos._signals import ControlSignal, RunParked
-from crewai_dbos._stored import codec, sealing, work_order
+from crewai_dbos._stored import budget, codec, sealing, work_order
 from crewai_dbos._threads import in_event_loop, off_the_loop
 from crewai_dbos.errors import (
     EventLoopError,
@@ -33,6 +33,7 @@ from crewai_dbos.errors import (
 )
 
 _ASSIGNED = "_crewai_dbos_assigned"
+_GIVEN = "_crewai_dbos_given"
 
 D = TypeVar("D", bound=Any)
 W = TypeVar("W", bound=WorkOrder)
@@ -54,27 +55,33 @@ def show_as(view: BaseModel, other: BaseModel, **private: Any) -> None:
     object.__setattr__(view, "__pydantic_private__", own)
 
 
-def is_ordinary(what: str, people: People | None = None) -> bool:
+def is_ordinary(what: str, definition: Any) -> bool:
     """Whether a kickoff of `what` here is not recorded on its own.
 
     Args:
-        people: Who is to approve what it does.
+        definition: Its definition, which says who approves what it does, and what it may cost.
 
     Raises:
-        OutsideRunError: It is not, and nobody could be asked.
+        OutsideRunError: It is not, and nobody could be asked, or would count.
     """
     if not is_launched():
-        _check_nobody_approves(what, people, "before DBOS.launch()")
+        _check_needs_no_record(what, definition, "before DBOS.launch()")
         unrecorded.warn(what)
         return True
     _patches.apply(_patches.CALL)
     run_scope.warn_if_in_step(what)
     if run_scope.in_step():
-        _check_nobody_approves(what, people, "inside a DBOS step")
+        _check_needs_no_record(what, definition, "inside a DBOS step")
     return run_scope.in_step()
 
 
-def _check_nobody_approves(what: str, people: People | None, where: str) -> None:
+def _check_needs_no_record(what: str, definition: Any, where: str) -> None:
+    people: People | None = definition.people
+    if definition.budget is not None or budget.for_run() is not None:
+        raise OutsideRunError(
+            f"{what} was kicked off {where}, where nothing is recorded, so its budget would not be "
+            "counted. Launch DBOS first, and call it from a workflow and not from a step."
+        )
     if people is not None and people.approve_tools:
         raise OutsideRunError(
             f"{what} was kicked off {where}, where nothing is recorded and nobody can be asked, "
@@ -94,8 +101,9 @@ def check_inputs(inputs: Any) -> None:
 
 
 def keep_assigned_id(view: BaseModel) -> None:
-    """Let `view` carry the workflow id that is set here to where it is kicked off."""
+    """Let `view` carry the workflow id and budget that are set here to where it is kicked off."""
     view.__dict__[_ASSIGNED] = assigned_workflow_id()
+    view.__dict__[_GIVEN] = budget.given()
 
 
 def kept_id(view: BaseModel) -> str | None:
@@ -108,6 +116,12 @@ def assigned_id(view: BaseModel) -> AbstractContextManager[Any]:
     """In the block a run gets the id that `view` carries, if it does."""
     run_id = kept_id(view)
     return nullcontext() if run_id is None else SetWorkflowID(run_id)
+
+
+def given_budget(view: BaseModel) -> AbstractContextManager[Any]:
+    """In the block a run gets the budget that `view` carries, if it does."""
+    given = view.__dict__.get(_GIVEN)
+    return nullcontext() if given is None else budget.giving(given)
 
 
 def carry_out(kind: Kind[D, W], definition: D, order: W, view: Any, known: Classes = ()) -> Any:
@@ -136,9 +150,10 @@ def carry_out(kind: Kind[D, W], definition: D, order: W, view: Any, known: Class
 def _carry_out(kind: Kind[D, W], definition: D, order: W, view: Any, known: Classes) -> Any:
     joins = run_scope.in_workflow()
     check_loop(kind, definition, joins=joins)
-    if joins:
-        return as_returned(kind.perform(definition, order, False))
-    stored = order.stored(definition)
+    with given_budget(view):
+        if joins:
+            return as_returned(kind.perform(definition, order, False))
+        stored = order.stored(definition)
     with assigned_id(view), noted_with_the_run(kind.attributes(order)):
         return off_the_loop(lambda: run(stored, kind.workflow, known))
 
@@ -154,9 +169,11 @@ async def acarry_out(
 
 
 async def _acarry_out(kind: Kind[D, W], definition: D, order: W, view: Any, known: Classes) -> Any:
-    if run_scope.in_workflow():
-        return as_returned(await kind.aperform(definition, order, False))
-    stored = order.stored(definition)
+    joins = run_scope.in_workflow()
+    with given_budget(view):
+        if joins:
+            return as_returned(await kind.aperform(definition, order, False))
+        stored = order.stored(definition)
     with assigned_id(view), noted_with_the_run(kind.attributes(order)):
         return await arun(stored, kind.async_workflow, known)
 

@@ -13,6 +13,7 @@ from crewai_dbos._journal import notes
 from crewai_dbos._runs import failure
 from crewai_dbos._stored import names
 from crewai_dbos.errors import (
+    BudgetExceeded,
     CrewaiDbosError,
     DeadlinePassedError,
     DriftError,
@@ -67,6 +68,8 @@ def as_raised(
     if ours and status.status == "CANCELLED":
         note = notes.of(status)
         if "stopped" in note:
+            if note.get("error") == BudgetExceeded.__name__:
+                return BudgetExceeded(note["stopped"], **note.get("budget", {}))
             return _STOPPED.get(str(note.get("error")), RunStoppedError)(note["stopped"])
     if _is_of(run_id, error):
         return _without_result(status, error)

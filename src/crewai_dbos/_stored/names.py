@@ -78,6 +78,7 @@ REVIEW = "review"
 REQUEST = "request"
 ASK = "ask"
 APPROVAL = "approval"
+BUDGET = "budget"
 PERSIST = "persist"
 NOW = "now"
 UUID4 = "uuid4"
@@ -94,6 +95,8 @@ ATTRIBUTE = "crewai_dbos"
 
 TASK_ATTRIBUTE = "crewai_dbos.task"
 """Key of the workflow attribute with the id of the task that an agent was given."""
+BUDGET_ATTRIBUTE = "crewai_dbos_budget"
+"""Key of the one in which a person has raised the limits of a run, by the place of the budget."""
 
 
 _AT_THE_ROOT = (LLM, FUNCTION_CALLING_LLM, TOKEN_COUNT, CONVERSION)

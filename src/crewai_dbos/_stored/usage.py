@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -26,6 +27,13 @@ _KNOWN = frozenset(
         "reasoning_tokens",
         "prompt_tokens_details",
         "completion_tokens_details",
+        "inputTokens",
+        "outputTokens",
+        "totalTokens",
+        "cacheReadInputTokens",
+        "cacheReadInputTokenCount",
+        "cacheWriteInputTokens",
+        "cacheWriteInputTokenCount",
     }
 )
 
@@ -81,6 +89,38 @@ class Tokens:
         return Tokens(*map(sum, zip(astuple(self), astuple(other), strict=True)))
 
 
+@dataclass(frozen=True)
+class Spent:
+    """What the LLM requests of an entry have used.
+
+    Attributes:
+        model: That was asked; None in entries of earlier releases, which do not say.
+        tokens: What that took.
+    """
+
+    model: str | None
+    tokens: Tokens
+
+
+def spent_in(stored: Any) -> list[Spent]:
+    """What an entry says that its LLM requests have used, sealed or not.
+
+    Args:
+        stored: The JSON data of the entry, or of anything else.
+    """
+    if not isinstance(stored, Mapping) or not isinstance(stored.get("kind"), str):
+        return []
+    extra = stored.get("extra")
+    usage = extra.get("usage") if isinstance(extra, Mapping) else None
+    if not isinstance(usage, list) or not all(isinstance(each, Mapping) for each in usage):
+        return []
+    models = stored.get("models")
+    if not isinstance(models, list) or len(models) != len(usage):
+        models = [stored.get("model")] * len(usage)
+    known = (model if isinstance(model, str) else None for model in models)
+    return [Spent(m, tokens_of({"usage": [u]})) for m, u in zip(known, usage, strict=True)]
+
+
 def tokens_of(extra: Mapping[str, Any]) -> Tokens:
     """What the requests of an entry used, without crewAI, which takes seconds to import.
 
@@ -95,7 +135,9 @@ def tokens_of(extra: Mapping[str, Any]) -> Tokens:
 
 
 def _tokens(usage: Mapping[str, Any]) -> Tokens:
-    """As `UsageMetrics.from_provider_dict` of crewAI reads them."""
+    """As `UsageMetrics.from_provider_dict` of crewAI reads them, or its LLM of Bedrock."""
+    if "inputTokens" in usage or "outputTokens" in usage:
+        return _of_bedrock(usage)
     read = _first(usage, "cache_read_input_tokens")
     created = _first(usage, "cache_creation_tokens", "cache_creation_input_tokens")
     if "input_tokens" in usage and _SPLIT & usage.keys():
@@ -115,6 +157,16 @@ def _tokens(usage: Mapping[str, Any]) -> Tokens:
     )
 
 
+def _of_bedrock(usage: Mapping[str, Any]) -> Tokens:
+    completion = _first(usage, "outputTokens")
+    cached = _first(usage, "cacheReadInputTokenCount", "cacheReadInputTokens")
+    created = _first(usage, "cacheWriteInputTokenCount", "cacheWriteInputTokens")
+    # What is read from or kept in its cache stands beside ``inputTokens``, and in the total.
+    total = _first(usage, "totalTokens")
+    prompt = total - completion if total else _first(usage, "inputTokens") + cached + created
+    return Tokens(prompt + completion, prompt, completion, cached, 0, created, requests=1)
+
+
 _SPLIT = {"cache_read_input_tokens", "cache_creation_input_tokens"}
 """Anthropic counts these beside ``input_tokens``, others inside."""
 
@@ -125,4 +177,5 @@ def _inside(usage: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def _first(usage: Mapping[str, Any], *names: str) -> int:
-    return next((int(usage[name]) for name in names if usage.get(name)), 0)
+    found = (usage.get(name) for name in names)
+    return next((int(n) for n in found if isinstance(n, (int, float)) and n and isfinite(n)), 0)

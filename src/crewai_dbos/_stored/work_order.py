@@ -11,14 +11,18 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from crewai_dbos._stored import codec, context, names, sealing
+from crewai_dbos._stored import budget, codec, context, names, sealing
+from crewai_dbos._stored.budget import Budget
 from crewai_dbos._stored.forms import Json
 from crewai_dbos._stored.redaction import Redact, redacted
 from crewai_dbos.errors import UnstorableInputError, UnstorableValueError
 
 Order = dict[str, Any]
 
-_IN_THE_CLEAR = ("v", "agent", "crew", "flow", "method", "forms", "items", "limits")
+BUDGET = "budget"
+"""The field with the budget of this run alone."""
+
+_IN_THE_CLEAR = ("v", "agent", "crew", "flow", "method", "forms", "items", "limits", BUDGET)
 TASK_MODELS = ("output_pydantic", "output_json", "response_model")
 """The fields of a task that hold a model class."""
 
@@ -47,6 +51,8 @@ def written(
     """
     if (values := context.encoded()) is not None:
         fields = {**fields, CONTEXT: values}
+    if (given := budget.for_run()) is not None:
+        head = {**head, BUDGET: budget.as_json(given)}
     if redact is not None:
         fields = {name: _redacted(name, data, redact) for name, data in fields.items()}
     forms = [name for name, data in fields.items() if _has_forms(data)]
@@ -118,7 +124,7 @@ def check(order: Mapping[str, Any], allowed: Collection[str]) -> None:
         UnstorableValueError: It has one.
     """
     for name in order:
-        if name not in (*allowed, "v", _FORMS, CONTEXT):
+        if name not in (*allowed, "v", _FORMS, CONTEXT, BUDGET):
             raise UnstorableValueError(f"The order of the run has an unknown field {name!r}")
 
 
@@ -145,6 +151,15 @@ def context_of(order: Mapping[str, Any]) -> Mapping[str, Any]:
     if not isinstance(values, Mapping):
         raise UnstorableValueError("the values of context variables are a mapping of their names")
     return values
+
+
+def budget_of(order: Mapping[str, Any]) -> Budget | None:
+    """The budget that an order came with.
+
+    Raises:
+        UnstorableValueError: It can't be read.
+    """
+    return budget.budget_from(order.get(BUDGET))
 
 
 def _has_forms(data: Json) -> bool:

@@ -22,12 +22,14 @@ from crewai_dbos._objects.llm import DBOSLLM
 from crewai_dbos._objects.tools import tool_function
 from crewai_dbos._people.policy import People
 from crewai_dbos._stored import names
+from crewai_dbos._stored.budget import Budget
 from crewai_dbos.doctor._report import Item
 
 ANSWERED = "answered from the record"
 AGAIN = "called again"
 REPLAYED = "runs again on replay"
 NOT_ASKED = "not asked again"
+COUNTED = "counted from the record"
 
 CREW = "crew"
 PROCESS = "process"
@@ -123,6 +125,13 @@ def of_people(people: People | None, owner: str) -> Iterator[Item]:
         what = [f"approval of {tool}" for tool in people.approve_tools]
     for name in what:
         yield Item("person", name, owner, names.APPROVAL, NOT_ASKED)
+
+
+def of_budget(budget: Budget | None, owner: str) -> Iterator[Item]:
+    """What a run may cost."""
+    if budget is not None:
+        then = "then it asks" if budget.on_limit == "ask" else "then it stops"
+        yield Item("budget", f"{budget}, {then}", owner, names.BUDGET, COUNTED, budget)
 
 
 def of_crew(crew: Crew, *, durable: bool = False) -> Iterator[Item]:

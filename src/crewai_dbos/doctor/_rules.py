@@ -155,9 +155,11 @@ def changing_definition(subject: Subject) -> Iterator[Finding]:
 def waits_for_people(subject: Subject) -> Iterator[Finding]:
     # Others name the provider that asks.
     asked = [item for item in subject.items if item.kind == "person" and item.recorded]
-    items = [item for item in asked if not item.name.endswith(")")]
-    if items:
-        where = ", ".join(f"{item.name} of {item.owner}" for item in items)
+    asks = [f"{item.name} of {item.owner}" for item in asked if not item.name.endswith(")")]
+    budgets = [item for item in subject.items if item.kind == "budget"]
+    asks += [f"{b.live} of {b.owner}" for b in budgets if b.live.on_limit == "ask"]
+    if asks:
+        where = ", ".join(asks)
         yield found(
             "waits-for-people",
             "hint",

@@ -91,6 +91,7 @@ def read(what: Any, module: ModuleType | None) -> Subject:
     people = [each for each in (crew, *map(_definition, members)) if each is not None]
     for each in people:
         items += _items.of_people(each.people, f"{_noun(each)} {each.name!r}")
+        items += _items.of_budget(each.budget, f"{_noun(each)} {each.name!r}")
     items += _items.of_process()
     return Subject(
         title=title,
@@ -117,9 +118,11 @@ def read(what: Any, module: ModuleType | None) -> Subject:
 def _of_flow(what: Any, module: ModuleType | None) -> Subject:
     flow = _flow.read(what)
     people = None if flow.durable is None else flow.durable.people
+    budget = None if flow.durable is None else flow.durable.budget
     items = (
         *_flow_items.of_flow(flow),
         *_items.of_people(people, _flow_items.FLOW),
+        *_items.of_budget(budget, _flow_items.FLOW),
         *_items.of_process(),
     )
     plain = (f"flow {flow.name!r} is no DBOSFlow", _wrapping_flow(flow))
