@@ -47,9 +47,13 @@ def of(status: WorkflowStatus) -> dict[str, Any]:
     Raises:
         SealedError: It is encrypted, and this process can't read it.
     """
+    return {name: sealing.opened(item) for name, item in stored_of(status).items()}
+
+
+def stored_of(status: WorkflowStatus) -> dict[str, Any]:
+    """The same as it is stored."""
     found = (status.attributes or {}).get(names.ATTRIBUTE)
-    note = found if isinstance(found, dict) else {}
-    return {name: sealing.opened(item) for name, item in note.items()}
+    return found if isinstance(found, dict) else {}
 
 
 def add(run_id: str, what: Mapping[str, Any]) -> None:

@@ -64,10 +64,9 @@ def as_raised(
     if status is None:
         return RunNotFoundError(run_id) if _is_of(run_id, error) else error
     ours = status.name in names.WORKFLOWS
-    if ours and status.status == "CANCELLED":
+    if ours and status.status == "CANCELLED" and "stopped" in notes.stored_of(status):
         note = notes.of(status)
-        if "stopped" in note:
-            return _STOPPED.get(str(note.get("error")), RunStoppedError)(note["stopped"])
+        return _STOPPED.get(str(note.get("error")), RunStoppedError)(note["stopped"])
     if _is_of(run_id, error):
         return _without_result(status, error)
     return failure.as_raised(error) if ours else error
@@ -83,9 +82,22 @@ def _without_result(status: WorkflowStatus, error: Exception) -> Exception:
     if isinstance(error, _GIVEN_UP):
         return RecoveryLimitError(run_id)
     if isinstance(error, dbos_errors.DBOSAwaitedWorkflowCancelledError):
-        late = _is_late(status.workflow_deadline_epoch_ms, status.completed_at)
-        return DeadlinePassedError(run_id) if late else RunCancelledError(run_id)
+        return cancelled(status)
     return error
+
+
+def cancelled(status: WorkflowStatus) -> RunCancelledError:
+    """The error of a run that was cancelled: by whom and why, as far as that was said."""
+    run_id = status.workflow_id
+    if names.CANCELLED in notes.stored_of(status):
+        try:
+            said = notes.of(status)[names.CANCELLED]
+        except SealedError:
+            said = None
+        found = said if isinstance(said, dict) else {}
+        return RunCancelledError(run_id, found.get("by"), found.get("reason"))
+    late = _is_late(status.workflow_deadline_epoch_ms, status.completed_at)
+    return DeadlinePassedError(run_id) if late else RunCancelledError(run_id)
 
 
 def _is_late(deadline: int | None, ended: int | None) -> bool:

@@ -92,6 +92,9 @@ PIN = "dbos"
 ATTRIBUTE = "crewai_dbos"
 """Key of the workflow attribute in which a run says why it is not going on."""
 
+CANCELLED = "cancelled"
+"""Of what is in there: by whom the run was cancelled, why, when, and from what queue."""
+
 
 _AT_THE_ROOT = (LLM, FUNCTION_CALLING_LLM, TOKEN_COUNT, CONVERSION)
 

@@ -1,0 +1,136 @@
+"""Runs that are cancelled, and runs that go on again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import sqlalchemy as sa
+
+from crewai_dbos._dbos_seam import stopping
+from crewai_dbos._dbos_seam.database import CANCELLED, DELAYED, ENQUEUED, PENDING, Database
+from crewai_dbos._dbos_seam.stopping import Standing
+from crewai_dbos._requests.store import Store
+from crewai_dbos._stored import names
+from crewai_dbos.errors import DefinitionError, RunNotFoundError, RunStateError, SealedError
+
+Json = Callable[[Any], Any]
+"""What the serializer of the application makes of a value, or a value of that."""
+
+
+def cancel(database: Database, run_id: str, by: str | None, reason: str | None, seal: Json) -> None:
+    """Cancel a run; of a batch its items.
+
+    Raises:
+        RunNotFoundError: There is no such run.
+        RunStateError: It has ended.
+    """
+    with database.writing() as connection:
+        found = _found(database, connection, run_id)
+        alive = [each for each in found if each.is_alive]
+        if not alive:
+            raise _ended(found[0])
+        now = stopping.now_of(database, connection)
+        said = {"by": by, "reason": reason, "at": now}
+        attributes = {
+            each.run_id: _with(each, seal({**said, "queue": each.queue})) for each in alive
+        }
+        stopping.cancel(database, connection, attributes, now)
+
+
+def resume(
+    database: Database, store: Store, run_id: str, timeout: float | None, opened: Json
+) -> None:
+    """Let a run go on that was cancelled or stopped; of a batch its items.
+
+    Raises:
+        RunNotFoundError: There is no such run.
+        RunStateError: It has ended, or has not been stopped.
+        DefinitionError: `timeout` is no time.
+    """
+    if timeout is not None and not timeout > 0:
+        raise DefinitionError(f"timeout is a number of seconds, or None for no limit: {timeout!r}")
+    timeout_ms = None if timeout is None else max(1, int(timeout * 1000))
+    with database.writing() as connection:
+        # Requests are locked before runs, here as everywhere.
+        unlocked = _found(database, connection, run_id, lock=False)
+        store.lock(connection, [each.run_id for each in unlocked])
+        found = _found(database, connection, run_id)
+        stopped = [each for each in found if _is_stopped(each)]
+        if not stopped:
+            raise _not_stopped(found[0])
+        limits = found[0].order if found[0].name == names.BATCH_WORKFLOW else None
+        for each in stopped:
+            queue = _queue_of(each, opened)
+            if queue is None and each is not found[0] and limits is not None:
+                queue = names.queue(limits["crew"], limits["limits"])
+            store.renew(connection, each.run_id)
+            stopping.resume(
+                database, connection, each.run_id, _without(each), queue, timeout_ms
+            )
+
+
+def _found(
+    database: Database, connection: sa.Connection, run_id: str, *, lock: bool = True
+) -> list[Standing]:
+    """How the run stands, and after it the items of a batch."""
+    found = stopping.standing(database, connection, run_id, lock=lock)
+    if not found:
+        raise RunNotFoundError(run_id)
+    if found[0].name == names.BATCH_WORKFLOW:
+        return stopping.standing(database, connection, run_id, with_children=True, lock=lock)
+    return found
+
+
+def _is_stopped(run: Standing) -> bool:
+    """Whether nobody carries the run out, nor will."""
+    if run.status == PENDING:
+        return "waiting" in _note(run)  # for its definition
+    return run.status in (CANCELLED, "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
+
+
+def _note(run: Standing) -> Mapping[str, Any]:
+    note = run.attributes.get(names.ATTRIBUTE)
+    return note if isinstance(note, dict) else {}
+
+
+def _with(run: Standing, cancelled: Any) -> dict[str, Any]:
+    return {**run.attributes, names.ATTRIBUTE: {**_note(run), names.CANCELLED: cancelled}}
+
+
+def _without(run: Standing) -> dict[str, Any]:
+    """The attributes, without what was said of the run."""
+    return {name: value for name, value in run.attributes.items() if name != names.ATTRIBUTE}
+
+
+def _queue_of(run: Standing, opened: Json) -> str | None:
+    """What the run was taken from before it was cancelled."""
+    try:
+        cancelled = opened(_note(run).get(names.CANCELLED))
+    except SealedError:
+        return None
+    found = cancelled.get("queue") if isinstance(cancelled, dict) else None
+    return found if isinstance(found, str) else None
+
+
+def _ended(run: Standing) -> RunStateError:
+    if run.status == CANCELLED:
+        told = f"was cancelled already. To go on: crewai-dbos runs resume {run.run_id}"
+    else:
+        told = f"has ended ({run.status}), so there is nothing to cancel."
+    return RunStateError(run.run_id, run.status, f"Run {run.run_id!r} {told}")
+
+
+def _not_stopped(run: Standing) -> RunStateError:
+    run_id = run.run_id
+    told = {
+        "SUCCESS": "is done, so there is nothing to go on with.",
+        "ERROR": "has failed, and would fail again. Fork it from before what went wrong: "
+        f"crewai-dbos runs fork {run_id}",
+        ENQUEUED: f"is on its queue ({run.queue or 'for runs that go on'}) already. If no process "
+        "takes it, none has its application version, or none listens to that queue.",
+        DELAYED: "waits for a person. Answer what it asks: crewai-dbos inbox",
+        PENDING: f"is carried out by {run.executor!r}. If that process is gone, start one with the "
+        f"same executor_id, or DBOS.resume_workflow({run_id!r}): what is in flight is made again.",
+    }.get(run.status, f"is {run.status}.")
+    return RunStateError(run_id, run.status, f"Run {run_id!r} {told}")
