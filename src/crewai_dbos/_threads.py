@@ -55,7 +55,7 @@ async def on_a_thread(function: Callable[[], T]) -> T:
         with ended.by():
             ended.result = function()
 
-    _start_thread(work)
+    start_thread(work)
     return await ended.future
 
 
@@ -108,7 +108,7 @@ async def on_a_loop_of_its_own(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         except BaseException as error:
             ended.settle(WorkEnded(error))
 
-    _start_thread(thread)
+    start_thread(thread)
     try:
         return await asyncio.shield(ended.future)
     except asyncio.CancelledError:
@@ -155,9 +155,18 @@ class _Ended(Generic[T]):
             self.future.set_exception(error)
 
 
-def _start_thread(function: Callable[[], None]) -> None:
-    run = contextvars.copy_context().run
-    threading.Thread(target=run, args=(function,), name="crewai-dbos", daemon=True).start()
+def start_thread(
+    function: Callable[[], None],
+    context: contextvars.Context | None = None,
+    name: str = "crewai-dbos",
+) -> None:
+    """Run `function` on a thread of its own, which does not keep the process alive.
+
+    Args:
+        context: What it runs in; by default a copy of what is here.
+    """
+    run = (context or contextvars.copy_context()).run
+    threading.Thread(target=run, args=(function,), name=name, daemon=True).start()
 
 
 def finished(result: Any) -> Any:

@@ -114,7 +114,12 @@ def test_what_it_asks_can_be_answered_for_as_long_again(
 ) -> None:
     serve(writing({"to": "ann@example.org", "body": "Hello."}))
     post, desk = Post(), Desk(control)
-    people = People(approve_tools=["send_email"], deadline=timedelta(seconds=2), on_deadline="reject", linger=0.1)
+    people = People(
+        approve_tools=["send_email"],
+        deadline=timedelta(seconds=2),
+        on_deadline="reject",
+        linger=0.1,
+    )
     run = office(post, people).start({"who": "Ann"})
     first = desk.next(run.workflow_id)
     desk.parked(run.workflow_id)

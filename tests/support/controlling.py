@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,23 +29,22 @@ def one_dbos(
 
 
 def crew_of(*tools: Any, tasks: int = 1, at_once: bool = False) -> DBOSCrew:
-    """A crew of one clerk, who does `tasks` pieces of work about `{topic}`."""
+    """A crew of one clerk, who does `tasks` pieces of work, all but the last `at_once`."""
     return DBOSCrew(crew_name=unique("crew"), orig_crew=lambda: ordinary(tools, tasks, at_once))
 
 
 def ordinary(tools: Any = (), tasks: int = 1, at_once: bool = False) -> Crew:
     """The same without being durable."""
     clerk = Agent(role="Clerk", goal="Work", backstory="Old.", llm="gpt-4o-mini", tools=[*tools])
-    work: list[Callable[..., Task]] = [Task] * tasks
     return Crew(
         agents=[clerk],
         tasks=[
-            task(
+            Task(
                 description=f"Job {number} on {{topic}}.",
                 expected_output="A line.",
                 agent=clerk,
-                async_execution=at_once,
+                async_execution=at_once and number < tasks,
             )
-            for number, task in enumerate(work, 1)
+            for number in range(1, tasks + 1)
         ],
     )

@@ -65,9 +65,7 @@ def resume(
             if queue is None and each is not found[0] and limits is not None:
                 queue = names.queue(limits["crew"], limits["limits"])
             store.renew(connection, each.run_id)
-            stopping.resume(
-                database, connection, each.run_id, _without(each), queue, timeout_ms
-            )
+            stopping.resume(database, connection, each.run_id, _without(each), queue, timeout_ms)
 
 
 def _found(

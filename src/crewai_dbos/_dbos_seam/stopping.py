@@ -101,7 +101,10 @@ def now_of(database: Database, connection: sa.Connection) -> int:
 
 
 def cancel(
-    database: Database, connection: sa.Connection, attributes: Mapping[str, dict[str, Any]], now: int
+    database: Database,
+    connection: sa.Connection,
+    attributes: Mapping[str, dict[str, Any]],
+    now: int,
 ) -> None:
     """Cancel runs that have not ended.
 

@@ -30,6 +30,7 @@ from crewai_dbos._journal.payload import failure, pin, success
 from crewai_dbos._journal.place import Place
 from crewai_dbos._journal.record import Record
 from crewai_dbos._journal.replay import Replay
+from crewai_dbos._journal.watching import Execution, Stay, watcher
 from crewai_dbos._journal.writing import Writer
 from crewai_dbos._secrets import known
 from crewai_dbos._secrets.given import Given
@@ -53,6 +54,7 @@ class Journal:
         secrets: Texts that must not be stored when a call, work that joined, or the run fails.
         record: What is recorded.
         latch: What has ended the run.
+        execution: What this is the journal of.
         activity: What of it is at work.
         replay: The answers from the record.
         writer: Writes new entries.
@@ -65,6 +67,7 @@ class Journal:
         self.kept: dict[str, Any] = {}
         self.secrets = known.OfRun()
         self.latch = Latch(self.run_id)
+        self.execution = Execution(self.run_id, root.owner_xid, self.latch)
         self.activity = Activity(self.latch)
         self.record = Record(root)
         self.replay = Replay(self.run_id, self.record, self.latch)
@@ -117,9 +120,9 @@ class Journal:
             return cast(T, self.replay.answer(entry, call))
         try:
             self.endings.check_not_abandoned(name)
-            attempt = self._attempt(name, call)
-            body = attempt.of(function)
-            with self.activity.working():
+            with self.activity.working(), watcher.staying(self.execution) as stay:
+                attempt = self._attempt(name, call, stay)
+                body = attempt.of(function)
                 reservation = self.record.ids.reserve(place.path)
                 payload = self.writer.write(reservation, name, call.config, body)
         finally:
@@ -134,9 +137,9 @@ class Journal:
         await self.endings.unless_abandoned(name)
         started = time.time()
         try:
-            attempt = self._attempt(name, call)
-            body = attempt.of_async(function)
-            with self.activity.working():
+            with self.activity.working(), watcher.staying(self.execution) as stay:
+                attempt = self._attempt(name, call, stay)
+                body = attempt.of_async(function)
                 reservation = self.record.ids.reserve(place.path)
                 payload = await self.writer.awrite(reservation, name, call.config, body)
         except asyncio.CancelledError:
@@ -192,8 +195,8 @@ class Journal:
         except DriftError as error:
             self.fail(error)
 
-    def _attempt(self, name: str, call: Call) -> Attempt:
-        return Attempt(OpenCall(self.run_id, name), call, self.secrets)
+    def _attempt(self, name: str, call: Call, stay: Stay) -> Attempt:
+        return Attempt(OpenCall(self.run_id, name), call, self.secrets, stay)
 
     # DBOS operations of the user's code ----------------------------------------
 

@@ -50,6 +50,11 @@ def of(status: WorkflowStatus) -> dict[str, Any]:
     return {name: sealing.opened(item) for name, item in stored_of(status).items()}
 
 
+def is_stopped(status: WorkflowStatus) -> bool:
+    """Whether `stop` has been called for the run."""
+    return "stopped" in stored_of(status)
+
+
 def stored_of(status: WorkflowStatus) -> dict[str, Any]:
     """The same as it is stored."""
     found = (status.attributes or {}).get(names.ATTRIBUTE)

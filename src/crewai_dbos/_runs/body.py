@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, NoReturn, TypeVar
 
 from dbos import DBOS
@@ -16,7 +16,9 @@ from crewai_dbos._dbos_seam.context import detached, open_workflow
 from crewai_dbos._dbos_seam.errors import DBOSBaseException
 from crewai_dbos._dbos_seam.threads import on_the_loop_of_dbos, on_the_own_loop_of_dbos
 from crewai_dbos._journal import executions, joining, notes, run_scope
+from crewai_dbos._journal.latch import Latch
 from crewai_dbos._journal.scope import Scope
+from crewai_dbos._journal.watching import Execution, watcher
 from crewai_dbos._people import policy, waiting
 from crewai_dbos._runs import aborted, failure, results
 from crewai_dbos._runs.kind import Kind, kind_of
@@ -31,6 +33,9 @@ logger = logging.getLogger("crewai_dbos")
 
 DEFINITION_GRACE = 1.0
 """Seconds that a recovered run waits for its definition before it says that it is missing."""
+
+LEAVE = 1.0
+"""Seconds that a run which was cancelled has to end, before the thread is left that it works on."""
 
 _NO_NAME = (
     "An agent, crew or flow is defined in the program itself (__main__), which has no module name: "
@@ -67,7 +72,7 @@ async def arun(noun: str, stored: Mapping[str, Any]) -> Any:
                 return results.stored(await kind.aperform(definition, order, True))
 
     try:
-        return await on_a_loop_of_its_own(work)
+        return await _unless_left(on_a_loop_of_its_own(work))
     except (Exception, GeneratorExit):
         raise
     except BaseException as error:
@@ -79,6 +84,39 @@ async def arun(noun: str, stored: Mapping[str, Any]) -> Any:
             raise ended from (None if ended is error else error)
         # As itself it would end the event loop of DBOS, or be taken there for an error of the run.
         raise ControlSignal(ended) from error
+
+
+async def _unless_left(work: Coroutine[Any, Any, T]) -> T:
+    """What `work` of the run that was opened here returns.
+
+    Raises:
+        RunLeft: The run was cancelled, or is another execution's now, and sync code holds up the
+            loop that it works on. Its thread is left behind: it makes no call any more.
+    """
+    context, loop = open_workflow(), asyncio.get_running_loop()
+    left, running = asyncio.Event(), asyncio.ensure_future(work)
+    execution = Execution(context.workflow_id, context.owner_xid, Latch(context.workflow_id))
+
+    def leave() -> None:
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(left.set)
+
+    try:
+        with watcher.staying(execution) as stay, stay.leaving(leave):
+            leaving = asyncio.ensure_future(left.wait())
+            try:
+                await asyncio.wait({running, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                leaving.cancel()
+            await asyncio.wait({running}, timeout=None if running.done() else LEAVE)
+    except asyncio.CancelledError:
+        running.cancel()
+        await asyncio.wait({running})
+        raise
+    if running.done():
+        return running.result()
+    running.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+    raise await on_a_thread(lambda: aborted.left_to_its_row(context.workflow_id))
 
 
 async def carry_out_async(noun: str, definition: Any, order: Any) -> Any:

@@ -64,7 +64,7 @@ def as_raised(
     if status is None:
         return RunNotFoundError(run_id) if _is_of(run_id, error) else error
     ours = status.name in names.WORKFLOWS
-    if ours and status.status == "CANCELLED" and "stopped" in notes.stored_of(status):
+    if ours and status.status == "CANCELLED" and notes.is_stopped(status):
         note = notes.of(status)
         return _STOPPED.get(str(note.get("error")), RunStoppedError)(note["stopped"])
     if _is_of(run_id, error):
