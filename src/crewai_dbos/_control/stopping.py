@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import sqlalchemy as sa
@@ -12,6 +12,13 @@ from crewai_dbos._dbos_seam.database import CANCELLED, DELAYED, ENQUEUED, PENDIN
 from crewai_dbos._dbos_seam.stopping import Standing
 from crewai_dbos._requests.store import Store
 from crewai_dbos._stored import names
+from crewai_dbos._stored.cancelled import (
+    Cancelled,
+    cancelled_in,
+    said_in,
+    with_cancelled,
+    without_notes,
+)
 from crewai_dbos.errors import DefinitionError, RunNotFoundError, RunStateError, SealedError
 
 Json = Callable[[Any], Any]
@@ -31,10 +38,11 @@ def cancel(database: Database, run_id: str, by: str | None, reason: str | None, 
         if not alive:
             raise _ended(found[0])
         now = stopping.now_of(database, connection)
-        said = {"by": by, "reason": reason, "at": now}
-        attributes = {
-            each.run_id: _with(each, seal({**said, "queue": each.queue})) for each in alive
-        }
+        attributes = {}
+        for each in alive:
+            batch = None if each is found[0] else run_id
+            said = Cancelled(now, by, reason, each.queue, batch)
+            attributes[each.run_id] = with_cancelled(each.attributes, said, seal)
         stopping.cancel(database, connection, attributes, now)
 
 
@@ -65,7 +73,9 @@ def resume(
             if queue is None and each is not found[0] and limits is not None:
                 queue = names.queue(limits["crew"], limits["limits"])
             store.renew(connection, each.run_id)
-            stopping.resume(database, connection, each.run_id, _without(each), queue, timeout_ms)
+            stopping.resume(
+                database, connection, each.run_id, without_notes(each.attributes), queue, timeout_ms
+            )
 
 
 def _found(
@@ -83,32 +93,17 @@ def _found(
 def _is_stopped(run: Standing) -> bool:
     """Whether nobody carries the run out, nor will."""
     if run.status == PENDING:
-        return "waiting" in _note(run)  # for its definition
+        return "waiting" in said_in(run.attributes)  # for its definition
     return run.status in (CANCELLED, "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
-
-
-def _note(run: Standing) -> Mapping[str, Any]:
-    note = run.attributes.get(names.ATTRIBUTE)
-    return note if isinstance(note, dict) else {}
-
-
-def _with(run: Standing, cancelled: Any) -> dict[str, Any]:
-    return {**run.attributes, names.ATTRIBUTE: {**_note(run), names.CANCELLED: cancelled}}
-
-
-def _without(run: Standing) -> dict[str, Any]:
-    """The attributes, without what was said of the run."""
-    return {name: value for name, value in run.attributes.items() if name != names.ATTRIBUTE}
 
 
 def _queue_of(run: Standing, opened: Json) -> str | None:
     """What the run was taken from before it was cancelled."""
     try:
-        cancelled = opened(_note(run).get(names.CANCELLED))
+        cancelled = cancelled_in(run.attributes, opened)
     except SealedError:
         return None
-    found = cancelled.get("queue") if isinstance(cancelled, dict) else None
-    return found if isinstance(found, str) else None
+    return None if cancelled is None else cancelled.queue
 
 
 def _ended(run: Standing) -> RunStateError:

@@ -11,6 +11,8 @@ from dbos import DBOS, WorkflowStatus
 from crewai_dbos._dbos_seam.context import detached
 from crewai_dbos._secrets import known
 from crewai_dbos._stored import names, redaction, sealing
+from crewai_dbos._stored.cancelled import Cancelled, cancelled_in, said_in
+from crewai_dbos.errors import SealedError
 
 logger = logging.getLogger("crewai_dbos")
 
@@ -47,18 +49,20 @@ def of(status: WorkflowStatus) -> dict[str, Any]:
     Raises:
         SealedError: It is encrypted, and this process can't read it.
     """
-    return {name: sealing.opened(item) for name, item in stored_of(status).items()}
+    return {name: sealing.opened(item) for name, item in said_in(status.attributes).items()}
 
 
 def is_stopped(status: WorkflowStatus) -> bool:
     """Whether `stop` has been called for the run."""
-    return "stopped" in stored_of(status)
+    return "stopped" in said_in(status.attributes)
 
 
-def stored_of(status: WorkflowStatus) -> dict[str, Any]:
-    """The same as it is stored."""
-    found = (status.attributes or {}).get(names.ATTRIBUTE)
-    return found if isinstance(found, dict) else {}
+def cancelled(status: WorkflowStatus) -> Cancelled | None:
+    """Who has cancelled the run, and why; None if that was not said, or can't be read here."""
+    try:
+        return cancelled_in(status.attributes, sealing.opened)
+    except SealedError:
+        return Cancelled(0)
 
 
 def add(run_id: str, what: Mapping[str, Any]) -> None:

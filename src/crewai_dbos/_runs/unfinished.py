@@ -89,13 +89,8 @@ def _without_result(status: WorkflowStatus, error: Exception) -> Exception:
 def cancelled(status: WorkflowStatus) -> RunCancelledError:
     """The error of a run that was cancelled: by whom and why, as far as that was said."""
     run_id = status.workflow_id
-    if names.CANCELLED in notes.stored_of(status):
-        try:
-            said = notes.of(status)[names.CANCELLED]
-        except SealedError:
-            said = None
-        found = said if isinstance(said, dict) else {}
-        return RunCancelledError(run_id, found.get("by"), found.get("reason"))
+    if (said := notes.cancelled(status)) is not None:
+        return RunCancelledError(run_id, said.by, said.reason)
     late = _is_late(status.workflow_deadline_epoch_ms, status.completed_at)
     return DeadlinePassedError(run_id) if late else RunCancelledError(run_id)
 
