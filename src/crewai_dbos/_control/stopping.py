@@ -67,15 +67,14 @@ def resume(
         stopped = [each for each in found if _is_stopped(each)]
         if not stopped:
             raise _not_stopped(found[0])
-        limits = found[0].order if found[0].name == names.BATCH_WORKFLOW else None
+        queue_of_items = _queue_of_items(database, connection, found[0])
         for each in stopped:
             queue = _queue_of(each, opened)
-            if queue is None and each is not found[0] and limits is not None:
-                queue = names.queue(limits["crew"], limits["limits"])
+            if queue is None and each is not found[0]:
+                queue = queue_of_items
+            attributes = without_notes(each.attributes)
             store.renew(connection, each.run_id)
-            stopping.resume(
-                database, connection, each.run_id, without_notes(each.attributes), queue, timeout_ms
-            )
+            stopping.resume(database, connection, each.run_id, attributes, queue, timeout_ms)
 
 
 def _found(
@@ -104,6 +103,17 @@ def _queue_of(run: Standing, opened: Json) -> str | None:
     except SealedError:
         return None
     return None if cancelled is None else cancelled.queue
+
+
+def _queue_of_items(database: Database, connection: sa.Connection, batch: Standing) -> str | None:
+    """What the items of a batch are taken from, whatever they were cancelled with."""
+    if batch.name != names.BATCH_WORKFLOW:
+        return None
+    order = stopping.order_of(database, connection, batch.run_id)
+    try:
+        return names.queue(order["crew"], order["limits"])
+    except (TypeError, LookupError):
+        return None
 
 
 def _ended(run: Standing) -> RunStateError:

@@ -29,7 +29,6 @@ class Standing:
         queue: What it was taken from, or waits in; None for none of the user's.
         executor: The process that carries it out, or did.
         attributes: Of the workflow.
-        order: The first argument of the workflow, where that is plain JSON.
     """
 
     run_id: str
@@ -38,7 +37,6 @@ class Standing:
     queue: str | None
     executor: str | None
     attributes: dict[str, Any]
-    order: Any
 
     @property
     def is_alive(self) -> bool:
@@ -66,8 +64,6 @@ def standing(
         runs.c.queue_name,
         runs.c.executor_id,
         runs.c.attributes,
-        runs.c.serialization,
-        runs.c.inputs,
     )
     of_run = sa.and_(*database.system._wf(runs, run_id))
     wanted = [of_run, runs.c.parent_workflow_id == run_id] if with_children else [of_run]
@@ -81,16 +77,22 @@ def standing(
 def _standing(row: Any) -> Standing:
     queue = None if row.queue_name == INTERNAL_QUEUE_NAME else row.queue_name
     attributes = row.attributes if isinstance(row.attributes, dict) else {}
-    portable = row.serialization == DBOSPortableJSON.name()
-    order = _first_argument(row.inputs) if portable else None
-    return Standing(
-        row.workflow_uuid, row.name, row.status, queue, row.executor_id, attributes, order
+    return Standing(row.workflow_uuid, row.name, row.status, queue, row.executor_id, attributes)
+
+
+def order_of(database: Database, connection: sa.Connection, run_id: str) -> Any:
+    """The first argument of a workflow, where that is stored as plain JSON; None elsewhere."""
+    runs, apart = database.runs, database.system.tables.workflow_input
+    query = (
+        sa.select(runs.c.serialization, sa.func.coalesce(apart.c.inputs, runs.c.inputs))
+        .outerjoin_from(runs, apart, apart.c.workflow_uuid == runs.c.workflow_uuid)
+        .where(*database.system._wf(runs, run_id))
     )
-
-
-def _first_argument(inputs: str | None) -> Any:
+    row = connection.execute(query).first()
+    if row is None or row[0] != DBOSPortableJSON.name():
+        return None
     try:
-        return json.loads(inputs or "")["positionalArgs"][0]
+        return json.loads(row[1] or "")["positionalArgs"][0]
     except (ValueError, LookupError, TypeError, RecursionError):
         return None
 
