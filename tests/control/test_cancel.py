@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import pickle
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from crewai.flow.flow import Flow, start
 from crewai.tools import tool
 from dbos import DBOS, SetWorkflowID, SetWorkflowTimeout
+from typer.testing import CliRunner, Result
 
 from crewai_dbos import DBOSAgent, DBOSFlow, step
+from crewai_dbos.cli import app
 from crewai_dbos.control import Control
 from crewai_dbos.errors import DeadlinePassedError, RunCancelledError
 from crewai_dbos.testing import Reply, Request, ToolCall, error, hang, text, tool_calls
 from people.conftest import Called, status, until
 from support.controlling import crew_of, one_dbos, ordinary
 from support.names import unique
+from support.python import python
 from support.serving import Serve, serving
 
 AT_ONCE = 5.0
@@ -235,7 +240,6 @@ def test_a_run_on_a_queue_that_has_not_begun(control: Control, serve: Serve) -> 
     server = serve()
     name = unique("queue")
     DBOS.register_queue(name, polling_interval_sec=600)
-    time.sleep(0)
     run = crew_of().start({"topic": "otters"}, queue=name)
     control.cancel(run.workflow_id, by="ann", reason="Nobody needs it")
     with pytest.raises(RunCancelledError, match="by ann: Nobody needs it"):
@@ -266,3 +270,75 @@ OWN: dict[str, Callable[[], Any]] = {}
 @DBOS.workflow()
 def own_workflow(run_id: str) -> Any:
     return [OWN[run_id](), step(lambda: "after")]
+
+
+def test_on_the_command_line(url: str, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = hang(text("Well."))
+    serve(lambda request: held)
+    monkeypatch.setenv("DBOS_SYSTEM_DATABASE_URL", url)
+
+    def runs(*arguments: str) -> Result:
+        return CliRunner().invoke(app, ["runs", *arguments])
+
+    run = crew_of().start({"topic": "otters"})
+    run_id = run.workflow_id
+    held.wait_until_held()
+    done = runs("cancel", run_id, "--reason", "Not now", "--by", "ann")
+    assert (done.exit_code, done.stdout.count("\n")) == (0, 1)
+    with pytest.raises(RunCancelledError, match="by ann: Not now"):
+        run.get_result()
+    again = runs("cancel", run_id)
+    assert (again.exit_code, again.stdout) == (1, "")
+    assert "cancelled already" in again.stderr
+    held.release()
+    assert runs("resume", run_id, "--timeout", "60").exit_code == 0
+    assert run.get_result().raw == "Well."
+    assert run.get_status().workflow_timeout_ms == 60_000
+    assert "is done" in runs("resume", run_id).stderr
+    assert runs("resume", "nobody's").exit_code == 1
+
+
+@pytest.mark.crash
+def test_what_is_said_is_sealed(tmp_path: Path, serve: Serve) -> None:
+    """In a database of its own: one process has one DBOS."""
+    url = f"sqlite:///{tmp_path}/sealed.sqlite"
+    program = tmp_path / "sealed.py"
+    program.write_text(SEALED)
+    held = hang(text("Late."))
+    server = serve(lambda request: held)
+    done = python(program, url, folder=tmp_path, env={**os.environ, **server.env})
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-2:] == ["ann secret reason", "None None"]
+    assert b"secret reason" not in (tmp_path / "sealed.sqlite").read_bytes()
+
+
+SEALED = """
+import sys
+from dbos import DBOS, DBOSClient
+from crewai import Agent, Crew, Task
+from crewai_dbos import DBOSCrew
+from crewai_dbos.control import Control
+from crewai_dbos.encryption import EncryptedSerializer
+from crewai_dbos.errors import RunCancelledError
+
+clerk = Agent(role="Clerk", goal="Work", backstory="Old.", llm="gpt-4o-mini")
+task = Task(description="Work", expected_output="A line", agent=clerk)
+crew = DBOSCrew(crew_name="crew", orig_crew=lambda: Crew(agents=[clerk], tasks=[task]))
+serializer = EncryptedSerializer({"a": bytes(range(32))})
+DBOS(config={"name": "sealed", "system_database_url": sys.argv[1], "serializer": serializer})
+DBOS.launch()
+run = crew.start()
+with Control(sys.argv[1], serializer=serializer) as control:
+    control.cancel(run.workflow_id, by="ann", reason="secret reason")
+    try:
+        run.get_result()
+    except RunCancelledError as error:
+        print(error.by, error.reason)
+DBOS.destroy()
+client = DBOSClient(system_database_url=sys.argv[1])
+try:
+    crew.retrieve(run.workflow_id, client=client).get_result()
+except RunCancelledError as error:
+    print(error.by, error.reason)
+client.destroy()
+"""

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any
 
 import pytest
+from crewai.flow.flow import Flow, start
 from dbos import DBOS, SetWorkflowID, SetWorkflowTimeout
 
-from crewai_dbos import People
+from crewai_dbos import DBOSCrew, DBOSFlow, People, step
 from crewai_dbos.control import Approve, Control
 from crewai_dbos.errors import (
     DeadlinePassedError,
     DefinitionError,
+    DriftError,
     RunCancelledError,
     RunNotFoundError,
     RunStateError,
@@ -21,7 +25,7 @@ from crewai_dbos.errors import (
 from crewai_dbos.testing import hang, text
 from people.conftest import Desk, status, until
 from people.office import Post, office, writing
-from support.controlling import crew_of, one_dbos
+from support.controlling import crew_of, one_dbos, ordinary
 from support.names import unique
 from support.serving import Serve, serving
 
@@ -165,3 +169,59 @@ def test_a_run_that_asks_is_not_resumed(control: Control, serve: Serve) -> None:
     with pytest.raises(RunCancelledError, match="by bob"):
         run.get_result()
     until(lambda: status(run.workflow_id) == "CANCELLED")
+
+
+class One(Flow[dict[str, Any]]):
+    @start()
+    def one(self) -> str:
+        return step(lambda: "one")
+
+
+class Other(One):
+    @start()
+    def another(self) -> str:
+        return step(lambda: "another")
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("kind", ["crew", "flow"])
+def test_a_stopped_run_that_is_kicked_off_again_says_why(
+    kind: str, is_async: bool, serve: Serve, url: str
+) -> None:
+    """What has changed, as the run itself said, and not that it was cancelled."""
+    serve()
+    changed: list[bool] = []
+
+    def build_crew() -> Any:
+        return ordinary(tasks=2 if changed else 1)
+
+    made: Any
+    if kind == "crew":
+        made = DBOSCrew(crew_name=unique("crew"), orig_crew=build_crew)
+    else:
+        made = DBOSFlow(flow_name=unique("flow"), orig_flow=lambda: Other() if changed else One())
+
+    def kickoff(run_id: str) -> Any:
+        async def main() -> Any:
+            with SetWorkflowID(run_id):
+                return await (made.akickoff if kind == "crew" else made.kickoff_async)(
+                    {"topic": "otters"}
+                )
+
+        if is_async:
+            return asyncio.run(main())
+        with SetWorkflowID(run_id):
+            return made.kickoff({"topic": "otters"})
+
+    run_id = unique("run")
+    kickoff(run_id)
+    changed.append(True)
+    last = DBOS.list_workflow_steps(run_id)[-1]["function_id"]
+    fork = DBOS.fork_workflow(run_id, last).get_workflow_id()
+    until(lambda: status(fork) == "CANCELLED")
+    with pytest.raises(DriftError) as caught:
+        kickoff(fork)
+    assert "DBOS.resume_workflow" in str(caught.value)
+    changed.clear()
+    DBOS.resume_workflow(fork)
+    assert kickoff(fork)

@@ -20,7 +20,7 @@ from crewai_dbos._journal.entry import Entry, read_entry
 from crewai_dbos._runs import failure, queues, unfinished, workflows
 from crewai_dbos._runs.definition import CrewDefinition
 from crewai_dbos._runs.handle import RunHandle, own_run
-from crewai_dbos._signals import RunLeft
+from crewai_dbos._signals import RunSuspended
 from crewai_dbos._stored import names
 from crewai_dbos._stored.work_order import sealed
 from crewai_dbos.errors import BatchError, DefinitionError, RunNotFoundError
@@ -79,8 +79,11 @@ def run(
     }
     batch_id = None if run_scope.in_workflow() else assigned_workflow_id()
     again = batch_id is not None and detached(DBOS.get_workflow_status, batch_id) is not None
-    with own_run(stored, workflows.run_batch):
-        handle = DBOS.start_workflow(workflows.run_batch, sealed(stored))
+    with own_run(stored, workflows.run_batch) as begun:
+        if begun is None:
+            handle = DBOS.start_workflow(workflows.run_batch, sealed(stored))
+        else:
+            handle = DBOS.retrieve_workflow(begun, existing_workflow=False)
     ids = _items_that_ended(handle.workflow_id, len(orders)) if again else None
     if ids is None:
         ids = _ids(handle)
@@ -130,7 +133,7 @@ def _ids(handle: Any) -> list[str]:
     try:
         try:
             ids: list[str] = handle.get_result()
-        except RunLeft:
+        except RunSuspended:
             # DBOS records nothing of a signal: this is the same step of a workflow of the user's.
             ids = DBOS.retrieve_workflow(batch_id, existing_workflow=False).get_result()
     except unfinished.OF_DBOS as error:

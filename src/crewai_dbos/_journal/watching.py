@@ -20,10 +20,10 @@ from typing import Any, TypeVar
 from dbos import error as dbos_errors
 
 from crewai_dbos._dbos_seam.context import detached
-from crewai_dbos._dbos_seam.database import CANCELLED, RunRow, launched_database
+from crewai_dbos._dbos_seam.database import CANCELLED, DELAYED, RunRow, launched_database
 from crewai_dbos._dbos_seam.instance import is_shut_down
 from crewai_dbos._journal.latch import Latch
-from crewai_dbos._threads import start_thread
+from crewai_dbos._threads import ThreadOrTask, act_for, start_thread
 
 logger = logging.getLogger("crewai_dbos")
 
@@ -108,9 +108,10 @@ class Stay:
             ControlSignal: It is.
         """
         ended: Future[T] = Future()
-        context = contextvars.copy_context()
+        context, here = contextvars.copy_context(), ThreadOrTask.here().thread
 
         def work() -> None:
+            act_for(here)
             error, result = None, None
             try:
                 result = function()
@@ -236,7 +237,10 @@ def _look(stays: list[Stay]) -> None:
 
     found = detached(rows)
     for stay in stays:
-        error = stay.execution.lost_to(found.get(stay.execution.run_id))
+        row = found.get(stay.execution.run_id)
+        if row is not None and row.status == DELAYED:
+            continue  # whoever leaves a run that waits for a person to its row ends it, too
+        error = stay.execution.lost_to(row)
         if error is not None:
             stay.end(error)
 

@@ -31,6 +31,8 @@ from crewai_dbos._secrets.cutting import cutter
 from crewai_dbos._signals import ControlSignal, RunLeft, RunSuspended
 from crewai_dbos.errors import RunAbortedError
 
+_LOST = (DBOSWorkflowCancelledError, DBOSWorkflowConflictIDError)
+
 logger = logging.getLogger("crewai_dbos")
 
 
@@ -50,7 +52,7 @@ def ended_by(error: BaseException, context: DBOSContext, *, outside: bool = Fals
         if notes.has_stopped(context.workflow_id, error.error):
             return error
         error = error.error
-    if isinstance(error, (DBOSWorkflowCancelledError, DBOSWorkflowConflictIDError)):
+    if type(error) is RunLeft or isinstance(error, _LOST):
         return left_to_its_row(context.workflow_id)
     if isinstance(error, (RunSuspended, DBOSBaseException)) or is_shut_down():
         return error

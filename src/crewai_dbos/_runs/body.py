@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from typing import Any, NoReturn, TypeVar
 
 from dbos import DBOS
@@ -23,7 +24,7 @@ from crewai_dbos._people import policy, waiting
 from crewai_dbos._runs import aborted, failure, results
 from crewai_dbos._runs.kind import Kind, kind_of
 from crewai_dbos._runs.registry import REGISTRIES, Registry
-from crewai_dbos._signals import ControlSignal, RunSuspended
+from crewai_dbos._signals import ControlSignal, RunLeft, RunSuspended
 from crewai_dbos._stored import modules, work_order
 from crewai_dbos._stored.context import restored
 from crewai_dbos._threads import WorkEnded, on_a_loop_of_its_own, on_a_thread
@@ -72,7 +73,7 @@ async def arun(noun: str, stored: Mapping[str, Any]) -> Any:
                 return results.stored(await kind.aperform(definition, order, True))
 
     try:
-        return await _unless_left(on_a_loop_of_its_own(work))
+        return await on_a_loop_of_its_own(work, _left_behind_when_over)
     except (Exception, GeneratorExit):
         raise
     except BaseException as error:
@@ -86,37 +87,27 @@ async def arun(noun: str, stored: Mapping[str, Any]) -> Any:
         raise ControlSignal(ended) from error
 
 
-async def _unless_left(work: Coroutine[Any, Any, T]) -> T:
-    """What `work` of the run that was opened here returns.
+@contextmanager
+def _left_behind_when_over(abandon: Callable[[BaseException], None]) -> Iterator[None]:
+    """The block waits for the run that was opened here, on an event loop of its own.
 
-    Raises:
-        RunLeft: The run was cancelled, or is another execution's now, and sync code holds up the
-            loop that it works on. Its thread is left behind: it makes no call any more.
+    If the run was cancelled, or is another execution's now, and sync code holds up that loop, its
+    thread is left behind: it makes no call any more.
+
+    Args:
+        abandon: Ends the wait with an error.
     """
-    context, loop = open_workflow(), asyncio.get_running_loop()
-    left, running = asyncio.Event(), asyncio.ensure_future(work)
-    execution = Execution(context.workflow_id, context.owner_xid, Latch(context.workflow_id))
+    context = open_workflow()
+    run_id = context.workflow_id
+    execution = Execution(run_id, context.owner_xid, Latch(run_id))
 
     def leave() -> None:
-        with suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(left.set)
+        timer = threading.Timer(LEAVE, abandon, [RunLeft(run_id)])
+        timer.daemon = True
+        timer.start()
 
-    try:
-        with watcher.staying(execution) as stay, stay.leaving(leave):
-            leaving = asyncio.ensure_future(left.wait())
-            try:
-                await asyncio.wait({running, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                leaving.cancel()
-            await asyncio.wait({running}, timeout=None if running.done() else LEAVE)
-    except asyncio.CancelledError:
-        running.cancel()
-        await asyncio.wait({running})
-        raise
-    if running.done():
-        return running.result()
-    running.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
-    raise await on_a_thread(lambda: aborted.left_to_its_row(context.workflow_id))
+    with watcher.staying(execution) as stay, stay.leaving(leave):
+        yield
 
 
 async def carry_out_async(noun: str, definition: Any, order: Any) -> Any:
@@ -143,6 +134,7 @@ def joined(definition: Any, what: str, work_order: str | None) -> Iterator[Scope
     is_own = work_order is None
     if is_own:
         waiting.may_park(outer.journal)
+        executions.say_that_it_goes_on(outer.journal)
     left = nullcontext() if is_own else aborted.saying_that_it_is_kept(outer.run_id)
     with (
         left,
