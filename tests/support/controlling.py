@@ -40,6 +40,7 @@ def ordinary(tools: Any = (), tasks: int = 1, at_once: bool = False) -> Crew:
         agents=[clerk],
         tasks=[
             Task(
+                name=f"job {number}",
                 description=f"Job {number} on {{topic}}.",
                 expected_output="A line.",
                 agent=clerk,
