@@ -147,7 +147,8 @@ class Control:
 
         Example::
 
-            control.resume(run_id, timeout=600)
+            control.cancel(run_id, reason="The prices are being changed.")
+            control.resume(run_id, timeout=600)  # the next day
         """
         stopping.resume(self._database, self._store, run_id, timeout, self._opened)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -56,7 +57,7 @@ def resume(
         RunStateError: It has ended, or has not been stopped.
         DefinitionError: `timeout` is no time.
     """
-    if timeout is not None and not timeout > 0:
+    if timeout is not None and not (timeout > 0 and math.isfinite(timeout)):
         raise DefinitionError(f"timeout is a number of seconds, or None for no limit: {timeout!r}")
     timeout_ms = None if timeout is None else max(1, int(timeout * 1000))
     with database.writing() as connection:

@@ -57,10 +57,13 @@ def is_stopped(status: WorkflowStatus) -> bool:
     return "stopped" in said_in(status.attributes)
 
 
-def cancelled(status: WorkflowStatus) -> Cancelled | None:
-    """Who has cancelled the run, and why; None if that was not said, or can't be read here."""
+def cancelled(attributes: Mapping[str, Any] | None) -> Cancelled | None:
+    """Who has cancelled a run, and why, as its attributes say; None if they do not.
+
+    Nothing but that it was if this process can't read it.
+    """
     try:
-        return cancelled_in(status.attributes, sealing.opened)
+        return cancelled_in(attributes, sealing.opened)
     except SealedError:
         return Cancelled(0)
 

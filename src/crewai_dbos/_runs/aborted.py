@@ -70,12 +70,14 @@ def left_to_its_row(run_id: str) -> RunLeft:
 
     Raised to DBOS, which logs a traceback of each `Exception`.
     """
+    if is_shut_down():
+        return RunLeft(run_id)
     try:
         status = detached(DBOS.get_workflow_status, run_id)
         if status is not None and status.status == "CANCELLED":
             if not notes.is_stopped(status):
                 logger.warning("%s", unfinished.cancelled(status))
-        elif not is_shut_down():
+        else:
             logger.info("Run %s is carried out by another execution now.", run_id)
     except Exception as error:
         logger.warning("Run %s has ended here (%s)", run_id, type(error).__name__)

@@ -16,17 +16,13 @@ from crewai_dbos._dbos_seam.context import DBOSContext, detached, open_workflow
 from crewai_dbos._dbos_seam.database import CANCELLED, Database, launched_database
 from crewai_dbos._dbos_seam.errors import DBOSWorkflowCancelledError
 from crewai_dbos._dbos_seam.instance import is_shut_down
+from crewai_dbos._journal import notes
 from crewai_dbos._journal.latch import Latch
 from crewai_dbos._journal.watching import Execution, watcher
 from crewai_dbos._runs import aborted
 from crewai_dbos._signals import ControlSignal, RunSuspended
 from crewai_dbos._stored import names, sealing
-from crewai_dbos._stored.cancelled import (
-    Cancelled,
-    cancelled_in,
-    with_cancelled,
-    without_notes,
-)
+from crewai_dbos._stored.cancelled import Cancelled, with_cancelled, without_notes
 
 POLLING = 0.25
 """Seconds between two looks of a process into a queue of ours."""
@@ -61,6 +57,7 @@ def _await_items(context: DBOSContext, queue: str) -> None:
     execution = Execution(batch_id, context.owner_xid, Latch(batch_id))
     try:
         with watcher.staying(execution) as stay:
+            notes.clear(batch_id)
             database.patiently(lambda: _resume_items(database, batch_id, queue))
             for pause in itertools.chain([POLLING] * 240, itertools.repeat(1.0)):
                 if not database.patiently(lambda: _are_at_work(database, batch_id)):
@@ -86,7 +83,7 @@ def _cancel_items(database: Database, batch_id: str) -> None:
         if not found or found[0].status != CANCELLED:
             return  # it was resumed
         now = stopping.now_of(database, connection)
-        batch = cancelled_in(found[0].attributes, sealing.opened)
+        batch = notes.cancelled(found[0].attributes)
         by, reason = (None, None) if batch is None else (batch.by, batch.reason)
         attributes = {
             each.run_id: with_cancelled(
@@ -104,7 +101,7 @@ def _resume_items(database: Database, batch_id: str, queue: str) -> None:
         for each in stopping.standing(database, connection, batch_id, with_children=True)[1:]:
             if each.status != CANCELLED:
                 continue
-            said = cancelled_in(each.attributes, sealing.opened)
+            said = notes.cancelled(each.attributes)
             if said is not None and said.batch == batch_id:
                 attributes = without_notes(each.attributes)
                 stopping.resume(database, connection, each.run_id, attributes, queue, None)

@@ -89,7 +89,7 @@ def _without_result(status: WorkflowStatus, error: Exception) -> Exception:
 def cancelled(status: WorkflowStatus) -> RunCancelledError:
     """The error of a run that was cancelled: by whom and why, as far as that was said."""
     run_id = status.workflow_id
-    if (said := notes.cancelled(status)) is not None:
+    if (said := notes.cancelled(status.attributes)) is not None:
         return RunCancelledError(run_id, said.by, said.reason)
     late = _is_late(status.workflow_deadline_epoch_ms, status.completed_at)
     return DeadlinePassedError(run_id) if late else RunCancelledError(run_id)
