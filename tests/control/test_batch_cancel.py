@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from dbos import DBOS, SetWorkflowID, SetWorkflowTimeout
 
+from crewai_dbos._dbos_seam.database import launched_database
 from crewai_dbos.control import Control
 from crewai_dbos.errors import BatchError, DeadlinePassedError, RunCancelledError, RunStateError
 from crewai_dbos.testing import Hang, Reply, Request, hang, text
@@ -171,3 +173,19 @@ def own_workflow(run_id: str) -> str:
         return str(CREWS[run_id].kickoff_for_each(TOPICS, concurrency=1))
     except RunCancelledError as error:
         return str(error)
+
+
+def test_a_batch_whose_process_is_gone_is_no_wait(serve: Serve) -> None:
+    """Others have carried out its items: whoever asks for them under its id gets them."""
+    server = serve(lambda request: text("Well."))
+    batch_id, made = unique("batch"), crew_of()
+    begun(batch_id, made).result()
+    database = launched_database()
+    with database.writing() as connection:
+        connection.execute(
+            sa.update(database.runs)
+            .where(database.runs.c.workflow_uuid == batch_id)
+            .values(status="PENDING", executor_id="gone", owner_xid="gone")
+        )
+    assert [each.raw for each in begun(batch_id, made).result()] == ["Well."] * 4
+    assert len(server.requests) == 4

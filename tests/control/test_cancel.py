@@ -247,13 +247,17 @@ def test_a_run_on_a_queue_that_has_not_begun(control: Control, serve: Serve) -> 
     assert server.requests == []
 
 
-def test_in_a_workflow_of_the_users(control: Control, serve: Serve) -> None:
+@pytest.mark.parametrize("is_async", [False, True])
+def test_in_a_workflow_of_the_users(is_async: bool, control: Control, serve: Serve) -> None:
     held = hang(text("Late."))
     server = serve(lambda request: held)
     made, run_id = crew_of(), unique("run")
-    OWN[run_id] = lambda: made.kickoff({"topic": "otters"}).raw
+    OWN[run_id] = made
+
+    name = unique("queue")
+    DBOS.register_queue(name, polling_interval_sec=0.05)
     with SetWorkflowID(run_id):
-        DBOS.start_workflow(own_workflow, run_id)
+        DBOS.enqueue_workflow(name, own_async_workflow if is_async else own_workflow, run_id)
     held.wait_until_held()
     control.cancel(run_id, by="ann", reason="Enough")
     with pytest.raises(RunCancelledError, match="by ann: Enough"):
@@ -264,12 +268,18 @@ def test_in_a_workflow_of_the_users(control: Control, serve: Serve) -> None:
     assert len(server.requests) == 2
 
 
-OWN: dict[str, Callable[[], Any]] = {}
+OWN: dict[str, Any] = {}
 
 
 @DBOS.workflow()
 def own_workflow(run_id: str) -> Any:
-    return [OWN[run_id](), step(lambda: "after")]
+    return [OWN[run_id].kickoff({"topic": "otters"}).raw, step(lambda: "after")]
+
+
+@DBOS.workflow()
+async def own_async_workflow(run_id: str) -> Any:
+    output = await OWN[run_id].akickoff({"topic": "otters"})
+    return [output.raw, await asyncio.to_thread(step, lambda: "after")]
 
 
 def test_on_the_command_line(url: str, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
