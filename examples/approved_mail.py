@@ -57,7 +57,13 @@ office = DBOSCrew(
 )
 
 if __name__ == "__main__":
-    DBOS(config={"name": "office", "system_database_url": "sqlite:///approved_mail.sqlite"})
+    DBOS(
+        config={
+            "name": "office",
+            "system_database_url": "sqlite:///approved_mail.sqlite",
+            "log_level": "WARNING",
+        }
+    )
     DBOS.launch()
     with SetWorkflowID("mail-4711"):
         print(office.kickoff({"mail": "From ann@example.org: where is my kettle?"}).raw)

@@ -56,7 +56,13 @@ class TakeOrder(Flow[Intake]):
 intake = DBOSFlow(flow_name="intake", orig_flow=TakeOrder, people=People(linger=2.0))
 
 if __name__ == "__main__":
-    DBOS(config={"name": "intake", "system_database_url": "sqlite:///intake.sqlite"})
+    DBOS(
+        config={
+            "name": "intake",
+            "system_database_url": "sqlite:///intake.sqlite",
+            "log_level": "WARNING",
+        }
+    )
     DBOS.launch()
     with SetWorkflowID("order-7"):
         print(intake.kickoff(inputs={"customer": "Ann"}))

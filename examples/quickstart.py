@@ -30,7 +30,13 @@ writer = DBOSAgent(
 )
 
 if __name__ == "__main__":
-    DBOS(config={"name": "quickstart", "system_database_url": "sqlite:///quickstart.sqlite"})
+    DBOS(
+        config={
+            "name": "quickstart",
+            "system_database_url": "sqlite:///quickstart.sqlite",
+            "log_level": "WARNING",
+        }
+    )
     DBOS.launch()
     task = Task(
         description="Write a story in three chapters about a lighthouse keeper.",

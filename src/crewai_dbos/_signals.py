@@ -15,13 +15,17 @@ class RunSuspended(BaseException):
     """Leaves a run PENDING: it is not over, it is waiting for code that is not loaded."""
 
 
-class RunParked(RunSuspended):
-    """Leaves a run to its row: nothing but answers of people can take it further.
+class RunLeft(RunSuspended):
+    """Leaves a run to its row, which says what became of it: it was cancelled, or is another's now.
 
     Attributes:
         run_id: Its workflow id.
     """
 
     def __init__(self, run_id: str) -> None:
-        super().__init__(f"run {run_id} waits for a person")
+        super().__init__(f"run {run_id} is left to its row")
         self.run_id = run_id
+
+
+class RunParked(RunLeft):
+    """The same: nothing but answers of people can take it further."""

@@ -9,7 +9,7 @@ import inspect
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -25,6 +25,14 @@ def in_event_loop() -> bool:
     return True
 
 
+_acting = threading.local()
+
+
+def act_for(thread: int) -> None:
+    """This thread does what that one waits for, and counts as that one from here on."""
+    _acting.thread = thread
+
+
 @dataclass(frozen=True)
 class ThreadOrTask:
     """What runs one thing after another: a thread, or an asyncio task on it."""
@@ -37,7 +45,7 @@ class ThreadOrTask:
     @classmethod
     def here(cls) -> ThreadOrTask:
         task = asyncio.current_task() if in_event_loop() else None
-        return cls(threading.get_ident(), task)
+        return cls(getattr(_acting, "thread", threading.get_ident()), task)
 
 
 ThreadOrTask.NOBODY = ThreadOrTask(0, None)
@@ -72,10 +80,20 @@ class WorkEnded(BaseException):
         self.error = error
 
 
-async def on_a_loop_of_its_own(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+Abandoning = Callable[[Callable[[BaseException], None]], AbstractContextManager[Any]]
+
+
+async def on_a_loop_of_its_own(
+    work: Callable[[], Coroutine[Any, Any, T]],
+    abandoning: Abandoning = lambda abandon: nullcontext(),
+) -> T:
     """Run async `work`, in the same context, on a thread with an event loop of its own.
 
     It is cancelled with this call, which ends when it has ended.
+
+    Args:
+        abandoning: A block around the wait. It is given what ends that with an error, on any
+            thread, while the work goes on.
 
     Raises:
         WorkEnded: It raised what would end the loop that runs here.
@@ -110,7 +128,8 @@ async def on_a_loop_of_its_own(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
 
     start_thread(thread)
     try:
-        return await asyncio.shield(ended.future)
+        with abandoning(ended.settle):
+            return await asyncio.shield(ended.future)
     except asyncio.CancelledError:
         cancelled.set()
         loop, task = await asyncio.wrap_future(started)
@@ -155,10 +174,18 @@ class _Ended(Generic[T]):
             self.future.set_exception(error)
 
 
-def start_thread(function: Callable[[], None]) -> None:
-    """Run `function`, in the same context, on a thread of its own that keeps no process alive."""
-    run = contextvars.copy_context().run
-    threading.Thread(target=run, args=(function,), name="crewai-dbos", daemon=True).start()
+def start_thread(
+    function: Callable[[], None],
+    context: contextvars.Context | None = None,
+    name: str = "crewai-dbos",
+) -> None:
+    """Run `function` on a thread of its own, which does not keep the process alive.
+
+    Args:
+        context: What it runs in; by default a copy of what is here.
+    """
+    run = (context or contextvars.copy_context()).run
+    threading.Thread(target=run, args=(function,), name=name, daemon=True).start()
 
 
 def finished(result: Any) -> Any:

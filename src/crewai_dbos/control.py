@@ -1,6 +1,7 @@
 """What people do about runs, with nothing but the database: no code of the user's, and no crewAI.
 
-`Control` lists the requests that runs wait for, and answers them; and reads their events.
+`Control` lists the requests that runs wait for, and answers them. It stops runs, lets them go on, and
+reads what they cost and their events.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 from dbos import DBOSClient, Serializer
 from sqlalchemy.exc import SQLAlchemyError
 
-from crewai_dbos._control import cost
+from crewai_dbos._control import cost, stopping
 from crewai_dbos._control.cost import Cost as Cost
 from crewai_dbos._dbos_seam.database import database_of
 from crewai_dbos._dbos_seam.rows import recorded_rows
@@ -116,6 +117,7 @@ class Control:
                 "That is no database of DBOS's: it has no workflows. Give the system_database_url "
                 "of the application's DBOS config; the application makes it when it is launched."
             )
+        self._database = database
         self._store = Store(database)
         self._events = EventStore(database)
 
@@ -136,6 +138,48 @@ class Control:
             control.close()
         """
         self._client.destroy()
+
+    # Stopping, and going on -------------------------------------------------------
+
+    def cancel(self, run_id: str, *, reason: str | None = None, by: str | None = None) -> None:
+        """Cancel a run. A request to an LLM that it waits for is left, and no call begins any more.
+
+        Args:
+            run_id: Which; of a batch its items are cancelled, queued and running.
+            reason: Why, for whoever waits for the run.
+            by: Who cancels it; by default the user of the operating system.
+
+        Raises:
+            RunNotFoundError: There is no such run.
+            RunStateError: It has ended.
+
+        Example::
+
+            control.cancel(run_id, reason="The order was taken back.", by="ann")
+        """
+        stopping.cancel(self._database, run_id, by or getpass.getuser(), reason, self._sealed)
+
+    def resume(self, run_id: str, *, timeout: float | None = None) -> None:
+        """Let a run go on that was cancelled or stopped, from what it has recorded.
+
+        It is taken from the queue that it came from. What it asks people can be answered for as
+        long again.
+
+        Args:
+            run_id: Which; of a batch the items that were cancelled go on.
+            timeout: Seconds that it may take from when a process takes it. None for no limit,
+                whatever `SetWorkflowTimeout` it began with.
+
+        Raises:
+            RunNotFoundError: There is no such run.
+            RunStateError: It has ended, or has not been stopped.
+
+        Example::
+
+            control.cancel(run_id, reason="The prices are being changed.")
+            control.resume(run_id, timeout=600)  # the next day
+        """
+        stopping.resume(self._database, self._store, run_id, timeout, self._opened)
 
     # People ----------------------------------------------------------------------
 

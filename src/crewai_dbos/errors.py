@@ -37,6 +37,7 @@ __all__ = [
     "RunCancelledError",
     "RunConflictError",
     "RunNotFoundError",
+    "RunStateError",
     "RunStoppedError",
     "SealedError",
     "UnknownRequest",
@@ -123,17 +124,26 @@ class RunCancelledError(CrewaiDbosError, _dbos.DBOSAwaitedWorkflowCancelledError
 
     Attributes:
         workflow_id: Its id.
+        by: Who has cancelled it; None if that was not said.
+        reason: Why; None if that was not said.
     """
 
     _why = "was cancelled"
+    _how = "crewai-dbos runs resume {0}, or DBOS.resume_workflow({0!r})."
 
-    def __init__(self, workflow_id: str) -> None:
+    def __init__(self, workflow_id: str, by: str | None = None, reason: str | None = None) -> None:
         super().__init__(workflow_id)
+        self.by = by
+        self.reason = reason
+        why = self._why + (f" by {by}" if by else "") + (f": {reason}" if reason else "")
         _say(
             self,
-            f"Run {workflow_id!r} {self._why}. What it has recorded is kept: "
-            f"DBOS.resume_workflow({workflow_id!r}) goes on from there.",
+            f"Run {workflow_id!r} {why.rstrip('.')}. What it has recorded is kept. To go on from "
+            f"there: {self._how.format(workflow_id)}",
         )
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.workflow_id, self.by, self.reason)
 
 
 class DeadlinePassedError(RunCancelledError):
@@ -141,9 +151,12 @@ class DeadlinePassedError(RunCancelledError):
 
     Attributes:
         workflow_id: Its id.
+        by: None.
+        reason: None.
     """
 
     _why = "was cancelled, as its deadline has passed"
+    _how = "crewai-dbos runs resume {0}, which gives it time again."
 
 
 class RecoveryLimitError(CrewaiDbosError, _dbos.DBOSAwaitedWorkflowMaxRecoveryAttemptsExceeded):
@@ -160,6 +173,23 @@ class RecoveryLimitError(CrewaiDbosError, _dbos.DBOSAwaitedWorkflowMaxRecoveryAt
             f"Run {workflow_id!r} was recovered as often as DBOS does that, and has not ended. "
             f"Find out what ends its process, then DBOS.resume_workflow({workflow_id!r}).",
         )
+
+
+class RunStateError(CrewaiDbosError):
+    """The run can't be cancelled, or resumed, as it stands: it has ended, or is at work.
+
+    Attributes:
+        workflow_id: Its id.
+        status: DBOS's status of it.
+    """
+
+    def __init__(self, workflow_id: str, status: str, message: str) -> None:
+        super().__init__(message)
+        self.workflow_id = workflow_id
+        self.status = status
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.workflow_id, self.status, str(self))
 
 
 class RunStoppedError(CrewaiDbosError):

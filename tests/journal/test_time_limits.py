@@ -19,7 +19,9 @@ from crewai_dbos._journal import background
 from crewai_dbos._journal.attempt import Attempt
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.joining import joined
+from crewai_dbos._journal.latch import Latch
 from crewai_dbos._journal.open_calls import OpenCall
+from crewai_dbos._journal.watching import Execution, Stay
 from journal.helpers import QUICK, acall, call, only_sqlite, work
 from support.runs import begin, entries, finish, replay, result, run_id
 
@@ -125,5 +127,6 @@ def test_a_time_limit_is_not_for_what_goes_on_in_the_background() -> None:
             background.begun(pool.submit(time.sleep, 0.5))
             return "sent"
 
-        body = Attempt(OpenCall("run", "tool:send#1"), call, ()).of_async(send)
+        stay = Stay(Execution("run", None, Latch("run")))
+        body = Attempt(OpenCall("run", "tool:send#1"), call, (), stay).of_async(send)
         assert asyncio.run(body())["result"] == "sent"

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from crewai_dbos.control import Control
-from crewai_dbos.errors import AnswerError, CrewaiDbosError
+from crewai_dbos.errors import AnswerError, CrewaiDbosError, RunNotFoundError, RunStateError
 
 Url = Annotated[
     str | None,
@@ -30,7 +30,7 @@ def open_control(db_url: str | None) -> Iterator[Control]:
     try:
         with Control(db_url) as control:
             yield control
-    except AnswerError as error:
+    except (AnswerError, RunNotFoundError, RunStateError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
     except CrewaiDbosError as error:

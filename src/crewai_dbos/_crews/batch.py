@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,12 +13,14 @@ from dbos import DBOS
 
 from crewai_dbos._crews.work_orders import CrewWorkOrder
 from crewai_dbos._dbos_seam.context import assigned_workflow_id, detached
+from crewai_dbos._dbos_seam.database import ALIVE, RunRow, launched_database
 from crewai_dbos._dbos_seam.rows import recorded_rows
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.entry import Entry, read_entry
 from crewai_dbos._runs import failure, queues, spans, unfinished, workflows
 from crewai_dbos._runs.definition import CrewDefinition
 from crewai_dbos._runs.handle import RunHandle, own_run
+from crewai_dbos._signals import RunSuspended
 from crewai_dbos._stored import names
 from crewai_dbos._stored.work_order import sealed
 from crewai_dbos.errors import BatchError, DefinitionError, RunNotFoundError
@@ -76,12 +79,14 @@ def run(
     }
     batch_id = None if run_scope.in_workflow() else assigned_workflow_id()
     again = batch_id is not None and detached(DBOS.get_workflow_status, batch_id) is not None
-    with spans.carrying(), own_run(stored, workflows.run_batch):
-        handle = DBOS.start_workflow(workflows.run_batch, sealed(stored))
-    try:
-        ids: list[str] = handle.get_result()
-    except unfinished.OF_DBOS as error:
-        raise unfinished.as_raised(handle.workflow_id, error) from None
+    with spans.carrying(), own_run(stored, workflows.run_batch) as begun:
+        if begun is None:
+            handle = DBOS.start_workflow(workflows.run_batch, sealed(stored))
+        else:
+            handle = DBOS.retrieve_workflow(begun, existing_workflow=False)
+    ids = _items_that_ended(handle.workflow_id, len(orders)) if again else None
+    if ids is None:
+        ids = _ids(handle)
     if again:
         _try_again(ids, queues.registered(stored))
     outputs: list[Any] = []
@@ -95,6 +100,45 @@ def run(
     if errors and not return_exceptions:
         raise BatchError(handle.workflow_id, outputs, errors)
     return outputs
+
+
+def _items_that_ended(batch_id: str, count: int) -> list[str] | None:
+    """The ids of the items of a batch that was begun before, when all have ended.
+
+    Its own workflow may belong to a process that is gone, while others carry out its items.
+
+    Returns:
+        None if the batch has ended itself: its result has them.
+    """
+    database = launched_database()
+    ids = [names.item(batch_id, number) for number in range(1, count + 1)]
+
+    def look() -> dict[str, RunRow]:
+        with database.engine.connect() as connection:
+            return database.rows(connection, [batch_id, *ids])
+
+    while True:
+        rows = database.patiently(look)
+        at_work = [run_id for run_id in ids if run_id not in rows or rows[run_id].status in ALIVE]
+        if batch_id not in rows or rows[batch_id].status not in ALIVE:
+            return None
+        if not at_work:
+            return ids
+        time.sleep(queues.POLLING)
+
+
+def _ids(handle: Any) -> list[str]:
+    """The ids of the items of a batch, all of which have ended."""
+    batch_id: str = handle.workflow_id
+    try:
+        try:
+            ids: list[str] = handle.get_result()
+        except RunSuspended:
+            # DBOS records nothing of a signal: this is the same step of a workflow of the user's.
+            ids = DBOS.retrieve_workflow(batch_id, existing_workflow=False).get_result()
+    except unfinished.OF_DBOS as error:
+        raise unfinished.as_raised(batch_id, error) from None
+    return ids
 
 
 def usage(outputs: Sequence[Any]) -> UsageMetrics:

@@ -10,6 +10,7 @@ from dbos._error import (
     DBOSStepTimeoutError,
     DBOSUnexpectedStepError,
     DBOSWorkflowCancelledError,
+    DBOSWorkflowConflictIDError,
 )
 
 from crewai_dbos._signals import ControlSignal
@@ -20,6 +21,7 @@ __all__ = [
     "DBOSStepTimeoutError",
     "DBOSUnexpectedStepError",
     "DBOSWorkflowCancelledError",
+    "DBOSWorkflowConflictIDError",
     "surviving",
 ]
 

@@ -19,6 +19,7 @@ from crewai_dbos._journal.config import StepConfig
 from crewai_dbos._journal.open_calls import OpenCall, inside_call
 from crewai_dbos._journal.payload import failure, success
 from crewai_dbos._journal.retry import retry_after
+from crewai_dbos._journal.watching import Stay
 from crewai_dbos._threads import finished, on_a_thread
 
 T = TypeVar("T")
@@ -34,12 +35,14 @@ class Attempt:
         opened: The call, for what it does to find itself in.
         call: What is called.
         secrets: Texts that must not be stored if it fails.
+        stay: Leaves it when the run is over.
         raised: The error that it has failed with for good, with its traceback.
     """
 
     opened: OpenCall
     call: Call
     secrets: Collection[str]
+    stay: Stay
     raised: list[Exception] = field(default_factory=list)
 
     def of(self, function: Callable[[], Any]) -> Callable[[], Any]:
@@ -49,19 +52,22 @@ class Attempt:
         if self.call.config.supervised:
             # DBOS can only watch async code; the thread is left behind when time is up.
             return self.of_async(lambda: on_a_thread(function))
+        # Other sync code may be made for the thread that it is called on.
+        leaves = self.call.kind == "llm"
 
         def body() -> dict[str, Any]:
+            self.stay.execution.latch.raise_if_over()
             started = time.time()
             with inside_call(self.opened), user_code(), collecting() as left:
                 try:
                     try:
-                        value = function()
+                        value = self.stay.waiting_for(function) if leaves else function()
                     finally:
                         left.wait()
                 except Exception as error:
                     if not self._may_retry() or not finished(self._wanted(error)):
                         return self._failed(error, started)
-                    time.sleep(_extra_wait(self.call.config, error))
+                    self.stay.sleep(_extra_wait(self.call.config, error))
                     raise
                 return self._returned(value, started)
 
@@ -70,13 +76,16 @@ class Attempt:
     def of_async(self, function: Callable[[], Awaitable[Any]]) -> Callable[[], Any]:
         """A body that awaits `function`, for no longer than the call's time limit."""
         limit = self.call.config.timeout_seconds
+        stays = self.call.kind == "person"  # whose answer is looked for elsewhere
 
         async def body() -> dict[str, Any]:
+            self.stay.execution.latch.raise_if_over()
             started = time.time()
             with inside_call(self.opened), user_code(), collecting() as left:
                 try:
                     try:
-                        value = await _within(limit, self.opened.name, function())
+                        work = _within(limit, self.opened.name, function())
+                        value = await (work if stays else self.stay.awaiting(work))
                     finally:  # which the time limit is not for
                         await left.await_end()
                 except Exception as error:
@@ -85,7 +94,7 @@ class Attempt:
                         wanted = await wanted
                     if not wanted:
                         return self._failed(error, started)
-                    await asyncio.sleep(_extra_wait(self.call.config, error))
+                    await self.stay.awaiting(asyncio.sleep(_extra_wait(self.call.config, error)))
                     raise
                 return self._returned(value, started)
 

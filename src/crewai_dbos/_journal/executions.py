@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from typing import Any
 
-from crewai_dbos._dbos_seam.context import DBOSContext
+from dbos import DBOS
+
+from crewai_dbos._dbos_seam.context import DBOSContext, detached
 from crewai_dbos._journal import notes
 from crewai_dbos._journal.journal import Journal
 from crewai_dbos._secrets import known
 from crewai_dbos._stored import redaction
 from crewai_dbos._stored.redaction import Redact
+
+logger = logging.getLogger("crewai_dbos")
 
 _JOURNAL = "_crewai_dbos_journal"
 _JOURNAL_LOCK = "_crewai_dbos_journal_lock"
@@ -60,6 +65,19 @@ def note_savings(context: DBOSContext) -> None:
     journal = opened(context)
     if journal is not None and journal.replay.tokens_saved:
         notes.add(journal.run_id, {"tokens_saved": journal.replay.tokens_saved})
+
+
+def say_that_it_goes_on(journal: Journal) -> None:
+    """Tell the log how much of a run is done, if it has begun before."""
+    calls = journal.record.count_of_calls()
+    if not calls:
+        return
+    status = detached(DBOS.get_workflow_status, journal.run_id)
+    # One that a person has woken, resumed or forked goes on as it should.
+    died = status is not None and (status.recovery_attempts or 0) > 1
+    told = f"{calls} call{'s' if calls > 1 else ''} from the record"
+    level = logging.WARNING if died else logging.INFO
+    logger.log(level, "Run %s goes on: %s.", journal.run_id, told)
 
 
 def opened(context: DBOSContext) -> Journal | None:

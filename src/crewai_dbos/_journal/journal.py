@@ -33,6 +33,7 @@ from crewai_dbos._journal.payload import Payload, failure, pin, success
 from crewai_dbos._journal.place import Place
 from crewai_dbos._journal.record import Record
 from crewai_dbos._journal.replay import Replay
+from crewai_dbos._journal.watching import Execution, Stay, watcher
 from crewai_dbos._journal.writing import Writer
 from crewai_dbos._secrets import known
 from crewai_dbos._secrets.given import Given
@@ -56,6 +57,7 @@ class Journal:
         secrets: Texts that must not be stored when a call, work that joined, or the run fails.
         record: What is recorded.
         latch: What has ended the run.
+        execution: What this is the journal of.
         activity: What of it is at work.
         listeners: Who is told of it.
         replay: The answers from the record.
@@ -71,6 +73,7 @@ class Journal:
         self.watching: dict[str, Callable[[str, Payload], None]] = {}
         self.secrets = known.OfRun()
         self.latch = Latch(self.run_id)
+        self.execution = Execution(self.run_id, root.owner_xid, self.latch)
         self.activity = Activity(self.latch)
         self.listeners = Listeners()
         self.record = Record(root)
@@ -126,9 +129,9 @@ class Journal:
             try:
                 self.endings.check_not_abandoned(name)
                 self._pass_gate(name, call)
-                attempt = self._attempt(name, call)
-                body = attempt.of(function)
-                with self.activity.working():
+                with self.activity.working(), watcher.staying(self.execution) as stay:
+                    attempt = self._attempt(name, call, stay)
+                    body = attempt.of(function)
                     reservation = self.record.ids.reserve(place.path)
                     payload = self.writer.write(reservation, name, call.config, body)
             finally:
@@ -147,9 +150,9 @@ class Journal:
             started = time.time()
             try:
                 await self._apass_gate(name, call)
-                attempt = self._attempt(name, call)
-                body = attempt.of_async(function)
-                with self.activity.working():
+                with self.activity.working(), watcher.staying(self.execution) as stay:
+                    attempt = self._attempt(name, call, stay)
+                    body = attempt.of_async(function)
                     reservation = self.record.ids.reserve(place.path)
                     payload = await self.writer.awrite(reservation, name, call.config, body)
             except asyncio.CancelledError:
@@ -246,8 +249,8 @@ class Journal:
         for watching in list(self.watching.values()):
             watching(name, payload)
 
-    def _attempt(self, name: str, call: Call) -> Attempt:
-        return Attempt(OpenCall(self.run_id, name), call, self.secrets)
+    def _attempt(self, name: str, call: Call, stay: Stay) -> Attempt:
+        return Attempt(OpenCall(self.run_id, name), call, self.secrets, stay)
 
     # DBOS operations of the user's code ----------------------------------------
 

@@ -11,7 +11,8 @@ from dbos import DBOS, WorkflowStatus
 from crewai_dbos._dbos_seam.context import detached
 from crewai_dbos._secrets import known
 from crewai_dbos._stored import names, redaction, sealing
-from crewai_dbos.errors import BudgetExceeded
+from crewai_dbos._stored.cancelled import Cancelled, cancelled_in, said_in
+from crewai_dbos.errors import BudgetExceeded, SealedError
 
 logger = logging.getLogger("crewai_dbos")
 
@@ -49,9 +50,23 @@ def of(status: WorkflowStatus) -> dict[str, Any]:
     Raises:
         SealedError: It is encrypted, and this process can't read it.
     """
-    found = (status.attributes or {}).get(names.ATTRIBUTE)
-    note = found if isinstance(found, dict) else {}
-    return {name: sealing.opened(item) for name, item in note.items()}
+    return {name: sealing.opened(item) for name, item in said_in(status.attributes).items()}
+
+
+def is_stopped(status: WorkflowStatus) -> bool:
+    """Whether `stop` has been called for the run."""
+    return "stopped" in said_in(status.attributes)
+
+
+def cancelled(attributes: Mapping[str, Any] | None) -> Cancelled | None:
+    """Who has cancelled a run, and why, as its attributes say; None if they do not.
+
+    Nothing but that it was if this process can't read it.
+    """
+    try:
+        return cancelled_in(attributes, sealing.opened)
+    except SealedError:
+        return Cancelled(0)
 
 
 def add(run_id: str, what: Mapping[str, Any]) -> None:

@@ -26,6 +26,9 @@ from crewai_dbos._stored import names, sealing
 from crewai_dbos._stored.names import ENTRY_VERSION as CURRENT
 from crewai_dbos.errors import ConcurrentRunError, DriftError
 
+_CALLS = ("embedding", "knowledge", "llm", "mcp", "memory", "person", "step", "tool")
+"""Kinds of entries."""
+
 
 @dataclass
 class _Contents:
@@ -197,6 +200,10 @@ class Record:
         """The mark of the call or work `name`, if it is to be abandoned again; see `JoinedWork`."""
         with self._lock:
             return self.joined.abandoned(name, self._entries.values(), self._outside)
+
+    def count_of_calls(self) -> int:
+        """How many calls are recorded that somebody would miss, and not what serves the others."""
+        return sum(entry.kind in _CALLS for entry in self._entries.values())
 
     def recorded_step(self, step_id: int) -> str | None:
         """The name of the step of somebody else that is recorded at `step_id`."""

@@ -12,12 +12,11 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from dbos import DBOS
-from dbos import error as dbos_errors
 from sqlalchemy.exc import SQLAlchemyError
 
 from crewai_dbos._dbos_seam.configuration import application_name
 from crewai_dbos._dbos_seam.context import detached
-from crewai_dbos._dbos_seam.database import CANCELLED, Database, RunRow, launched_database
+from crewai_dbos._dbos_seam.database import Database, launched_database
 from crewai_dbos._dbos_seam.instance import is_shut_down
 from crewai_dbos._dbos_seam.parking import listens_to
 from crewai_dbos._journal.journal import Journal
@@ -135,24 +134,14 @@ class _Watcher:
             with here.database.engine.connect() as connection:
                 rows = here.database.rows(connection, {journal.run_id for journal in journals})
             for journal in journals:
-                if (error := _lost(journal, rows.get(journal.run_id))) is not None:
+                error = journal.execution.lost_to(rows.get(journal.run_id))
+                if error is not None:
                     journal.latch.note(error)
                 elif journal.kept.get(_MAY_PARK):
                     self._park(here, journal)
         for wait in waits:
             if wait.journal.latch.is_over:
                 wait.settle(None)
-
-
-def _lost(journal: Journal, row: RunRow | None) -> BaseException | None:
-    """What ends this execution of a run whose row is another's now."""
-    if row is not None and row.owner_xid == journal.root.owner_xid:
-        return None
-    if row is not None and row.status == CANCELLED:
-        return dbos_errors.DBOSWorkflowCancelledError(
-            f"Workflow {journal.run_id} was cancelled while it waited for a person"
-        )
-    return dbos_errors.DBOSWorkflowConflictIDError(journal.run_id)
 
 
 @dataclass(frozen=True)

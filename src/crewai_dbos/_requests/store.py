@@ -206,6 +206,27 @@ class Store:
                 .values(state="withdrawn")
             )
 
+    def lock(self, connection: sa.Connection, run_ids: Iterable[str]) -> None:
+        """Lock the requests of runs, before their rows."""
+        columns = self._table.c
+        for some in chunks(run_ids):
+            query = sa.select(columns.request_id).where(columns.run_id.in_(some))
+            connection.execute(query.order_by(columns.request_id).with_for_update()).all()
+
+    def renew(self, connection: sa.Connection, run_id: str) -> None:
+        """A run goes on that was cancelled: its open requests can be answered for as long again.
+
+        Whoever is told of requests is told once more.
+        """
+        columns, now = self._table.c, self._database.now_ms
+        deadline = now + (columns.deadline_ms - columns.created_ms)
+        connection.execute(
+            sa.update(self._table)
+            .where(columns.run_id == run_id, columns.deadline_ms.is_not(None))
+            .where(columns.state == "open")
+            .values(created_ms=now, deadline_ms=deadline, notified_ms=None)
+        )
+
     def park(self, run_id: str, owner_xid: str, request_ids: Iterable[str], queue: str) -> bool:
         """Leave a run to its row that does nothing but wait for these requests.
 

@@ -15,14 +15,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from dbos import DBOS
+
 from crewai_dbos import _tracebacks
-from crewai_dbos._dbos_seam.context import DBOSContext
-from crewai_dbos._dbos_seam.errors import DBOSBaseException
+from crewai_dbos._dbos_seam.context import DBOSContext, detached
+from crewai_dbos._dbos_seam.errors import (
+    DBOSBaseException,
+    DBOSWorkflowCancelledError,
+    DBOSWorkflowConflictIDError,
+)
 from crewai_dbos._dbos_seam.instance import is_shut_down
 from crewai_dbos._journal import executions, notes
+from crewai_dbos._runs import unfinished
 from crewai_dbos._secrets.cutting import cutter
-from crewai_dbos._signals import ControlSignal, RunSuspended
+from crewai_dbos._signals import ControlSignal, RunLeft, RunSuspended
 from crewai_dbos.errors import RunAbortedError
+
+_LOST = (DBOSWorkflowCancelledError, DBOSWorkflowConflictIDError)
 
 logger = logging.getLogger("crewai_dbos")
 
@@ -36,12 +45,15 @@ def ended_by(error: BaseException, context: DBOSContext, *, outside: bool = Fals
         outside: Whether the work was cancelled by whoever waits for it.
 
     Returns:
-        `error`; or, if the run is stopped for it, a signal that carries it to the caller.
+        `error`; or, if the run is stopped for it, a signal that carries it to the caller; or, if
+        its row is another's now, a signal that leaves it to that.
     """
     if isinstance(error, ControlSignal):
         if notes.has_stopped(context.workflow_id, error.error):
             return error
         error = error.error
+    if type(error) is RunLeft or isinstance(error, _LOST):
+        return left_to_its_row(context.workflow_id)
     if isinstance(error, (RunSuspended, DBOSBaseException)) or is_shut_down():
         return error
     run_id = context.workflow_id
@@ -51,6 +63,25 @@ def ended_by(error: BaseException, context: DBOSContext, *, outside: bool = Fals
     told = cutter(executions.secrets_of(context))(_told(run_id, error))
     notes.stop(run_id, RunAbortedError(executions.redacted(told, context)))
     return ControlSignal(error)
+
+
+def left_to_its_row(run_id: str) -> RunLeft:
+    """The end of an execution of a run that was cancelled, or that another execution has now.
+
+    Raised to DBOS, which logs a traceback of each `Exception`.
+    """
+    if is_shut_down():
+        return RunLeft(run_id)
+    try:
+        status = detached(DBOS.get_workflow_status, run_id)
+        if status is not None and status.status == "CANCELLED":
+            if not notes.is_stopped(status):
+                logger.warning("%s", unfinished.cancelled(status))
+        else:
+            logger.info("Run %s is carried out by another execution now.", run_id)
+    except Exception as error:
+        logger.warning("Run %s has ended here (%s)", run_id, type(error).__name__)
+    return RunLeft(run_id)
 
 
 @contextmanager

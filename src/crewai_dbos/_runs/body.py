@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -16,12 +17,14 @@ from crewai_dbos._dbos_seam.context import detached, open_workflow
 from crewai_dbos._dbos_seam.errors import DBOSBaseException
 from crewai_dbos._dbos_seam.threads import on_the_loop_of_dbos, on_the_own_loop_of_dbos
 from crewai_dbos._journal import executions, joining, notes, run_scope
+from crewai_dbos._journal.latch import Latch
 from crewai_dbos._journal.scope import Scope
+from crewai_dbos._journal.watching import Execution, watcher
 from crewai_dbos._people import policy, spending, waiting
 from crewai_dbos._runs import aborted, failure, results, telling
 from crewai_dbos._runs.kind import Kind, kind_of
 from crewai_dbos._runs.registry import REGISTRIES, Registry
-from crewai_dbos._signals import ControlSignal, RunSuspended
+from crewai_dbos._signals import ControlSignal, RunLeft, RunSuspended
 from crewai_dbos._stored import budget, modules, work_order
 from crewai_dbos._stored.budget import Budget
 from crewai_dbos._stored.context import restored
@@ -32,6 +35,9 @@ logger = logging.getLogger("crewai_dbos")
 
 DEFINITION_GRACE = 1.0
 """Seconds that a recovered run waits for its definition before it says that it is missing."""
+
+LEAVE = 1.0
+"""Seconds that a run which was cancelled has to end, before the thread is left that it works on."""
 
 _NO_NAME = (
     "An agent, crew or flow is defined in the program itself (__main__), which has no module name: "
@@ -75,7 +81,7 @@ async def arun(noun: str, stored: Mapping[str, Any]) -> Any:
 async def _on_its_loop(work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
     """The result of the body of a run; it raises what DBOS is to hear of its end."""
     try:
-        return await on_a_loop_of_its_own(work)
+        return await on_a_loop_of_its_own(work, _left_behind_when_over)
     except (Exception, GeneratorExit):
         raise
     except BaseException as error:
@@ -87,6 +93,29 @@ async def _on_its_loop(work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
             raise ended from (None if ended is error else error)
         # As itself it would end the event loop of DBOS, or be taken there for an error of the run.
         raise ControlSignal(ended) from error
+
+
+@contextmanager
+def _left_behind_when_over(abandon: Callable[[BaseException], None]) -> Iterator[None]:
+    """The block waits for the run that was opened here, on an event loop of its own.
+
+    If the run was cancelled, or is another execution's now, and sync code holds up that loop, its
+    thread is left behind: it makes no call any more.
+
+    Args:
+        abandon: Ends the wait with an error.
+    """
+    context = open_workflow()
+    run_id = context.workflow_id
+    execution = Execution(run_id, context.owner_xid, Latch(run_id))
+
+    def leave() -> None:
+        timer = threading.Timer(LEAVE, abandon, [RunLeft(run_id)])
+        timer.daemon = True
+        timer.start()
+
+    with watcher.staying(execution) as stay, stay.leaving(leave):
+        yield
 
 
 async def carry_out_async(noun: str, definition: Any, order: Any) -> Any:
@@ -113,6 +142,7 @@ def joined(definition: Any, what: str, work_order: str | None) -> Iterator[Scope
     is_own = work_order is None
     if is_own:
         waiting.may_park(outer.journal)
+        executions.say_that_it_goes_on(outer.journal)
     left = nullcontext() if is_own else aborted.saying_that_it_is_kept(outer.run_id)
     own = budget.for_part(outer.run_id)
     with (

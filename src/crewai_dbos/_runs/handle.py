@@ -149,8 +149,9 @@ def own_run(order: Mapping[str, Any], workflow: Callable[..., Any]) -> Iterator[
         workflow: What it is started with.
 
     Returns:
-        The id, if the run was begun by the sync method and this is the async one, or the reverse:
-        to DBOS these are two workflows.
+        The id, if whoever asks only waits for the run. It was begun by the sync method and this
+        is the async one, or the reverse: to DBOS these are two workflows. Or it is taken from a
+        queue, of which DBOS would warn.
 
     Raises:
         RunConflictError: The id belongs to a run of something else. Its result is not returned.
@@ -159,7 +160,10 @@ def own_run(order: Mapping[str, Any], workflow: Callable[..., Any]) -> Iterator[
     run_id = assigned_workflow_id()
     begun = None
     if run_id is not None and (status := _refuse_foreign(run_id, order)) is not None:
-        begun = run_id if status.name != get_dbos_func_name(workflow) else None
+        other = status.name != get_dbos_func_name(workflow)
+        # What a workflow of the user's starts has to count as a step of it.
+        queued = status.queue_name is not None and not run_scope.in_workflow()
+        begun = run_id if other or queued else None
     yield begun
     if run_id is not None:
         _refuse_foreign(run_id, order)

@@ -22,7 +22,7 @@ from crewai_dbos._runs import failure, results, spans, unfinished, unrecorded
 from crewai_dbos._runs.failure import FailedRun
 from crewai_dbos._runs.handle import RunHandle, as_returned, own_run
 from crewai_dbos._runs.kind import Kind, WorkOrder
-from crewai_dbos._signals import ControlSignal, RunParked
+from crewai_dbos._signals import ControlSignal, RunLeft
 from crewai_dbos._stored import budget, codec, sealing, work_order
 from crewai_dbos._threads import in_event_loop, off_the_loop
 from crewai_dbos.errors import (
@@ -217,8 +217,9 @@ def run(
             return RunHandle(begun, known).get_result()
         try:
             return _returned(_carried_out(lambda: workflow(work_order.sealed(order))), known)
-        except RunParked as parked:
-            return RunHandle(parked.run_id, known).get_result()
+        except RunLeft as left:
+            run_id = left.run_id
+        return RunHandle(run_id, known).get_result()
 
 
 async def arun(
@@ -233,8 +234,9 @@ async def arun(
         try:
             sealed = work_order.sealed(order)
             return _returned(await _acarried_out(lambda: workflow(sealed)), known)
-        except RunParked as parked:
-            return await RunHandle(parked.run_id, known).get_result_async()
+        except RunLeft as left:
+            run_id = left.run_id
+        return await RunHandle(run_id, known).get_result_async()
 
 
 def _carried_out(call: Callable[[], Any]) -> Any:

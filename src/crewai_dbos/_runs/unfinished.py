@@ -65,12 +65,11 @@ def as_raised(
     if status is None:
         return RunNotFoundError(run_id) if _is_of(run_id, error) else error
     ours = status.name in names.WORKFLOWS
-    if ours and status.status == "CANCELLED":
+    if ours and status.status == "CANCELLED" and notes.is_stopped(status):
         note = notes.of(status)
-        if "stopped" in note:
-            if note.get("error") == BudgetExceeded.__name__:
-                return BudgetExceeded(note["stopped"], **note.get("budget", {}))
-            return _STOPPED.get(str(note.get("error")), RunStoppedError)(note["stopped"])
+        if note.get("error") == BudgetExceeded.__name__:
+            return BudgetExceeded(note["stopped"], **note.get("budget", {}))
+        return _STOPPED.get(str(note.get("error")), RunStoppedError)(note["stopped"])
     if _is_of(run_id, error):
         return _without_result(status, error)
     return failure.as_raised(error) if ours else error
@@ -86,9 +85,17 @@ def _without_result(status: WorkflowStatus, error: Exception) -> Exception:
     if isinstance(error, _GIVEN_UP):
         return RecoveryLimitError(run_id)
     if isinstance(error, dbos_errors.DBOSAwaitedWorkflowCancelledError):
-        late = _is_late(status.workflow_deadline_epoch_ms, status.completed_at)
-        return DeadlinePassedError(run_id) if late else RunCancelledError(run_id)
+        return cancelled(status)
     return error
+
+
+def cancelled(status: WorkflowStatus) -> RunCancelledError:
+    """The error of a run that was cancelled: by whom and why, as far as that was said."""
+    run_id = status.workflow_id
+    if (said := notes.cancelled(status.attributes)) is not None:
+        return RunCancelledError(run_id, said.by, said.reason)
+    late = _is_late(status.workflow_deadline_epoch_ms, status.completed_at)
+    return DeadlinePassedError(run_id) if late else RunCancelledError(run_id)
 
 
 def _is_late(deadline: int | None, ended: int | None) -> bool:

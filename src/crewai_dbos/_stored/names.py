@@ -97,6 +97,8 @@ TASK_ATTRIBUTE = "crewai_dbos.task"
 """Key of the workflow attribute with the id of the task that an agent was given."""
 BUDGET_ATTRIBUTE = "crewai_dbos_budget"
 """Key of the one in which a person has raised the limits of a run, by the place of the budget."""
+CANCELLED = "cancelled"
+"""Of what is in there: by whom the run was cancelled, why, when, and from what queue."""
 
 
 _AT_THE_ROOT = (LLM, FUNCTION_CALLING_LLM, TOKEN_COUNT, CONVERSION)

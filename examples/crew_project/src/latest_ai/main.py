@@ -21,7 +21,7 @@ def run():
         "current_year": str(datetime.now().year),
     }
 
-    DBOS(config={"name": "latest_ai"})
+    DBOS(config={"name": "latest_ai", "log_level": "WARNING"})
     DBOS.launch()
     try:
         with SetWorkflowID("{topic} {current_year}".format(**inputs)):

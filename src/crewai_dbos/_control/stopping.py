@@ -1,0 +1,140 @@
+"""Runs that are cancelled, and runs that go on again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import sqlalchemy as sa
+
+from crewai_dbos._dbos_seam import stopping
+from crewai_dbos._dbos_seam.database import CANCELLED, DELAYED, ENQUEUED, PENDING, Database
+from crewai_dbos._dbos_seam.stopping import Standing
+from crewai_dbos._requests.store import Store
+from crewai_dbos._stored import names
+from crewai_dbos._stored.cancelled import (
+    Cancelled,
+    cancelled_in,
+    said_in,
+    with_cancelled,
+    without_notes,
+)
+from crewai_dbos.errors import DefinitionError, RunNotFoundError, RunStateError, SealedError
+
+Json = Callable[[Any], Any]
+"""What the serializer of the application makes of a value, or a value of that."""
+
+
+def cancel(database: Database, run_id: str, by: str | None, reason: str | None, seal: Json) -> None:
+    """Cancel a run; of a batch its items.
+
+    Raises:
+        RunNotFoundError: There is no such run.
+        RunStateError: It has ended.
+    """
+    with database.writing() as connection:
+        found = _found(database, connection, run_id)
+        alive = [each for each in found if each.is_alive]
+        if not alive:
+            raise _ended(found[0])
+        now = stopping.now_of(database, connection)
+        attributes = {}
+        for each in alive:
+            batch = None if each is found[0] else run_id
+            said = Cancelled(now, by, reason, each.queue, batch)
+            attributes[each.run_id] = with_cancelled(each.attributes, said, seal)
+        stopping.cancel(database, connection, attributes, now)
+
+
+def resume(
+    database: Database, store: Store, run_id: str, timeout: float | None, opened: Json
+) -> None:
+    """Let a run go on that was cancelled or stopped; of a batch its items.
+
+    Raises:
+        RunNotFoundError: There is no such run.
+        RunStateError: It has ended, or has not been stopped.
+        DefinitionError: `timeout` is no time.
+    """
+    if timeout is not None and not (timeout > 0 and math.isfinite(timeout)):
+        raise DefinitionError(f"timeout is a number of seconds, or None for no limit: {timeout!r}")
+    timeout_ms = None if timeout is None else max(1, int(timeout * 1000))
+    with database.writing() as connection:
+        # Requests are locked before runs, here as everywhere.
+        unlocked = _found(database, connection, run_id, lock=False)
+        store.lock(connection, [each.run_id for each in unlocked])
+        found = _found(database, connection, run_id)
+        stopped = [each for each in found if _is_stopped(each)]
+        if not stopped:
+            raise _not_stopped(found[0])
+        queue_of_items = _queue_of_items(database, connection, found[0])
+        for each in stopped:
+            queue = _queue_of(each, opened)
+            if queue is None and each is not found[0]:
+                queue = queue_of_items
+            attributes = without_notes(each.attributes)
+            store.renew(connection, each.run_id)
+            stopping.resume(database, connection, each.run_id, attributes, queue, timeout_ms)
+
+
+def _found(
+    database: Database, connection: sa.Connection, run_id: str, *, lock: bool = True
+) -> list[Standing]:
+    """How the run stands, and after it the items of a batch."""
+    found = stopping.standing(database, connection, run_id, lock=lock)
+    if not found:
+        raise RunNotFoundError(run_id)
+    if found[0].name == names.BATCH_WORKFLOW:
+        return stopping.standing(database, connection, run_id, with_children=True, lock=lock)
+    return found
+
+
+def _is_stopped(run: Standing) -> bool:
+    """Whether nobody carries the run out, nor will."""
+    if run.status == PENDING:
+        return "waiting" in said_in(run.attributes)  # for its definition
+    return run.status in (CANCELLED, "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
+
+
+def _queue_of(run: Standing, opened: Json) -> str | None:
+    """What the run was taken from before it was cancelled."""
+    try:
+        cancelled = cancelled_in(run.attributes, opened)
+    except SealedError:
+        return None
+    return None if cancelled is None else cancelled.queue
+
+
+def _queue_of_items(database: Database, connection: sa.Connection, batch: Standing) -> str | None:
+    """What the items of a batch are taken from, whatever they were cancelled with."""
+    if batch.name != names.BATCH_WORKFLOW:
+        return None
+    order = stopping.order_of(database, connection, batch.run_id)
+    try:
+        return names.queue(order["crew"], order["limits"])
+    except (TypeError, LookupError):
+        return None
+
+
+def _ended(run: Standing) -> RunStateError:
+    if run.status == CANCELLED:
+        told = f"was cancelled already. To go on: crewai-dbos runs resume {run.run_id}"
+    else:
+        told = f"has ended ({run.status}), so there is nothing to cancel."
+    return RunStateError(run.run_id, run.status, f"Run {run.run_id!r} {told}")
+
+
+def _not_stopped(run: Standing) -> RunStateError:
+    run_id = run.run_id
+    told = {
+        "SUCCESS": "is done, so there is nothing to go on with.",
+        "ERROR": "has failed, and would fail again. Fork it from before what went wrong: "
+        f"crewai-dbos runs fork {run_id}",
+        ENQUEUED: f"is on its queue ({run.queue or 'for runs that go on'}) already. If no process "
+        "takes it, none has its application version, or none listens to that queue.",
+        DELAYED: "waits for a person. Answer what it asks: crewai-dbos inbox",
+        PENDING: f"is carried out by {run.executor!r}. If that process is gone, start one with the "
+        f"same executor_id, or DBOS.resume_workflow({run_id!r}): what is in flight is made again.",
+    }.get(run.status, f"is {run.status}.")
+    return RunStateError(run_id, run.status, f"Run {run_id!r} {told}")

@@ -1,0 +1,184 @@
+"""The rows of runs that are cancelled, or go on again.
+
+DBOS's own cancel and resume say neither why nor by whom, forget the queue, and keep the time limit
+of a run: resumed, it is cut off again after the same seconds.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from dbos._serialization import DBOSPortableJSON
+from dbos._utils import INTERNAL_QUEUE_NAME
+
+from crewai_dbos._dbos_seam.database import ALIVE, CANCELLED, ENQUEUED, Database, chunks
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a run stands, by its row.
+
+    Attributes:
+        run_id: Its workflow id.
+        name: Of the workflow.
+        status: DBOS's status.
+        queue: What it was taken from, or waits in; None for none of the user's.
+        executor: The process that carries it out, or did.
+        attributes: Of the workflow.
+    """
+
+    run_id: str
+    name: str
+    status: str
+    queue: str | None
+    executor: str | None
+    attributes: dict[str, Any]
+
+    @property
+    def is_alive(self) -> bool:
+        return self.status in ALIVE
+
+
+def standing(
+    database: Database,
+    connection: sa.Connection,
+    run_id: str,
+    *,
+    with_children: bool = False,
+    lock: bool = True,
+) -> list[Standing]:
+    """How a run stands, and then those that it has started if that is asked for.
+
+    Returns:
+        Nothing if there is no such run.
+    """
+    runs = database.runs
+    columns = (
+        runs.c.workflow_uuid,
+        runs.c.name,
+        runs.c.status,
+        runs.c.queue_name,
+        runs.c.executor_id,
+        runs.c.attributes,
+    )
+    of_run = sa.and_(*database.system._wf(runs, run_id))
+    wanted = [of_run, runs.c.parent_workflow_id == run_id] if with_children else [of_run]
+    found: list[Standing] = []
+    for condition in wanted:
+        query = sa.select(*columns).where(condition).order_by(runs.c.created_at)
+        found += map(_standing, connection.execute(query.with_for_update() if lock else query))
+    return found
+
+
+def _standing(row: Any) -> Standing:
+    queue = None if row.queue_name == INTERNAL_QUEUE_NAME else row.queue_name
+    attributes = row.attributes if isinstance(row.attributes, dict) else {}
+    return Standing(row.workflow_uuid, row.name, row.status, queue, row.executor_id, attributes)
+
+
+def order_of(database: Database, connection: sa.Connection, run_id: str) -> Any:
+    """The first argument of a workflow, where that is stored as plain JSON; None elsewhere."""
+    runs, apart = database.runs, database.system.tables.workflow_input
+    query = (
+        sa.select(runs.c.serialization, sa.func.coalesce(apart.c.inputs, runs.c.inputs))
+        .outerjoin_from(runs, apart, apart.c.workflow_uuid == runs.c.workflow_uuid)
+        .where(*database.system._wf(runs, run_id))
+    )
+    row = connection.execute(query).first()
+    if row is None or row[0] != DBOSPortableJSON.name():
+        return None
+    try:
+        return json.loads(row[1] or "")["positionalArgs"][0]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return None
+
+
+def now_of(database: Database, connection: sa.Connection) -> int:
+    """The time by the clock of the database, in milliseconds since 1970."""
+    return int(connection.execute(sa.select(database.now_ms)).scalar_one())
+
+
+def cancel(
+    database: Database,
+    connection: sa.Connection,
+    attributes: Mapping[str, dict[str, Any]],
+    now: int,
+) -> None:
+    """Cancel runs that have not ended.
+
+    Args:
+        attributes: Of each run, as they are to be.
+        now: When that is.
+    """
+    runs = database.runs
+    for run_id, wanted in attributes.items():
+        connection.execute(
+            sa.update(runs)
+            .where(*database.system._wf(runs, run_id))
+            .where(runs.c.status.in_(ALIVE))
+            .values(
+                status=CANCELLED,
+                attributes=wanted,
+                owner_xid=None,
+                queue_name=None,
+                deduplication_id=None,
+                started_at_epoch_ms=None,
+                updated_at=now,
+                completed_at=now,
+            )
+        )
+
+
+def resume(
+    database: Database,
+    connection: sa.Connection,
+    run_id: str,
+    attributes: dict[str, Any],
+    queue: str | None,
+    timeout_ms: int | None,
+) -> None:
+    """Let a run go on that is not at work.
+
+    Args:
+        attributes: Of the run, as they are to be.
+        queue: What it is taken from; None for no queue of the user's.
+        timeout_ms: How long it may take from when it is taken; None for no limit.
+    """
+    runs = database.runs
+    connection.execute(
+        sa.update(runs)
+        .where(*database.system._wf(runs, run_id))
+        .values(
+            status=ENQUEUED,
+            attributes=attributes or sa.null(),
+            owner_xid=None,
+            queue_name=INTERNAL_QUEUE_NAME if queue is None else queue,
+            recovery_attempts=0,
+            workflow_timeout_ms=timeout_ms,
+            workflow_deadline_epoch_ms=None,
+            deduplication_id=None,
+            started_at_epoch_ms=None,
+            delay_until_epoch_ms=None,
+            updated_at=database.now_ms,
+            completed_at=None,
+        )
+    )
+
+
+def alive_children(
+    database: Database, connection: sa.Connection, run_ids: Iterable[str]
+) -> dict[str, int]:
+    """How many of the runs that each of these has started have not ended; 0 is left out."""
+    runs, found = database.runs, {}
+    parent = runs.c.parent_workflow_id
+    for some in chunks(run_ids):
+        query = sa.select(parent, sa.func.count()).where(parent.in_(some))
+        for run_id, count in connection.execute(
+            query.where(runs.c.status.in_(ALIVE)).group_by(parent)
+        ):
+            found[run_id] = count
+    return found
