@@ -21,6 +21,7 @@ __all__ = [
     "DefinitionError",
     "DriftError",
     "EventLoopError",
+    "ForkError",
     "InvalidAnswer",
     "JournalCorruptError",
     "LostContextError",
@@ -183,6 +184,10 @@ class RunAbortedError(RunStoppedError):
     It would do so again each time that the run is recovered. The run is left cancelled with its
     journal whole; `DBOS.resume_workflow(run_id)` goes on with it.
     """
+
+
+class ForkError(CrewaiDbosError, ValueError):
+    """A run can't be forked as asked: no such place in it, or an edit that does not fit."""
 
 
 class SealedError(CrewaiDbosError):

@@ -88,9 +88,16 @@ ABANDONED = "given_up"
 SUMMARY = "summary"
 TOKEN_COUNT = "tokens"
 PIN = "dbos"
+EDITED = "edited"
 
 ATTRIBUTE = "crewai_dbos"
 """Key of the workflow attribute in which a run says why it is not going on."""
+
+FORK_ATTRIBUTE = "crewai_dbos_fork"
+"""Key of the workflow attribute that says of a fork by place who has made it, where, and of what.
+
+``{"of": run id, "by": "ann", "at": "task:write", "edited": [names of entries], "ms": when}``
+"""
 
 
 _AT_THE_ROOT = (LLM, FUNCTION_CALLING_LLM, TOKEN_COUNT, CONVERSION)
