@@ -71,6 +71,31 @@ def test_calls_of_one_reply() -> None:
     assert left_out(f"agent:A#1/{tool('b')}/agent:B#1/llm#1", *rows) == {rows[3][0], *after}
 
 
+def test_tools_that_code_of_the_user_s_calls_one_after_the_other() -> None:
+    rows = tuple(
+        (f"flow:f#1/method:m#1/tool:search({word * 8})#1", entry("tool", concurrent=True))
+        for word in "abc"
+    )
+    assert left_out(rows[1][0], *rows) == {rows[1][0], rows[2][0]}
+
+
+def test_a_step_of_a_plan_and_a_look_into_a_cache_lead_to_what_came_after() -> None:
+    look = "agent:A#1/cache(0a1b2c3d)#1"
+    rows = (
+        ("agent:A#1/todo:1#1/llm#1", entry()),
+        ("agent:A#1/todo:2#1/llm#1", entry()),
+        ("agent:A#1/todo:1#1", entry("todo", concurrent=True)),
+        ("agent:A#1/todo:3#1/llm#1", entry()),
+        ("agent:A#1/todo:2#1", entry("todo", concurrent=True)),
+        ("agent:A#1/todo:3#1", entry("todo", concurrent=True)),
+        (look, entry("cache", concurrent=True)),
+        ("agent:A#1/tool:search(0a1b2c3d)#1", entry("tool", concurrent=True)),
+    )
+    third = {name for name, _ in (rows[3], *rows[5:])}
+    assert left_out("agent:A#1/todo:1#1", *rows) == {rows[0][0], rows[2][0], *third}
+    assert left_out(look, *rows) == {look, rows[-1][0]}
+
+
 def test_how_work_ended_is_left_out_with_a_part_of_it() -> None:
     rows = (
         (f"{AGENT}/llm#1", entry()),

@@ -376,9 +376,13 @@ def test_two_edits(serve: Serve, control: Control) -> None:
     fork = control.fork(run.workflow_id, edit={"task:outline": "One", "task:draft": "Two"})
     assert raw(fork)[:2] == ["One", "Two"]
     assert made(server, before) == {"Polish": 1}
+    third = control.fork(fork, edit={"task:outline": "Three"})
+    assert raw(third)[0] == "Three"
+    assert made(server, before) == {"Polish": 2, "Draft": 1}
+    before = len(server.requests)
     again = control.fork(fork, at="task:polish")
     assert raw(again)[:2] == ["One", "Two"]
-    assert made(server, before) == {"Polish": 2}
+    assert made(server, before) == {"Polish": 1}
     assert DBOS.retrieve_workflow(again).get_status().forked_from == fork
 
 

@@ -62,9 +62,8 @@ class Dependents:
         """
         path = name.rpartition("/")[0]
         own = self._recorded.item(name)
-        every = self._recorded.at(path)
-        # What the work is made of may have been noted anew by a fork, and holds for what is kept.
-        siblings = [i for i in every if i is not own and not _is_definition(what_of(i.name))]
+        kept = self._holding(path, own)
+        siblings = [item for item in self._recorded.at(path) if item not in (own, *kept)]
         place = path.rpartition("/")[2]
         if place.startswith("crew:") and own.last_part.startswith("task:"):
             self._after_task(path, own, siblings)
@@ -82,6 +81,11 @@ class Dependents:
             self._leave_out([around.entry])  # its result was made of what is inside
         self._after(path, begin)
 
+    def _holding(self, path: str, own: Item) -> list[Item]:
+        """What the work at `path` is made of, as a fork has noted it: it holds for what is kept."""
+        made_of = [i for i in self._recorded.at(path) if what_of(i.name) == names.DEFINITION]
+        return made_of if made_of and made_of[0].first < own.first else []
+
     # In sequence ---------------------------------------------------------------
 
     def _after_call(self, own: Item, siblings: list[Item], begin: int) -> None:
@@ -92,10 +96,13 @@ class Dependents:
             if item.entry is not None and not (item.is_concurrent or item.entry.background)
         )
         next_reply = min((first for first in in_sequence if first > own.last), default=None)
+        # In a user's code one call may have made use of another.
+        by_agent = re.search(r"(?:^|/)(?:agent|todo):[^/]*/[^/]*$", own.name) is not None
+        is_tool = by_agent and own.is_concurrent and own.call.startswith("tool:")
         for item in siblings:
-            if item.call == own.call and own.call.startswith("tool:"):
+            if is_tool and item.call == own.call:
                 self._leave_out(entry for entry in item.entries if entry.step_id > begin)
-            elif own.is_concurrent and item.is_concurrent:
+            elif is_tool and item.is_concurrent:
                 if next_reply is not None and item.first > next_reply:
                     self._leave_out(item.entries)
             elif item.first > own.last:
@@ -125,8 +132,8 @@ class Dependents:
         return found if isinstance(found, list) else None
 
     def _made_of(self, path: str) -> Mapping[str, Any] | None:
-        what = [e for e in self._recorded.entries if e.path == path and _is_definition(e.what)]
-        content = self._recorded.content(what[-1].name) if what else None
+        noted = [i for i in self._recorded.at(path) if what_of(i.name) == names.DEFINITION]
+        content = self._recorded.content(noted[-1].name) if noted else None
         found = None if content is None else content.get("result")
         return found if isinstance(found, Mapping) else None
 
@@ -247,10 +254,6 @@ class Dependents:
 
     def _leave_out(self, entries: Iterable[Entry]) -> None:
         self.entries.update(entry.name for entry in entries)
-
-
-def _is_definition(what: str) -> bool:
-    return what == names.DEFINITION
 
 
 def _task_number(item: Item) -> int:

@@ -132,11 +132,11 @@ class _Fork:
         changed = [self._changed(each, wanted.by) for each in given]
         entries = self.dependents.entries
         self.made.leave_out([*self.recorded.steps_of(entries), *self.dependents.steps])
-        for entry_name, step_id, stored in changed:
-            if entry_name in self.recorded.by_name:
-                self.made.change(step_id, stored)
-            else:
+        for each, (entry_name, step_id, stored) in zip(given, changed, strict=True):
+            if each.is_of_task:
                 self.made.add(step_id, entry_name, stored)
+            else:
+                self.made.change(step_id, stored)
         return [entry_name for entry_name, _, _ in changed]
 
     def _go_back_to(self, at: str, given: list[_Edit]) -> None:
@@ -180,8 +180,10 @@ class _Fork:
             entry_name = names.numbered(each.name, names.EDITED, 1)
             text = edits.as_text(each.asked, each.value)
             content = {"v": names.ENTRY_VERSION, "kind": names.EDITED, "result": text}
-            first = self.recorded.item(each.name).entries[0]
-            return entry_name, first.step_id, self._stored({**content, **mark}, first)
+            inside = self.recorded.item(each.name).entries
+            readable = (entry for entry in (*inside, *self.recorded.entries) if entry.is_readable)
+            stored = self._stored({**content, **mark}, next(readable, None))
+            return entry_name, inside[0].step_id, stored
         if each.name in self.dependents.entries:
             raise ForkError(
                 f"{each.asked!r} depends on what else is edited or made again, so an edit of it "
@@ -204,9 +206,9 @@ class _Fork:
             raise ForkError(f"{entry.name} can't be read, so it can't be edited.")
         return found
 
-    def _stored(self, content: dict[str, Any], beside: Entry) -> Any:
+    def _stored(self, content: dict[str, Any], beside: Entry | None) -> Any:
         """`content` as the application stores it, which has stored `beside`."""
-        if "sealed" not in beside.stored:
+        if beside is None or "sealed" not in beside.stored:
             return content
         clear = {name: item for name, item in content.items() if name != "key"}
         try:

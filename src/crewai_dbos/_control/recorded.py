@@ -16,7 +16,7 @@ from crewai_dbos._stored import names
 from crewai_dbos.errors import SealedError
 
 
-@dataclass
+@dataclass(eq=False)
 class Item:
     """Something right below a path: an entry, a place with entries in it, or both.
 
