@@ -16,12 +16,13 @@ try:
 except ImportError:
     sys.exit("The command line is an extra: pip install 'crewai-dbos[cli]'")
 
-from crewai_dbos._commands import events, inbox, stopping
+from crewai_dbos._commands import events, forking, inbox, stopping
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(inbox.app, name="inbox")
 app.add_typer(stopping.app, name="runs", help="See runs, stop them, and let them go on.")
 app.add_typer(events.app, name="runs")
+app.add_typer(forking.app, name="runs")
 
 
 @app.callback()

@@ -1,7 +1,7 @@
 """What people do about runs, with nothing but the database: no code of the user's, and no crewAI.
 
-`Control` lists the requests that runs wait for, and answers them. It stops runs, lets them go on, and
-reads what they cost and their events.
+`Control` lists the requests that runs wait for, and answers them. It stops runs, lets them go on,
+forks them by place, and reads what they cost and their events.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from dbos import DBOSClient, Serializer
 from sqlalchemy.exc import SQLAlchemyError
 
-from crewai_dbos._control import cost, stopping
+from crewai_dbos._control import cost, forking, stopping
 from crewai_dbos._control.cost import Cost as Cost
 from crewai_dbos._dbos_seam.database import database_of
 from crewai_dbos._dbos_seam.rows import recorded_rows
@@ -264,6 +264,55 @@ class Control:
             print(control.status_of(request.run_id))
         """
         return self._store.status_of(run_id)
+
+    # Forks -------------------------------------------------------------------------
+
+    def fork(
+        self,
+        run_id: str,
+        at: str | None = None,
+        *,
+        inputs: Mapping[str, Any] | None = None,
+        edit: Mapping[str, Any] | None = None,
+        version: str | None = None,
+        by: str | None = None,
+    ) -> str:
+        """Begin a new run with what another has recorded, less what depends on a place in it.
+
+        The other run stays as it is, whatever its state. A process that has the definition takes
+        the fork from DBOS's queue. It makes again what is left out, and answers the rest from the
+        record. Without `at` and `edit` nothing is kept.
+
+        Args:
+            run_id: Which run.
+            at: What is made again, with all that depends on it: ``task:2`` or ``task:write``, the
+                number or the name of a task; ``method:draft#2``, the second time that a method was
+                executed, or ``method:draft``, the last time; any name of the journal, or the end
+                of one that no other has: ``agent:Writer/llm#3``.
+            inputs: Of the kickoff, for a fork that keeps nothing.
+            edit: Results to go on with, by place: the output of a task, what a method returned, an
+                answer of an LLM, the result of a tool or a step, or what a person answered. What
+                depends on them is made again.
+            version: The application version whose processes take the fork; by default the newest.
+            by: Who does it; by default the user of the operating system.
+
+        Returns:
+            The workflow id of the fork.
+
+        Raises:
+            RunNotFoundError: There is no such run.
+            ForkError: There is no such place, or several; or an edit does not fit.
+            SealedError: The run is encrypted, and this `Control` has no serializer that reads it.
+
+        Example::
+
+            run = crew.start({"topic": "otters"})
+            print(run.get_result().raw)
+            fork_id = control.fork(run.workflow_id, edit={"task:1": "About rivers."}, by="ann")
+            print(crew.retrieve(fork_id).get_result().raw)
+        """
+        wanted = forking.Wanted(at, inputs, edit or {}, version, by or getpass.getuser())
+        return forking.fork(self._database, run_id, wanted, self._serializer)
 
     # Events ----------------------------------------------------------------------
 

@@ -364,14 +364,15 @@ class DBOSCrew(Crew):
         return RunHandle(run_id, client=client)
 
     def replay(self, task_id: str, inputs: dict[str, Any] | None = None) -> NoReturn:
-        """Not of a durable crew, whose runs can be gone back to any step of.
+        """Not of a durable crew, whose runs can be gone back to any place of: `Control.fork`.
 
         Raises:
             NotImplementedError: Always; it says what to use.
         """
         raise NotImplementedError(
-            "A DBOSCrew keeps every run: DBOS.fork_workflow(run_id, step) makes a new run that "
-            "goes on from any step of it. Crew.replay knows only the last kickoff of this machine."
+            "A DBOSCrew keeps every run: crewai_dbos.control.Control(url).fork(run_id, "
+            "at='task:2') makes a new run that goes on from any place of it. Crew.replay knows "
+            "only the last kickoff of this machine."
         )
 
     def _order(

@@ -22,6 +22,7 @@ __all__ = [
     "DefinitionError",
     "DriftError",
     "EventLoopError",
+    "ForkError",
     "InvalidAnswer",
     "JournalCorruptError",
     "LostContextError",
@@ -251,6 +252,10 @@ class BudgetExceeded(RunStoppedError):
 
     def __reduce__(self) -> Any:
         return type(self), (*self.args, self.limit, self.used, self.unit, self.path)
+
+
+class ForkError(CrewaiDbosError, ValueError):
+    """A run can't be forked as asked: no such place in it, or an edit that does not fit."""
 
 
 class SealedError(CrewaiDbosError):

@@ -164,6 +164,9 @@ def test_a_fork_goes_on_with_another_structure_after_what_is_done(serve: Serve) 
     output = versions.crew.retrieve(fork).get_result()
     assert [each.name for each in output.tasks_output] == ["research", "compose", "Sum up"]
     assert len(server.requests) - before == 2
+    recovered = DBOS.fork_workflow(fork, 1 + len(DBOS.list_workflow_steps(fork))).workflow_id
+    assert versions.crew.retrieve(recovered).get_result().raw == output.raw
+    assert len(server.requests) - before == 2
 
     versions.build = lambda: two_tasks(names=("investigate", "write"))
     with pytest.raises(DriftError, match="is now 'investigate'"):

@@ -133,6 +133,11 @@ def replace_guardrails(task: Task, replace: Callable[[Any], Any]) -> None:
     task._guardrails = [replace(guardrail) for guardrail in task._guardrails]
 
 
+def forget_guardrails(task: Task) -> None:
+    """Have `task`, a copy, call none."""
+    task._guardrail, task._guardrails = None, []
+
+
 def handing_signals_to_futures(execute: Callable[..., None]) -> Callable[..., None]:
     """`Task._execute_task_async`, which tells the crew what ended a task on a thread of its own.
 

@@ -62,6 +62,8 @@ def _of_task(task: Task, tasks: list[Task]) -> Fingerprint:
             f"{name}:{m.__name__}" for name in TASK_MODELS if (m := getattr(task, name, None))
         ],
         "text": short([original_text(task, "description"), original_text(task, "expected_output")]),
+        # Given no context on purpose; what was not said sees every output before it.
+        **({} if task.context else {"alone": True}),
     }
 
 

@@ -17,6 +17,7 @@ from crewai_dbos._classes import durable_class, overrides
 from crewai_dbos._crewai_seam.agent import forget_agent_state, last_messages, original_text
 from crewai_dbos._crewai_seam.llm import is_llm
 from crewai_dbos._journal import run_scope
+from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.config import AgentOptions
 from crewai_dbos._leases import RunVar
 from crewai_dbos._objects.llm_request import restoring
@@ -95,12 +96,16 @@ class _Member(RunAgent):
         # crewAI tries a failed task again from inside.
         if _working.get() is self or run_scope.enclosing() is None:
             return super().execute_task(task, context, tools)
+        if (output := _edited(self)) is not None:
+            return output
         with _at_work(self) as worker:
             return worker.execute_task(task, context, tools)
 
     async def aexecute_task(self, task: Task, context: Any = None, tools: Any = None) -> Any:
         if _working.get() is self or run_scope.enclosing() is None:
             return await super().aexecute_task(task, context, tools)
+        if (output := _edited(self)) is not None:
+            return output
         with _at_work(self) as worker:
             return await worker.aexecute_task(task, context, tools)
 
@@ -154,6 +159,15 @@ def _at_work(member: Agent) -> Iterator[Agent]:
         _last_messages.set(messages)
         if alone:
             membership.busy.release()
+
+
+def _edited(member: Agent) -> str | None:
+    """The output that somebody has given, in a fork, to the task that `member` is to do here."""
+    scope = run_scope.enclosing()
+    if scope is None or not scope.is_recorded(names.EDITED):
+        return None
+    _last_messages.set({**(_last_messages.get() or {}), id(member): []})
+    return str(scope.run(Call(names.EDITED, kind=names.EDITED), lambda: ""))
 
 
 def _second(member: Agent) -> Agent:

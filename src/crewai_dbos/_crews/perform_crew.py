@@ -10,17 +10,15 @@ from typing import Any
 
 from crewai import Crew
 from crewai.crews.crew_output import CrewOutput
-from dbos import DBOS
 
 from crewai_dbos._crewai_seam.events import forget_tasks
 from crewai_dbos._crews import fingerprint, run_crew, work_orders
 from crewai_dbos._crews.ids import Ids
 from crewai_dbos._crews.work_orders import CrewWorkOrder
-from crewai_dbos._dbos_seam.context import detached
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._objects import events, knowledge
-from crewai_dbos._runs import body, workflows
+from crewai_dbos._runs import body, made_of, workflows
 from crewai_dbos._runs.definition import CrewDefinition
 from crewai_dbos._runs.kind import Kind
 from crewai_dbos._runs.registry import crews
@@ -107,7 +105,7 @@ def _check(definition: CrewDefinition, template: Crew, scope: Scope) -> Ids:
         restore=lambda extra: ids.take(extra),
     )
     ids.forget_if(scope.is_recorded(call.what))
-    recorded = scope.run(call, lambda: now)
+    recorded = made_of.recorded(scope, now, call)
     _compare(definition, recorded, now, scope)
     return ids
 
@@ -120,8 +118,7 @@ def _compare(
 ) -> None:
     if recorded == now:
         return
-    status = detached(DBOS.get_workflow_status, scope.run_id)
-    forked = status is not None and status.forked_from is not None
+    forked = made_of.is_fork(scope)
     found = fingerprint.changes(recorded, now, _begun(scope) if forked else None)
     if found.structure:
         scope.fail(
@@ -138,6 +135,8 @@ def _compare(
             f"{', '.join(found.texts)}. What is recorded is used; calls not recorded yet are made "
             "with the new code."
         )
+    if forked and fingerprint.changes(recorded, now).structure:
+        made_of.note(scope, now)
 
 
 def _begun(scope: Scope) -> set[int]:

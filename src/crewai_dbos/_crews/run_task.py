@@ -14,7 +14,11 @@ from crewai import Task
 from crewai.tasks.conditional_task import ConditionalTask
 
 from crewai_dbos._classes import durable_class, overrides
-from crewai_dbos._crewai_seam.crew import forget_task_state, replace_guardrails
+from crewai_dbos._crewai_seam.crew import (
+    forget_guardrails,
+    forget_task_state,
+    replace_guardrails,
+)
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.config import AgentOptions
@@ -105,5 +109,7 @@ def _in_its_place(task: Any) -> Iterator[None]:
     crew, what = task.__dict__[_PLACE]
     scope = crew.child(what)
     with scope.work("task"):
+        if scope.is_recorded(names.EDITED):
+            forget_guardrails(task)  # a person has said what the output is
         yield
         scope.check_complete(background=False)

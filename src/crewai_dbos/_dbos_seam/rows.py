@@ -62,11 +62,22 @@ def _recorded_times(database: Any, run_id: str) -> dict[str, int]:
 
 @db_retry()
 def _recorded_rows(database: Any, run_id: str) -> list[RecordedRow]:
+    with database._observability_query() as connection:
+        return rows_of(database, connection, run_id)
+
+
+def rows_of(database: Any, connection: sa.Connection, run_id: str) -> list[RecordedRow]:
+    """As `recorded_rows`, as a transaction sees them.
+
+    Args:
+        database: DBOS's system database.
+        connection: Of the transaction.
+        run_id: The run's workflow id.
+    """
     steps = database.tables.operation_outputs
     columns = (steps.c.function_id, steps.c.function_name, steps.c.serialization, steps.c.output)
     query = sa.select(*columns).where(*database._wf(steps, run_id)).order_by(steps.c.function_id)
-    with database._observability_query() as connection:
-        rows = connection.execute(query).fetchall()
+    rows = connection.execute(query).fetchall()
     return [
         RecordedRow(step_id, name, _json(output) if format == DBOSPortableJSON.name() else None)
         for step_id, name, format, output in rows

@@ -10,13 +10,9 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from dbos import DBOS
-
 from crewai_dbos._crewai_seam.flow import definition_of
-from crewai_dbos._dbos_seam.context import detached
-from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.scope import Scope
-from crewai_dbos._stored import names
+from crewai_dbos._runs import made_of
 from crewai_dbos.errors import DriftError
 
 Fingerprint = dict[str, dict[str, Any]]
@@ -38,12 +34,11 @@ def of_flow(flow: Any) -> Fingerprint:
 def check(name: str, flow: Any, scope: Scope) -> None:
     """Stop the run if its flow is made up otherwise than when it began."""
     now = of_flow(flow)
-    recorded = scope.run(Call(names.DEFINITION, kind="definition"), lambda: now)
+    recorded = made_of.recorded(scope, now)
     if recorded == now:
         return
-    status = detached(DBOS.get_workflow_status, scope.run_id)
-    forked = status is not None and status.forked_from is not None
-    changes = list(_changes(recorded, now, _begun(scope) if forked else {*recorded, *now}))
+    forked, every = made_of.is_fork(scope), {*recorded, *now}
+    changes = list(_changes(recorded, now, _begun(scope) if forked else every))
     if changes:
         scope.fail(
             DriftError(
@@ -53,6 +48,8 @@ def check(name: str, flow: Any, scope: Scope) -> None:
                 "that method."
             )
         )
+    if forked and any(_changes(recorded, now, every)):
+        made_of.note(scope, now)
 
 
 def _changes(before: Fingerprint, now: Fingerprint, relevant: set[str]) -> Iterator[str]:

@@ -14,6 +14,8 @@ from dataclasses import replace
 from secrets import token_hex
 from typing import Any
 
+from dbos import Serializer
+
 from crewai_dbos._journal.call import Call
 from crewai_dbos._secrets import known
 from crewai_dbos._stored import codec, names, redaction, sealing
@@ -164,11 +166,15 @@ def redacted(payload: Payload, redact: Iterable[Redact]) -> Payload:
     return payload
 
 
-def sealed(payload: Payload, key_id: str | None) -> Payload:
-    """`payload` as it is written, with the id of the key of digests in names."""
+def sealed(payload: Payload, key_id: str | None, serializer: Serializer | None = None) -> Payload:
+    """`payload` as it is written, with the id of the key of digests in names.
+
+    Args:
+        serializer: That of an application whose DBOS instance is in another process.
+    """
     if key_id is not None:
         payload = {**payload, "key": key_id}
-    if not sealing.is_wanted():
+    if serializer is None and not sealing.is_wanted():
         return payload
     content = {name: payload[name] for name in _CONTENT if name in payload}
     clear = {name: item for name, item in payload.items() if name not in _CONTENT}
@@ -178,18 +184,21 @@ def sealed(payload: Payload, key_id: str | None) -> Payload:
         if counts == extra[_IN_THE_CLEAR]:
             extra = {name: item for name, item in extra.items() if name != _IN_THE_CLEAR}
         content["extra"] = extra
-    return {**clear, "sealed": sealing.seal(content)}
+    return {**clear, "sealed": sealing.seal(content, serializer)}
 
 
-def opened(stored: Payload) -> Payload:
+def opened(stored: Payload, serializer: Serializer | None = None) -> Payload:
     """The reverse of `sealed`.
+
+    Args:
+        serializer: As of `sealed`.
 
     Raises:
         SealedError: It was sealed by another serializer, or with a key that is not here.
     """
     if "sealed" not in stored:
         return stored
-    content = sealing.opened(stored["sealed"])
+    content = sealing.opened(stored["sealed"], serializer)
     if not isinstance(content, Mapping):
         return {}
     clear = {name: item for name, item in stored.items() if name != "sealed"}

@@ -89,6 +89,7 @@ ABANDONED = "given_up"
 SUMMARY = "summary"
 TOKEN_COUNT = "tokens"
 PIN = "dbos"
+EDITED = "edited"
 
 ATTRIBUTE = "crewai_dbos"
 """Key of the workflow attribute in which a run says why it is not going on."""
@@ -99,6 +100,11 @@ BUDGET_ATTRIBUTE = "crewai_dbos_budget"
 """Key of the one in which a person has raised the limits of a run, by the place of the budget."""
 CANCELLED = "cancelled"
 """Of what is in there: by whom the run was cancelled, why, when, and from what queue."""
+FORK_ATTRIBUTE = "crewai_dbos_fork"
+"""Key of the workflow attribute that says of a fork by place who has made it, where, and of what.
+
+``{"of": run id, "by": "ann", "at": "task:write", "edited": [names of entries], "ms": when}``
+"""
 
 
 _AT_THE_ROOT = (LLM, FUNCTION_CALLING_LLM, TOKEN_COUNT, CONVERSION)

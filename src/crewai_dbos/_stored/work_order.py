@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
+from dbos import Serializer
+
 from crewai_dbos._stored import budget, codec, context, names, sealing
 from crewai_dbos._stored.budget import Budget
 from crewai_dbos._stored.forms import Json
@@ -83,19 +85,26 @@ def encoded(what: str, value: Any, known: Iterable[type] = ()) -> Json:
         raise UnstorableInputError(f"{what} can't be stored with the run: {why}") from None
 
 
-def sealed(order: Order) -> Order:
-    """`order` as it is handed to DBOS."""
-    if not sealing.is_wanted():
+def sealed(order: Order, serializer: Serializer | None = None) -> Order:
+    """`order` as it is handed to DBOS.
+
+    Args:
+        serializer: That of an application whose DBOS instance is in another process.
+    """
+    if serializer is None and not sealing.is_wanted():
         return order
     if "items" in order:
-        return {**order, "items": [sealed(item) for item in order["items"]]}
+        return {**order, "items": [sealed(item, serializer) for item in order["items"]]}
     clear = {name: field for name, field in order.items() if name in _IN_THE_CLEAR}
     content = {name: field for name, field in order.items() if name not in _IN_THE_CLEAR}
-    return {**clear, _SEALED: sealing.seal(content)}
+    return {**clear, _SEALED: sealing.seal(content, serializer)}
 
 
-def opened(stored: Mapping[str, Any]) -> Order:
+def opened(stored: Mapping[str, Any], serializer: Serializer | None = None) -> Order:
     """The reverse of `sealed`.
+
+    Args:
+        serializer: As of `sealed`.
 
     Raises:
         SealedError: It was sealed by another serializer, or with a key that is not here.
@@ -106,10 +115,23 @@ def opened(stored: Mapping[str, Any]) -> Order:
     if _SEALED not in stored:
         return dict(stored)
     clear = {name: field for name, field in stored.items() if name != _SEALED}
-    content = sealing.opened(stored[_SEALED])
+    content = sealing.opened(stored[_SEALED], serializer)
     if not isinstance(content, Mapping) or set(content) & set(clear):
         raise UnstorableValueError("The order of the run was not written by crewai-dbos")
     return {**clear, **content}
+
+
+def with_inputs(order: Order, inputs: Mapping[str, Any]) -> Order:
+    """`order`, as `opened` gives it, with other inputs.
+
+    Raises:
+        UnstorableInputError: They have no JSON form.
+    """
+    data = encoded("The inputs", dict(inputs))
+    forms = [name for name in order.get(_FORMS, ()) if name != "inputs"]
+    forms += ["inputs"] if _has_forms(data) else []
+    changed = {name: field for name, field in order.items() if name != _FORMS}
+    return {**changed, "inputs": data, **({_FORMS: forms} if forms else {})}
 
 
 def is_order(stored: Any) -> bool:
