@@ -1,17 +1,25 @@
 """What people do about runs, with nothing but the database: no code of the user's, and no crewAI.
 
-`Control` lists the requests that runs wait for, and answers them.
+`Control` lists runs, shows what is in one, and deletes old ones; it lists the requests that runs
+wait for, and answers them.
 """
 
 from __future__ import annotations
 
 import getpass
 import os
+from datetime import datetime, timedelta
 from typing import Any
 
 from dbos import DBOSClient, Serializer
 from sqlalchemy.exc import SQLAlchemyError
 
+from crewai_dbos._control.pruning import Pruning
+from crewai_dbos._control.reading import Reader, Wanted
+from crewai_dbos._control.run import Node as Node
+from crewai_dbos._control.run import Page as Page
+from crewai_dbos._control.run import Run as Run
+from crewai_dbos._control.run import State as State
 from crewai_dbos._dbos_seam.database import database_of
 from crewai_dbos._requests.answers import Answer as Answer
 from crewai_dbos._requests.answers import Approve as Approve
@@ -22,9 +30,24 @@ from crewai_dbos._requests.request import Question as Question
 from crewai_dbos._requests.request import Request as Request
 from crewai_dbos._requests.store import Store
 from crewai_dbos._stored import sealing
+from crewai_dbos._stored.usage import Tokens as Tokens
 from crewai_dbos.errors import DefinitionError, UnknownRequest
 
-__all__ = ["Answer", "Approve", "Control", "Feedback", "Question", "Reject", "Reply", "Request"]
+__all__ = [
+    "Answer",
+    "Approve",
+    "Control",
+    "Feedback",
+    "Node",
+    "Page",
+    "Question",
+    "Reject",
+    "Reply",
+    "Request",
+    "Run",
+    "State",
+    "Tokens",
+]
 
 
 class Control:
@@ -88,6 +111,8 @@ class Control:
                 "of the application's DBOS config; the application makes it when it is launched."
             )
         self._store = Store(database)
+        self._reader = Reader(database, self._store, self._opened)
+        self._pruning = Pruning(database, self._store, self._opened)
 
     def __enter__(self) -> Control:
         return self
@@ -106,6 +131,103 @@ class Control:
             control.close()
         """
         self._client.destroy()
+
+    # Runs --------------------------------------------------------------------------
+
+    def runs(
+        self,
+        *,
+        definition: str | None = None,
+        state: State | None = None,
+        kind: str | None = None,
+        since: datetime | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page:
+        """Runs, the newest first, without what is in them.
+
+        Args:
+            definition: Those of the `DBOSAgent`, `DBOSCrew` or `DBOSFlow` of this name only.
+            state: Those that stand so only; see `State`.
+            kind: ``agent``, ``crew``, ``flow``, ``batch``, or ``workflow``: one of your own.
+            since: Those created then or later only. A time without a zone is a local one.
+            limit: At most so many.
+            cursor: That of the page before.
+
+        Raises:
+            DefinitionError: There is no such state or kind, or that is no cursor.
+
+        Example::
+
+            page = control.runs(definition="research", state="failed", limit=20)
+            for run in page:
+                print(run.run_id, run.seconds, run.tokens.total, run.error)
+            if page.cursor is not None:
+                page = control.runs(definition="research", state="failed", cursor=page.cursor)
+        """
+        wanted = Wanted(definition=definition, state=state, kind=kind, since=since)
+        return self._reader.page(wanted, limit, cursor)
+
+    def run(self, run_id: str) -> Run:
+        """One run, with what it has done as a tree.
+
+        Its tokens are those of the whole tree, with child runs and the items of a batch. A call
+        that is in flight is not in the tree: it is stored when it has ended.
+
+        Args:
+            run_id: Its id, or the first letters that no other begins with.
+
+        Raises:
+            RunNotFoundError: There is none with this id, or several begin so.
+
+        Example::
+
+            run = control.run(run_id)
+            print(run.state, run.reason)
+            for node in run.children:
+                print(node.name, node.state, node.seconds, node.tokens.total, node.replayed)
+        """
+        return self._reader.run(run_id)
+
+    def stranded(self, *, limit: int = 50, cursor: str | None = None) -> Page:
+        """Runs that nobody goes on with, each with the reason; the newest first.
+
+        The database does not say whether a process is alive: one that died without a successor of
+        the same version and executor id leaves its runs ``running``.
+
+        Args:
+            limit: At most so many.
+            cursor: That of the page before.
+
+        Example::
+
+            for run in control.stranded():
+                print(run.run_id, run.reason)
+        """
+        return self.runs(state="stranded", limit=limit, cursor=cursor)
+
+    def prune(self, older_than: timedelta, *, dry_run: bool = False) -> list[str]:
+        """Delete runs that are done, failed or cancelled, with all that is stored of them.
+
+        A run goes with the child runs and items that it has started, when all of them have ended
+        before. One that is stopped stays, as it can be resumed, and so do workflows of your own in
+        which no agent, crew or flow has worked. An id that is deleted can be used again: a kickoff
+        under it is a new run.
+
+        Args:
+            older_than: How long ago they have ended.
+            dry_run: Delete nothing.
+
+        Returns:
+            The ids of the runs that are deleted, or would be.
+
+        Example::
+
+            from datetime import timedelta
+
+            print(len(control.prune(timedelta(days=30), dry_run=True)), "runs would go")
+        """
+        return self._pruning.prune(older_than, dry_run=dry_run)
 
     # People ----------------------------------------------------------------------
 

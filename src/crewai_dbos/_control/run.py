@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
+from typing import Literal, overload
 
 from crewai_dbos._stored.usage import Tokens
 
@@ -104,3 +105,31 @@ class Run:
     version: str | None = None
     executor: str | None = None
     children: tuple[Node, ...] = ()
+
+
+@dataclass(frozen=True)
+class Page(Sequence[Run]):
+    """Some of the runs that fit, the newest first.
+
+    Attributes:
+        runs: These.
+        cursor: Where the next page begins; None if this was the last.
+    """
+
+    runs: tuple[Run, ...]
+    cursor: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.runs)
+
+    def __iter__(self) -> Iterator[Run]:
+        return iter(self.runs)
+
+    @overload
+    def __getitem__(self, index: int) -> Run: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Run, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> Run | tuple[Run, ...]:
+        return self.runs[index]

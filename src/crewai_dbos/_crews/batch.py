@@ -15,7 +15,7 @@ from crewai_dbos._dbos_seam.context import assigned_workflow_id, detached
 from crewai_dbos._dbos_seam.rows import recorded_rows
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.entry import Entry, read_entry
-from crewai_dbos._runs import failure, queues, unfinished, workflows
+from crewai_dbos._runs import failure, labels, queues, unfinished, workflows
 from crewai_dbos._runs.definition import CrewDefinition
 from crewai_dbos._runs.handle import RunHandle, own_run
 from crewai_dbos._stored import names
@@ -76,7 +76,7 @@ def run(
     }
     batch_id = None if run_scope.in_workflow() else assigned_workflow_id()
     again = batch_id is not None and detached(DBOS.get_workflow_status, batch_id) is not None
-    with own_run(stored, workflows.run_batch):
+    with own_run(stored, workflows.run_batch), labels.labelled(stored):
         handle = DBOS.start_workflow(workflows.run_batch, sealed(stored))
     try:
         ids: list[str] = handle.get_result()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextvars
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import Context
 from typing import Any, TypeVar
 
+from dbos import SetWorkflowAttributes
 from dbos._context import (
     DBOSContext,
     _dbos_context_var,
@@ -20,6 +21,7 @@ from crewai_dbos._threads import off_the_loop
 
 __all__ = [
     "DBOSContext",
+    "adding_attributes",
     "assigned_workflow_id",
     "current_context",
     "detached",
@@ -46,6 +48,14 @@ def assigned_workflow_id() -> str | None:
     """The id of the enclosing ``with SetWorkflowID(...)`` that no workflow has taken yet."""
     assigned = get_workflow_start_options().assigned_id
     return None if assigned is None or assigned.consumed else assigned.workflow_id
+
+
+@contextmanager
+def adding_attributes(added: Mapping[str, Any]) -> Iterator[None]:
+    """Workflows that are started in the block have these attributes beside those of the user's."""
+    given = get_workflow_start_options().workflow_attributes
+    with SetWorkflowAttributes({**(given or {}), **added}):
+        yield
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from crewai_dbos._journal.background import collecting
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.config import StepConfig
 from crewai_dbos._journal.open_calls import OpenCall, inside_call
-from crewai_dbos._journal.payload import failure, success
+from crewai_dbos._journal.payload import Payload, failure, success
 from crewai_dbos._journal.retry import retry_after
 from crewai_dbos._threads import finished, on_a_thread
 
@@ -63,7 +63,7 @@ class Attempt:
                         return self._failed(error, started)
                     time.sleep(_extra_wait(self.call.config, error))
                     raise
-                return success(self.call, value, seconds=time.time() - started)
+                return _counted(success(self.call, value, seconds=time.time() - started))
 
         return body
 
@@ -87,14 +87,14 @@ class Attempt:
                         return self._failed(error, started)
                     await asyncio.sleep(_extra_wait(self.call.config, error))
                     raise
-                return success(self.call, value, seconds=time.time() - started)
+                return _counted(success(self.call, value, seconds=time.time() - started))
 
         return body
 
     def _failed(self, error: Exception, started: float) -> dict[str, Any]:
         seconds = time.time() - started
         self.raised.append(error)
-        return failure(self.call, error, seconds=seconds, secrets=self.secrets)
+        return _counted(failure(self.call, error, seconds=seconds, secrets=self.secrets))
 
     def _may_retry(self) -> bool:
         return _attempts_before() + 1 < self.call.config.attempts
@@ -102,6 +102,12 @@ class Attempt:
     def _wanted(self, error: Exception) -> Any:
         should_retry = self.call.config.should_retry
         return True if should_retry is None else should_retry(error)
+
+
+def _counted(payload: Payload) -> Payload:
+    """`payload` of the attempt that is made here; it says which it is, if not the first."""
+    before = _attempts_before()
+    return {**payload, "attempts": before + 1} if before else payload
 
 
 def _attempts_before() -> int:

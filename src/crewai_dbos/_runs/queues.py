@@ -8,6 +8,7 @@ from typing import Any
 from dbos import DBOS, SetWorkflowID
 
 from crewai_dbos._dbos_seam.context import detached, open_workflow
+from crewai_dbos._runs import labels
 from crewai_dbos._stored import names
 
 POLLING = 0.25
@@ -28,7 +29,7 @@ def enqueue(stored: Mapping[str, Any], run_item: Callable[[dict[str, Any]], Any]
     batch_id, queue = context.workflow_id, registered(stored)
     ids = []
     for number, order in enumerate(stored["items"], 1):
-        with SetWorkflowID(names.item(batch_id, number)):
+        with SetWorkflowID(names.item(batch_id, number)), labels.labelled(order):
             handle = DBOS.enqueue_workflow(queue, run_item, order)
         ids.append(handle.workflow_id)
     return ids

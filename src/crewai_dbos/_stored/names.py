@@ -92,6 +92,9 @@ PIN = "dbos"
 ATTRIBUTE = "crewai_dbos"
 """Key of the workflow attribute in which a run says why it is not going on."""
 
+RUN_ATTRIBUTE = "crewai_dbos.run"
+"""Key of the one that says what it is a run of: ``{"definition": "research", "kind": "crew"}``."""
+
 
 _AT_THE_ROOT = (LLM, FUNCTION_CALLING_LLM, TOKEN_COUNT, CONVERSION)
 

@@ -18,7 +18,10 @@ from crewai_dbos.errors import UnstorableInputError, UnstorableValueError
 
 Order = dict[str, Any]
 
-_IN_THE_CLEAR = ("v", "agent", "crew", "flow", "method", "forms", "items", "limits")
+NOUNS = ("agent", "crew", "flow")
+"""The fields of which an order has one: the name of its definition."""
+
+_IN_THE_CLEAR = ("v", *NOUNS, "method", "forms", "items", "limits")
 TASK_MODELS = ("output_pydantic", "output_json", "response_model")
 """The fields of a task that hold a model class."""
 
@@ -104,6 +107,20 @@ def opened(stored: Mapping[str, Any]) -> Order:
     if not isinstance(content, Mapping) or set(content) & set(clear):
         raise UnstorableValueError("The order of the run was not written by crewai-dbos")
     return {**clear, **content}
+
+
+def label(order: Any) -> dict[str, str] | None:
+    """What `order` is one of, sealed or not, as it stands in the attributes of its run.
+
+    Returns:
+        ``{"definition": "research", "kind": "crew"}``; None if it is no order.
+    """
+    if not is_order(order):
+        return None
+    noun = next((noun for noun in NOUNS if isinstance(order.get(noun), str)), None)
+    if noun is None:
+        return None
+    return {"definition": order[noun], "kind": "batch" if "items" in order else noun}
 
 
 def is_order(stored: Any) -> bool:
