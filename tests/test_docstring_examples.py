@@ -155,7 +155,12 @@ def asked(database_url: str, folder: Path) -> dict[str, Any]:
     made = store.ask(run_id, "tool#1", "approval", question.as_json(), audience="support")
     control = Control(database_url)
     request = control.request(made.request_id)
-    return {"control": control, "request": request, "request_id": request.request_id}
+    return {
+        "control": control,
+        "request": request,
+        "request_id": request.request_id,
+        "run_id": run_id,
+    }
 
 
 @DBOS.workflow()

@@ -40,7 +40,7 @@ def test_what_is_sealed_is_said_to_be(database_url: str, monkeypatch: pytest.Mon
         run, stopped = control.run(run_id), control.run(fork)
     assert (listed.run_id, listed.tokens.requests) == (run_id, 1)
     assert [node.name for node in run.children] == ["task:1.first", "task:2.second"]
-    (failed,) = [node for node in every(run.children) if node.kind == "llm" and node.error]
+    failed, *_ = [node for node in every(run.children) if node.kind == "llm" and node.error]
     assert failed.state == "failed"
     assert all("encrypted" in str(told) for told in (failed.error, run.error, stopped.reason))
     assert (stopped.state, str(stopped.reason).partition(":")[0]) == ("stopped", "DriftError")
@@ -48,7 +48,7 @@ def test_what_is_sealed_is_said_to_be(database_url: str, monkeypatch: pytest.Mon
 
     with Control(database_url, serializer=serializer) as control:
         run, stopped = control.run(run_id), control.run(fork)
-    (failed,) = [node for node in every(run.children) if node.kind == "llm" and node.error]
+    failed, *_ = [node for node in every(run.children) if node.kind == "llm" and node.error]
     assert "Gone." in str(failed.error)
     assert "Gone." in str(run.error)
     assert "another" in str(stopped.reason)

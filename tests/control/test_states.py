@@ -21,7 +21,7 @@ from crewai_dbos._dbos_seam.stored_runs import StoredError, StoredRun
 from crewai_dbos._requests.store import Outline
 from crewai_dbos.control import Control, Reply
 from crewai_dbos.errors import RunCancelledError, SealedError
-from crewai_dbos.testing import hang
+from crewai_dbos.testing import hang, text
 from people.conftest import until
 from support.names import unique
 from support.serving import Serve
@@ -223,11 +223,15 @@ def test_a_run_of_another_version(control: Control, sql: Callable[..., Any]) -> 
 
 
 def test_cancelled_and_out_of_time(serve: Serve, control: Control) -> None:
-    serve(lambda _: hang())
+    held = hang(text("late"))
+    serve(lambda _: held)
     durable = DBOSCrew(crew_name=unique("slow"), orig_crew=crew_of("work"))
     run_id = unique("late")
-    with SetWorkflowID(run_id), SetWorkflowTimeout(0.3), pytest.raises(RunCancelledError):
-        durable.kickoff()
+    with SetWorkflowID(run_id), SetWorkflowTimeout(0.3):
+        handle = durable.start()
+    until(lambda: control.run(run_id).state == "cancelled")
+    held.release()
+    with pytest.raises(RunCancelledError):
+        handle.get_result()
     found = control.run(run_id)
-    assert found.state == "cancelled"
     assert "its time was up" in str(found.reason)

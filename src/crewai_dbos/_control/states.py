@@ -74,9 +74,16 @@ def _cancelled(run: StoredRun, told: Mapping[str, Any], opened: Open) -> Standin
         return Standing("cancelled", _by_whom(told["cancelled"], opened))
     if "stopped" in told:
         return Standing("stopped", _text(told["stopped"], opened, str(told.get("error", ""))))
-    if run.deadline_ms is not None and (run.ended_ms or 0) >= run.deadline_ms:
+    if _is_late(run.deadline_ms, run.ended_ms):
         return Standing("cancelled", f"its time was up at {_shown(at(run.deadline_ms))}")
     return Standing("cancelled", "with DBOS, which does not say by whom")
+
+
+def _is_late(deadline_ms: int | None, ended_ms: int | None) -> bool:
+    if deadline_ms is None or ended_ms is None:
+        return False
+    # On SQLite DBOS may count whole seconds.
+    return ended_ms >= (deadline_ms if ended_ms % 1000 else deadline_ms // 1000 * 1000)
 
 
 def _by_whom(stored: Any, opened: Open) -> str | None:
