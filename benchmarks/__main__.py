@@ -23,6 +23,7 @@ BENCHMARKS = (
     "recovery",
     "load",
     "waiting",
+    "control",
     "import_time",
 )
 
