@@ -24,6 +24,7 @@ BENCHMARKS = (
     "load",
     "waiting",
     "events",
+    "control",
     "import_time",
 )
 

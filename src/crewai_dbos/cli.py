@@ -16,18 +16,37 @@ try:
 except ImportError:
     sys.exit("The command line is an extra: pip install 'crewai-dbos[cli]'")
 
-from crewai_dbos._commands import events, forking, inbox, stopping
+from crewai_dbos._commands import events, forking, inbox, runs, stopping
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(inbox.app, name="inbox")
-app.add_typer(stopping.app, name="runs", help="See runs, stop them, and let them go on.")
-app.add_typer(events.app, name="runs")
-app.add_typer(forking.app, name="runs")
+for each in (runs, stopping, forking, events):
+    app.add_typer(each.app, name="runs")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib import metadata
+
+        for name in ("crewai-dbos", "crewai", "dbos"):
+            typer.echo(f"{name} {metadata.version(name)}")
+        raise typer.Exit
 
 
 @app.callback()
-def _root() -> None:
-    """Durable execution for crewAI agents."""
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_version, help="Print the versions and exit."
+        ),
+    ] = False,
+) -> None:
+    """Durable execution for crewAI agents.
+
+    Exits with 0 if all is well, with 1 if what was asked for is not there or did not go well, and
+    with 2 if the command was not called as it can be, or the database can't be reached.
+    """
 
 
 @app.command()

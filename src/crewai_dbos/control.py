@@ -1,7 +1,8 @@
 """What people do about runs, with nothing but the database: no code of the user's, and no crewAI.
 
-`Control` lists the requests that runs wait for, and answers them. It stops runs, lets them go on,
-forks them by place, and reads what they cost and their events.
+`Control` lists runs and shows what is in one, what it cost and what happens in it; it stops runs,
+lets them go on, forks them by place, and deletes old ones; it lists the requests that runs wait for,
+and answers them.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import getpass
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping
+from datetime import datetime, timedelta
 from itertools import chain
 from typing import Any
 
@@ -18,6 +20,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from crewai_dbos._control import cost, forking, stopping
 from crewai_dbos._control.cost import Cost as Cost
+from crewai_dbos._control.pruning import Pruning
+from crewai_dbos._control.reading import Reader, Wanted
+from crewai_dbos._control.run import Node as Node
+from crewai_dbos._control.run import Page as Page
+from crewai_dbos._control.run import Run as Run
+from crewai_dbos._control.run import State as State
 from crewai_dbos._dbos_seam.database import database_of
 from crewai_dbos._dbos_seam.rows import recorded_rows
 from crewai_dbos._events import reading
@@ -44,11 +52,15 @@ __all__ = [
     "Cost",
     "Event",
     "Feedback",
+    "Node",
+    "Page",
     "Price",
     "Question",
     "Reject",
     "Reply",
     "Request",
+    "Run",
+    "State",
     "Tokens",
 ]
 
@@ -120,6 +132,8 @@ class Control:
         self._database = database
         self._store = Store(database)
         self._events = EventStore(database)
+        self._reader = Reader(database, self._store, self._opened)
+        self._pruning = Pruning(database, self._store, self._opened)
 
     def __enter__(self) -> Control:
         return self
@@ -138,6 +152,103 @@ class Control:
             control.close()
         """
         self._client.destroy()
+
+    # Runs --------------------------------------------------------------------------
+
+    def runs(
+        self,
+        *,
+        definition: str | None = None,
+        state: State | None = None,
+        kind: str | None = None,
+        since: datetime | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page:
+        """Runs, the newest first, without what is in them.
+
+        Args:
+            definition: Those of the `DBOSAgent`, `DBOSCrew` or `DBOSFlow` of this name only.
+            state: Those that stand so only; see `State`.
+            kind: ``agent``, ``crew``, ``flow``, ``batch``, or ``workflow``: one of your own.
+            since: Those created then or later only. A time without a zone is a local one.
+            limit: At most so many.
+            cursor: That of the page before.
+
+        Raises:
+            DefinitionError: There is no such state or kind, or that is no cursor.
+
+        Example::
+
+            page = control.runs(definition="research", state="failed", limit=20)
+            for run in page:
+                print(run.run_id, run.seconds, run.tokens.total, run.error)
+            if page.cursor is not None:
+                page = control.runs(definition="research", state="failed", cursor=page.cursor)
+        """
+        wanted = Wanted(definition=definition, state=state, kind=kind, since=since)
+        return self._reader.page(wanted, limit, cursor)
+
+    def run(self, run_id: str) -> Run:
+        """One run, with what it has done as a tree.
+
+        Its tokens are those of the whole tree, with child runs and the items of a batch. A call
+        that is in flight is not in the tree: it is stored when it has ended.
+
+        Args:
+            run_id: Its id, or the first letters that no other begins with.
+
+        Raises:
+            RunNotFoundError: There is none with this id, or several begin so.
+
+        Example::
+
+            run = control.run(run_id)
+            print(run.state, run.reason)
+            for node in run.children:
+                print(node.name, node.state, node.seconds, node.tokens.total, node.replayed)
+        """
+        return self._reader.run(run_id)
+
+    def stranded(self, *, limit: int = 50, cursor: str | None = None) -> Page:
+        """Runs that nobody goes on with, each with the reason; the newest first.
+
+        The database does not say whether a process is alive: one that died without a successor of
+        the same version and executor id leaves its runs ``running``.
+
+        Args:
+            limit: At most so many.
+            cursor: That of the page before.
+
+        Example::
+
+            for run in control.stranded():
+                print(run.run_id, run.reason)
+        """
+        return self.runs(state="stranded", limit=limit, cursor=cursor)
+
+    def prune(self, older_than: timedelta, *, dry_run: bool = False) -> list[str]:
+        """Delete runs that are done, failed or cancelled, with all that is stored of them.
+
+        A run goes with the child runs and items that it has started, when all of them have ended
+        before. One that is stopped stays, as it can be resumed, and so do workflows of your own in
+        which no agent, crew or flow has worked. An id that is deleted can be used again: a kickoff
+        under it is a new run.
+
+        Args:
+            older_than: How long ago they have ended.
+            dry_run: Delete nothing.
+
+        Returns:
+            The ids of the runs that are deleted, or would be.
+
+        Example::
+
+            from datetime import timedelta
+
+            print(len(control.prune(timedelta(days=30), dry_run=True)), "runs would go")
+        """
+        return self._pruning.prune(older_than, dry_run=dry_run)
 
     # Stopping, and going on -------------------------------------------------------
 

@@ -105,19 +105,23 @@ class RunNotFoundError(CrewaiDbosError, _dbos.DBOSNonExistentWorkflowError, Look
 
     Attributes:
         workflow_id: The id.
+        ambiguous: Whether it is the beginning of several ids.
     """
 
-    def __init__(self, workflow_id: str) -> None:
+    def __init__(self, workflow_id: str, ambiguous: bool = False) -> None:
         super().__init__("target", workflow_id)
         self.workflow_id = workflow_id
+        self.ambiguous = ambiguous
         _say(
             self,
-            f"There is no run {workflow_id!r} in this database. Look whether the id is the one it "
-            "was started with, and the database the one it was started in.",
+            f"Several runs have ids that begin with {workflow_id!r}. Give more letters of it."
+            if ambiguous
+            else f"There is no run {workflow_id!r} in this database. Look whether the id is the "
+            "one it was started with, and the database the one it was started in.",
         )
 
     def __reduce__(self) -> Any:
-        return type(self), (self.workflow_id,)
+        return type(self), (self.workflow_id, self.ambiguous)
 
 
 class RunCancelledError(CrewaiDbosError, _dbos.DBOSAwaitedWorkflowCancelledError):

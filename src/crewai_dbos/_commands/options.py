@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Annotated
 
 import typer
@@ -26,7 +27,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing els
 
 @contextmanager
 def open_control(db_url: str | None) -> Iterator[Control]:
-    """The database; an error that it has to tell ends the command with 1, a bad call with 2."""
+    """The database; what is not there or not open ends the command with 1, a bad call with 2."""
     try:
         with Control(db_url) as control:
             yield control
@@ -50,3 +51,31 @@ def ago(when: datetime | None) -> str:
     )
     count = f"{abs(seconds) // size:.0f}{unit}"
     return f"in {count}" if seconds > 0 else f"{count} ago"
+
+
+_SIZES = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+
+
+def duration(text: str) -> timedelta:
+    """What ``90m``, ``12h``, ``30d`` stands for."""
+    found = re.fullmatch(r"(\d{1,6})([smhdw])", text.strip())
+    if found is None:
+        raise typer.BadParameter(f"{text!r} is no duration; say 90m, 12h, 30d or 4w.")
+    return timedelta(seconds=int(found[1]) * _SIZES[found[2]])
+
+
+def moment(text: str) -> datetime:
+    """What ``2h``, which is so long ago, or ``2026-11-29T12:00`` stands for."""
+    if re.fullmatch(r"\d+[smhdw]", text.strip()):
+        return datetime.now(timezone.utc) - duration(text)
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} is no time; say 2h for two hours ago, or 2026-11-29T12:00."
+        ) from None
+
+
+def plain(text: object) -> str:
+    """`text`, which may be anybody's, without what would move a cursor or change a colour."""
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\ufffd", str(text)).replace("\n", " ")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
+from typing import Literal, overload
 
 from crewai_dbos._stored.usage import Tokens
 
@@ -49,6 +50,14 @@ class Node:
         error: The class and message of the error that it ended with.
         attempts: How often it was made, with retries.
         children: What is inside, in the order in which it began.
+
+    Example::
+
+        def failed(nodes):
+            return [n for node in nodes for n in (node, *failed(node.children)) if n.error]
+
+        for node in failed(control.run(run_id).children):
+            print(node.path, node.error)
     """
 
     path: str
@@ -77,7 +86,8 @@ class Run:
         created: When it was asked for, in UTC.
         started: When a process last began or went on with it.
         seconds: From its creation to its end, or to now.
-        tokens: Of all its LLM requests.
+        tokens: Of the LLM requests in its journal; from `Control.run` also of those of the runs and
+            items that it has started.
         cost: In US dollars, where prices are known; None where not.
         error: The class and message of the error that it ended with.
         reason: Why it is as it is, where the state alone does not say it.
@@ -86,6 +96,11 @@ class Run:
         version: The application version whose processes take it; None if any does.
         executor: The process that carries it out, or did.
         children: What it has done; empty in a list of runs.
+
+    Example::
+
+        run = control.run(run_id)
+        print(run.definition, run.state, run.reason, run.seconds, run.tokens.total)
     """
 
     run_id: str
@@ -104,3 +119,37 @@ class Run:
     version: str | None = None
     executor: str | None = None
     children: tuple[Node, ...] = ()
+
+
+@dataclass(frozen=True)
+class Page(Sequence[Run]):
+    """Some of the runs that fit, the newest first.
+
+    Attributes:
+        runs: These.
+        cursor: Where the next page begins; None if this was the last.
+
+    Example::
+
+        page = control.runs(limit=20)
+        while page.cursor is not None:
+            page = control.runs(limit=20, cursor=page.cursor)
+    """
+
+    runs: tuple[Run, ...]
+    cursor: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.runs)
+
+    def __iter__(self) -> Iterator[Run]:
+        return iter(self.runs)
+
+    @overload
+    def __getitem__(self, index: int) -> Run: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Run, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> Run | tuple[Run, ...]:
+        return self.runs[index]

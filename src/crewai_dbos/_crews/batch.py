@@ -17,7 +17,7 @@ from crewai_dbos._dbos_seam.database import ALIVE, RunRow, launched_database
 from crewai_dbos._dbos_seam.rows import recorded_rows
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.entry import Entry, read_entry
-from crewai_dbos._runs import failure, queues, spans, unfinished, workflows
+from crewai_dbos._runs import failure, labels, queues, spans, unfinished, workflows
 from crewai_dbos._runs.definition import CrewDefinition
 from crewai_dbos._runs.handle import RunHandle, own_run
 from crewai_dbos._signals import RunSuspended
@@ -79,7 +79,11 @@ def run(
     }
     batch_id = None if run_scope.in_workflow() else assigned_workflow_id()
     again = batch_id is not None and detached(DBOS.get_workflow_status, batch_id) is not None
-    with spans.carrying(), own_run(stored, workflows.run_batch) as begun:
+    with (
+        spans.carrying(),
+        labels.labelled(stored),
+        own_run(stored, workflows.run_batch) as begun,
+    ):
         if begun is None:
             handle = DBOS.start_workflow(workflows.run_batch, sealed(stored))
         else:

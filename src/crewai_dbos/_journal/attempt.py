@@ -17,7 +17,7 @@ from crewai_dbos._journal.background import collecting
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.config import StepConfig
 from crewai_dbos._journal.open_calls import OpenCall, inside_call
-from crewai_dbos._journal.payload import failure, success
+from crewai_dbos._journal.payload import Payload, failure, success
 from crewai_dbos._journal.retry import retry_after
 from crewai_dbos._journal.watching import Stay
 from crewai_dbos._threads import finished, on_a_thread
@@ -102,13 +102,13 @@ class Attempt:
 
     def _returned(self, value: Any, started: float) -> dict[str, Any]:
         seconds = time.time() - started
-        return success(self.call, value, seconds=seconds, used=self.opened.used)
+        return _counted(success(self.call, value, seconds=seconds, used=self.opened.used))
 
     def _failed(self, error: Exception, started: float) -> dict[str, Any]:
         seconds = time.time() - started
         self.raised.append(error)
-        return failure(
-            self.call, error, seconds=seconds, secrets=self.secrets, used=self.opened.used
+        return _counted(
+            failure(self.call, error, seconds=seconds, secrets=self.secrets, used=self.opened.used)
         )
 
     def _may_retry(self) -> bool:
@@ -117,6 +117,12 @@ class Attempt:
     def _wanted(self, error: Exception) -> Any:
         should_retry = self.call.config.should_retry
         return True if should_retry is None else should_retry(error)
+
+
+def _counted(payload: Payload) -> Payload:
+    """`payload` of the attempt that is made here; it says which it is, if not the first."""
+    before = _attempts_before()
+    return {**payload, "attempts": before + 1} if before else payload
 
 
 def _attempts_before() -> int:

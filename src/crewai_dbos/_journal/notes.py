@@ -10,7 +10,7 @@ from dbos import DBOS, WorkflowStatus
 
 from crewai_dbos._dbos_seam.context import detached
 from crewai_dbos._secrets import known
-from crewai_dbos._stored import names, redaction, sealing
+from crewai_dbos._stored import names, redaction, sealing, work_order
 from crewai_dbos._stored.cancelled import Cancelled, cancelled_in, said_in
 from crewai_dbos.errors import BudgetExceeded, SealedError
 
@@ -36,12 +36,24 @@ def has_stopped(run_id: str, error: BaseException) -> bool:
     return bool(vars(error).get(_STOPPED) == run_id)
 
 
-def clear(run_id: str) -> None:
-    """Take back what was said of a run that goes on."""
+def clear(run_id: str, order: Mapping[str, Any]) -> None:
+    """Take back what was said of a run that goes on, and say what it is a run of.
+
+    It is not said yet where an earlier release or another program has begun the run.
+
+    Args:
+        run_id: The run's workflow id.
+        order: Its order, as it is stored.
+    """
     status = detached(DBOS.get_workflow_status, run_id)
-    attributes = dict((status.attributes if status else None) or {})
-    if attributes.pop(names.ATTRIBUTE, None) is not None:
-        detached(DBOS.update_workflow_attributes, run_id, attributes)
+    before = (status.attributes if status else None) or {}
+    label = work_order.label(order)
+    told = {} if label is None or names.RUN_ATTRIBUTE in before else {names.RUN_ATTRIBUTE: label}
+    if names.ATTRIBUTE in before:
+        kept = {name: value for name, value in before.items() if name != names.ATTRIBUTE}
+        detached(DBOS.update_workflow_attributes, run_id, {**kept, **told})
+    elif told:
+        detached(DBOS.update_workflow_attributes, run_id, told, merge=True)
 
 
 def of(status: WorkflowStatus) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 ``{"v": 2, "kind": "llm", "model": "gpt-4o-mini", "seconds": 0.4, "request": {"messages": "9f..."},
 "salt": "5c...", "extra": {"usage": [...]}, "result": ...}``, or ``error`` in place of ``result``.
 Where the application has a serializer of its own, what is in the content goes through it:
-``request``, ``salt``, ``result`` or ``error``, and ``extra`` less the token counts, as ``sealed``.
+``request``, ``salt``, ``result`` or ``error``, and ``extra`` less the token counts, as ``sealed``;
+that it is an error ``failed`` says. ``attempts`` is there where it took more than one.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ _TYPES = {
     "kind": str,
     "request": dict,
     "ids": int,
+    "attempts": int,
+    "failed": bool,
     "error": dict,
     "extra": dict,
     "salt": str,
@@ -184,6 +187,8 @@ def sealed(payload: Payload, key_id: str | None, serializer: Serializer | None =
         if counts == extra[_IN_THE_CLEAR]:
             extra = {name: item for name, item in extra.items() if name != _IN_THE_CLEAR}
         content["extra"] = extra
+    if "error" in content:
+        clear["failed"] = True
     return {**clear, "sealed": sealing.seal(content, serializer)}
 
 

@@ -55,6 +55,25 @@ class Outcome:
     on_deadline: str | None = None
 
 
+@dataclass(frozen=True)
+class Outline:
+    """What of a request is in the clear.
+
+    Attributes:
+        request_id: Its id.
+        name: Where in the run it is asked: a name of the run's journal.
+        kind, state, audience: As of a `Request`.
+        created_ms: When it was asked, in milliseconds since 1970.
+    """
+
+    request_id: str
+    name: str
+    kind: str
+    state: State
+    audience: str | None
+    created_ms: int
+
+
 class Store:
     """The requests in one database.
 
@@ -319,6 +338,35 @@ class Store:
         with self._database.engine.connect() as connection:
             rows = self._found(connection, sa.and_(*wanted), limit=limit)
         return [_request(row, opened) for row in rows]
+
+    def outlines(
+        self, connection: sa.Connection, run_ids: Iterable[str]
+    ) -> dict[str, list[Outline]]:
+        """By run, what these have asked, the oldest first."""
+        columns, late = self._table.c, self._late
+        found: dict[str, list[Outline]] = {}
+        for some in chunks(run_ids):
+            query = sa.select(
+                columns.run_id,
+                columns.request_id,
+                columns.name,
+                columns.kind,
+                sa.case((late, "expired"), else_=columns.state).label("state"),
+                columns.audience,
+                columns.created_ms,
+            ).where(columns.run_id.in_(some))
+            for run_id, *rest in connection.execute(query.order_by(columns.created_ms)):
+                found.setdefault(run_id, []).append(Outline(*rest))
+        return found
+
+    def has_open(self, run_id: Any) -> sa.ColumnElement[bool]:
+        """Whether a run waits for an answer, as an expression; `run_id` may be a column."""
+        columns = self._table.c
+        return sa.exists().where(columns.run_id == run_id, columns.state == "open")
+
+    def delete(self, connection: sa.Connection, run_ids: Sequence[str]) -> None:
+        """Delete what these runs have asked."""
+        connection.execute(sa.delete(self._table).where(self._table.c.run_id.in_(run_ids)))
 
     def status_of(self, run_id: str) -> str | None:
         """DBOS's status of a run; None if there is no such run."""

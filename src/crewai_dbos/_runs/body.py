@@ -268,7 +268,7 @@ def _definition_of(noun: str, stored: Mapping[str, Any]) -> tuple[Any, Kind[Any,
     if definition is None:
         _suspend(registry, name)
     context = open_workflow()
-    notes.clear(context.workflow_id)
+    notes.clear(context.workflow_id, stored)
     return definition, kind_of(noun)
 
 

@@ -19,7 +19,7 @@ from crewai_dbos._dbos_seam.instance import is_shut_down
 from crewai_dbos._journal import notes
 from crewai_dbos._journal.latch import Latch
 from crewai_dbos._journal.watching import Execution, watcher
-from crewai_dbos._runs import aborted, spans
+from crewai_dbos._runs import aborted, labels, spans
 from crewai_dbos._signals import ControlSignal, RunSuspended
 from crewai_dbos._stored import names, sealing
 from crewai_dbos._stored.cancelled import Cancelled, with_cancelled, without_notes
@@ -46,19 +46,19 @@ def enqueue(stored: Mapping[str, Any], run_item: Callable[[dict[str, Any]], Any]
     ids = []
     with spans.handing_on(batch_id):
         for number, order in enumerate(stored["items"], 1):
-            with SetWorkflowID(names.item(batch_id, number)):
+            with SetWorkflowID(names.item(batch_id, number)), labels.labelled(order):
                 handle = DBOS.enqueue_workflow(queue, run_item, order)
             ids.append(handle.workflow_id)
-    _await_items(context, queue)
+    _await_items(context, queue, stored)
     return ids
 
 
-def _await_items(context: DBOSContext, queue: str) -> None:
+def _await_items(context: DBOSContext, queue: str, stored: Mapping[str, Any]) -> None:
     batch_id, database = context.workflow_id, launched_database()
     execution = Execution(batch_id, context.owner_xid, Latch(batch_id))
     try:
         with watcher.staying(execution) as stay:
-            notes.clear(batch_id)
+            notes.clear(batch_id, stored)
             database.patiently(lambda: _resume_items(database, batch_id, queue))
             for pause in itertools.chain([POLLING] * 240, itertools.repeat(1.0)):
                 if not database.patiently(lambda: _are_at_work(database, batch_id)):

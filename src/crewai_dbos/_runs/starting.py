@@ -18,7 +18,7 @@ from crewai_dbos._dbos_seam.context import (
 from crewai_dbos._dbos_seam.instance import is_launched
 from crewai_dbos._journal import run_scope
 from crewai_dbos._people.policy import People
-from crewai_dbos._runs import failure, results, spans, unfinished, unrecorded
+from crewai_dbos._runs import failure, labels, results, spans, unfinished, unrecorded
 from crewai_dbos._runs.failure import FailedRun
 from crewai_dbos._runs.handle import RunHandle, as_returned, own_run
 from crewai_dbos._runs.kind import Kind, WorkOrder
@@ -216,7 +216,9 @@ def run(
         if begun is not None:
             return RunHandle(begun, known).get_result()
         try:
-            return _returned(_carried_out(lambda: workflow(work_order.sealed(order))), known)
+            with labels.labelled(order):
+                carried_out = _carried_out(lambda: workflow(work_order.sealed(order)))
+            return _returned(carried_out, known)
         except RunLeft as left:
             run_id = left.run_id
         return RunHandle(run_id, known).get_result()
@@ -233,7 +235,9 @@ async def arun(
             return await RunHandle(begun, known).get_result_async()
         try:
             sealed = work_order.sealed(order)
-            return _returned(await _acarried_out(lambda: workflow(sealed)), known)
+            with labels.labelled(order):
+                carried_out = await _acarried_out(lambda: workflow(sealed))
+            return _returned(carried_out, known)
         except RunLeft as left:
             run_id = left.run_id
         return await RunHandle(run_id, known).get_result_async()
@@ -308,8 +312,9 @@ def start(
     with spans.carrying(), own_run(order, workflow) as begun:
         if begun is not None:
             return RunHandle(begun, known)
-        if queue is None:
-            handle = DBOS.start_workflow(workflow, work_order.sealed(order))
-        else:
-            handle = DBOS.enqueue_workflow(queue, workflow, work_order.sealed(order))
+        with labels.labelled(order):
+            if queue is None:
+                handle = DBOS.start_workflow(workflow, work_order.sealed(order))
+            else:
+                handle = DBOS.enqueue_workflow(queue, workflow, work_order.sealed(order))
     return RunHandle(handle.workflow_id, known)

@@ -105,6 +105,8 @@ FORK_ATTRIBUTE = "crewai_dbos_fork"
 
 ``{"of": run id, "by": "ann", "at": "task:write", "edited": [names of entries], "ms": when}``
 """
+RUN_ATTRIBUTE = "crewai_dbos.run"
+"""Key of the one that says what it is a run of: ``{"definition": "research", "kind": "crew"}``."""
 
 
 _AT_THE_ROOT = (LLM, FUNCTION_CALLING_LLM, TOKEN_COUNT, CONVERSION)

@@ -75,6 +75,11 @@ class Tokens:
         reasoning: Of the completion, what the model only thought.
         cache_creation: Of the prompt, what the provider kept for later.
         requests: How many requests these are of.
+
+    Example::
+
+        tokens = control.run(run_id).tokens
+        print(tokens.prompt, tokens.completion, tokens.requests)
     """
 
     total: int = 0

@@ -24,7 +24,10 @@ Order = dict[str, Any]
 BUDGET = "budget"
 """The field with the budget of this run alone."""
 
-_IN_THE_CLEAR = ("v", "agent", "crew", "flow", "method", "forms", "items", "limits", BUDGET)
+NOUNS = ("agent", "crew", "flow")
+"""The fields of which an order has one: the name of its definition."""
+
+_IN_THE_CLEAR = ("v", *NOUNS, "method", "forms", "items", "limits", BUDGET)
 TASK_MODELS = ("output_pydantic", "output_json", "response_model")
 """The fields of a task that hold a model class."""
 
@@ -132,6 +135,20 @@ def with_inputs(order: Order, inputs: Mapping[str, Any]) -> Order:
     forms += ["inputs"] if _has_forms(data) else []
     changed = {name: field for name, field in order.items() if name != _FORMS}
     return {**changed, "inputs": data, **({_FORMS: forms} if forms else {})}
+
+
+def label(order: Any) -> dict[str, str] | None:
+    """What `order` is one of, sealed or not, as it stands in the attributes of its run.
+
+    Returns:
+        ``{"definition": "research", "kind": "crew"}``; None if it is no order.
+    """
+    if not is_order(order):
+        return None
+    noun = next((noun for noun in NOUNS if isinstance(order.get(noun), str)), None)
+    if noun is None:
+        return None
+    return {"definition": order[noun], "kind": "batch" if "items" in order else noun}
 
 
 def is_order(stored: Any) -> bool:

@@ -1,0 +1,306 @@
+"""``crewai-dbos runs``: what runs there are, and what is in one."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from crewai_dbos._commands.options import AsJson, Url, ago, duration, moment, open_control, plain
+from crewai_dbos.control import Control, Node, Page, Run, State
+
+app = typer.Typer(
+    help="""See runs, and delete old ones.
+
+    Exits with 0 if all is well; with 1 if there is no such run, or if the run that is watched ended
+    otherwise than well; with 2 if it was not called as it can be, or the database can't be reached.
+    """,
+    no_args_is_help=True,
+)
+
+Id = Annotated[str, typer.Argument(metavar="ID", help="Of the run; its first letters will do.")]
+Limit = Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many.")]
+Cursor = Annotated[str | None, typer.Option(help="Go on after this page.")]
+
+_COLOURS: dict[State, str] = {
+    "queued": "dim",
+    "running": "blue",
+    "waiting": "cyan",
+    "waking": "cyan",
+    "done": "green",
+    "failed": "red",
+    "cancelled": "dim",
+    "stopped": "bold yellow",
+    "stranded": "bold yellow",
+}
+"""Red has failed, yellow needs somebody who runs it, cyan somebody who answers."""
+
+_OVER = ("done", "failed", "cancelled", "stopped")
+_LOOK = 1.0
+"""Seconds between two looks of `watch`."""
+
+
+@app.command("list")
+def list_runs(
+    definition: Annotated[
+        str | None, typer.Option("--definition", "-d", help="Only runs of this agent, crew, flow.")
+    ] = None,
+    state: Annotated[
+        str | None, typer.Option(help=f"Only those that are {', '.join(_COLOURS)}.")
+    ] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="Only agent, crew, flow, batch or workflow.")
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="2h | TIME", help="Only those asked for since then.")
+    ] = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+    db_url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Runs, the newest first."""
+    begun = None if since is None else moment(since)
+    with open_control(db_url) as control:
+        page = control.runs(
+            definition=definition,
+            state=state,  # type: ignore[arg-type]  # an unknown one is refused there
+            kind=kind,
+            since=begun,
+            limit=limit,
+            cursor=cursor,
+        )
+    _print_page(page, as_json, "There is no such run.")
+
+
+@app.command()
+def stranded(
+    limit: Limit = 50, cursor: Cursor = None, db_url: Url = None, as_json: AsJson = False
+) -> None:
+    """Runs that nobody goes on with, and why."""
+    with open_control(db_url) as control:
+        page = control.stranded(limit=limit, cursor=cursor)
+    _print_page(page, as_json, "No run is stranded.", whole_reason=True)
+
+
+@app.command()
+def show(run_id: Id, db_url: Url = None, as_json: AsJson = False) -> None:
+    """One run: how it stands, and what it has done."""
+    with open_control(db_url) as control:
+        run = control.run(run_id)
+    if as_json:
+        typer.echo(_json(asdict(run)))
+    else:
+        _console().print(_whole(run))
+
+
+@app.command()
+def watch(run_id: Id, db_url: Url = None) -> None:
+    """One run, as it goes on, until it has ended."""
+    console = _console()
+    with open_control(db_url) as control:
+        if console.is_terminal:
+            run = _watch_live(control, run_id, console)
+        else:
+            run = _watch_in_lines(control, run_id)
+    raise typer.Exit(0 if run.state == "done" else 1)
+
+
+@app.command()
+def prune(
+    older_than: Annotated[
+        str, typer.Option(metavar="30d", help="Those that have ended so long ago.")
+    ],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    db_url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Delete runs that are done, failed or cancelled, with all that is stored of them."""
+    age = duration(older_than)
+    if not (dry_run or yes):
+        if not sys.stdin.isatty():
+            raise typer.BadParameter("Nobody can be asked here: say --yes, or --dry-run.")
+        typer.confirm(f"Delete what has ended {older_than} ago or before?", abort=True)
+    with open_control(db_url) as control:
+        gone = control.prune(age, dry_run=dry_run)
+    if as_json:
+        typer.echo(_json(gone))
+        return
+    if dry_run:
+        for each in gone:
+            typer.echo(plain(each))
+    typer.echo(f"{len(gone)} {'runs would be' if dry_run else 'runs are'} deleted.", err=dry_run)
+
+
+def _console() -> Console:
+    return Console(highlight=False)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=2, default=datetime.isoformat)
+
+
+# Lists --------------------------------------------------------------------------------
+
+
+def _print_page(page: Page, as_json: bool, none: str, *, whole_reason: bool = False) -> None:
+    if as_json:
+        typer.echo(_json({"runs": [asdict(run) for run in page], "cursor": page.cursor}))
+        return
+    console = _console()
+    if not page:
+        console.print(none)
+        return
+    console.print(_table(page.runs))
+    if whole_reason:
+        for run in page:
+            console.print(Text(f"\n{plain(run.run_id)}: ", "bold") + Text(plain(run.reason), ""))
+    if page.cursor is not None:
+        console.print(Text(f"There are more: --cursor {plain(page.cursor)}", "dim"))
+
+
+def _table(runs: Sequence[Run]) -> Table:
+    table = Table(box=None, pad_edge=False, expand=True)
+    table.add_column("id", no_wrap=True, max_width=16, min_width=8)
+    table.add_column("of", no_wrap=True, max_width=14, min_width=6)
+    table.add_column("state", no_wrap=True, min_width=9)
+    table.add_column("asked", no_wrap=True, min_width=7)
+    table.add_column("took", no_wrap=True, justify="right", min_width=6)
+    table.add_column("tokens", no_wrap=True, justify="right", min_width=6)
+    table.add_column("why", no_wrap=True, overflow="ellipsis", ratio=1)
+    for run in runs:
+        table.add_row(
+            _short(run.run_id),
+            plain(run.definition or run.kind),
+            Text(run.state, _COLOURS[run.state]),
+            ago(run.created),
+            _took(run.seconds),
+            _count(run.tokens.total),
+            plain(run.error or run.reason or ""),
+        )
+    return table
+
+
+def _short(run_id: str) -> Text:
+    """The id, or so much of it as tells it from others where it was drawn."""
+    drawn = re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", run_id)
+    return Text(plain(run_id[:8] if drawn else run_id), overflow="ellipsis")
+
+
+def _took(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    if seconds < 100:
+        return f"{seconds:.1f}s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours >= 48:
+        return f"{hours // 24}d{hours % 24:02}h"
+    return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{rest:02}s"
+
+
+def _count(tokens: int) -> str:
+    if tokens < 10_000:
+        return str(tokens) if tokens else ""
+    return f"{tokens / 1000:.0f}k" if tokens < 1_000_000 else f"{tokens / 1_000_000:.1f}M"
+
+
+# One ------------------------------------------------------------------------------------
+
+
+def _whole(run: Run) -> RenderableType:
+    """What is said of a run, and what is in it."""
+    head = Table.grid(padding=(0, 2))
+    head.add_column(justify="right", style="dim", no_wrap=True)
+    head.add_column(overflow="fold")
+    colour = _COLOURS[run.state]
+    lines: list[tuple[str, Any]] = [
+        ("run", Text(plain(run.run_id), "bold")),
+        ("of", " ".join(filter(None, (run.kind, run.definition and plain(run.definition))))),
+        ("state", Text(run.state, colour)),
+        ("why", run.reason and plain(run.reason)),
+        ("error", run.error and Text(plain(run.error), "red")),
+        ("asked", f"{run.created:%Y-%m-%d %H:%M:%S} UTC, {ago(run.created)}"),
+        ("took", _took(run.seconds)),
+        ("tokens", f"{run.tokens.total:,} in {run.tokens.requests:,} requests"),
+        ("cost", run.cost is not None and f"${run.cost:.4f}"),
+        ("started by", run.parent and plain(run.parent)),
+        ("fork of", run.forked_from and plain(run.forked_from)),
+        ("version", run.version and plain(run.version)),
+        ("executor", run.executor and plain(run.executor)),
+    ]
+    for name, value in lines:
+        if value:
+            head.add_row(name, value)
+    return Group(head, Text(), _tree(run.children)) if run.children else head
+
+
+def _tree(children: Sequence[Node]) -> Table:
+    table = Table.grid(expand=True, padding=(0, 1))
+    table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
+    for width in (9, 8, 7):
+        table.add_column(no_wrap=True, justify="right", width=width)
+    for guide, node in _guided(children):
+        name = Text(guide, "dim") + Text(plain(node.name), "dim" if node.replayed else "")
+        if node.attempts > 1:
+            name.append(f" ({node.attempts} attempts)", "yellow")
+        if node.error:
+            name.append(f" {plain(node.error)}", "red")
+        told = "recorded" if node.replayed and node.state == "done" else node.state
+        colour = "dim" if told == "recorded" else _COLOURS[node.state]
+        table.add_row(name, Text(told, colour), _took(node.seconds), _count(node.tokens.total))
+    return table
+
+
+def _guided(nodes: Sequence[Node], before: str = "") -> Iterator[tuple[str, Node]]:
+    """Each node with the lines that lead to it."""
+    for position, node in enumerate(nodes):
+        last = position == len(nodes) - 1
+        yield f"{before}{'└ ' if last else '├ '}", node
+        yield from _guided(node.children, f"{before}{'  ' if last else '│ '}")
+
+
+# Watching -------------------------------------------------------------------------------
+
+
+def _watch_live(control: Control, run_id: str, console: Console) -> Run:
+    run = control.run(run_id)
+    with Live(_whole(run), console=console, auto_refresh=False) as live:
+        while run.state not in _OVER:
+            time.sleep(_LOOK)
+            run = control.run(run.run_id)
+            live.update(_whole(run), refresh=True)
+    return run
+
+
+def _watch_in_lines(control: Control, run_id: str) -> Run:
+    """A line for all that ends, and whenever the run stands otherwise."""
+    told: set[tuple[str, str]] = set()
+    while True:
+        run = control.run(run_id)
+        run_id = run.run_id
+        for _, node in _guided(run.children):
+            if node.state != "running" and not node.children:
+                _tell(told, node.path, node.state, f"{_took(node.seconds)} {node.error or ''}")
+        _tell(told, run.run_id, run.state, run.error or run.reason or "")
+        if run.state in _OVER:
+            return run
+        time.sleep(_LOOK)
+
+
+def _tell(told: set[tuple[str, str]], what: str, state: str, more: str) -> None:
+    if (what, state) not in told:
+        told.add((what, state))
+        typer.echo(f"{datetime.now():%H:%M:%S} {state:9} {plain(what)} {plain(more)}".rstrip())

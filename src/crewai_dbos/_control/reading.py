@@ -1,0 +1,283 @@
+"""Runs as people see them, out of the rows of the database: lists of them, and one."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from crewai_dbos._control import texts
+from crewai_dbos._control.run import Page, Run, State
+from crewai_dbos._control.states import STATUSES, Standing, standing
+from crewai_dbos._control.texts import Open
+from crewai_dbos._control.tree import nodes, tokens_in
+from crewai_dbos._dbos_seam import stored_runs
+from crewai_dbos._dbos_seam.database import ALIVE, DELAYED, ENQUEUED, Database
+from crewai_dbos._dbos_seam.stored_runs import Condition, StoredRun
+from crewai_dbos._journal.payload import is_payload
+from crewai_dbos._requests.request import at
+from crewai_dbos._requests.store import Store
+from crewai_dbos._stored import names, work_order
+from crewai_dbos._stored.usage import Tokens
+from crewai_dbos.errors import DefinitionError, RunNotFoundError
+
+_KINDS = {
+    names.AGENT_WORKFLOW: "agent",
+    names.AGENT_WORKFLOW_ASYNC: "agent",
+    names.CREW_WORKFLOW: "crew",
+    names.CREW_WORKFLOW_ASYNC: "crew",
+    names.FLOW_WORKFLOW: "flow",
+    names.FLOW_WORKFLOW_ASYNC: "flow",
+    names.BATCH_WORKFLOW: "batch",
+}
+KINDS = (*dict.fromkeys(_KINDS.values()), "workflow")
+
+_AT_ONCE = 200
+"""Rows that are looked at in one go, where more is asked of them than SQL says."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which runs.
+
+    Attributes:
+        definition: Of this one only.
+        state: In this one only.
+        kind: Of this one only.
+        since: Created then or later.
+    """
+
+    definition: str | None = None
+    state: State | None = None
+    kind: str | None = None
+    since: datetime | None = None
+
+    def __post_init__(self) -> None:
+        for what, given, known in (("state", self.state, STATUSES), ("kind", self.kind, KINDS)):
+            if given is not None and given not in known:
+                raise DefinitionError(f"There is no {what} {given!r}; there are {', '.join(known)}")
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads runs.
+
+    Attributes:
+        database: Where they are.
+        store: The requests there.
+        opened: Reads what is sealed.
+    """
+
+    database: Database
+    store: Store
+    opened: Open
+
+    # Lists ---------------------------------------------------------------------------
+
+    def page(self, wanted: Wanted, limit: int, cursor: str | None) -> Page:
+        """The newest runs that fit, or those after `cursor`."""
+        if limit < 1:
+            raise DefinitionError(f"limit is a whole number from 1, not {limit!r}")
+        with self.database.engine.connect() as connection:
+            found: list[tuple[StoredRun, Standing]] = []
+            for each in self._found(connection, wanted, limit, cursor):
+                found.append(each)
+                if len(found) > limit:
+                    break
+            last = found[limit - 1][0] if len(found) > limit else None
+            runs = self._shown(connection, found[:limit])
+        return Page(runs, None if last is None else f"{last.created_ms}.{last.run_id}")
+
+    def _found(
+        self, connection: sa.Connection, wanted: Wanted, limit: int, cursor: str | None
+    ) -> Iterator[tuple[StoredRun, Standing]]:
+        newest = stored_runs.newest_versions(self.database, connection)
+        conditions = [*self._conditions(wanted)]
+        exact = wanted.definition is None and wanted.state in (None, "done", "failed")
+        count = limit + 1 if exact else max(limit + 1, _AT_ONCE)
+        before = None if cursor is None else _after(cursor)
+        while True:
+            here = stored_runs.is_created(self.database, before=before)
+            rows = stored_runs.runs(self.database, connection, [*conditions, here], count)
+            if wanted.definition is not None:
+                labels = self._labels(connection, rows)
+                fit = [r for r in rows if labels[r.run_id].get("definition") == wanted.definition]
+            else:
+                fit = rows
+            standings = self._standings(connection, fit, newest)
+            for row in fit:
+                if wanted.state in (None, standings[row.run_id].state):
+                    yield row, standings[row.run_id]
+            if len(rows) < count:
+                return
+            before = rows[-1].created_ms, rows[-1].run_id
+
+    def _conditions(self, wanted: Wanted) -> Iterator[Condition]:
+        """What SQL can say; the rest is looked at row by row."""
+        database, table = self.database, self.database.runs.c
+        if wanted.definition is not None:
+            key, field = names.RUN_ATTRIBUTE, "definition"
+            named = stored_runs.has_attribute(database, key, field, wanted.definition)
+            # Those that an earlier release or another program has begun have it in their order.
+            unnamed = (
+                stored_runs.is_called(database, _KINDS)
+                & stored_runs.lacks_attribute(database, key, field)
+                & stored_runs.has_in_input(
+                    database, json.dumps(wanted.definition, ensure_ascii=False)
+                )
+            )
+            yield named | unnamed
+        if wanted.state is not None:
+            yield stored_runs.has_status(database, STATUSES[wanted.state])
+        if wanted.state == "waiting":
+            yield self.store.has_open(table.workflow_uuid)
+        if wanted.kind == "workflow":
+            yield stored_runs.is_called(database, _KINDS, not_so=True)
+        elif wanted.kind is not None:
+            those = [name for name, kind in _KINDS.items() if kind == wanted.kind]
+            yield stored_runs.is_called(database, those)
+        if wanted.since is not None:
+            since = int(wanted.since.timestamp() * 1000)
+            yield stored_runs.is_created(database, since_ms=since)
+
+    # One -----------------------------------------------------------------------------
+
+    def run(self, run_id: str) -> Run:
+        """A run with what is in it."""
+        with self.database.engine.connect() as connection:
+            row = self._one(connection, run_id)
+            newest = stored_runs.newest_versions(self.database, connection)
+            (run,) = self._with_standings(connection, [row], newest)
+            steps = stored_runs.steps(self.database, connection, row.run_id)
+            asked = self.store.outlines(connection, [row.run_id]).get(row.run_id, [])
+            below = stored_runs.runs(
+                self.database, connection, [stored_runs.is_child_of(self.database, [row.run_id])]
+            )
+            children = self._with_standings(connection, below[::-1], newest)
+        made = nodes(row, run.state, steps, asked, children, self.opened)
+        return replace(run, children=made, tokens=sum((n.tokens for n in made), Tokens()))
+
+    def _one(self, connection: sa.Connection, run_id: str) -> StoredRun:
+        database = self.database
+        found = stored_runs.runs(database, connection, [stored_runs.has_id(database, [run_id])])
+        if not found and run_id:
+            begins = stored_runs.begins_with(database, run_id)
+            found = stored_runs.runs(database, connection, [begins], limit=2)
+        if len(found) != 1:
+            raise RunNotFoundError(run_id, ambiguous=bool(found))
+        return found[0]
+
+    # Rows, as people see them --------------------------------------------------------
+
+    def _with_standings(
+        self,
+        connection: sa.Connection,
+        rows: Sequence[StoredRun],
+        newest: Mapping[str | None, str],
+    ) -> tuple[Run, ...]:
+        found = self._standings(connection, rows, newest)
+        return self._shown(connection, [(row, found[row.run_id]) for row in rows])
+
+    def _standings(
+        self,
+        connection: sa.Connection,
+        rows: Sequence[StoredRun],
+        newest: Mapping[str | None, str],
+    ) -> dict[str, Standing]:
+        alive = [row.run_id for row in rows if row.status in ALIVE]
+        asked = self.store.outlines(connection, alive)
+        return {
+            row.run_id: standing(row, asked.get(row.run_id, ()), newest, self.opened)
+            for row in rows
+        }
+
+    def _shown(
+        self, connection: sa.Connection, found: Sequence[tuple[StoredRun, Standing]]
+    ) -> tuple[Run, ...]:
+        rows = [row for row, _ in found]
+        labels = self._labels(connection, rows)
+        tokens = self._tokens(connection, [row.run_id for row in rows])
+        failed = [row.run_id for row, how in found if how.state == "failed"]
+        errors = stored_runs.errors(self.database, connection, failed)
+        return tuple(
+            Run(
+                run_id=row.run_id,
+                definition=labels[row.run_id].get("definition"),
+                kind=labels[row.run_id].get("kind", "workflow"),
+                state=how.state,
+                created=_time(row.created_ms),
+                started=at(_started_ms(row)),
+                seconds=((row.ended_ms or row.now_ms) - row.created_ms) / 1000,
+                tokens=tokens[row.run_id],
+                error=(
+                    texts.of_run(errors[row.run_id], self.opened) if row.run_id in errors else None
+                ),
+                reason=how.reason,
+                parent=row.parent,
+                forked_from=row.forked_from,
+                version=row.version,
+                executor=row.executor,
+            )
+            for row, how in found
+        )
+
+    def _labels(
+        self, connection: sa.Connection, rows: Iterable[StoredRun]
+    ) -> dict[str, dict[str, str]]:
+        """What each is a run of, by ``definition`` and ``kind``."""
+        found: dict[str, dict[str, str]] = {}
+        for row in rows:
+            kind, told = _KINDS.get(row.name), row.attributes.get(names.RUN_ATTRIBUTE)
+            found[row.run_id] = {} if kind is None else {"kind": kind}
+            if kind is not None and isinstance(told, Mapping):
+                found[row.run_id]["definition"] = str(told.get("definition"))
+        unnamed = [id for id, each in found.items() if each and "definition" not in each]
+        for run_id, text in stored_runs.inputs(self.database, connection, unnamed).items():
+            found[run_id].update(_label_in(text))
+        return found
+
+    def _tokens(self, connection: sa.Connection, run_ids: Iterable[str]) -> dict[str, Tokens]:
+        """What the LLM requests in the journal of each have used."""
+        found: defaultdict[str, Tokens] = defaultdict(Tokens)
+        for run_id, text in stored_runs.with_usage(self.database, connection, run_ids):
+            if is_payload(entry := _json(text)):
+                found[run_id] += tokens_in(entry)
+        return found
+
+
+def _label_in(text: str) -> dict[str, str]:
+    given = _json(text)
+    arguments = given.get("positionalArgs") if isinstance(given, Mapping) else None
+    order = arguments[0] if isinstance(arguments, list) and arguments else None
+    return work_order.label(order) or {}
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _after(cursor: str) -> tuple[int, str]:
+    created, dot, run_id = cursor.partition(".")
+    if not (dot and created.isdecimal()):
+        raise DefinitionError(f"{cursor!r} is no cursor of a page of runs")
+    return int(created), run_id
+
+
+def _started_ms(row: StoredRun) -> int | None:
+    if row.started_ms is not None or row.queue is not None or row.status in (ENQUEUED, DELAYED):
+        return row.started_ms
+    return row.created_ms  # begun where it was asked for
+
+
+def _time(milliseconds: int) -> datetime:
+    found = at(milliseconds)
+    assert found is not None
+    return found

@@ -1,0 +1,393 @@
+"""What DBOS has stored of runs, for those who look at many. No content is read but as text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from dbos._serialization import DBOSPortableJSON
+from dbos._sys_db import WorkflowStatusString
+from sqlalchemy.dialects.postgresql import JSONB
+
+from crewai_dbos._dbos_seam.database import ALIVE, CANCELLED, Database, chunks
+
+SUCCESS = WorkflowStatusString.SUCCESS.value
+ERROR = WorkflowStatusString.ERROR.value
+GIVEN_UP = WorkflowStatusString.MAX_RECOVERY_ATTEMPTS_EXCEEDED.value
+ENDED = (SUCCESS, ERROR, CANCELLED, GIVEN_UP)
+"""The statuses of a run that does not go on by itself."""
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """The row of a run. Times are milliseconds since 1970.
+
+    Attributes:
+        run_id: The workflow id.
+        status: DBOS's status.
+        name: Of its workflow.
+        created_ms: When it was asked for.
+        started_ms: When it was taken from a queue; None of one that was never on one.
+        ended_ms: When it has ended, if it has.
+        deadline_ms: When DBOS cancels it.
+        delay_ms: When DBOS puts it on its queue.
+        attributes: Of its workflow, by name.
+        version: The application version that it is of; None if any takes it.
+        application: The name of the application that it belongs to.
+        executor: The process that carries it out, or did.
+        queue: What it is taken from.
+        parent: The workflow that has started it.
+        forked_from: The run that it is a fork of.
+        attempts: How often it was begun since it was last resumed.
+        now_ms: When this was read.
+    """
+
+    run_id: str
+    status: str
+    name: str
+    created_ms: int
+    started_ms: int | None
+    ended_ms: int | None
+    deadline_ms: int | None
+    delay_ms: int | None
+    attributes: Mapping[str, Any]
+    version: str | None
+    application: str | None
+    executor: str | None
+    queue: str | None
+    parent: str | None
+    forked_from: str | None
+    attempts: int
+    now_ms: int
+
+
+@dataclass(frozen=True)
+class StoredError:
+    """The error that a run has ended with: a text, which a serializer has written."""
+
+    text: str
+    serializer: str | None
+
+    @property
+    def is_json(self) -> bool:
+        return self.serializer == DBOSPortableJSON.name()
+
+
+@dataclass(frozen=True)
+class StoredStep:
+    """The row of a step. Times are milliseconds since 1970.
+
+    Attributes:
+        step_id: Its number in the run.
+        name: What the step is called.
+        output: The text in it, if it is JSON.
+        error: What DBOS has stored of its error; an entry of ours says so itself.
+        child: The workflow that it has started.
+        started_ms: When it began.
+        ended_ms: When it ended.
+    """
+
+    step_id: int
+    name: str
+    output: str | None
+    error: StoredError | None
+    child: str | None
+    started_ms: int | None
+    ended_ms: int | None
+
+
+Condition = sa.ColumnElement[bool]
+
+
+def runs(
+    database: Database,
+    connection: sa.Connection,
+    conditions: Iterable[Condition],
+    limit: int | None = None,
+) -> list[StoredRun]:
+    """The runs that fit, the newest first; of two of one time that with the greater id."""
+    table = database.runs.c
+    query = (
+        sa.select(
+            table.workflow_uuid,
+            table.status,
+            table.name,
+            table.created_at,
+            table.started_at_epoch_ms,
+            table.completed_at,
+            table.updated_at,
+            table.workflow_deadline_epoch_ms,
+            table.delay_until_epoch_ms,
+            table.attributes,
+            table.application_version,
+            table.application_name,
+            table.executor_id,
+            table.queue_name,
+            table.parent_workflow_id,
+            table.forked_from,
+            table.recovery_attempts,
+            database.now_ms.label("now"),
+        )
+        .where(*conditions)
+        .order_by(table.created_at.desc(), table.workflow_uuid.desc())
+        .limit(limit)
+    )
+    return [_run(row) for row in connection.execute(query)]
+
+
+def _run(row: Any) -> StoredRun:
+    ended = row.completed_at or row.updated_at if row.status in ENDED else None
+    return StoredRun(
+        run_id=row.workflow_uuid,
+        status=row.status,
+        name=row.name or "",
+        created_ms=row.created_at,
+        started_ms=row.started_at_epoch_ms,
+        ended_ms=ended,
+        deadline_ms=row.workflow_deadline_epoch_ms,
+        delay_ms=row.delay_until_epoch_ms,
+        attributes=row.attributes if isinstance(row.attributes, Mapping) else {},
+        version=row.application_version,
+        application=row.application_name,
+        executor=row.executor_id,
+        queue=row.queue_name,
+        parent=row.parent_workflow_id,
+        forked_from=row.forked_from,
+        attempts=row.recovery_attempts or 0,
+        now_ms=row.now,
+    )
+
+
+# Conditions ------------------------------------------------------------------------
+
+
+def has_id(database: Database, run_ids: list[str]) -> Condition:
+    return sa.and_(*database.system._wf_in(database.runs, run_ids))
+
+
+def begins_with(database: Database, prefix: str) -> Condition:
+    condition: Condition = database.runs.c.workflow_uuid.startswith(prefix, autoescape=True)
+    return condition
+
+
+def has_status(database: Database, statuses: Iterable[str]) -> Condition:
+    found: Condition = database.runs.c.status.in_(list(statuses))
+    return found
+
+
+def is_called(database: Database, names: Iterable[str], *, not_so: bool = False) -> Condition:
+    """Whether its workflow has one of these names; or none of them."""
+    name = database.runs.c.name
+    found: Condition = name.not_in(list(names)) if not_so else name.in_(list(names))
+    return found
+
+
+def is_created(
+    database: Database, *, since_ms: int | None = None, before: tuple[int, str] | None = None
+) -> Condition:
+    """Whether it was created since then, and comes after `before`, a time and an id, in a list."""
+    table = database.runs.c
+    wanted: list[Condition] = [sa.true()]
+    if since_ms is not None:
+        wanted.append(table.created_at >= since_ms)
+    if before is not None:
+        created, run_id = before
+        earlier = (table.created_at < created) | (table.workflow_uuid < run_id)
+        wanted += [table.created_at <= created, earlier]
+    return sa.and_(*wanted)
+
+
+def ended_before(database: Database, milliseconds: int) -> Condition:
+    """Whether it has ended, and did before then."""
+    table = database.runs.c
+    ended = sa.func.coalesce(table.completed_at, table.updated_at)
+    return has_status(database, ENDED) & (ended < milliseconds)
+
+
+def is_child_of(database: Database, run_ids: list[str]) -> Condition:
+    condition: Condition = database.runs.c.parent_workflow_id.in_(run_ids)
+    return condition
+
+
+def has_attribute(database: Database, key: str, field: str, value: str) -> Condition:
+    """Whether the attribute `key` of its workflow has `value` in `field`."""
+    if database.is_sqlite:
+        return _in_attribute(database, key, field) == value
+    # Served by the index that DBOS has on attributes.
+    condition: Condition = database.system._attributes_contains_clause({key: {field: value}})
+    return condition
+
+
+def lacks_attribute(database: Database, key: str, field: str) -> Condition:
+    if database.is_sqlite:
+        return _in_attribute(database, key, field).is_(None)
+    attributes = sa.type_coerce(database.runs.c.attributes, JSONB)
+    found: Condition = ~sa.func.coalesce(attributes.has_key(key), False)
+    return found
+
+
+def _in_attribute(database: Database, key: str, field: str) -> sa.ColumnElement[Any]:
+    return sa.func.json_extract(database.runs.c.attributes, f'$."{key}"."{field}"')
+
+
+def has_in_input(database: Database, text: str) -> Condition:
+    """Whether `text` stands somewhere in the input of its workflow."""
+    inputs = database.system.tables.workflow_input
+    found = sa.select(inputs.c.workflow_uuid).where(
+        database.system._wf_join(database.runs, inputs),
+        inputs.c.inputs.contains(text, autoescape=True),
+    )
+    old = database.runs.c.inputs.contains(text, autoescape=True)
+    return found.exists() | sa.func.coalesce(old, sa.false())
+
+
+# What else there is of some runs ------------------------------------------------------
+
+
+def inputs(database: Database, connection: sa.Connection, run_ids: Iterable[str]) -> dict[str, str]:
+    """The inputs of those of these runs where they are JSON."""
+    table, given = database.runs, database.system.tables.workflow_input
+    found: dict[str, str] = {}
+    for some in chunks(run_ids):
+        text = sa.func.coalesce(given.c.inputs, table.c.inputs)
+        query = (
+            sa.select(table.c.workflow_uuid, text)
+            .select_from(table.outerjoin(given, database.system._wf_join(table, given)))
+            .where(has_id(database, some), table.c.serialization == DBOSPortableJSON.name())
+        )
+        found.update((run_id, text) for run_id, text in connection.execute(query) if text)
+    return found
+
+
+def errors(
+    database: Database, connection: sa.Connection, run_ids: Iterable[str]
+) -> dict[str, StoredError]:
+    """The errors of those of these runs that have ended with one."""
+    table, made = database.runs, database.system.tables.workflow_output
+    found: dict[str, StoredError] = {}
+    for some in chunks(run_ids):
+        text = sa.func.coalesce(made.c.error, table.c.error)
+        query = (
+            sa.select(table.c.workflow_uuid, text, table.c.serialization)
+            .select_from(table.outerjoin(made, database.system._wf_join(table, made)))
+            .where(has_id(database, some), text.is_not(None))
+        )
+        for run_id, error, serializer in connection.execute(query):
+            found[run_id] = StoredError(error, serializer)
+    return found
+
+
+def with_usage(
+    database: Database, connection: sa.Connection, run_ids: Iterable[str]
+) -> Iterator[tuple[str, str]]:
+    """The run and the JSON of each step that may have token counts in it."""
+    steps = database.system.tables.operation_outputs
+    for some in chunks(run_ids):
+        query = sa.select(steps.c.workflow_uuid, steps.c.output).where(
+            *database.system._wf_in(steps, some),
+            steps.c.serialization == DBOSPortableJSON.name(),
+            steps.c.output.contains('"usage":'),
+        )
+        yield from (tuple(row) for row in connection.execute(query))
+
+
+def steps(database: Database, connection: sa.Connection, run_id: str) -> list[StoredStep]:
+    """The steps of a run, in the order of their numbers."""
+    table = database.system.tables.operation_outputs
+    query = (
+        sa.select(
+            table.c.function_id,
+            table.c.function_name,
+            table.c.output,
+            table.c.serialization,
+            table.c.error,
+            table.c.child_workflow_id,
+            table.c.started_at_epoch_ms,
+            table.c.completed_at_epoch_ms,
+        )
+        .where(*database.system._wf(table, run_id))
+        .order_by(table.c.function_id)
+    )
+    return [
+        StoredStep(
+            step_id=row.function_id,
+            name=row.function_name,
+            output=row.output if row.serialization == DBOSPortableJSON.name() else None,
+            error=None if row.error is None else StoredError(row.error, row.serialization),
+            child=row.child_workflow_id,
+            started_ms=row.started_at_epoch_ms,
+            ended_ms=row.completed_at_epoch_ms,
+        )
+        for row in connection.execute(query)
+    ]
+
+
+def newest_versions(database: Database, connection: sa.Connection) -> dict[str | None, str]:
+    """By application, the version that DBOS takes for the newest; under None where it has no name.
+
+    One without a name is every application's.
+    """
+    table = database.system.tables.application_versions
+    query = sa.select(table.c.application_name, table.c.version_name, table.c.version_timestamp)
+    rows = list(connection.execute(query.order_by(table.c.version_timestamp)))
+    unnamed = [(time, version) for name, version, time in rows if name is None]
+    found: dict[str | None, str] = {}
+    for name in {name for name, _, _ in rows}:
+        own = [(time, version) for owner, version, time in rows if owner == name]
+        found[name] = max(own + unnamed)[1]
+    return found
+
+
+# Deleting ------------------------------------------------------------------------------
+
+
+def delete_ended(database: Database, connection: sa.Connection, run_ids: list[str]) -> bool:
+    """Delete runs with all that DBOS has stored of them, in the transaction of `connection`.
+
+    Returns:
+        False if one of them has not ended: then the transaction is to be rolled back.
+    """
+    tables = database.system.tables
+    status = tables.workflow_status
+    # What DBOS has for this (`delete_workflows`) asks for no status, in a transaction of its own.
+    ended = (*database.system._wf_in(status, run_ids), status.c.status.in_(ENDED))
+    gone = connection.execute(sa.delete(status).where(*ended))
+    for table in (tables.workflow_input, tables.workflow_output, tables.operation_outputs):
+        connection.execute(sa.delete(table).where(*database.system._wf_in(table, run_ids)))
+    return gone.rowcount == len(run_ids)
+
+
+def has_no_parent(database: Database) -> Condition:
+    """Whether nothing has started it, or what has is not there any more."""
+    parent, table = database.runs.alias(), database.runs.c
+    there = sa.exists().where(parent.c.workflow_uuid == table.parent_workflow_id)
+    return table.parent_workflow_id.is_(None) | ~there
+
+
+def children_of_open_forks(database: Database, connection: sa.Connection) -> set[str]:
+    """The workflows that steps refer to which forks have copied that have not ended."""
+    table, steps = database.runs, database.system.tables.operation_outputs
+    query = (
+        sa.select(steps.c.child_workflow_id)
+        .join(table, database.system._wf_join(steps, table))
+        .where(table.c.forked_from.is_not(None), table.c.status.in_(ALIVE))
+        .where(steps.c.child_workflow_id.is_not(None))
+    )
+    return set(connection.execute(query).scalars())
+
+
+def has_steps_in(
+    database: Database, connection: sa.Connection, run_ids: Iterable[str], begins: Iterable[str]
+) -> bool:
+    """Whether one of these runs has a step whose name begins so."""
+    names = database.system.tables.operation_outputs
+    for some in chunks(run_ids):
+        query = sa.select(sa.literal(1)).where(
+            *database.system._wf_in(names, some),
+            sa.or_(*(names.c.function_name.startswith(each) for each in begins)),
+        )
+        if connection.execute(query.limit(1)).first() is not None:
+            return True
+    return False

@@ -1,0 +1,225 @@
+"""`crewai-dbos runs`, beside runs of every state."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import pytest
+from crewai.flow.flow import Flow, start
+from crewai.tools import tool
+from dbos import DBOS, SetWorkflowID
+from typer.testing import CliRunner, Result
+
+from control import reading_runs
+from control.reading_runs import crew_of
+from crewai_dbos import DBOSCrew, DBOSFlow
+from crewai_dbos._commands import runs as command
+from crewai_dbos.cli import app
+from crewai_dbos.control import Control, Node, Run
+from crewai_dbos.testing import ToolCall, error, text, tool_calls
+from support.names import unique
+from support.serving import Serve
+
+url, control, serve, sql = (
+    reading_runs.url,
+    reading_runs.control,
+    reading_runs.serve,
+    reading_runs.sql,
+)
+
+Call = Callable[..., Result]
+
+
+@pytest.fixture
+def runs(url: str, monkeypatch: pytest.MonkeyPatch) -> Call:
+    monkeypatch.setenv("DBOS_SYSTEM_DATABASE_URL", url)
+    monkeypatch.setattr(command, "_LOOK", 0.05)
+
+    def call(*arguments: str) -> Result:
+        return CliRunner().invoke(app, ["runs", *arguments])
+
+    return call
+
+
+class Quick(Flow):
+    @start()
+    def only(self) -> str:
+        return "done"
+
+
+def begin(**options: Any) -> tuple[DBOSFlow, str]:
+    made, run_id = DBOSFlow(flow_name=unique("flow"), orig_flow=Quick), unique("run")
+    with SetWorkflowID(run_id):
+        made.kickoff(**options)
+    return made, run_id
+
+
+def fails(serve: Serve) -> tuple[DBOSCrew, str]:
+    serve(lambda _: error(400, message="No \x1b[31mpaper."))
+    made, run_id = DBOSCrew(crew_name=unique("crew"), orig_crew=crew_of("find")), unique("failed")
+    with SetWorkflowID(run_id), pytest.raises(Exception, match="paper"):
+        made.kickoff()
+    return made, run_id
+
+
+def test_a_list_fits_a_screen(runs: Call, serve: Serve) -> None:
+    made, run_id = fails(serve)
+    listed = runs("list", "--definition", made.crew_name)
+    assert listed.exit_code == 0, listed.output
+    (head, line) = listed.stdout.rstrip().splitlines()
+    assert all(len(each.rstrip()) <= 80 for each in (head, line))
+    assert head.split() == ["id", "of", "state", "asked", "took", "tokens", "why"]
+    assert line.split()[:3] == [run_id, made.crew_name, "failed"]
+    assert "BadRequestErr" in line
+    assert "\x1b" not in line
+    assert "no such run" in runs("list", "--definition", "nobody").stdout
+
+
+def test_json_has_the_names_of_the_dataclasses(runs: Call) -> None:
+    made, run_id = begin()
+    page = json.loads(runs("list", "-d", made.flow_name, "--json", "--since", "1h").stdout)
+    assert page["cursor"] is None
+    (run,) = page["runs"]
+    assert set(run) == set(Run.__dataclass_fields__)
+    assert (run["run_id"], run["state"], run["tokens"]["total"]) == (run_id, "done", 0)
+    assert datetime.fromisoformat(run["created"]).tzinfo is not None
+    shown = json.loads(runs("show", run_id, "--json").stdout)
+    (method,) = shown["children"]
+    assert set(method) == set(Node.__dataclass_fields__)
+    assert (method["name"], method["state"]) == ("method:only", "done")
+
+
+def test_pages(runs: Call) -> None:
+    made, _ = begin()
+    made.kickoff()
+    first = json.loads(runs("list", "-d", made.flow_name, "-n", "1", "--json").stdout)
+    assert first["cursor"] in runs("list", "-d", made.flow_name, "-n", "1").stdout.replace("\n", "")
+    rest = json.loads(
+        runs("list", "-d", made.flow_name, "--cursor", first["cursor"], "--json").stdout
+    )
+    assert len({run["run_id"] for run in first["runs"] + rest["runs"]}) == 2
+
+
+def test_one_is_shown_by_the_first_letters_of_its_id(runs: Call, serve: Serve) -> None:
+    made, run_id = fails(serve)
+    shown = runs("show", run_id[:-1]) if not run_id[:-1].endswith("-") else runs("show", run_id)
+    assert shown.exit_code == 0, shown.output
+    assert made.crew_name in shown.stdout
+    assert "└ task:1.find" in shown.stdout
+    assert "\x1b" not in shown.stdout
+    assert all(len(line.rstrip()) <= 80 for line in shown.stdout.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (["show", "nowhere"], 1, "There is no run 'nowhere'"),
+        (["watch", "nowhere"], 1, "There is no run 'nowhere'"),
+        (["list", "--state", "lost"], 2, "There is no state 'lost'"),
+        (["list", "--since", "soon"], 2, "'soon' is no time"),
+        (["list", "--cursor", "x"], 2, "is no cursor"),
+        (["prune", "--older-than", "old", "--yes"], 2, "is no duration"),
+        (["prune", "--older-than", "30d"], 2, "--yes"),
+        (["lst"], 2, "Did you mean 'list'?"),
+        (["show", "x", "--db-url", "sqlite:///nowhere.sqlite"], 2, "There is no database"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_what_can_not_be_done(runs: Call, arguments: list[str], code: int, told: str) -> None:
+    done = runs(*arguments)
+    assert done.exit_code == code
+    assert told in " ".join(done.output.replace("│", " ").split())
+    assert "Traceback" not in done.output
+
+
+def test_a_run_is_watched_to_its_end(runs: Call, serve: Serve, control: Control) -> None:
+    go, begun = threading.Event(), threading.Event()
+
+    @tool("wait")
+    def wait() -> str:
+        """Wait."""
+        begun.set()
+        assert go.wait(60)
+        return "waited"
+
+    serve(lambda r: text("done") if r.tool_results else tool_calls(ToolCall("wait", {})))
+    made = DBOSCrew(crew_name=unique("crew"), orig_crew=crew_of("find", tools=[wait]))
+    run_id = unique("watched")
+    with SetWorkflowID(run_id):
+        handle = made.start()
+    assert begun.wait(60)
+    seen: list[Result] = []
+    watching = threading.Thread(target=lambda: seen.append(runs("watch", run_id)))
+    watching.start()
+    go.set()
+    handle.get_result()
+    watching.join(60)
+    (watched,) = seen
+    lines = [line.split()[1:3] for line in watched.stdout.splitlines()]
+    assert watched.exit_code == 0, watched.output
+    assert lines[-1] == ["done", run_id]
+    assert [path.rpartition("/")[2].partition("(")[0] for _, path in lines[:3]].count("llm#1") == 1
+    assert len({tuple(line) for line in lines}) == len(lines)
+
+
+def test_a_run_that_failed_is_watched(runs: Call, serve: Serve) -> None:
+    _, run_id = fails(serve)
+    watched = runs("watch", run_id)
+    assert watched.exit_code == 1
+    assert "failed" in watched.stdout
+
+
+def test_stranded(runs: Call, sql: Callable[..., Any]) -> None:
+    assert "No run is stranded." in runs("stranded").stdout
+    _, run_id = begin()
+    sql(
+        "UPDATE {ws} SET status = 'ENQUEUED', application_version = 'v0', queue_name = 'none' "
+        "WHERE workflow_uuid = :run",
+        run=run_id,
+    )
+    told = runs("stranded").stdout
+    assert run_id in told
+    assert "Start one, or fork the run into" in " ".join(told.split())
+    DBOS.cancel_workflow(run_id)
+
+
+def test_prune(runs: Call, sql: Callable[..., Any], control: Control) -> None:
+    _, run_id = begin()
+    sql("UPDATE {ws} SET completed_at = 1000 WHERE workflow_uuid = :run", run=run_id)
+    assert runs("prune", "--older-than", "1d", "--dry-run").stdout.split() == [run_id]
+    assert control.run(run_id).state == "done"
+    assert json.loads(runs("prune", "--older-than", "1d", "--yes", "--json").stdout) == [run_id]
+    assert "0 runs are deleted." in runs("prune", "--older-than", "1d", "-y").stdout
+
+
+def test_help_and_version_without_crewai() -> None:
+    program = (
+        "import sys\n"
+        "from typer.testing import CliRunner\n"
+        "from crewai_dbos.cli import app\n"
+        "for arguments in (['--version'], ['--help'], ['runs', '--help']):\n"
+        "    done = CliRunner().invoke(app, arguments)\n"
+        "    assert done.exit_code == 0, done.output\n"
+        "    print(done.output)\n"
+        "assert 'crewai' not in sys.modules\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("crewai-dbos ")
+    assert "Exits with 0" in done.stdout
+    assert "--install-completion" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(None, ""), (0.04, "0.0s"), (99.0, "99.0s"), (125, "2m05s"), (7260, "2h01m"), (2e5, "2d07h")],
+)
+def test_durations(seconds: float | None, shown: str) -> None:
+    assert command._took(seconds) == shown

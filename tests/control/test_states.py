@@ -1,0 +1,237 @@
+"""How a run stands: every state, and the reason that goes with it."""
+
+from __future__ import annotations
+
+import pickle
+from base64 import b64encode
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from crewai.flow.flow import Flow, start
+from dbos import DBOS, SetWorkflowID, SetWorkflowTimeout
+
+from control import reading_runs
+from control.reading_runs import crew_of, every
+from crewai_dbos import DBOSCrew, DBOSFlow, People, ask
+from crewai_dbos._control.states import standing
+from crewai_dbos._control.texts import of_run
+from crewai_dbos._dbos_seam.stored_runs import StoredError, StoredRun
+from crewai_dbos._requests.store import Outline
+from crewai_dbos.control import Control, Reply
+from crewai_dbos.errors import RunCancelledError, SealedError
+from crewai_dbos.testing import hang, text
+from people.conftest import until
+from support.names import unique
+from support.serving import Serve
+
+url, control, serve, sql = (
+    reading_runs.url,
+    reading_runs.control,
+    reading_runs.serve,
+    reading_runs.sql,
+)
+
+ROW = StoredRun(
+    run_id="r",
+    status="PENDING",
+    name="crewai_dbos.crew",
+    created_ms=0,
+    started_ms=None,
+    ended_ms=None,
+    deadline_ms=None,
+    delay_ms=None,
+    attributes={},
+    version="v1",
+    application="app",
+    executor="e",
+    queue=None,
+    parent=None,
+    forked_from=None,
+    attempts=1,
+    now_ms=0,
+)
+
+
+def asked(state: Any, audience: str | None = None) -> Outline:
+    return Outline("0123456789abcdef", "ask#1", "question", state, audience, 0)
+
+
+def sealed(_: Any) -> Any:
+    raise SealedError("no key")
+
+
+def noted(**note: Any) -> dict[str, Any]:
+    return {"crewai_dbos": note, "customer": "acme"}
+
+
+@pytest.mark.parametrize(
+    ("row", "asks", "state", "reason"),
+    [
+        ({"status": "SUCCESS"}, [], "done", None),
+        ({"status": "ERROR"}, [], "failed", None),
+        ({}, [], "running", None),
+        ({}, [asked("used")], "running", None),
+        ({}, [asked("open", "support")], "waiting", "for support since"),
+        ({"status": "DELAYED"}, [asked("open"), asked("open")], "waiting", "and 1 more"),
+        ({"status": "DELAYED"}, [asked("expired")], "waking", None),
+        ({"status": "DELAYED", "delay_ms": 1000}, [], "queued", "begins at 1970-01-01 00:00:01"),
+        ({"status": "ENQUEUED"}, [], "queued", None),
+        ({"status": "ENQUEUED"}, [asked("used")], "queued", None),
+        ({"status": "ENQUEUED"}, [asked("answered")], "waking", None),
+        ({"status": "ENQUEUED", "version": None}, [], "queued", None),
+        ({"status": "ENQUEUED", "version": "v0"}, [], "stranded", "version v0, and v1 is the newe"),
+        ({"version": "v0"}, [asked("open")], "stranded", "Start one, or fork the run into v1"),
+        ({"status": "DELAYED", "version": "v0"}, [asked("open")], "waiting", "for anybody"),
+        ({"version": "v0", "application": "other"}, [], "running", None),
+        ({"attributes": noted(waiting="import it")}, [], "stranded", "import it"),
+        ({"status": "CANCELLED"}, [], "cancelled", "does not say by whom"),
+        (
+            {"status": "CANCELLED", "deadline_ms": 5000, "ended_ms": 5001},
+            [],
+            "cancelled",
+            "its time was up at 1970-01-01 00:00:05 UTC",
+        ),
+        (
+            {
+                "status": "CANCELLED",
+                "attributes": noted(cancelled={"by": "ann", "reason": "too dear"}),
+            },
+            [],
+            "cancelled",
+            "by ann: too dear",
+        ),
+        (
+            {"status": "CANCELLED", "attributes": noted(cancelled={"by": "ann", "reason": None})},
+            [],
+            "cancelled",
+            "by ann",
+        ),
+        (
+            {"status": "CANCELLED", "attributes": noted(stopped="put it back", error="DriftError")},
+            [],
+            "stopped",
+            "put it back",
+        ),
+        ({"status": "MAX_RECOVERY_ATTEMPTS_EXCEEDED", "attempts": 101}, [], "stopped", "after 101"),
+        ({"attributes": {"crewai_dbos": "of the user's"}}, [], "running", None),
+    ],
+)
+def test_every_state(row: dict[str, Any], asks: Any, state: str, reason: str | None) -> None:
+    found = standing(replace(ROW, **row), asks, {"app": "v1"}, lambda stored: stored)
+    assert found.state == state
+    assert (found.reason is None) if reason is None else (reason in str(found.reason))
+
+
+@pytest.mark.parametrize("note", ["stopped", "cancelled"])
+def test_a_reason_that_can_not_be_read(note: str) -> None:
+    row = replace(ROW, status="CANCELLED", attributes=noted(**{note: {}}, error="DriftError"))
+    found = standing(row, [], {}, sealed)
+    assert found.state == note
+    assert "encrypted" in str(found.reason)
+
+
+class Boom(Exception):
+    def __reduce__(self) -> Any:
+        return exec, ("raise SystemExit('it was run')",)
+
+
+@pytest.mark.parametrize(
+    ("made", "expected"),
+    [
+        (ValueError("no paper"), "ValueError: no paper"),
+        (ValueError(), "ValueError"),
+        (KeyError(1, "a"), "KeyError"),
+        (Boom(), "exec: raise SystemExit('it was run')"),
+    ],
+)
+def test_a_pickled_error_is_read_and_not_run(made: Exception, expected: str) -> None:
+    stored = StoredError(b64encode(pickle.dumps(made)).decode(), "py_pickle")
+    assert of_run(stored, sealed) == expected
+
+
+@pytest.mark.parametrize("text", ["", "???", "gASV", "[1]", '{"name": 3}'])
+@pytest.mark.parametrize("serializer", ["py_pickle", "portable_json", "own"])
+def test_an_error_that_is_none(text: str, serializer: str) -> None:
+    assert of_run(StoredError(text, serializer), sealed)
+
+
+@DBOS.workflow(name="states.broken")
+def broken() -> None:
+    raise ValueError("of the user's own")
+
+
+def test_a_workflow_of_the_users_own_that_failed(control: Control) -> None:
+    run_id = unique("broken")
+    with SetWorkflowID(run_id), pytest.raises(ValueError, match="own"):
+        broken()
+    found = control.run(run_id)
+    assert (found.state, found.error) == ("failed", "ValueError: of the user's own")
+
+
+class Asks(Flow):
+    @start()
+    def only(self) -> str:
+        return str(ask("Well?", audience="support"))
+
+
+def test_a_run_that_waits_for_a_person(control: Control, url: str) -> None:
+    flow = DBOSFlow(flow_name=unique("asks"), orig_flow=Asks, people=People(linger=0.05))
+    run = flow.start()
+    until(lambda: control.status_of(run.workflow_id) == "DELAYED")
+    (found,) = control.runs(definition=flow.flow_name, state="waiting")
+    assert "for support since" in str(found.reason)
+    shown = control.run(run.workflow_id)
+    assert [(node.kind, node.state) for node in every(shown.children)] == [
+        ("method", "waiting"),
+        ("person", "waiting"),
+    ]
+    assert shown.seconds is not None
+    (request,) = control.requests(run_id=run.workflow_id)
+    assert shown.children[0].children[0].path == request.path
+    assert request.request_id[:8] in str(found.reason)
+    control.answer(request.request_id, Reply("yes"), by="ann")
+    run.get_result()
+    assert not control.runs(definition=flow.flow_name, state="waiting")
+    assert {node.state for node in every(control.run(run.workflow_id).children)} == {"done"}
+
+
+@DBOS.workflow(name="states.own")
+def own() -> str:
+    return str(ask("Well?"))
+
+
+def test_a_run_of_another_version(control: Control, sql: Callable[..., Any]) -> None:
+    """A workflow that waits in memory keeps its version; so does any run that is at work."""
+    run_id = unique("old")
+    with SetWorkflowID(run_id):
+        handle = DBOS.start_workflow(own)
+    until(lambda: control.requests(run_id=run_id))
+    assert control.run(run_id).state == "waiting"
+    assert run_id not in [run.run_id for run in control.stranded()]
+    version = DBOS.application_version
+    sql("UPDATE {ws} SET application_version = 'v0' WHERE workflow_uuid = :run", run=run_id)
+    (found,) = [run for run in control.stranded() if run.run_id == run_id]
+    assert f"it is of application version v0, and {version} is the newest" in str(found.reason)
+    sql(
+        "UPDATE {ws} SET application_version = :v WHERE workflow_uuid = :run", run=run_id, v=version
+    )
+    (request,) = control.requests(run_id=run_id)
+    control.answer(request.request_id, Reply("yes"), by="ann")
+    assert handle.get_result() == "yes"
+
+
+def test_cancelled_and_out_of_time(serve: Serve, control: Control) -> None:
+    held = hang(text("late"))
+    serve(lambda _: held)
+    durable = DBOSCrew(crew_name=unique("slow"), orig_crew=crew_of("work"))
+    run_id = unique("late")
+    with SetWorkflowID(run_id), SetWorkflowTimeout(0.3):
+        handle = durable.start()
+    until(lambda: control.run(run_id).state == "cancelled")
+    held.release()
+    with pytest.raises(RunCancelledError):
+        handle.get_result()
+    found = control.run(run_id)
+    assert "its time was up" in str(found.reason)
