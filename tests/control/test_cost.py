@@ -17,6 +17,7 @@ from dbos import DBOS, SetWorkflowID
 from pydantic import BaseModel
 
 from crewai_dbos import DBOSLLM, DBOSCrew, StepConfig
+from crewai_dbos._control import cost
 from crewai_dbos._objects.conversion import recording
 from crewai_dbos._stored.prices import Prices, as_json
 from crewai_dbos._stored.usage import Spent
@@ -213,6 +214,19 @@ def test_prices_are_those_of_the_user_then_of_a_file_then_of_the_table(
     assert given.usd([Spent("own-model", tokens), Spent("free", tokens)]) == 4.5
     assert given.usd([Spent("own-model", tokens), Spent(None, tokens)]) is None
     assert given.usd([]) == 0
+
+
+def test_entries_of_earlier_releases_have_tokens_and_no_cost() -> None:
+    entry = {"v": 2, "kind": "llm", "extra": {"usage": [{"prompt_tokens": 3}]}, "result": "x"}
+    step = {"kind": "llm", "extra": {"usage": [{"prompt_tokens": 3}]}}  # of the user's
+    found = cost.spent_by_entry([("a/llm#1", entry), ("b", step), ("c", 7), ("d", None)])
+    assert found == {"a/llm#1": [Spent(None, Tokens(3, 3, requests=1))]}
+    of_run = cost.cost_of(found["a/llm#1"], Prices(PRICES))
+    assert (of_run.usd, of_run.unpriced, of_run.tokens.total) == (None, (), 3)
+    assert cost.cost_of([], Prices(PRICES)).usd == 0
+    odd: list[Any] = [{"usage": 3}, {"usage": ["x"]}, {"usage": None}, "x", None]
+    for extra in odd:
+        assert cost.spent_by_entry([("a", {**entry, "extra": extra})]) == {}
 
 
 @pytest.mark.parametrize("content", ["[]", "{", '{"m": {"prompt": "much", "completion": 1}}'])
