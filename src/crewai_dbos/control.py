@@ -1,8 +1,8 @@
 """What people do about runs, with nothing but the database: no code of the user's, and no crewAI.
 
-`Control` lists runs and shows what is in one, what it cost and what happens in it; it stops runs,
-lets them go on, forks them by place, and deletes old ones; it lists the requests that runs wait for,
-and answers them.
+`Control` lists runs and shows what is in one, what it cost and what happens in it. It stops runs,
+lets them go on, forks them by place, and deletes old ones. It lists the requests that runs wait
+for, and answers them.
 """
 
 from __future__ import annotations

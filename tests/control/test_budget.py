@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from functools import partial
 from queue import Queue
 from typing import Any
 
@@ -96,8 +97,12 @@ Serve = Callable[..., Model]
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch, url: str) -> Iterator[Serve]:
     default = lambda request: text(f"done {request.last_user_text[:30]}")  # noqa: E731
-    for start in serving(monkeypatch, default):
-        yield lambda *script: Model(start(*script))
+    for served in serving(monkeypatch, default):
+        yield partial(_model, served)
+
+
+def _model(served: Callable[..., Any], *script: Any) -> Model:
+    return Model(served(*script))
 
 
 def build(*tasks: str, beside: int = 0, tools: Any = (), **agent: Any) -> Crew:
@@ -156,8 +161,8 @@ def test_at_the_limit_it_stops_and_goes_on_from_there_when_it_is_raised(
     assert vars(again.value)["used"] == used
     assert status(run_id) == "CANCELLED"
     DBOS.resume_workflow(run_id)
+    until_ended(run_id)
     with pytest.raises(BudgetExceeded):
-        until_ended(run_id)
         thrifty.retrieve(run_id).get_result()
     assert len(server.requests) == 1
     for wrong in ({"tokens": used}, {"usd": 5}, {"tokens": -1}, {}):
@@ -502,8 +507,8 @@ def test_a_run_may_have_a_budget_of_its_own(
         thrifty.kickoff()
     assert len(server.requests) == 1
     DBOS.resume_workflow(run_id)  # it is stored with the run
+    until_ended(run_id)
     with pytest.raises(BudgetExceeded):
-        until_ended(run_id)
         thrifty.retrieve(run_id).get_result()
     assert len(server.requests) == 1
     with SetWorkflowID(run_id), pytest.raises(BudgetExceeded):
