@@ -132,8 +132,8 @@ class Control:
         self._database = database
         self._store = Store(database)
         self._events = EventStore(database)
-        self._reader = Reader(database, self._store, self._opened)
-        self._pruning = Pruning(database, self._store, self._opened)
+        self._reader = Reader(database, self._store, self._events, self._prices, self._opened)
+        self._pruning = Pruning(database, self._store, self._events, self._opened)
 
     def __enter__(self) -> Control:
         return self
@@ -268,7 +268,10 @@ class Control:
 
             control.cancel(run_id, reason="The order was taken back.", by="ann")
         """
-        stopping.cancel(self._database, run_id, by or getpass.getuser(), reason, self._sealed)
+        name = by or getpass.getuser()
+        said = stopping.cancel(self._database, run_id, name, reason, self._sealed)
+        for each, at_ms in said.items():
+            self._events.say(each, "run.cancelled", {"by": name}, at_ms)
 
     def resume(self, run_id: str, *, timeout: float | None = None) -> None:
         """Let a run go on that was cancelled or stopped, from what it has recorded.

@@ -13,6 +13,7 @@ from crewai_dbos._control.texts import Open
 from crewai_dbos._dbos_seam import stored_runs
 from crewai_dbos._dbos_seam.database import Database, chunks
 from crewai_dbos._dbos_seam.stored_runs import ENDED, StoredRun
+from crewai_dbos._events.store import Store as EventStore
 from crewai_dbos._requests.store import Store
 from crewai_dbos._stored import names
 from crewai_dbos.errors import DefinitionError
@@ -36,11 +37,13 @@ class Pruning:
     Attributes:
         database: Where they are.
         store: The requests there.
+        events: The events there.
         opened: Reads what is sealed.
     """
 
     database: Database
     store: Store
+    events: EventStore
     opened: Open
 
     def prune(self, older_than: timedelta, *, dry_run: bool) -> list[str]:
@@ -113,9 +116,9 @@ class Pruning:
         for some in _some([run.run_id for run in reversed(tree)]):
             try:
                 with self.database.writing() as connection:
-                    # Requests before the rows of runs, as everywhere; then what refers to nothing.
-                    # The rows of any other table of ours go here.
+                    # Requests before the rows of runs, as everywhere.
                     self.store.delete(connection, some)
+                    self.events.delete(connection, some)
                     if not stored_runs.delete_ended(self.database, connection, some):
                         raise _GoesOn
             except _GoesOn:

@@ -15,15 +15,18 @@ from crewai_dbos._control import texts
 from crewai_dbos._control.run import Page, Run, State
 from crewai_dbos._control.states import STATUSES, Standing, standing
 from crewai_dbos._control.texts import Open
-from crewai_dbos._control.tree import nodes, tokens_in
+from crewai_dbos._control.tree import nodes
 from crewai_dbos._dbos_seam import stored_runs
-from crewai_dbos._dbos_seam.database import ALIVE, DELAYED, ENQUEUED, Database
+from crewai_dbos._dbos_seam.database import ALIVE, DELAYED, ENQUEUED, PENDING, Database
 from crewai_dbos._dbos_seam.stored_runs import Condition, StoredRun
+from crewai_dbos._events.reading import at_work
+from crewai_dbos._events.store import Store as EventStore
 from crewai_dbos._journal.payload import is_payload
 from crewai_dbos._requests.request import at
 from crewai_dbos._requests.store import Store
 from crewai_dbos._stored import names, work_order
-from crewai_dbos._stored.usage import Tokens
+from crewai_dbos._stored.prices import Prices
+from crewai_dbos._stored.usage import Spent, Tokens, spent_in
 from crewai_dbos.errors import DefinitionError, RunNotFoundError
 
 _KINDS = {
@@ -70,11 +73,15 @@ class Reader:
     Attributes:
         database: Where they are.
         store: The requests there.
+        events: The events there.
+        prices: What is known of prices.
         opened: Reads what is sealed.
     """
 
     database: Database
     store: Store
+    events: EventStore
+    prices: Prices
     opened: Open
 
     # Lists ---------------------------------------------------------------------------
@@ -159,8 +166,15 @@ class Reader:
                 self.database, connection, [stored_runs.is_child_of(self.database, [row.run_id])]
             )
             children = self._with_standings(connection, below[::-1], newest)
-        made = nodes(row, run.state, steps, asked, children, self.opened)
-        return replace(run, children=made, tokens=sum((n.tokens for n in made), Tokens()))
+        begun = at_work(self.events, self.opened, row.run_id) if row.status == PENDING else []
+        made = nodes(row, run.state, steps, asked, begun, children, self.opened)
+        costs = [run.cost, *(child.cost for child in children)]
+        return replace(
+            run,
+            children=made,
+            tokens=sum((n.tokens for n in made), Tokens()),
+            cost=None if None in costs else sum(cost for cost in costs if cost is not None),
+        )
 
     def _one(self, connection: sa.Connection, run_id: str) -> StoredRun:
         database = self.database
@@ -201,7 +215,7 @@ class Reader:
     ) -> tuple[Run, ...]:
         rows = [row for row, _ in found]
         labels = self._labels(connection, rows)
-        tokens = self._tokens(connection, [row.run_id for row in rows])
+        spent = self._spent(connection, [row.run_id for row in rows])
         failed = [row.run_id for row, how in found if how.state == "failed"]
         errors = stored_runs.errors(self.database, connection, failed)
         return tuple(
@@ -213,7 +227,8 @@ class Reader:
                 created=_time(row.created_ms),
                 started=at(_started_ms(row)),
                 seconds=((row.ended_ms or row.now_ms) - row.created_ms) / 1000,
-                tokens=tokens[row.run_id],
+                tokens=sum((each.tokens for each in spent[row.run_id]), Tokens()),
+                cost=self.prices.usd(spent[row.run_id]),
                 error=(
                     texts.of_run(errors[row.run_id], self.opened) if row.run_id in errors else None
                 ),
@@ -241,12 +256,12 @@ class Reader:
             found[run_id].update(_label_in(text))
         return found
 
-    def _tokens(self, connection: sa.Connection, run_ids: Iterable[str]) -> dict[str, Tokens]:
+    def _spent(self, connection: sa.Connection, run_ids: Iterable[str]) -> dict[str, list[Spent]]:
         """What the LLM requests in the journal of each have used."""
-        found: defaultdict[str, Tokens] = defaultdict(Tokens)
+        found: defaultdict[str, list[Spent]] = defaultdict(list)
         for run_id, text in stored_runs.with_usage(self.database, connection, run_ids):
             if is_payload(entry := _json(text)):
-                found[run_id] += tokens_in(entry)
+                found[run_id] += spent_in(entry)
         return found
 
 

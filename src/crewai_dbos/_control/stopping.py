@@ -26,8 +26,13 @@ Json = Callable[[Any], Any]
 """What the serializer of the application makes of a value, or a value of that."""
 
 
-def cancel(database: Database, run_id: str, by: str | None, reason: str | None, seal: Json) -> None:
+def cancel(
+    database: Database, run_id: str, by: str | None, reason: str | None, seal: Json
+) -> dict[str, int]:
     """Cancel a run; of a batch its items.
+
+    Returns:
+        When, in milliseconds since 1970, by the id of each run that no process carries out.
 
     Raises:
         RunNotFoundError: There is no such run.
@@ -45,6 +50,7 @@ def cancel(database: Database, run_id: str, by: str | None, reason: str | None, 
             said = Cancelled(now, by, reason, each.queue, batch)
             attributes[each.run_id] = with_cancelled(each.attributes, said, seal)
         stopping.cancel(database, connection, attributes, now)
+        return {each.run_id: now for each in alive if each.status != PENDING}
 
 
 def resume(

@@ -15,11 +15,12 @@ from crewai_dbos._control.texts import SEALED, Open
 from crewai_dbos._dbos_seam.database import PENDING
 from crewai_dbos._dbos_seam.rows import RecordedRow
 from crewai_dbos._dbos_seam.stored_runs import StoredRun, StoredStep
+from crewai_dbos._events.event import Event
 from crewai_dbos._journal.entry import Entry, read_entry, split_name
 from crewai_dbos._requests.request import at
 from crewai_dbos._requests.store import Outline
 from crewai_dbos._stored import names
-from crewai_dbos._stored.usage import Tokens, tokens_of
+from crewai_dbos._stored.usage import Tokens, spent_in
 from crewai_dbos.errors import SealedError
 
 _KEEPING = frozenset(
@@ -52,6 +53,7 @@ class _Place:
         occurrence: Which one of that name.
         entry, step: What is recorded under it.
         asked: What is asked of people there, if it can still be answered.
+        begun: The event in which it has begun, of what has not ended.
         marks: What is recorded of it by the journal itself.
         inside: By their names.
         others: What is no place in the journal, by step: child runs, steps of the user's own.
@@ -63,6 +65,7 @@ class _Place:
     entry: Entry | None = None
     step: StoredStep | None = None
     asked: Outline | None = None
+    begun: Event | None = None
     marks: list[tuple[Entry, StoredStep]] = field(default_factory=list)
     inside: dict[str, _Place] = field(default_factory=dict)
     others: list[tuple[float, Node]] = field(default_factory=list)
@@ -91,6 +94,8 @@ class _Place:
     def kind(self) -> str:
         if self.entry is not None and self.entry.kind:
             return self.entry.kind
+        if self.begun is not None:
+            return self.begun.type.partition(".")[0]
         return "person" if self.asked is not None else re.split(r"[:(]", self.what)[0]
 
     @property
@@ -104,6 +109,7 @@ def nodes(
     state: State,
     steps: Sequence[StoredStep],
     asked: Sequence[Outline],
+    at_work: Sequence[Event],
     children: Sequence[Run],
     opened: Open,
 ) -> tuple[Node, ...]:
@@ -114,6 +120,7 @@ def nodes(
         state: How it stands.
         steps: What DBOS has stored of it.
         asked: What it has asked people.
+        at_work: The events of what has begun and not ended in it.
         children: The runs that it has started.
         opened: Reads what is sealed.
     """
@@ -122,6 +129,9 @@ def nodes(
     for each in asked:
         if each.state == "open" and (place := root.at(each.name)).entry is None:
             place.asked = each
+    for event in at_work:
+        if event.path and (place := root.at(event.path)).entry is None:
+            place.begun = event
     since = {each.name: each.created_ms for each in asked}
     made = _Maker(row, state, last, since, opened).inside(root)
     own = [node for node in made if node.kind in ("agent", "crew", "flow") and not node.error]
@@ -269,6 +279,8 @@ class _Maker:
     def _span(self, place: _Place) -> _Span:
         """From when until when something in a place was recorded, or a person asked."""
         found = _Span() if place.asked is None else _Span(place.asked.created_ms)
+        if place.begun is not None:
+            found |= _Span(int(place.begun.at.timestamp() * 1000))
         rows = [step for _, step in place.marks]
         if place.step is not None:
             rows.append(place.step)
@@ -295,7 +307,7 @@ class _Maker:
             return "done"
         if place.asked is not None or any(child.state == "waiting" for child in children):
             return "waiting"
-        if not self._is_open(place, children):
+        if place.begun is None and not self._is_open(place, children):
             return "done"
         at_work = self.state == "waiting" and self.row.status == PENDING
         return "running" if at_work else self.state
@@ -337,16 +349,8 @@ def _error_in(entry: Entry, opened: Open) -> str | None:
 
 
 def _tokens(entry: Entry | None) -> Tokens:
-    return Tokens() if entry is None else tokens_in(entry.stored)
-
-
-def tokens_in(stored: Any) -> Tokens:
-    """What the requests of an entry have used, as it is stored."""
-    extra = stored.get("extra") if isinstance(stored, Mapping) else None
-    usages = extra.get("usage") if isinstance(extra, Mapping) else None
-    if not isinstance(usages, list) or not all(isinstance(each, Mapping) for each in usages):
-        return Tokens()
-    return tokens_of({"usage": usages})
+    spent = () if entry is None else spent_in(entry.stored)
+    return sum((each.tokens for each in spent), Tokens())
 
 
 def _attempts(entry: Entry) -> int:
