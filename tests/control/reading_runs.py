@@ -11,10 +11,32 @@ from crewai import Agent, Crew, Task
 from crewai.tools import tool
 from dbos import DBOS
 
+from crewai_dbos._dbos_seam.stored_runs import StoredRun
 from crewai_dbos.control import Control, Node
 from crewai_dbos.testing import Reply, Request, ToolCall, text, tool_calls
 from support.launching import launched
 from support.serving import Serve, serving
+
+ROW = StoredRun(
+    run_id="r",
+    status="PENDING",
+    name="crewai_dbos.crew",
+    created_ms=0,
+    started_ms=None,
+    ended_ms=None,
+    deadline_ms=None,
+    delay_ms=None,
+    attributes={},
+    version="v1",
+    application="app",
+    executor="e",
+    queue=None,
+    parent=None,
+    forked_from=None,
+    attempts=1,
+    now_ms=0,
+)
+"""A run at work, as it is stored."""
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgres"])

@@ -255,7 +255,16 @@ def test_states_are_found_also_behind_many_others(serve: Serve, control: Control
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"state": "lost"}, {"kind": "squad"}, {"limit": 0}, {"cursor": "page 2"}],
+    [
+        {"state": "lost"},
+        {"kind": "squad"},
+        {"limit": 0},
+        {"cursor": "page 2"},
+        {"cursor": f"{10**30}.run"},
+        {"cursor": "1.\0"},
+        {"definition": "a\0b"},
+        {"definition": "\ud800"},
+    ],
     ids=lambda wrong: next(iter(wrong)),
 )
 def test_what_can_not_be_asked(control: Control, wrong: dict[str, Any]) -> None:
@@ -266,8 +275,9 @@ def test_what_can_not_be_asked(control: Control, wrong: dict[str, Any]) -> None:
 def test_one_that_is_not_there(control: Control, serve: Serve) -> None:
     with pytest.raises(RunNotFoundError, match="no run 'nowhere'"):
         control.run("nowhere")
-    with pytest.raises(RunNotFoundError):
-        control.run("")
+    for wrong in ("", "a\0b", "\ud800"):
+        with pytest.raises(RunNotFoundError):
+            control.run(wrong)
     flow = DBOSFlow(flow_name=unique("named"), orig_flow=Quick)
     for run_id in ("same%-1", "same%-2"):
         with SetWorkflowID(run_id):

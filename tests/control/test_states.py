@@ -13,11 +13,11 @@ from crewai.flow.flow import Flow, start
 from dbos import DBOS, SetWorkflowID, SetWorkflowTimeout
 
 from control import reading_runs
-from control.reading_runs import crew_of, every
+from control.reading_runs import ROW, crew_of, every
 from crewai_dbos import DBOSCrew, DBOSFlow, People, ask
 from crewai_dbos._control.states import standing
 from crewai_dbos._control.texts import of_run
-from crewai_dbos._dbos_seam.stored_runs import StoredError, StoredRun
+from crewai_dbos._dbos_seam.stored_runs import StoredError
 from crewai_dbos._requests.store import Outline
 from crewai_dbos.control import Control, Reply
 from crewai_dbos.errors import RunCancelledError, SealedError
@@ -31,26 +31,6 @@ url, control, serve, sql = (
     reading_runs.control,
     reading_runs.serve,
     reading_runs.sql,
-)
-
-ROW = StoredRun(
-    run_id="r",
-    status="PENDING",
-    name="crewai_dbos.crew",
-    created_ms=0,
-    started_ms=None,
-    ended_ms=None,
-    deadline_ms=None,
-    delay_ms=None,
-    attributes={},
-    version="v1",
-    application="app",
-    executor="e",
-    queue=None,
-    parent=None,
-    forked_from=None,
-    attempts=1,
-    now_ms=0,
 )
 
 

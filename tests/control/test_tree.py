@@ -6,6 +6,7 @@ import itertools
 import json
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from dbos import DBOS, SetWorkflowID
 
 import crewai_dbos
 from control import reading_runs
-from control.reading_runs import clerk, crew_of, ended, every, look_up, names
+from control.reading_runs import ROW, clerk, crew_of, ended, every, look_up, names
 from crewai_dbos import DBOSCrew, DBOSFlow, StepConfig
+from crewai_dbos._control.tree import nodes
+from crewai_dbos._dbos_seam.stored_runs import StoredStep
 from crewai_dbos.control import Control, Tokens
 from crewai_dbos.testing import Reply, Request, ToolCall, error, history, text, tool_calls
 from support.names import unique
@@ -195,7 +198,7 @@ def test_a_run_that_failed(serve: Serve, control: Control) -> None:
     run = control.run(run_id)
     first, second = run.children
     assert (run.state, first.state, second.state) == ("failed", "done", "failed")
-    assert [node.kind for node in every(second.children) if node.error] == ["llm"]
+    assert {node.kind for node in every(second.children) if node.error} == {"agent", "llm"}
     assert "No." in str(run.error)
     assert run.tokens.requests == 1
 
@@ -316,3 +319,24 @@ def test_recorded_histories_are_read(
     assert (run.kind == "workflow") == (run.definition is None) == (program == "office")
     assert {"llm", "tool"} <= {node.kind for node in every(run.children)}
     assert not any(node.name.startswith(("order", "dbos", "(")) for node in every(run.children))
+
+
+@pytest.mark.parametrize(
+    ("recorded", "state"),
+    [
+        (["agent:Clerk#1/llm#1", "agent:Clerk#1/given_up#1"], "cancelled"),
+        (["agent:Clerk#1/llm#1", "agent:Clerk#1/given_up#1", "agent:Clerk#1/llm#2"], "done"),
+    ],
+    ids=["given up", "gone on"],
+)
+def test_work_that_was_given_up(recorded: list[str], state: str) -> None:
+    def step(number: int, name: str) -> StoredStep:
+        kind = name.rpartition("/")[2].partition("#")[0]
+        text = json.dumps({"v": 2, "kind": kind, "seconds": 0.5, "result": None})
+        return StoredStep(number, name, text, None, None, number * 1000, number * 1000 + 500)
+
+    steps = [step(number, name) for number, name in enumerate(recorded, 1)]
+    row = replace(ROW, name="own", status="SUCCESS")
+    (agent,) = nodes(row, "done", steps, [], [], lambda stored: stored)
+    assert agent.state == state
+    assert agent.seconds == len(recorded) - 0.5

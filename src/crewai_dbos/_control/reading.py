@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -64,6 +65,8 @@ class Wanted:
         for what, given, known in (("state", self.state, STATUSES), ("kind", self.kind, KINDS)):
             if given is not None and given not in known:
                 raise DefinitionError(f"There is no {what} {given!r}; there are {', '.join(known)}")
+        if not _is_storable(self.definition or ""):
+            raise DefinitionError(f"{self.definition!r} is the name of no definition")
 
 
 @dataclass(frozen=True)
@@ -178,6 +181,8 @@ class Reader:
 
     def _one(self, connection: sa.Connection, run_id: str) -> StoredRun:
         database = self.database
+        if not _is_storable(run_id):
+            raise RunNotFoundError(run_id)
         found = stored_runs.runs(database, connection, [stored_runs.has_id(database, [run_id])])
         if not found and run_id:
             begins = stored_runs.begins_with(database, run_id)
@@ -279,9 +284,14 @@ def _json(text: str) -> Any:
         return None
 
 
+def _is_storable(text: str) -> bool:
+    """Whether a database can have `text`: no NUL, nor half of a surrogate pair."""
+    return re.search("[\0\ud800-\udfff]", text) is None
+
+
 def _after(cursor: str) -> tuple[int, str]:
     created, dot, run_id = cursor.partition(".")
-    if not (dot and created.isdecimal()):
+    if not (dot and created.isdecimal() and len(created) < 16 and _is_storable(run_id)):
         raise DefinitionError(f"{cursor!r} is no cursor of a page of runs")
     return int(created), run_id
 

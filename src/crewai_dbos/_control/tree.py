@@ -84,11 +84,20 @@ class _Place:
     @property
     def first(self) -> float:
         """The least number of a step in it: a call gets its number when it begins."""
-        own = [] if self.step is None else [self.step.step_id]
-        marks = [step.step_id for _, step in self.marks]
-        others = [number for number, _ in self.others]
-        inside = [place.first for place in self.inside.values()]
-        return min((*own, *marks, *others, *inside), default=math.inf)
+        return min(self._numbers(), default=math.inf)
+
+    @property
+    def last(self) -> float:
+        """The greatest number of a step in it."""
+        return max(self._numbers(), default=0)
+
+    def _numbers(self) -> Iterator[float]:
+        if self.step is not None:
+            yield self.step.step_id
+        yield from (step.step_id for _, step in self.marks)
+        yield from (number for number, _ in self.others)
+        for place in self.inside.values():
+            yield from place._numbers()
 
     @property
     def kind(self) -> str:
@@ -301,7 +310,8 @@ class _Maker:
         if error is not None:
             return "failed"
         marks = {entry.what for entry, _ in place.marks}
-        if names.ABANDONED in marks:
+        # Work whose program was being stopped is marked so, too, and goes on.
+        if place.last in [s.step_id for e, s in place.marks if e.what == names.ABANDONED]:
             return "cancelled"
         if self.state == "done" or place.entry is not None or names.METHOD_END in marks:
             return "done"
