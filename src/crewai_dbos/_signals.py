@@ -27,5 +27,9 @@ class RunLeft(RunSuspended):
         self.run_id = run_id
 
 
+class RunCancelled(RunLeft):
+    """The same: it was cancelled, or its time was up."""
+
+
 class RunParked(RunLeft):
     """The same: nothing but answers of people can take it further."""

@@ -20,8 +20,9 @@ from crewai_dbos._commands import events, forking, inbox, runs, stopping
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(inbox.app, name="inbox")
-for each in (runs, stopping, forking, events):
-    app.add_typer(each.app, name="runs")
+for command in (stopping.cancel, stopping.resume, forking.fork, events.events):
+    runs.app.command()(command)
+app.add_typer(runs.app, name="runs")
 
 
 def _version(wanted: bool) -> None:

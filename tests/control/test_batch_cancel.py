@@ -167,7 +167,7 @@ def test_in_a_workflow_of_the_users(control: Control, serve: Serve) -> None:
 CREWS: dict[str, Any] = {}
 
 
-@DBOS.workflow()
+@DBOS.workflow(name="batch_cancel.own")
 def own_workflow(run_id: str) -> str:
     try:
         return str(CREWS[run_id].kickoff_for_each(TOPICS, concurrency=1))

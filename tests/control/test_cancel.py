@@ -271,12 +271,12 @@ def test_in_a_workflow_of_the_users(is_async: bool, control: Control, serve: Ser
 OWN: dict[str, Any] = {}
 
 
-@DBOS.workflow()
+@DBOS.workflow(name="cancel.own")
 def own_workflow(run_id: str) -> Any:
     return [OWN[run_id].kickoff({"topic": "otters"}).raw, step(lambda: "after")]
 
 
-@DBOS.workflow()
+@DBOS.workflow(name="cancel.own_async")
 async def own_async_workflow(run_id: str) -> Any:
     output = await OWN[run_id].akickoff({"topic": "otters"})
     return [output.raw, await asyncio.to_thread(step, lambda: "after")]

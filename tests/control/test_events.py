@@ -627,7 +627,7 @@ def test_on_the_command_line(serve: Serve, url: str) -> None:
     found = [json.loads(line) for line in as_json.stdout.splitlines()]
     assert [each["type"] for each in found] == OF_THE_CREW[2:]
     assert set(found[0]) == {"seq", "run_id", "type", "path", "at", "data"}
-    assert run("nobody").exit_code == 2
+    assert run("nobody").exit_code == 1
 
 
 KEY = generate_key()

@@ -22,6 +22,10 @@ from support.names import unique
 from support.serving import Serve, serving
 
 
+LOUD = {"log_level": "WARNING", "application_version": "1"}
+"""DBOS would warn if it could not find the source of some other test's workflow."""
+
+
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
     yield from serving(monkeypatch, lambda _: text("done"))
@@ -81,7 +85,10 @@ def test_a_run_that_is_cancelled_is_one_line(
     held = hang(text("Late."))
     serve(lambda request: held)
     run_id = unique("run")
-    with launched(database_url, log_level="WARNING"), Control(database_url) as control:
+    with (
+        launched(database_url, **LOUD),
+        Control(database_url) as control,
+    ):
         if how == "late":
             with SetWorkflowTimeout(0.3), pytest.raises(RunCancelledError):
                 kick_off(crew_of(), run_id)
@@ -116,12 +123,12 @@ def test_a_run_that_goes_on_is_one_line(serve: Serve, lines: Lines, database_url
     held = hang(text("Late."))
     serve(working(held))
     crew, run_id = crew_of(look_up), unique("run")
-    with launched(database_url, log_level="CRITICAL"):
+    with launched(database_url, **{**LOUD, "log_level": "CRITICAL"}):
         with SetWorkflowID(run_id):
             crew.start({"topic": "otters"})
         held.wait_until_held()
     del lines.records[:]
-    with launched(database_url, log_level="WARNING"):
+    with launched(database_url, **LOUD):
         caller = Called(lambda: kickoff(crew, run_id))
         held.wait_until_held(2)
         # What is left of it in this process, as DBOS was destroyed under it, ends first.
@@ -141,7 +148,10 @@ def test_one_that_was_asked_for_is_no_warning(
     held = hang(text("Late."))
     serve(working(held))
     crew = crew_of(look_up)
-    with launched(database_url, log_level="WARNING"), Control(database_url) as control:
+    with (
+        launched(database_url, **LOUD),
+        Control(database_url) as control,
+    ):
         run = crew.start({"topic": "otters"})
         held.wait_until_held()
         control.cancel(run.workflow_id)
@@ -163,7 +173,7 @@ def test_a_batch_that_is_cancelled(serve: Serve, lines: Lines, database_url: str
         with SetWorkflowID(batch_id):
             return crew.kickoff_for_each([{"topic": "ants"}, {"topic": "bees"}], concurrency=1)
 
-    with launched(database_url, log_level="WARNING"):
+    with launched(database_url, **LOUD):
         caller = Called(batch)
         held.wait_until_held()
         DBOS.cancel_workflow(batch_id)

@@ -14,6 +14,7 @@ from crewai.flow.flow import Flow, start
 from dbos import DBOS, SetWorkflowID, SetWorkflowTimeout
 
 from crewai_dbos import DBOSCrew, DBOSFlow, People, step
+from crewai_dbos._stored import names
 from crewai_dbos.control import Approve, Control
 from crewai_dbos.errors import (
     DeadlinePassedError,
@@ -89,7 +90,9 @@ def test_what_was_said_of_the_cancel_is_taken_back(control: Control, serve: Serv
     with pytest.raises(RunCancelledError):
         run.get_result()
     control.resume(run.workflow_id)
-    assert run.get_status().attributes == {"own": 1}
+    attributes = run.get_status().attributes
+    assert attributes is not None
+    assert attributes.keys() == {"own", names.RUN_ATTRIBUTE}
     held.release()
     assert run.get_result().raw == "Well."
     for _ in range(2):

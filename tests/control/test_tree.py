@@ -337,6 +337,6 @@ def test_work_that_was_given_up(recorded: list[str], state: str) -> None:
 
     steps = [step(number, name) for number, name in enumerate(recorded, 1)]
     row = replace(ROW, name="own", status="SUCCESS")
-    (agent,) = nodes(row, "done", steps, [], [], lambda stored: stored)
+    (agent,) = nodes(row, "done", steps, [], [], [], lambda stored: stored)
     assert agent.state == state
     assert agent.seconds == len(recorded) - 0.5

@@ -12,17 +12,9 @@ from rich.markup import escape
 from crewai_dbos._commands.options import AsJson, Url, open_control
 from crewai_dbos.control import Event
 
-app = typer.Typer(help="See runs.")
-
 _COLOURS = {"failed": "red", "abandoned": "yellow", "started": "dim", "opened": "cyan"}
 
 
-@app.callback()
-def _runs() -> None:
-    """See runs."""
-
-
-@app.command()
 def events(
     run_id: Annotated[str, typer.Argument(metavar="RUN", help="The id of the run.")],
     follow: Annotated[

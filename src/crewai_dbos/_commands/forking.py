@@ -10,15 +10,7 @@ import typer
 
 from crewai_dbos._commands.options import AsJson, Url, open_control
 
-app = typer.Typer(no_args_is_help=True)
 
-
-@app.callback()
-def _runs() -> None:
-    """See what runs do, and have them do something else."""
-
-
-@app.command()
 def fork(
     run_id: Annotated[str, typer.Argument(metavar="RUN", help="The id of the run.")],
     at: Annotated[

@@ -8,12 +8,9 @@ import typer
 
 from crewai_dbos._commands.options import Url, open_control
 
-app = typer.Typer(no_args_is_help=True)
-
 Id = Annotated[str, typer.Argument(metavar="ID", help="Of the run, or of a batch.")]
 
 
-@app.command()
 def cancel(
     run_id: Id,
     reason: Annotated[str | None, typer.Option(help="Why, for whoever waits for it.")] = None,
@@ -26,7 +23,6 @@ def cancel(
     typer.echo(f"{run_id} is cancelled. To go on: crewai-dbos runs resume {run_id}")
 
 
-@app.command()
 def resume(
     run_id: Id,
     timeout: Annotated[

@@ -28,7 +28,7 @@ from crewai_dbos._dbos_seam.instance import is_shut_down
 from crewai_dbos._journal import executions, notes
 from crewai_dbos._runs import unfinished
 from crewai_dbos._secrets.cutting import cutter
-from crewai_dbos._signals import ControlSignal, RunLeft, RunSuspended
+from crewai_dbos._signals import ControlSignal, RunCancelled, RunLeft, RunSuspended
 from crewai_dbos.errors import RunAbortedError
 
 _LOST = (DBOSWorkflowCancelledError, DBOSWorkflowConflictIDError)
@@ -77,8 +77,8 @@ def left_to_its_row(run_id: str) -> RunLeft:
         if status is not None and status.status == "CANCELLED":
             if not notes.is_stopped(status):
                 logger.warning("%s", unfinished.cancelled(status))
-        else:
-            logger.info("Run %s is carried out by another execution now.", run_id)
+            return RunCancelled(run_id)
+        logger.info("Run %s is carried out by another execution now.", run_id)
     except Exception as error:
         logger.warning("Run %s has ended here (%s)", run_id, type(error).__name__)
     return RunLeft(run_id)

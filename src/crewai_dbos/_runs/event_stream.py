@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from crewai_dbos._dbos_seam.errors import DBOSWorkflowCancelledError
+from crewai_dbos._dbos_seam.instance import is_shut_down
 from crewai_dbos._dbos_seam.rows import recorded_times
 from crewai_dbos._events import event as events
 from crewai_dbos._events.event import Fact, Key
@@ -27,7 +28,7 @@ from crewai_dbos._journal.journal import Journal
 from crewai_dbos._journal.listening import Happening
 from crewai_dbos._runs.failure import FailedRun
 from crewai_dbos._secrets import known
-from crewai_dbos._signals import ControlSignal, RunParked, RunSuspended
+from crewai_dbos._signals import ControlSignal, RunCancelled, RunLeft, RunParked, RunSuspended
 from crewai_dbos._stored import names, sealing
 from crewai_dbos._stored.usage import tokens_of
 from crewai_dbos._threads import in_event_loop
@@ -114,11 +115,12 @@ class EventStream:
             self._add(self._end(""), {"status": "failed", "error": name})
         elif isinstance(error, RunParked):
             self._add(self._next(events.RUN_PARKED), {})
-        elif isinstance(error, DBOSWorkflowCancelledError):
+        elif isinstance(error, (RunCancelled, DBOSWorkflowCancelledError)):
             self._add(self._next(events.RUN_CANCELLED), {})
+        elif isinstance(error, RunLeft) and not is_shut_down():
+            pass  # another execution has the run, and tells of it
         elif isinstance(error, (RunSuspended, KeyboardInterrupt, SystemExit)):
             self._add(self._next(events.RUN_SUSPENDED), {})
-        # Otherwise another execution has the run, and tells of it.
 
     def flush(self) -> None:
         """Have all of it written before anybody hears that the run, or work in it, has ended."""
