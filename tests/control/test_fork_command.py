@@ -100,4 +100,4 @@ def test_what_can_not_be(arguments: list[str], said: str, run_id: str, fork: Any
 
 def test_an_unknown_run(run_id: str, fork: Any) -> None:
     called = fork("nobody", "--at", "task:1")
-    assert (called.exit_code, "There is no run 'nobody'" in called.output) == (2, True)
+    assert (called.exit_code, "There is no run 'nobody'" in called.output) == (1, True)

@@ -21,7 +21,6 @@ from support.launching import launched
 from support.names import unique
 from support.serving import Serve, serving
 
-
 LOUD = {"log_level": "WARNING", "application_version": "1"}
 """DBOS would warn if it could not find the source of some other test's workflow."""
 
