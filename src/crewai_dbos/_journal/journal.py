@@ -63,14 +63,14 @@ class Journal:
         replay: The answers from the record.
         writer: Writes new entries.
         endings: How work ended that its caller outlives.
-        watching: Are told of each entry that is made, by its name and payload.
+        meters: By place, what counts the cost of the entries that are made.
     """
 
     def __init__(self, root: DBOSContext) -> None:
         self.root = root
         self.run_id: str = root.workflow_id
         self.kept: dict[str, Any] = {}
-        self.watching: dict[str, Callable[[str, Payload], None]] = {}
+        self.meters: dict[str, Callable[[str, Payload], None]] = {}
         self.secrets = known.OfRun()
         self.latch = Latch(self.run_id)
         self.execution = Execution(self.run_id, root.owner_xid, self.latch)
@@ -137,7 +137,7 @@ class Journal:
             finally:
                 self.record.done(place, name)
             told.payload = payload
-            self._tell(name, payload)
+            self._count(name, payload)
             return cast(T, self.replay.first_answer(name, payload, call, attempt.raised))
 
     async def arun(self, place: Place, call: Call, function: Callable[[], Awaitable[T]]) -> T:
@@ -161,7 +161,7 @@ class Journal:
             finally:
                 self.record.done(place, name)
             told.payload = payload
-            self._tell(name, payload)
+            self._count(name, payload)
             return cast(T, self.replay.first_answer(name, payload, call, attempt.raised))
 
     def group(self, place: Place, call: Call, function: Callable[[OpenCall], T]) -> T:
@@ -211,7 +211,7 @@ class Journal:
         finally:
             self.record.done(place, name)
         told.payload = payload
-        self._tell(name, payload)
+        self._count(name, payload)
         return self.replay.first_answer(name, payload, call, raised)
 
     def check_complete(self, path: str, *, background: bool = True) -> None:
@@ -245,9 +245,9 @@ class Journal:
                 # Others wait for it too, when this one is cancelled.
                 await asyncio.shield(asyncio.wrap_future(opens))
 
-    def _tell(self, name: str, payload: Payload) -> None:
-        for watching in list(self.watching.values()):
-            watching(name, payload)
+    def _count(self, name: str, payload: Payload) -> None:
+        for count in list(self.meters.values()):
+            count(name, payload)
 
     def _attempt(self, name: str, call: Call, stay: Stay) -> Attempt:
         return Attempt(OpenCall(self.run_id, name), call, self.secrets, stay)

@@ -48,12 +48,12 @@ def counted(scope: Scope, budget: Budget | None) -> Iterator[None]:
     meter = _Meter(scope, budget, raised)
     meters: dict[str, _Meter] = scope.kept.setdefault(_METERS, {})
     meters[scope.path] = meter
-    scope.journal.watching[scope.path] = meter.note
+    scope.journal.meters[scope.path] = meter.note
     try:
         yield
     finally:
         meters.pop(scope.path, None)
-        scope.journal.watching.pop(scope.path, None)
+        scope.journal.meters.pop(scope.path, None)
         meter.give_up()
 
 
