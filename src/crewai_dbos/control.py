@@ -8,7 +8,6 @@ for, and answers them.
 from __future__ import annotations
 
 import asyncio
-import getpass
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import datetime, timedelta
@@ -18,6 +17,7 @@ from typing import Any
 from dbos import DBOSClient, Serializer
 from sqlalchemy.exc import SQLAlchemyError
 
+from crewai_dbos import _user
 from crewai_dbos._control import cost, forking, stopping
 from crewai_dbos._control.cost import Cost as Cost
 from crewai_dbos._control.pruning import Pruning
@@ -107,13 +107,19 @@ class Control:
         _check_there(url)
         options: dict[str, Any] = {} if serializer is None else {"serializer": serializer}
         self._serializer = serializer
-        self._client = DBOSClient(
-            system_database_url=url,
-            dbos_system_schema=schema,
-            retry_connection_errors=False,
-            lazy=True,  # what is wrong with it is said below
-            **options,
-        )
+        try:
+            self._client = DBOSClient(
+                system_database_url=url,
+                dbos_system_schema=schema,
+                retry_connection_errors=False,
+                lazy=True,  # what is wrong with it is said below
+                **options,
+            )
+        except SQLAlchemyError:
+            raise DefinitionError(
+                "That is no URL of a database: it is sqlite:///app.sqlite, or "
+                "postgresql://user@host/database."
+            ) from None
         database = database_of(self._client)
         try:
             known = database.has_runs()
@@ -192,8 +198,9 @@ class Control:
     def run(self, run_id: str) -> Run:
         """One run, with what it has done as a tree.
 
-        Its tokens are those of the whole tree, with child runs and the items of a batch. A call
-        that is in flight is not in the tree: it is stored when it has ended.
+        Its tokens and its cost are those of the tree, with the runs that it has started and the
+        items of a batch. A call is stored when it has ended: one that is in flight is in the tree
+        of a definition with ``events=True`` only.
 
         Args:
             run_id: Its id, or the first letters that no other begins with.
@@ -209,6 +216,21 @@ class Control:
                 print(node.name, node.state, node.seconds, node.tokens.total, node.replayed)
         """
         return self._reader.run(run_id)
+
+    def id_of(self, begins: str) -> str:
+        """The id of the one run whose id begins so. Every other verb but `run` takes whole ids.
+
+        Args:
+            begins: The id, or its first letters.
+
+        Raises:
+            RunNotFoundError: There is none with this id, or several begin so.
+
+        Example::
+
+            control.cancel(control.id_of(run_id[:8]))
+        """
+        return self._reader.id_of(begins)
 
     def stranded(self, *, limit: int = 50, cursor: str | None = None) -> Page:
         """Runs that nobody goes on with, each with the reason; the newest first.
@@ -268,7 +290,7 @@ class Control:
 
             control.cancel(run_id, reason="The order was taken back.", by="ann")
         """
-        name = by or getpass.getuser()
+        name = by or _user.name()
         said = stopping.cancel(self._database, run_id, name, reason, self._sealed)
         for each, at_ms in said.items():
             self._events.say(each, "run.cancelled", {"by": name}, at_ms)
@@ -365,7 +387,7 @@ class Control:
 
             control.answer(request_id, Approve(arguments={"to": "bob@example.org"}), by="ann")
         """
-        self._store.answer(request_id, answer, by or getpass.getuser(), self._opened, self._sealed)
+        self._store.answer(request_id, answer, by or _user.name(), self._opened, self._sealed)
 
     def status_of(self, run_id: str) -> str | None:
         """DBOS's status of a run: ``DELAYED`` while it waits for a person and is in no process.
@@ -425,7 +447,7 @@ class Control:
             fork_id = control.fork(run.workflow_id, edit={"task:1": "About rivers."}, by="ann")
             print(crew.retrieve(fork_id).get_result().raw)
         """
-        wanted = forking.Wanted(at, inputs, edit or {}, version, by or getpass.getuser())
+        wanted = forking.Wanted(at, inputs, edit or {}, version, by or _user.name())
         return forking.fork(self._database, run_id, wanted, self._serializer)
 
     # Events ----------------------------------------------------------------------

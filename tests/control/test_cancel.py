@@ -293,7 +293,7 @@ def test_on_the_command_line(url: str, serve: Serve, monkeypatch: pytest.MonkeyP
     run = crew_of().start({"topic": "otters"})
     run_id = run.workflow_id
     held.wait_until_held()
-    done = runs("cancel", run_id, "--reason", "Not now", "--by", "ann")
+    done = runs("cancel", run_id[:-1], "--reason", "Not now", "--by", "ann")
     assert (done.exit_code, done.stdout.count("\n")) == (0, 1)
     with pytest.raises(RunCancelledError, match="by ann: Not now"):
         run.get_result()

@@ -212,6 +212,11 @@ def test_one_that_is_stopped_stays(control: Control, aged: Any, sql: Callable[..
     aged(stopped, cancelled)
     assert control.run(stopped).state == "stopped"
     assert control.prune(DAY) == [cancelled]
+    control.cancel(stopped, by="ann", reason="It is of no use.")
+    given_up = control.run(stopped)
+    assert (given_up.state, "ann" in str(given_up.reason)) == ("cancelled", True)
+    aged(stopped)
+    assert control.prune(DAY) == [stopped]
 
 
 def test_workflows_in_which_nothing_of_ours_has_worked_stay(control: Control, aged: Any) -> None:

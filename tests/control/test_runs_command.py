@@ -130,6 +130,8 @@ def test_one_is_shown_by_the_first_letters_of_its_id(runs: Call, serve: Serve) -
         (["prune", "--older-than", "old", "--yes"], 2, "is no duration"),
         (["prune", "--older-than", "30d"], 2, "--yes"),
         (["lst"], 2, "Did you mean 'list'?"),
+        (["list", "--db-url", "nonsense"], 2, "That is no URL of a database"),
+        (["cancel", "nowhere"], 1, "There is no run 'nowhere'"),
         (["show", "x", "--db-url", "sqlite:///nowhere.sqlite"], 2, "There is no database"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,

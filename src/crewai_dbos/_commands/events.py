@@ -9,14 +9,14 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from crewai_dbos._commands.options import AsJson, Url, open_control
+from crewai_dbos._commands.options import AsJson, RunId, Url, open_control
 from crewai_dbos.control import Event
 
 _COLOURS = {"failed": "red", "abandoned": "yellow", "started": "dim", "opened": "cyan"}
 
 
 def events(
-    run_id: Annotated[str, typer.Argument(metavar="RUN", help="The id of the run.")],
+    run_id: RunId,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Wait for more, until the run has ended.")
     ] = False,
@@ -28,7 +28,7 @@ def events(
     console = Console(highlight=False)
     told = False
     with open_control(db_url) as control:
-        for event in control.events(run_id, after, follow=follow):
+        for event in control.events(control.id_of(run_id), after, follow=follow):
             told = True
             if as_json:
                 typer.echo(json.dumps(event.as_json()))

@@ -8,11 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
-from crewai_dbos._commands.options import AsJson, Url, open_control
+from crewai_dbos._commands.options import AsJson, RunId, Url, open_control
 
 
 def fork(
-    run_id: Annotated[str, typer.Argument(metavar="RUN", help="The id of the run.")],
+    run_id: RunId,
     at: Annotated[
         str | None,
         typer.Option(
@@ -49,6 +49,7 @@ def fork(
     if given is not None and not isinstance(given, dict):
         raise _bad("--inputs is no JSON object.")
     with open_control(db_url) as control:
+        run_id = control.id_of(run_id)
         fork_id = control.fork(run_id, at, inputs=given, edit=edits, version=version, by=by)
     if as_json:
         typer.echo(json.dumps({"run_id": fork_id, "forked_from": run_id}, indent=2))

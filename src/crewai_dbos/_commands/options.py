@@ -9,6 +9,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Annotated
 
 import typer
+from sqlalchemy.exc import SQLAlchemyError
 
 from crewai_dbos.control import Control
 from crewai_dbos.errors import AnswerError, CrewaiDbosError, RunNotFoundError, RunStateError
@@ -25,6 +26,9 @@ Url = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
 
+RunId = Annotated[str, typer.Argument(metavar="ID", help="Of the run; its first letters will do.")]
+
+
 @contextmanager
 def open_control(db_url: str | None) -> Iterator[Control]:
     """The database; what is not there or not open ends the command with 1, a bad call with 2."""
@@ -36,6 +40,9 @@ def open_control(db_url: str | None) -> Iterator[Control]:
         raise typer.Exit(1) from None
     except CrewaiDbosError as error:
         typer.echo(str(error), err=True)
+        raise typer.Exit(2) from None
+    except SQLAlchemyError as error:
+        typer.echo(f"The database can't be reached: {type(error).__name__}", err=True)
         raise typer.Exit(2) from None
 
 

@@ -17,19 +17,26 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from crewai_dbos._commands.options import AsJson, Url, ago, duration, moment, open_control, plain
+from crewai_dbos._commands.options import (
+    AsJson,
+    RunId,
+    Url,
+    ago,
+    duration,
+    moment,
+    open_control,
+    plain,
+)
 from crewai_dbos.control import Control, Node, Page, Run, State
 
 app = typer.Typer(
-    help="""See runs, and delete old ones.
-
-    Exits with 0 if all is well; with 1 if there is no such run, or if the run that is watched ended
-    otherwise than well; with 2 if it was not called as it can be, or the database can't be reached.
-    """,
+    help="See runs, stop them, let them go on, fork them, and delete old ones. "
+    "Exits with 0 if all is well; with 1 if there is no such run, it is in no state for that, or "
+    "the run that is watched did not end well; with 2 if it was not called as it can be, or the "
+    "database can't be reached.",
     no_args_is_help=True,
 )
 
-Id = Annotated[str, typer.Argument(metavar="ID", help="Of the run; its first letters will do.")]
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many.")]
 Cursor = Annotated[str | None, typer.Option(help="Go on after this page.")]
 
@@ -95,7 +102,7 @@ def stranded(
 
 
 @app.command()
-def show(run_id: Id, db_url: Url = None, as_json: AsJson = False) -> None:
+def show(run_id: RunId, db_url: Url = None, as_json: AsJson = False) -> None:
     """One run: how it stands, and what it has done."""
     with open_control(db_url) as control:
         run = control.run(run_id)
@@ -106,7 +113,7 @@ def show(run_id: Id, db_url: Url = None, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def watch(run_id: Id, db_url: Url = None) -> None:
+def watch(run_id: RunId, db_url: Url = None) -> None:
     """One run, as it goes on, until it has ended."""
     console = _console()
     with open_control(db_url) as control:

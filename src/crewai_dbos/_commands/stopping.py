@@ -6,25 +6,24 @@ from typing import Annotated
 
 import typer
 
-from crewai_dbos._commands.options import Url, open_control
-
-Id = Annotated[str, typer.Argument(metavar="ID", help="Of the run, or of a batch.")]
+from crewai_dbos._commands.options import RunId, Url, open_control
 
 
 def cancel(
-    run_id: Id,
+    run_id: RunId,
     reason: Annotated[str | None, typer.Option(help="Why, for whoever waits for it.")] = None,
     by: Annotated[str | None, typer.Option(help="Who; by default your user name.")] = None,
     db_url: Url = None,
 ) -> None:
-    """Cancel a run, or the items of a batch."""
+    """Cancel a run, or give up one that has stopped; of a batch the items that have not ended."""
     with open_control(db_url) as control:
+        run_id = control.id_of(run_id)
         control.cancel(run_id, reason=reason, by=by)
     typer.echo(f"{run_id} is cancelled. To go on: crewai-dbos runs resume {run_id}")
 
 
 def resume(
-    run_id: Id,
+    run_id: RunId,
     timeout: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="What it may take; by default no limit.")
     ] = None,
@@ -32,5 +31,6 @@ def resume(
 ) -> None:
     """Let a run go on that was cancelled or stopped, or what was cancelled of a batch."""
     with open_control(db_url) as control:
+        run_id = control.id_of(run_id)
         control.resume(run_id, timeout=timeout)
     typer.echo(f"{run_id} goes on as soon as a process takes it.")

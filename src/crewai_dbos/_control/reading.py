@@ -179,6 +179,11 @@ class Reader:
             cost=None if None in costs else sum(cost for cost in costs if cost is not None),
         )
 
+    def id_of(self, begins: str) -> str:
+        """The id of the run whose id is this, or begins so."""
+        with self.database.engine.connect() as connection:
+            return self._one(connection, begins).run_id
+
     def _one(self, connection: sa.Connection, run_id: str) -> StoredRun:
         database = self.database
         if not _is_storable(run_id):

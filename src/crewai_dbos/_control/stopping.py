@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from crewai_dbos._dbos_seam import stopping
 from crewai_dbos._dbos_seam.database import CANCELLED, DELAYED, ENQUEUED, PENDING, Database
 from crewai_dbos._dbos_seam.stopping import Standing
+from crewai_dbos._dbos_seam.stored_runs import GIVEN_UP
 from crewai_dbos._requests.store import Store
 from crewai_dbos._stored import names
 from crewai_dbos._stored.cancelled import (
@@ -29,7 +30,7 @@ Json = Callable[[Any], Any]
 def cancel(
     database: Database, run_id: str, by: str | None, reason: str | None, seal: Json
 ) -> dict[str, int]:
-    """Cancel a run; of a batch its items.
+    """Cancel a run, or give up one that has stopped; of a batch its items.
 
     Returns:
         When, in milliseconds since 1970, by the id of each run that no process carries out.
@@ -40,7 +41,7 @@ def cancel(
     """
     with database.writing() as connection:
         found = _found(database, connection, run_id)
-        alive = [each for each in found if each.is_alive]
+        alive = [each for each in found if each.is_alive or _may_be_given_up(each)]
         if not alive:
             raise _ended(found[0])
         now = stopping.now_of(database, connection)
@@ -100,7 +101,14 @@ def _is_stopped(run: Standing) -> bool:
     """Whether nobody carries the run out, nor will."""
     if run.status == PENDING:
         return "waiting" in said_in(run.attributes)  # for its definition
-    return run.status in (CANCELLED, "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
+    return run.status in (CANCELLED, GIVEN_UP)
+
+
+def _may_be_given_up(run: Standing) -> bool:
+    """Whether the run has stopped, and could be resumed."""
+    return run.status == GIVEN_UP or (
+        run.status == CANCELLED and "stopped" in said_in(run.attributes)
+    )
 
 
 def _queue_of(run: Standing, opened: Json) -> str | None:
@@ -136,11 +144,13 @@ def _not_stopped(run: Standing) -> RunStateError:
     told = {
         "SUCCESS": "is done, so there is nothing to go on with.",
         "ERROR": "has failed, and would fail again. Fork it from before what went wrong: "
-        f"crewai-dbos runs fork {run_id}",
+        f"crewai-dbos runs show {run_id}, then runs fork {run_id} --at PLACE",
         ENQUEUED: f"is on its queue ({run.queue or 'for runs that go on'}) already. If no process "
         "takes it, none has its application version, or none listens to that queue.",
-        DELAYED: "waits for a person. Answer what it asks: crewai-dbos inbox",
+        DELAYED: "waits: for a person, whose answer lets it go on (crewai-dbos inbox), or for its "
+        "time to begin.",
         PENDING: f"is carried out by {run.executor!r}. If that process is gone, start one with the "
-        f"same executor_id, or DBOS.resume_workflow({run_id!r}): what is in flight is made again.",
+        f"same executor_id, or call DBOS.resume_workflow({run_id!r}), which makes what is in "
+        "flight again.",
     }.get(run.status, f"is {run.status}.")
     return RunStateError(run_id, run.status, f"Run {run_id!r} {told}")

@@ -16,6 +16,7 @@ from dbos._serialization import DBOSPortableJSON
 from dbos._utils import INTERNAL_QUEUE_NAME
 
 from crewai_dbos._dbos_seam.database import ALIVE, CANCELLED, ENQUEUED, Database, chunks
+from crewai_dbos._dbos_seam.stored_runs import GIVEN_UP
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def cancel(
     attributes: Mapping[str, dict[str, Any]],
     now: int,
 ) -> None:
-    """Cancel runs that have not ended.
+    """Cancel runs that have not ended, or say of one that has stopped that it is cancelled.
 
     Args:
         attributes: Of each run, as they are to be.
@@ -119,7 +120,7 @@ def cancel(
         connection.execute(
             sa.update(runs)
             .where(*database.system._wf(runs, run_id))
-            .where(runs.c.status.in_(ALIVE))
+            .where(runs.c.status.in_((*ALIVE, CANCELLED, GIVEN_UP)))
             .values(
                 status=CANCELLED,
                 attributes=wanted,

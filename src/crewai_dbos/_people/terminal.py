@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import builtins
-import getpass
 import json
 import sys
 import threading
 
+from crewai_dbos import _user
 from crewai_dbos._people.waiting import Wait, launched
 from crewai_dbos._requests.answers import (
     Answer,
@@ -90,7 +90,11 @@ class _Prompts:
             return True
         try:
             launched().store.answer(
-                request.request_id, _answer(request, line), _who(), sealing.opened, sealing.seal
+                request.request_id,
+                _answer(request, line),
+                _user.name(),
+                sealing.opened,
+                sealing.seal,
             )
         except AnswerError as error:
             print(error)
@@ -118,10 +122,3 @@ def _answer(request: Request, line: str) -> Answer:
     if request.kind == "question":
         return Reply(reply_from(line, request.question.schema))
     return Feedback(line)
-
-
-def _who() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError, ImportError):
-        return "terminal"

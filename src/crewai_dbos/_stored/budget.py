@@ -44,9 +44,9 @@ class Budget:
         on_limit: What becomes of the run at the limit. ``fail``: it stops with `BudgetExceeded`.
             Resumed it goes on, if the limit is higher by then: that of the definition, or what
             `Control.raise_budget` has made it. ``ask``: it asks a person by a request of kind
-            ``budget``, and waits as for any other. `Approve` doubles the limit, or takes another:
-            ``Approve(arguments={"tokens": 200_000})``; `Reject` stops the run, as does a deadline
-            of its `People` unless that approves.
+            ``budget``, and waits as for any other. `Approve` raises it by as much again, or to
+            another: ``Approve(arguments={"tokens": 200_000})``; `Reject` stops the run, as does a
+            deadline of its `People` unless that approves.
         prices: What models cost, each a `Price`. After them come those of the JSON file that the
             environment variable ``CREWAI_DBOS_PRICES`` names, and those of LiteLLM's table.
 

@@ -45,7 +45,9 @@ def with_cancelled(
         seal: Writes as the application does.
     """
     said = {name: value for name, value in asdict(cancelled).items() if value is not None}
-    note = {**said_in(attributes), names.CANCELLED: seal(said)}
+    before = said_in(attributes)
+    kept = {name: item for name, item in before.items() if name not in ("stopped", "error")}
+    note = {**kept, names.CANCELLED: seal(said)}
     return {**attributes, names.ATTRIBUTE: note}
 
 
