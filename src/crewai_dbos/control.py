@@ -29,6 +29,7 @@ from crewai_dbos._control.run import State as State
 from crewai_dbos._dbos_seam.database import database_of
 from crewai_dbos._dbos_seam.rows import recorded_rows
 from crewai_dbos._events import reading
+from crewai_dbos._events.event import RUN_CANCELLED
 from crewai_dbos._events.event import Event as Event
 from crewai_dbos._events.store import Store as EventStore
 from crewai_dbos._requests.answers import Answer as Answer
@@ -293,7 +294,7 @@ class Control:
         name = by or _user.name()
         said = stopping.cancel(self._database, run_id, name, reason, self._sealed)
         for each, at_ms in said.items():
-            self._events.say(each, "run.cancelled", {"by": name}, at_ms)
+            self._events.say(each, RUN_CANCELLED, {"by": name}, at_ms)
 
     def resume(self, run_id: str, *, timeout: float | None = None) -> None:
         """Let a run go on that was cancelled or stopped, from what it has recorded.

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from crewai import Crew
 from crewai.flow.flow import Flow, start
+from crewai.tools import tool
 from dbos import DBOS, SetWorkflowID, SetWorkflowTimeout
 
 from crewai_dbos import DBOSCrew, DBOSFlow, People, step
@@ -20,11 +21,12 @@ from crewai_dbos.errors import (
     DeadlinePassedError,
     DefinitionError,
     DriftError,
+    RunAbortedError,
     RunCancelledError,
     RunNotFoundError,
     RunStateError,
 )
-from crewai_dbos.testing import hang, text
+from crewai_dbos.testing import ToolCall, hang, text, tool_calls
 from people.conftest import Desk, status, until
 from people.office import Post, office, writing
 from support.controlling import crew_of, one_dbos, ordinary
@@ -230,3 +232,31 @@ def test_a_stopped_run_that_is_kicked_off_again_says_why(
     changed.clear()
     DBOS.resume_workflow(fork)
     assert kickoff(fork)
+
+
+def test_a_run_that_has_stopped_goes_back_to_its_queue(control: Control, serve: Serve) -> None:
+    """DBOS forgets the queue of a run that it cancels."""
+    serve(
+        lambda request: text("Well.") if request.tool_results else tool_calls(ToolCall("leave", {}))
+    )
+    name = unique("queue")
+    DBOS.register_queue(name, polling_interval_sec=0.05)
+    LEAVES.append(SystemExit(3))
+    run = crew_of(leave).start({"topic": "otters"}, queue=name)
+    with pytest.raises(RunAbortedError):
+        run.get_result()
+    LEAVES.clear()
+    control.resume(run.workflow_id)
+    assert run.get_status().queue_name == name
+    assert run.get_result().raw == "Well."
+
+
+LEAVES: list[BaseException] = []
+
+
+@tool
+def leave() -> str:
+    """Leave."""
+    for error in LEAVES:
+        raise error
+    return "still here"

@@ -112,12 +112,15 @@ def _may_be_given_up(run: Standing) -> bool:
 
 
 def _queue_of(run: Standing, opened: Json) -> str | None:
-    """What the run was taken from before it was cancelled."""
+    """What the run was taken from before it was cancelled, or stopped."""
     try:
         cancelled = cancelled_in(run.attributes, opened)
     except SealedError:
         return None
-    return None if cancelled is None else cancelled.queue
+    if cancelled is not None and cancelled.queue is not None:
+        return cancelled.queue
+    noted = said_in(run.attributes).get(names.QUEUE)
+    return noted if isinstance(noted, str) else None
 
 
 def _queue_of_items(database: Database, connection: sa.Connection, batch: Standing) -> str | None:

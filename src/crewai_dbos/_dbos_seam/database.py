@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from dbos import DBOSClient
 from dbos._sys_db import SystemDatabase, WorkflowStatusString, db_retry
+from dbos._utils import INTERNAL_QUEUE_NAME
 from sqlalchemy.dialects import postgresql, sqlite
 
 from crewai_dbos._dbos_seam.context import detached
@@ -21,6 +22,8 @@ DELAYED = WorkflowStatusString.DELAYED.value
 ENQUEUED = WorkflowStatusString.ENQUEUED.value
 PENDING = WorkflowStatusString.PENDING.value
 CANCELLED = WorkflowStatusString.CANCELLED.value
+INTERNAL_QUEUE = INTERNAL_QUEUE_NAME
+"""Of DBOS: what recovered, resumed and forked runs are taken from that came from no other."""
 ALIVE = (PENDING, ENQUEUED, DELAYED)
 """The statuses of a run that has not ended."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from typing import Any
 
 from crewai_dbos._dbos_seam.instance import is_launched, launched_instance
 from crewai_dbos._threads import in_event_loop
@@ -13,6 +14,12 @@ def on_workflow_thread() -> bool:
     """Whether this is a thread on which DBOS recovers workflows, and not one they started."""
     executor = launched_instance()._executor
     return in_event_loop() or threading.current_thread() in executor._threads
+
+
+def are_limited() -> bool:
+    """Whether DBOS has only so many threads for workflows, by its config."""
+    runtime: dict[str, Any] = dict(launched_instance()._config.get("runtimeConfig") or {})
+    return bool(runtime.get("max_executor_threads"))
 
 
 def on_the_loop_of_dbos() -> bool:

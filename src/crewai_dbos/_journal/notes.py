@@ -9,6 +9,7 @@ from typing import Any
 from dbos import DBOS, WorkflowStatus
 
 from crewai_dbos._dbos_seam.context import detached
+from crewai_dbos._dbos_seam.database import INTERNAL_QUEUE
 from crewai_dbos._secrets import known
 from crewai_dbos._stored import names, redaction, sealing, work_order
 from crewai_dbos._stored.cancelled import Cancelled, cancelled_in, said_in
@@ -26,9 +27,18 @@ def stop(run_id: str, error: Exception, redact: Iterable[redaction.Redact] = ())
         why = function(why)
     logger.error("Run %s stopped: %s", run_id, error)
     more = error.noted if isinstance(error, BudgetExceeded) else {}
+    if (queue := _queue_of(run_id)) is not None:
+        more = {**more, names.QUEUE: queue}  # which DBOS forgets when it cancels
     add(run_id, {"stopped": sealing.seal(why), "error": type(error).__name__, **more})
     detached(DBOS.cancel_workflow, run_id)
     vars(error)[_STOPPED] = run_id
+
+
+def _queue_of(run_id: str) -> str | None:
+    """The queue of the user's, or of ours, that a run was taken from."""
+    status = detached(DBOS.get_workflow_status, run_id)
+    queue = None if status is None else status.queue_name
+    return None if queue is None or queue == INTERNAL_QUEUE else queue
 
 
 def has_stopped(run_id: str, error: BaseException) -> bool:
@@ -82,13 +92,18 @@ def cancelled(attributes: Mapping[str, Any] | None) -> Cancelled | None:
 
 
 def add(run_id: str, what: Mapping[str, Any]) -> None:
-    """Put `what`, less the secrets in it, into the attributes of a run: its status has them."""
+    """Put `what`, less the secrets in it, into the attributes of a run: its status has them.
+
+    What is said there of a cancel stays: somebody may have cancelled the run meanwhile.
+    """
     try:
+        status = detached(DBOS.get_workflow_status, run_id)
+        before = said_in(None if status is None else status.attributes)
         shown = {
             name: known.hide(value) if isinstance(value, str) else value
             for name, value in what.items()
         }
-        attributes = {names.ATTRIBUTE: shown}
+        attributes = {names.ATTRIBUTE: {**before, **shown}}
         detached(DBOS.update_workflow_attributes, run_id, attributes, merge=True)
     except Exception as error:
         # The run goes its way without it.

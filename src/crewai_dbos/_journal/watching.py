@@ -69,6 +69,8 @@ class Stay:
         """The run is over: leave what can be left."""
         self.execution.latch.note(error)
         with self._lock:
+            if self._over.is_set():
+                return  # what cleans up meanwhile is not asked twice
             self._over.set()
             leave = list(self._leave)
         for each in leave:

@@ -178,7 +178,7 @@ class EventStream:
         self._add(ended, _came_of(happening, None))
 
     def asks(self, name: str) -> None:
-        if not self._tokens_of(name):
+        if self._is_over or not self._tokens_of(name):
             return
         self._tell_rest(name)
         with self._lock:
@@ -187,7 +187,7 @@ class EventStream:
             self._answers[name] = _Answer(attempt + 1)
 
     def hears(self, name: str, text: str) -> None:
-        if not self._tokens_of(name):
+        if self._is_over or not self._tokens_of(name):
             return
         now = time.monotonic()
         with self._lock:
@@ -197,6 +197,11 @@ class EventStream:
             is_due = now - answer.since >= PIECE
         if is_due:
             self._tell_rest(name)
+
+    @property
+    def _is_over(self) -> bool:
+        """Whether the run has ended: a request that was left behind may still stream."""
+        return self._journal is not None and self._journal.latch.is_over
 
     def _tell_rest(self, name: str) -> None:
         """Tell of the pieces of an answer that have come since it was last told of."""

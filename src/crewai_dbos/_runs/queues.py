@@ -11,7 +11,7 @@ from typing import Any
 
 from dbos import DBOS, SetWorkflowID
 
-from crewai_dbos._dbos_seam import stopping
+from crewai_dbos._dbos_seam import stopping, threads
 from crewai_dbos._dbos_seam.context import DBOSContext, detached, open_workflow
 from crewai_dbos._dbos_seam.database import CANCELLED, Database, launched_database
 from crewai_dbos._dbos_seam.errors import DBOSWorkflowCancelledError
@@ -44,32 +44,35 @@ def enqueue(stored: Mapping[str, Any], run_item: Callable[[dict[str, Any]], Any]
     context = open_workflow()
     batch_id, queue = context.workflow_id, registered(stored)
     ids = []
-    with spans.handing_on(batch_id):
-        for number, order in enumerate(stored["items"], 1):
-            with SetWorkflowID(names.item(batch_id, number)), labels.labelled(order):
-                handle = DBOS.enqueue_workflow(queue, run_item, order)
-            ids.append(handle.workflow_id)
-    _await_items(context, queue, stored)
+    try:
+        with spans.handing_on(batch_id):
+            for number, order in enumerate(stored["items"], 1):
+                with SetWorkflowID(names.item(batch_id, number)), labels.labelled(order):
+                    handle = DBOS.enqueue_workflow(queue, run_item, order)
+                ids.append(handle.workflow_id)
+        if not threads.are_limited():  # the items may need the one that this would hold
+            _await_items(context, queue, stored)
+    except (ControlSignal, DBOSWorkflowCancelledError) as ended:
+        error = ended.error if isinstance(ended, ControlSignal) else ended
+        if isinstance(error, DBOSWorkflowCancelledError):
+            database = launched_database()
+            database.patiently(lambda: _cancel_items(database, batch_id))
+        raise aborted.left_to_its_row(batch_id) from ended
     return ids
 
 
 def _await_items(context: DBOSContext, queue: str, stored: Mapping[str, Any]) -> None:
     batch_id, database = context.workflow_id, launched_database()
     execution = Execution(batch_id, context.owner_xid, Latch(batch_id))
-    try:
-        with watcher.staying(execution) as stay:
-            notes.clear(batch_id, stored)
-            database.patiently(lambda: _resume_items(database, batch_id, queue))
-            for pause in itertools.chain([POLLING] * 240, itertools.repeat(1.0)):
-                if not database.patiently(lambda: _are_at_work(database, batch_id)):
-                    break
-                if is_shut_down():
-                    raise RunSuspended("DBOS is shut down")
-                stay.sleep(pause)
-    except ControlSignal as signal:
-        if isinstance(signal.error, DBOSWorkflowCancelledError):
-            database.patiently(lambda: _cancel_items(database, batch_id))
-        raise aborted.left_to_its_row(batch_id) from signal
+    with watcher.staying(execution) as stay:
+        notes.clear(batch_id, stored)
+        database.patiently(lambda: _resume_items(database, batch_id, queue))
+        for pause in itertools.chain([POLLING] * 240, itertools.repeat(1.0)):
+            if not database.patiently(lambda: _are_at_work(database, batch_id)):
+                break
+            if is_shut_down():
+                raise RunSuspended("DBOS is shut down")
+            stay.sleep(pause)
 
 
 def _are_at_work(database: Database, batch_id: str) -> bool:

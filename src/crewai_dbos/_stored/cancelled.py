@@ -46,9 +46,13 @@ def with_cancelled(
     """
     said = {name: value for name, value in asdict(cancelled).items() if value is not None}
     before = said_in(attributes)
-    kept = {name: item for name, item in before.items() if name not in ("stopped", "error")}
+    kept = {name: item for name, item in before.items() if name not in _OTHER_ENDS}
     note = {**kept, names.CANCELLED: seal(said)}
     return {**attributes, names.ATTRIBUTE: note}
+
+
+_OTHER_ENDS = ("stopped", "error", "budget", "waiting")
+"""Why it did not go on before."""
 
 
 def without_notes(attributes: Attributes) -> dict[str, Any]:
