@@ -11,11 +11,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
 import pytest
 from crewai import Agent, Crew, Task
+from crewai.events.event_context import get_current_parent_id
 from crewai.flow.flow import Flow, router, start
 from crewai.tools import tool
 from dbos import DBOS, SetWorkflowID
@@ -221,9 +223,11 @@ def test_whoever_has_called_it_gets_what_crewai_alone_raises(
     serve()
     RAISED.append(error)
     with pytest.raises(type(error)) as plain:
-        ask(ORDINARY[kind]())
+        copy_context().run(ask, ORDINARY[kind]())
+    before = get_current_parent_id()
     with pytest.raises(type(error)) as ours, SetWorkflowID(run_id := unique("run")):
         ask(durable(kind))
+    assert get_current_parent_id() == before, "what comes next is no part of it"
     assert ours.value.args == plain.value.args
     assert DBOS.get_workflow_status(run_id).status == "CANCELLED"  # type: ignore[union-attr]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from collections import Counter
 from pathlib import Path
@@ -39,7 +41,8 @@ def test_a_reader_goes_on_over_a_kill(
 
         def process(dies: str) -> Program:
             code = f"from support.told import carry_out; carry_out({database_url!r}, {dies!r})"
-            return Program("-c", code, folder=tmp_path)
+            path = os.pathsep.join(entry for entry in sys.path if entry)
+            return Program("-c", code, folder=tmp_path, env={**os.environ, "PYTHONPATH": path})
 
         first = process("yes")
         first.communicate(60)

@@ -13,6 +13,7 @@ from typing import Any, NoReturn, TypeVar
 from dbos import DBOS
 
 from crewai_dbos import _patches
+from crewai_dbos._crewai_seam.events import scope_kept
 from crewai_dbos._dbos_seam.context import detached, open_workflow
 from crewai_dbos._dbos_seam.errors import DBOSBaseException
 from crewai_dbos._dbos_seam.threads import on_the_loop_of_dbos, on_the_own_loop_of_dbos
@@ -147,6 +148,7 @@ def joined(definition: Any, what: str, work_order: str | None) -> Iterator[Scope
     own = budget.for_part(outer.run_id)
     with (
         left,
+        scope_kept(),
         joining.unwrapping_signals(outer),
         joining.joined(what, work_order) as scope,
         durable,
