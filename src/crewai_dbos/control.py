@@ -229,7 +229,7 @@ class Control:
 
         Example::
 
-            control.cancel(control.id_of(run_id[:8]))
+            print(control.id_of(run_id))
         """
         return self._reader.id_of(begins)
 

@@ -13,6 +13,7 @@ import os
 import pickle
 import re
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -578,7 +579,9 @@ def one_llm() -> Crew:
 
 def trained() -> Crew:
     path = folder() / "trained.pkl"
-    path.write_bytes(pickle.dumps({"Clerk": {"suggestions": ["Be brief."]}}))
+    made = folder() / f"trained.{threading.get_ident()}"
+    made.write_bytes(pickle.dumps({"Clerk": {"suggestions": ["Be brief."]}}))
+    made.replace(path)  # another run of it may be reading the file
     clerk = agent("Clerk")
     return Crew(agents=[clerk], tasks=[task("Do {topic}", clerk)], trained_agents_file=path)
 

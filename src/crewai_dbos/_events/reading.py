@@ -22,11 +22,8 @@ POLLING = 0.2
 PAGE = 500
 """Events that are read at a time."""
 
-GRACE = 3.0
+GRACE = 5.0
 """Seconds for which the last event is waited for of a run that has ended without one."""
-
-SHORT_GRACE = 1.0
-"""The same for the first."""
 
 
 def events(
@@ -105,8 +102,7 @@ class _Pages:
         now = time.monotonic()
         if self._until is None:
             self._until = now + GRACE
-        # There may be no event because nobody has asked for any.
-        return now >= self._until - (GRACE - SHORT_GRACE if last is None else 0)
+        return now >= self._until
 
 
 def _event(row: Row, open_: Open) -> Event:
