@@ -437,6 +437,8 @@ def test_a_cancelled_run_goes_on_when_it_is_resumed(serve: Serve, control: Contr
     gate.open.set()
     with pytest.raises(Exception, match="cancelled"):
         handle.get_result()
+    # Whoever waits for the run hears of the cancel from its row, perhaps long before its process.
+    until(lambda: "run.cancelled" in types(list(control.events(run_id))))
     events = list(control.events(run_id, follow=True))
     assert types(events)[-1] == "run.cancelled"
     assert types(events)[:7] == OF_THE_CREW[:7]
