@@ -14,7 +14,7 @@ from dbos import DBOS
 from crewai_dbos._dbos_seam.stored_runs import StoredRun
 from crewai_dbos.control import Control, Node
 from crewai_dbos.testing import Reply, Request, ToolCall, text, tool_calls
-from support.launching import launched
+from support.controlling import one_dbos
 from support.serving import Serve, serving
 
 ROW = StoredRun(
@@ -41,13 +41,8 @@ ROW = StoredRun(
 
 @pytest.fixture(scope="module", params=["sqlite", "postgres"])
 def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    if request.param == "sqlite":
-        found = f"sqlite:///{tmp_path_factory.mktemp('control')}/dbos.sqlite"
-        with launched(found):
-            yield found
-        return
-    with request.getfixturevalue("databases").fresh() as found, launched(found):
-        yield found
+    with one_dbos(request, tmp_path_factory) as url:
+        yield url
 
 
 @pytest.fixture

@@ -44,7 +44,7 @@ from crewai_dbos.errors import (
 )
 from crewai_dbos.testing import ModelServer, Request, ToolCall, text, tool_calls
 from people.conftest import Called, Desk, status, until
-from support.launching import launched
+from support.controlling import one_dbos
 from support.names import unique
 from support.serving import serving
 
@@ -56,12 +56,7 @@ PLENTY = 10**9
 
 @pytest.fixture(scope="module", params=["sqlite", "postgres"])
 def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path_factory.mktemp('budget')}/dbos.sqlite"
-        with launched(url):
-            yield url
-        return
-    with request.getfixturevalue("databases").fresh() as url, launched(url):
+    with one_dbos(request, tmp_path_factory) as url:
         yield url
 
 

@@ -8,9 +8,8 @@ import json
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,8 @@ from crewai_dbos.control import Approve, Control, Event
 from crewai_dbos.encryption import EncryptedSerializer, generate_key
 from crewai_dbos.errors import DefinitionError, RunNotFoundError
 from crewai_dbos.testing import Reply, Request, ToolCall, text, tool_calls
+from people.conftest import until
+from support.controlling import one_dbos
 from support.launching import launched
 from support.names import unique
 from support.serving import Serve, serving
@@ -36,12 +37,7 @@ from support.serving import Serve, serving
 
 @pytest.fixture(scope="module", params=["sqlite", "postgres"])
 def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path_factory.mktemp('events')}/dbos.sqlite"
-        with launched(url):
-            yield url
-        return
-    with request.getfixturevalue("databases").fresh() as url, launched(url):
+    with one_dbos(request, tmp_path_factory) as url:
         yield url
 
 
@@ -450,14 +446,6 @@ def test_a_cancelled_run_goes_on_when_it_is_resumed(serve: Serve, control: Contr
     found = [event for event in again if event.type not in ("run.cancelled", "run.resumed")]
     assert Counter(types(found)) == Counter(OF_THE_CREW)
     assert types(again)[-1] == "run.ended"
-
-
-def until(found: Callable[[], Any]) -> Any:
-    end = time.monotonic() + 60
-    while not (value := found()):
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.05)
-    return value
 
 
 def test_a_run_that_waits_for_a_person(serve: Serve, control: Control) -> None:

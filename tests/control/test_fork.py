@@ -21,19 +21,14 @@ from crewai_dbos.errors import ForkError, RunNotFoundError, RunStoppedError
 from crewai_dbos.testing import ModelServer, Reply, Request, ToolCall, error, text, tool_calls
 from crews.scenarios import agent, answer, asked, by_role, delegate, role, task, turns
 from flows.scenarios import echo, say
-from support.launching import launched
+from support.controlling import one_dbos
 from support.names import unique
 from support.serving import Serve, serving
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgres"])
 def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path_factory.mktemp('forks')}/dbos.sqlite"
-        with launched(url):
-            yield url
-        return
-    with request.getfixturevalue("databases").fresh() as url, launched(url):
+    with one_dbos(request, tmp_path_factory) as url:
         yield url
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -20,8 +19,9 @@ from crewai_dbos.errors import ForkError
 from crewai_dbos.testing import ModelServer, Request, text
 from crews.scenarios import agent, answer, asked, task
 from flows.scenarios import say
+from people.conftest import until
 from people.office import Post, office, writing
-from support.launching import launched
+from support.controlling import one_dbos
 from support.names import unique
 from support.runs import begin, follow_plainly
 from support.serving import Serve, serving
@@ -31,12 +31,7 @@ MAIL = {"to": "ann@example.org", "body": "Hello."}
 
 @pytest.fixture(scope="module", params=["sqlite", "postgres"])
 def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path_factory.mktemp('forks')}/dbos.sqlite"
-        with launched(url):
-            yield url
-        return
-    with request.getfixturevalue("databases").fresh() as url, launched(url):
+    with one_dbos(request, tmp_path_factory) as url:
         yield url
 
 
@@ -49,14 +44,6 @@ def control(url: str) -> Iterator[Control]:
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch, url: str) -> Iterator[Serve]:
     yield from serving(monkeypatch, answer)
-
-
-def until(found: Callable[[], Any]) -> Any:
-    end = time.monotonic() + 60
-    while not (value := found()):
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.05)
-    return value
 
 
 def status(run_id: str) -> str:

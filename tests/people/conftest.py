@@ -12,18 +12,13 @@ from dbos import DBOS
 
 from crewai_dbos.control import Answer, Control, Request
 from crewai_dbos.testing import text
-from support.launching import launched
+from support.controlling import one_dbos
 from support.serving import Serve, serving
 
 
 @pytest.fixture(scope="package", params=["sqlite", "postgres"])
 def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path_factory.mktemp('people')}/dbos.sqlite"
-        with launched(url):
-            yield url
-        return
-    with request.getfixturevalue("databases").fresh() as url, launched(url):
+    with one_dbos(request, tmp_path_factory) as url:
         yield url
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from crewai_dbos._stored import names
 from crewai_dbos._stored.budget import amount, is_amount
+from crewai_dbos._stored.cancelled import said_in
 from crewai_dbos._stored.prices import Prices
 from crewai_dbos._stored.usage import Spent, Tokens, spent_in
 from crewai_dbos.errors import InvalidAnswer
@@ -73,8 +74,7 @@ def saved_by_replay(attributes: Mapping[str, Any] | None) -> int:
     Args:
         attributes: Of its workflow. A run that goes on, or was stopped, does not say yet.
     """
-    note = (attributes or {}).get(names.ATTRIBUTE)
-    saved = note.get("tokens_saved") if isinstance(note, Mapping) else None
+    saved = said_in(attributes).get("tokens_saved")
     return saved if type(saved) is int else 0
 
 
@@ -91,8 +91,7 @@ def raised(
     Raises:
         InvalidAnswer: It has not stopped there, or would at once again.
     """
-    note = attributes.get(names.ATTRIBUTE)
-    reached = note.get("budget") if isinstance(note, Mapping) else None
+    reached = said_in(attributes).get("budget")
     if not isinstance(reached, Mapping):
         raise InvalidAnswer(
             f"Run {run_id!r} has not stopped at a budget. One that asks is answered with "

@@ -10,10 +10,10 @@ from typing import Any
 from crewai_dbos._control.run import State
 from crewai_dbos._control.texts import SEALED, Open
 from crewai_dbos._dbos_seam.database import CANCELLED, DELAYED, ENQUEUED, PENDING
-from crewai_dbos._dbos_seam.stored_runs import ERROR, GIVEN_UP, SUCCESS, StoredRun
+from crewai_dbos._dbos_seam.stored_runs import ERROR, GIVEN_UP, SUCCESS, StoredRun, is_late
 from crewai_dbos._requests.request import at
 from crewai_dbos._requests.store import Outline
-from crewai_dbos._stored import names
+from crewai_dbos._stored.cancelled import said_in
 from crewai_dbos.errors import SealedError
 
 STATUSES: dict[State, tuple[str, ...]] = {
@@ -56,8 +56,7 @@ def standing(
         return Standing("done")
     if run.status == ERROR:
         return Standing("failed")
-    note = run.attributes.get(names.ATTRIBUTE)
-    told = note if isinstance(note, Mapping) else {}
+    told = said_in(run.attributes)
     if run.status == GIVEN_UP:
         return Standing(
             "stopped",
@@ -74,16 +73,9 @@ def _cancelled(run: StoredRun, told: Mapping[str, Any], opened: Open) -> Standin
         return Standing("cancelled", _by_whom(told["cancelled"], opened))
     if "stopped" in told:
         return Standing("stopped", _text(told["stopped"], opened, str(told.get("error", ""))))
-    if _is_late(run.deadline_ms, run.ended_ms):
+    if is_late(run.deadline_ms, run.ended_ms):
         return Standing("cancelled", f"its time was up at {_shown(at(run.deadline_ms))}")
     return Standing("cancelled", "with DBOS, which does not say by whom")
-
-
-def _is_late(deadline_ms: int | None, ended_ms: int | None) -> bool:
-    if deadline_ms is None or ended_ms is None:
-        return False
-    # On SQLite DBOS may count whole seconds.
-    return ended_ms >= (deadline_ms if ended_ms % 1000 else deadline_ms // 1000 * 1000)
 
 
 def _by_whom(stored: Any, opened: Open) -> str | None:

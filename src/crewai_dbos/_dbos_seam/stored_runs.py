@@ -98,6 +98,14 @@ class StoredStep:
     ended_ms: int | None
 
 
+def is_late(deadline_ms: int | None, ended_ms: int | None) -> bool:
+    """Whether a run that was cancelled ended at its deadline, and not before."""
+    if deadline_ms is None or ended_ms is None:
+        return False
+    # On SQLite DBOS may count whole seconds.
+    return ended_ms >= (deadline_ms if ended_ms % 1000 else deadline_ms // 1000 * 1000)
+
+
 Condition = sa.ColumnElement[bool]
 
 

@@ -9,6 +9,7 @@ from dbos import DBOS, WorkflowStatus
 from dbos import error as dbos_errors
 
 from crewai_dbos._dbos_seam.context import detached
+from crewai_dbos._dbos_seam.stored_runs import is_late
 from crewai_dbos._journal import notes
 from crewai_dbos._runs import failure
 from crewai_dbos._stored import names
@@ -94,12 +95,5 @@ def cancelled(status: WorkflowStatus) -> RunCancelledError:
     run_id = status.workflow_id
     if (said := notes.cancelled(status.attributes)) is not None:
         return RunCancelledError(run_id, said.by, said.reason)
-    late = _is_late(status.workflow_deadline_epoch_ms, status.completed_at)
+    late = is_late(status.workflow_deadline_epoch_ms, status.completed_at)
     return DeadlinePassedError(run_id) if late else RunCancelledError(run_id)
-
-
-def _is_late(deadline: int | None, ended: int | None) -> bool:
-    if deadline is None or ended is None:
-        return False
-    # On SQLite DBOS may count whole seconds.
-    return ended >= (deadline if ended % 1000 else deadline // 1000 * 1000)
