@@ -33,6 +33,19 @@ MIGRATIONS = (
         " WHERE state = 'open'",
         "CREATE INDEX crewai_dbos_requests_run ON {schema}crewai_dbos_requests (run_id)",
     ),
+    (
+        """CREATE TABLE {schema}crewai_dbos_workers (
+            executor_id TEXT PRIMARY KEY,
+            token TEXT NOT NULL,
+            process TEXT NOT NULL,
+            application TEXT NOT NULL,
+            version TEXT NOT NULL,
+            definitions TEXT NOT NULL,
+            lease_ms BIGINT NOT NULL,
+            started_ms BIGINT NOT NULL,
+            beat_ms BIGINT NOT NULL
+        )""",
+    ),
 )
 """Statements that have made the tables, version by version. One that was released never changes."""
 

@@ -19,6 +19,7 @@ from typing import Any, NoReturn, TypeVar, cast
 
 from crewai_dbos._dbos_seam.context import DBOSContext
 from crewai_dbos._dbos_seam.rows import operation_name
+from crewai_dbos._journal import ownership
 from crewai_dbos._journal.activity import Activity
 from crewai_dbos._journal.attempt import Attempt
 from crewai_dbos._journal.call import Call
@@ -193,6 +194,8 @@ class Journal:
             self.fail(error)
 
     def _attempt(self, name: str, call: Call) -> Attempt:
+        if (error := ownership.lost(self.run_id, self.root.owner_xid)) is not None:
+            self.fail(error)
         return Attempt(OpenCall(self.run_id, name), call, self.secrets)
 
     # DBOS operations of the user's code ----------------------------------------

@@ -15,6 +15,8 @@ from crewai_dbos import _patches
 from crewai_dbos._dbos_seam.context import detached, open_workflow
 from crewai_dbos._dbos_seam.errors import DBOSBaseException
 from crewai_dbos._dbos_seam.threads import on_the_loop_of_dbos, on_the_own_loop_of_dbos
+from crewai_dbos._fleet import membership
+from crewai_dbos._fleet.membership import Lacking
 from crewai_dbos._journal import executions, joining, notes, run_scope
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._people import policy, waiting
@@ -231,10 +233,18 @@ def _suspend(registry: Registry[Any], name: str) -> NoReturn:
         f"the module that builds it before DBOS.launch(). The run goes on at the next launch, as "
         f"soon as the {registry.noun} is built, or with DBOS.resume_workflow({run_id!r})."
     )
+    if _is_left_to_another(Lacking(run_id, str(context.owner_xid), registry.noun, name)):
+        raise RunSuspended(why)
     logger.error("Run %s waits: %s", run_id, why)
     notes.add(run_id, {"waiting": why})
     registry.when_added(name, lambda: _resume(run_id))
     raise RunSuspended(why)
+
+
+def _is_left_to_another(lacking: Lacking) -> bool:
+    """Whether a worker that has the definition takes the run; one that comes later does, too."""
+    member = membership.member()
+    return member is not None and detached(member.leave, lacking) is not None
 
 
 def _resume(run_id: str) -> None:
