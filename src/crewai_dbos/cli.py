@@ -16,10 +16,11 @@ try:
 except ImportError:
     sys.exit("The command line is an extra: pip install 'crewai-dbos[cli]'")
 
-from crewai_dbos._commands import inbox
+from crewai_dbos._commands import inbox, worker
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(inbox.app, name="inbox")
+app.command()(worker.worker)
 
 
 @app.callback()

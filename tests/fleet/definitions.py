@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from pathlib import Path
 from typing import Any
 
-from crewai.flow.flow import Flow, listen, start
+from crewai.flow.flow import Flow, and_, listen, start
 
 from crewai_dbos import DBOSFlow, step
 from crewai_dbos.testing import report_effect
@@ -38,13 +39,41 @@ class Three(Flow[dict[str, Any]]):
         return before + step(work, self.state["run"], 3)
 
 
+class Restless(Flow[dict[str, Any]]):
+    """Two branches that take their time, beside each other, and what comes of both."""
+
+    @start()
+    def left(self) -> int:
+        return sum(step(short, self.state["run"], "left", number) for number in range(4))
+
+    @start()
+    async def right(self) -> int:
+        done = 0
+        for number in range(4):
+            done += await asyncio.to_thread(step, short, self.state["run"], "right", number)
+        return done
+
+    @listen(and_(left, right))
+    def last(self) -> int:
+        return step(short, self.state["run"], "last", 0)
+
+
+def short(run: str, branch: str, number: int) -> int:
+    report_effect("begun", run=run, branch=branch, step=number, pid=os.getpid())
+    time.sleep(0.2)
+    report_effect("ended", run=run, branch=branch, step=number, pid=os.getpid())
+    return number
+
+
 three: Any = None
 late: Any = None
+restless: Any = None
 
 
 def define(*, with_late: bool = True) -> None:
     """Make the definitions, which a process that forks must not."""
-    global three, late
+    global three, late, restless
     three = DBOSFlow(flow_name="three", orig_flow=Three)
+    restless = DBOSFlow(flow_name="restless", orig_flow=Restless)
     if with_late:
         late = DBOSFlow(flow_name="late", orig_flow=Three)
