@@ -35,15 +35,16 @@ MIGRATIONS = (
     ),
     (
         """CREATE TABLE {schema}crewai_dbos_workers (
-            executor_id TEXT PRIMARY KEY,
-            token TEXT NOT NULL,
-            process TEXT NOT NULL,
+            executor_id TEXT NOT NULL,
             application TEXT NOT NULL,
             version TEXT NOT NULL,
+            token TEXT NOT NULL,
+            process TEXT NOT NULL,
             definitions TEXT NOT NULL,
             lease_ms BIGINT NOT NULL,
             started_ms BIGINT NOT NULL,
-            beat_ms BIGINT NOT NULL
+            beat_ms BIGINT NOT NULL,
+            PRIMARY KEY (executor_id, application, version)
         )""",
     ),
 )

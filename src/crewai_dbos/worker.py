@@ -10,15 +10,13 @@ import secrets
 import signal
 import socket
 import threading
-from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
 from dbos import DBOS
 
 from crewai_dbos._dbos_seam import recovering
-from crewai_dbos._dbos_seam.configuration import application_name
-from crewai_dbos._dbos_seam.database import launched_database
+from crewai_dbos._dbos_seam.database import separate_database
 from crewai_dbos._dbos_seam.instance import is_constructed, is_launched
 from crewai_dbos._fleet import membership
 from crewai_dbos._fleet.leases import Definitions, Holder, Leases
@@ -46,8 +44,9 @@ class Worker:
 
     Raises:
         NotLaunchedError: There is no ``DBOS(config=...)``.
-        DefinitionError: DBOS is launched already; or another live process has the executor id; or
-            `lease` or `grace` is no number of seconds that can be.
+        DefinitionError: DBOS is launched already, or has a `conductor_key`; or another live process
+            has the executor id; or the worker was used before; or `lease` or `grace` is no number
+            of seconds that can be.
 
     Example::
 
@@ -70,27 +69,25 @@ class Worker:
         self._over = threading.Event()
         self._why = ""
         self._member: Membership | None = None
+        self._is_used = False
+        self._is_told = False
+        self._handlers: dict[int, Any] = {}
+        self._shutting_down = threading.Lock()
 
     def __enter__(self) -> Worker:
-        if not is_constructed():
-            raise NotLaunchedError("A Worker launches DBOS: construct DBOS(config=...) before it.")
-        if is_launched():
-            raise DefinitionError(
-                "DBOS is launched already, and recovers runs under an executor id of its own. Use "
-                "`with Worker():` in place of DBOS.launch()."
-            )
+        self._check()
+        self._is_used = True
         if recovering.executor_id() == recovering.SHARED:
             recovering.take_executor_id(f"{_process()}:{secrets.token_hex(3)}")
-        DBOS.launch()
         try:
             self._begin()
         except BaseException:
-            DBOS.destroy()
+            self._end(grace=0)
             raise
         return self
 
     def __exit__(self, *_: Any) -> None:
-        self._end()
+        self._end(self._grace)
 
     @property
     def executor_id(self) -> str:
@@ -113,9 +110,9 @@ class Worker:
             with Worker() as worker:
                 worker.run()
         """
-        with self._heeding_signals():
-            while not self._over.wait(0.5):
-                pass  # a wait without an end is one that no handler of Python interrupts
+        self._heed_signals()
+        while not self._over.wait(0.5):
+            pass  # a wait without an end is one that no handler of Python interrupts
         if self._why:
             raise DefinitionError(self._why)
 
@@ -128,63 +125,89 @@ class Worker:
         """
         self._over.set()
 
+    def _check(self) -> None:
+        if self._is_used:
+            raise DefinitionError("A Worker is used once. Make another: `with Worker():`.")
+        if not is_constructed():
+            raise NotLaunchedError("A Worker launches DBOS: construct DBOS(config=...) before it.")
+        if is_launched():
+            raise DefinitionError(
+                "DBOS is launched already, and recovers runs under an executor id of its own. Use "
+                "`with Worker():` in place of DBOS.launch()."
+            )
+        if recovering.is_recovered_by_conductor():
+            raise DefinitionError(
+                "DBOS has a conductor_key: Conductor gives this process its executor id and "
+                "recovers its runs. Use DBOS.launch(), or a Worker without the key."
+            )
+
     def _begin(self) -> None:
-        database = launched_database()
+        """Take the lease, then launch: what DBOS takes from then on is under the lease."""
+        database = separate_database()
         holder = Holder(
             executor_id=recovering.executor_id(),
             token=secrets.token_hex(8),
             process=_process(),
-            application=str(application_name()),
+            application=recovering.configured_name(),
             version=recovering.version(),
         )
         leases = Leases(database, holder, self._lease)
         member = Membership(database, leases, self._lease, _definitions, self._lost)
-        if (taken := member.begin()) is not None:
-            leases.close()
-            raise DefinitionError(_taken(taken.holder.executor_id, taken.holder.process))
         self._member = member
+        if (taken := member.begin()) is not None:
+            raise DefinitionError(_taken(taken.holder.executor_id, taken.holder.process))
         membership.join(member)
-        ownership.check_with(member.ended_by)
+        ownership.check_with(member.gate)
+        DBOS.launch()
+        member.attend()
 
-    def _end(self) -> None:
-        member, self._member = self._member, None
-        if member is None:
-            return
-        at_work = recovering.runs_at_work()
-        if at_work:
+    def _end(self, grace: float) -> None:
+        try:
+            self._say_what_is_at_work(grace)
+            self._shut_down(grace)
+        finally:
+            membership.join(None)
+            ownership.check_with(None)
+            if self._member is not None:
+                self._member.end()
+            for number, handler in self._handlers.items():
+                signal.signal(number, handler)
+
+    def _say_what_is_at_work(self, grace: float) -> None:
+        if at_work := recovering.runs_at_work():
             logger.warning(
                 "Worker %s stops: %d runs have %g s to end; what is left then goes on at another "
                 "worker, or at the next that is started.",
                 self.executor_id,
                 len(at_work),
-                self._grace,
+                grace,
             )
-        try:
-            DBOS.destroy(workflow_completion_timeout_sec=math.ceil(self._grace) if at_work else 0)
-        finally:
-            member.end()
-            membership.join(None)
-            ownership.check_with(None)
+
+    def _shut_down(self, grace: float) -> None:
+        with self._shutting_down:
+            if is_constructed():
+                DBOS.destroy(workflow_completion_timeout_sec=math.ceil(grace))
 
     def _lost(self, executor_id: str) -> None:
+        """Another process has our id. It has our runs, too, and this one takes no more."""
         self._why = _taken(executor_id, "another process")
         logger.error("%s", self._why)
         self._over.set()
+        threading.Thread(target=self._shut_down, args=(0,), daemon=True).start()
 
-    @contextlib.contextmanager
-    def _heeding_signals(self) -> Iterator[None]:
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.signal(number, self._heed) for number in _SIGNALS}
-        try:
-            yield
-        finally:
-            # From here on a second one ends the process as it would any other.
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def _heed_signals(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            for number in _SIGNALS:
+                self._handlers.setdefault(number, signal.signal(number, self._heed))
 
     def _heed(self, number: int, frame: FrameType | None) -> None:
+        """The first signal ends the worker; at the second the process ends here."""
+        if self._is_told:
+            if self._member is not None:
+                with contextlib.suppress(Exception):
+                    self._member.give_up(seconds=2.0)
+            os._exit(128 + number)
+        self._is_told = True
         self._over.set()
 
 

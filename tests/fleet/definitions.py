@@ -39,6 +39,21 @@ class Three(Flow[dict[str, Any]]):
         return before + step(work, self.state["run"], 3)
 
 
+class Between(Flow[dict[str, Any]]):
+    """Is held up after a call, and not in one."""
+
+    @start()
+    def one(self) -> int:
+        return step(work, self.state["run"], 1)
+
+    @listen(one)
+    def two(self, before: int) -> int:
+        report_effect("between", run=self.state["run"], step=0, pid=os.getpid())
+        while Path(os.environ[HOLD]).exists():
+            time.sleep(0.02)
+        return before + step(work, self.state["run"], 2)
+
+
 class Restless(Flow[dict[str, Any]]):
     """Two branches that take their time, beside each other, and what comes of both."""
 
@@ -68,12 +83,19 @@ def short(run: str, branch: str, number: int) -> int:
 three: Any = None
 late: Any = None
 restless: Any = None
+between: Any = None
 
 
 def define(*, with_late: bool = True) -> None:
     """Make the definitions, which a process that forks must not."""
-    global three, late, restless
+    global three, restless, between
     three = DBOSFlow(flow_name="three", orig_flow=Three)
     restless = DBOSFlow(flow_name="restless", orig_flow=Restless)
+    between = DBOSFlow(flow_name="between", orig_flow=Between)
     if with_late:
-        late = DBOSFlow(flow_name="late", orig_flow=Three)
+        define_late()
+
+
+def define_late() -> None:
+    global late
+    late = DBOSFlow(flow_name="late", orig_flow=Three)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Any
 
-from dbos import DBOS, SetWorkflowID
+from dbos import DBOS, SetWorkflowID, SetWorkflowTimeout
 
 from crewai_dbos import Worker
 from crewai_dbos._dbos_seam.instance import poll_internal_queue
@@ -22,13 +23,15 @@ def construct(order: Order) -> DBOS:
     config: dict[str, Any] = {
         "name": "fleet",
         "system_database_url": order["database_url"],
-        "application_version": "v1",
+        "application_version": order.get("version", "v1"),
         "log_level": "CRITICAL",
     }
     if "executor_id" in order:
         config["executor_id"] = order["executor_id"]
     dbos = DBOS(config=config)
-    poll_internal_queue(dbos, 0.1)
+    poll_internal_queue(dbos, order.get("poll", 0.1))
+    if order.get("deaf"):
+        DBOS.listen_queues(["nothing"])
     return dbos
 
 
@@ -39,6 +42,8 @@ def work(order: Order) -> str:
         with Worker(lease=order.get("lease", 2), grace=order.get("grace", 30)) as worker:
             DBOS.register_queue(QUEUE, global_concurrency=order.get("at_once"))
             begin(order)
+            if order.get("defines_late"):
+                signal.signal(signal.SIGUSR1, define_late)
             say(worker=worker.executor_id)
             worker.run()
     except DefinitionError as error:
@@ -49,5 +54,10 @@ def work(order: Order) -> str:
 def begin(order: Order) -> None:
     flow = getattr(definitions, order.get("flow", "three"))
     for run_id in order.get("ids", ()):
-        with SetWorkflowID(run_id):
+        with SetWorkflowID(run_id), SetWorkflowTimeout(order.get("limit")):
             flow.start(inputs={"run": run_id}, queue=order.get("queue"))
+
+
+def define_late(*_: Any) -> None:
+    definitions.define_late()
+    say(defined=True)

@@ -72,6 +72,21 @@ def test_it_works_off_what_another_program_has_enqueued(tmp_path: Path) -> None:
     assert "Stopped." in said
 
 
+def test_runs_of_another_application_or_version_are_told_of(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(APP)
+    url = f"sqlite:///{tmp_path}/app.sqlite"
+    subprocess.run([sys.executable, "-c", ASK % url], cwd=tmp_path, check=True, timeout=60)
+    process = command(tmp_path, "app", "--db-url", url, "--name", "other", "--version", "7")
+    said = []
+    while "carries out" not in (line := process.stdout.readline()):
+        assert line, "it has ended"
+        said.append(line)
+    assert "of application 'other', version '7' carries out flow greeting" in line
+    assert "Not taken: 1 waiting or running of application 'app', version '" in "".join(said)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+
+
 @pytest.mark.parametrize(
     ("target", "told"),
     [("nowhere", "nowhere"), ("app:gretting", "Did you mean 'greeting'"), ("json", "no DBOSAgent")],

@@ -32,6 +32,13 @@ def worker(
         str | None,
         typer.Option(help="Of the application, as in its DBOS config; by default the module's."),
     ] = None,
+    version: Annotated[
+        str | None,
+        typer.Option(
+            help="Of the application (application_version), as its runs were started with; by "
+            "default what DBOS makes of the definitions."
+        ),
+    ] = None,
 ) -> None:
     """Carry out runs beside other workers on the same database, until SIGTERM or Ctrl-C.
 
@@ -44,9 +51,13 @@ def worker(
     look_here()
     try:
         _import(targets)
-        _construct(name or targets[0].partition(":")[0].partition(".")[0], db_url)
+        _construct(name or targets[0].partition(":")[0].partition(".")[0], db_url, version)
         with Worker(lease=lease, grace=grace) as started:
-            typer.echo(f"Worker {started.executor_id} carries out {_known()}. Ctrl-C to stop.")
+            _tell_of_others()
+            typer.echo(
+                f"Worker {started.executor_id} of {_application()} carries out {_known()}. "
+                "Ctrl-C to stop."
+            )
             sys.stdout.flush()
             started.run()
     except (NotFoundError, CrewaiDbosError) as error:
@@ -70,7 +81,7 @@ def _import(targets: Iterable[str]) -> None:
             _import_path.module(target)
 
 
-def _construct(name: str, db_url: str | None) -> None:
+def _construct(name: str, db_url: str | None, version: str | None) -> None:
     """Construct DBOS, if the module has not."""
     from dbos import DBOS, DBOSConfig
 
@@ -87,11 +98,38 @@ def _construct(name: str, db_url: str | None) -> None:
         given: DBOSConfig = {"name": name, "log_level": "WARNING"}
         if db_url is not None:
             given["system_database_url"] = db_url
+        if version is not None:
+            given["application_version"] = version
         DBOS(config=given)
     elif db_url is not None and config.get("system_database_url") not in (None, db_url):
         raise DefinitionError(
             "The module constructs DBOS with another database than --db-url (or "
             "DBOS_SYSTEM_DATABASE_URL) names. Give it there, or here."
+        )
+    elif version is not None and config.get("application_version") != version:
+        raise DefinitionError(
+            "The module constructs DBOS itself, and not with the version of --version. Give "
+            "application_version there."
+        )
+
+
+def _application() -> str:
+    from crewai_dbos._dbos_seam import recovering
+
+    return f"application {recovering.configured_name()!r}, version {recovering.version()!r}"
+
+
+def _tell_of_others() -> None:
+    """Say which runs wait here that this worker does not take."""
+    from crewai_dbos._dbos_seam import recovering
+    from crewai_dbos._dbos_seam.database import launched_database
+
+    name, version = recovering.configured_name(), recovering.version()
+    for other, its_version, count in recovering.of_others(launched_database(), name, version):
+        typer.echo(
+            f"Not taken: {count} waiting or running of application {other!r}, version "
+            f"{its_version!r} (--name and --version say which are this worker's).",
+            err=True,
         )
 
 

@@ -135,7 +135,7 @@ class Journal:
         await self.endings.unless_abandoned(name)
         started = time.time()
         try:
-            attempt = self._attempt(name, call)
+            attempt = await self._aattempt(name, call)
             body = attempt.of_async(function)
             with self.activity.working():
                 reservation = self.record.ids.reserve(place.path)
@@ -196,6 +196,14 @@ class Journal:
     def _attempt(self, name: str, call: Call) -> Attempt:
         if (error := ownership.lost(self.run_id, self.root.owner_xid)) is not None:
             self.fail(error)
+        return self._fresh(name, call)
+
+    async def _aattempt(self, name: str, call: Call) -> Attempt:
+        if (error := await ownership.alost(self.run_id, self.root.owner_xid)) is not None:
+            self.fail(error)
+        return self._fresh(name, call)
+
+    def _fresh(self, name: str, call: Call) -> Attempt:
         return Attempt(OpenCall(self.run_id, name), call, self.secrets)
 
     # DBOS operations of the user's code ----------------------------------------

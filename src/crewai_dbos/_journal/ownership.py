@@ -2,22 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Protocol
 
-_check: Callable[[str, str | None], BaseException | None] | None = None
+from dbos import error as dbos_errors
+
+from crewai_dbos._threads import on_a_thread
 
 
-def check_with(check: Callable[[str, str | None], BaseException | None] | None) -> None:
-    """From now on ask `check` before each call that is made.
+class Gate(Protocol):
+    """Says whose a run is, where that is in doubt."""
 
-    Args:
-        check: Gets the id of the run and which execution of it this is; returns what ends that, or
-            None if it goes on. None to ask nobody.
-    """
-    global _check
-    _check = check
+    def is_open(self, run_id: str, owner_xid: str | None) -> bool:
+        """Whether there is no doubt about this execution of the run."""
+
+    def is_lost(self, run_id: str, owner_xid: str | None) -> bool:
+        """Whether another process has it; asks the database."""
+
+
+_gate: Gate | None = None
+
+
+def check_with(gate: Gate | None) -> None:
+    """From now on ask `gate` before each call that is made; None to ask nobody."""
+    global _gate
+    _gate = gate
 
 
 def lost(run_id: str, owner_xid: str | None) -> BaseException | None:
     """What ends this execution of a run that another process has taken; None if it goes on."""
-    return None if _check is None else _check(run_id, owner_xid)
+    gate = _gate
+    if gate is None or gate.is_open(run_id, owner_xid) or not gate.is_lost(run_id, owner_xid):
+        return None
+    return dbos_errors.DBOSWorkflowConflictIDError(run_id)
+
+
+async def alost(run_id: str, owner_xid: str | None) -> BaseException | None:
+    """As `lost`, for async code: an event loop does not wait for the database."""
+    if _gate is None or _gate.is_open(run_id, owner_xid):
+        return None
+    return await on_a_thread(lambda: lost(run_id, owner_xid))

@@ -9,9 +9,8 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any, NoReturn, TypeVar
 
-from dbos import DBOS
-
 from crewai_dbos import _patches
+from crewai_dbos._dbos_seam import recovering
 from crewai_dbos._dbos_seam.context import detached, open_workflow
 from crewai_dbos._dbos_seam.errors import DBOSBaseException
 from crewai_dbos._dbos_seam.threads import on_the_loop_of_dbos, on_the_own_loop_of_dbos
@@ -233,22 +232,22 @@ def _suspend(registry: Registry[Any], name: str) -> NoReturn:
         f"the module that builds it before DBOS.launch(). The run goes on at the next launch, as "
         f"soon as the {registry.noun} is built, or with DBOS.resume_workflow({run_id!r})."
     )
-    if _is_left_to_another(Lacking(run_id, str(context.owner_xid), registry.noun, name)):
+    lacking = Lacking(run_id, str(context.owner_xid), registry.noun, name)
+    member = membership.member()
+    if member is not None and detached(member.leave, lacking) is not None:
         raise RunSuspended(why)
     logger.error("Run %s waits: %s", run_id, why)
     notes.add(run_id, {"waiting": why})
-    registry.when_added(name, lambda: _resume(run_id))
+    registry.when_added(name, lambda: _go_on(lacking))
     raise RunSuspended(why)
 
 
-def _is_left_to_another(lacking: Lacking) -> bool:
-    """Whether a worker that has the definition takes the run; one that comes later does, too."""
+def _go_on(lacking: Lacking) -> None:
+    """The definition has come: carry the run out here, if it is still this process's."""
     member = membership.member()
-    return member is not None and detached(member.leave, lacking) is not None
-
-
-def _resume(run_id: str) -> None:
-    detached(DBOS.resume_workflow, run_id)
+    if member is not None:
+        member.forget(lacking)
+    detached(recovering.go_on, lacking.run_id, lacking.owner_xid)
 
 
 @contextmanager
