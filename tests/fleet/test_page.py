@@ -14,12 +14,16 @@ import pytest
 PAGE = (Path(__file__).parents[2] / "docs" / "workers.md").read_text(encoding="utf-8")
 
 STARTED = """
-import logging, sys
+import logging, signal, sys, threading, time
 logging.basicConfig(level=logging.INFO)
 real = Worker.run
 def run(self):
-    print("works as", self.executor_id, flush=True)
+    threading.Thread(target=tell, args=(self,)).start()
     real(self)
+def tell(worker):
+    while signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        time.sleep(0.01)
+    print("works as", worker.executor_id, flush=True)
 Worker.run = run
 main(sys.argv[1])
 """

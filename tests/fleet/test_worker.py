@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import os
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from dbos import DBOS
 
 from crewai_dbos import Worker
+from crewai_dbos._dbos_seam.database import launched_database
+from crewai_dbos._dbos_seam.instance import is_constructed
+from crewai_dbos._fleet import membership
+from crewai_dbos._fleet.leases import Holder, Leases
+from crewai_dbos._fleet.table import workers
 from crewai_dbos.errors import DefinitionError, NotLaunchedError
 from support.launching import launched
 
@@ -50,3 +58,44 @@ def test_what_a_worker_refuses(database_url: str) -> None:
         Worker(lease=0.5)
     with pytest.raises(DefinitionError, match="grace is -1"):
         Worker(grace=-1)
+
+
+def test_a_worker_is_used_once(database_url: str) -> None:
+    construct(database_url)
+    with Worker() as worker:
+        pass
+    construct(database_url)
+    with pytest.raises(DefinitionError, match="is used once"):
+        worker.__enter__()
+
+
+def test_dbos_is_destroyed_in_the_block(database_url: str) -> None:
+    construct(database_url, executor_id="pod-7")
+    with Worker(grace=0):
+        DBOS.destroy()
+    assert membership.member() is None
+    construct(database_url, executor_id="pod-7")
+    begun = time.monotonic()
+    with Worker(lease=60, grace=0):
+        assert time.monotonic() - begun < 9, "the lease was given up"
+
+
+def test_whose_id_another_takes_runs_nothing_more(database_url: str) -> None:
+    construct(database_url, executor_id="pod-7")
+    with Worker(lease=1, grace=0):
+        database = launched_database()
+        with database.writing() as connection:
+            connection.execute(sa.update(workers(database.schema)).values(token="another"))
+        end = time.monotonic() + 60
+        while is_constructed():
+            assert time.monotonic() < end
+            time.sleep(0.05)
+
+
+def test_an_id_that_many_take_at_once(database_url: str) -> None:
+    construct(database_url)
+    with ThreadPoolExecutor(8) as pool, Worker(grace=0):
+        database = launched_database()
+        holders = [Holder("pod-1", str(n), "host", "tests", "v") for n in range(8)]
+        found = list(pool.map(lambda each: Leases(database, each, 30).take({}), holders))
+    assert found.count(None) == 1
