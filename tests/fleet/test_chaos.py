@@ -58,7 +58,11 @@ def disturbed(fleet: Fleet, runs: int, faults: int) -> None:
 
 
 def _check_effects(fleet: Fleet) -> None:
-    """A step begins after the record of the one before it: that one must not begin any more."""
+    """A step begins after the record of the one before it: that one must not begin any more.
+
+    A step that a worker begins beside the new owner of its run looks as one that was in flight when
+    it was paused: `test_faults` has that.
+    """
     reached: dict[tuple[str, str], int] = {}
     for effect in fleet.effects.read():
         if effect.kind == "begun":

@@ -89,6 +89,7 @@ def test_no_run_is_taken_before_the_lease_is_held(fleet: Fleet) -> None:
     with locked(fleet, LEASES):
         new = fleet.process()
         until(lambda: rows(fleet, "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"))
+        time.sleep(1)  # as many looks at the queue as it may have had
         assert fleet.begun(new, 1) == []
     new.hear("worker")
     fleet.results()

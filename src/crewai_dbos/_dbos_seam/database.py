@@ -153,7 +153,7 @@ def separate_database() -> Database:
 
 def close(database: Database) -> None:
     """Let go of one that `separate_database` has returned."""
-    if database.engine.url.database != ":memory:":
+    if database.system.created_engine or not database.is_sqlite:  # else it is the user's
         database.engine.dispose()
 
 

@@ -8,6 +8,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -83,8 +84,8 @@ class Membership:
             The lease of a live process that has our executor id; then nothing has begun.
         """
         self.leases.prepare()
-        since = clock()
-        if (taken := self._taken()) is not None:
+        since, taken = self._taken()
+        if taken is not None:
             return taken
         self.gate = Gate(self.seconds, recovering.runs_at_work, recovering.owner_of)
         self.gate.beaten(since)
@@ -101,7 +102,7 @@ class Membership:
         """Give our lease up. What is left of our runs goes to others at once."""
         self._over.set()
         for thread in self._threads:
-            thread.join(self.seconds / 2)
+            thread.join(min(self.seconds / 2, 5.0))
         try:
             self.give_up(min(self.seconds, 5.0))
         except (SQLAlchemyError, TimeoutError) as error:
@@ -146,8 +147,11 @@ class Membership:
         self._threads.append(thread)
         thread.start()
 
-    def _taken(self) -> Lease | None:
-        """The lease of a live process with our id; one that was killed does not beat any more."""
+    def _taken(self) -> tuple[float, Lease | None]:
+        """Since when ours is taken; or the lease of a live process with our id.
+
+        One that was killed does not beat any more: ours takes its place when it has run out.
+        """
         definitions, silence = self.definitions(), Silence()
         first: Lease | None = None
         over: Lease | None = None
@@ -155,7 +159,7 @@ class Membership:
             begun = clock()
             taken = self.leases.take(definitions, over)
             if taken is None:
-                return None
+                return begun, None
             if first is None:
                 first = taken
                 logger.info(
@@ -166,7 +170,7 @@ class Membership:
                     taken.seconds,
                 )
             elif (taken.holder, taken.beat_ms) != (first.holder, first.beat_ms):
-                return taken
+                return begun, taken
             if silence.after([taken], begun, clock()):
                 over = taken
             else:
@@ -250,7 +254,7 @@ class Membership:
                 with self._lock:
                     self._lacking.discard(lacking)
             else:
-                self._hand_back(lacking)
+                within(self.seconds, partial(self._hand_back, lacking))
 
     def _hand_back(self, lacking: Lacking) -> str | None:
         """Give a run back whose definition a live peer has; returns which."""
