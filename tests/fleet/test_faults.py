@@ -89,7 +89,7 @@ def test_no_run_is_taken_before_the_lease_is_held(fleet: Fleet) -> None:
     with locked(fleet, LEASES):
         new = fleet.process()
         until(lambda: rows(fleet, "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"))
-        time.sleep(1)  # as many looks at the queue as it may have had
+        time.sleep(3)  # in which it would look at the queue
         assert fleet.begun(new, 1) == []
     new.hear("worker")
     fleet.results()
