@@ -42,6 +42,7 @@ MODULES = (
 
 NOT_RUN = {
     "CrashTest": "a crash test runs for a minute; docs/prove-it-survives.md is run as a whole",
+    "Worker": "launches a second DBOS; docs/workers.md is run as a whole",
     "EncryptedSerializer": "constructs a second DBOS; docs/encryption.md is run as a whole",
 }
 """What is only compiled, with its methods."""

@@ -25,3 +25,4 @@ from crewai_dbos.values import now as now
 from crewai_dbos.values import random as random
 from crewai_dbos.values import step as step
 from crewai_dbos.values import uuid4 as uuid4
+from crewai_dbos.worker import Worker as Worker

@@ -47,6 +47,20 @@ MIGRATIONS = (
         )""",
         "CREATE UNIQUE INDEX crewai_dbos_events_once ON {schema}crewai_dbos_events (run_id, id)",
     ),
+    (
+        """CREATE TABLE {schema}crewai_dbos_workers (
+            executor_id TEXT NOT NULL,
+            application TEXT NOT NULL,
+            version TEXT NOT NULL,
+            token TEXT NOT NULL,
+            process TEXT NOT NULL,
+            definitions TEXT NOT NULL,
+            lease_ms BIGINT NOT NULL,
+            started_ms BIGINT NOT NULL,
+            beat_ms BIGINT NOT NULL,
+            PRIMARY KEY (executor_id, application, version)
+        )""",
+    ),
 )
 """Statements that have made the tables, version by version. One that was released never changes."""
 

@@ -1,1 +1,1 @@
-"""The commands of `crewai-dbos` that need nothing but the database."""
+"""The commands of `crewai-dbos` that are about a database, a module each."""

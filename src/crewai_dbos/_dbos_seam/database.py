@@ -14,7 +14,7 @@ from dbos._utils import INTERNAL_QUEUE_NAME
 from sqlalchemy.dialects import postgresql, sqlite
 
 from crewai_dbos._dbos_seam.context import detached
-from crewai_dbos._dbos_seam.instance import system_database
+from crewai_dbos._dbos_seam.instance import launched_instance, system_database
 
 T = TypeVar("T")
 
@@ -122,6 +122,49 @@ class Database:
 def launched_database() -> Database:
     """That of the launched DBOS instance."""
     return Database(system_database())
+
+
+def separate_database() -> Database:
+    """That of the DBOS instance, launched or not, on an engine of its own; `closed` closes it.
+
+    Its calls raise where those of DBOS wait for a database that is away. DBOS's tables are made, or
+    brought up to date, as its launch would.
+    """
+    instance = launched_instance()
+    config: Any = instance._config  # DBOS has filled it in by now
+    given = config["system_database_engine"]
+    system = SystemDatabase.create(
+        system_database_url=config["system_database_url"],
+        engine_kwargs=config["database"]["sys_db_engine_kwargs"],
+        engine=None if given is None else _like(given),
+        schema=config.get("dbos_system_schema", "dbos"),
+        serializer=instance._serializer,
+        executor_id=None,
+        use_listen_notify=False,
+        app_name=config["name"],
+        retry_connection_errors=False,
+        sharding=config.get("sharding", False),
+    )
+    try:
+        if config.get("run_migrations", True):
+            system.run_migrations()
+    except BaseException:
+        close(Database(system))
+        raise
+    return Database(system)
+
+
+def close(database: Database) -> None:
+    """Let go of one that `separate_database` has returned."""
+    if database.system.created_engine or not database.is_sqlite:  # else it is the user's
+        database.engine.dispose()
+
+
+def _like(engine: sa.Engine) -> sa.Engine:
+    """An engine that connects as `engine` does, with a pool of its own."""
+    if engine.dialect.name == "sqlite":
+        return engine
+    return sa.create_engine(engine.url, pool=engine.pool.recreate())
 
 
 def database_of(client: DBOSClient) -> Database:

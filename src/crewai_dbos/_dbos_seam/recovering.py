@@ -1,13 +1,17 @@
-"""Which runs a process recovers when it is launched."""
+"""Which runs a process recovers: when it is launched, and later."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import sqlalchemy as sa
-from dbos._utils import GlobalParams
+from dbos._recovery import _recover_workflow
+from dbos._sys_db import GetPendingWorkflowsOutput
+from dbos._utils import INTERNAL_QUEUE_NAME, GlobalParams
 
-from crewai_dbos._dbos_seam.instance import engine, is_launched, system_database
+from crewai_dbos._dbos_seam.context import detached
+from crewai_dbos._dbos_seam.database import DELAYED, ENQUEUED, PENDING, Database, launched_database
+from crewai_dbos._dbos_seam.instance import engine, is_launched, launched_instance, system_database
 
 
 @dataclass(frozen=True)
@@ -41,3 +45,147 @@ def recovering() -> Recovering | None:
         GlobalParams.app_version,
         GlobalParams.executor_id,
     )
+
+
+SHARED = "local"
+"""The executor id of every process that was given none."""
+
+
+def take_executor_id(executor_id: str) -> None:
+    """Have the DBOS instance, which is not launched yet, be called so in its rows."""
+    GlobalParams.executor_id = executor_id
+
+
+def executor_id() -> str:
+    """What the process is called in its rows."""
+    return str(GlobalParams.executor_id)
+
+
+def version() -> str:
+    """The application version of the DBOS instance, launched or not, whose runs it takes."""
+    given = GlobalParams.app_version
+    return str(given or launched_instance()._registry.compute_app_version(configured_name()))
+
+
+def configured_name() -> str:
+    """What the application of the DBOS instance, launched or not, is called in its rows."""
+    return str(launched_instance()._config["name"])
+
+
+def is_recovered_by_conductor() -> bool:
+    """Whether DBOS leaves recovery to a service of its own, and its id of a process, too."""
+    return launched_instance().conductor_key is not None
+
+
+def runs_of(executor_id: str) -> list[GetPendingWorkflowsOutput]:
+    """The runs of a process, of our application and version, that have not ended."""
+    system, app_version = system_database(), GlobalParams.app_version
+    found: list[GetPendingWorkflowsOutput] = detached(
+        system.get_pending_workflows, executor_id, app_version
+    )
+    return found
+
+
+def recover(run: GetPendingWorkflowsOutput, executor_id: str) -> None:
+    """Put a run of a process that is gone back on its queue; any number of times.
+
+    One that another process has taken since stays with it.
+    """
+    detached(_recover_workflow, launched_instance(), run, [executor_id])
+
+
+def owner_of(run_id: str) -> str | None:
+    """Which execution of a run may record; waits for a database that is away."""
+    found: str | None = detached(system_database().get_workflow_owner, run_id)
+    return found
+
+
+def runs_at_work() -> list[str]:
+    """The ids of the workflows that this process carries out now."""
+    if not is_launched():
+        return []
+    return [str(run_id) for run_id in launched_instance()._active_workflows_set.activeList()]
+
+
+def go_on(run_id: str, owner_xid: str) -> bool:
+    """Have a run carried out again that this execution of it was suspended in.
+
+    Returns:
+        Whether it was still this one's: it stays with whoever has taken it, or cancelled it.
+    """
+    if not is_launched():
+        return False
+    database = launched_database()
+
+    def given() -> bool:
+        with database.writing() as connection:
+            return hand_back(database, connection, run_id, owner_xid, 0)
+
+    return database.patiently(given)
+
+
+_CLOCKS_MS = 5000
+"""So far may a deadline and the start of its claim be apart, which DBOS takes from two clocks."""
+
+
+def hand_back(
+    database: Database, connection: sa.Connection, run_id: str, owner_xid: str, seconds: float
+) -> bool:
+    """Give a run back that this execution of it can't carry out, for another process to take.
+
+    DBOS counts how often a run was taken from a queue, to give one up that ends its processes. This
+    is none of these times, nor is a time limit of the run's used up that began with this execution.
+
+    Args:
+        database: Where it is.
+        connection: Of a transaction.
+        run_id: The run's workflow id.
+        owner_xid: This execution.
+        seconds: For how long nobody takes it, this process neither.
+    """
+    runs = database.runs
+    given = connection.execute(
+        sa.update(runs)
+        .where(*database.system._wf(runs, run_id))
+        .where(runs.c.status == PENDING, runs.c.owner_xid == owner_xid)
+        .values(
+            status=DELAYED,
+            delay_until_epoch_ms=database.now_ms + int(seconds * 1000),
+            owner_xid=None,
+            workflow_deadline_epoch_ms=_deadline_before(runs),
+            started_at_epoch_ms=None,
+            recovery_attempts=sa.case(
+                (runs.c.recovery_attempts > 0, runs.c.recovery_attempts - 1), else_=0
+            ),
+            queue_name=sa.func.coalesce(runs.c.queue_name, INTERNAL_QUEUE_NAME),
+            updated_at=database.now_ms,
+        )
+    )
+    return given.rowcount == 1
+
+
+def _deadline_before(runs: sa.Table) -> sa.ColumnElement[int | None]:
+    """The deadline without the claim that a run is under, which sets one if there is none."""
+    columns = runs.c
+    began = columns.workflow_deadline_epoch_ms - columns.workflow_timeout_ms
+    by_this_claim = sa.func.abs(began - columns.started_at_epoch_ms) <= _CLOCKS_MS
+    return sa.case((by_this_claim, None), else_=columns.workflow_deadline_epoch_ms)
+
+
+def of_others(database: Database, application: str, version: str) -> list[tuple[str, str, int]]:
+    """The runs in a database that wait and that a process of this application does not take.
+
+    Returns:
+        Application, version and how many runs, for each.
+    """
+    runs = database.runs.c
+    name, its_version = runs.application_name, runs.application_version
+    query = (
+        sa.select(name, its_version, sa.func.count())
+        .where(runs.status.in_((PENDING, ENQUEUED)))
+        .where(sa.or_(name != application, its_version != version))
+        .group_by(name, its_version)
+        .order_by(name, its_version)
+    )
+    with database.engine.connect() as connection:
+        return [(str(row[0]), str(row[1]), int(row[2])) for row in connection.execute(query)]

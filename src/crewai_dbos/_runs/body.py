@@ -10,13 +10,14 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NoReturn, TypeVar
 
-from dbos import DBOS
-
 from crewai_dbos import _patches
 from crewai_dbos._crewai_seam.events import scope_kept
+from crewai_dbos._dbos_seam import recovering
 from crewai_dbos._dbos_seam.context import detached, open_workflow
 from crewai_dbos._dbos_seam.errors import DBOSBaseException
 from crewai_dbos._dbos_seam.threads import on_the_loop_of_dbos, on_the_own_loop_of_dbos
+from crewai_dbos._fleet import membership
+from crewai_dbos._fleet.membership import Lacking
 from crewai_dbos._journal import executions, joining, notes, run_scope
 from crewai_dbos._journal.latch import Latch
 from crewai_dbos._journal.scope import Scope
@@ -284,14 +285,22 @@ def _suspend(registry: Registry[Any], name: str) -> NoReturn:
         f"the module that builds it before DBOS.launch(). The run goes on at the next launch, as "
         f"soon as the {registry.noun} is built, or with DBOS.resume_workflow({run_id!r})."
     )
+    lacking = Lacking(run_id, str(context.owner_xid), registry.noun, name)
+    member = membership.member()
+    if member is not None and detached(member.leave, lacking) is not None:
+        raise RunSuspended(why)
     logger.error("Run %s waits: %s", run_id, why)
     notes.add(run_id, {"waiting": why})
-    registry.when_added(name, lambda: _resume(run_id))
+    registry.when_added(name, lambda: _go_on(lacking))
     raise RunSuspended(why)
 
 
-def _resume(run_id: str) -> None:
-    detached(DBOS.resume_workflow, run_id)
+def _go_on(lacking: Lacking) -> None:
+    """The definition has come: carry the run out here, if it is still this process's."""
+    member = membership.member()
+    if member is not None:
+        member.forget(lacking)
+    detached(recovering.go_on, lacking.run_id, lacking.owner_xid)
 
 
 @contextmanager

@@ -50,7 +50,8 @@ def several_processes(subject: Subject) -> Iterator[Finding]:
             f"The environment asks for {application.processes} processes, and as far as can be "
             f"seen they have one executor_id, {shared}. One that starts takes over the runs of "
             "the others.",
-            "Give each process an executor_id of its own that it keeps over restarts.",
+            "Let each be a Worker, or give each an executor_id of its own that it keeps over "
+            "restarts.",
         )
     elif executor is None and application.on_sqlite is False:
         yield found(
@@ -58,8 +59,8 @@ def several_processes(subject: Subject) -> Iterator[Finding]:
             "hint",
             "No executor_id is set, so this process is 'local', as is any other on the same "
             "database that sets none. One that starts takes over the runs of the others.",
-            "If there is more than one, give each an executor_id of its own that it keeps over "
-            "restarts.",
+            "If there is more than one, let each be a Worker (crewai-dbos worker), or give each an "
+            "executor_id of its own that it keeps over restarts.",
         )
     elif executor is not None and application.on_sqlite:
         yield found(

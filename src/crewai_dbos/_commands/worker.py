@@ -1,0 +1,145 @@
+"""``crewai-dbos worker``: a process that carries out the runs of a module's definitions."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterable
+from typing import Annotated
+
+import typer
+
+from crewai_dbos._commands.options import Url
+
+
+def worker(
+    targets: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODULE[:DEFINITION]...",
+            help="The modules with the definitions. All that they define is carried out.",
+        ),
+    ],
+    db_url: Url = None,
+    lease: Annotated[
+        float, typer.Option(min=1, help="Seconds of silence after which others take it for dead.")
+    ] = 30.0,
+    grace: Annotated[
+        float, typer.Option(min=0, help="Seconds that runs have to end when it is stopped.")
+    ] = 30.0,
+    name: Annotated[
+        str | None,
+        typer.Option(help="Of the application, as in its DBOS config; by default the module's."),
+    ] = None,
+    version: Annotated[
+        str | None,
+        typer.Option(
+            help="Of the application (application_version), as its runs were started with; by "
+            "default what DBOS makes of the definitions."
+        ),
+    ] = None,
+) -> None:
+    """Carry out runs beside other workers on the same database, until SIGTERM or Ctrl-C.
+
+    Exits with 0 when it was stopped, and with 2 if it can't begin.
+    """
+    from crewai_dbos._import_path import NotFoundError, look_here
+    from crewai_dbos.errors import CrewaiDbosError
+    from crewai_dbos.worker import Worker
+
+    look_here()
+    try:
+        _import(targets)
+        _construct(name or targets[0].partition(":")[0].partition(".")[0], db_url, version)
+        with Worker(lease=lease, grace=grace) as started:
+            _tell_of_others()
+            typer.echo(
+                f"Worker {started.executor_id} of {_application()} carries out {_known()}. "
+                "Ctrl-C to stop."
+            )
+            sys.stdout.flush()
+            started.run()
+    except (NotFoundError, CrewaiDbosError) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(2) from None
+    typer.echo("Stopped. What has not ended goes on at another worker, or at the next one.")
+    if any(not each.daemon for each in threading.enumerate()[1:]):
+        # Python would wait for the threads of runs that are others' by now.
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(0)
+
+
+def _import(targets: Iterable[str]) -> None:
+    from crewai_dbos import _import_path
+
+    for target in targets:
+        if ":" in target:
+            _import_path.load(target)
+        else:
+            _import_path.module(target)
+
+
+def _construct(name: str, db_url: str | None, version: str | None) -> None:
+    """Construct DBOS, if the module has not."""
+    from dbos import DBOS, DBOSConfig
+
+    from crewai_dbos._dbos_seam.configuration import configuration
+    from crewai_dbos.errors import DefinitionError
+
+    if not _definitions():
+        raise DefinitionError(
+            "There is no DBOSAgent, DBOSCrew or DBOSFlow in what was imported. Build them at the "
+            "top level of the module."
+        )
+    config = configuration()
+    if config is None:
+        given: DBOSConfig = {"name": name, "log_level": "WARNING"}
+        if db_url is not None:
+            given["system_database_url"] = db_url
+        if version is not None:
+            given["application_version"] = version
+        DBOS(config=given)
+    elif db_url is not None and config.get("system_database_url") not in (None, db_url):
+        raise DefinitionError(
+            "The module constructs DBOS with another database than --db-url (or "
+            "DBOS_SYSTEM_DATABASE_URL) names. Give it there, or here."
+        )
+    elif version is not None and config.get("application_version") != version:
+        raise DefinitionError(
+            "The module constructs DBOS itself, and not with the version of --version. Give "
+            "application_version there."
+        )
+
+
+def _application() -> str:
+    from crewai_dbos._dbos_seam import recovering
+
+    return f"application {recovering.configured_name()!r}, version {recovering.version()!r}"
+
+
+def _tell_of_others() -> None:
+    """Say which runs wait here that this worker does not take."""
+    from crewai_dbos._dbos_seam import recovering
+    from crewai_dbos._dbos_seam.database import launched_database
+
+    name, version = recovering.configured_name(), recovering.version()
+    for other, its_version, count in recovering.of_others(launched_database(), name, version):
+        typer.echo(
+            f"Not taken: {count} waiting or running of application {other!r}, version "
+            f"{its_version!r} (--name and --version say which are this worker's).",
+            err=True,
+        )
+
+
+def _definitions() -> dict[str, list[str]]:
+    from crewai_dbos._runs.registry import REGISTRIES
+
+    found = {noun: registry.names() for noun, registry in REGISTRIES.items()}
+    return {noun: names for noun, names in found.items() if names}
+
+
+def _known() -> str:
+    """What the worker has, in words."""
+    return "; ".join(f"{noun} {', '.join(names)}" for noun, names in _definitions().items())

@@ -1,0 +1,43 @@
+"""Calls of the database that may hang, as one that is frozen says nothing."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def clock() -> float:
+    """Seconds that go on while the machine sleeps, where there is such a clock."""
+    return time.clock_gettime(_ID) if _ID is not None else time.monotonic()
+
+
+_ID: int | None = getattr(time, "CLOCK_BOOTTIME", None)
+
+
+def within(seconds: float, function: Callable[[], T]) -> T:
+    """What `function` returns.
+
+    Raises:
+        TimeoutError: It takes longer. It is left behind, on a thread that keeps no process alive.
+    """
+    returned: list[T] = []
+    raised: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            returned.append(function())
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=work, name="crewai-dbos-lease", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if raised:
+        raise raised[0]
+    if not returned:
+        raise TimeoutError(f"no answer in {seconds:g} s")
+    return returned[0]

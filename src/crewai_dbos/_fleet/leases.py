@@ -1,0 +1,259 @@
+"""The leases of workers: a row each, which its worker beats and any other may find unchanged."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from crewai_dbos._dbos_seam.database import PENDING, Database, close
+from crewai_dbos._fleet.table import workers
+from crewai_dbos._tables import migrate
+
+Definitions = Mapping[str, Sequence[str]]
+"""The names of definitions by what they are of: ``{"crew": ["research"]}``."""
+
+RELEASED = 0
+"""The beat of a worker that has given its lease up."""
+
+KEPT_MS = 24 * 60 * 60 * 1000
+"""For how long a lease without a beat is kept: whoever had it may wake up and take a run."""
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Whose lease a worker's is.
+
+    Attributes:
+        executor_id: DBOS's id of the process.
+        token: Of this very process; another one may have had the id before.
+        process: Host and process id, for people.
+        application, version: Whose runs it takes.
+    """
+
+    executor_id: str
+    token: str
+    process: str
+    application: str
+    version: str
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A worker's lease, as its peers see it.
+
+    Attributes:
+        holder: Whose it is.
+        definitions: What the worker has.
+        seconds: For how long it lasts without a beat.
+        beat_ms: When it was beaten last, in milliseconds since 1970; another one with each beat.
+        is_old: Whether that is long ago: its row is of no use.
+    """
+
+    holder: Holder
+    definitions: Definitions
+    seconds: float
+    beat_ms: int
+    is_old: bool
+
+    def has(self, noun: str, name: str) -> bool:
+        return name in self.definitions.get(noun, ())
+
+
+class Leases:
+    """The leases in one database, as a worker sees them that has one.
+
+    Args:
+        database: On an engine of its own, which `close` closes: a beat must not wait until a run
+            gives a connection back.
+        holder: Who this worker is.
+        seconds: For how long its lease lasts.
+    """
+
+    def __init__(self, database: Database, holder: Holder, seconds: float) -> None:
+        self._database = database
+        self._table = workers(database.schema)
+        self._seconds = seconds
+        self._is_released = False
+        self.holder = holder
+
+    def prepare(self) -> None:
+        """Make the table, if it is not there."""
+        migrate(self._database)
+
+    def take(self, definitions: Definitions, over: Lease | None = None) -> Lease | None:
+        """Take the lease of our id.
+
+        Args:
+            definitions: What this worker has.
+            over: A lease that has run out, whose place ours takes.
+
+        Returns:
+            The lease of another process that has the id, unless it is `over` or released: then ours
+            is not taken.
+        """
+        columns = self._table.c
+        row = self._row(definitions)
+        free = sa.or_(columns.token == self.holder.token, columns.beat_ms == RELEASED)
+        if over is not None:
+            seen = sa.and_(columns.token == over.holder.token, columns.beat_ms == over.beat_ms)
+            free = sa.or_(free, seen)
+        insert = self._database.insert(self._table).values(row).on_conflict_do_nothing()
+        with self._database.engine.begin() as connection:
+            replaced = connection.execute(
+                sa.update(self._table).where(*self._is(self.holder), free).values(row)
+            )
+            if replaced.rowcount == 1:
+                return None
+            connection.execute(insert)
+            found = connection.execute(self._leases().where(*self._is(self.holder))).first()
+        if found is None:  # it was given up meanwhile
+            return self.take(definitions, over)
+        return None if found.token == self.holder.token else _lease(found)
+
+    def beat(self, definitions: Definitions) -> bool:
+        """Say that we live.
+
+        Returns:
+            Whether the lease is still ours. A row that is not there any more is made again.
+        """
+        columns = self._table.c
+        changed = sa.case((columns.beat_ms < self._now_ms, self._now_ms), else_=columns.beat_ms + 1)
+        with self._transaction() as connection:
+            beaten = connection.execute(
+                sa.update(self._table)
+                .where(*self._is(self.holder), columns.token == self.holder.token)
+                .where(columns.beat_ms != RELEASED)
+                .values(beat_ms=changed, definitions=json.dumps(definitions))
+            )
+            if beaten.rowcount == 1 or self._is_released:
+                return True
+        return self.take(definitions) is None
+
+    def of_peers(self) -> list[Lease]:
+        """The leases of other workers of our application and version."""
+        columns = self._table.c
+        query = self._leases().where(
+            columns.executor_id != self.holder.executor_id,
+            columns.application == self.holder.application,
+            columns.version == self.holder.version,
+        )
+        with self._transaction() as connection:
+            return [_lease(row) for row in connection.execute(query)]
+
+    def with_runs(self, holders: Iterable[Holder]) -> set[str]:
+        """The executor ids of those of our application and version that have runs."""
+        ids = [holder.executor_id for holder in holders]
+        runs = self._database.runs
+        query = sa.select(runs.c.executor_id).distinct().where(*self._at_work(self.holder))
+        with self._transaction() as connection:
+            return set(connection.execute(query.where(runs.c.executor_id.in_(ids))).scalars())
+
+    @contextlib.contextmanager
+    def unbeaten(self, lease: Lease) -> Iterator[bool]:
+        """Tell whether a lease is as it was seen; on Postgres it can't be beaten in the block.
+
+        SQLite has one writer, and the block is to write.
+        """
+        columns = self._table.c
+        query = sa.select(columns.token).where(
+            *self._is(lease.holder),
+            columns.token == lease.holder.token,
+            columns.beat_ms == lease.beat_ms,
+        )
+        with self._transaction() as connection:
+            locked = query.with_for_update(skip_locked=True)
+            is_same = connection.execute(locked).first() is not None
+            if not self._database.is_sqlite:
+                yield is_same
+                return
+        yield is_same
+
+    def clear(self, lease: Lease) -> None:
+        """Take an old lease away, unless runs are left under it or it was beaten meanwhile."""
+        with self._transaction() as connection:
+            connection.execute(
+                sa.delete(self._table)
+                .where(*self._is(lease.holder), self._table.c.beat_ms == lease.beat_ms)
+                .where(~self._has_runs(lease.holder))
+            )
+
+    def release(self) -> None:
+        """Give our lease up: what is left of our runs goes to others at once."""
+        self._is_released = True
+        mine = (*self._is(self.holder), self._table.c.token == self.holder.token)
+        with self._transaction() as connection:
+            connection.execute(sa.update(self._table).where(*mine).values(beat_ms=RELEASED))
+            connection.execute(sa.delete(self._table).where(*mine, ~self._has_runs(self.holder)))
+
+    def close(self) -> None:
+        """Give the connections back."""
+        close(self._database)
+
+    def _is(self, holder: Holder) -> tuple[sa.ColumnElement[bool], ...]:
+        columns = self._table.c
+        return (
+            columns.executor_id == holder.executor_id,
+            columns.application == holder.application,
+            columns.version == holder.version,
+        )
+
+    def _row(self, definitions: Definitions) -> dict[str, Any]:
+        return {
+            **vars(self.holder),
+            "definitions": json.dumps(definitions),
+            "lease_ms": int(self._seconds * 1000),
+            "started_ms": self._now_ms,
+            "beat_ms": self._now_ms,
+        }
+
+    def _leases(self) -> sa.Select[Any]:
+        is_old = self._table.c.beat_ms < self._now_ms - KEPT_MS
+        return sa.select(self._table, is_old.label("is_old"))
+
+    def _has_runs(self, holder: Holder) -> sa.ColumnElement[bool]:
+        runs = self._database.runs
+        return sa.exists().where(*self._at_work(holder), runs.c.executor_id == holder.executor_id)
+
+    def _at_work(self, holder: Holder) -> tuple[sa.ColumnElement[bool], ...]:
+        """Which runs are at work, of the application and version of `holder`."""
+        runs = self._database.runs
+        name = runs.c.application_name
+        return (
+            runs.c.status == PENDING,
+            runs.c.application_version == holder.version,
+            sa.or_(name == holder.application, name.is_(None)),
+        )
+
+    @property
+    def _now_ms(self) -> sa.ColumnElement[int]:
+        """The time of a statement, not of its transaction; for people, and to find old rows."""
+        if self._database.is_sqlite:
+            days = sa.func.julianday("now") - 2440587.5
+            return sa.cast(days * 86400000, sa.BigInteger)
+        seconds = sa.func.extract("epoch", sa.func.clock_timestamp())
+        return sa.cast(seconds * 1000, sa.BigInteger)
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sa.Connection]:
+        with self._database.engine.begin() as connection:
+            if not self._database.is_sqlite:
+                connection.execute(_BOUND, {"ms": str(int(self._seconds * 1000 / 3))})
+            yield connection
+
+
+_BOUND = sa.text(
+    "SELECT set_config('lock_timeout', :ms, true), set_config('statement_timeout', :ms, true)"
+)
+"""A row that somebody has locked stops nobody for long."""
+
+
+def _lease(row: Any) -> Lease:
+    holder = Holder(row.executor_id, row.token, row.process, row.application, row.version)
+    return Lease(
+        holder, json.loads(row.definitions), row.lease_ms / 1000, row.beat_ms, bool(row.is_old)
+    )

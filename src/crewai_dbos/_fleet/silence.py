@@ -1,0 +1,52 @@
+"""Which workers have said nothing for as long as their lease, as far as this process has looked.
+
+Neither the database's clock nor that of a peer says so: a beat that does not change while this
+process looks, again and again, does. Time in which nobody could look, as the database was away or
+everything stood still, counts for nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from crewai_dbos._fleet.leases import RELEASED, Holder, Lease
+
+_LOOKS = 3
+"""At least so many looks, after the first one, find a beat unchanged before its worker is dead."""
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What was heard of a worker: its beat, when it was seen, and for how long it is the same."""
+
+    beat_ms: int
+    at: float
+    silent: float
+
+
+class Silence:
+    """The silence of workers, by the clock of this process."""
+
+    def __init__(self) -> None:
+        self._heard: dict[Holder, Heard] = {}
+
+    def after(self, leases: Iterable[Lease], begun: float, ended: float) -> set[Holder]:
+        """Whose leases have run out.
+
+        Args:
+            leases: All that there are now.
+            begun, ended: When they were read, by this process's clock.
+        """
+        heard = {}
+        for lease in leases:
+            silent, before = 0.0, self._heard.get(lease.holder)
+            if before is not None and before.beat_ms == lease.beat_ms:
+                silent = before.silent + min(begun - before.at, lease.seconds / _LOOKS)
+            heard[lease.holder] = Heard(lease.beat_ms, ended, silent)
+        self._heard = heard
+        return {
+            lease.holder
+            for lease in leases
+            if lease.beat_ms == RELEASED or heard[lease.holder].silent > lease.seconds
+        }

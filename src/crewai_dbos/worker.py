@@ -1,0 +1,227 @@
+"""`Worker`: a process that carries out runs beside others, any of which may die."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import secrets
+import signal
+import socket
+import threading
+from types import FrameType
+from typing import Any
+
+from dbos import DBOS
+
+from crewai_dbos._dbos_seam import recovering
+from crewai_dbos._dbos_seam.database import separate_database
+from crewai_dbos._dbos_seam.instance import is_constructed, is_launched
+from crewai_dbos._fleet import membership
+from crewai_dbos._fleet.leases import Definitions, Holder, Leases
+from crewai_dbos._fleet.membership import Membership
+from crewai_dbos._journal import ownership
+from crewai_dbos._runs.registry import REGISTRIES
+from crewai_dbos.errors import DefinitionError, NotLaunchedError
+
+logger = logging.getLogger("crewai_dbos")
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Worker:
+    """A process among others on one database, which go on with each other's runs.
+
+    In the block DBOS is launched: use it in place of ``DBOS.launch()``, after the definitions are
+    made. The worker keeps a lease in the database. When it dies, however it dies, its lease runs
+    out, and workers of the same application and version go on with its runs.
+
+    Args:
+        lease: Seconds after which a worker that says nothing is taken for dead. Longer than the
+            longest time for which a process may stand still.
+        grace: Seconds that runs at work are given to end when the worker is to stop.
+
+    Raises:
+        NotLaunchedError: There is no ``DBOS(config=...)``.
+        DefinitionError: DBOS is launched already, or has a `conductor_key`; or another live process
+            has the executor id; or the worker was used before; or `lease` or `grace` is no number
+            of seconds that can be.
+
+    Example::
+
+        from dbos import DBOS
+
+        from crewai_dbos import Worker
+
+        DBOS(config={"name": "support", "system_database_url": url})
+        with Worker(lease=30) as worker:
+            worker.run()  # until SIGTERM or Ctrl-C
+    """
+
+    def __init__(self, *, lease: float = 30.0, grace: float = 30.0) -> None:
+        if not 1.0 <= lease < math.inf:
+            raise DefinitionError(f"lease is {lease!r}: give at least one second.")
+        if not 0.0 <= grace < math.inf:
+            raise DefinitionError(f"grace is {grace!r}: give seconds, 0 to wait for nothing.")
+        self._lease = lease
+        self._grace = grace
+        self._over = threading.Event()
+        self._why = ""
+        self._member: Membership | None = None
+        self._is_used = False
+        self._is_told = False
+        self._handlers: dict[int, Any] = {}
+        self._shutting_down = threading.Lock()
+
+    def __enter__(self) -> Worker:
+        self._check()
+        self._is_used = True
+        if recovering.executor_id() == recovering.SHARED:
+            recovering.take_executor_id(f"{_process()}:{secrets.token_hex(3)}")
+        try:
+            self._begin()
+        except BaseException:
+            self._end(grace=0)
+            raise
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._end(self._grace)
+
+    @property
+    def executor_id(self) -> str:
+        """What this worker is called in the rows of its runs.
+
+        Example::
+
+            print(worker.executor_id)
+        """
+        return recovering.executor_id()
+
+    def run(self) -> None:
+        """Carry out runs until SIGTERM, Ctrl-C or `stop`.
+
+        Raises:
+            DefinitionError: Another process has taken the executor id of this one.
+
+        Example::
+
+            with Worker() as worker:
+                worker.run()
+        """
+        self._heed_signals()
+        while not self._over.wait(0.5):
+            pass  # a wait without an end is one that no handler of Python interrupts
+        if self._why:
+            raise DefinitionError(self._why)
+
+    def stop(self) -> None:
+        """Have `run` return. From any thread.
+
+        Example::
+
+            worker.stop()
+        """
+        self._over.set()
+
+    def _check(self) -> None:
+        if self._is_used:
+            raise DefinitionError("A Worker is used once. Make another: `with Worker():`.")
+        if not is_constructed():
+            raise NotLaunchedError("A Worker launches DBOS: construct DBOS(config=...) before it.")
+        if is_launched():
+            raise DefinitionError(
+                "DBOS is launched already, and recovers runs under an executor id of its own. Use "
+                "`with Worker():` in place of DBOS.launch()."
+            )
+        if recovering.is_recovered_by_conductor():
+            raise DefinitionError(
+                "DBOS has a conductor_key: Conductor gives this process its executor id and "
+                "recovers its runs. Use DBOS.launch(), or a Worker without the key."
+            )
+
+    def _begin(self) -> None:
+        """Take the lease, then launch: what DBOS takes from then on is under the lease."""
+        database = separate_database()
+        holder = Holder(
+            executor_id=recovering.executor_id(),
+            token=secrets.token_hex(8),
+            process=_process(),
+            application=recovering.configured_name(),
+            version=recovering.version(),
+        )
+        leases = Leases(database, holder, self._lease)
+        member = Membership(database, leases, self._lease, _definitions, self._lost)
+        self._member = member
+        if (taken := member.begin()) is not None:
+            raise DefinitionError(_taken(taken.holder.executor_id, taken.holder.process))
+        membership.join(member)
+        ownership.check_with(member.gate)
+        DBOS.launch()
+        member.attend()
+
+    def _end(self, grace: float) -> None:
+        try:
+            self._say_what_is_at_work(grace)
+            self._shut_down(grace)
+        finally:
+            membership.join(None)
+            ownership.check_with(None)
+            if self._member is not None:
+                self._member.end()
+            for number, handler in self._handlers.items():
+                signal.signal(number, handler)
+
+    def _say_what_is_at_work(self, grace: float) -> None:
+        if at_work := recovering.runs_at_work():
+            logger.warning(
+                "Worker %s stops: %d runs have %g s to end; what is left then goes on at another "
+                "worker, or at the next that is started.",
+                self.executor_id,
+                len(at_work),
+                grace,
+            )
+
+    def _shut_down(self, grace: float) -> None:
+        with self._shutting_down:
+            if is_constructed():
+                DBOS.destroy(workflow_completion_timeout_sec=math.ceil(grace))
+
+    def _lost(self, executor_id: str) -> None:
+        """Another process has our id. It has our runs, too, and this one takes no more."""
+        self._why = _taken(executor_id, "another process")
+        logger.error("%s", self._why)
+        self._over.set()
+        threading.Thread(target=self._shut_down, args=(0,), daemon=True).start()
+
+    def _heed_signals(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            for number in _SIGNALS:
+                self._handlers.setdefault(number, signal.signal(number, self._heed))
+
+    def _heed(self, number: int, frame: FrameType | None) -> None:
+        """The first signal ends the worker; at the second the process ends here."""
+        if self._is_told:
+            if self._member is not None:
+                with contextlib.suppress(Exception):
+                    self._member.give_up(seconds=2.0)
+            os._exit(128 + number)
+        self._is_told = True
+        self._over.set()
+
+
+def _definitions() -> Definitions:
+    return {noun: registry.names() for noun, registry in REGISTRIES.items()}
+
+
+def _process() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def _taken(executor_id: str, process: str) -> str:
+    return (
+        f"The executor id {executor_id!r} is that of {process}, which lives: each of the two would "
+        "take the other's runs. Give each process one of its own (executor_id in the DBOS config, "
+        "or DBOS__VMID), or none, and a Worker makes one."
+    )

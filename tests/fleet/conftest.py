@@ -1,0 +1,100 @@
+"""Workers on one database, in processes of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dbos import DBOSClient
+
+from crewai_dbos.testing import EffectLog
+from crewai_dbos.testing.crash._fork_server import fork_server
+from crewai_dbos.testing.crash._jobs import Job
+from crewai_dbos.testing.crash._processes import Process
+from crewai_dbos.testing.effects import EFFECTS
+from fleet import definitions, jobs
+from people.conftest import until
+
+RUNS = ["otters", "seals"]
+
+
+class Fleet:
+    """Workers on one database."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self.url = url
+        self.effects = EffectLog(folder / "effects")
+        self._hold = folder / "hold"
+        self._folder = folder
+        self._processes: list[Process] = []
+
+    def hold(self) -> None:
+        """From now on the second step of a run does not end."""
+        self._hold.touch()
+
+    def go_on(self) -> None:
+        self._hold.unlink()
+
+    def process(self, **order: Any) -> Process:
+        log = self._folder / f"{len(self._processes)}.log"
+        environment = {EFFECTS: str(self.effects.path), definitions.HOLD: str(self._hold)}
+        job = Job(f"{jobs.__name__}:work", {"database_url": self.url, **order}, log, environment)
+        process = fork_server(jobs.__name__).start(job)
+        self._processes.append(process)
+        return process
+
+    def worker(self, **order: Any) -> Process:
+        process = self.process(**order)
+        process.hear("worker")
+        return process
+
+    def steps(self, kind: str, run_id: str) -> list[int]:
+        return [
+            effect.fields["step"]
+            for effect in self.effects.read()
+            if effect.kind == kind and effect.fields["run"] == run_id
+        ]
+
+    def begun(self, process: Process, number: int) -> list[str]:
+        """The runs whose step of this number has begun in this process."""
+        return [
+            effect.fields["run"]
+            for effect in self.effects.read()
+            if (effect.kind, effect.fields["pid"]) == ("begun", process.pid)
+            and effect.fields["step"] == number
+        ]
+
+    def at_second_step(self, process: Process, runs: list[str] = RUNS) -> None:
+        until(lambda: sorted(self.begun(process, 2)) == sorted(runs))
+
+    def results(self, runs: list[str] = RUNS) -> list[str]:
+        client = DBOSClient(system_database_url=self.url)
+        try:
+            until(lambda: all(_status(client, run_id) == "SUCCESS" for run_id in runs))
+            return [str(client.retrieve_workflow(run_id).get_result()) for run_id in runs]
+        finally:
+            client.destroy()
+
+    def status(self, run_id: str) -> str:
+        client = DBOSClient(system_database_url=self.url)
+        try:
+            return _status(client, run_id)
+        finally:
+            client.destroy()
+
+    def end(self) -> None:
+        for process in self._processes:
+            process.end()
+
+
+def _status(client: DBOSClient, run_id: str) -> str:
+    return str(client.retrieve_workflow(run_id).get_status().status)
+
+
+@pytest.fixture
+def fleet(database_url: str, tmp_path: Path) -> Iterator[Fleet]:
+    found = Fleet(database_url, tmp_path)
+    yield found
+    found.end()

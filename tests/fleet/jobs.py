@@ -1,0 +1,63 @@
+"""What the processes of these tests do."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+from dbos import DBOS, SetWorkflowID, SetWorkflowTimeout
+
+from crewai_dbos import Worker
+from crewai_dbos._dbos_seam.instance import poll_internal_queue
+from crewai_dbos.errors import DefinitionError
+from crewai_dbos.testing.crash._inside import say
+from fleet import definitions
+
+Order = dict[str, Any]
+
+QUEUE = "jobs"
+
+
+def construct(order: Order) -> DBOS:
+    definitions.define(with_late=order.get("with_late", True))
+    config: dict[str, Any] = {
+        "name": "fleet",
+        "system_database_url": order["database_url"],
+        "application_version": order.get("version", "v1"),
+        "log_level": "CRITICAL",
+    }
+    if "executor_id" in order:
+        config["executor_id"] = order["executor_id"]
+    dbos = DBOS(config=config)
+    poll_internal_queue(dbos, order.get("poll", 0.1))
+    if order.get("deaf"):
+        DBOS.listen_queues(["nothing"])
+    return dbos
+
+
+def work(order: Order) -> str:
+    """A worker, until it is stopped; says which it is, and begins runs where it is told some."""
+    construct(order)
+    try:
+        with Worker(lease=order.get("lease", 2), grace=order.get("grace", 30)) as worker:
+            DBOS.register_queue(QUEUE, global_concurrency=order.get("at_once"))
+            begin(order)
+            if order.get("defines_late"):
+                signal.signal(signal.SIGUSR1, define_late)
+            say(worker=worker.executor_id)
+            worker.run()
+    except DefinitionError as error:
+        return str(error)
+    return "stopped"
+
+
+def begin(order: Order) -> None:
+    flow = getattr(definitions, order.get("flow", "three"))
+    for run_id in order.get("ids", ()):
+        with SetWorkflowID(run_id), SetWorkflowTimeout(order.get("limit")):
+            flow.start(inputs={"run": run_id}, queue=order.get("queue"))
+
+
+def define_late(*_: Any) -> None:
+    definitions.define_late()
+    say(defined=True)

@@ -1,0 +1,250 @@
+"""What goes wrong around a worker: its database, its clock, its id, and other people's locks."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+import pytest
+
+from crewai_dbos.testing.crash._processes import Process
+from fleet import jobs
+from fleet.conftest import RUNS, Fleet
+from people.conftest import until
+
+pytestmark = [
+    pytest.mark.crash,
+    pytest.mark.parametrize("database_url", ["postgres"], indirect=True),
+]
+
+LEASES = "dbos.crewai_dbos_workers"
+
+
+def rows(fleet: Fleet, query: str) -> list[Any]:
+    with psycopg.connect(fleet.url, autocommit=True) as connection:
+        return connection.execute(query).fetchall()
+
+
+@contextmanager
+def locked(fleet: Fleet, table: str) -> Iterator[None]:
+    with psycopg.connect(fleet.url) as connection:
+        connection.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+        yield
+        connection.rollback()
+
+
+@contextmanager
+def frozen_leases(fleet: Fleet) -> Iterator[None]:
+    """The connections that beat leases say nothing, and are not closed."""
+    found = f"SELECT pid FROM pg_stat_activity WHERE query LIKE '%{LEASES}%' OR query = 'COMMIT'"
+    pids = [pid for (pid,) in rows(fleet, f"{found} AND pid <> pg_backend_pid()")]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+def has_ended(process: Process) -> bool:
+    return not os.path.exists(f"/proc/{process.pid}") or b"Z" in _state(process)
+
+
+def _state(process: Process) -> bytes:
+    with open(f"/proc/{process.pid}/stat", "rb") as file:
+        return file.read().rpartition(b")")[2].split()[0]
+
+
+def between(fleet: Fleet, process: Process) -> bool:
+    """Whether the process's runs are between two calls."""
+    return len(
+        [
+            each
+            for each in fleet.effects.read()
+            if (each.kind, each.fields["pid"]) == ("between", process.pid)
+        ]
+    ) == len(RUNS)
+
+
+def test_a_second_one_with_the_id_of_a_live_one_takes_nothing(fleet: Fleet) -> None:
+    fleet.hold()
+    first = fleet.worker(executor_id="pod-0", ids=RUNS, poll=1)
+    fleet.at_second_step(first)
+    second = fleet.process(executor_id="pod-0")
+    assert "which lives" in second.wait().result
+    assert fleet.begun(second, 2) == []
+    fleet.go_on()
+    fleet.results()
+    assert fleet.begun(first, 3)
+
+
+def test_no_run_is_taken_before_the_lease_is_held(fleet: Fleet) -> None:
+    fleet.worker(deaf=True, ids=RUNS, queue=jobs.QUEUE)
+    with locked(fleet, LEASES):
+        new = fleet.process()
+        until(lambda: rows(fleet, "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"))
+        time.sleep(3)  # in which it would look at the queue
+        assert fleet.begun(new, 1) == []
+    new.hear("worker")
+    fleet.results()
+
+
+def test_a_worker_that_wakes_makes_no_call_beside_the_new_owner(fleet: Fleet) -> None:
+    fleet.hold()
+    first = fleet.worker(flow="between", ids=RUNS)
+    until(lambda: between(fleet, first))
+    beat = rows(fleet, f"SELECT beat_ms FROM {LEASES}")
+    os.kill(first.pid, signal.SIGSTOP)
+    second = fleet.worker()
+    until(lambda: between(fleet, second))
+    os.kill(first.pid, signal.SIGCONT)
+    mine = f"SELECT beat_ms FROM {LEASES} WHERE process LIKE '%:{first.pid}'"
+    until(lambda: rows(fleet, mine) != beat)  # it beats again, before its runs go on
+    fleet.go_on()
+    fleet.results()
+    os.kill(first.pid, signal.SIGTERM)
+    assert first.wait().result == "stopped"
+    assert fleet.begun(first, 2) == []
+
+
+def test_an_outage_takes_no_run_from_a_live_worker(fleet: Fleet) -> None:
+    fleet.hold()
+    workers = [fleet.worker(lease=3, ids=[run_id]) for run_id in RUNS]
+    for worker, run_id in zip(workers, RUNS, strict=True):
+        fleet.at_second_step(worker, [run_id])
+    with locked(fleet, LEASES):
+        time.sleep(6)  # two leases
+    beats = f"SELECT beat_ms FROM {LEASES} ORDER BY executor_id"
+    for _ in range(3):
+        before = rows(fleet, beats)
+        until(
+            lambda before=before: all(
+                one != other for one, other in zip(before, rows(fleet, beats), strict=True)
+            )
+        )
+    fleet.go_on()
+    fleet.results()
+    assert all(fleet.steps("begun", run_id) == [1, 2, 3] for run_id in RUNS)
+
+
+def test_a_locked_row_of_a_dead_worker_stops_nobody(fleet: Fleet) -> None:
+    gone = fleet.worker()
+    gone.kill()
+    gone.wait()
+    with psycopg.connect(fleet.url) as connection:
+        connection.execute(f"UPDATE {LEASES} SET beat_ms = 1")
+        worker = fleet.worker()
+        beat = f"SELECT beat_ms FROM {LEASES} WHERE process LIKE '%:{worker.pid}'"
+        time.sleep(3)  # the dead one is found dead
+        before = rows(fleet, beat)
+        until(lambda: rows(fleet, beat) != before, seconds=2)
+
+
+def test_a_worker_keeps_a_lease_while_its_connection_is_frozen(fleet: Fleet) -> None:
+    fleet.hold()
+    worker = fleet.worker()
+    with frozen_leases(fleet):
+        time.sleep(1)
+        beat = f"SELECT beat_ms FROM {LEASES}"
+        before = rows(fleet, beat)
+        until(lambda: rows(fleet, beat) != before)
+        os.kill(worker.pid, signal.SIGTERM)
+        until(lambda: has_ended(worker), seconds=30)
+
+
+def test_an_old_row_is_kept_for_a_day(fleet: Fleet) -> None:
+    gone = fleet.worker()
+    gone.kill()
+    gone.wait()
+    second = fleet.worker(ids=["x"])
+    fleet.results(["x"])
+    names = f"SELECT process FROM {LEASES} WHERE process NOT LIKE '%:{second.pid}'"
+    time.sleep(4)  # two leases
+    assert len(rows(fleet, names)) == 1
+    more_than_a_day = f"UPDATE {LEASES} SET beat_ms = beat_ms - 90000000"
+    rows(fleet, f"{more_than_a_day} WHERE process LIKE '%:{gone.pid}' RETURNING 1")
+    until(lambda: not rows(fleet, names))
+
+
+def test_one_id_in_two_versions(fleet: Fleet) -> None:
+    fleet.hold()
+    fleet.worker(lease=6)
+    first = fleet.worker(executor_id="pod-0", ids=RUNS)
+    fleet.at_second_step(first)
+    first.kill()
+    first.wait()
+    fleet.worker(executor_id="pod-0", version="v2")
+    fleet.go_on()
+    assert len(fleet.results()) == 2
+
+
+def test_a_run_that_can_not_be_given_back_yet_does_not_fail(fleet: Fleet) -> None:
+    able = fleet.worker(lease=60)
+    lacking = fleet.worker(lease=60, with_late=False)
+    os.kill(able.pid, signal.SIGSTOP)
+    os.kill(lacking.pid, signal.SIGSTOP)
+    fleet.worker(deaf=True, flow="late", ids=["x"], queue=jobs.QUEUE, lease=60)
+    rows(
+        fleet,
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()",
+    )
+    os.kill(lacking.pid, signal.SIGCONT)
+    until(lambda: "left to" in lacking.output())
+    lacking.kill()  # or it might be the one that takes it next
+    os.kill(able.pid, signal.SIGCONT)
+    fleet.results(["x"])
+    assert fleet.begun(able, 3)
+
+
+def test_time_limits_do_not_run_while_a_run_is_handed_around(fleet: Fleet) -> None:
+    lacking = fleet.worker(lease=6, with_late=False)
+    able = fleet.worker(lease=6)
+    os.kill(able.pid, signal.SIGSTOP)
+    fleet.worker(deaf=True, flow="late", ids=["x"], queue=jobs.QUEUE, limit=600)
+    query = "SELECT status, workflow_deadline_epoch_ms FROM dbos.workflow_status"
+    until(lambda: rows(fleet, query)[0][0] == "DELAYED")
+    assert rows(fleet, query) == [("DELAYED", None)]
+    os.kill(able.pid, signal.SIGCONT)
+    assert fleet.results(["x"])
+    assert "This worker has no flow 'late'" in lacking.output()
+
+
+def test_a_definition_that_comes_late_takes_no_run_of_another(fleet: Fleet) -> None:
+    fleet.hold()
+    starter = fleet.worker(ids=["x"], flow="late")
+    fleet.at_second_step(starter, ["x"])
+    starter.kill()
+    starter.wait()
+    lacking = fleet.worker(with_late=False, defines_late=True)
+    until(lambda: "no DBOSFlow named 'late'" in lacking.output())
+    able = fleet.worker()
+    fleet.at_second_step(able, ["x"])
+    os.kill(lacking.pid, signal.SIGUSR1)
+    lacking.hear("defined")
+    fleet.go_on()
+    fleet.results(["x"])
+    assert fleet.begun(lacking, 2) == []
+    assert fleet.steps("begun", "x") == [1, 2, 2, 3]
+
+
+def test_a_second_signal_ends_the_process_and_its_lease(fleet: Fleet) -> None:
+    fleet.hold()
+    first = fleet.worker(ids=RUNS, lease=60)
+    fleet.at_second_step(first)
+    os.kill(first.pid, signal.SIGTERM)
+    until(lambda: "2 runs have 30 s to end" in first.output())
+    os.kill(first.pid, signal.SIGTERM)
+    assert first.wait().code == 128 + signal.SIGTERM
+    assert {status for (status,) in rows(fleet, "SELECT status FROM dbos.workflow_status")} == {
+        "PENDING"
+    }
+    fleet.go_on()
+    fleet.worker()
+    assert len(fleet.results()) == 2

@@ -1,0 +1,132 @@
+"""Workers on one database, which are killed, paused and stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from fleet import jobs
+from fleet.conftest import RUNS, Fleet
+from people.conftest import until
+
+pytestmark = pytest.mark.crash
+
+
+def test_a_worker_that_is_killed(fleet: Fleet) -> None:
+    fleet.hold()
+    first = fleet.worker(ids=RUNS)
+    fleet.at_second_step(first)
+    second, gone = fleet.worker(), first.hear("worker")
+    first.kill()
+    first.wait()
+    fleet.at_second_step(second)
+    fleet.go_on()
+    assert len(fleet.results()) == 2
+    for run_id in RUNS:
+        assert fleet.steps("begun", run_id) == [1, 2, 2, 3], "what was at work is done again"
+        assert fleet.steps("ended", run_id) == [1, 2, 3]
+    assert f"Worker {gone} " in second.output()
+    assert "2 of its runs go on" in second.output()
+
+
+def test_its_places_in_a_queue_are_free_again(fleet: Fleet) -> None:
+    fleet.hold()
+    first = fleet.worker(ids=RUNS, queue=jobs.QUEUE, at_once=1)
+    until(lambda: fleet.begun(first, 2))
+    first.kill()
+    first.wait()
+    fleet.go_on()
+    fleet.worker(at_once=1)
+    assert len(fleet.results()) == 2
+
+
+def test_a_worker_that_stood_still_records_nothing(fleet: Fleet) -> None:
+    fleet.hold()
+    first = fleet.worker(ids=RUNS)
+    fleet.at_second_step(first)
+    os.kill(first.pid, signal.SIGSTOP)
+    second = fleet.worker()
+    fleet.at_second_step(second)
+    fleet.go_on()
+    assert len(fleet.results()) == 2
+    os.kill(first.pid, signal.SIGCONT)
+    until(lambda: all(len(fleet.steps("ended", run_id)) == 4 for run_id in RUNS))
+    os.kill(first.pid, signal.SIGTERM)
+    assert first.wait().result == "stopped"
+    assert fleet.begun(first, 3) == [], "it makes no other call of a run that it has lost"
+    for run_id in RUNS:
+        assert fleet.steps("begun", run_id) == [1, 2, 2, 3]
+
+
+def test_a_worker_that_is_stopped_lets_its_runs_end(fleet: Fleet) -> None:
+    fleet.hold()
+    first = fleet.worker(ids=RUNS)
+    fleet.at_second_step(first)
+    os.kill(first.pid, signal.SIGTERM)
+    until(lambda: "2 runs have 30 s to end" in first.output())
+    fleet.go_on()
+    end = first.wait()
+    assert (end.code, end.result) == (0, "stopped")
+    assert len(fleet.results()) == 2
+    assert fleet.begun(first, 3)
+
+
+def test_what_does_not_end_in_time_is_handed_over_at_once(fleet: Fleet) -> None:
+    fleet.hold()
+    first = fleet.worker(ids=RUNS, lease=300, grace=0)
+    second = fleet.worker(lease=6)
+    fleet.at_second_step(first)
+    os.kill(first.pid, signal.SIGINT)
+    assert first.wait().result == "stopped"
+    fleet.at_second_step(second)
+    fleet.go_on()
+    assert len(fleet.results()) == 2
+
+
+def test_a_worker_without_the_definition_leaves_the_run_to_one_that_has_it(fleet: Fleet) -> None:
+    lacking = fleet.worker(with_late=False)
+    fleet.worker(ids=["x"], flow="late")  # takes what it starts itself
+    fleet.results(["x"])
+    fleet.hold()
+    starter = fleet.worker(ids=RUNS, flow="late")
+    fleet.at_second_step(starter)
+    starter.kill()
+    starter.wait()
+    fleet.go_on()
+    assert len(fleet.results()) == 2
+    assert fleet.begun(lacking, 3) == []
+
+
+def test_one_that_gets_the_definition_later_takes_what_the_others_lack(fleet: Fleet) -> None:
+    fleet.hold()
+    starter = fleet.worker(ids=RUNS, flow="late")
+    fleet.at_second_step(starter)
+    starter.kill()
+    starter.wait()
+    fleet.go_on()
+    lacking = fleet.worker(with_late=False)
+    until(lambda: lacking.output().count("no DBOSFlow named 'late' is defined") == 2)
+    fleet.worker()
+    assert len(fleet.results()) == 2
+    assert "Its runs are left to" in lacking.output()
+
+
+def test_two_processes_with_one_executor_id(fleet: Fleet) -> None:
+    first = fleet.worker(executor_id="pod-0")
+    second = fleet.process(executor_id="pod-0").wait()
+    assert f"'pod-0' is that of {os.uname().nodename}:{first.pid}, which lives" in second.result
+
+
+def test_the_same_executor_id_again_after_a_kill(fleet: Fleet) -> None:
+    fleet.hold()
+    first = fleet.worker(executor_id="pod-0", ids=RUNS)
+    fleet.at_second_step(first)
+    first.kill()
+    first.wait()
+    fleet.go_on()
+    fleet.worker(executor_id="pod-0")
+    assert len(fleet.results()) == 2
+    for run_id in RUNS:
+        assert fleet.steps("begun", run_id) == [1, 2, 2, 3]
