@@ -168,7 +168,7 @@ def test_a_run_in_the_background_is_stopped(
         run = wrapped.start()
     with pytest.raises(RunAbortedError, match=type(error).__name__) as caught:
         run.get_result()
-    assert f"DBOS.resume_workflow({run_id!r})" in str(caught.value)
+    assert f"crewai-dbos runs resume {run_id}" in str(caught.value)
     assert f"{__file__}:" in str(caught.value)
     assert len(lines(caplog, run_id)) == 1
     assert run.get_status().status == "CANCELLED"

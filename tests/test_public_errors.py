@@ -130,7 +130,7 @@ def test_a_run_that_is_cancelled_while_somebody_waits(database: str, serve: Serv
         assert each.workflow_id == agent.agent_name
         assert isinstance(each, error.DBOSAwaitedWorkflowCancelledError)
         assert not isinstance(each, DeadlinePassedError)
-        assert f"DBOS.resume_workflow({agent.agent_name!r})" in str(each)
+        assert f"crewai-dbos runs resume {agent.agent_name}" in str(each)
         assert str(pickle.loads(pickle.dumps(each))) == str(each)
     DBOS.resume_workflow(agent.agent_name)
     assert run.get_result().raw == "Late."

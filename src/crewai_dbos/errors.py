@@ -11,6 +11,8 @@ from typing import Any
 
 from dbos import error as _dbos
 
+from crewai_dbos import _command_lines
+
 __all__ = [
     "AlreadyAnswered",
     "AnswerError",
@@ -134,7 +136,7 @@ class RunCancelledError(CrewaiDbosError, _dbos.DBOSAwaitedWorkflowCancelledError
     """
 
     _why = "was cancelled"
-    _how = "crewai-dbos runs resume {0}, or DBOS.resume_workflow({0!r})."
+    _then = "."
 
     def __init__(self, workflow_id: str, by: str | None = None, reason: str | None = None) -> None:
         super().__init__(workflow_id)
@@ -144,7 +146,7 @@ class RunCancelledError(CrewaiDbosError, _dbos.DBOSAwaitedWorkflowCancelledError
         _say(
             self,
             f"Run {workflow_id!r} {why.rstrip('.')}. What it has recorded is kept. To go on from "
-            f"there: {self._how.format(workflow_id)}",
+            f"there: {_command_lines.resume(workflow_id)}{self._then}",
         )
 
     def __reduce__(self) -> Any:
@@ -161,7 +163,7 @@ class DeadlinePassedError(RunCancelledError):
     """
 
     _why = "was cancelled, as its deadline has passed"
-    _how = "crewai-dbos runs resume {0}, which gives it time again."
+    _then = ", which gives it time again."
 
 
 class RecoveryLimitError(CrewaiDbosError, _dbos.DBOSAwaitedWorkflowMaxRecoveryAttemptsExceeded):
@@ -176,7 +178,7 @@ class RecoveryLimitError(CrewaiDbosError, _dbos.DBOSAwaitedWorkflowMaxRecoveryAt
         _say(
             self,
             f"Run {workflow_id!r} was recovered as often as DBOS does that, and has not ended. "
-            f"Find out what ends its process, then DBOS.resume_workflow({workflow_id!r}).",
+            f"Find out what ends its process, then {_command_lines.resume(workflow_id)}.",
         )
 
 
@@ -205,7 +207,7 @@ class DriftError(RunStoppedError):
     """On recovery the code asked for other calls than the ones recorded.
 
     The run is left cancelled with its journal whole: put the code right and
-    `DBOS.resume_workflow(run_id)`, or fork it.
+    resume it (`Control.resume`, `crewai-dbos runs resume`), or fork it.
     """
 
 
@@ -217,7 +219,7 @@ class RunAbortedError(RunStoppedError):
     """The run's code raised what is no `Exception`: `SystemExit`, `CancelledError`, ...
 
     It would do so again each time that the run is recovered. The run is left cancelled with its
-    journal whole; `DBOS.resume_workflow(run_id)` goes on with it.
+    journal whole; `Control.resume(run_id)` goes on with it.
     """
 
 
@@ -225,7 +227,7 @@ class BudgetExceeded(RunStoppedError):
     """The run has used what its `Budget` allows. It is left cancelled with its journal whole.
 
     Once the limit is higher, in the definition or by `Control.raise_budget`,
-    `DBOS.resume_workflow(run_id)` goes on from there.
+    `Control.resume(run_id)` goes on from there.
 
     Attributes:
         limit: The limit that was reached.

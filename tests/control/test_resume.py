@@ -228,7 +228,7 @@ def test_a_stopped_run_that_is_kicked_off_again_says_why(
     until(lambda: status(fork) == "CANCELLED")
     with pytest.raises(DriftError) as caught:
         kickoff(fork)
-    assert "DBOS.resume_workflow" in str(caught.value)
+    assert f"crewai-dbos runs resume {fork}" in str(caught.value)
     changed.clear()
     DBOS.resume_workflow(fork)
     assert kickoff(fork)

@@ -162,7 +162,7 @@ def test_silence_may_stop_the_run_which_asks_anew_when_it_is_resumed(
     first = desk.next(run.workflow_id).request_id
     with pytest.raises(RequestExpired, match="Nobody has answered in time") as stopped:
         run.get_result()
-    assert "DBOS.resume_workflow" in str(stopped.value)
+    assert f"crewai-dbos runs resume {run.workflow_id}" in str(stopped.value)
     DBOS.resume_workflow(run.workflow_id)
     second = desk.next(run.workflow_id).request_id
     assert second != first

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from crewai_dbos import _command_lines
 from crewai_dbos._control.run import State
 from crewai_dbos._control.texts import SEALED, Open
 from crewai_dbos._dbos_seam.database import CANCELLED, DELAYED, ENQUEUED, PENDING
@@ -61,7 +62,7 @@ def standing(
         return Standing(
             "stopped",
             f"DBOS has given it up after {run.attempts} attempts, in each of which its process "
-            f"died. Find out why, then resume it: DBOS.resume_workflow({run.run_id!r})",
+            f"died. Find out why, then resume it: {_command_lines.resume(run.run_id)}",
         )
     if run.status == CANCELLED:
         return _cancelled(run, told, opened)

@@ -8,6 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from crewai_dbos import _command_lines
 from crewai_dbos._dbos_seam import stopping
 from crewai_dbos._dbos_seam.database import CANCELLED, DELAYED, ENQUEUED, PENDING, Database
 from crewai_dbos._dbos_seam.stopping import Standing
@@ -136,7 +137,7 @@ def _queue_of_items(database: Database, connection: sa.Connection, batch: Standi
 
 def _ended(run: Standing) -> RunStateError:
     if run.status == CANCELLED:
-        told = f"was cancelled already. To go on: crewai-dbos runs resume {run.run_id}"
+        told = f"was cancelled already. To go on: {_command_lines.resume(run.run_id)}"
     else:
         told = f"has ended ({run.status}), so there is nothing to cancel."
     return RunStateError(run.run_id, run.status, f"Run {run.run_id!r} {told}")
@@ -147,7 +148,7 @@ def _not_stopped(run: Standing) -> RunStateError:
     told = {
         "SUCCESS": "is done, so there is nothing to go on with.",
         "ERROR": "has failed, and would fail again. Fork it from before what went wrong: "
-        f"crewai-dbos runs show {run_id}, then runs fork {run_id} --at PLACE",
+        f"{_command_lines.show(run_id)}, then {_command_lines.fork(run_id, 'PLACE')}",
         ENQUEUED: f"is on its queue ({run.queue or 'for runs that go on'}) already. If no process "
         "takes it, none has its application version, or none listens to that queue.",
         DELAYED: "waits: for a person, whose answer lets it go on (crewai-dbos inbox), or for its "

@@ -11,6 +11,7 @@ from typing import Any
 from crewai import Crew
 from crewai.crews.crew_output import CrewOutput
 
+from crewai_dbos import _command_lines
 from crewai_dbos._crewai_seam.events import forget_tasks
 from crewai_dbos._crews import fingerprint, run_crew, work_orders
 from crewai_dbos._crews.ids import Ids
@@ -124,8 +125,8 @@ def _compare(
         scope.fail(
             DriftError(
                 f"Run {scope.run_id}: the crew {definition.name!r} is not the one that the run "
-                f"began with: {'; '.join(found.structure)}. Put the code back and "
-                f"DBOS.resume_workflow({scope.run_id!r}), or fork the run from a step of a task "
+                f"began with: {'; '.join(found.structure)}. Put the code back and resume the "
+                f"run ({_command_lines.resume(scope.run_id)}), or fork it from a step of a task "
                 "that has not changed."
             )
         )

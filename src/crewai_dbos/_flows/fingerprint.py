@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from crewai_dbos import _command_lines
 from crewai_dbos._crewai_seam.flow import definition_of
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._runs import made_of
@@ -43,8 +44,8 @@ def check(name: str, flow: Any, scope: Scope) -> None:
         scope.fail(
             DriftError(
                 f"Run {scope.run_id}: the flow {name!r} is not the one that the run began with: "
-                f"{'; '.join(changes)}. Put the code back and "
-                f"DBOS.resume_workflow({scope.run_id!r}), or fork the run from a step before "
+                f"{'; '.join(changes)}. Put the code back and resume the "
+                f"run ({_command_lines.resume(scope.run_id)}), or fork it from a step before "
                 "that method."
             )
         )

@@ -10,6 +10,7 @@ from typing import Any
 
 from crewai.flow.flow import Flow
 
+from crewai_dbos import _command_lines
 from crewai_dbos._crewai_seam.flow import add_usage, definition_of, now_of, set_now
 from crewai_dbos._flows import interception
 from crewai_dbos._flows.state.changes import FlowState, declared
@@ -121,8 +122,8 @@ class FlowRun:
             self.scope.fail(
                 DriftError(
                     f"Run {run_id}: {first} is recorded to have ended before {path}, and "
-                    "now it is not executed. Put the code back and "
-                    f"DBOS.resume_workflow({run_id!r}), or fork the run."
+                    "now it is not executed. Put the code back and resume the "
+                    f"run ({_command_lines.resume(run_id)}), or fork it."
                 )
             )
 

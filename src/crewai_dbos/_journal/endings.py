@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable, Collection
 from typing import Any, NoReturn
 
+from crewai_dbos import _command_lines
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.config import PLAIN
 from crewai_dbos._journal.latch import Latch
@@ -112,8 +113,8 @@ class Endings:
             DriftError(
                 f"Run {self._run_id}: {name} was cut short by its caller, which then went on, and "
                 "now nobody cuts it short. If a time limit was changed, put it back and "
-                f"DBOS.resume_workflow({self._run_id!r}). If the program was being stopped at that "
-                "time and only cleaned up, do the work from there on: "
+                f"resume the run ({_command_lines.resume(self._run_id)}). If the program was being "
+                "stopped at that time and only cleaned up, do the work from there on: "
                 f"DBOS.fork_workflow({self._run_id!r}, {mark.step_id})"
             )
         )
@@ -129,8 +130,8 @@ class Endings:
                 DriftError(
                     f"Run {self._run_id}: {name} was cut short by its caller, which then went on. "
                     "It was made by async code, and now sync code makes it, which nobody can cut "
-                    f"short. Put the code back and DBOS.resume_workflow({self._run_id!r}), or fork "
-                    "the run."
+                    "short. Put the code back and resume the run "
+                    f"({_command_lines.resume(self._run_id)}), or fork it."
                 )
             )
 

@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from typing import Any, NoReturn, TypeVar, cast
 
+from crewai_dbos import _command_lines
 from crewai_dbos._dbos_seam.context import DBOSContext
 from crewai_dbos._dbos_seam.rows import operation_name
 from crewai_dbos._journal import ownership
@@ -298,7 +299,7 @@ class Journal:
             self.fail(
                 DriftError(
                     f"Run {self.run_id}: the DBOS step {recorded!r} was recorded where now "
-                    f"{step_name!r} is called. Put the code back and "
-                    f"DBOS.resume_workflow({self.run_id!r}), or fork the run."
+                    f"{step_name!r} is called. Put the code back and resume the "
+                    f"run ({_command_lines.resume(self.run_id)}), or fork it."
                 )
             )

@@ -15,6 +15,7 @@ from typing import Any
 
 from dbos import StepReservation
 
+from crewai_dbos import _command_lines
 from crewai_dbos._dbos_seam.context import DBOSContext
 from crewai_dbos._dbos_seam.rows import recorded_rows
 from crewai_dbos._journal.call import Call
@@ -230,8 +231,8 @@ class Record:
         raise DriftError(
             f"Run {self._run_id}: {name} was called before the workflow's own step {skipped} "
             f"({self._foreign[skipped]}), which is recorded to come first. If the code changed, "
-            f"put it back and DBOS.resume_workflow({self._run_id!r}), or fork the run. If that "
-            "step is made beside the run, make it before or after."
+            f"put it back and resume the run ({_command_lines.resume(self._run_id)}), or fork it. "
+            "If that step is made beside the run, make it before or after."
         )
 
     def _check_sequence(
@@ -247,8 +248,8 @@ class Record:
                 continue
             raise DriftError(
                 f"Run {self._run_id} was recorded by other code: next comes {earlier.name}, but "
-                f"{name} was called. Put the code back and "
-                f"DBOS.resume_workflow({self._run_id!r}), or fork the run."
+                f"{name} was called. Put the code back and resume the "
+                f"run ({_command_lines.resume(self._run_id)}), or fork it."
             )
         while contents.sequence and contents.sequence[0].claimed:
             contents.sequence.popleft()
@@ -287,8 +288,8 @@ class Record:
                 if expected and not entry.claimed:
                     raise DriftError(
                         f"Run {self._run_id} was recorded by other code: {name} is recorded, but "
-                        "was not called. Put the code back and "
-                        f"DBOS.resume_workflow({self._run_id!r}), or fork the run."
+                        "was not called. Put the code back and resume the "
+                        f"run ({_command_lines.resume(self._run_id)}), or fork it."
                     )
 
     # Work that joins -----------------------------------------------------------

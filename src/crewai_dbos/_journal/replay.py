@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from crewai_dbos import _tracebacks
+from crewai_dbos import _command_lines, _tracebacks
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.entry import Entry
 from crewai_dbos._journal.latch import Latch
@@ -119,7 +119,7 @@ class Replay:
             self._latch.fail(
                 SealedError(
                     f"Run {self._run_id}: the journal entry {entry.name} can't be read: {error}. "
-                    f"Then DBOS.resume_workflow({self._run_id!r})."
+                    f"Then {_command_lines.resume(self._run_id)}."
                 )
             )
         except Exception as error:

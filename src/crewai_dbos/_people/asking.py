@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeVar
 
+from crewai_dbos import _command_lines
 from crewai_dbos._journal import notes
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.open_calls import open_call
@@ -287,7 +288,7 @@ class _Waiter:
             self.scope,
             RunStoppedError(
                 f"Run {run_id!r} could not ask a person ({type(error).__name__}: {error}). Put "
-                f"that right, then DBOS.resume_workflow({run_id!r})."
+                f"that right, then {_command_lines.resume(run_id)}."
             ),
             error,
         )
@@ -300,7 +301,7 @@ class _Waiter:
             self.scope,
             RequestExpired(
                 f"Nobody has answered in time what run {run_id!r} asked: "
-                f"{self.asking.question.message!r} ({name}). DBOS.resume_workflow({run_id!r}) asks "
+                f"{self.asking.question.message!r} ({name}). {_command_lines.resume(run_id)} asks "
                 "anew."
             ),
         )

@@ -11,6 +11,7 @@ from typing import Any
 
 from dbos import DBOS
 
+from crewai_dbos import _command_lines
 from crewai_dbos._dbos_seam.context import detached
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.call import Call
@@ -226,7 +227,7 @@ class _Meter:
                 self._scope,
                 RunStoppedError(
                     f"Run {run_id!r} has a budget in US dollars. {_no_price(unpriced[0])} Then "
-                    f"DBOS.resume_workflow({run_id!r})."
+                    f"{_command_lines.resume(run_id)}."
                 ),
             )
         with self._lock:
@@ -255,7 +256,7 @@ class _Meter:
             f"Run {run_id!r} has used {amount(unit, used)} of {amount(unit, limit)} "
             f"({self._scope.path or 'the whole run'}){why}. Raise the limit, in the definition or "
             f"with Control.raise_budget({run_id!r}, {unit}=...), then "
-            f"DBOS.resume_workflow({run_id!r}): it goes on from there.",
+            f"{_command_lines.resume(run_id)}: it goes on from there.",
             limit=limit,
             used=used,
             unit=unit,

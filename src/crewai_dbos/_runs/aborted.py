@@ -17,7 +17,7 @@ from types import FrameType
 
 from dbos import DBOS
 
-from crewai_dbos import _tracebacks
+from crewai_dbos import _command_lines, _tracebacks
 from crewai_dbos._dbos_seam.context import DBOSContext, detached
 from crewai_dbos._dbos_seam.errors import (
     DBOSBaseException,
@@ -110,7 +110,7 @@ def _told(run_id: str, error: BaseException) -> str:
     return (
         f"Run {run_id!r} was ended by its own code, which raised {what}{''.join(at)}. It is left "
         "cancelled with its journal whole, and does not begin again by itself: "
-        f"DBOS.resume_workflow({run_id!r}) goes on, and makes the call again that was cut short."
+        f"{_command_lines.resume(run_id)} goes on, and makes the call again that was cut short."
     )
 
 

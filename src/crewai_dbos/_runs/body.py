@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NoReturn, TypeVar
 
-from crewai_dbos import _patches
+from crewai_dbos import _command_lines, _patches
 from crewai_dbos._crewai_seam.events import scope_kept
 from crewai_dbos._dbos_seam import recovering
 from crewai_dbos._dbos_seam.context import detached, open_workflow
@@ -177,7 +177,7 @@ def built(build: Callable[[], T], what: str, scope: Scope) -> T:
                 DriftError(
                     f"Run {scope.run_id}: the {what} could not be built "
                     f"({type(error).__name__}: {error}). Put that right and "
-                    f"DBOS.resume_workflow({scope.run_id!r})."
+                    f"{_command_lines.resume(scope.run_id)}."
                 )
             )
         raise
@@ -240,7 +240,7 @@ def _loaded(
 ) -> tuple[Any, AbstractContextManager[Any]]:
     """The order, and a block in which the run has what else it was begun with."""
     context = open_workflow()
-    then = f"Then DBOS.resume_workflow({context.workflow_id!r})."
+    then = f"Then {_command_lines.resume(context.workflow_id)}."
     try:
         opened = work_order.opened(stored)
         values, own = work_order.context_of(opened), work_order.budget_of(opened)

@@ -1,0 +1,20 @@
+"""The commands that our messages tell people to give, as one types them."""
+
+from __future__ import annotations
+
+from shlex import quote
+
+
+def resume(run_id: str) -> str:
+    """Goes on with a run that was stopped. Unlike ``DBOS.resume_workflow`` it keeps its queue."""
+    return f"crewai-dbos runs resume {quote(run_id)}"
+
+
+def show(run_id: str) -> str:
+    """Shows what is in a run."""
+    return f"crewai-dbos runs show {quote(run_id)}"
+
+
+def fork(run_id: str, at: str) -> str:
+    """Makes a new run of one, from a place on."""
+    return f"crewai-dbos runs fork {quote(run_id)} --at {at}"
