@@ -16,11 +16,18 @@ try:
 except ImportError:
     sys.exit("The command line is an extra: pip install 'crewai-dbos[cli]'")
 
-from crewai_dbos._commands import events, forking, inbox, runs, stopping, worker
+from crewai_dbos._commands import cost, events, forking, inbox, options, runs, stopping, worker
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(inbox.app, name="inbox")
-for command in (stopping.cancel, stopping.resume, forking.fork, events.events):
+for command in (
+    stopping.cancel,
+    stopping.resume,
+    forking.fork,
+    events.events,
+    cost.cost,
+    cost.raise_budget,
+):
     runs.app.command()(command)
 app.add_typer(runs.app, name="runs")
 app.command()(worker.worker)
@@ -43,12 +50,20 @@ def _root(
             "--version", is_eager=True, callback=_version, help="Print the versions and exit."
         ),
     ] = False,
+    schema: Annotated[
+        str | None,
+        typer.Option(
+            envvar="CREWAI_DBOS_SCHEMA",
+            help="Where DBOS's tables are, on Postgres, if its config has a dbos_system_schema.",
+        ),
+    ] = None,
 ) -> None:
     """Durable execution for crewAI agents.
 
     Exits with 0 if all is well, with 1 if what was asked for is not there or did not go well, and
     with 2 if the command was not called as it can be, or the database can't be reached.
     """
+    options.SCHEMA.set(schema)
 
 
 @app.command()

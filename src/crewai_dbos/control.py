@@ -363,7 +363,7 @@ class Control:
         """
         found = self._store.find(self._opened, begins=request_id, limit=2)
         if len(found) != 1 or not request_id:
-            raise UnknownRequest(request_id)
+            raise UnknownRequest(request_id, ambiguous=bool(request_id and found))
         return found[0]
 
     def answer(self, request_id: str, answer: Answer, *, by: str | None = None) -> None:

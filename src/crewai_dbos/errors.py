@@ -310,17 +310,21 @@ class UnknownRequest(AnswerError, LookupError):
 
     Attributes:
         request_id: The id.
+        ambiguous: Whether it is the beginning of several ids.
     """
 
-    def __init__(self, request_id: str) -> None:
+    def __init__(self, request_id: str, ambiguous: bool = False) -> None:
         super().__init__(
-            f"There is no request {request_id!r} in this database. Look whether it is the database "
-            "that its run is in; requests that are open: crewai-dbos inbox list"
+            f"Several requests have ids that begin with {request_id!r}. Give more letters of it."
+            if ambiguous
+            else f"There is no request {request_id!r} in this database. Look whether it is the "
+            "database that its run is in; requests that are open: crewai-dbos inbox list"
         )
         self.request_id = request_id
+        self.ambiguous = ambiguous
 
     def __reduce__(self) -> Any:
-        return type(self), (self.request_id,)
+        return type(self), (self.request_id, self.ambiguous)
 
 
 class AlreadyAnswered(AnswerError):

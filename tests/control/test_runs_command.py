@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 
 from control import reading_runs
 from control.reading_runs import crew_of
-from crewai_dbos import DBOSCrew, DBOSFlow
+from crewai_dbos import Budget, BudgetExceeded, DBOSCrew, DBOSFlow
 from crewai_dbos._commands import runs as command
 from crewai_dbos.cli import app
 from crewai_dbos.control import Control, Node, Run
@@ -171,6 +171,53 @@ def test_a_run_is_watched_to_its_end(runs: Call, serve: Serve, control: Control)
     assert lines[-1] == ["done", run_id]
     assert [path.rpartition("/")[2].partition("(")[0] for _, path in lines[:3]].count("llm#1") == 1
     assert len({tuple(line) for line in lines}) == len(lines)
+
+
+def test_a_run_is_watched_by_a_program(runs: Call) -> None:
+    _, run_id = begin()
+    changes = [json.loads(line) for line in runs("watch", run_id, "--json").stdout.splitlines()]
+    method, end = changes
+    assert (method["what"].rpartition("/")[2], method["state"]) == ("method:only#1", "done")
+    assert (end["what"], end["state"]) == (run_id, "done")
+    assert all(datetime.fromisoformat(each["at"]).tzinfo is not None for each in changes)
+
+
+def test_a_run_is_cancelled_and_resumed_by_a_program(runs: Call, sql: Callable[..., Any]) -> None:
+    made, run_id = begin()
+    sql("UPDATE {ws} SET status = 'PENDING' WHERE workflow_uuid = :run", run=run_id)
+    assert json.loads(runs("cancel", run_id, "--json").stdout) == {"run_id": run_id}
+    assert json.loads(runs("resume", run_id, "--json").stdout) == {"run_id": run_id}
+    assert made.retrieve(run_id).get_result() == "done"
+
+
+def test_what_a_run_has_cost(runs: Call, serve: Serve, control: Control) -> None:
+    serve()
+    made, run_id = DBOSCrew(crew_name=unique("crew"), orig_crew=crew_of("find")), unique("cost")
+    with SetWorkflowID(run_id):
+        made.kickoff()
+    cost = control.cost_of(run_id)
+    told = runs("cost", run_id).stdout
+    assert f"{cost.tokens.total:,}" in told
+    assert f"${cost.usd:.4f}" in told
+    stored = json.loads(runs("cost", run_id, "--json").stdout)
+    assert stored["tokens"]["total"] == cost.tokens.total
+    assert [each["model"] for each in stored["models"]] == ["gpt-4o-mini"]
+
+
+def test_a_budget_is_raised(runs: Call, serve: Serve) -> None:
+    serve()
+    made = DBOSCrew(
+        crew_name=unique("crew"), orig_crew=crew_of("find", "tell"), budget=Budget(tokens=1)
+    )
+    run_id = unique("dear")
+    with SetWorkflowID(run_id), pytest.raises(BudgetExceeded):
+        made.kickoff()
+    assert "--tokens or --usd" in runs("raise-budget", run_id).output
+    assert "limit above that" in runs("raise-budget", run_id, "--tokens", "1").output
+    told = runs("raise-budget", run_id, "--tokens", "1000000").stdout
+    command = told.rpartition("crewai-dbos runs ")[2].split()
+    assert runs(*command).exit_code == 0
+    assert made.retrieve(run_id).get_result().raw == "done"
 
 
 def test_a_run_that_failed_is_watched(runs: Call, serve: Serve) -> None:

@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import datetime, timedelta, timezone
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from dbos import Serializer
 from sqlalchemy.exc import SQLAlchemyError
 
 from crewai_dbos.control import Control
-from crewai_dbos.errors import AnswerError, CrewaiDbosError, RunNotFoundError, RunStateError
+from crewai_dbos.errors import (
+    AnswerError,
+    CrewaiDbosError,
+    DefinitionError,
+    RunNotFoundError,
+    RunStateError,
+)
+
+KEYS = "CREWAI_DBOS_KEYS"
+"""The environment variable with the keys of an application that encrypts."""
+
+SCHEMA: ContextVar[str | None] = ContextVar("schema", default=None)
+"""What ``crewai-dbos --schema`` was given; Typer hands a command no options of the one above."""
 
 Url = Annotated[
     str | None,
@@ -29,11 +45,27 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing els
 RunId = Annotated[str, typer.Argument(metavar="ID", help="Of the run; its first letters will do.")]
 
 
+def serializer() -> Serializer | None:
+    """What reads an application that encrypts; None if the environment has no keys.
+
+    Raises:
+        DefinitionError: The keys can't be read.
+    """
+    if not os.environ.get(KEYS, "").strip():
+        return None
+    try:
+        from crewai_dbos.encryption import EncryptedSerializer
+
+        return EncryptedSerializer.from_environment(KEYS)
+    except (ImportError, ValueError) as error:
+        raise DefinitionError(f"{KEYS} is set, and can't be used: {error}") from None
+
+
 @contextmanager
 def open_control(db_url: str | None) -> Iterator[Control]:
     """The database; what is not there or not open ends the command with 1, a bad call with 2."""
     try:
-        with Control(db_url) as control:
+        with Control(db_url, schema=SCHEMA.get() or "dbos", serializer=serializer()) as control:
             yield control
     except (AnswerError, RunNotFoundError, RunStateError) as error:
         typer.echo(str(error), err=True)
@@ -44,6 +76,11 @@ def open_control(db_url: str | None) -> Iterator[Control]:
     except SQLAlchemyError as error:
         typer.echo(f"The database can't be reached: {type(error).__name__}", err=True)
         raise typer.Exit(2) from None
+
+
+def as_json_text(value: Any) -> str:
+    """`value` as JSON, times in ISO 8601."""
+    return json.dumps(value, indent=2, default=datetime.isoformat)
 
 
 def ago(when: datetime | None) -> str:

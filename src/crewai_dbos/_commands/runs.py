@@ -6,9 +6,9 @@ import json
 import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import Annotated, Any
 
 import typer
@@ -22,6 +22,7 @@ from crewai_dbos._commands.options import (
     RunId,
     Url,
     ago,
+    as_json_text,
     duration,
     moment,
     open_control,
@@ -107,20 +108,20 @@ def show(run_id: RunId, db_url: Url = None, as_json: AsJson = False) -> None:
     with open_control(db_url) as control:
         run = control.run(run_id)
     if as_json:
-        typer.echo(_json(asdict(run)))
+        typer.echo(as_json_text(asdict(run)))
     else:
         _console().print(_whole(run))
 
 
 @app.command()
-def watch(run_id: RunId, db_url: Url = None) -> None:
-    """One run, as it goes on, until it has ended."""
+def watch(run_id: RunId, db_url: Url = None, as_json: AsJson = False) -> None:
+    """One run, as it goes on, until it has ended. With --json a line for each change."""
     console = _console()
     with open_control(db_url) as control:
-        if console.is_terminal:
+        if console.is_terminal and not as_json:
             run = _watch_live(control, run_id, console)
         else:
-            run = _watch_in_lines(control, run_id)
+            run = _watch_in_lines(control, run_id, _json_line if as_json else _line)
     raise typer.Exit(0 if run.state == "done" else 1)
 
 
@@ -143,7 +144,7 @@ def prune(
     with open_control(db_url) as control:
         gone = control.prune(age, dry_run=dry_run)
     if as_json:
-        typer.echo(_json(gone))
+        typer.echo(as_json_text(gone))
         return
     if dry_run:
         for each in gone:
@@ -155,16 +156,12 @@ def _console() -> Console:
     return Console(highlight=False)
 
 
-def _json(value: Any) -> str:
-    return json.dumps(value, indent=2, default=datetime.isoformat)
-
-
 # Lists --------------------------------------------------------------------------------
 
 
 def _print_page(page: Page, as_json: bool, none: str, *, whole_reason: bool = False) -> None:
     if as_json:
-        typer.echo(_json({"runs": [asdict(run) for run in page], "cursor": page.cursor}))
+        typer.echo(as_json_text({"runs": [asdict(run) for run in page], "cursor": page.cursor}))
         return
     console = _console()
     if not page:
@@ -292,22 +289,31 @@ def _watch_live(control: Control, run_id: str, console: Console) -> Run:
     return run
 
 
-def _watch_in_lines(control: Control, run_id: str) -> Run:
+def _watch_in_lines(control: Control, run_id: str, line: Callable[[str, str, str], str]) -> Run:
     """A line for all that ends, and whenever the run stands otherwise."""
     told: set[tuple[str, str]] = set()
+
+    def tell(what: str, state: str, more: str) -> None:
+        if (what, state) not in told:
+            told.add((what, state))
+            typer.echo(line(what, state, more.strip()))
+
     while True:
         run = control.run(run_id)
         run_id = run.run_id
         for _, node in _guided(run.children):
             if node.state != "running" and not node.children:
-                _tell(told, node.path, node.state, f"{_took(node.seconds)} {node.error or ''}")
-        _tell(told, run.run_id, run.state, run.error or run.reason or "")
+                tell(node.path, node.state, f"{_took(node.seconds)} {node.error or ''}")
+        tell(run.run_id, run.state, run.error or run.reason or "")
         if run.state in _OVER:
             return run
         time.sleep(_LOOK)
 
 
-def _tell(told: set[tuple[str, str]], what: str, state: str, more: str) -> None:
-    if (what, state) not in told:
-        told.add((what, state))
-        typer.echo(f"{datetime.now():%H:%M:%S} {state:9} {plain(what)} {plain(more)}".rstrip())
+def _line(what: str, state: str, more: str) -> str:
+    return f"{datetime.now():%H:%M:%S} {state:9} {plain(what)} {plain(more)}".rstrip()
+
+
+def _json_line(what: str, state: str, more: str) -> str:
+    now = datetime.now(timezone.utc).isoformat()
+    return json.dumps({"at": now, "what": what, "state": state, "more": more})

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from crewai_dbos._commands.options import RunId, Url, open_control
+from crewai_dbos import _command_lines
+from crewai_dbos._commands.options import AsJson, RunId, Url, as_json_text, open_control
 
 
 def cancel(
@@ -14,12 +15,16 @@ def cancel(
     reason: Annotated[str | None, typer.Option(help="Why, for whoever waits for it.")] = None,
     by: Annotated[str | None, typer.Option(help="Who; by default your user name.")] = None,
     db_url: Url = None,
+    as_json: AsJson = False,
 ) -> None:
     """Cancel a run, or give up one that has stopped; of a batch the items that have not ended."""
     with open_control(db_url) as control:
         run_id = control.id_of(run_id)
         control.cancel(run_id, reason=reason, by=by)
-    typer.echo(f"{run_id} is cancelled. To go on: crewai-dbos runs resume {run_id}")
+    if as_json:
+        typer.echo(as_json_text({"run_id": run_id}))
+    else:
+        typer.echo(f"{run_id} is cancelled. To go on: {_command_lines.resume(run_id)}")
 
 
 def resume(
@@ -28,9 +33,13 @@ def resume(
         float | None, typer.Option(metavar="SECONDS", help="What it may take; by default no limit.")
     ] = None,
     db_url: Url = None,
+    as_json: AsJson = False,
 ) -> None:
     """Let a run go on that was cancelled or stopped, or what was cancelled of a batch."""
     with open_control(db_url) as control:
         run_id = control.id_of(run_id)
         control.resume(run_id, timeout=timeout)
-    typer.echo(f"{run_id} goes on as soon as a process takes it.")
+    if as_json:
+        typer.echo(as_json_text({"run_id": run_id}))
+    else:
+        typer.echo(f"{run_id} goes on as soon as a process takes it.")

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from crewai_dbos._commands.options import Url
+from crewai_dbos._commands.options import SCHEMA, Url, serializer
 
 
 def worker(
@@ -100,6 +100,10 @@ def _construct(name: str, db_url: str | None, version: str | None) -> None:
             given["system_database_url"] = db_url
         if version is not None:
             given["application_version"] = version
+        if (its_schema := SCHEMA.get()) is not None:
+            given["dbos_system_schema"] = its_schema
+        if (its_serializer := serializer()) is not None:
+            given["serializer"] = its_serializer
         DBOS(config=given)
     elif db_url is not None and config.get("system_database_url") not in (None, db_url):
         raise DefinitionError(
