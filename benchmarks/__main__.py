@@ -22,21 +22,25 @@ BENCHMARKS = (
     "stored_bytes",
     "recovery",
     "load",
-    "waiting",
     "events",
     "control",
     "import_time",
 )
 
+APART = ("waiting",)
+"""Those that take long: measured by name, each in a run of its own."""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(BENCHMARKS)}")
+    parser.add_argument(
+        "names", nargs="*", metavar="name", help=f"of {', '.join(BENCHMARKS + APART)}"
+    )
     parser.add_argument("--quick", action="store_true", help="few rounds: a check, no figures")
     parser.add_argument("--into", type=Path, default=ROOT / "benchmarks", metavar="FOLDER")
     parser.add_argument("--rows", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if unknown := set(given.names) - set(BENCHMARKS):
+    if unknown := set(given.names) - {*BENCHMARKS, *APART}:
         parser.error(f"no benchmark is called {', '.join(sorted(unknown))}")
     if given.rows is not None:
         (name,) = given.names
@@ -51,7 +55,7 @@ def main() -> None:
         rows += _measured(name, given.quick)
         print(f"{time.monotonic() - begun:.0f} s", flush=True)
     seconds = time.monotonic() - started
-    about = concluded(before, seconds, quick=given.quick)
+    about = concluded(before, seconds, quick=given.quick, names=given.names)
     written = write(rows, about, given.into)
     if not given.names and not given.quick:
         written.append(write_readme(rows, about))

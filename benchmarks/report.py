@@ -42,10 +42,14 @@ def surroundings() -> dict[str, Any]:
     }
 
 
-def concluded(before: Mapping[str, Any], seconds: float, *, quick: bool) -> dict[str, Any]:
-    """`before`, with what is known after a run of so many seconds."""
+def concluded(
+    before: Mapping[str, Any], seconds: float, *, quick: bool, names: Sequence[str]
+) -> dict[str, Any]:
+    """`before`, with what is known after a run of so many seconds of the benchmarks in `names`."""
+    command = " ".join(("python -m benchmarks", *names)) if names else "make bench"
     return {
         **before,
+        "command": command,
         "load_after": [round(load, 1) for load in os.getloadavg()],
         "seconds": round(seconds),
         "quick": quick,
@@ -53,12 +57,19 @@ def concluded(before: Mapping[str, Any], seconds: float, *, quick: bool) -> dict
 
 
 def write(rows: Sequence[Row], about: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Write ``results.json`` and ``RESULTS.md`` into `folder`."""
+    """Write ``results.json`` and ``RESULTS.md`` into `folder`.
+
+    What earlier runs have measured stays there, but for the benchmarks that were measured anew.
+    """
     results = folder / "results.json"
-    stored = {**about, "rows": [row.as_json() for row in rows]}
-    results.write_text(json.dumps(stored, indent=1) + "\n")
+    anew = {row.benchmark for row in rows}
+    runs = [{**about, "rows": [row.as_json() for row in rows]}]
+    for run in json.loads(results.read_text()) if results.exists() else ():
+        if kept := [row for row in run["rows"] if row["benchmark"] not in anew]:
+            runs.append({**run, "rows": kept})
+    results.write_text(json.dumps(runs, indent=1) + "\n")
     table = folder / "RESULTS.md"
-    table.write_text(_markdown(rows, about))
+    table.write_text(_markdown(runs))
     return [table, results]
 
 
@@ -112,13 +123,26 @@ def _goal(row: Row) -> str:
     return f"<= {row.at_most:g}: {'met' if row.met else 'not met'}"
 
 
-def _markdown(rows: Sequence[Row], about: Mapping[str, Any]) -> str:
-    machine = about["machine"]
-    versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
+def _markdown(runs: Sequence[Mapping[str, Any]]) -> str:
     lines = [
         "# Benchmarks",
         "",
-        f"Measured on {about['date']} in {about['seconds']} s with `make bench`.",
+        "The sides of a case were measured in turn in one run. A ratio is one side's figure "
+        "divided by that of the first side in the same round; its median is the median of the "
+        "rounds, not the quotient of the medians. `n` is the number of rounds.",
+    ]
+    for run in runs:
+        lines += _measurement(run)
+    return "\n".join(lines) + "\n"
+
+
+def _measurement(about: Mapping[str, Any]) -> list[str]:
+    """One run: on what it was measured, and its tables."""
+    machine = about["machine"]
+    versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
+    lines = [
+        "",
+        f"Measured on {about['date']} in {about['seconds']} s with `{about['command']}`.",
         "",
         f"- {machine['cpus']} CPUs ({machine['cpu']}), {machine['memory_gib']} GiB, "
         f"{machine['os']}.",
@@ -126,17 +150,14 @@ def _markdown(rows: Sequence[Row], about: Mapping[str, Any]) -> str:
         f"- Load average (1, 5, 15 minutes) {_listed(about['load_before'])} before and "
         f"{_listed(about['load_after'])} after. Where it was above zero before the run, other "
         "work shared the machine: the ratios hold, the times are longer than they need be.",
-        "",
-        "The sides of a case were measured in turn in one run. A ratio is one side's figure "
-        "divided by that of the first side in the same round; its median is the median of the "
-        "rounds, not the quotient of the medians. `n` is the number of rounds.",
     ]
     if about["quick"]:
         lines += ["", "This was a quick run, which checks that everything works. Not figures."]
+    rows = [Row.from_json(row) for row in about["rows"]]
     for benchmark in dict.fromkeys(row.benchmark for row in rows):
         lines += ["", f"## {benchmark[0].upper()}{benchmark[1:]}", ""]
         lines += _table([row for row in rows if row.benchmark == benchmark])
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def _table(rows: Sequence[Row]) -> list[str]:
