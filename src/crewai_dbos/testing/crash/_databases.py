@@ -121,11 +121,11 @@ class Databases:
         if self._postgres is None:
             path = self._directory / f"{self._prefix}.sqlite"
             _private_files.create(path)
-            _migrate(f"sqlite:///{path}")
+            migrate(f"sqlite:///{path}")
             return str(path)
         name = f"{self._prefix}_template"
         self._execute(f"CREATE DATABASE {name}")
-        _migrate(self._url(name))
+        migrate(self._url(name))
         with self._connected(name) as connection:
             self._objects = connection.execute(_OBJECTS).fetchall()
         return name
@@ -152,7 +152,7 @@ class Databases:
             raise CrashTestError(f"{self._postgres} can't be used: {error}") from error
 
 
-def _migrate(url: str) -> None:
+def migrate(url: str) -> None:
     """Make DBOS's tables, and ours."""
     DBOS.migrate(url)
     Control(url).close()
