@@ -7,8 +7,6 @@ import contextlib
 import logging
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextvars import copy_context
@@ -37,6 +35,7 @@ from crewai_dbos.testing import (
 from crewai_dbos.testing.effects import EFFECTS
 from support.launching import launched
 from support.names import unique
+from support.python import Program
 from support.serving import Serve, serving
 
 RAISED: list[BaseException] = []
@@ -399,17 +398,11 @@ with SetWorkflowID("otters"):
 """
 
 
-def run_program(folder: Path, *arguments: str, wait: str = "pass", **other: str) -> Any:
+def run_program(folder: Path, *arguments: str, wait: str = "pass", **other: str) -> Program:
     program = folder / "program.py"
     program.write_text(PROGRAM.format(wait=wait, **{"handler": "stop", "end": "", **other}))
-    return subprocess.Popen(
-        [sys.executable, str(program), *arguments],
-        cwd=folder,
-        env={**os.environ, EFFECTS: str(folder / "effects")},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    env = {**os.environ, EFFECTS: str(folder / "effects")}
+    return Program(program, *arguments, folder=folder, env=env)
 
 
 WAIT = "time.sleep(2)"
@@ -429,8 +422,7 @@ def test_a_process_that_is_stopped_keeps_the_run(
 ) -> None:
     log = EffectLog(tmp_path / "effects")
     process = run_program(tmp_path, "wait", wait=WAIT, handler=handler)
-    while (line := process.stdout.readline()) and "working" not in line:
-        pass
+    process.says("working")
     process.send_signal(number)
     _, said = process.communicate(timeout=60)
     assert process.returncode == (-number if number == signal.SIGINT else 0), said

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from crewai_dbos.testing.crash._processes import Process
 from examples.models import reviewer
 from examples.programs import DOCUMENTATION, start
 from support.crashing import killed_in_chains
+from support.python import python
 
 pytestmark = pytest.mark.crash
 
@@ -83,15 +82,8 @@ def test_killed_and_started_again(tmp_path: Path) -> None:
 
 def test_as_a_program_it_reviews_this_repository(tmp_path: Path) -> None:
     with ModelServer(reviewer) as server:
-        done = subprocess.run(
-            [sys.executable, documentation_review.__file__],
-            cwd=tmp_path,
-            env={**os.environ, **server.env},
-            capture_output=True,
-            text=True,
-            timeout=100,
-            check=False,
-        )
+        env = {**os.environ, **server.env}
+        done = python(documentation_review.__file__, folder=tmp_path, env=env)
     assert done.returncode == 0, done.stderr
     report = report_of(done.stdout)
     assert report.startswith("# Review")

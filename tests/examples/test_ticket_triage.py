@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from crewai_dbos.testing.crash import CrashTest
 from examples.models import support
 from examples.programs import REPLIES, TICKETS, start
 from support.crashing import killed_in_chains
+from support.python import python
 
 pytestmark = pytest.mark.crash
 
@@ -95,15 +94,8 @@ def test_killed_and_started_again(tmp_path: Path) -> None:
 
 def test_as_a_program_it_answers_the_tickets_of_this_repository(tmp_path: Path) -> None:
     with ModelServer(support) as server:
-        done = subprocess.run(
-            [sys.executable, ticket_triage.__file__],
-            cwd=tmp_path,
-            env={**os.environ, **server.env},
-            capture_output=True,
-            text=True,
-            timeout=100,
-            check=False,
-        )
+        env = {**os.environ, **server.env}
+        done = python(ticket_triage.__file__, folder=tmp_path, env=env)
     assert done.returncode == 0, done.stderr
     assert SUMMARY in done.stdout
     assert replies(tmp_path) == WRITTEN

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +14,7 @@ from crewai_dbos.testing.effects import EFFECTS, EffectLog
 from crewai_dbos.testing.history import NotRecordedError
 from histories.programs import PROGRAMS
 from support.launching import launched
+from support.python import python
 
 FILES = sorted((Path(__file__).parent / "0.1.0").glob("*.json"))
 
@@ -53,14 +52,8 @@ def test_calls_that_were_taken_out(
 @pytest.mark.crash
 def test_code_of_the_users_own(tmp_path: Path) -> None:
     """Child workflows, transactions, steps inside a tool and of handlers of events."""
-    ran = subprocess.run(
-        [sys.executable, "-m", "histories.own_code", str(tmp_path)],
-        cwd=Path(__file__).parents[1],
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
+    folder = Path(__file__).parents[1]
+    ran = python("-m", "histories.own_code", tmp_path, folder=folder, timeout=280)
     assert ran.returncode == 0, ran.stderr
     (lacks_nothing, *others) = json.loads((tmp_path / "outcomes").read_text())
     assert lacks_nothing["ended"] == "equal"

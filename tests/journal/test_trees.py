@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from dbos import DBOS, DBOSClient, SetWorkflowID
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from support.python import python
 from support.runs import run_id, steps
 from support.trees import (
     Crash,
@@ -112,16 +111,11 @@ def test_any_run_goes_on_from_anywhere_with_what_it_recorded(examples: int) -> N
 # Processes ---------------------------------------------------------------------------
 
 
-def process(url: str, log: Path, first: int, last: int, crash_at: int) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "support.trees", url, str(log)]
-    return subprocess.Popen(
-        [*command, *map(str, (first, last, crash_at))],
-        cwd=Path(__file__).parents[1],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def process(
+    url: str, log: Path, first: int, last: int, crash_at: int
+) -> subprocess.CompletedProcess[str]:
+    numbers = map(str, (first, last, crash_at))
+    return python("-m", "support.trees", url, log, *numbers, folder=Path(__file__).parents[1])
 
 
 @pytest.mark.crash
@@ -142,17 +136,15 @@ def test_a_killed_process_is_taken_over_by_the_next_one(
     for seed in range(kills):
         pieces = len(places(grown(seed)))
         killed = process(url, log, seed, seed, chance.randint(1, pieces))
-        _, told = killed.communicate(timeout=60)
-        assert killed.returncode == -signal.SIGKILL, told
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
         client = DBOSClient(system_database_url=url)
         kept[seed] = recorded(client.list_workflow_steps(f"tree-{seed}"))
         client.destroy()
         lines_before[seed] = len(log.read_text().splitlines())
     last = process(url, log, 0, kills - 1, 0)
-    results, told = last.communicate(timeout=60)
-    assert last.returncode == 0, told
+    assert last.returncode == 0, last.stderr
     lines = [line.split(" ") for line in log.read_text().splitlines()]
-    for seed, outcome in json.loads(results).items():
+    for seed, outcome in json.loads(last.stdout).items():
         run = f"tree-{seed}"
         done_after = [text for id, text in lines[lines_before[int(seed)] :] if id == run]
         check(grown(int(seed)), outcome, kept[int(seed)], done_after)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from crewai_dbos.testing import ModelServer
 from people.office import writing
-from support.python import python
+from support.python import Program, python
 
 PAGE = (Path(__file__).parents[2] / "docs" / "people.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
@@ -28,24 +26,16 @@ def test_the_crew_and_who_answers(tmp_path: Path) -> None:
     other.write_text(answers)
     with ModelServer(writing({"to": "ann@example.org", "body": "Hello."})) as server:
         env = {**os.environ, "HOME": str(tmp_path), **server.env}
-        waiting = subprocess.Popen(
-            [sys.executable, str(program)],
-            cwd=tmp_path,
-            env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        waiting = Program(program, folder=tmp_path, env=env)
         try:
             said = ""
             while "send_email {" not in said:
                 done = python(other, folder=tmp_path, env=env)
                 said = done.stdout
-                assert waiting.poll() is None, waiting.stdout and waiting.stdout.read()
+                waiting.check_is_there()
             out, _ = waiting.communicate(timeout=60)
         finally:
-            waiting.kill()
+            waiting.end()
     assert "--> bob@example.org: Hello." in out
     assert out.count("-->") == 1
     assert len(server.requests) == 2

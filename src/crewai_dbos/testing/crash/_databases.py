@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import sqlalchemy as sa
 from dbos import DBOS
 from sqlalchemy.engine import make_url
@@ -25,13 +26,16 @@ SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid()
 """
 _OWN = "JOIN pg_namespace n ON n.oid = {}namespace WHERE nspname !~ '^(pg_|information_schema$)'"
-_TABLES = f"""
-SELECT format('%I.%I', nspname, relname) FROM pg_class {_OWN.format("rel")}
-AND relkind = 'r' AND relname !~ 'migrations$'
-"""
 _OBJECTS = f"""
 SELECT nspname, relname FROM pg_class {_OWN.format("rel")}
 UNION ALL SELECT nspname, proname FROM pg_proc {_OWN.format("pro")} ORDER BY 1, 2
+"""
+_EMPTY = f"""
+DO $$ DECLARE own text; BEGIN
+FOR own IN SELECT format('%I.%I', nspname, relname) FROM pg_class {_OWN.format("rel")}
+AND relkind = 'r' AND relname !~ 'migrations$'
+LOOP EXECUTE 'DELETE FROM ' || own; END LOOP;
+END $$
 """
 
 
@@ -51,6 +55,7 @@ class Databases:
         self._numbers = itertools.count()
         self._lock = threading.Lock()
         self._template = ""
+        self._objects: list[Any] = []  # of the template
         self._emptied: list[str] = []
 
     @contextlib.contextmanager
@@ -94,11 +99,11 @@ class Databases:
     def _is_emptied(self, name: str) -> bool:
         """Whether nothing of what was done in a database is left, and nobody is connected to it."""
         try:
-            self._execute(_DISCONNECT, name)
-            if self._execute(_OBJECTS, name) != self._execute(_OBJECTS, self._template):
-                return False  # the program has made some of its own
-            for (table,) in self._execute(_TABLES, name):
-                self._execute(f"DELETE FROM {table}", name)
+            with self._connected(name) as connection:  # most of what all of this costs
+                connection.execute(_DISCONNECT)
+                if connection.execute(_OBJECTS).fetchall() != self._objects:
+                    return False  # the program has made some of its own
+                connection.execute(_EMPTY)
         except CrashTestError:
             return False
         return True
@@ -116,32 +121,38 @@ class Databases:
         if self._postgres is None:
             path = self._directory / f"{self._prefix}.sqlite"
             _private_files.create(path)
-            _migrate(f"sqlite:///{path}")
+            migrate(f"sqlite:///{path}")
             return str(path)
         name = f"{self._prefix}_template"
         self._execute(f"CREATE DATABASE {name}")
-        _migrate(self._url(name))
+        migrate(self._url(name))
+        with self._connected(name) as connection:
+            self._objects = connection.execute(_OBJECTS).fetchall()
         return name
 
     def _url(self, name: str) -> str:
         assert self._postgres is not None
         return self._postgres.set(database=name).render_as_string(hide_password=False)
 
-    def _execute(self, sql: str, database: str | None = None) -> list[Any]:
+    def _execute(self, sql: str) -> None:
+        with self._connected() as connection:
+            connection.execute(sql)
+
+    @contextlib.contextmanager
+    def _connected(self, database: str | None = None) -> Iterator[psycopg.Connection]:
+        """By default to the database that the server was named with."""
         assert self._postgres is not None
-        url = self._postgres.set(drivername="postgresql+psycopg")
+        url = self._postgres.set(drivername="postgresql")
         if database is not None:
             url = url.set(database=database)
-        engine = sa.create_engine(url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
         try:
-            with engine.connect() as connection:
-                done = connection.execute(sa.text(sql))
-                return list(done) if done.returns_rows else []
-        except sa.exc.DBAPIError as error:
-            raise CrashTestError(f"{self._postgres} can't be used: {error.orig}") from error
+            with psycopg.connect(url.render_as_string(False), autocommit=True) as connection:
+                yield connection
+        except psycopg.Error as error:
+            raise CrashTestError(f"{self._postgres} can't be used: {error}") from error
 
 
-def _migrate(url: str) -> None:
+def migrate(url: str) -> None:
     """Make DBOS's tables, and ours."""
     DBOS.migrate(url)
     Control(url).close()
