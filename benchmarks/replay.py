@@ -12,7 +12,7 @@ from dbos import DBOS, SetWorkflowID
 
 from benchmarks.databases import databases, kinds, launched
 from benchmarks.harness import Row, compared, interleaved
-from crewai_dbos._journal.entry import Call
+from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.run_scope import enclosing
 
 NAME = "replay"
@@ -83,7 +83,7 @@ def _ours() -> None:
     scope = enclosing()
     assert scope is not None
     for _ in range(_calls):
-        scope.journal.run(scope, Call("llm", kind="llm", request=REQUEST), _make)
+        scope.run(Call("llm", kind="llm", request=REQUEST), _make)
     _seconds = time.perf_counter() - started
 
 

@@ -87,12 +87,8 @@ TABLE = (
     ),
     *_rows(
         JOURNAL,
-        "entries are portable JSON, whatever serializer the application has",
-        (
-            "crewai_dbos._dbos_seam.instance:launched_instance()",
-            "_serializer",
-            "_dbos_seam.serializer:entry_format",
-        ),
+        "no call of a run begins after this process has cancelled it",
+        (_SYSTEM_DATABASE, "cancel_workflows", "_dbos_seam.stopping:noting"),
     ),
     *_rows(
         JOURNAL,

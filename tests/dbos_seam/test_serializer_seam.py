@@ -14,13 +14,9 @@ from dbos import (
 )
 from dbos._serialization import DBOSPortableJSON
 
-from crewai_dbos._dbos_seam.instance import launched_instance
 from crewai_dbos._dbos_seam.serializer import (
     DBOSDefaultSerializer,
     application_serializer,
-    portable_row,
-    user_code,
-    write_portable_rows,
 )
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.joining import joined
@@ -139,32 +135,11 @@ def test_what_a_recorded_call_stores_itself_is_in_the_applications_format(url: s
         assert next(iter(DBOS.read_stream(run, "stream"))) == {3}
 
 
-def test_the_applications_serializer_is_wrapped_once(url: str) -> None:
-    with launched(url):
-        instance = launched_instance()
-        original = instance._serializer
-        write_portable_rows()
-        wrapped = instance._serializer
-        write_portable_rows()
-        assert instance._serializer is wrapped is not original
-        assert wrapped.name() == original.name()
-        with portable_row():
-            assert wrapped.name() == "portable_json"
-            with user_code():
-                assert wrapped.name() == original.name()
-            assert wrapped.name() == "portable_json"
-        assert wrapped.deserialize(wrapped.serialize({1})) == {1}
-
-
 def test_the_applications_serializer_is_one_of_its_own_or_none(url: str) -> None:
     assert application_serializer() is None
     with launched(url):
         assert application_serializer() is None
-        write_portable_rows()
-        assert application_serializer() is None
     for own in (Shouting(), DBOSDefaultSerializer, DBOSPortableJSON):
         with launched(url, serializer=own):
-            for prepare in (lambda: None, write_portable_rows):
-                prepare()
-                found = application_serializer()
-                assert found is (own if isinstance(own, Shouting) else None)
+            found = application_serializer()
+            assert found is (own if isinstance(own, Shouting) else None)

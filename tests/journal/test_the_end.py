@@ -10,10 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from dbos import DBOS
 from dbos._error import DBOSAwaitedWorkflowCancelledError
 
 from crewai_dbos import DriftError, LostContextError
+from crewai_dbos._dbos_seam.database import launched_database
+from crewai_dbos._journal import watching
 from crewai_dbos._journal.joining import joined, unwrapping_signals
 from crewai_dbos._journal.run_scope import enclosing, for_call
 from crewai_dbos._journal.scope import Scope
@@ -112,6 +115,45 @@ def test_a_cancel_between_two_calls_stops_the_second(dbos: None) -> None:
         finish(plan, run)
     assert "b" not in work.done
     cancelling = False
+    assert result(DBOS.resume_workflow(run)) == ["a 1", "b 1"]
+
+
+ELSEWHERE: dict[str, dict[str, Any]] = {
+    "cancelled": {"status": "CANCELLED", "owner_xid": None},
+    "taken": {"owner_xid": "another"},
+}
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("how", ELSEWHERE)
+def test_what_another_process_did_meanwhile_stops_the_next_call(
+    dbos: None, how: str, is_async: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This process hears of it by looking."""
+    monkeypatch.setattr(watching, "RECENT", 0)
+    changed = threading.Event()
+
+    def change() -> None:
+        runs = launched_database().runs
+        with launched_database().engine.begin() as connection:
+            update = sa.update(runs).where(runs.c.workflow_uuid == run)
+            connection.execute(update.values(**ELSEWHERE[how]))
+        changed.set()
+
+    def plan() -> Any:
+        with joined("work") as scope:
+            first = call(scope, "a")
+            if not changed.is_set():
+                thread_without_context(change)
+            return [first, asyncio.run(acall(scope, "b")) if is_async else call(scope, "b")]
+
+    run = run_id()
+    handle = begin(plan, run)
+    assert changed.wait(30)
+    DBOS.cancel_workflow(run)
+    with pytest.raises(DBOSAwaitedWorkflowCancelledError):
+        result(handle)
+    assert work.done == {"a": 1}
     assert result(DBOS.resume_workflow(run)) == ["a 1", "b 1"]
 
 

@@ -52,7 +52,8 @@ def cancel(
             said = Cancelled(now, by, reason, each.queue, batch)
             attributes[each.run_id] = with_cancelled(each.attributes, said, seal)
         stopping.cancel(database, connection, attributes, now)
-        return {each.run_id: now for each in alive if each.status != PENDING}
+    stopping.note_cancel()
+    return {each.run_id: now for each in alive if each.status != PENDING}
 
 
 def resume(

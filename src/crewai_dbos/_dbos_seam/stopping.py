@@ -6,8 +6,9 @@ of a run: resumed, it is cut off again after the same seconds.
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +43,33 @@ class Standing:
     @property
     def is_alive(self) -> bool:
         return self.status in ALIVE
+
+
+_cancels = 0
+
+
+def cancels() -> int:
+    """How often this process has cancelled runs: what it knew of one before may not hold."""
+    return _cancels
+
+
+def note_cancel() -> None:
+    """This process has cancelled runs, and that is committed."""
+    global _cancels
+    _cancels += 1
+
+
+def noting(cancel: Callable[..., Any]) -> Callable[..., Any]:
+    """`SystemDatabase.cancel_workflows`."""
+
+    @functools.wraps(cancel)
+    def cancelled(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return cancel(*args, **kwargs)
+        finally:
+            note_cancel()
+
+    return cancelled
 
 
 def standing(

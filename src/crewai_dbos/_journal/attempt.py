@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 from dbos import DBOS
 
 from crewai_dbos._dbos_seam.errors import DBOSStepTimeoutError
-from crewai_dbos._dbos_seam.serializer import user_code
 from crewai_dbos._journal.background import collecting
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.config import StepConfig
@@ -58,7 +57,7 @@ class Attempt:
         def body() -> dict[str, Any]:
             self.stay.execution.latch.raise_if_over()
             started = time.time()
-            with inside_call(self.opened), user_code(), collecting() as left:
+            with inside_call(self.opened), collecting() as left:
                 try:
                     try:
                         value = self.stay.waiting_for(function) if leaves else function()
@@ -81,7 +80,7 @@ class Attempt:
         async def body() -> dict[str, Any]:
             self.stay.execution.latch.raise_if_over()
             started = time.time()
-            with inside_call(self.opened), user_code(), collecting() as left:
+            with inside_call(self.opened), collecting() as left:
                 try:
                     try:
                         work = _within(limit, self.opened.name, function())

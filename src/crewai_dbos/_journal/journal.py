@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from typing import Any, NoReturn, TypeVar, cast
 
-from crewai_dbos import _command_lines
+from crewai_dbos import _command_lines, _patches
 from crewai_dbos._dbos_seam.context import DBOSContext
 from crewai_dbos._dbos_seam.rows import operation_name
 from crewai_dbos._journal import ownership
@@ -75,12 +75,13 @@ class Journal:
         self.meters: dict[str, Callable[[str, Payload], None]] = {}
         self.secrets = known.OfRun()
         self.latch = Latch(self.run_id)
+        _patches.apply(_patches.JOURNAL)
         self.execution = Execution(self.run_id, root.owner_xid, self.latch)
         self.activity = Activity(self.latch)
         self.listeners = Listeners()
         self.record = Record(root)
         self.replay = Replay(self.run_id, self.record, self.latch)
-        self.writer = Writer(self.latch, self.record.key_id)
+        self.writer = Writer(self.execution, self.record.key_id)
         self.endings = Endings(
             self.run_id, self.record, self.latch, self.replay, self.writer, self.secrets
         )
@@ -254,11 +255,13 @@ class Journal:
     def _attempt(self, name: str, call: Call, stay: Stay) -> Attempt:
         if (error := ownership.lost(self.run_id, self.root.owner_xid)) is not None:
             self.fail(error)
+        self.execution.check()
         return self._fresh(name, call, stay)
 
     async def _aattempt(self, name: str, call: Call, stay: Stay) -> Attempt:
         if (error := await ownership.alost(self.run_id, self.root.owner_xid)) is not None:
             self.fail(error)
+        await self.execution.acheck()
         return self._fresh(name, call, stay)
 
     def _fresh(self, name: str, call: Call, stay: Stay) -> Attempt:

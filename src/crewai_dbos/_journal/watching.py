@@ -1,7 +1,8 @@
 """Calls are left when their run is cancelled, or another execution has it: nobody waits for them.
 
 One thread looks every half second how the runs stand whose calls are being made in this process,
-as long as there are any. So a run in which all is quick is never looked up.
+as long as there are any. So a run in which all is quick is never looked up: whoever records an
+entry knows that the run was still its own. A call begins only where that was so a moment ago.
 """
 
 from __future__ import annotations
@@ -11,19 +12,27 @@ import contextlib
 import contextvars
 import logging
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import Future, InvalidStateError
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeVar
 
 from dbos import error as dbos_errors
 
 from crewai_dbos._dbos_seam.context import detached
-from crewai_dbos._dbos_seam.database import CANCELLED, DELAYED, RunRow, launched_database
+from crewai_dbos._dbos_seam.database import (
+    CANCELLED,
+    DELAYED,
+    Database,
+    RunRow,
+    launched_database,
+)
 from crewai_dbos._dbos_seam.instance import is_shut_down
+from crewai_dbos._dbos_seam.stopping import cancels
 from crewai_dbos._journal.latch import Latch
-from crewai_dbos._threads import ThreadOrTask, act_for, start_thread
+from crewai_dbos._threads import ThreadOrTask, act_for, on_a_thread, start_thread
 
 logger = logging.getLogger("crewai_dbos")
 
@@ -32,8 +41,30 @@ T = TypeVar("T")
 LOOKING = 0.5
 """Seconds between two looks at the runs."""
 
+RECENT = 0.25
+"""Seconds for which a run that was seen to be this execution's is taken to be so."""
 
-@dataclass(frozen=True)
+
+class Moment(NamedTuple):
+    """When a run was looked at.
+
+    Attributes:
+        cancels: How often this process had cancelled runs.
+        seconds: Of the monotonic clock.
+    """
+
+    cancels: int
+    seconds: float
+
+    @classmethod
+    def now(cls) -> Moment:
+        return cls(cancels(), time.monotonic())
+
+
+NEVER = Moment(-1, 0.0)
+
+
+@dataclass(eq=False)
 class Execution:
     """One time that DBOS runs the function of a workflow.
 
@@ -46,6 +77,40 @@ class Execution:
     run_id: str
     owner_xid: str | None
     latch: Latch
+    _last_seen: Moment = field(default=NEVER, init=False)
+
+    def goes_on(self, at: Moment) -> None:
+        """The run was still this execution's `at` that moment, or later."""
+        self._last_seen = max(self._last_seen, at)
+
+    def check(self) -> None:
+        """Return if a call may begin: a moment ago the run was this execution's.
+
+        This asks the database, and waits for it, if nothing has told so lately.
+
+        Raises:
+            ControlSignal: The run is over.
+        """
+        if self._is_recent():
+            return
+        try:
+            at, database = Moment.now(), launched_database()
+            row = database.patiently(lambda: _rows(database, {self.run_id})).get(self.run_id)
+            error = self.lost_to(row)
+        except Exception as raised:
+            error = raised
+        if error is not None:
+            self.latch.fail(error)
+        self.goes_on(at)
+
+    async def acheck(self) -> None:
+        """As `check`, for async code: an event loop does not wait for the database."""
+        if not self._is_recent():
+            await on_a_thread(self.check)
+
+    def _is_recent(self) -> bool:
+        seen, now = self._last_seen, Moment.now()
+        return seen.cancels == now.cancels and now.seconds - seen.seconds < RECENT
 
     def lost_to(self, row: RunRow | None) -> BaseException | None:
         """What ends this execution, as the row of the run is now; None if it may go on."""
@@ -231,13 +296,9 @@ class _Watcher:
 
 
 def _look(stays: list[Stay]) -> None:
-    database = launched_database()
-
-    def rows() -> dict[str, RunRow]:
-        with database.engine.connect() as connection:
-            return database.rows(connection, {stay.execution.run_id for stay in stays})
-
-    found = detached(rows)
+    at, database = Moment.now(), launched_database()
+    run_ids = {stay.execution.run_id for stay in stays}
+    found = detached(lambda: _rows(database, run_ids))
     for stay in stays:
         row = found.get(stay.execution.run_id)
         if row is not None and row.status == DELAYED:
@@ -245,6 +306,13 @@ def _look(stays: list[Stay]) -> None:
         error = stay.execution.lost_to(row)
         if error is not None:
             stay.end(error)
+        else:
+            stay.execution.goes_on(at)
+
+
+def _rows(database: Database, run_ids: Iterable[str]) -> dict[str, RunRow]:
+    with database.engine.connect() as connection:
+        return database.rows(connection, run_ids)
 
 
 watcher = _Watcher()

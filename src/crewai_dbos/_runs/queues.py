@@ -97,6 +97,7 @@ def _cancel_items(database: Database, batch_id: str) -> None:
             if each.is_alive
         }
         stopping.cancel(database, connection, attributes, now)
+    stopping.note_cancel()
 
 
 def _resume_items(database: Database, batch_id: str, queue: str) -> None:

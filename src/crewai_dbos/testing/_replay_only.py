@@ -1,4 +1,4 @@
-"""Workflows that do nothing that is not in their record: DBOS runs no step of theirs anew."""
+"""Workflows that do nothing that is not in their record: no step of theirs is run anew."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from crewai_dbos import _patches
+from crewai_dbos._dbos_seam import steps
 from crewai_dbos._dbos_seam.errors import DBOSWorkflowCancelledError
 from crewai_dbos._dbos_seam.instance import system_database
 
@@ -20,23 +21,35 @@ def replay_only(run_id: str) -> list[str]:
         The names of the steps that it asks for and that are not recorded.
     """
     _patches.apply(_patches.REPLAY)
+    if refuse_new not in steps.watchers:
+        steps.watchers.append(refuse_new)
     return _missing.setdefault(run_id, [])
 
 
 def refusing(check: Callable[..., Any]) -> Callable[..., Any]:
-    """What DBOS is asked before a step is run, the user's or ours: it refuses one that is new."""
-    database = system_database()
+    """What DBOS is asked before a step of the user's is run: it refuses one that is new."""
 
     def checked(workflow_id: str, function_id: int, function_name: str, conn: Any) -> Any:
         recorded = check(workflow_id, function_id, function_name, conn=conn)
-        missing = _missing.get(workflow_id)
-        if recorded is None and missing is not None:
-            missing.append(function_name)
-            if len(missing) == 1:
-                # On another thread: the transaction that asks is open on this one.
-                cancel = threading.Thread(target=database.cancel_workflows, args=([workflow_id],))
-                cancel.start()
-            raise DBOSWorkflowCancelledError(f"{function_name} is not recorded")
+        if recorded is None:
+            _refuse(workflow_id, function_name)
         return recorded
 
     return checked
+
+
+def refuse_new(run_id: str, step_id: int, name: str) -> None:
+    """Before a step of ours, which is known not to be recorded."""
+    _refuse(run_id, name)
+
+
+def _refuse(run_id: str, name: str) -> None:
+    missing = _missing.get(run_id)
+    if missing is None:
+        return
+    missing.append(name)
+    if len(missing) == 1:
+        # On another thread: a transaction may be open on this one.
+        cancel = system_database().cancel_workflows
+        threading.Thread(target=cancel, args=([run_id],)).start()
+    raise DBOSWorkflowCancelledError(f"{name} is not recorded")

@@ -18,6 +18,7 @@ from urllib.parse import quote, unquote
 import httpx
 
 from crewai_dbos import _patches
+from crewai_dbos._dbos_seam import steps
 from crewai_dbos._dbos_seam.context import current_context
 from crewai_dbos._flows.state.tracking import current as current_method
 from crewai_dbos._journal.open_calls import open_call, open_group
@@ -80,6 +81,8 @@ def install(
     global _faults
     _faults = _Faults(run_id, log, (entry, moment), ScriptedModel(model_url))
     _patches.apply(_patches.CRASH)
+    if beginning not in steps.watchers:
+        steps.watchers.append(beginning)
     EffectLog.report = _reported  # type: ignore[method-assign]
 
 
@@ -180,6 +183,13 @@ def checking(check: Callable[..., Any]) -> Callable[..., Any]:
         return found
 
     return checked
+
+
+def beginning(run_id: str, step_id: int, name: str) -> None:
+    """Before a step of ours, which is known to have no record."""
+    row = _faults.entries.row(run_id, step_id, name)
+    _faults.at(row, BEFORE)
+    _running.set(row)
 
 
 def recording(record: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,0 +1,148 @@
+"""A step of DBOS that is known not to be recorded, in one transaction.
+
+`DBOS.run_step` makes two: it looks whether the step has a row, and whether its workflow was
+cancelled, and it records the outcome. The journal has read the rows when it was opened, and sees in
+other ways that a run is over. All else is done as DBOS does it, by its own means: what a step can
+see of itself, spans, attempts and their log lines, and the transaction that records, which is
+refused where another execution has the workflow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from dbos import DBOS, StepOptions, StepReservation
+from dbos._context import DBOSContext, EnterDBOSStepCtx, assert_current_dbos_context
+from dbos._core import _supervise_step
+from dbos._error import DBOSMaxStepRetriesExceeded
+from dbos._outcome import Outcome
+from dbos._serialization import DBOSPortableJSON
+
+from crewai_dbos._dbos_seam.instance import launched_instance
+
+_LONGEST_WAIT = 3600.0
+"""Seconds that DBOS waits before another attempt at most."""
+
+
+watchers: list[Callable[[str, int, str], None]] = []
+"""Called with run, id and name before each such step, by which the testing tools know of it."""
+
+
+def run_new_step(
+    reservation: StepReservation, options: StepOptions, body: Callable[[], Any]
+) -> Any:
+    """What `body`, sync or async, returns at its last attempt: plain JSON, which is recorded.
+
+    An error that it raises is not recorded.
+
+    Args:
+        reservation: The step's id.
+        options: Of `DBOS.run_step`, less `should_retry` and `timeout_seconds`; `name` is among
+            them.
+    """
+    step = _Step(reservation, options)
+    if not inspect.iscoroutinefunction(body):
+        return step.run(body)
+    return step.dbos._background_event_loop.submit_coroutine(step.arun(body))
+
+
+async def arun_new_step(
+    reservation: StepReservation, options: StepOptions, body: Callable[[], Awaitable[Any]]
+) -> Any:
+    """As `run_new_step`, for async code on any loop."""
+    await DBOS._configure_asyncio_thread_pool()
+    return await _Step(reservation, options).arun(body)
+
+
+class _Step:
+    def __init__(self, reservation: StepReservation, options: StepOptions) -> None:
+        reservation._claim()
+        self.dbos = launched_instance()
+        self._context: DBOSContext = reservation._step_ctx
+        self._name = str(options["name"])
+        self._retries = bool(options.get("retries_allowed"))
+        self._attempts = options.get("max_attempts", 3)
+        self._interval = options.get("interval_seconds", 1.0)
+        self._rate = options.get("backoff_rate", 2.0)
+        self._is_preemptible = bool(options.get("preemptible"))
+        self._started_ms = int(time.time() * 1000)
+
+    def run(self, body: Callable[[], Any]) -> Any:
+        with self._entered():
+            self._begin()
+            output = self._attempted(body)()
+            self._record(output)
+        return output
+
+    async def arun(self, body: Callable[[], Awaitable[Any]]) -> Any:
+        with self._entered():
+            self._begin()
+            output = await self._attempted(self._supervised(body))()
+            await asyncio.to_thread(self._record, output)
+        return output
+
+    def _entered(self) -> EnterDBOSStepCtx:
+        attributes: Any = {"name": self._name, "operationType": "step"}
+        return EnterDBOSStepCtx(attributes, self._context)
+
+    def _begin(self) -> None:
+        for watch in watchers:
+            watch(self._context.workflow_id, self._context.function_id, self._name)
+        self.dbos.logger.debug(f"Running step, id: {self._context.function_id}, name: {self._name}")
+
+    def _supervised(self, body: Callable[[], Any]) -> Callable[[], Any]:
+        if not self._is_preemptible:
+            return body
+        return functools.partial(
+            _supervise_step,
+            self.dbos,
+            self._context.workflow_id,
+            body,
+            (),
+            {},
+            step_name=self._name,
+            preemptible=True,
+            timeout_seconds=None,
+            shard_key=self._context.shard_key,
+        )
+
+    def _attempted(self, body: Callable[[], Any]) -> Any:
+        """`body`, called again as long as it fails and may be."""
+        if not self._retries:
+            return body
+        return Outcome.make(body).retry(
+            self._attempts,
+            self._wait,
+            lambda attempts, errors: DBOSMaxStepRetriesExceeded(self._name, attempts, errors),
+        )
+
+    def _wait(self, attempt: int, error: BaseException) -> float:
+        """Tell of a failed attempt; returns for how many seconds to wait before the next."""
+        self.dbos.logger.warning(
+            f"Step being automatically retried (attempt {attempt + 1} of {self._attempts})",
+            exc_info=error,
+        )
+        span = assert_current_dbos_context().get_current_dbos_span()
+        if span is not None:
+            told: dict[str, Any] = {"error": str(error), "retryIntervalSeconds": self._interval}
+            span.add_event(f"Step attempt {attempt} failed", told)
+        return float(min(self._interval * self._rate**attempt, _LONGEST_WAIT))
+
+    def _record(self, output: Any) -> None:
+        self.dbos._sys_db.record_operation_result(
+            {
+                "workflow_uuid": self._context.workflow_id,
+                "function_id": self._context.function_id,
+                "function_name": self._name,
+                "output": DBOSPortableJSON.serialize(output),
+                "error": None,
+                "serialization": DBOSPortableJSON.name(),
+                "started_at_epoch_ms": self._started_ms,
+                "child_workflow_id": None,
+            }
+        )
