@@ -22,6 +22,8 @@ BENCHMARKS = (
     "stored_bytes",
     "recovery",
     "load",
+    "fleet",
+    "memory",
     "waiting",
     "events",
     "control",

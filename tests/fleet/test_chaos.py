@@ -33,6 +33,8 @@ from support.postgres import Postgres
 
 pytestmark = pytest.mark.crash
 
+pytestmark = pytest.mark.crash
+
 CLOCKS = (0, 150, -150)
 """Of the workers, in seconds: two are five minutes apart."""
 
@@ -60,13 +62,13 @@ class Lab:
             self._environment = {EFFECTS: str(self.effects.path), **model.env}
             self._urls = [self.url] * len(CLOCKS)
             self._urls[0] = self.url.replace(f":{port}/", f":{between.port}/")
-            self.site = Site(self._postgres, self.url, between, self._lease, self._worker)
-            self.site.workers += [self._worker(place) for place in range(len(CLOCKS))]
+            site = Site(self._postgres, self.url, between, self._lease, self._worker, self.effects)
+            site.workers += [self._worker(place) for place in range(len(CLOCKS))]
             enough = self._folder / "enough"
             starter = self._process("begin", pause=pause, enough=str(enough), database_url=self.url)
             starter.hear("begun")
             with self._clerk():
-                self.site.suffer(plan(seed, faults, len(CLOCKS)))
+                site.suffer(plan(seed, faults, len(CLOCKS)))
                 enough.touch()
                 failed = starter.wait(PATIENCE).result
                 assert failed is not None, f"a batch has not ended\n{self.told()}"
@@ -145,7 +147,7 @@ def disturbed(postgres: Postgres, folder: Path, lease: float, faults: int, pause
         recorded, runs = lab.recorded(), len(lab.statuses())
     finally:
         lab.end()
-    ledger = Ledger.read(lab.effects, lab.site.faults)
+    ledger = Ledger.read(lab.effects)
     print(f"{runs} runs in {time.monotonic() - begun:.0f} s, load {os.getloadavg()[0]:.0f}")
     print(*(f"{what}: {count}" for what, count in summary(ledger, recorded).items()), sep="\n")
     print(f"time to takeover:\n{histogram(ledger.takeovers())}")

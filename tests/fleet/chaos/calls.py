@@ -1,7 +1,7 @@
 """The calls of runs, as they are counted; without crewAI, for the test as well.
 
-Every call has a key, which says where in which run it is, and every attempt at one a mark of its own,
-which it returns. The mark that is in the database is that of the attempt that was recorded.
+Every call has a key, which says where in which run it is; every attempt at one has a mark of its
+own, which it returns. The mark that is in the database is that of the attempt that was recorded.
 """
 
 from __future__ import annotations

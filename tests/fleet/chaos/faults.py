@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import psutil
 import psycopg
 
+from crewai_dbos.testing import EffectLog
 from crewai_dbos.testing.crash._processes import Process
 from fleet.chaos.ledger import Fault
 from fleet.chaos.network import Network
@@ -64,6 +65,7 @@ class Site:
         network: Between the worker in place 0 and the server.
         lease: Of the workers.
         start: Starts a worker in a place.
+        effects: Is told of every fault when it is over.
     """
 
     postgres: Postgres
@@ -71,8 +73,8 @@ class Site:
     network: Network
     lease: float
     start: Callable[[int], Process]
+    effects: EffectLog
     workers: list[Process] = field(default_factory=list)
-    faults: list[Fault] = field(default_factory=list)
     _busy: set[int] = field(default_factory=set)
     _pending: list[tuple[float, int, Undo]] = field(default_factory=list)
     _count: int = 0
@@ -151,7 +153,7 @@ class Site:
         """A fault that is over at the end of the block."""
         pid, begun = self.workers[place].pid, time.monotonic()
         yield
-        self.faults.append(Fault(kind, (pid,), begun, time.monotonic()))
+        self._tell(kind, (pid,), begun)
 
     def _later(self, kind: str, places: list[int], seconds: float, undo: Undo) -> None:
         """A fault has begun, which is over after so many seconds."""
@@ -159,13 +161,16 @@ class Site:
 
         def over() -> None:
             undo()
-            self.faults.append(Fault(kind, pids, begun, time.monotonic()))
+            self._tell(kind, pids, begun)
             for place in places:
                 self._busy.discard(place)
 
         self._busy.update(places)
         self._count += 1
         heapq.heappush(self._pending, (begun + seconds, self._count, over))
+
+    def _tell(self, kind: str, pids: tuple[int, ...], begun: float) -> None:
+        self.effects.report("fault", **vars(Fault(kind, pids, begun, time.monotonic())))
 
     def _wait(self, until: float) -> None:
         """Wait, and undo what is to be over meanwhile."""

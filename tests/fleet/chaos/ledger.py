@@ -1,13 +1,13 @@
 """What happened, as it is counted: attempts at calls, faults, and whom workers took for dead.
 
-The order of the lines in the log is that in which things happened. Seconds are those of a clock that
-all processes share (`time.monotonic`), not of one that is shifted.
+The order of the lines in the log is that in which things happened. Seconds are those of a clock
+that all processes share (`time.monotonic`), not of one that is shifted.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,8 +77,8 @@ class Ledger:
     gone: list[tuple[int, float]] = field(default_factory=list)
 
     @classmethod
-    def read(cls, log: EffectLog, faults: Sequence[Fault]) -> Ledger:
-        found = cls(faults=list(faults))
+    def read(cls, log: EffectLog) -> Ledger:
+        found = cls()
         by_mark: dict[str, Attempt] = {}
         for line, effect in enumerate(log.read()):
             if effect.kind == "begun":
@@ -88,6 +88,9 @@ class Ledger:
             elif effect.kind == "ended":
                 ended = by_mark[effect.fields["mark"]]
                 ended.ended, ended.ended_at = line, effect.fields["at"]
+            elif effect.kind == "fault":
+                pids = tuple(effect.fields["pids"])
+                found.faults.append(Fault(**{**effect.fields, "pids": pids}))
             elif effect.kind == "gone":
                 pid = int(effect.fields["process"].rpartition(":")[2])
                 found.gone.append((pid, effect.fields["at"]))
@@ -132,26 +135,23 @@ class Ledger:
         ]
 
     def takeovers(self) -> list[float]:
-        """Seconds from a fault of a worker until each of its runs went on elsewhere."""
+        """Seconds from a fault of a worker until each of its runs went on elsewhere.
+
+        Those in which the database was away, when nobody could take anything, are left out.
+        """
         by_run: dict[str, list[Attempt]] = defaultdict(list)
         for every in self.attempts.values():
             for each in every:
                 by_run[each.run].append(each)
+        outages = [fault for fault in self.faults if fault.kind == "outage"]
         found = []
         for fault in self.faults:
-            if fault.kind in STANDS_STILL and not self._is_disturbed(fault):
-                for attempts in by_run.values():
-                    found += _taken_over(fault, attempts)
+            for attempts in by_run.values():
+                if fault.kind in STANDS_STILL and (over := _taken_over(fault, attempts)):
+                    start, end = over
+                    if not any(o.begun_at < end and o.over_at > start - 10 for o in outages):
+                        found.append(end - start)
         return sorted(found)
-
-    def _is_disturbed(self, fault: Fault) -> bool:
-        """Whether the database was away meanwhile, in which nobody could take anything."""
-        return any(
-            other.kind == "outage"
-            and other.begun_at <= fault.begun_at + 15
-            and other.over_at + 15 >= fault.begun_at
-            for other in self.faults
-        )
 
 
 def _begun(effect: Effect, line: int) -> Attempt:
@@ -168,19 +168,19 @@ def _is_reason(fault: Fault, pid: int, at: float, lease: float) -> bool:
     return fault.kind in ("killed", "stopped") or still >= lease * 5 / 6
 
 
-def _taken_over(fault: Fault, attempts: list[Attempt]) -> list[float]:
-    """When the run of these attempts went on, if the fault's worker was at it."""
+def _taken_over(fault: Fault, attempts: list[Attempt]) -> tuple[float, float] | None:
+    """From when until when nobody had the run of these attempts, if the fault's worker was at it."""
     start = fault.over_at if fault.kind == "stopped" else fault.begun_at
     before = [each for each in attempts if each.begun_at <= start]
     after = [each for each in attempts if each.begun_at > start]
     if not before or not after:
-        return []
+        return None
     last = max(before, key=lambda each: each.begun)
     first = min(after, key=lambda each: each.begun)
     waits = "payment" in last.run  # for a person, perhaps
     if waits or last.pid not in fault.pids or first.pid in fault.pids:
-        return []
-    return [first.begun_at - start]
+        return None
+    return start, first.begun_at
 
 
 def histogram(seconds: Iterable[float]) -> str:

@@ -13,13 +13,15 @@ class Network:
 
     Args:
         port: Of the database.
+        loop: In which it works, on a thread of its own.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, loop: asyncio.AbstractEventLoop) -> None:
         self.port = 0
         self._to = port
-        self._loop = asyncio.new_event_loop()
+        self._loop = loop
         self._moves = asyncio.Event()
+        self._over = asyncio.Event()
         self._is_cut = False
         self._open: set[asyncio.StreamWriter] = set()
 
@@ -72,20 +74,24 @@ class Network:
         server = await asyncio.start_server(self._connect, "127.0.0.1")
         self.port = server.sockets[0].getsockname()[1]
         is_up.set()
-        with contextlib.suppress(asyncio.CancelledError):
-            await server.serve_forever()
+        await self._over.wait()
+        server.close()
+        self._moves.set()
+        while tasks := asyncio.all_tasks() - {asyncio.current_task()}:
+            for writer in self._open:
+                writer.transport.abort()
+            await asyncio.wait(tasks, timeout=0.1)
 
 
 @contextlib.contextmanager
 def network(port: int) -> Iterator[Network]:
     """A network to this port, which is gone after the block."""
-    found, is_up = Network(port), threading.Event()
+    loop, is_up = asyncio.new_event_loop(), threading.Event()
+    found = Network(port, loop)
 
     def serve() -> None:
-        found._loop.run_until_complete(found._serve(is_up))
-        left = asyncio.all_tasks(found._loop)
-        found._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
-        found._loop.close()
+        with contextlib.closing(loop):
+            loop.run_until_complete(found._serve(is_up))
 
     thread = threading.Thread(target=serve, name="network", daemon=True)
     thread.start()
@@ -93,10 +99,5 @@ def network(port: int) -> Iterator[Network]:
     try:
         yield found
     finally:
-
-        def stop() -> None:
-            for task in asyncio.all_tasks(found._loop):
-                task.cancel()
-
-        found._loop.call_soon_threadsafe(stop)
+        loop.call_soon_threadsafe(found._over.set)
         thread.join(10)
