@@ -15,7 +15,7 @@ IN_PARALLEL := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 # Where it is set, each process compiles crewAI anew, which doubles the time of every import.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test lint typecheck format pytest quick every-moment local-model smoke oldest mutate litellm
+.PHONY: help demo test lint typecheck format pytest quick every-moment chaos local-model smoke oldest mutate litellm
 .PHONY: crewai-tests bench constraints clean venv venvs
 
 help:
@@ -26,6 +26,7 @@ help:
 	@echo 'make pytest       the test suite; ARGS="-k name" for some of it'
 	@echo 'make quick        the tests that start no processes and replay no whole table'
 	@echo 'make every-moment the crash tests, killed at every moment of every entry'
+	@echo 'make chaos        faults of every kind around workers, for minutes; CHAOS_SEED, CHAOS_FAULTS'
 	@echo 'make local-model  the test with a real model; needs the extra local-model'
 	@echo 'make smoke        one workflow on each other Python found'
 	@echo 'make oldest       seam tests and smoke on the oldest crewAI and DBOS that are allowed'
@@ -64,6 +65,9 @@ quick: venv
 
 every-moment: venv
 	.venv/bin/pytest $(IN_PARALLEL) -m every_moment $(ARGS)
+
+chaos: venv
+	.venv/bin/pytest -n 0 -s -m chaos $(ARGS) tests/fleet/test_chaos.py
 
 local-model: venv
 	.venv/bin/pytest -m local_model $(ARGS)

@@ -27,7 +27,7 @@ BENCHMARKS = (
     "import_time",
 )
 
-APART = ("waiting",)
+APART = ("fleet", "memory", "waiting")
 """Those that take long: measured by name, each in a run of its own."""
 
 

@@ -1,8 +1,9 @@
-"""A model that answers at once, in a process of its own: it asks for as many tool calls as told."""
+"""A model in a process of its own, which asks for as many tool calls as it is told."""
 
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,8 +12,10 @@ from benchmarks.harness import Worker, saying, serve
 from crewai_dbos.testing import (
     Message,
     ModelServer,
+    Reply,
     Request,
     ToolCall,
+    delayed,
     react_answer,
     react_call,
     text,
@@ -41,14 +44,19 @@ def script(request: Request) -> Message:
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[dict[str, str]]:
-    """The environment that points crewAI at such a model."""
-    with Worker("benchmarks.model", home=folder) as worker:
+def running(folder: Path, seconds: float = 0.0) -> Iterator[dict[str, str]]:
+    """The environment that points crewAI at such a model, which takes so long for an answer."""
+    with Worker("benchmarks.model", str(seconds), home=folder) as worker:
         yield worker.read()
 
 
 if __name__ == "__main__":
     say = saying()
-    with ModelServer(script) as server:
+    pause = float(sys.argv[1])
+
+    def answer(request: Request) -> Reply:
+        return delayed(script(request), pause) if pause else script(request)
+
+    with ModelServer(answer) as server:
         say(server.env)
         serve(say, {})

@@ -1,81 +1,169 @@
-"""Workers that are killed, paused and stopped at any time, while others go on."""
+"""Runs of every kind on workers to which everything happens, at any time.
+
+The faults are those of a seed, which is printed. `make chaos ARGS=...` is the long one;
+CHAOS_SEED=7 gives it the faults of an earlier one, CHAOS_FAULTS=50 says how many.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
-import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
 
+import psycopg
 import pytest
 
+from crewai_dbos.control import Approve, Control
+from crewai_dbos.testing import EffectLog, ModelServer
+from crewai_dbos.testing.crash._fork_server import fork_server
+from crewai_dbos.testing.crash._jobs import Job
 from crewai_dbos.testing.crash._processes import Process
-from fleet.conftest import Fleet
+from crewai_dbos.testing.effects import EFFECTS
+from fleet.chaos import jobs
+from fleet.chaos.calls import MARK, Model
+from fleet.chaos.faults import KINDS, Site, plan
+from fleet.chaos.ledger import Ledger, histogram, summary
+from fleet.chaos.network import network
+from support.postgres import Postgres
 
 pytestmark = pytest.mark.crash
 
-WORKERS = 3
-LEASE = 2
+pytestmark = pytest.mark.crash
+
+CLOCKS = (0, 150, -150)
+"""Of the workers, in seconds: two are five minutes apart."""
+
+PATIENCE = 120
+"""Seconds in which all runs end, after the last fault."""
 
 
-def killed(fleet: Fleet, worker: Process) -> Process:
-    worker.kill()
-    worker.wait()
-    return fleet.worker(lease=LEASE)
+class Lab:
+    """Workers, one program that starts runs, and somebody who approves of what they ask."""
+
+    def __init__(self, postgres: Postgres, folder: Path, lease: float) -> None:
+        self.effects = EffectLog(folder / "effects")
+        self.url = postgres.create_database()
+        self._postgres = postgres
+        self._folder = folder
+        self._lease = lease
+        self._processes: list[Process] = []
+        self._environment: dict[str, str] = {}
+
+    def suffer(self, seed: int, faults: int, pause: float) -> list[str]:
+        """Carry runs out while this happens; returns what failed of the batches."""
+        port = urlsplit(self.url).port
+        assert port is not None
+        with ModelServer(Model(self.effects)) as model, network(port) as between:
+            self._environment = {EFFECTS: str(self.effects.path), **model.env}
+            self._urls = [self.url] * len(CLOCKS)
+            self._urls[0] = self.url.replace(f":{port}/", f":{between.port}/")
+            site = Site(self._postgres, self.url, between, self._lease, self._worker, self.effects)
+            site.workers += [self._worker(place) for place in range(len(CLOCKS))]
+            enough = self._folder / "enough"
+            starter = self._process("begin", pause=pause, enough=str(enough), database_url=self.url)
+            starter.hear("begun")
+            with self._clerk():
+                site.suffer(plan(seed, faults, len(CLOCKS)))
+                enough.touch()
+                failed = starter.wait(PATIENCE).result
+                assert failed is not None, f"a batch has not ended\n{self.told()}"
+                self._ended()
+        return list(failed)
+
+    def recorded(self) -> set[str]:
+        """The marks of the attempts that are in the database."""
+        query = "SELECT output FROM dbos.operation_outputs WHERE output IS NOT NULL"
+        with psycopg.connect(self.url) as connection:
+            return {mark for (text,) in connection.execute(query) for mark in MARK.findall(text)}
+
+    def statuses(self) -> dict[str, str]:
+        query = "SELECT workflow_uuid, status FROM dbos.workflow_status"
+        with psycopg.connect(self.url) as connection:
+            return dict(connection.execute(query).fetchall())
+
+    def told(self) -> str:
+        """What the processes have said, the last of it."""
+        return "\n".join(f"--- {p.pid}\n{p.output()[-3000:]}" for p in self._processes)
+
+    def end(self) -> None:
+        for process in self._processes:
+            process.end()
+
+    def _worker(self, place: int) -> Process:
+        order = {"clock": CLOCKS[place], "lease": self._lease, "grace": 2}
+        process = self._process("work", database_url=self._urls[place], **order)
+        end = time.monotonic() + PATIENCE
+        while "carries out" not in process.output():
+            assert time.monotonic() < end, process.output()
+            time.sleep(0.1)
+        return process
+
+    def _process(self, function: str, **order: object) -> Process:
+        log = self._folder / f"{len(self._processes)}.log"
+        job = Job(f"{jobs.__name__}:{function}", order, log, self._environment)
+        process = fork_server(jobs.__name__).start(job)
+        self._processes.append(process)
+        return process
+
+    @contextlib.contextmanager
+    def _clerk(self) -> Iterator[None]:
+        """In the block somebody approves of whatever is asked, when the database is there."""
+        over = threading.Event()
+
+        def answer() -> None:
+            while not over.wait(0.5):
+                with contextlib.suppress(Exception), Control(self.url) as control:
+                    for request in control.requests():
+                        control.answer(request.request_id, Approve(), by="ann")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    def _ended(self) -> None:
+        end = time.monotonic() + PATIENCE
+        while left := {run for run, status in self.statuses().items() if status != "SUCCESS"}:
+            if time.monotonic() > end:
+                pytest.fail(f"{left} have not ended well\n{self.told()}")
+            time.sleep(0.5)
 
 
-def paused(fleet: Fleet, worker: Process) -> Process:
-    """For longer than its lease, so that others take its runs while it lives."""
-    os.kill(worker.pid, signal.SIGSTOP)
-    time.sleep(LEASE * 1.7)
-    os.kill(worker.pid, signal.SIGCONT)
-    return worker
+def disturbed(postgres: Postgres, folder: Path, lease: float, faults: int, pause: float) -> None:
+    seed = int(os.environ.get("CHAOS_SEED") or random.SystemRandom().randrange(10**6))
+    print(f"\nCHAOS_SEED={seed}, {faults} faults, lease {lease:g} s")
+    lab = Lab(postgres, folder, lease)
+    begun = time.monotonic()
+    try:
+        failed = lab.suffer(seed, faults, pause)
+        recorded, runs = lab.recorded(), len(lab.statuses())
+    finally:
+        lab.end()
+    ledger = Ledger.read(lab.effects)
+    print(f"{runs} runs in {time.monotonic() - begun:.0f} s, load {os.getloadavg()[0]:.0f}")
+    print(*(f"{what}: {count}" for what, count in summary(ledger, recorded).items()), sep="\n")
+    print(f"time to takeover:\n{histogram(ledger.takeovers())}")
+    assert failed == []
+    assert ledger.unrecorded(recorded) == []
+    assert ledger.made_again(recorded) == []
+    assert ledger.unexplained(recorded) == []
+    assert ledger.wrongly_dead(lease) == []
 
 
-def stopped(fleet: Fleet, worker: Process) -> Process:
-    os.kill(worker.pid, signal.SIGTERM)
-    end = worker.wait()
-    assert (end.code, end.result) == (0, "stopped"), worker.output()
-    return fleet.worker(lease=LEASE)
+def test_a_fault_of_each_kind(postgres: Postgres, tmp_path: Path) -> None:
+    disturbed(postgres, tmp_path, lease=2, faults=len(KINDS), pause=8)
 
 
-FAULTS: list[Callable[[Fleet, Process], Process]] = [killed, paused, stopped]
-
-
-def disturbed(fleet: Fleet, runs: int, faults: int) -> None:
-    """Every run ends, and what is recorded is not done again."""
-    chance = random.Random(runs)
-    ids = [f"run-{number}" for number in range(runs)]
-    first = fleet.worker(lease=LEASE, flow="restless", ids=ids, queue="jobs")
-    workers = [first, *(fleet.worker(lease=LEASE) for _ in range(WORKERS - 1))]
-    for number in range(faults):
-        time.sleep(chance.random())  # it comes at any time
-        victim = chance.randrange(WORKERS)
-        workers[victim] = FAULTS[number % len(FAULTS)](fleet, workers[victim])
-    assert fleet.results(ids) == ["0"] * runs
-    _check_effects(fleet)
-
-
-def _check_effects(fleet: Fleet) -> None:
-    """A step begins after the record of the one before it: that one must not begin any more.
-
-    A step that a worker begins beside the new owner of its run looks as one that was in flight when
-    it was paused: `test_faults` has that.
-    """
-    reached: dict[tuple[str, str], int] = {}
-    for effect in fleet.effects.read():
-        if effect.kind == "begun":
-            branch = (effect.fields["run"], effect.fields["branch"])
-            assert effect.fields["step"] >= reached.get(branch, 0), f"{branch} went back"
-            reached[branch] = effect.fields["step"]
-
-
-@pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
-def test_one_fault_of_each_kind(fleet: Fleet) -> None:
-    disturbed(fleet, runs=12, faults=3)
-
-
-@pytest.mark.every_moment
-def test_many_faults(fleet: Fleet) -> None:
-    disturbed(fleet, runs=120, faults=30)
+@pytest.mark.chaos
+@pytest.mark.timeout(3600)
+def test_many_faults(postgres: Postgres, tmp_path: Path) -> None:
+    faults = int(os.environ.get("CHAOS_FAULTS") or 42)
+    disturbed(postgres, tmp_path, lease=6, faults=faults, pause=5)

@@ -20,6 +20,7 @@ from crewai_dbos._fleet.leases import Holder, Leases
 from crewai_dbos._fleet.table import workers
 from crewai_dbos.errors import DefinitionError, NotLaunchedError
 from support.launching import launched
+from support.postgres import Postgres
 
 
 def construct(url: str, **config: Any) -> None:
@@ -47,6 +48,17 @@ def test_an_id_that_was_given_is_kept(database_url: str) -> None:
     construct(database_url, executor_id="pod-7")
     with Worker() as worker:
         assert worker.executor_id == "pod-7"
+
+
+def test_the_tables_are_those_of_a_launch(postgres: Postgres) -> None:
+    """DBOS wakes who waits for a message by a trigger, which a migration makes once."""
+    url = postgres.url("fresh_for_a_worker")
+    construct(url)
+    with Worker(grace=0):
+        database = launched_database()
+        with database.engine.connect() as connection:
+            query = "SELECT count(*) FROM pg_trigger WHERE tgname = 'dbos_notifications_trigger'"
+            assert connection.execute(sa.text(query)).scalar() == 1
 
 
 def test_what_a_worker_refuses(database_url: str) -> None:

@@ -140,7 +140,8 @@ def separate_database() -> Database:
         schema=config.get("dbos_system_schema", "dbos"),
         serializer=instance._serializer,
         executor_id=None,
-        use_listen_notify=False,
+        # Nothing listens here; but the tables have to be as the launch would make them.
+        use_listen_notify=config.get("use_listen_notify", True),
         app_name=config["name"],
         retry_connection_errors=False,
         sharding=config.get("sharding", False),

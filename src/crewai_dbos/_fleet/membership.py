@@ -21,8 +21,14 @@ from crewai_dbos._fleet.silence import Silence
 
 logger = logging.getLogger("crewai_dbos")
 
-LOOKS = 6
-"""How often a lease is beaten, and those of peers looked at, while it lasts."""
+BEATS, LOOKS = 6, 20
+"""How often a lease is beaten, and how often those of peers are looked at, while it lasts.
+
+The looks say how much later than a lease a death is found.
+"""
+
+_SHORTEST_PAUSE = 0.25
+"""Seconds between two looks, unless a lease is so short that it has to be less."""
 
 PAUSE, GROWTH, LONGEST_PAUSE = 2.0, 1.3, 30.0
 """Seconds for which nobody takes a run that a worker without its definition has given back.
@@ -174,10 +180,10 @@ class Membership:
             if silence.after([taken], begun, clock()):
                 over = taken
             else:
-                self._over.wait(taken.seconds / LOOKS)
+                self._over.wait(taken.seconds / BEATS)
 
     def _beat(self) -> None:
-        while not self._over.wait(self.seconds / LOOKS):
+        while not self._over.wait(self.seconds / BEATS):
             since = clock()
             with self._trying("beat its lease"):
                 if not within(self.seconds / 2, lambda: self.leases.beat(self.definitions())):
@@ -212,8 +218,13 @@ class Membership:
             logger.exception("Worker %s: tried again.", self.leases.holder.executor_id)
 
     def _pause(self) -> float:
-        """Seconds until the next look at the others: often enough for the shortest lease."""
-        return min([self.seconds, *(lease.seconds for lease in self._alive)]) / LOOKS
+        """Seconds until the next look at the others: often enough for the shortest lease.
+
+        One that may run out before that is looked at when it does.
+        """
+        shortest = min([self.seconds, *(lease.seconds for lease in self._alive)])
+        usual = max(shortest / LOOKS, min(_SHORTEST_PAUSE, shortest / BEATS))
+        return min(usual, self._silence.soonest + 0.01)
 
     def _look(self) -> list[Lease]:
         """Look who lives; returns the leases that have run out."""

@@ -7,7 +7,8 @@ everything stood still, counts for nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from crewai_dbos._fleet.leases import RELEASED, Holder, Lease
@@ -26,12 +27,18 @@ class Heard:
 
 
 class Silence:
-    """The silence of workers, by the clock of this process."""
+    """The silence of workers, by the clock of this process.
+
+    Attributes:
+        soonest: Seconds from the last look until a lease can have run out that had not by then.
+    """
+
+    soonest: float = math.inf
 
     def __init__(self) -> None:
         self._heard: dict[Holder, Heard] = {}
 
-    def after(self, leases: Iterable[Lease], begun: float, ended: float) -> set[Holder]:
+    def after(self, leases: Collection[Lease], begun: float, ended: float) -> set[Holder]:
         """Whose leases have run out.
 
         Args:
@@ -45,8 +52,8 @@ class Silence:
                 silent = before.silent + min(begun - before.at, lease.seconds / _LOOKS)
             heard[lease.holder] = Heard(lease.beat_ms, ended, silent)
         self._heard = heard
-        return {
-            lease.holder
-            for lease in leases
-            if lease.beat_ms == RELEASED or heard[lease.holder].silent > lease.seconds
-        }
+        left = {each.holder: each.seconds - heard[each.holder].silent for each in leases}
+        released = {each.holder for each in leases if each.beat_ms == RELEASED}
+        gone = released | {holder for holder, seconds in left.items() if seconds < 0}
+        self.soonest = min((left[each] for each in left.keys() - gone), default=math.inf)
+        return gone

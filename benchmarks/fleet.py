@@ -1,0 +1,221 @@
+"""Workers on one Postgres: what 50 runs at once take of one, what the database does for a recorded
+call, and how many more runs several of them carry out."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from benchmarks import model
+from benchmarks.databases import databases
+from benchmarks.harness import Row, Worker, compared, interleaved, saying, serve
+
+NAME = "fleet"
+DATABASE = "BENCH_DATABASE_URL"
+LISTENS = "BENCH_QUEUES"
+"""The queues that a worker takes runs of, with commas between them."""
+
+WORKERS = (1, 2, 4, 8)
+AT_ONCE = 8
+"""Runs that a worker carries out at the same time, where their number a second is measured."""
+MANY, MANY_AT_ONCE, SLOW = 500, 50, 0.5
+"""Runs in a queue, how many of them a worker carries out at once, seconds of their model."""
+IDLE = 5.0
+"""Seconds for which an idle worker is watched."""
+
+
+def measure(quick: bool, folder: Path) -> list[Row]:
+    numbers, runs, rounds = (WORKERS[:2], 8, 1) if quick else (WORKERS, 96, 2)
+    many, many_at_once = (20, 5) if quick else (MANY, MANY_AT_ONCE)
+    with databases(folder) as made, ExitStack() as stack:
+        instant = stack.enter_context(model.running(folder))
+        url = made.fresh("Postgres")
+        starter = _process(stack, folder, instant, url, "starter", "nothing")
+        for number in numbers:
+            starter.ask("register", queue=f"by-{number}", at_once=AT_ONCE)
+        queues = [[f"by-{n}" for n in numbers if n > place] for place in range(max(numbers))]
+        workers = [_process(stack, folder, instant, url, "worker-0", ",".join(queues[0]))]
+        starter.ask("run", queue="by-1", runs=AT_ONCE)
+        rows = _per_call(starter, workers[0], runs)
+        workers += [
+            _process(stack, folder, instant, url, f"worker-{place}", ",".join(names))
+            for place, names in enumerate(queues[1:], start=1)
+        ]
+        for number in numbers:
+            starter.ask("run", queue=f"by-{number}", runs=AT_ONCE * number)
+        sides = {
+            f"{number} worker{'s' * (number > 1)}": partial(_throughput, starter, number, runs)
+            for number in numbers
+        }
+        samples = interleaved(sides, rounds)
+        rows += compared(
+            NAME, f"{runs} runs, an instant model", "runs/s", samples, headline=not quick
+        )
+        for worker in workers:
+            worker.kill()
+        second = folder / "many"
+        second.mkdir()
+        slow = stack.enter_context(model.running(second, SLOW))
+        rows += _many(stack, second, slow, made.fresh("Postgres"), many, many_at_once)
+    return rows
+
+
+def _throughput(starter: Worker, workers: int, runs: int) -> float:
+    return runs / float(starter.ask("run", queue=f"by-{workers}", runs=runs))
+
+
+def _per_call(starter: Worker, worker: Worker, runs: int) -> list[Row]:
+    """What is done in the database for a recorded call, without what an idle worker does anyway."""
+    before = _counts(starter, worker)
+    time.sleep(IDLE)
+    idle = _difference(before, _counts(starter, worker), IDLE)
+    before = _counts(starter, worker)
+    seconds = float(starter.ask("run", queue="by-1", runs=runs))
+    busy = _difference(before, _counts(starter, worker), 1.0)
+    rows = []
+    for what, unit in (
+        ("statements", "statements"),
+        ("transactions", "transactions"),
+        ("bytes", "WAL bytes"),
+    ):
+        of_runs = busy[what] - idle[what] * seconds
+        figures = {"a recorded call": [of_runs / busy["calls"]], "a run": [of_runs / runs]}
+        note = {"a recorded call": f"an idle worker: {idle[what]:,.1f} a second"}
+        rows += compared(NAME, f"in the database: {unit}", unit, figures, notes=note)
+    return rows
+
+
+def _counts(starter: Worker, worker: Worker) -> dict[str, float]:
+    return {**starter.ask("database"), "statements": float(worker.ask("statements"))}
+
+
+def _difference(
+    before: Mapping[str, float], after: Mapping[str, float], by: float
+) -> dict[str, float]:
+    return {what: (after[what] - before[what]) / by for what in before}
+
+
+def _many(
+    stack: ExitStack, folder: Path, env: dict[str, str], url: str, many: int, at_once: int
+) -> list[Row]:
+    starter = _process(stack, folder, env, url, "starter", "nothing")
+    starter.ask("register", queue="many", at_once=at_once)
+    worker = _process(stack, folder, env, url, "worker", "many")
+    starter.ask("run", queue="many", runs=1)
+    process = psutil.Process(worker.pid)
+    before = _held(process)
+    most = before
+    with ThreadPoolExecutor(1) as pool:
+        over = pool.submit(starter.ask, "run", queue="many", runs=many)
+        while not over.done():
+            time.sleep(0.2)
+            now = _held(process)
+            most = {what: max(most[what], now[what]) for what in now}
+    seconds = float(over.result())
+    time.sleep(2)
+    after = _held(process)
+    rows = []
+    for what in before:
+        figures = {"before": [before[what]], "at most": [most[what]], "after": [after[what]]}
+        note = {"after": f"{many} runs in {seconds:,.0f} s"}
+        case = f"{many} queued runs, {at_once} at once: {what}"
+        rows += compared(NAME, case, "MB" if what == "memory" else what, figures, notes=note)
+    return rows
+
+
+def _held(process: psutil.Process) -> dict[str, float]:
+    """What a process has now."""
+    return {
+        "memory": process.memory_info().rss / 1e6,
+        "threads": process.num_threads(),
+        "files": process.num_fds(),
+        "connections": len(process.net_connections("tcp")),
+    }
+
+
+def _process(
+    stack: ExitStack, folder: Path, env: dict[str, str], url: str, name: str, queues: str
+) -> Worker:
+    home = folder / name
+    home.mkdir(parents=True)
+    env = {**env, DATABASE: url, LISTENS: queues}
+    worker = stack.enter_context(Worker("benchmarks.fleet", home=home, env=env))
+    worker.read()
+    return worker
+
+
+# The worker ------------------------------------------------------------------------------
+
+
+def _serve() -> None:
+    say = saying()
+    import sqlalchemy as sa
+    from dbos import DBOS
+
+    from benchmarks.people import clerk, crew
+    from crewai_dbos import DBOSCrew, Worker
+    from crewai_dbos._dbos_seam.database import launched_database
+
+    config: Any = {
+        "name": "bench",
+        "system_database_url": os.environ[DATABASE],
+        "application_version": "1",
+        "log_level": "CRITICAL",
+    }
+    durable = DBOSCrew(crew_name="clerks", orig_crew=lambda: crew(clerk(), [model.order(1)] * 2))
+    DBOS(config=config)
+    DBOS.listen_queues(os.environ[LISTENS].split(","))
+    made = [0]
+
+    @sa.event.listens_for(sa.Engine, "before_cursor_execute")
+    def count(*_: Any) -> None:
+        made[0] += 1
+
+    def ended() -> int:
+        runs = launched_database().runs
+        query = sa.select(sa.func.count()).where(runs.c.status == "SUCCESS")
+        with launched_database().engine.connect() as connection:
+            return int(connection.execute(query).scalar_one())
+
+    def run(queue: str, runs: int) -> float:
+        """The seconds in which a queue is worked off."""
+        before, began = ended(), time.perf_counter()
+        for _ in range(runs):
+            durable.start(queue=queue)
+        while ended() < before + runs:
+            time.sleep(0.05)
+        return time.perf_counter() - began
+
+    def register(queue: str, at_once: int) -> str:
+        DBOS.register_queue(queue, worker_concurrency=at_once, polling_interval_sec=0.1)
+        return queue
+
+    def database() -> dict[str, float]:
+        """What the database has done so far."""
+        query = sa.text(
+            "SELECT pg_stat_clear_snapshot(), xact_commit + xact_rollback,"
+            " pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0'),"
+            " (SELECT count(*) FROM dbos.operation_outputs)"
+            " FROM pg_stat_database WHERE datname = current_database()"
+        )
+        time.sleep(1.5)  # in which the server's processes report what they have done
+        with launched_database().engine.connect() as connection:
+            _, transactions, size, calls = connection.execute(query).one()
+        return {"transactions": float(transactions), "bytes": float(size), "calls": float(calls)}
+
+    with Worker(grace=0):
+        say({})
+        answers = {"run": run, "register": register, "database": database}
+        serve(say, {**answers, "statements": lambda: made[0]})
+
+
+if __name__ == "__main__":
+    _serve()
