@@ -67,7 +67,7 @@ class MissingDefinitionError(DefinitionError):
 
 
 class NotLaunchedError(DefinitionError, _dbos.DBOSException):
-    """A run was asked for or about before ``DBOS.launch()``."""
+    """A run was asked for or about before ``DBOS.launch()``, or waited for over `DBOS.destroy`."""
 
 
 class QueueNotFoundError(DefinitionError):

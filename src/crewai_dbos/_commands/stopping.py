@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from crewai_dbos._commands.options import RunId, Url, open_control
+from crewai_dbos._commands.options import RunId, Url, open_control, plain
 
 
 def cancel(
@@ -33,4 +33,7 @@ def resume(
     with open_control(db_url) as control:
         run_id = control.id_of(run_id)
         control.resume(run_id, timeout=timeout)
+        run = control.run(run_id)
     typer.echo(f"{run_id} goes on as soon as a process takes it.")
+    if run.state == "stranded":
+        typer.echo(plain(run.reason), err=True)
