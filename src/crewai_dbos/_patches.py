@@ -93,6 +93,11 @@ TABLE = (
         (_SYSTEM_DATABASE, "await_workflow_result_async", "_dbos_seam.waiting:ending_with_dbos"),
     ),
     *_rows(
+        WAIT,
+        "runs wait for a SQLite file that can't be written for now",
+        ("dbos._sys_db", "retriable_sqlite_exception", "_dbos_seam.room:waiting_for_room"),
+    ),
+    *_rows(
         JOURNAL,
         "entries are portable JSON, whatever serializer the application has",
         (

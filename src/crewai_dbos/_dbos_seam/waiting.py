@@ -1,7 +1,7 @@
 """Waits for the end of a workflow, which end with the DBOS instance that they began with.
 
-DBOS goes on to look into the database that it has been told to leave, for ever if nobody launches it
-again.
+DBOS goes on to look into the database that it has been told to leave, for ever if nobody launches
+it again.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from dbos._sys_db import NoResult, SystemDatabase
+from dbos._outcome import NoResult
+from dbos._sys_db import SystemDatabase
 
 from crewai_dbos.errors import NotLaunchedError
 
@@ -61,6 +62,6 @@ def _found(system: SystemDatabase, workflow_id: str, options: dict[str, Any]) ->
 def destroyed(workflow_id: str) -> NotLaunchedError:
     """The error of a wait that DBOS was destroyed in."""
     return NotLaunchedError(
-        f"DBOS was destroyed while run {workflow_id!r} was waited for. The run is kept: it goes on at "
-        "the next DBOS.launch(), or in another process. Ask for its result again then."
+        f"DBOS was destroyed while run {workflow_id!r} was waited for. The run is kept: it goes on "
+        "at the next DBOS.launch(), or in another process. Ask for its result again then."
     )

@@ -121,7 +121,9 @@ class RunHandle:
             try:
                 return source.retrieve_workflow(self.workflow_id).get_result()
             except Exception as error:
-                if self._client is None and (is_shut_down() or begun_with is not constructed_instance()):
+                if self._client is None and (
+                    is_shut_down() or begun_with is not constructed_instance()
+                ):
                     # In a workflow it would count as a step of an execution that is another's now.
                     if is_shut_down() or run_scope.in_workflow():
                         raise destroyed(self.workflow_id) from None
