@@ -352,7 +352,7 @@ class Control:
 
         Example::
 
-            moves = control.move(run_id, version="2")
+            moves = control.move(run_id)  # or version="2"
             print(moves.moved, moves.kept)
         """
         return self._mover(version, even_if_running, by).move(run_id)
@@ -380,7 +380,7 @@ class Control:
 
         Example::
 
-            moves = control.move_all("1", version="2")
+            moves = control.move_all("1")  # or version="2"
             print(len(moves.moved), moves.refused)
         """
         return self._mover(version, even_if_running, by).move_all(from_version)

@@ -181,7 +181,7 @@ class RecoveryLimitError(CrewaiDbosError, _dbos.DBOSAwaitedWorkflowMaxRecoveryAt
 
 
 class RunStateError(CrewaiDbosError):
-    """The run can't be cancelled, or resumed, as it stands: it has ended, or is at work.
+    """The run can't be cancelled, resumed or moved as it stands: it has ended, or is at work.
 
     Attributes:
         workflow_id: Its id.

@@ -30,7 +30,7 @@ class Moves:
 
     Example::
 
-        moves = control.move_all("1", version="2")
+        moves = control.move_all("1")
         print(len(moves.moved), moves.kept, moves.refused)
     """
 
@@ -95,6 +95,7 @@ class Mover:
             runs = moving.alive_of(database, connection, version)
             self._target(connection, None)
         moved: list[str] = []
+        done: set[str] = set()
         kept: dict[str, str] = {}
         refused: dict[str, str] = {}
         for run_id, name in runs:
@@ -104,12 +105,16 @@ class Mover:
                     "their numbers, and ends it with an error if they are others now. If they "
                     f"are not: crewai-dbos runs move {run_id}"
                 )
-            elif run_id not in moved:
+            elif run_id not in done:
                 try:
                     found = self._tree(run_id)
                 except RunNotFoundError:
                     continue  # deleted meanwhile
+                except DefinitionError as error:  # of another application
+                    refused[run_id] = f"Run {run_id!r}: {error}"
+                    continue
                 moved += found.moved
+                done.update(found.moved)
                 kept.update(found.kept)
                 refused.update(found.refused)
         return Moves(tuple(moved), kept, refused)
