@@ -22,6 +22,7 @@ from crewai_dbos._classes import is_made_here
 IMPORT = "the package is imported, with a libsqlite before 3.42"
 DEFINITION = "a durable agent, crew or flow is defined"
 CALL = "a durable object is used, and DBOS is launched"
+WAIT = "a run is begun, or its result is asked for"
 JOURNAL = "a journal is opened"
 AGENT = "a `DBOSAgent` is defined"
 RUN = "a run begins, or work joins a workflow"
@@ -84,6 +85,17 @@ TABLE = (
             "hide_parameters",
             "_dbos_seam.instance:hidden",
         ),
+    ),
+    *_rows(
+        WAIT,
+        "whoever waits for a run hears that DBOS is destroyed",
+        (_SYSTEM_DATABASE, "await_workflow_result", "_dbos_seam.waiting:ending_with_dbos"),
+        (_SYSTEM_DATABASE, "await_workflow_result_async", "_dbos_seam.waiting:ending_with_dbos"),
+    ),
+    *_rows(
+        WAIT,
+        "runs wait for a SQLite file that can't be written for now",
+        ("dbos._sys_db", "retriable_sqlite_exception", "_dbos_seam.room:waiting_for_room"),
     ),
     *_rows(
         JOURNAL,

@@ -16,13 +16,24 @@ try:
 except ImportError:
     sys.exit("The command line is an extra: pip install 'crewai-dbos[cli]'")
 
-from crewai_dbos._commands import cost, events, forking, inbox, options, runs, stopping, worker
+from crewai_dbos._commands import (
+    cost,
+    events,
+    forking,
+    inbox,
+    moving,
+    options,
+    runs,
+    stopping,
+    worker,
+)
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(inbox.app, name="inbox")
 for command in (
     stopping.cancel,
     stopping.resume,
+    moving.move,
     forking.fork,
     events.events,
     cost.cost,

@@ -20,6 +20,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from crewai_dbos import _user
 from crewai_dbos._control import cost, forking, stopping
 from crewai_dbos._control.cost import Cost as Cost
+from crewai_dbos._control.moving import Mover
+from crewai_dbos._control.moving import Moves as Moves
+from crewai_dbos._control.moving import Wanted as WantedMove
 from crewai_dbos._control.pruning import Pruning
 from crewai_dbos._control.reading import Reader, Wanted
 from crewai_dbos._control.run import Node as Node
@@ -53,6 +56,7 @@ __all__ = [
     "Cost",
     "Event",
     "Feedback",
+    "Moves",
     "Node",
     "Page",
     "Price",
@@ -317,6 +321,73 @@ class Control:
             control.resume(run_id, timeout=600)  # the next day
         """
         stopping.resume(self._database, self._store, run_id, timeout, self._opened)
+
+    # Other versions of the program --------------------------------------------------
+
+    def move(
+        self,
+        run_id: str,
+        *,
+        version: str | None = None,
+        even_if_running: bool = False,
+        by: str | None = None,
+    ) -> Moves:
+        """Let a run go on under another version of the program, under its id.
+
+        A process of that version takes it, and answers what is recorded from the record. If it does
+        not fit the code it is stopped, and can be moved back. One that has stopped, by drift or
+        otherwise, goes on where it is moved. One that was cancelled stays so.
+
+        Args:
+            run_id: Which; the runs that it has started go with it, and the items of a batch.
+            version: The application version; by default the newest of its application.
+            even_if_running: Also if a process is at work at it, or may be: it records nothing more,
+                and the calls that it is at are made again.
+            by: Who does it; by default the user of the operating system.
+
+        Raises:
+            RunNotFoundError: There is no such run.
+            RunStateError: It has ended; or a process is at work at it, or may be.
+            DefinitionError: No process was ever launched as that version.
+
+        Example::
+
+            moves = control.move(run_id)  # or version="2"
+            print(moves.moved, moves.kept)
+        """
+        return self._mover(version, even_if_running, by).move(run_id)
+
+    def move_all(
+        self,
+        from_version: str,
+        *,
+        version: str | None = None,
+        even_if_running: bool = False,
+        by: str | None = None,
+    ) -> Moves:
+        """Move all runs of agents, crews and flows that have not ended and are of one version.
+
+        Those that can't be moved as they stand are in `Moves.refused`, each with the reason.
+
+        Args:
+            from_version: The application version that they are of.
+            version: As of `move`.
+            even_if_running: As of `move`.
+            by: As of `move`.
+
+        Raises:
+            DefinitionError: No process was ever launched as `version`.
+
+        Example::
+
+            moves = control.move_all("1")  # or version="2"
+            print(len(moves.moved), moves.refused)
+        """
+        return self._mover(version, even_if_running, by).move_all(from_version)
+
+    def _mover(self, version: str | None, even_if_running: bool, by: str | None) -> Mover:
+        wanted = WantedMove(version, even_if_running, by or _user.name())
+        return Mover(self._database, self._store, self._opened, wanted)
 
     # People ----------------------------------------------------------------------
 

@@ -69,7 +69,7 @@ class MissingDefinitionError(DefinitionError):
 
 
 class NotLaunchedError(DefinitionError, _dbos.DBOSException):
-    """A run was asked for or about before ``DBOS.launch()``."""
+    """A run was asked for or about before ``DBOS.launch()``, or waited for over `DBOS.destroy`."""
 
 
 class QueueNotFoundError(DefinitionError):
@@ -183,7 +183,7 @@ class RecoveryLimitError(CrewaiDbosError, _dbos.DBOSAwaitedWorkflowMaxRecoveryAt
 
 
 class RunStateError(CrewaiDbosError):
-    """The run can't be cancelled, or resumed, as it stands: it has ended, or is at work.
+    """The run can't be cancelled, resumed or moved as it stands: it has ended, or is at work.
 
     Attributes:
         workflow_id: Its id.

@@ -237,7 +237,7 @@ def test_stranded(runs: Call, sql: Callable[..., Any]) -> None:
     )
     told = runs("stranded").stdout
     assert run_id in told
-    assert "Start one, or fork the run into" in " ".join(told.split())
+    assert "Start one, or move the run: crewai-dbos runs move" in " ".join(told.split())
     DBOS.cancel_workflow(run_id)
 
 

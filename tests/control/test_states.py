@@ -62,7 +62,7 @@ def noted(**note: Any) -> dict[str, Any]:
         ({"status": "ENQUEUED"}, [asked("answered")], "waking", None),
         ({"status": "ENQUEUED", "version": None}, [], "queued", None),
         ({"status": "ENQUEUED", "version": "v0"}, [], "stranded", "version v0, and v1 is the newe"),
-        ({"version": "v0"}, [asked("open")], "stranded", "Start one, or fork the run into v1"),
+        ({"version": "v0"}, [asked("open")], "stranded", "crewai-dbos runs move r --version v1"),
         ({"status": "DELAYED", "version": "v0"}, [asked("open")], "waiting", "for anybody"),
         ({"version": "v0", "application": "other"}, [], "running", None),
         ({"attributes": noted(waiting="import it")}, [], "stranded", "import it"),

@@ -407,6 +407,69 @@ if not x:
         ("'local', as is any other",),
     ),
     Fault(
+        "called_local_on_postgres",
+        """
+x = durable("called_local_on_postgres")
+if not x:
+    DBOS(config={"name": "app", "application_version": "1", "executor_id": "local",
+                 "system_database_url": "postgresql://db.test/app"})
+""",
+        "several-processes",
+        "hint",
+        ("is 'local', as is any other",),
+    ),
+    Fault(
+        "version_not_set_on_postgres",
+        """
+x = durable("version_not_set_on_postgres")
+if not x:
+    DBOS(config={"name": "app", "executor_id": str(x),
+                 "system_database_url": "postgresql://db.test/app"})
+""",
+        "application-version",
+        "hint",
+        ("after an update of DBOS",),
+    ),
+    Fault(
+        "queue_of_one_on_postgres",
+        """
+x = durable("queue_of_one_on_postgres")
+if not x:
+    DBOS(config={"name": "app", "application_version": "1", "executor_id": str(x),
+                 "system_database_url": "postgresql://db.test/app"})
+    DBOS.register_queue("jobs", global_concurrency=1, worker_concurrency=1)
+    DBOS.register_queue("more", global_concurrency=2)
+    DBOS.register_queue("each", worker_concurrency=1)
+""",
+        "queue-limit",
+        "hint",
+        ("The queue 'jobs' is limited: 1 run is at work",),
+    ),
+    Fault(
+        "batch_for_as_many_as_die",
+        """
+x = durable("batch_for_as_many_as_die")
+url = "postgresql://localhost/app"
+if not x:
+    DBOS(config={"name": "app", "application_version": "1", "executor_id": str(x),
+                 "system_database_url": url})
+    x.kickoff_for_each([], concurrency=4)
+""",
+        "queue-limit",
+        "hint",
+        ("A batch is limited: 4 runs are at work",),
+        {"WEB_CONCURRENCY": "4"},
+    ),
+    Fault(
+        "queue_of_one_on_sqlite",
+        """
+x = durable("queue_of_one_on_sqlite")
+if not x:
+    DBOS(config={"name": "app", "application_version": "1"})
+    DBOS.register_queue("jobs", global_concurrency=1)
+""",
+    ),
+    Fault(
         "random_definition",
         """
 import random

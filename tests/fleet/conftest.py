@@ -37,10 +37,10 @@ class Fleet:
     def go_on(self) -> None:
         self._hold.unlink()
 
-    def process(self, **order: Any) -> Process:
+    def process(self, *, job: str = "work", **order: Any) -> Process:
         log = self._folder / f"{len(self._processes)}.log"
         environment = {EFFECTS: str(self.effects.path), definitions.HOLD: str(self._hold)}
-        job = Job(f"{jobs.__name__}:work", {"database_url": self.url, **order}, log, environment)
+        job = Job(f"{jobs.__name__}:{job}", {"database_url": self.url, **order}, log, environment)
         process = fork_server(jobs.__name__).start(job)
         self._processes.append(process)
         return process

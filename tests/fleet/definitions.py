@@ -39,6 +39,34 @@ class Three(Flow[dict[str, Any]]):
         return before + step(work, self.state["run"], 3)
 
 
+class Changed(Flow[dict[str, Any]]):
+    """`Three` with another last step."""
+
+    @start()
+    def one(self) -> int:
+        return step(work, self.state["run"], 1)
+
+    @listen(one)
+    def two(self, before: int) -> int:
+        return before + step(work, self.state["run"], 2)
+
+    @listen(two)
+    def three(self, before: int) -> int:
+        return 10 * (before + step(work, self.state["run"], 3))
+
+
+class Restructured(Flow[dict[str, Any]]):
+    """`Three` without its first step."""
+
+    @start()
+    def two(self) -> int:
+        return step(work, self.state["run"], 2)
+
+    @listen(two)
+    def three(self, before: int) -> int:
+        return before + step(work, self.state["run"], 3)
+
+
 class Between(Flow[dict[str, Any]]):
     """Is held up after a call, and not in one."""
 
@@ -86,10 +114,10 @@ restless: Any = None
 between: Any = None
 
 
-def define(*, with_late: bool = True) -> None:
+def define(*, with_late: bool = True, three_is: str = "Three") -> None:
     """Make the definitions, which a process that forks must not."""
     global three, restless, between
-    three = DBOSFlow(flow_name="three", orig_flow=Three)
+    three = DBOSFlow(flow_name="three", orig_flow=globals()[three_is])
     restless = DBOSFlow(flow_name="restless", orig_flow=Restless)
     between = DBOSFlow(flow_name="between", orig_flow=Between)
     if with_late:

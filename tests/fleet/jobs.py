@@ -19,7 +19,9 @@ QUEUE = "jobs"
 
 
 def construct(order: Order) -> DBOS:
-    definitions.define(with_late=order.get("with_late", True))
+    definitions.define(
+        with_late=order.get("with_late", True), three_is=order.get("three_is", "Three")
+    )
     config: dict[str, Any] = {
         "name": "fleet",
         "system_database_url": order["database_url"],
@@ -48,6 +50,16 @@ def work(order: Order) -> str:
             worker.run()
     except DefinitionError as error:
         return str(error)
+    return "stopped"
+
+
+def without_a_lease(order: Order) -> str:
+    """A program that launches DBOS itself, until it is killed."""
+    construct(order)
+    DBOS.launch()
+    begin(order)
+    say(worker=DBOS.executor_id)
+    signal.pause()
     return "stopped"
 
 

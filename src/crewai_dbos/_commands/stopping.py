@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from crewai_dbos import _command_lines
-from crewai_dbos._commands.options import AsJson, RunId, Url, as_json_text, open_control
+from crewai_dbos._commands.options import AsJson, RunId, Url, as_json_text, open_control, plain
 
 
 def cancel(
@@ -39,7 +39,10 @@ def resume(
     with open_control(db_url) as control:
         run_id = control.id_of(run_id)
         control.resume(run_id, timeout=timeout)
+        run = control.run(run_id)
     if as_json:
         typer.echo(as_json_text({"run_id": run_id}))
     else:
         typer.echo(f"{run_id} goes on as soon as a process takes it.")
+    if run.state == "stranded":
+        typer.echo(plain(run.reason), err=True)

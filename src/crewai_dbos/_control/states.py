@@ -109,7 +109,8 @@ def _stranded(
     return Standing(
         "stranded",
         f"it is of application version {run.version}, and {latest} is the newest: only a process "
-        f"of {run.version} goes on with it. Start one, or fork the run into {latest}.",
+        f"of {run.version} goes on with it. Start one, or move the run: "
+        f"crewai-dbos runs move {run.run_id} --version {latest}",
     )
 
 

@@ -41,8 +41,8 @@ def cancel(
         RunStateError: It has ended.
     """
     with database.writing() as connection:
-        found = _found(database, connection, run_id)
-        alive = [each for each in found if each.is_alive or _may_be_given_up(each)]
+        found = with_items(database, connection, run_id)
+        alive = [each for each in found if each.is_alive or has_stopped(each)]
         if not alive:
             raise _ended(found[0])
         now = stopping.now_of(database, connection)
@@ -71,23 +71,39 @@ def resume(
     timeout_ms = None if timeout is None else max(1, int(timeout * 1000))
     with database.writing() as connection:
         # Requests are locked before runs, here as everywhere.
-        unlocked = _found(database, connection, run_id, lock=False)
+        unlocked = with_items(database, connection, run_id, lock=False)
         store.lock(connection, [each.run_id for each in unlocked])
-        found = _found(database, connection, run_id)
+        found = with_items(database, connection, run_id)
         stopped = [each for each in found if _is_stopped(each)]
         if not stopped:
             raise _not_stopped(found[0])
-        queue_of_items = _queue_of_items(database, connection, found[0])
+        of_items = queue_of_items(database, connection, found[0])
         for each in stopped:
-            queue = _queue_of(each, opened)
-            if queue is None and each is not found[0]:
-                queue = queue_of_items
-            attributes = without_notes(each.attributes)
-            store.renew(connection, each.run_id)
-            stopping.resume(database, connection, each.run_id, attributes, queue, timeout_ms)
+            queue = None if each is found[0] else of_items
+            let_go_on(database, connection, store, each, queue, timeout_ms, opened)
 
 
-def _found(
+def let_go_on(
+    database: Database,
+    connection: sa.Connection,
+    store: Store,
+    run: Standing,
+    queue: str | None,
+    timeout_ms: int | None,
+    opened: Json,
+) -> None:
+    """Let a run go on that is not at work, in a transaction that has locked its requests and it.
+
+    Args:
+        queue: What it is taken from, if that is not said in its attributes.
+    """
+    queue = _queue_of(run, opened) or queue
+    store.renew(connection, run.run_id)
+    attributes = without_notes(run.attributes)
+    stopping.resume(database, connection, run.run_id, attributes, queue, timeout_ms)
+
+
+def with_items(
     database: Database, connection: sa.Connection, run_id: str, *, lock: bool = True
 ) -> list[Standing]:
     """How the run stands, and after it the items of a batch."""
@@ -106,7 +122,7 @@ def _is_stopped(run: Standing) -> bool:
     return run.status in (CANCELLED, GIVEN_UP)
 
 
-def _may_be_given_up(run: Standing) -> bool:
+def has_stopped(run: Standing) -> bool:
     """Whether the run has stopped, and could be resumed."""
     return run.status == GIVEN_UP or (
         run.status == CANCELLED and "stopped" in said_in(run.attributes)
@@ -125,7 +141,7 @@ def _queue_of(run: Standing, opened: Json) -> str | None:
     return noted if isinstance(noted, str) else None
 
 
-def _queue_of_items(database: Database, connection: sa.Connection, batch: Standing) -> str | None:
+def queue_of_items(database: Database, connection: sa.Connection, batch: Standing) -> str | None:
     """What the items of a batch are taken from, whatever they were cancelled with."""
     if batch.name != names.BATCH_WORKFLOW:
         return None
@@ -151,7 +167,8 @@ def _not_stopped(run: Standing) -> RunStateError:
         "ERROR": "has failed, and would fail again. Fork it from before what went wrong: "
         f"{_command_lines.show(run_id)}, then {_command_lines.fork(run_id, 'PLACE')}",
         ENQUEUED: f"is on its queue ({run.queue or 'for runs that go on'}) already. If no process "
-        "takes it, none has its application version, or none listens to that queue.",
+        f"takes it, none has its application version ({run.version}; to another one: crewai-dbos "
+        f"runs move {run_id}), or none listens to that queue.",
         DELAYED: "waits: for a person, whose answer lets it go on (crewai-dbos inbox), or for its "
         "time to begin.",
         PENDING: f"is carried out by {run.executor!r}. If that process is gone, start one with the "

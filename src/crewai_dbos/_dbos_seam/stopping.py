@@ -31,6 +31,8 @@ class Standing:
         queue: What it was taken from, or waits in; None for none of the user's.
         executor: The process that carries it out, or did.
         attributes: Of the workflow.
+        application: The name of the application that it belongs to; None for any.
+        version: The application version that it is of; None for the newest.
     """
 
     run_id: str
@@ -39,6 +41,8 @@ class Standing:
     queue: str | None
     executor: str | None
     attributes: dict[str, Any]
+    application: str | None = None
+    version: str | None = None
 
     @property
     def is_alive(self) -> bool:
@@ -93,6 +97,8 @@ def standing(
         runs.c.queue_name,
         runs.c.executor_id,
         runs.c.attributes,
+        runs.c.application_name,
+        runs.c.application_version,
     )
     of_run = sa.and_(*database.system._wf(runs, run_id))
     wanted = [of_run, runs.c.parent_workflow_id == run_id] if with_children else [of_run]
@@ -106,7 +112,16 @@ def standing(
 def _standing(row: Any) -> Standing:
     queue = None if row.queue_name == INTERNAL_QUEUE_NAME else row.queue_name
     attributes = row.attributes if isinstance(row.attributes, dict) else {}
-    return Standing(row.workflow_uuid, row.name, row.status, queue, row.executor_id, attributes)
+    return Standing(
+        row.workflow_uuid,
+        row.name,
+        row.status,
+        queue,
+        row.executor_id,
+        attributes,
+        row.application_name,
+        row.application_version,
+    )
 
 
 def order_of(database: Database, connection: sa.Connection, run_id: str) -> Any:

@@ -13,7 +13,8 @@ from crewai_dbos._dbos_seam.database import INTERNAL_QUEUE
 from crewai_dbos._secrets import known
 from crewai_dbos._stored import names, redaction, sealing, work_order
 from crewai_dbos._stored.cancelled import Cancelled, cancelled_in, said_in
-from crewai_dbos.errors import BudgetExceeded, SealedError
+from crewai_dbos._stored.moved import way_back
+from crewai_dbos.errors import BudgetExceeded, DriftError, SealedError
 
 logger = logging.getLogger("crewai_dbos")
 
@@ -25,18 +26,30 @@ def stop(run_id: str, error: Exception, redact: Iterable[redaction.Redact] = ())
     why = known.hide(str(error))
     for function in redact:
         why = function(why)
-    logger.error("Run %s stopped: %s", run_id, error)
+    status = detached(DBOS.get_workflow_status, run_id)
+    back = _way_back(error, status)
+    logger.error("Run %s stopped: %s%s", run_id, error, back)
+    why += back
     more = error.noted if isinstance(error, BudgetExceeded) else {}
-    if (queue := _queue_of(run_id)) is not None:
+    if (queue := _queue_of(status)) is not None:
         more = {**more, names.QUEUE: queue}  # which DBOS forgets when it cancels
     add(run_id, {"stopped": sealing.seal(why), "error": type(error).__name__, **more})
     detached(DBOS.cancel_workflow, run_id)
     vars(error)[_STOPPED] = run_id
 
 
-def _queue_of(run_id: str) -> str | None:
+def _way_back(error: Exception, status: WorkflowStatus | None) -> str:
+    """What to do about a run that was moved to this version, and does not fit its code."""
+    if status is None or not isinstance(error, DriftError):
+        return ""
+    command = way_back(status.workflow_id, status.attributes, status.app_version)
+    if command is None:
+        return ""
+    return f" It was moved to this application version. Under the one before it goes on: {command}"
+
+
+def _queue_of(status: WorkflowStatus | None) -> str | None:
     """The queue of the user's, or of ours, that a run was taken from."""
-    status = detached(DBOS.get_workflow_status, run_id)
     queue = None if status is None else status.queue_name
     return None if queue is None or queue == INTERNAL_QUEUE else queue
 

@@ -10,9 +10,11 @@ from typing import Any
 from dbos import DBOS, DBOSClient, WorkflowStatus
 from dbos import error as dbos_errors
 
+from crewai_dbos import _patches
 from crewai_dbos._dbos_seam.context import assigned_workflow_id, detached
 from crewai_dbos._dbos_seam.decorated import get_dbos_func_name
-from crewai_dbos._dbos_seam.instance import is_launched
+from crewai_dbos._dbos_seam.instance import constructed_instance, is_launched, is_shut_down
+from crewai_dbos._dbos_seam.waiting import destroyed
 from crewai_dbos._journal import run_scope
 from crewai_dbos._runs import unfinished
 from crewai_dbos._secrets import known
@@ -83,7 +85,7 @@ class RunHandle:
             RunCancelledError: It was cancelled; a `DeadlinePassedError` if its time was up.
             RecoveryLimitError: DBOS has given it up.
             RunNotFoundError: There is no such run.
-            NotLaunchedError: DBOS is not launched.
+            NotLaunchedError: DBOS is not launched, or was destroyed meanwhile.
             EventLoopError: An event loop runs here, and would wait for it.
 
         Example::
@@ -104,15 +106,29 @@ class RunHandle:
             _check_launched(self.workflow_id)
         else:
             self.get_status()  # a client waits for ever for a run that is not there
-        source: Any = DBOS if self._client is None else self._client
-        try:
-            result = source.retrieve_workflow(self.workflow_id).get_result()
-        except Exception as error:
-            raise unfinished.as_raised(self.workflow_id, error, self._status) from None
+        result = self._awaited()
         # A workflow of the user's own returns what it returns.
         if self.get_status().name not in names.WORKFLOWS:
             return result
         return as_returned(codec.decode(sealing.opened(result), self._known))
+
+    def _awaited(self) -> Any:
+        """What the workflow has returned, on whatever DBOS instance is launched meanwhile."""
+        _patches.apply(_patches.WAIT)
+        source: Any = DBOS if self._client is None else self._client
+        while True:
+            begun_with = constructed_instance()
+            try:
+                return source.retrieve_workflow(self.workflow_id).get_result()
+            except Exception as error:
+                if self._client is None and (
+                    is_shut_down() or begun_with is not constructed_instance()
+                ):
+                    # In a workflow it would count as a step of an execution that is another's now.
+                    if is_shut_down() or run_scope.in_workflow():
+                        raise destroyed(self.workflow_id) from None
+                    continue
+                raise unfinished.as_raised(self.workflow_id, error, self._status) from None
 
     async def get_result_async(self) -> Any:
         """As `get_result`, for async code.

@@ -69,6 +69,7 @@ def is_ordinary(what: str, definition: Any) -> bool:
         unrecorded.warn(what)
         return True
     _patches.apply(_patches.CALL)
+    _patches.apply(_patches.WAIT)
     run_scope.warn_if_in_step(what)
     if run_scope.in_step():
         _check_needs_no_record(what, definition, "inside a DBOS step")
@@ -303,6 +304,7 @@ def start(
             "DBOS first."
         )
     _patches.apply(_patches.CALL)
+    _patches.apply(_patches.WAIT)
     if queue is not None and detached(DBOS.retrieve_queue, queue) is None:
         raise QueueNotFoundError(
             f"{what} is to be put on the queue {queue!r}, which is not registered, so nothing "

@@ -109,6 +109,11 @@ FORK_ATTRIBUTE = "crewai_dbos_fork"
 """
 RUN_ATTRIBUTE = "crewai_dbos.run"
 """Key of the one that says what it is a run of: ``{"definition": "research", "kind": "crew"}``."""
+MOVED_ATTRIBUTE = "crewai_dbos.moved"
+"""Key of the one that says from which application version a person has moved it to which.
+
+``{"from": "1", "to": "2", "by": "ann", "ms": when}``
+"""
 
 
 _AT_THE_ROOT = (LLM, FUNCTION_CALLING_LLM, TOKEN_COUNT, CONVERSION)

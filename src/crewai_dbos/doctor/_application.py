@@ -7,7 +7,7 @@ import inspect
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
@@ -29,12 +29,15 @@ class Application:
         workflows: The workflows registered in this process that are not this package's.
         steps: The steps.
         processes: How many processes the environment asks a web server for; 1 if it does not say.
+        limits: How many runs may be at work at once, in all processes, by where the source of the
+            module says so: a queue, or a batch.
     """
 
     config: Mapping[str, Any] | None
     workflows: tuple[str, ...]
     steps: tuple[str, ...]
     processes: int
+    limits: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def version_is_pinned(self) -> bool:
@@ -77,6 +80,7 @@ def around(module: ModuleType | None = None) -> Application:
         workflows=tuple(sorted(set(workflows) - ours)),
         steps=tuple(sorted(steps)),
         processes=_processes(),
+        limits={} if module is None else dict(_limits_in_source(module)),
     )
 
 
@@ -90,10 +94,16 @@ def _processes() -> int:
 # Most programs call DBOS(config=...) where they start, so importing the module does not.
 
 
-def _config_in_source(module: ModuleType) -> dict[str, Any] | None:
+def _tree(module: ModuleType) -> ast.AST | None:
     try:
-        tree = ast.parse(inspect.getsource(module))
+        return ast.parse(inspect.getsource(module))
     except (OSError, TypeError, SyntaxError):
+        return None
+
+
+def _config_in_source(module: ModuleType) -> dict[str, Any] | None:
+    tree = _tree(module)
+    if tree is None:
         return None
     dicts = dict(_assigned_dicts(tree))
     for node in ast.walk(tree):
@@ -105,6 +115,32 @@ def _config_in_source(module: ModuleType) -> dict[str, Any] | None:
                 if keyword.arg == "config" and isinstance(value, ast.Dict):
                     return _literal(value)
     return None
+
+
+_LIMITED = {
+    "register_queue": ("global_concurrency", "concurrency"),
+    "register_queue_async": ("global_concurrency", "concurrency"),
+    "kickoff_for_each": ("concurrency",),
+    "akickoff_for_each": ("concurrency",),
+    "kickoff_for_each_async": ("concurrency",),
+}
+"""The calls that limit how many runs are at work at once in all processes, and by what."""
+
+
+def _limits_in_source(module: ModuleType) -> Iterator[tuple[str, int]]:
+    for node in ast.walk(_tree(module) or ast.Module([], [])):
+        names = _LIMITED.get(_name(node.func), ()) if isinstance(node, ast.Call) else ()
+        if not isinstance(node, ast.Call) or not names:
+            continue
+        of = "a batch"
+        if "global_concurrency" in names:
+            given = [*node.args[:1], *(kw.value for kw in node.keywords if kw.arg == "name")]
+            named = given[0].value if given and isinstance(given[0], ast.Constant) else None
+            of = "a queue" if named is None else f"the queue {named!r}"
+        for keyword in node.keywords:
+            limit = keyword.value.value if isinstance(keyword.value, ast.Constant) else None
+            if keyword.arg in names and type(limit) is int:
+                yield of, limit
 
 
 def _assigned_dicts(tree: ast.AST) -> Iterator[tuple[str, ast.Dict]]:

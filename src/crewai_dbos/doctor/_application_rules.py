@@ -27,6 +27,15 @@ def application_version(subject: Subject) -> Iterator[Finding]:
             "that are not finished are not recovered.",
             fix,
         )
+    elif application.on_sqlite is False:
+        yield found(
+            "application-version",
+            "hint",
+            "The application_version is not set. DBOS makes one that changes after an update of "
+            "DBOS, and with the number of functions decorated @DBOS.step(): nobody goes on with "
+            "the runs of the one before.",
+            fix,
+        )
     elif application.steps and known:
         yield found(
             "application-version",
@@ -53,12 +62,15 @@ def several_processes(subject: Subject) -> Iterator[Finding]:
             "Let each be a Worker, or give each an executor_id of its own that it keeps over "
             "restarts.",
         )
-    elif executor is None and application.on_sqlite is False:
+    elif executor in (None, "local") and application.on_sqlite is False:
+        given = "No executor_id is set, so this process is 'local'"
+        if executor is not None:
+            given = "The executor_id of this process is 'local'"
         yield found(
             "several-processes",
             "hint",
-            "No executor_id is set, so this process is 'local', as is any other on the same "
-            "database that sets none. One that starts takes over the runs of the others.",
+            f"{given}, as is any other on the same database that sets none. One that starts takes "
+            "over the runs of the others.",
             "If there is more than one, let each be a Worker (crewai-dbos worker), or give each an "
             "executor_id of its own that it keeps over restarts.",
         )
@@ -72,7 +84,26 @@ def several_processes(subject: Subject) -> Iterator[Finding]:
         )
 
 
+def queue_limit(subject: Subject) -> Iterator[Finding]:
+    application = subject.application
+    several = application.on_sqlite is False or application.processes > 1
+    for of, limit in application.limits.items():
+        if several and limit <= application.processes:
+            runs = "run is" if limit == 1 else "runs are"
+            yield found(
+                "queue-limit",
+                "hint",
+                f"{of} is limited: {limit} {runs} at work at once, in all processes together. A "
+                "run whose process has died keeps its place until another goes on with it. When "
+                "as many processes die, nothing is taken until then, and nobody says so.",
+                "Let each process be a Worker, which frees the places of dead ones when their "
+                "leases have run out; or give a limit that is greater than the number of "
+                "processes that may die together, or one for each process (worker_concurrency).",
+            )
+
+
 APPLICATION_RULES: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
     application_version,
     several_processes,
+    queue_limit,
 )

@@ -1,0 +1,88 @@
+"""``crewai-dbos runs move``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from crewai_dbos._commands.options import AsJson, Url, open_control, plain
+from crewai_dbos.control import Control, Moves
+from crewai_dbos.errors import RunStateError
+
+
+def move(
+    run_ids: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[ID]...", help="Of runs; the first letters will do."),
+    ] = None,
+    all_of_version: Annotated[
+        str | None,
+        typer.Option(metavar="OLD", help="All of this version that have not ended."),
+    ] = None,
+    version: Annotated[
+        str | None, typer.Option(metavar="NEW", help="Where to; by default the newest.")
+    ] = None,
+    even_if_running: Annotated[
+        bool,
+        typer.Option(
+            "--even-if-running",
+            help="Also what a process is at, or may be: its calls in flight are made again.",
+        ),
+    ] = False,
+    by: Annotated[str | None, typer.Option(help="Who; by default your user name.")] = None,
+    db_url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let runs go on under another application version, each under its id.
+
+    Exits with 1 if one of them can't be moved as it stands.
+    """
+    if bool(run_ids) == (all_of_version is not None):
+        raise typer.BadParameter("Say which runs, by their ids or with --all-of-version.")
+    with open_control(db_url) as control:
+        if all_of_version is not None:
+            moves = control.move_all(
+                all_of_version, version=version, even_if_running=even_if_running, by=by
+            )
+        else:
+            ids = [control.id_of(begins) for begins in run_ids or ()]
+            moves = _each(control, ids, version, even_if_running, by)
+    if as_json:
+        typer.echo(json.dumps(asdict(moves), indent=2))
+    else:
+        _print(moves)
+    raise typer.Exit(1 if moves.refused else 0)
+
+
+def _each(
+    control: Control, ids: list[str], version: str | None, even_if_running: bool, by: str | None
+) -> Moves:
+    moved: list[str] = []
+    kept: dict[str, str] = {}
+    refused: dict[str, str] = {}
+    for run_id in dict.fromkeys(ids):
+        if run_id in moved:
+            continue
+        try:
+            moves = control.move(run_id, version=version, even_if_running=even_if_running, by=by)
+        except RunStateError as error:
+            refused[run_id] = str(error)
+            continue
+        moved += moves.moved
+        kept.update(moves.kept)
+        refused.update(moves.refused)
+    return Moves(tuple(moved), kept, refused)
+
+
+def _print(moves: Moves) -> None:
+    for run_id in moves.moved:
+        typer.echo(plain(run_id))
+    for told in moves.kept.values():
+        typer.echo(plain(told), err=True)
+    for told in moves.refused.values():
+        typer.echo(plain(told), err=True)
+    count = len(moves.moved)
+    typer.echo(f"{count} {'run is' if count == 1 else 'runs are'} moved.", err=True)

@@ -1,0 +1,67 @@
+"""Waits for the end of a workflow, which end with the DBOS instance that they began with.
+
+DBOS goes on to look into the database that it has been told to leave, for ever if nobody launches
+it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import time
+from collections.abc import Callable
+from typing import Any
+
+from dbos._outcome import NoResult
+from dbos._sys_db import SystemDatabase
+
+from crewai_dbos.errors import NotLaunchedError
+
+
+def ending_with_dbos(wait: Callable[..., Any]) -> Callable[..., Any]:
+    """`SystemDatabase.await_workflow_result` or its async form, which raises after a destroy."""
+    if asyncio.iscoroutinefunction(wait):
+
+        @functools.wraps(wait)
+        async def await_async(
+            self: SystemDatabase, workflow_id: str, polling_interval: float, **options: Any
+        ) -> Any:
+            while True:
+                found = await asyncio.to_thread(_found, self, workflow_id, options)
+                if not isinstance(found, NoResult):
+                    return found
+                await asyncio.sleep(polling_interval)
+
+        return await_async
+
+    @functools.wraps(wait)
+    def await_result(
+        self: SystemDatabase, workflow_id: str, polling_interval: float, **options: Any
+    ) -> Any:
+        while True:
+            found = _found(self, workflow_id, options)
+            if not isinstance(found, NoResult):
+                return found
+            time.sleep(polling_interval)
+
+    return await_result
+
+
+def _found(system: SystemDatabase, workflow_id: str, options: dict[str, Any]) -> Any:
+    """What the workflow has returned, or `NoResult`; it raises what the workflow has raised."""
+    if not system._run_background_processes:
+        raise destroyed(workflow_id)
+    try:
+        return system.check_workflow_result(workflow_id, **options)
+    except Exception:
+        if not system._run_background_processes:
+            raise destroyed(workflow_id) from None
+        raise
+
+
+def destroyed(workflow_id: str) -> NotLaunchedError:
+    """The error of a wait that DBOS was destroyed in."""
+    return NotLaunchedError(
+        f"DBOS was destroyed while run {workflow_id!r} was waited for. The run is kept: it goes on "
+        "at the next DBOS.launch(), or in another process. Ask for its result again then."
+    )

@@ -1,0 +1,159 @@
+"""SQLite's file can't be written for a while, in the middle of a run."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from crewai.tools import tool
+from dbos import DBOS, SetWorkflowID
+from sqlalchemy.exc import OperationalError
+
+from crewai_dbos._dbos_seam import room
+from crewai_dbos._dbos_seam.database import launched_database
+from crewai_dbos.errors import NotLaunchedError
+from crewai_dbos.testing import Reply, Request, ToolCall, text, tool_calls
+from people.conftest import Called, until
+from support.controlling import crew_of
+from support.launching import launched
+from support.names import unique
+from support.serving import Serve, serving
+
+LONG = "x" * 400_000
+CALLS: list[str] = []
+
+
+@pytest.fixture(autouse=True)
+def nothing_was_said() -> None:
+    room._last.clear()
+    CALLS.clear()
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
+    yield from serving(monkeypatch, lambda _: text("done"))
+
+
+@tool
+def look_up() -> str:
+    """Look it up."""
+    CALLS.append("look_up")
+    return LONG
+
+
+@contextmanager
+def can_not_write(pragma: str, again: str) -> Iterator[None]:
+    """Connections that are used in the block can't."""
+
+    def checkout(connection: Any, *_: Any) -> None:
+        connection.execute(pragma)
+
+    def checkin(connection: Any, *_: Any) -> None:
+        connection.execute(again)
+
+    engine = launched_database().engine
+    sa.event.listen(engine, "checkout", checkout)
+    sa.event.listen(engine, "checkin", checkin)
+    try:
+        yield
+    finally:
+        sa.event.remove(engine, "checkout", checkout)
+        sa.event.remove(engine, "checkin", checkin)
+
+
+FULL = ("PRAGMA max_page_count=1", "PRAGMA max_page_count=1073741823")  # 1: as many as there are
+READ_ONLY = ("PRAGMA query_only=ON", "PRAGMA query_only=OFF")
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize(("pragmas", "told"), [(FULL, "Make room"), (READ_ONLY, "read-only")])
+def test_a_run_waits_and_goes_on(
+    pragmas: tuple[str, str],
+    told: str,
+    is_async: bool,
+    tmp_path: Path,
+    serve: Serve,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    crew, blocked = crew_of(look_up), ExitStack()
+
+    def script(request: Request) -> Reply:
+        if request.tool_results:
+            return text("Well.")
+        blocked.enter_context(can_not_write(*pragmas))
+        return tool_calls(ToolCall("look_up", {}))
+
+    def kickoff() -> Any:
+        if is_async:
+            return asyncio.run(crew.akickoff({"topic": "otters"}))
+        return crew.kickoff({"topic": "otters"})
+
+    def lines() -> list[str]:
+        return [r.getMessage() for r in caplog.records if told in r.getMessage()]
+
+    caplog.set_level(logging.ERROR, "crewai_dbos")
+    with launched(f"sqlite:///{tmp_path}/dbos.sqlite"):
+        server = serve(script)
+        run = Called(kickoff)
+        until(lines)
+        blocked.close()
+        assert run.result().raw == "Well."
+    assert len(lines()) == 1
+    assert str(tmp_path) in lines()[0]
+    assert len(server.requests) == 2
+    assert CALLS == ["look_up"]
+
+
+def test_a_run_that_waits_is_left_when_dbos_is_destroyed(tmp_path: Path, serve: Serve) -> None:
+    blocked = ExitStack()
+
+    def script(request: Request) -> Reply:
+        if len(server.requests) == 1:
+            blocked.enter_context(can_not_write(*FULL))
+        return text(LONG)
+
+    url, crew = f"sqlite:///{tmp_path}/dbos.sqlite", crew_of()
+    with launched(url):
+        server = serve(script)
+        run = crew.start({"topic": "otters"})
+        until(lambda: room._last)
+        wait = Called(run.get_result)
+    with pytest.raises(NotLaunchedError):
+        wait.result()
+    blocked.close()
+    with launched(url):
+        assert crew.retrieve(run.workflow_id).get_result().raw == LONG
+    assert len(server.requests) == 2, "the call whose record was not written, once more"
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_file_that_is_taken_away(is_async: bool, tmp_path: Path, serve: Serve) -> None:
+    """SQLite calls that read-only, too. Nobody waits for it, and the run is kept."""
+    path, crew, run_id = tmp_path / "dbos.sqlite", crew_of(), unique("run")
+
+    def script(_: Request) -> Reply:
+        if len(server.requests) == 1:
+            path.rename(tmp_path / "elsewhere")
+        return text("done")
+
+    def kickoff() -> Any:
+        with SetWorkflowID(run_id):
+            if is_async:
+                return asyncio.run(crew.akickoff({"topic": "otters"}))
+            return crew.kickoff({"topic": "otters"})
+
+    server = serve(script)
+    with launched(f"sqlite:///{path}"):
+        with pytest.raises(OperationalError):
+            kickoff()
+        (tmp_path / "elsewhere").rename(path)
+        assert DBOS.get_workflow_status(run_id).status == "PENDING"
+    with launched(f"sqlite:///{path}"):
+        assert crew.retrieve(run_id).get_result().raw == "done"
+    assert len(server.requests) == 2

@@ -1,0 +1,160 @@
+"""DBOS destroyed, and launched again, in one process: what waits, and what works after it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from crewai.flow.flow import Flow, start
+from dbos import DBOS, DBOSClient, SetWorkflowID
+from dbos._core import WorkflowHandlePolling
+from dbos._error import DBOSException
+
+from crewai_dbos import DBOSFlow, People, Worker, step
+from crewai_dbos.control import Approve, Control
+from crewai_dbos.errors import NotLaunchedError, RunCancelledError
+from crewai_dbos.testing import hang, text
+from people.conftest import Called, Desk, until
+from people.office import Post, office, writing
+from support.controlling import crew_of
+from support.launching import QUICK, launched
+from support.names import unique
+from support.serving import Serve, serving
+
+HELD = threading.Event()
+CALLS: list[str] = []
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    HELD.clear()
+    CALLS.clear()
+    yield
+    HELD.set()
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
+    yield from serving(monkeypatch, lambda _: text("done"))
+
+
+def held(run: str) -> str:
+    CALLS.append(run)
+    HELD.wait(60)
+    return run
+
+
+class One(Flow[dict[str, Any]]):
+    @start()
+    def one(self) -> str:
+        return step(held, self.state["run"])
+
+
+def began(run_id: str) -> DBOSFlow:
+    """A flow of which a run is at work."""
+    flow = DBOSFlow(flow_name=unique("flow"), orig_flow=One, events=True)
+    with SetWorkflowID(run_id):
+        flow.start(inputs={"run": run_id})
+    until(lambda: run_id in CALLS)
+    return flow
+
+
+def test_whoever_waits_hears_of_it(database_url: str) -> None:
+    run_id = unique("run")
+    with launched(database_url):
+        flow = began(run_id)
+        client = DBOSClient(system_database_url=database_url)
+        waits = [
+            Called(flow.retrieve(run_id).get_result),
+            Called(lambda: asyncio.run(flow.retrieve(run_id).get_result_async())),
+        ]
+        of_dbos = Called(lambda: DBOS.retrieve_workflow(run_id).get_result())
+        of_client = Called(flow.retrieve(run_id, client=client).get_result)
+    for wait in waits:
+        with pytest.raises(NotLaunchedError, match="goes on at the next"):
+            wait.result()
+    with pytest.raises(DBOSException):
+        of_dbos.result()
+    client.destroy()
+    with pytest.raises(NotLaunchedError):
+        of_client.result()
+    HELD.set()
+    with launched(database_url):
+        assert flow.retrieve(run_id).get_result() == run_id
+
+
+def test_a_wait_goes_on_with_the_next_launch(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id, defaults = unique("run"), WorkflowHandlePolling.get_result.__kwdefaults__
+    monkeypatch.setitem(defaults, "polling_interval_sec", 3.0)
+    with launched(database_url):
+        flow = began(run_id)
+        wait = Called(flow.retrieve(run_id).get_result)
+        until(lambda: _is_polling())
+    HELD.set()
+    with launched(database_url):
+        assert wait.result() == run_id
+
+
+def _is_polling() -> bool:
+    import sys
+
+    names = []
+    for frame in sys._current_frames().values():
+        while frame is not None:
+            names.append(frame.f_code.co_name)
+            frame = frame.f_back  # type: ignore[assignment]
+    return "await_result" in names
+
+
+def test_all_works_again(database_url: str, tmp_path: Path, serve: Serve) -> None:
+    """Definitions, patches, the watcher of calls, those who listen to people, and events."""
+    post, crew = Post(), crew_of()
+    asking = office(post, People(approve_tools=["send_email"], linger=0.1))
+    elsewhere = f"sqlite:///{tmp_path}/elsewhere.sqlite"
+    for number, url in enumerate([database_url, database_url, elsewhere, database_url], 1):
+        with launched(url, serializer=None), Control(url) as control:
+            serve(writing({"to": "ann@example.org", "body": "Hello."}))
+            desk = Desk(control)
+            asked = asking.start({"who": "Ann"})
+            desk.parked(asked.workflow_id)
+            desk.answer(asked.workflow_id, Approve())
+            asked.get_result()
+            assert len(post.sent) == number
+
+            at_llm = hang(text("Late."))
+            serve(lambda _, at_llm=at_llm: at_llm)
+            run = crew.start({"topic": "otters"})
+            at_llm.wait_until_held()
+            control.cancel(run.workflow_id)
+            with pytest.raises(RunCancelledError):
+                run.get_result()
+            at_llm.release()
+
+            HELD.clear()
+            run_id = unique("run")
+            flow = began(run_id)
+            HELD.set()
+            assert flow.retrieve(run_id).get_result() == run_id
+            types = [event.type for event in control.events(run_id, follow=True)]
+            assert (types[0], types[-1]) == ("run.started", "run.ended")
+
+
+def test_a_worker_again(database_url: str) -> None:
+    run_id, ids = unique("run"), []
+    for times in range(2):
+        DBOS(config={**QUICK, "system_database_url": database_url, "log_level": "CRITICAL"})
+        with Worker(lease=2, grace=0) as worker:
+            ids.append(worker.executor_id)
+            if not times:
+                flow = began(run_id)
+            else:
+                HELD.set()
+                assert flow.retrieve(run_id).get_result() == run_id
+    assert ids[0] != ids[1]
+    assert [run_id, run_id] == CALLS, "once cut short"
