@@ -60,6 +60,7 @@ class Membership:
         seconds: For how long a lease lasts.
         definitions: Returns what this worker has.
         lost: Is called, once, when another process has our executor id.
+        taken_over: How many runs of workers that were gone this one has had go on.
     """
 
     database: Database
@@ -68,6 +69,7 @@ class Membership:
     definitions: Callable[[], Definitions]
     lost: Callable[[str], None]
     gate: Gate = field(init=False)
+    taken_over: int = 0
     _silence: Silence = field(default_factory=Silence)
     _alive: list[Lease] = field(default_factory=list)
     _over: threading.Event = field(default_factory=threading.Event)
@@ -76,6 +78,7 @@ class Membership:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _said: set[str] = field(default_factory=set)
     _threads: list[threading.Thread] = field(default_factory=list)
+    _turned: float = field(default_factory=clock)
 
     def begin(self) -> Lease | None:
         """Take our lease and keep it. After that DBOS may be launched.
@@ -142,6 +145,16 @@ class Membership:
         with self._lock:
             self._lacking.discard(lacking)
 
+    def unbeaten_for(self) -> float:
+        """Seconds since the last beat that the database has taken."""
+        return self.gate.unbeaten_for()
+
+    def is_stuck(self) -> bool:
+        """Whether the thread that beats stands still; no database can hold it up for so long."""
+        if self._over.is_set() or not self._threads:
+            return False
+        return not self._threads[0].is_alive() or clock() - self._turned > 2 * self.seconds
+
     def _start(self, target: Callable[[], None]) -> None:
         thread = threading.Thread(target=target, name="crewai-dbos-worker", daemon=True)
         self._threads.append(thread)
@@ -178,7 +191,7 @@ class Membership:
 
     def _beat(self) -> None:
         while not self._over.wait(self.seconds / LOOKS):
-            since = clock()
+            self._turned = since = clock()
             with self._trying("beat its lease"):
                 if not within(self.seconds / 2, lambda: self.leases.beat(self.definitions())):
                     self.lost(self.leases.holder.executor_id)
@@ -231,6 +244,7 @@ class Membership:
                     break
                 recovering.recover(run, lease.holder.executor_id)
                 found.append(run.workflow_id)
+        self.taken_over += len(found)
         if found:
             logger.warning(
                 "Worker %s (%s) is gone: %d of its runs go on: %s",
