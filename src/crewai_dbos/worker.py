@@ -81,7 +81,7 @@ class Worker:
         self._lease = lease
         self._grace = grace
         self._over = threading.Event()
-        self._watch = Watch(health_host, health_port, grace, self._over.is_set)
+        self._watch = Watch(health_host, health_port, grace, self._is_stopping)
         self._why = ""
         self._member: Membership | None = None
         self._is_used = False
@@ -216,6 +216,9 @@ class Worker:
         with self._shutting_down:
             if is_constructed():
                 DBOS.destroy(workflow_completion_timeout_sec=math.ceil(grace))
+
+    def _is_stopping(self) -> bool:
+        return self._is_told or self._over.is_set()
 
     def _lost(self, executor_id: str) -> None:
         """Another process has our id. It has our runs, too, and this one takes no more."""

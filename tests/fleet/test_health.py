@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import signal
 import socket
 import threading
 import urllib.error
@@ -105,6 +107,12 @@ def held_flow(held: Held) -> DBOSFlow:
     return DBOSFlow(flow_name=unique("waits"), orig_flow=Waits)
 
 
+def terminate() -> None:
+    """Have this process told to stop, as soon as it heeds that."""
+    until(lambda: signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def test_a_worker_tells_that_it_lives_is_ready_and_what_it_works_on(database_url: str) -> None:
     held = Held()
     flow = held_flow(held)
@@ -133,7 +141,8 @@ def test_a_worker_tells_that_it_lives_is_ready_and_what_it_works_on(database_url
         assert database_url not in said
 
         leaving = threading.Thread(target=worker.__exit__, args=(None, None, None))
-        worker.stop()
+        threading.Thread(target=terminate).start()
+        worker.run()
         assert get(worker, "/ready") == (503, "not ready: it stops\n")
         leaving.start()
         assert get(worker, "/live") == (200, "live\n")
@@ -143,6 +152,15 @@ def test_a_worker_tells_that_it_lives_is_ready_and_what_it_works_on(database_url
         leaving.join()
         with pytest.raises(urllib.error.URLError):
             get(worker, "/live")
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_dbos_is_destroyed_in_the_block(database_url: str) -> None:
+    with working(database_url, lease=1) as worker:
+        DBOS.destroy()
+        assert get(worker, "/live") == (200, "live\n")
+        assert get(worker, "/ready") == (503, "not ready: DBOS is not launched\n")
+        assert json.loads(get(worker, "/status")[1])["runs"] == []
 
 
 def test_a_port_that_is_taken_is_told_of_before_any_run_is_taken(database_url: str) -> None:
@@ -325,6 +343,19 @@ def test_connections_that_say_nothing_keep_nobody_out() -> None:
     finally:
         for each in idle:
             each.close()
+        server.close()
+
+
+def test_a_page_that_can_not_be_made() -> None:
+    def fails(_: str) -> Page:
+        raise LookupError("no secrets")
+
+    server = HealthServer("127.0.0.1", 0, {"/": fails})
+    try:
+        with pytest.raises(urllib.error.HTTPError) as raised:
+            urllib.request.urlopen(f"http://127.0.0.1:{server.port}/", timeout=9)
+        assert (raised.value.code, raised.value.read()) == (500, b"LookupError\n")
+    finally:
         server.close()
 
 

@@ -8,8 +8,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from crewai_dbos._control.states import standing
 from crewai_dbos._dbos_seam import stored_runs
-from crewai_dbos._dbos_seam.database import ALIVE, DELAYED, ENQUEUED, PENDING, Database
+from crewai_dbos._dbos_seam.database import ALIVE, ENQUEUED, PENDING, Database
+from crewai_dbos._dbos_seam.stored_runs import StoredRun
+from crewai_dbos._requests.store import Outline
 from crewai_dbos._requests.table import requests
 from crewai_dbos._stored import names
 
@@ -48,10 +51,11 @@ def census(database: Database, application: str) -> Census:
     runs: Counter[tuple[str, ...]] = Counter()
     queued: Counter[tuple[str, ...]] = Counter()
     oldest: dict[tuple[str, ...], float] = {}
-    latest = newest.get(application, newest.get(None))
     for row in rows:
-        definition = (row.kind or WORKFLOW, row.definition or row.name or "")
-        runs[(*definition, _state(row, latest))] += row.number
+        asked = _OPEN if row.is_asking else ()
+        state = standing(_standing_for(row, application), asked, newest, str).state
+        kind, definition = row.kind or WORKFLOW, row.definition or row.name or ""
+        runs[str(kind), str(definition), state] += row.number
         if row.status == ENQUEUED:
             queue = (row.queue_name or "",)
             queued[queue] += row.number
@@ -60,15 +64,35 @@ def census(database: Database, application: str) -> Census:
     return Census(runs, queued, oldest, sum(row.asked or 0 for row in rows[:1]))
 
 
-def _state(row: Any, latest: str | None) -> str:
-    """As `_control.states` has it, of a group of runs."""
-    if row.status == PENDING and row.waits:
-        return "stranded"
-    if row.status != DELAYED and None not in (row.version, latest) and row.version != latest:
-        return "stranded"
-    if row.status != ENQUEUED and row.is_asking:
-        return "waiting"
-    return "running" if row.status == PENDING else "queued"
+def _standing_for(row: Any, application: str) -> StoredRun:
+    """A run that stands for a group of them."""
+    label = {"kind": row.kind, "definition": row.definition}
+    attributes = {
+        **({} if row.definition is None else {names.RUN_ATTRIBUTE: label}),
+        **({names.ATTRIBUTE: {"waiting": ""}} if row.waits else {}),
+    }
+    return StoredRun(
+        run_id="",
+        status=row.status,
+        name=row.name or "",
+        created_ms=0,
+        started_ms=None,
+        ended_ms=None,
+        deadline_ms=None,
+        delay_ms=None,
+        attributes=attributes,
+        version=row.version,
+        application=application,
+        executor=row.executor,
+        queue=row.queue_name,
+        parent=None,
+        forked_from=None,
+        attempts=0,
+        now_ms=row.now,
+    )
+
+
+_OPEN = (Outline("", "", "", "open", None, 0),)
 
 
 def _query(database: Database, application: str) -> sa.Select[Any]:
@@ -88,6 +112,7 @@ def _query(database: Database, application: str) -> sa.Select[Any]:
             table.name,
             table.queue_name,
             table.application_version.label("version"),
+            sa.case((table.status == PENDING, table.executor_id)).label("executor"),
             stored_runs.in_attribute(database, names.RUN_ATTRIBUTE, "kind").label("kind"),
             stored_runs.in_attribute(database, names.RUN_ATTRIBUTE, "definition").label(
                 "definition"
@@ -111,7 +136,17 @@ def _query(database: Database, application: str) -> sa.Select[Any]:
     ).group_by(*by)
 
 
-_BY = ("status", "name", "queue_name", "version", "kind", "definition", "waits", "is_asking")
+_BY = (
+    "status",
+    "name",
+    "queue_name",
+    "version",
+    "executor",
+    "kind",
+    "definition",
+    "waits",
+    "is_asking",
+)
 
 
 def _open_requests(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import socket
 import socketserver
 import threading
@@ -13,6 +14,8 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 from crewai_dbos.errors import DefinitionError
+
+logger = logging.getLogger("crewai_dbos")
 
 AT_ONCE = 8
 """Connections. One more ends that which has been there for longest."""
@@ -95,12 +98,16 @@ class _Server(socketserver.TCPServer):
                 return
         with self._lock:
             self._open[request] = time.monotonic()
-        threading.Thread(
+        thread = threading.Thread(
             target=self._serve,
             args=(request, client_address),
             name="crewai-dbos-health",
             daemon=True,
-        ).start()
+        )
+        try:
+            thread.start()
+        except RuntimeError:  # there are too many threads: the next one may be answered
+            self._over(request)
 
     def service_actions(self) -> None:
         self._cut()
@@ -114,10 +121,13 @@ class _Server(socketserver.TCPServer):
         except Exception:
             self.handle_error(request, client_address)
         finally:
-            with self._lock:
-                self._open.pop(request, None)
-            self.shutdown_request(request)
-            self._free.release()
+            self._over(request)
+
+    def _over(self, request: socket.socket) -> None:
+        with self._lock:
+            self._open.pop(request, None)
+        self.shutdown_request(request)
+        self._free.release()
 
     def _cut(self, *, only_first: bool = False) -> None:
         """End the connections that last too long, or only the one that has lasted longest."""
@@ -135,6 +145,14 @@ def _end(request: socket.socket) -> None:
         request.shutdown(socket.SHUT_RDWR)
 
 
+def _made(make: Callable[[str], Page], accept: str) -> Page:
+    try:
+        return make(accept)
+    except Exception as error:
+        logger.exception("A worker can't say how it is.")
+        return Page(f"{type(error).__name__}\n".encode(), status=500)
+
+
 class _Handler(BaseHTTPRequestHandler):
     timeout = 5.0
     server: _Server
@@ -149,7 +167,7 @@ class _Handler(BaseHTTPRequestHandler):
             there = ", ".join(self.server.pages)
             page = Page(f"Not here. There are {there}.\n".encode(), status=404)
         else:
-            page = make(self.headers.get("Accept") or "")
+            page = _made(make, self.headers.get("Accept") or "")
         self._answer(page)
 
     do_HEAD = do_GET

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
+from typing import TYPE_CHECKING
 
 from crewai_dbos._health.metrics import INSTRUMENTS, Instrument, Source
 
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
 _source: Source | None = None
 """That of this process's worker, if there is one: instruments are made once, and stay."""
 
-_offered: WeakSet[Any] = WeakSet()
+_offered: list[MeterProvider] = []
 
 
 def is_wanted() -> bool:
@@ -27,9 +26,9 @@ def tell_of(source: Source | None) -> None:
     global _source
     _source = source
     provider = _provider()
-    if source is None or provider is None or provider in _offered:
+    if source is None or provider is None or any(each is provider for each in _offered):
         return
-    _offered.add(provider)
+    _offered.append(provider)
     meter = provider.get_meter("crewai_dbos")
     for each in INSTRUMENTS:
         make = meter.create_observable_counter if each.is_counter else meter.create_observable_gauge

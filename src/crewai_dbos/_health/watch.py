@@ -86,10 +86,11 @@ class Watch:
     def not_live(self) -> str | None:
         """Why the process is to be ended and another started; None if it is not.
 
-        A database that is away is no reason: it would be away for the next one, too.
+        A database that is away is no reason: it would be away for the next one, too. Nor is it that
+        the program has destroyed DBOS, and does something else.
         """
         member = self._source.member
-        if member is None or self._is_stopping() or not member.is_stuck():
+        if member is None or self._is_stopping() or not is_launched() or not member.is_stuck():
             return None
         return "the thread that beats the lease stands still"
 
