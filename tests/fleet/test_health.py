@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -20,7 +21,7 @@ import pytest
 from crewai import Agent, Crew, Task
 from crewai.flow.flow import Flow, listen, start
 from crewai.tools import tool
-from dbos import DBOS, SetWorkflowID
+from dbos import DBOS, DBOSClient, SetWorkflowID
 from opentelemetry import metrics
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
@@ -29,6 +30,7 @@ from prometheus_client.parser import text_string_to_metric_families
 import crewai_dbos
 from crewai_dbos import DBOSCrew, DBOSFlow, Worker, step
 from crewai_dbos._dbos_seam.database import launched_database
+from crewai_dbos._dbos_seam.instance import is_shut_down
 from crewai_dbos._fleet import membership
 from crewai_dbos._health.census import census
 from crewai_dbos._health.server import AT_ONCE, HealthServer, Page
@@ -107,6 +109,15 @@ def held_flow(held: Held) -> DBOSFlow:
     return DBOSFlow(flow_name=unique("waits"), orig_flow=Waits)
 
 
+@contextmanager
+def closing_client(url: str) -> Iterator[DBOSClient]:
+    client = DBOSClient(system_database_url=url)
+    try:
+        yield client
+    finally:
+        client.destroy()
+
+
 def terminate() -> None:
     """Have this process told to stop, as soon as it heeds that."""
     until(lambda: signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL)
@@ -118,7 +129,7 @@ def test_a_worker_tells_that_it_lives_is_ready_and_what_it_works_on(database_url
     flow = held_flow(held)
     with working(database_url, grace=60) as worker, held:
         with SetWorkflowID("at-work"):
-            run = flow.start(inputs={"secret": "otters"})
+            flow.start(inputs={"secret": "otters"})
         assert held.begun.wait(30)
         assert get(worker, "/live") == (200, "live\n")
         assert get(worker, "/ready") == (200, "ready\n")
@@ -140,18 +151,28 @@ def test_a_worker_tells_that_it_lives_is_ready_and_what_it_works_on(database_url
         assert "otters" not in said
         assert database_url not in said
 
-        leaving = threading.Thread(target=worker.__exit__, args=(None, None, None))
         threading.Thread(target=terminate).start()
         worker.run()
         assert get(worker, "/ready") == (503, "not ready: it stops\n")
-        leaving.start()
-        assert get(worker, "/live") == (200, "live\n")
-        assert json.loads(get(worker, "/status")[1])["stopping"] is True
-        held.may_end.set()
-        assert run.get_result() == "held"
-        leaving.join()
+        with ThreadPoolExecutor(1) as pool:
+            during_grace = pool.submit(told_while_it_ends, worker, held)
+            worker.__exit__(None, None, None)
+            live, status = during_grace.result()
+        assert live == (200, "live\n")
+        assert status["stopping"] is True
+        assert [each["run_id"] for each in status["runs"]] == ["at-work"]
+        with closing_client(database_url) as client:
+            assert client.retrieve_workflow("at-work").get_status().status == "SUCCESS"
         with pytest.raises(urllib.error.URLError):
             get(worker, "/live")
+
+
+def told_while_it_ends(worker: Worker, held: Held) -> tuple[tuple[int, str], dict[str, Any]]:
+    try:
+        until(is_shut_down)
+        return get(worker, "/live"), json.loads(get(worker, "/status")[1])
+    finally:
+        held.may_end.set()
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
