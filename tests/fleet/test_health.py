@@ -309,6 +309,24 @@ def test_what_is_in_the_database_stands_as_control_says(
         assert asked == [], "an answer is kept for some seconds"
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_what_is_no_more_is_zero(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Shared.__init__, "__kwdefaults__", {**_KEPT, "kept": 0.0})
+    held = Held()
+    flow = held_flow(held)
+    running = ("crewai_dbos_runs", flow.flow_name, "flow", "running")
+    at_work = ("crewai_dbos_at_work", flow.flow_name, "flow")
+    with working(database_url) as worker, held:
+        run = flow.start()
+        assert held.begun.wait(30)
+        found = measured(worker)
+        assert (found[running], found[at_work]) == (1, 1)
+        held.may_end.set()
+        run.get_result()
+        found = measured(worker)
+        assert (found[running], found[at_work]) == (0, 0)
+
+
 @pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
 def test_a_database_that_is_away(
     database_url: str, postgres: Postgres, monkeypatch: pytest.MonkeyPatch

@@ -22,11 +22,13 @@ class Source:
         counts: What this worker's runs have done.
         member: The worker among the others; None until it is one.
         census: The runs in the database; None until it can be asked.
+        seen: By instrument, the labels of which it had numbers before.
     """
 
     counts: Counts
     member: Membership | None = None
     census: Shared[Census] | None = None
+    seen: dict[str, frozenset[tuple[str, ...]]] = field(default_factory=dict)
 
     def counted(self, read: Callable[[Census], Values]) -> Values | None:
         """What `read` finds in the database; None if that does not answer."""
@@ -53,6 +55,17 @@ class Instrument:
     labels: tuple[str, ...] = ()
     is_counter: bool = False
     unit: str = ""
+
+    def values(self, source: Source) -> Values:
+        """The numbers that there are now. What there is none of any more is 0, and is not left out:
+        a series that ends says nothing.
+        """
+        found = self.read(source)
+        if found is None:
+            return {}
+        before = source.seen.get(self.name, frozenset())
+        source.seen[self.name] = before | found.keys()
+        return {**dict.fromkeys(before, 0), **found}
 
 
 DEFINITION = ("kind", "definition")

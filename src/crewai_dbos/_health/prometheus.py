@@ -54,6 +54,6 @@ def _family(instrument: Instrument, source: Source) -> Metric:
     cls = CounterMetricFamily if instrument.is_counter else GaugeMetricFamily
     name = instrument.name.replace(".", "_")
     family = cls(name, f"{instrument.help}.", labels=instrument.labels, unit=instrument.unit)
-    for key, number in sorted((instrument.read(source) or {}).items()):
+    for key, number in sorted(instrument.values(source).items()):
         family.add_metric(key, number)
     return family

@@ -50,10 +50,10 @@ def _reading(instrument: Instrument) -> Callable[[CallbackOptions], Iterable[Obs
     def read(_: CallbackOptions) -> list[Observation]:
         from opentelemetry.metrics import Observation
 
-        values = None if _source is None else instrument.read(_source)
+        values = {} if _source is None else instrument.values(_source)
         return [
             Observation(number, dict(zip(instrument.labels, key, strict=True)))
-            for key, number in (values or {}).items()
+            for key, number in values.items()
         ]
 
     return read
