@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
@@ -36,7 +37,7 @@ from crewai_dbos._health.census import census
 from crewai_dbos._health.server import AT_ONCE, HealthServer, Page
 from crewai_dbos._health.shared import Shared
 from crewai_dbos._runs import counting
-from crewai_dbos.control import Control
+from crewai_dbos.control import Control, Reply
 from crewai_dbos.errors import DefinitionError
 from crewai_dbos.testing import Request, ToolCall, text, tool_calls
 from people.conftest import until
@@ -255,6 +256,71 @@ def test_metrics_of_what_it_has_done(database_url: str, serve: Serve) -> None:
         assert again["crewai_dbos_calls_total", "llm", "done"] == 2
         assert again["crewai_dbos_executions_total", crew.crew_name, "crew", "done"] == 2
         assert "a-run-of-its-own" not in get(worker, "/metrics")[1]
+
+
+@DBOS.workflow()
+def users_own(flow_name: str) -> str:
+    return str(_JOINED[flow_name].kickoff())
+
+
+_JOINED: dict[str, DBOSFlow] = {}
+
+
+def flow_of(function: Any) -> DBOSFlow:
+    class One(Flow[dict[str, Any]]):
+        @start()
+        def do(self) -> Any:
+            return function()
+
+    return DBOSFlow(flow_name=unique("one"), orig_flow=One)
+
+
+def test_how_executions_end(database_url: str) -> None:
+    def fails() -> None:
+        raise LookupError("nothing there")
+
+    held, joined = Held(), Held()
+    waits, fine, failing = held_flow(held), flow_of(lambda: step(str, 1)), flow_of(fails)
+    asks = flow_of(lambda: crewai_dbos.ask("May I?"))
+    inside = _JOINED.setdefault("inside", held_flow(joined))
+    with working(database_url) as worker, held, joined, Control(database_url) as control:
+        assert fine.start().get_result() == "1"
+        assert asyncio.run(fine.kickoff_async()) == "1"
+        with pytest.raises(LookupError):
+            failing.kickoff()
+
+        asking = asks.start()
+        until(lambda: control.requests())
+        until(lambda: measured(worker).get(ended(asks, "parked")) == 1)
+        (request,) = control.requests()
+        control.answer(request.request_id, Reply("yes"), by="ann")
+        assert asking.get_result() == "yes"
+
+        cancelled = waits.start()
+        assert held.begun.wait(30)
+        control.cancel(cancelled.workflow_id, by="ann")
+        held.may_end.set()
+        until(lambda: measured(worker).get(ended(waits, "cancelled")) == 1)
+
+        before = measured(worker)
+        with SetWorkflowID("users-own"):
+            run = DBOS.start_workflow(users_own, "inside")
+        assert joined.begun.wait(30)
+        status = json.loads(get(worker, "/status")[1])
+        assert {"run_id": "users-own", "kind": "workflow"} in status["runs"]
+        joined.may_end.set()
+        assert run.get_result() == "held"
+        found = measured(worker)
+    assert found[ended(fine, "done")] == 2
+    assert found[ended(failing, "failed")] == 1
+    assert found[ended(asks, "done")] == 1
+    assert ended(inside, "done") not in found, "it is no run of its own"
+    calls = ("crewai_dbos_calls_total", "step", "done")
+    assert found[calls] == before[calls] + 1
+
+
+def ended(flow: DBOSFlow, outcome: str) -> tuple[str, ...]:
+    return ("crewai_dbos_executions_total", flow.flow_name, "flow", outcome)
 
 
 def test_what_is_in_the_database_stands_as_control_says(
