@@ -118,6 +118,16 @@ class Membership:
         with contextlib.suppress(Exception):
             self.leases.close()
 
+    def unbeaten_for(self) -> float:
+        """Seconds since the last beat that the database has taken."""
+        return self.gate.unbeaten_for()
+
+    def is_stuck(self) -> bool:
+        """Whether the thread that beats stands still; no database can hold it up for so long."""
+        if self._over.is_set() or not self._threads:
+            return False
+        return not self._threads[0].is_alive() or clock() - self._turned > 2 * self.seconds
+
     def give_up(self, seconds: float) -> None:
         """Give our lease up, and do nothing else.
 
@@ -144,16 +154,6 @@ class Membership:
         """This worker has the definition of a run by now."""
         with self._lock:
             self._lacking.discard(lacking)
-
-    def unbeaten_for(self) -> float:
-        """Seconds since the last beat that the database has taken."""
-        return self.gate.unbeaten_for()
-
-    def is_stuck(self) -> bool:
-        """Whether the thread that beats stands still; no database can hold it up for so long."""
-        if self._over.is_set() or not self._threads:
-            return False
-        return not self._threads[0].is_alive() or clock() - self._turned > 2 * self.seconds
 
     def _start(self, target: Callable[[], None]) -> None:
         thread = threading.Thread(target=target, name="crewai-dbos-worker", daemon=True)
@@ -244,7 +244,6 @@ class Membership:
                     break
                 recovering.recover(run, lease.holder.executor_id)
                 found.append(run.workflow_id)
-        self.taken_over += len(found)
         if found:
             logger.warning(
                 "Worker %s (%s) is gone: %d of its runs go on: %s",
@@ -253,6 +252,7 @@ class Membership:
                 len(found),
                 ", ".join(found[:5]) + (", ..." if len(found) > 5 else ""),
             )
+            self.taken_over += len(found)
 
     def _hand_back_every(self) -> None:
         """Give the runs back whose definitions a live peer has, and forget those that are gone."""
