@@ -21,6 +21,7 @@ from crewai_dbos._dbos_seam.instance import is_constructed, is_launched
 from crewai_dbos._fleet import membership
 from crewai_dbos._fleet.leases import Definitions, Holder, Leases
 from crewai_dbos._fleet.membership import Membership
+from crewai_dbos._health.watch import Watch
 from crewai_dbos._journal import ownership
 from crewai_dbos._runs.registry import REGISTRIES
 from crewai_dbos.errors import DefinitionError, NotLaunchedError
@@ -41,12 +42,16 @@ class Worker:
         lease: Seconds after which a worker that says nothing is taken for dead. Longer than the
             longest time for which a process may stand still.
         grace: Seconds that runs at work are given to end when the worker is to stop.
+        health_port: Where probes, `/status` and `/metrics` are served by HTTP; 0 for any port that
+            is free, None for none.
+        health_host: The address for that. By default all of the machine's, as probes of a container
+            come from outside of it; ``"::"`` where there is IPv6 only.
 
     Raises:
         NotLaunchedError: There is no ``DBOS(config=...)``.
         DefinitionError: DBOS is launched already, or has a `conductor_key`; or another live process
             has the executor id; or the worker was used before; or `lease` or `grace` is no number
-            of seconds that can be.
+            of seconds that can be; or the port is taken.
 
     Example::
 
@@ -59,14 +64,24 @@ class Worker:
             worker.run()  # until SIGTERM or Ctrl-C
     """
 
-    def __init__(self, *, lease: float = 30.0, grace: float = 30.0) -> None:
+    def __init__(
+        self,
+        *,
+        lease: float = 30.0,
+        grace: float = 30.0,
+        health_port: int | None = None,
+        health_host: str = "0.0.0.0",
+    ) -> None:
         if not 1.0 <= lease < math.inf:
             raise DefinitionError(f"lease is {lease!r}: give at least one second.")
         if not 0.0 <= grace < math.inf:
             raise DefinitionError(f"grace is {grace!r}: give seconds, 0 to wait for nothing.")
+        if health_port is not None and not _is_port(health_port):
+            raise DefinitionError(f"health_port is {health_port!r}: give a port, or 0 for any.")
         self._lease = lease
         self._grace = grace
         self._over = threading.Event()
+        self._watch = Watch(health_host, health_port, grace, self._is_stopping)
         self._why = ""
         self._member: Membership | None = None
         self._is_used = False
@@ -80,6 +95,7 @@ class Worker:
         if recovering.executor_id() == recovering.SHARED:
             recovering.take_executor_id(f"{_process()}:{secrets.token_hex(3)}")
         try:
+            self._watch.begin()
             self._begin()
         except BaseException:
             self._end(grace=0)
@@ -87,6 +103,7 @@ class Worker:
         return self
 
     def __exit__(self, *_: Any) -> None:
+        self._over.set()
         self._end(self._grace)
 
     @property
@@ -98,6 +115,16 @@ class Worker:
             print(worker.executor_id)
         """
         return recovering.executor_id()
+
+    @property
+    def health_port(self) -> int | None:
+        """The port at which the worker answers probes; None if it does not.
+
+        Example::
+
+            print(f"http://127.0.0.1:{worker.health_port}/status")
+        """
+        return self._watch.port
 
     def run(self) -> None:
         """Carry out runs until SIGTERM, Ctrl-C or `stop`.
@@ -160,6 +187,7 @@ class Worker:
         ownership.check_with(member.gate)
         DBOS.launch()
         member.attend()
+        self._watch.works(member)
 
     def _end(self, grace: float) -> None:
         try:
@@ -170,6 +198,7 @@ class Worker:
             ownership.check_with(None)
             if self._member is not None:
                 self._member.end()
+            self._watch.end()
             for number, handler in self._handlers.items():
                 signal.signal(number, handler)
 
@@ -187,6 +216,9 @@ class Worker:
         with self._shutting_down:
             if is_constructed():
                 DBOS.destroy(workflow_completion_timeout_sec=math.ceil(grace))
+
+    def _is_stopping(self) -> bool:
+        return self._is_told or self._over.is_set()
 
     def _lost(self, executor_id: str) -> None:
         """Another process has our id. It has our runs, too, and this one takes no more."""
@@ -213,6 +245,10 @@ class Worker:
 
 def _definitions() -> Definitions:
     return {noun: registry.names() for noun, registry in REGISTRIES.items()}
+
+
+def _is_port(given: object) -> bool:
+    return isinstance(given, int) and not isinstance(given, bool) and 0 <= given <= 65535
 
 
 def _process() -> str:

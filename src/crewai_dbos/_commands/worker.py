@@ -39,6 +39,13 @@ def worker(
             "default what DBOS makes of the definitions."
         ),
     ] = None,
+    health_port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="Serve /live, /ready, /status and /metrics there."),
+    ] = None,
+    health_host: Annotated[
+        str, typer.Option(help="The address for that: a container is probed from outside.")
+    ] = "0.0.0.0",
 ) -> None:
     """Carry out runs beside other workers on the same database, until SIGTERM or Ctrl-C.
 
@@ -52,12 +59,15 @@ def worker(
     try:
         _import(targets)
         _construct(name or targets[0].partition(":")[0].partition(".")[0], db_url, version)
-        with Worker(lease=lease, grace=grace) as started:
+        made = Worker(lease=lease, grace=grace, health_port=health_port, health_host=health_host)
+        with made as started:
             _tell_of_others()
             typer.echo(
                 f"Worker {started.executor_id} of {_application()} carries out {_known()}. "
                 "Ctrl-C to stop."
             )
+            if started.health_port is not None:
+                typer.echo(f"Its health is served at {health_host}:{started.health_port}.")
             sys.stdout.flush()
             started.run()
     except (NotFoundError, CrewaiDbosError) as error:

@@ -236,6 +236,15 @@ def lacks_attribute(database: Database, key: str, field: str) -> Condition:
     return found
 
 
+def in_attribute(database: Database, key: str, field: str) -> sa.ColumnElement[Any]:
+    """The text in `field` of the attribute `key` of its workflow, as an expression."""
+    if database.is_sqlite:
+        return _in_attribute(database, key, field)
+    attributes = sa.type_coerce(database.runs.c.attributes, JSONB)
+    found: sa.ColumnElement[Any] = attributes[key][field].astext
+    return found
+
+
 def _in_attribute(database: Database, key: str, field: str) -> sa.ColumnElement[Any]:
     return sa.func.json_extract(database.runs.c.attributes, f'$."{key}"."{field}"')
 

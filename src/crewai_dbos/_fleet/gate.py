@@ -53,5 +53,9 @@ class Gate:
             asked.add(owner_xid)
         return False
 
+    def unbeaten_for(self) -> float:
+        """Seconds since the lease was beaten."""
+        return clock() - self._beaten
+
     def _is_overdue(self) -> bool:
         return clock() - self._beaten >= self._seconds

@@ -66,6 +66,7 @@ class Membership:
         seconds: For how long a lease lasts.
         definitions: Returns what this worker has.
         lost: Is called, once, when another process has our executor id.
+        taken_over: How many runs of workers that were gone this one has had go on.
     """
 
     database: Database
@@ -74,6 +75,7 @@ class Membership:
     definitions: Callable[[], Definitions]
     lost: Callable[[str], None]
     gate: Gate = field(init=False)
+    taken_over: int = 0
     _silence: Silence = field(default_factory=Silence)
     _alive: list[Lease] = field(default_factory=list)
     _over: threading.Event = field(default_factory=threading.Event)
@@ -82,6 +84,7 @@ class Membership:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _said: set[str] = field(default_factory=set)
     _threads: list[threading.Thread] = field(default_factory=list)
+    _turned: float = field(default_factory=clock)
 
     def begin(self) -> Lease | None:
         """Take our lease and keep it. After that DBOS may be launched.
@@ -120,6 +123,16 @@ class Membership:
             )
         with contextlib.suppress(Exception):
             self.leases.close()
+
+    def unbeaten_for(self) -> float:
+        """Seconds since the last beat that the database has taken."""
+        return self.gate.unbeaten_for()
+
+    def is_stuck(self) -> bool:
+        """Whether the thread that beats stands still; no database can hold it up for so long."""
+        if self._over.is_set() or not self._threads:
+            return False
+        return not self._threads[0].is_alive() or clock() - self._turned > 2 * self.seconds
 
     def give_up(self, seconds: float) -> None:
         """Give our lease up, and do nothing else.
@@ -184,7 +197,7 @@ class Membership:
 
     def _beat(self) -> None:
         while not self._over.wait(self.seconds / BEATS):
-            since = clock()
+            self._turned = since = clock()
             with self._trying("beat its lease"):
                 if not within(self.seconds / 2, lambda: self.leases.beat(self.definitions())):
                     self.lost(self.leases.holder.executor_id)
@@ -250,6 +263,7 @@ class Membership:
                 len(found),
                 ", ".join(found[:5]) + (", ..." if len(found) > 5 else ""),
             )
+            self.taken_over += len(found)
 
     def _hand_back_every(self) -> None:
         """Give the runs back whose definitions a live peer has, and forget those that are gone."""

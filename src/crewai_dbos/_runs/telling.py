@@ -11,7 +11,7 @@ from crewai_dbos._dbos_seam.context import DBOSContext, open_workflow
 from crewai_dbos._journal import executions
 from crewai_dbos._journal.listening import Happening
 from crewai_dbos._journal.scope import Scope
-from crewai_dbos._runs import event_stream, spans
+from crewai_dbos._runs import counting, event_stream, spans
 from crewai_dbos._runs.event_stream import EventStream
 from crewai_dbos._threads import on_a_thread
 
@@ -27,6 +27,7 @@ def of_joined(definition: Any, scope: Scope, *, is_own: bool) -> Iterator[None]:
     """
     journal = scope.journal
     spans.listen(journal)
+    counting.listen(journal)
     kind = scope.path.rpartition("/")[2].partition(":")[0]
     stream = _heard(definition, scope, kind, is_own=is_own) if definition.events else None
     try:
@@ -56,7 +57,8 @@ def of_run(definition: Any, noun: str) -> Iterator[None]:
     """The block is all of a run that has a workflow of its own."""
     context = open_workflow()
     run_id = context.workflow_id
-    with spans.of_run(noun, definition.name, run_id, spans.begun_in(run_id)):
+    counted = counting.of_run(noun, definition.name, run_id)
+    with counted, spans.of_run(noun, definition.name, run_id, spans.begun_in(run_id)):
         try:
             yield
         except BaseException as error:
@@ -71,7 +73,8 @@ async def of_async_run(definition: Any, noun: str) -> AsyncIterator[None]:
     context = open_workflow()
     run_id = context.workflow_id
     began_in = await on_a_thread(lambda: spans.begun_in(run_id)) if spans.tracer() else None
-    with spans.of_run(noun, definition.name, run_id, began_in):
+    counted = counting.of_run(noun, definition.name, run_id)
+    with counted, spans.of_run(noun, definition.name, run_id, began_in):
         try:
             yield
         except GeneratorExit:
