@@ -35,6 +35,7 @@ MODULES = (
     "crewai_dbos.control",
     "crewai_dbos.doctor",
     "crewai_dbos.encryption",
+    "crewai_dbos.http",
     "crewai_dbos.testing",
     "crewai_dbos.testing.crash",
     "crewai_dbos.testing.history",
@@ -63,7 +64,7 @@ that users do not make themselves."""
 
 RETURNED = ("ApiError", "Cost", "Delayed", "Drop", "Effect", "Event", "Finding", "Item", "Message")
 RETURNED += ("Observed", "Position", "Question", "Report", "Request", "Tokens", "ToolRequest")
-RETURNED += ("Verdict",)
+RETURNED += ("Content", "Verdict")
 """Plain data that users are given and do not make."""
 
 

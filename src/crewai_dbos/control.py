@@ -18,7 +18,8 @@ from dbos import DBOSClient, Serializer
 from sqlalchemy.exc import SQLAlchemyError
 
 from crewai_dbos import _user
-from crewai_dbos._control import cost, forking, stopping
+from crewai_dbos._control import contents, cost, forking, stopping
+from crewai_dbos._control.contents import Content as Content
 from crewai_dbos._control.cost import Cost as Cost
 from crewai_dbos._control.moving import Mover
 from crewai_dbos._control.moving import Moves as Moves
@@ -52,6 +53,7 @@ from crewai_dbos.errors import DefinitionError, RunNotFoundError, UnknownRequest
 __all__ = [
     "Answer",
     "Approve",
+    "Content",
     "Control",
     "Cost",
     "Event",
@@ -236,6 +238,55 @@ class Control:
             print(control.id_of(run_id))
         """
         return self._reader.id_of(begins)
+
+    def inputs_of(self, run_id: str) -> Any:
+        """What a run was kicked off with, as plain JSON; None of a workflow of your own.
+
+        Raises:
+            RunNotFoundError: There is no such run.
+            SealedError: It is encrypted, and `serializer` can't read it.
+
+        Example::
+
+            print(control.inputs_of(run_id))
+        """
+        self._check_run(run_id)
+        return contents.inputs_of(self._database, run_id, self._opened)
+
+    def result_of(self, run_id: str) -> Any:
+        """What a run has returned, as plain JSON; None of one that has not ended well.
+
+        Raises:
+            RunNotFoundError: There is no such run.
+            SealedError: It is encrypted, and `serializer` can't read it.
+
+        Example::
+
+            print(control.result_of(run_id))
+        """
+        self._check_run(run_id)
+        return contents.result_of(self._database, run_id, self._opened)
+
+    def content_of(self, run_id: str, path: str) -> Content | None:
+        """What a call in a run has returned. What it was given is not stored, but a digest of it.
+
+        Args:
+            run_id: The run.
+            path: The name of the call in its journal, the `path` of a `Node`.
+
+        Returns:
+            None if there is no such call, or nothing is recorded of it.
+
+        Raises:
+            RunNotFoundError: There is no such run.
+            SealedError: It is encrypted, and `serializer` can't read it.
+
+        Example::
+
+            print(control.content_of(run_id, "crew:research#1/task:1#1/agent:Writer#1/llm#1"))
+        """
+        self._check_run(run_id)
+        return contents.content_of(self._database, run_id, path, self._opened)
 
     def stranded(self, *, limit: int = 50, cursor: str | None = None) -> Page:
         """Runs that nobody goes on with, each with the reason; the newest first.

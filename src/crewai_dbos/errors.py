@@ -6,6 +6,7 @@ used to come out as it was, the class derives from that one too.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -356,7 +357,18 @@ class RequestExpired(RunStoppedError, AnswerError):
 
 
 class InvalidAnswer(AnswerError, ValueError):
-    """The answer does not fit what was asked: another kind, or not of the schema."""
+    """The answer does not fit what was asked: another kind, or not of the schema.
+
+    Attributes:
+        errors: What of it does not fit the schema: the path of each place, and what is wrong there.
+    """
+
+    def __init__(self, message: str, errors: Sequence[tuple[str, str]] = ()) -> None:
+        super().__init__(message)
+        self.errors = tuple(errors)
+
+    def __reduce__(self) -> Any:
+        return type(self), (str(self), self.errors)
 
 
 class NotAllowed(AnswerError):

@@ -278,6 +278,24 @@ def inputs(database: Database, connection: sa.Connection, run_ids: Iterable[str]
     return found
 
 
+def outputs(
+    database: Database, connection: sa.Connection, run_ids: Iterable[str]
+) -> dict[str, str]:
+    """What those of these runs have returned that have ended well, where that is JSON."""
+    table, made = database.runs, database.system.tables.workflow_output
+    found: dict[str, str] = {}
+    for some in chunks(run_ids):
+        text = sa.func.coalesce(made.c.output, table.c.output)
+        query = (
+            sa.select(table.c.workflow_uuid, text)
+            .select_from(table.outerjoin(made, database.system._wf_join(table, made)))
+            .where(has_id(database, some), table.c.status == SUCCESS, text.is_not(None))
+            .where(table.c.serialization == DBOSPortableJSON.name())
+        )
+        found.update((run_id, text) for run_id, text in connection.execute(query))
+    return found
+
+
 def errors(
     database: Database, connection: sa.Connection, run_ids: Iterable[str]
 ) -> dict[str, StoredError]:
@@ -310,8 +328,10 @@ def with_usage(
         yield from (tuple(row) for row in connection.execute(query))
 
 
-def steps(database: Database, connection: sa.Connection, run_id: str) -> list[StoredStep]:
-    """The steps of a run, in the order of their numbers."""
+def steps(
+    database: Database, connection: sa.Connection, run_id: str, name: str | None = None
+) -> list[StoredStep]:
+    """The steps of a run, or those of this name, in the order of their numbers."""
     table = database.system.tables.operation_outputs
     query = (
         sa.select(
@@ -325,6 +345,7 @@ def steps(database: Database, connection: sa.Connection, run_id: str) -> list[St
             table.c.completed_at_epoch_ms,
         )
         .where(*database.system._wf(table, run_id))
+        .where(sa.true() if name is None else table.c.function_name == name)
         .order_by(table.c.function_id)
     )
     return [

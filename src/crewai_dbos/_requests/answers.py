@@ -200,7 +200,6 @@ def _check_schema(request: Request, what: str, value: Any, schema: dict[str, Any
     validator = validator_for(schema)(schema, registry=Registry())
     found = sorted(validator.iter_errors(value), key=lambda error: list(map(str, error.path)))
     if found:
-        told = "; ".join(
-            f"{'.'.join(map(str, error.path)) or 'it'}: {error.message}" for error in found[:5]
-        )
-        raise InvalidAnswer(f"{what} of request {request.request_id} does not fit: {told}.")
+        errors = [(".".join(map(str, error.path)), error.message) for error in found]
+        told = "; ".join(f"{path or 'it'}: {message}" for path, message in errors[:5])
+        raise InvalidAnswer(f"{what} of request {request.request_id} does not fit: {told}.", errors)

@@ -1,0 +1,1 @@
+"""Runs and requests over HTTP: an API for programs, and a page for people."""

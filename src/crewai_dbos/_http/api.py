@@ -1,0 +1,180 @@
+"""The endpoints about runs and requests."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timezone
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Path, Query, Response
+from starlette.concurrency import run_in_threadpool
+
+from crewai_dbos._http import events, shapes
+from crewai_dbos._http.guarding import Asking
+from crewai_dbos._http.problems import Problem, documented
+from crewai_dbos._http.runs import MOST, Desk
+from crewai_dbos._http.texts import Name
+from crewai_dbos.control import Run, State
+
+Limit = Annotated[int, Query(ge=1, le=MOST)]
+RunId = Annotated[str, Path(description="The DBOS workflow id of the run.", max_length=500)]
+RequestId = Annotated[str, Path(max_length=100)]
+
+
+def add(router: APIRouter, desk: Desk) -> None:
+    """Add the endpoints to `router`."""
+    _add_runs(router, desk)
+    _add_requests(router, desk)
+
+
+def _add_runs(router: APIRouter, desk: Desk) -> None:
+    known = documented(404)
+    changing = documented(404, 409)
+
+    @router.post("/runs", status_code=202, responses=documented(404, 409, 501))
+    def start(
+        body: shapes.Start,
+        caller: Asking,
+        idempotency_key: Annotated[Name | None, Header()] = None,
+    ) -> shapes.Started:
+        """Begin a run. Sent again with the same `run_id` or Idempotency-Key, it is that run."""
+        if None not in (body.run_id, idempotency_key) and body.run_id != idempotency_key:
+            raise Problem(422, "run_id and Idempotency-Key are two ids. Send one.", "invalid")
+        run_id = body.run_id or idempotency_key
+        return shapes.Started(
+            run_id=desk.start(caller, body.definition, body.inputs, run_id, body.queue)
+        )
+
+    @router.get("/runs", responses=documented())
+    def runs(
+        caller: Asking,
+        definition: Annotated[Name | None, Query()] = None,
+        state: State | None = None,
+        kind: Annotated[Name | None, Query()] = None,
+        since: datetime | None = None,
+        limit: Limit = 50,
+        cursor: Annotated[Name | None, Query()] = None,
+    ) -> shapes.Runs:
+        """Runs, the newest first. Those that you may not see are left out of a page."""
+        found, following = desk.runs(
+            caller,
+            definition=definition,
+            state=state,
+            kind=kind,
+            since=_in_range(since),
+            limit=limit,
+            cursor=cursor,
+        )
+        return shapes.Runs(runs=found, cursor=following)
+
+    # An id may have slashes in it, so what follows one is looked for first.
+
+    @router.get("/runs/{run_id:path}/tree", responses=known)
+    def tree(run_id: RunId, caller: Asking) -> Run:
+        """A run with what it has done: tasks, agents, methods and calls."""
+        return desk.run(caller, run_id)
+
+    @router.get("/runs/{run_id:path}/result", responses=known)
+    def result(run_id: RunId, caller: Asking) -> shapes.Whole:
+        """A run with what it has returned."""
+        run = desk.run(caller, run_id)
+        return shapes.Whole(run=replace(run, children=()), result=desk.control.result_of(run_id))
+
+    @router.get("/runs/{run_id:path}/cost", responses=known)
+    def cost(run_id: RunId, caller: Asking) -> shapes.CostShape:
+        """What the LLM requests of a run have cost until now."""
+        desk.run(caller, run_id)
+        return shapes.CostShape.of(desk.control.cost_of(run_id))
+
+    @router.get(
+        "/runs/{run_id:path}/events",
+        response_class=Response,
+        responses={
+            **known,
+            200: {
+                "description": "Events, each with its number as the id.",
+                "content": {"text/event-stream": {"schema": events.SCHEMA}},
+            },
+        },
+    )
+    async def follow(
+        run_id: RunId,
+        caller: Asking,
+        after: Annotated[int, Query(ge=0, le=2**53)] = 0,
+        last_event_id: Annotated[str | None, Header()] = None,
+    ) -> Response:
+        """What happens in a run of a definition with `events=True`, until it has ended."""
+        number = events.after(last_event_id, after)
+        await run_in_threadpool(desk.run, caller, run_id)
+        return events.stream(desk.control, run_id, number)
+
+    @router.post("/runs/{run_id:path}/cancel", status_code=204, responses=changing)
+    def cancel(run_id: RunId, caller: Asking, body: shapes.Cancel | None = None) -> None:
+        """Cancel a run; of a batch its items."""
+        given = body or shapes.Cancel()
+        desk.run(caller, run_id, "cancel")
+        desk.control.cancel(run_id, reason=given.reason, by=caller.name(given.by))
+
+    @router.post("/runs/{run_id:path}/resume", status_code=204, responses=changing)
+    def resume(run_id: RunId, caller: Asking, body: shapes.Resume | None = None) -> None:
+        """Let a run go on that was cancelled or stopped."""
+        desk.run(caller, run_id, "resume")
+        desk.control.resume(run_id, timeout=None if body is None else body.timeout)
+
+    @router.post("/runs/{run_id:path}/fork", status_code=202, responses=changing)
+    def fork(run_id: RunId, caller: Asking, body: shapes.Fork | None = None) -> shapes.Started:
+        """Begin a new run with what this one has recorded, less what depends on a place."""
+        given = body or shapes.Fork()
+        desk.run(caller, run_id, "fork")
+        made = desk.control.fork(
+            run_id,
+            given.at,
+            inputs=given.inputs,
+            edit=given.edit,
+            version=given.version,
+            by=caller.name(given.by),
+        )
+        return shapes.Started(run_id=made)
+
+    @router.get("/runs/{run_id:path}", responses=known)
+    def run(run_id: RunId, caller: Asking) -> Run:
+        """How a run stands."""
+        return replace(desk.run(caller, run_id), children=())
+
+
+def _add_requests(router: APIRouter, desk: Desk) -> None:
+    @router.get("/requests", responses=documented())
+    def requests(
+        caller: Asking,
+        audience: Annotated[Name | None, Query()] = None,
+        run_id: Annotated[Name | None, Query()] = None,
+        only_open: bool = True,
+        limit: Limit = 50,
+    ) -> shapes.Requests:
+        """What people are asked, the oldest first."""
+        found = desk.requests(
+            caller, audience=audience, run_id=run_id, only_open=only_open, limit=limit
+        )
+        return shapes.Requests(requests=[shapes.RequestShape.of(each) for each in found])
+
+    @router.get("/requests/{request_id}", responses=documented(404))
+    def request(request_id: RequestId, caller: Asking) -> shapes.RequestShape:
+        """One request, open or not."""
+        return shapes.RequestShape.of(desk.request(caller, request_id))
+
+    @router.post("/requests/{request_id}/answer", responses=documented(404, 409, 410))
+    def answer(
+        request_id: RequestId, body: shapes.AnswerBody, caller: Asking
+    ) -> shapes.RequestShape:
+        """Answer a request, once. `by` is taken from programs with a token only."""
+        answered: Any = desk.answer(caller, request_id, body.answer(), body.by)
+        return shapes.RequestShape.of(answered)
+
+
+def _in_range(when: datetime | None) -> datetime | None:
+    """`when`, if it is a time that a machine can count from."""
+    if when is None:
+        return None
+    if not 1970 <= when.year < 9999:
+        raise Problem(422, "since is a time after 1970.", "invalid")
+    return when if when.tzinfo is not None else when.replace(tzinfo=timezone.utc)

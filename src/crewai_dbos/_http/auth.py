@@ -1,0 +1,228 @@
+"""Who is asking, and what they may see and do."""
+
+from __future__ import annotations
+
+import hmac
+import inspect
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Any, Literal, TypeVar
+from urllib.parse import urlsplit
+
+import anyio.from_thread
+from starlette.requests import Request
+
+from crewai_dbos import _user
+from crewai_dbos._http.problems import Problem
+from crewai_dbos.control import Request as Asked
+from crewai_dbos.control import Run
+from crewai_dbos.errors import DefinitionError
+
+T = TypeVar("T")
+
+SHORTEST = 16
+"""Characters of a token: a shorter one could be guessed."""
+
+
+@dataclass(frozen=True)
+class User:
+    """Somebody of the application's users.
+
+    Args:
+        name: Stored with what they do: who has answered, cancelled, forked.
+        audiences: Whose requests they see and answer, beside those for anybody; None for all.
+
+    Example::
+
+        from crewai_dbos.http import User
+
+        ann = User("ann", audiences={"support", "books"})
+    """
+
+    name: str
+    audiences: Iterable[str] | None = None
+
+    def hears(self, audience: str | None) -> bool:
+        """Whether a request for this audience is one for them.
+
+        Example::
+
+            from crewai_dbos.http import User
+
+            print(User("ann", audiences={"support"}).hears("books"))
+        """
+        return audience is None or self.audiences is None or audience in self.audiences
+
+
+Action = Literal["see", "start", "answer", "cancel", "resume", "fork"]
+"""What a user may be allowed to do."""
+
+Who = Callable[[Request], User | Awaitable[User | None] | None]
+"""Who sends a request, by the application's own means; None for somebody unknown."""
+
+May = Callable[[User, Action, Run | Asked | str], bool | Awaitable[bool]]
+"""Whether a user may do something: with a run, a request, or a definition of this name."""
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who sends a request.
+
+    Attributes:
+        user: Who that is.
+        for_others: Whether they may say in whose name they act: with the token of a program.
+    """
+
+    user: User
+    for_others: bool = False
+
+    def name(self, by: str | None) -> str:
+        """Whose name is stored; `by` is what the request says."""
+        return by if by and self.for_others else self.user.name
+
+
+class Door:
+    """Lets in who may come in.
+
+    Args:
+        tokens: Any of these is a key, so that one can follow another.
+        local_only: Whether only this machine is let in.
+        who: As of `router`.
+        may: As of `router`.
+
+    Raises:
+        DefinitionError: Everybody would be let in, or a token could be guessed.
+    """
+
+    def __init__(
+        self,
+        tokens: str | Iterable[str] = (),
+        local_only: bool = False,
+        who: Who | None = None,
+        may: May | None = None,
+    ) -> None:
+        given = [tokens] if isinstance(tokens, str) else list(tokens)
+        if not given and who is None and not local_only:
+            raise DefinitionError(
+                "Who may come in? Give tokens=[...] (bearer tokens), who=... (your own users), or "
+                "local_only=True, which lets in everybody on this machine and nobody else."
+            )
+        if any(not isinstance(each, str) or len(each.strip()) < SHORTEST for each in given):
+            raise DefinitionError(
+                f"A token has {SHORTEST} characters or more. Make one: "
+                'python -c "import secrets; print(secrets.token_urlsafe(32))"'
+            )
+        self._tokens = [each.strip().encode() for each in given]
+        self._local_only = local_only
+        self._who = who
+        self._may = may
+
+    @property
+    def tokens(self) -> tuple[bytes, ...]:
+        return tuple(self._tokens)
+
+    @property
+    def needs_token(self) -> bool:
+        return bool(self._tokens)
+
+    def is_key(self, token: str) -> bool:
+        """Whether `token` opens; how long this takes says nothing of the tokens."""
+        given = token.encode("utf-8", "surrogateescape")
+        fits = [hmac.compare_digest(given, each) for each in self._tokens]
+        return any(fits)
+
+    async def enter(self, request: Request) -> Caller:
+        """Who sends `request`.
+
+        Raises:
+            Problem: They are not let in.
+        """
+        self.check_origin(request)
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if self._tokens and scheme.lower() == "bearer" and self.is_key(token.strip()):
+            return Caller(User("api"), for_others=True)
+        if self._who is not None:
+            found = self._who(request)
+            user = await found if inspect.isawaitable(found) else found
+            if isinstance(user, User):
+                return Caller(user)
+        elif self._local_only and not self._tokens:
+            return self.sitting_here()
+        raise Problem(
+            401,
+            "Send the header Authorization: Bearer TOKEN.",
+            "unauthorized",
+            {"WWW-Authenticate": "Bearer"},
+        )
+
+    @staticmethod
+    def sitting_here() -> Caller:
+        """Whoever sits at this machine."""
+        return Caller(User(_user.name()), for_others=True)
+
+    def check_origin(self, request: Request) -> None:
+        """Refuse what another site has a browser send, and what another machine sends.
+
+        Raises:
+            Problem: It is that.
+        """
+        origin = request.headers.get("origin")
+        if origin is not None and urlsplit_host(origin) != request.headers.get("host", ""):
+            raise Problem(403, "Other sites may not ask here.", "foreign-origin")
+        if request.headers.get("sec-fetch-site") in ("cross-site", "same-site"):
+            navigates = request.method == "GET" and request.headers.get("sec-fetch-mode") == (
+                "navigate"
+            )
+            if not navigates:
+                raise Problem(403, "Other sites may not ask here.", "foreign-origin")
+        if self._local_only and not _is_local(request):
+            raise Problem(
+                403,
+                "This is for this machine only (local_only). For others, give tokens or who.",
+                "not-local",
+            )
+
+    def allows(self, caller: Caller, action: Action, about: Run | Asked | str) -> bool:
+        """Whether `caller` may. Called on a thread."""
+        if self._may is None:
+            return not isinstance(about, Asked) or caller.user.hears(about.audience)
+        return bool(_awaited(self._may(caller.user, action, about)))
+
+
+def urlsplit_host(url: str) -> str | None:
+    """The host of a URL with its port; None of what is none."""
+    try:
+        return urlsplit(url).netloc or None
+    except ValueError:
+        return None
+
+
+def _is_local(request: Request) -> bool:
+    """Whether it comes from this machine, and is sent to it: a name of another could lead here."""
+    forwarded = {"forwarded", "x-forwarded-for", "x-real-ip"} & set(request.headers)
+    if forwarded or request.client is None or not _is_loopback(request.client.host):
+        return False
+    try:
+        host = urlsplit(f"//{request.headers.get('host', '')}").hostname
+    except ValueError:
+        return False
+    return host == "localhost" or _is_loopback(host or "")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _awaited(found: Any) -> Any:
+    """What `found` is or, of an async function, comes to."""
+    if not inspect.isawaitable(found):
+        return found
+
+    async def wait() -> Any:
+        return await found
+
+    return anyio.from_thread.run(wait)

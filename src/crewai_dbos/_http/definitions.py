@@ -1,0 +1,114 @@
+"""The definitions that can be kicked off here, and kicking one off."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+from uuid import uuid4
+
+from dbos import SetWorkflowID
+
+from crewai_dbos._http.problems import Problem
+from crewai_dbos.errors import DefinitionError, MissingDefinitionError
+
+_INPUT = re.compile(r"[A-Za-z_][A-Za-z0-9_\-]*")
+"""The name of an input, as crewAI fills it in; other braces in a text are no inputs."""
+
+
+class Offered:
+    """Crews and flows by their names. They are objects of the caller's: nothing is imported here.
+
+    Args:
+        definitions: Each a `DBOSCrew` or a `DBOSFlow`.
+
+    Raises:
+        DefinitionError: One is neither, or two are called the same.
+    """
+
+    def __init__(self, definitions: Iterable[Any]) -> None:
+        self._by_name: dict[str, Any] = {}
+        for each in definitions:
+            name = _name_of(each)
+            if name in self._by_name:
+                raise DefinitionError(f"Two of the definitions are called {name!r}.")
+            self._by_name[name] = each
+
+    def names(self) -> list[str]:
+        return sorted(self._by_name)
+
+    def chosen(self, name: str | None) -> str:
+        """The name of the one that is meant: without a `name` the only one.
+
+        Raises:
+            Problem: There are none here, or several.
+            MissingDefinitionError: There is none of this name.
+        """
+        if not self._by_name:
+            raise Problem(
+                501,
+                "Nothing can be kicked off here: this process was given no definitions. Start it "
+                "with router(control, definitions=[...]), or kick off where they are.",
+                "no-definitions",
+            )
+        if name is None and len(self._by_name) > 1:
+            raise Problem(
+                422,
+                f"Which definition? There are {', '.join(self.names())}.",
+                "which-definition",
+                definitions=self.names(),
+            )
+        found = name or self.names()[0]
+        if found not in self._by_name:
+            raise MissingDefinitionError(
+                f"There is no definition {found!r} here; there are {', '.join(self.names())}."
+            )
+        return found
+
+    def inputs(self, name: str) -> list[str]:
+        """The names of what one can be kicked off with."""
+        definition = self._by_name[name]
+        if hasattr(definition, "crew_name"):
+            return sorted(each for each in definition.fetch_inputs() if _INPUT.fullmatch(each))
+        fields = getattr(type(definition.state), "model_fields", {})
+        return sorted(field for field in fields if field != "id")
+
+    def start(
+        self, name: str, inputs: Mapping[str, Any] | None, run_id: str | None, queue: str | None
+    ) -> str:
+        """Kick one off, or find the run of this id. Called on a thread.
+
+        Returns:
+            The id of the run.
+
+        Raises:
+            Problem: Inputs are missing.
+            RunConflictError: The id belongs to a run of something else.
+        """
+        definition = self._by_name[name]
+        missing = self._missing(definition, name, inputs)
+        if missing:
+            raise Problem(
+                422,
+                f"{name} wants the inputs {', '.join(missing)}, too.",
+                "missing-inputs",
+                missing_inputs=missing,
+            )
+        with SetWorkflowID(run_id or str(uuid4())):
+            return str(definition.start(inputs, queue=queue).workflow_id)
+
+    def _missing(self, definition: Any, name: str, inputs: Mapping[str, Any] | None) -> list[str]:
+        is_crew = hasattr(definition, "crew_name")
+        if inputs is None or not is_crew or definition.before_kickoff_callbacks:
+            return []  # crewAI fills nothing in; a flow has defaults; a callback may add them
+        return [each for each in self.inputs(name) if each not in inputs]
+
+
+def _name_of(definition: Any) -> str:
+    for field in ("crew_name", "flow_name"):
+        name = getattr(definition, field, None)
+        if isinstance(name, str) and callable(getattr(definition, "start", None)):
+            return name
+    raise DefinitionError(
+        f"definitions are DBOSCrew and DBOSFlow objects, not {type(definition).__name__}."
+    )

@@ -1,0 +1,54 @@
+"""What others send, as far as a database can have it."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, StringConstraints
+
+DEEPEST = 50
+"""How deep lists and objects may lie in each other."""
+
+
+def is_storable(text: str) -> bool:
+    """Whether a database can have `text`: no NUL, nor half of a surrogate pair."""
+    return re.search("[\0\ud800-\udfff]", text) is None
+
+
+def storable(text: str) -> str:
+    """`text`.
+
+    Raises:
+        ValueError: It can't be stored.
+    """
+    if not is_storable(text):
+        raise ValueError("has a character that can't be stored (NUL, or half of a pair)")
+    return text
+
+
+def plain_json(value: Any, depth: int = 0) -> Any:
+    """`value`, JSON data.
+
+    Raises:
+        ValueError: It can't be stored.
+    """
+    if depth > DEEPEST:
+        raise ValueError(f"lies deeper than {DEEPEST} in lists and objects")
+    if isinstance(value, str):
+        return storable(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("is no number that JSON has")
+    if isinstance(value, int) and abs(value) >= 2**63:
+        raise ValueError("is too large a number")
+    if isinstance(value, list):
+        return [plain_json(item, depth + 1) for item in value]
+    if isinstance(value, dict):
+        return {storable(name): plain_json(item, depth + 1) for name, item in value.items()}
+    return value
+
+
+Text = Annotated[str, StringConstraints(max_length=100_000), AfterValidator(storable)]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=500), AfterValidator(storable)]
+Json = Annotated[Any, AfterValidator(plain_json)]

@@ -1,0 +1,164 @@
+"""Requests over HTTP: answered once, by whom may, with what fits."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from starlette.requests import Request as Received
+from starlette.testclient import TestClient
+
+from crewai_dbos.control import Control, Request, Run
+from crewai_dbos.http import User
+from front.conftest import approved, client_of, crew, refund
+from people.conftest import until
+
+
+def asked(client: TestClient, run_id: str) -> dict[str, Any]:
+    """What a run asks, when it does."""
+
+    def found() -> Any:
+        return client.get("requests", params={"run_id": run_id}).json()["requests"]
+
+    (request,) = until(found)
+    return dict(request)
+
+
+def begun(client: TestClient) -> str:
+    response = client.post("runs", json={"inputs": {"topic": "otters"}})
+    return str(response.json()["run_id"])
+
+
+def test_the_first_answer_counts(control: Control) -> None:
+    client = client_of(control, approved())
+    run_id = begun(client)
+    request = asked(client, run_id)
+    assert request["question"]["tool"] == "send"
+    assert request["question"]["schema"]["properties"]["count"]["type"] == "integer"
+    path = f"requests/{request['request_id']}/answer"
+    assert client.get(f"requests/{request['request_id']}").json() == request
+
+    wrong = client.post(path, json={"is": "approve", "arguments": {"count": "many"}})
+    assert wrong.status_code == 422
+    assert wrong.json()["errors"] == [
+        {"path": "count", "message": "'many' is not of type 'integer'"}
+    ]
+    for body in (
+        {"is": "reply", "value": "yes"},
+        {"is": "approve", "arguments": {"nobody": 1}},
+        {"is": "approve", "arguments": []},
+        {"is": "perhaps"},
+        {"is": "reject", "why": "no"},
+        {},
+    ):
+        assert client.post(path, json=body).status_code == 422, body
+
+    body = {"is": "approve", "arguments": {"count": 3}, "by": "ann"}
+    answered = client.post(path, json=body)
+    assert answered.status_code == 200
+    assert answered.json()["answered_by"] == "ann"
+    second = client.post(path, json={"is": "reject", "by": "bob"})
+    assert second.status_code == 409
+    problem = second.json()
+    assert (problem["type"], problem["by"]) == ("urn:crewai-dbos:already-answered", "ann")
+    assert problem["at"] == answered.json()["answered"].replace("Z", "+00:00")
+    until(lambda: client.get(f"runs/{run_id}").json()["state"] == "done")
+    result = client.get(f"runs/{run_id}/result").json()["result"]
+    assert "sent to ann 3 times" in result["raw"]
+    assert client.get("requests", params={"run_id": run_id}).json() == {"requests": []}
+    every = client.get("requests", params={"run_id": run_id, "only_open": False}).json()
+    assert len(every["requests"]) == 1
+
+
+def test_too_late(control: Control) -> None:
+    client = client_of(control, approved(deadline=timedelta(seconds=1)))
+    run_id = begun(client)
+    request = asked(client, run_id)
+    until(lambda: client.get(f"runs/{run_id}").json()["state"] == "done")
+    late = client.post(f"requests/{request['request_id']}/answer", json={"is": "approve"})
+    assert late.status_code == 410
+    assert late.json()["type"] == "urn:crewai-dbos:expired"
+
+
+def test_of_no_request(control: Control) -> None:
+    client = client_of(control, approved())
+    request = asked(client, begun(client))
+    for request_id in ("nobody", request["request_id"][:6], "%00", "%ED%A0%80"):
+        assert client.get(f"requests/{request_id}").status_code == 404
+        path = f"requests/{request_id}/answer"
+        assert client.post(path, json={"is": "approve"}).status_code == 404
+    client.post(f"runs/{request['run_id']}/cancel")
+    gone = client.post(f"requests/{request['request_id']}/answer", json={"is": "approve"})
+    assert gone.status_code == 410
+
+
+USERS = {"ann": User("ann", {"support"}), "bob": User("bob", {"books"}), "eve": User("eve")}
+
+
+async def who(request: Received) -> User | None:
+    return USERS.get(request.headers.get("x-user", ""))
+
+
+def as_(name: str) -> dict[str, str]:
+    return {"X-User": name}
+
+
+def test_a_request_is_for_its_audience(control: Control) -> None:
+    client = client_of(control, crew(refund), who=who)
+    run_id = client.post("runs", json={"inputs": {"topic": "otters"}}, headers=as_("ann")).json()[
+        "run_id"
+    ]
+    (request,) = until(
+        lambda: client.get("requests", params={"run_id": run_id}, headers=as_("bob")).json()[
+            "requests"
+        ]
+    )
+    path = f"requests/{request['request_id']}"
+    assert client.get("requests", params={"run_id": run_id}, headers=as_("ann")).json() == {
+        "requests": []
+    }
+    assert client.get(path, headers=as_("ann")).status_code == 404
+    body = {"is": "reply", "value": {"number": 4711}, "by": "carl"}
+    assert client.post(f"{path}/answer", json=body, headers=as_("ann")).status_code == 404
+    assert client.post(f"{path}/answer", json=body).status_code == 401
+    wrong = {"is": "reply", "value": {"number": "x"}}
+    assert client.post(f"{path}/answer", json=wrong, headers=as_("bob")).status_code == 422
+    answered = client.post(f"{path}/answer", json=body, headers=as_("bob"))
+    assert answered.json()["answered_by"] == "bob"  # and not whom he names
+    until(lambda: client.get(f"runs/{run_id}", headers=as_("ann")).json()["state"] == "done")
+
+
+def test_who_may_what(control: Control) -> None:
+    clerks = approved()
+
+    async def may(user: User, action: str, about: Run | Request | str) -> bool:
+        if user.name == "eve":
+            return action == "see"
+        return user.name == "ann"
+
+    client = client_of(control, clerks, who=who, may=may)
+    body = {"inputs": {"topic": "otters"}}
+    for name in ("bob", "eve"):
+        assert client.post("runs", json=body, headers=as_(name)).status_code == 404
+    run_id = client.post("runs", json=body, headers=as_("ann")).json()["run_id"]
+    wanted = {"definition": clerks.crew_name}
+    assert len(client.get("runs", params=wanted, headers=as_("eve")).json()["runs"]) == 1
+    assert client.get("runs", params=wanted, headers=as_("bob")).json()["runs"] == []
+    (request,) = until(
+        lambda: client.get("requests", params={"run_id": run_id}, headers=as_("eve")).json()[
+            "requests"
+        ]
+    )
+    answer = f"requests/{request['request_id']}/answer"
+    for path, sent in (
+        (f"runs/{run_id}/cancel", {}),
+        (f"runs/{run_id}/resume", {}),
+        (f"runs/{run_id}/fork", {}),
+        (answer, {"is": "approve"}),
+    ):
+        assert client.post(path, json=sent, headers=as_("eve")).status_code == 403, path
+        assert client.post(path, json=sent, headers=as_("bob")).status_code == 404, path
+    for path in ("", "/tree", "/result", "/cost", "/events"):
+        assert client.get(f"runs/{run_id}{path}", headers=as_("bob")).status_code == 404
+    assert client.get(f"status/{run_id}", headers=as_("bob")).status_code == 404
+    assert client.post(answer, json={"is": "approve"}, headers=as_("ann")).status_code == 200
