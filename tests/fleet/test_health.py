@@ -282,7 +282,7 @@ def test_how_executions_end(database_url: str) -> None:
     held, joined = Held(), Held()
     waits, fine, failing = held_flow(held), flow_of(lambda: step(str, 1)), flow_of(fails)
     asks = flow_of(lambda: crewai_dbos.ask("May I?"))
-    inside = _JOINED.setdefault("inside", held_flow(joined))
+    inside = _JOINED["inside"] = held_flow(joined)
     with working(database_url) as worker, held, joined, Control(database_url) as control:
         assert fine.start().get_result() == "1"
         assert asyncio.run(fine.kickoff_async()) == "1"
