@@ -33,6 +33,7 @@ from crewai_dbos import DBOSCrew, DBOSFlow, Worker, step
 from crewai_dbos._dbos_seam.database import launched_database
 from crewai_dbos._dbos_seam.instance import is_shut_down
 from crewai_dbos._fleet import membership
+from crewai_dbos._health import server
 from crewai_dbos._health.census import census
 from crewai_dbos._health.server import AT_ONCE, HealthServer, Page
 from crewai_dbos._health.shared import Shared
@@ -282,7 +283,7 @@ def test_how_executions_end(database_url: str) -> None:
     held, joined = Held(), Held()
     waits, fine, failing = held_flow(held), flow_of(lambda: step(str, 1)), flow_of(fails)
     asks = flow_of(lambda: crewai_dbos.ask("May I?"))
-    inside = _JOINED.setdefault("inside", held_flow(joined))
+    inside = _JOINED["inside"] = held_flow(joined)
     with working(database_url) as worker, held, joined, Control(database_url) as control:
         assert fine.start().get_result() == "1"
         assert asyncio.run(fine.kickoff_async()) == "1"
@@ -437,31 +438,42 @@ def test_a_beat_that_stands_still(database_url: str, monkeypatch: pytest.MonkeyP
 
 
 def test_connections_that_say_nothing_keep_nobody_out() -> None:
-    server = HealthServer("127.0.0.1", 0, {"/": lambda _: Page(b"here\n")})
-    idle = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(3 * AT_ONCE)]
+    found = HealthServer("127.0.0.1", 0, {"/": lambda _: Page(b"here\n")})
+    idle = [socket.create_connection(("127.0.0.1", found.port)) for _ in range(3 * AT_ONCE)]
     try:
         for _ in range(3):
-            with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/", timeout=9) as said:
+            with urllib.request.urlopen(f"http://127.0.0.1:{found.port}/", timeout=9) as said:
                 assert said.read() == b"here\n"
         threads = [each for each in threading.enumerate() if each.name == "crewai-dbos-health"]
         assert len(threads) <= AT_ONCE + 1
     finally:
         for each in idle:
             each.close()
-        server.close()
+        found.close()
+
+
+def test_a_connection_lasts_for_a_short_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "SECONDS", 0.2)
+    found = HealthServer("127.0.0.1", 0, {"/": lambda _: Page(b"here\n")})
+    try:
+        with socket.create_connection(("127.0.0.1", found.port), timeout=4) as slow:
+            slow.sendall(b"GET / HTTP/1.0\r\nA: b\r\n")  # and no end
+            assert slow.recv(100) == b""
+    finally:
+        found.close()
 
 
 def test_a_page_that_can_not_be_made() -> None:
     def fails(_: str) -> Page:
         raise LookupError("no secrets")
 
-    server = HealthServer("127.0.0.1", 0, {"/": fails})
+    found = HealthServer("127.0.0.1", 0, {"/": fails})
     try:
         with pytest.raises(urllib.error.HTTPError) as raised:
-            urllib.request.urlopen(f"http://127.0.0.1:{server.port}/", timeout=9)
+            urllib.request.urlopen(f"http://127.0.0.1:{found.port}/", timeout=9)
         assert (raised.value.code, raised.value.read()) == (500, b"LookupError\n")
     finally:
-        server.close()
+        found.close()
 
 
 def test_a_function_that_hangs_is_called_once_for_all(caplog: pytest.LogCaptureFixture) -> None:
