@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -10,20 +11,21 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from crewai import Crew
 from crewai.flow.flow import Flow, listen, start
 from dbos import DBOS, SetWorkflowID
 from typer.testing import CliRunner
 
-from crewai_dbos import DBOSFlow, People, step
+from crewai_dbos import DBOSCrew, DBOSFlow, People, step
 from crewai_dbos._dbos_seam.database import launched_database
 from crewai_dbos._stored import names
 from crewai_dbos.cli import app
 from crewai_dbos.control import Approve, Control
-from crewai_dbos.errors import DefinitionError, RunNotFoundError, RunStateError
+from crewai_dbos.errors import DefinitionError, DriftError, RunNotFoundError, RunStateError
 from crewai_dbos.testing import text
 from people.conftest import Desk, status, until
 from people.office import Post, office, writing
-from support.controlling import crew_of, one_dbos
+from support.controlling import crew_of, one_dbos, ordinary
 from support.names import unique
 from support.serving import Serve, serving
 
@@ -33,10 +35,14 @@ OLD, NOW = "1", "2"
 @pytest.fixture(scope="module", params=["sqlite", "postgres"])
 def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with one_dbos(request, tmp_path_factory, application_version=NOW) as url:
-        system = launched_database().system
-        system.create_application_version(OLD)
-        system.update_application_version_timestamp(OLD, 1)
+        register_the_old_version()
         yield url
+
+
+def register_the_old_version() -> None:
+    system = launched_database().system
+    system.create_application_version(OLD)
+    system.update_application_version_timestamp(OLD, 1)
 
 
 @pytest.fixture
@@ -301,6 +307,56 @@ def test_all_of_a_version(control: Control) -> None:
         assert flow.retrieve(run_id).get_result() == f"{run_id}/2"
     assert sorted(CALLS) == sorted(f"{run_id}/2" for _, run_id in some)
     control.cancel(at_work)
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_one_that_does_not_fit_says_how_it_is_moved_back(
+    control: Control, serve: Serve, is_async: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    crew, kickoff, changed = changing(is_async)
+    server, run_id = serve(lambda _: text("done")), unique("run")
+    with SetWorkflowID(run_id):
+        kickoff()
+    changed.append(True)
+    to_the_old_version(run_id, last_of(run_id))
+    control.move(run_id)
+    back = f"Under the one before it goes on: crewai-dbos runs move {run_id} --version {OLD}"
+    with pytest.raises(DriftError, match=back):
+        crew.retrieve(run_id).get_result()
+    assert back in caplog.text
+    assert back in str(control.run(run_id).reason)
+    assert len(server.requests) == 2, "and no call was made"
+    assert "already" in control.move(run_id).kept[run_id]
+    changed.clear()
+    control.resume(run_id)
+    assert crew.retrieve(run_id).get_result().raw == "done"
+
+
+def changing(is_async: bool) -> tuple[DBOSCrew, Callable[[], Any], list[bool]]:
+    """A crew with its tasks the other way round once it has changed, and how it is kicked off."""
+    changed: list[bool] = []
+
+    def build() -> Crew:
+        crew = ordinary(tasks=2)
+        return Crew(agents=crew.agents, tasks=crew.tasks[::-1]) if changed else crew
+
+    crew = DBOSCrew(crew_name=unique("crew"), orig_crew=build)
+
+    def kickoff() -> Any:
+        if is_async:
+            return asyncio.run(crew.akickoff({"topic": "otters"}))
+        return crew.kickoff({"topic": "otters"})
+
+    return crew, kickoff, changed
+
+
+def last_of(run_id: str) -> int:
+    """The step id of the last request to an LLM."""
+    return max(
+        int(each["function_id"])
+        for each in DBOS.list_workflow_steps(run_id)
+        if "llm" in each["function_name"]
+    )
 
 
 def test_a_version_that_was_never_launched(control: Control) -> None:

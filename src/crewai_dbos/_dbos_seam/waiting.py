@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
 import time
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +21,7 @@ from crewai_dbos.errors import NotLaunchedError
 
 def ending_with_dbos(wait: Callable[..., Any]) -> Callable[..., Any]:
     """`SystemDatabase.await_workflow_result` or its async form, which raises after a destroy."""
-    if asyncio.iscoroutinefunction(wait):
+    if inspect.iscoroutinefunction(wait):
 
         @functools.wraps(wait)
         async def await_async(
