@@ -53,7 +53,8 @@ _plan: list[Any] = []
 
 def _payload() -> tuple[str, dict[str, Any]]:
     length, messages, each = PAYLOADS[_plan[0]]
-    request = [{"role": "user", "content": f"{n} ".ljust(each, "x")} for n in range(messages)]
+    prose = "What do otters eat, and where do they sleep when it is cold? " * (each // 60 + 1)
+    request = [{"role": "user", "content": f"{n} {prose}"[:each]} for n in range(messages)]
     return "y" * length, {"model": "m", "messages": request}
 
 

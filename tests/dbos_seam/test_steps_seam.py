@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import itertools
 import logging
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -13,16 +15,21 @@ import pytest
 import sqlalchemy as sa
 from dbos import DBOS, StepOptions
 from dbos._core import _supervise_step, invoke_step
+from dbos._error import DBOSStepNondeterminismError, DBOSWorkflowConflictIDError
+from dbos._serialization import DBOSPortableJSON
 from dbos._sys_db import SystemDatabase
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from crewai_dbos._dbos_seam.context import current_context
+from crewai_dbos._dbos_seam.database import launched_database
 from crewai_dbos._dbos_seam.instance import engine
+from crewai_dbos._dbos_seam.recording import StepRow, record
 from crewai_dbos._dbos_seam.steps import arun_new_step, run_new_step
 from support.launching import launched
-from support.runs import Rows, afollow, finish, fork, run_id, steps
+from support.runs import afollow, finish, fork, run_id, steps
 
 QUICK: StepOptions = {
     "name": "step",
@@ -178,23 +185,59 @@ def test_a_step_has_the_span_that_dbos_makes(url: str, monkeypatch: pytest.Monke
     assert told[1][2]
 
 
-def test_a_row_is_the_one_that_dbos_writes(url: str) -> None:
-    def plan() -> list[Any]:
-        return [make({"name": make.__name__}, lambda: {"a": [1]}) for make in (of_dbos, ours)]
+@pytest.fixture(params=["sqlite", "postgres"])
+def either_url(request: pytest.FixtureRequest, url: str) -> str:
+    if request.param == "sqlite":
+        return url
+    return str(request.getfixturevalue("postgres").create_database())
 
-    run, rows = run_id(), Rows(url)
-    with launched(url):
-        assert finish(plan, run) == [{"a": [1]}, {"a": [1]}]
-        assert rows.one(run, "ours") == ('{"a":[1]}', None, "portable_json")
-        first, second = steps(run)
-        for step in (first, second):
-            step["function_name"] = ""
-            assert step["completed_at_epoch_ms"]
-            assert step["started_at_epoch_ms"]
-        assert first["output"] == second["output"]
+
+def test_a_row_is_the_one_that_dbos_writes(either_url: str) -> None:
+    def plan() -> None:
+        for make in (of_dbos, ours, ours):
+            make({"name": "step"}, lambda: {"a": ["\u00e4", 1.5, None]})
+
+    run = run_id()
+    with launched(either_url, serializer=DBOSPortableJSON):
+        finish(plan, run)
+        database = launched_database()
+        table = database.system.tables.operation_outputs
+        with database.engine.connect() as connection:
+            query = sa.select(table).where(table.c.workflow_uuid == run)
+            rows = connection.execute(query.order_by(table.c.function_id))
+            found: list[dict[str, Any]] = [dict(row._mapping) for row in rows]
+        assert [row.pop("function_id") for row in found] == [1, 2, 3]
+        for row in found:
+            begun, ended = row.pop("started_at_epoch_ms"), row.pop("completed_at_epoch_ms")
+            assert begun <= ended
+            assert abs(row.pop("retention_timestamp") - ended) < 60_000
+        assert found[0] == found[1] == found[2]
         # What DBOS asks whether a step is recorded finds it.
-        assert fork(run, 3, lambda: [of_dbos({"name": n}, lambda: 0) for n in ("of_dbos", "ours")])
-    rows.close()
+        assert fork(run, 4, lambda: of_dbos({"name": "step"}, lambda: 0))["a"]
+
+
+def test_what_may_not_be_recorded_is_not(either_url: str) -> None:
+    def plan() -> str:
+        context = current_context()
+        assert context is not None
+        assert context.owner_xid is not None
+        now = int(time.time() * 1000)
+        values = ("step", "{}", "portable_json", now, now)
+        row = StepRow(str(DBOS.workflow_id), context.owner_xid, 7, *values)
+        system = launched_database().system
+        record(system, row)
+        record(system, row)  # a commit whose answer was lost
+        with pytest.raises(DBOSStepNondeterminismError):
+            record(system, dataclasses.replace(row, ended_ms=now + 1))
+        with pytest.raises(DBOSWorkflowConflictIDError):
+            record(system, dataclasses.replace(row, step_id=8, owner_xid="another"))
+        with pytest.raises(DBOSWorkflowConflictIDError):
+            record(system, dataclasses.replace(row, run_id="nobody's"))
+        return "done"
+
+    with launched(either_url):
+        assert finish(plan, run := run_id()) == "done"
+        assert [step["function_id"] for step in steps(run)] == [7]
 
 
 def test_what_of_dbos_a_step_is_made_of() -> None:
@@ -206,5 +249,13 @@ def test_what_of_dbos_a_step_is_made_of() -> None:
     assert [source.index(part) for part in parts] == sorted(source.index(part) for part in parts)
     supervised = ["step_name", "preemptible", "timeout_seconds", "shard_key"]
     assert list(inspect.signature(_supervise_step).parameters)[-4:] == supervised
-    recorded = inspect.getsource(SystemDatabase.record_operation_result)
-    assert "_record_operation_result_txn" in recorded
+    recorded = inspect.getsource(SystemDatabase._record_operation_result_txn)
+    assert recorded.count("conn.execute(") == 1
+    judged = recorded[recorded.index("conn.execute(") :]
+    assert "int(existing_completed_at) != completed_at_epoch_ms" in judged
+    owner = inspect.getsource(SystemDatabase._check_owner_txn)
+    assert owner.count("conn.execute(") == 1
+    assert "if current != owner_xid:" in owner
+    whole = inspect.getsource(SystemDatabase.record_operation_result)
+    for part in ("@db_retry(sys_db=self)", "self._own_key(", "self.engine.begin() as c"):
+        assert part in whole

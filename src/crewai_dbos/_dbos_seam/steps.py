@@ -3,8 +3,7 @@
 `DBOS.run_step` makes two: it looks whether the step has a row, and whether its workflow was
 cancelled, and it records the outcome. The journal has read the rows when it was opened, and sees in
 other ways that a run is over. All else is done as DBOS does it, by its own means: what a step can
-see of itself, spans, attempts and their log lines, and the transaction that records, which is
-refused where another execution has the workflow.
+see of itself, spans, attempts and their log lines, and the transaction that records (`recording`).
 """
 
 from __future__ import annotations
@@ -24,13 +23,16 @@ from dbos._outcome import Outcome
 from dbos._serialization import DBOSPortableJSON
 
 from crewai_dbos._dbos_seam.instance import launched_instance
+from crewai_dbos._dbos_seam.recording import StepRow, record
 
 _LONGEST_WAIT = 3600.0
 """Seconds that DBOS waits before another attempt at most."""
 
 
-watchers: list[Callable[[str, int, str], None]] = []
-"""Called with run, id and name before each such step, by which the testing tools know of it."""
+BEGINS, ENDED, RECORDED = "begins", "ended", "recorded"
+
+watchers: list[Callable[[str, str, int, str], None]] = []
+"""Called with one of these and a step's run, id and name: by this the testing tools hear of it."""
 
 
 def run_new_step(
@@ -91,8 +93,7 @@ class _Step:
         return EnterDBOSStepCtx(attributes, self._context)
 
     def _begin(self) -> None:
-        for watch in watchers:
-            watch(self._context.workflow_id, self._context.function_id, self._name)
+        self._tell(BEGINS)
         self.dbos.logger.debug(f"Running step, id: {self._context.function_id}, name: {self._name}")
 
     def _supervised(self, body: Callable[[], Any]) -> Callable[[], Any]:
@@ -134,15 +135,22 @@ class _Step:
         return float(min(self._interval * self._rate**attempt, _LONGEST_WAIT))
 
     def _record(self, output: Any) -> None:
-        self.dbos._sys_db.record_operation_result(
-            {
-                "workflow_uuid": self._context.workflow_id,
-                "function_id": self._context.function_id,
-                "function_name": self._name,
-                "output": DBOSPortableJSON.serialize(output),
-                "error": None,
-                "serialization": DBOSPortableJSON.name(),
-                "started_at_epoch_ms": self._started_ms,
-                "child_workflow_id": None,
-            }
+        context = self._context
+        assert context.owner_xid is not None  # so DBOS has it, too
+        row = StepRow(
+            run_id=context.workflow_id,
+            owner_xid=context.owner_xid,
+            step_id=context.function_id,
+            name=self._name,
+            output=DBOSPortableJSON.serialize(output),
+            serialization=DBOSPortableJSON.name(),
+            started_ms=self._started_ms,
+            ended_ms=int(time.time() * 1000),
         )
+        self._tell(ENDED)
+        record(self.dbos._sys_db, row)
+        self._tell(RECORDED)
+
+    def _tell(self, moment: str) -> None:
+        for watch in watchers:
+            watch(moment, self._context.workflow_id, self._context.function_id, self._name)

@@ -38,9 +38,10 @@ def refusing(check: Callable[..., Any]) -> Callable[..., Any]:
     return checked
 
 
-def refuse_new(run_id: str, step_id: int, name: str) -> None:
-    """Before a step of ours, which is known not to be recorded."""
-    _refuse(run_id, name)
+def refuse_new(moment: str, run_id: str, step_id: int, name: str) -> None:
+    """A step of ours, which is known not to be recorded."""
+    if moment == steps.BEGINS:
+        _refuse(run_id, name)
 
 
 def _refuse(run_id: str, name: str) -> None:

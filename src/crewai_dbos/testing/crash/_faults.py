@@ -81,8 +81,8 @@ def install(
     global _faults
     _faults = _Faults(run_id, log, (entry, moment), ScriptedModel(model_url))
     _patches.apply(_patches.CRASH)
-    if beginning not in steps.watchers:
-        steps.watchers.append(beginning)
+    if watching not in steps.watchers:
+        steps.watchers.append(watching)
     EffectLog.report = _reported  # type: ignore[method-assign]
 
 
@@ -185,15 +185,19 @@ def checking(check: Callable[..., Any]) -> Callable[..., Any]:
     return checked
 
 
-def beginning(run_id: str, step_id: int, name: str) -> None:
-    """Before a step of ours, which is known to have no record."""
+def watching(moment: str, run_id: str, step_id: int, name: str) -> None:
+    """A step of ours, which is known to have no record."""
     row = _faults.entries.row(run_id, step_id, name)
-    _faults.at(row, BEFORE)
-    _running.set(row)
+    _faults.at(row, _MOMENTS[moment])
+    if moment == steps.BEGINS:
+        _running.set(row)
+
+
+_MOMENTS = {steps.BEGINS: BEFORE, steps.ENDED: UNRECORDED, steps.RECORDED: AFTER}
 
 
 def recording(record: Callable[..., Any]) -> Callable[..., Any]:
-    """`SystemDatabase.record_operation_result`: a step has an outcome."""
+    """`SystemDatabase.record_operation_result`: a step of the user's has an outcome."""
 
     def recorded(self: Any, result: Any, **options: Any) -> None:
         place = (result["workflow_uuid"], result["function_id"], result["function_name"])

@@ -1,0 +1,156 @@
+"""DBOS's transaction that records a step, with its statements built once.
+
+DBOS builds the two statements of it for each step anew, and the INSERT is compiled each time, as
+SQLAlchemy keeps none with ON CONFLICT: most of what a step costs its process. So DBOS is had to
+build them once for a database, with parameters. What they find is judged here as DBOS judges it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import sqlalchemy as sa
+from dbos._error import DBOSStepNondeterminismError, DBOSWorkflowConflictIDError
+from dbos._schemas import SCHEMA_PLACEHOLDER
+from dbos._sys_db import SystemDatabase, db_retry
+from sqlalchemy.dialects import sqlite
+
+
+@dataclass(frozen=True)
+class StepRow:
+    """A step that has an outcome.
+
+    Attributes:
+        run_id: Of its workflow.
+        owner_xid: The execution that has made it.
+        step_id: Its number.
+        name: What it is called.
+        output: Its output, as text.
+        serialization: What of.
+        started_ms: When it began, in milliseconds since 1970.
+        ended_ms: When it ended. Written again with the same time, it is the same row.
+    """
+
+    run_id: str
+    owner_xid: str
+    step_id: int
+    name: str
+    output: str
+    serialization: str
+    started_ms: int
+    ended_ms: int
+
+
+def record(database: SystemDatabase, row: StepRow) -> None:
+    """Write `row`; waits for a database that is away.
+
+    Raises:
+        DBOSWorkflowConflictIDError: Another execution has the workflow, or nobody.
+        DBOSStepNondeterminismError: There is another row of that number.
+    """
+    statements = _statements_of(database)
+    db_retry(sys_db=database)(lambda: _record(database, statements, row))()
+
+
+def _record(database: SystemDatabase, statements: _Statements, row: StepRow) -> None:
+    with database._own_key(row.run_id), database.engine.begin() as connection:
+        found = statements.execute(database, connection, "owner", {"new_run_id": row.run_id})
+        if found.scalar() != row.owner_xid:
+            raise DBOSWorkflowConflictIDError(row.run_id)
+        values = {f"new_{name}": getattr(row, name) for name in _COLUMNS}
+        written = statements.execute(database, connection, "step", values).scalar()
+        if written is None or int(written) != row.ended_ms:
+            raise DBOSStepNondeterminismError(row.run_id, row.step_id)
+
+
+_COLUMNS = {
+    "run_id": "workflow_uuid",
+    "step_id": "function_id",
+    "name": "function_name",
+    "output": "output",
+    "serialization": "serialization",
+    "started_ms": "started_at_epoch_ms",
+    "ended_ms": "completed_at_epoch_ms",
+}
+"""By what it is called here, what DBOS calls a column."""
+
+
+@dataclass(frozen=True)
+class _Statements:
+    built: dict[str, Any]
+    texts: dict[str, tuple[str, dict[str, Any]]]
+
+    def execute(
+        self, database: SystemDatabase, connection: sa.Connection, name: str, values: dict[str, Any]
+    ) -> Any:
+        if name in self.texts:
+            text, constants = self.texts[name]
+            return connection.exec_driver_sql(text, {**constants, **values})
+        built = self.built[name]
+        return database._execute_prepared(
+            connection, f"crewai_dbos.{name}", values, lambda: built, insert_columns=False
+        )
+
+
+class _Building:
+    """A connection on which DBOS executes what it would; nothing is."""
+
+    OWNER = "owner"
+
+    def __init__(self) -> None:
+        self.statements: list[Any] = []
+
+    def execute(self, statement: Any) -> _Building:
+        self.statements.append(statement)
+        return self
+
+    def scalar(self) -> str:
+        return self.OWNER
+
+    def fetchall(self) -> list[Any]:
+        return []
+
+
+_kept: WeakKeyDictionary[SystemDatabase, _Statements] = WeakKeyDictionary()
+
+
+def _statements_of(database: SystemDatabase) -> _Statements:
+    found = _kept.get(database)
+    if found is None:
+        found = _kept[database] = _built(database)
+    return found
+
+
+def _built(database: SystemDatabase) -> _Statements:
+    columns = database.tables.operation_outputs.c
+    given: Any = {
+        column: sa.bindparam(f"new_{name}", type_=columns[column].type)
+        for name, column in _COLUMNS.items()
+    }
+    ended = given.pop("completed_at_epoch_ms")
+    connection: Any = _Building()
+    result: Any = {**given, "error": None, "child_workflow_id": None}
+    database._record_operation_result_txn(
+        result,
+        ended,
+        connection,
+        owner_xid=_Building.OWNER,
+        child_values=database._child_values(None),
+    )
+    owner, step = connection.statements
+    built = {"owner": owner, "step": step}
+    # Elsewhere DBOS compiles and keeps what it is given.
+    texts = {name: _text(each) for name, each in built.items()} if database._is_sqlite else {}
+    return _Statements(built, texts)
+
+
+def _text(statement: Any) -> tuple[str, dict[str, Any]]:
+    """The SQL of `statement`, and its parameters that never change."""
+    compiled = statement.compile(
+        dialect=sqlite.dialect(paramstyle="named"),
+        schema_translate_map={SCHEMA_PLACEHOLDER: "main"},
+        render_schema_translate=True,
+    )
+    return str(compiled), {name: bind.value for name, bind in compiled.binds.items()}
