@@ -284,8 +284,9 @@ def test_people_log_in_with_the_token(control: Control) -> None:
     assert "Log in" in other.get("/desk/").text
     client.cookies.set("crewai_dbos_session", value)
     assert "ann" in look(client, "/desk/").text
-    look(client, "/desk/").form("Log out").send(client, "Log out")
-    assert "Log in" in client.get("/desk/").text
+    left = look(client, "/desk/").form("Log out").send(client, "Log out").history[0]
+    assert left.headers["location"] == "/desk/login"
+    assert 'crewai_dbos_session=""; expires=' in left.headers["set-cookie"]
 
 
 def test_users_of_the_application(control: Control) -> None:

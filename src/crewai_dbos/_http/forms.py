@@ -116,9 +116,9 @@ def answer_of(request: Request, form: Mapping[str, str]) -> Answer:
     """
     said = form.get("is")
     if said == "reject":
-        return Reject(_text(form.get("reason", "")))
+        return Reject(form.get("reason", ""))
     if said == "feedback":
-        return Feedback(_text(form.get("reason", "")))
+        return Feedback(form.get("reason", ""))
     if said == "approve":
         fields = fields_of(request)
         return Approve(_read(fields, form) if fields else None)
@@ -135,10 +135,10 @@ def _read(fields: list[Field], form: Mapping[str, str]) -> dict[str, Any]:
         given = form.get(field.name)
         if given is None:
             continue
-        given = _text(given)
-        if given == _text(field.text) and field.value is not None:
+        is_as_shown = given == as_typed(field.text)
+        if is_as_shown and field.value is not None:
             found[field.label] = field.value  # as it was shown: it keeps its real value
-        elif given == _text(field.text) and not field.required:
+        elif is_as_shown and not field.required:
             continue  # a default, which the tool has itself
         elif given or (field.kind == "text" and (field.required or field.value)):
             found[field.label] = given if field.kind == "text" else _json(field, given)
@@ -153,6 +153,6 @@ def _json(field: Field, text: str) -> Any:
         raise Problem(422, f"{field.label} is {wanted}, not {text[:50]!r}.", "invalid") from None
 
 
-def _text(text: str) -> str:
-    """A text as it was before a browser sent it, which ends lines in two characters."""
+def as_typed(text: str) -> str:
+    """A text as somebody has typed it: a browser sends line breaks as two characters."""
     return text.replace("\r\n", "\n")

@@ -165,7 +165,7 @@ async def _form(request: Request) -> dict[str, str]:
     except ValueError:
         raise Problem(422, "The form has too many fields.", "invalid") from None
     sessions.check_form(request, given)
-    return given
+    return {name: forms.as_typed(text) for name, text in given.items()}
 
 
 def _back(request: Request, where: str) -> Response:
@@ -376,7 +376,7 @@ def _changed(desk: Desk, caller: Caller, run_id: str, form: Mapping[str, str]) -
 
 def _edited(desk: Desk, run: Run, at: str, form: Mapping[str, str]) -> Any:
     """What somebody has put in place of a result: a text, or JSON where that was none."""
-    text = form.get("result", "").replace("\r\n", "\n")
+    text = form.get("result", "")
     node = _find(run.children, at)
     assert node is not None
     content = _call(desk, run, node)["content"]
