@@ -24,6 +24,7 @@ from crewai_dbos._commands import (
     moving,
     options,
     runs,
+    serve,
     stopping,
     worker,
 )
@@ -42,6 +43,7 @@ for command in (
     runs.app.command()(command)
 app.add_typer(runs.app, name="runs")
 app.command()(worker.worker)
+app.command()(serve.serve)
 
 
 def _version(wanted: bool) -> None:

@@ -635,6 +635,22 @@ class Control:
         spent = chain.from_iterable(cost.spent_by_entry(rows).values())
         return cost.cost_of(spent, self._prices, cost.saved_by_replay(attributes))
 
+    def costs_of(self, run_id: str) -> Mapping[str, Cost]:
+        """As `cost_of`, of each call by itself: by its name in the journal, the `path` of a `Node`.
+
+        Raises:
+            RunNotFoundError: There is no such run.
+
+        Example::
+
+            for path, cost in control.costs_of(run_id).items():
+                print(path, cost.tokens.total, cost.usd)
+        """
+        self._check_run(run_id)
+        rows = ((row.name, row.output) for row in recorded_rows(run_id, self._client))
+        spent = cost.spent_by_entry(rows)
+        return {path: cost.cost_of(each, self._prices, 0) for path, each in spent.items()}
+
     def raise_budget(
         self, run_id: str, *, tokens: int | None = None, usd: float | None = None
     ) -> None:

@@ -6,9 +6,16 @@ from collections.abc import Iterable
 from typing import Any
 
 try:
-    from fastapi import APIRouter, Depends
+    from fastapi import APIRouter, Depends, FastAPI
     from fastapi.security import HTTPBearer
-except ImportError:
+    from starlette.exceptions import HTTPException
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from crewai_dbos._http import page as pages
+except ImportError as error:
+    if (error.name or "").partition(".")[0] not in ("fastapi", "jinja2", "starlette"):
+        raise
     raise ImportError("crewai_dbos.http is an extra: pip install 'crewai-dbos[http]'") from None
 
 from crewai_dbos._http import amp, api
@@ -17,11 +24,12 @@ from crewai_dbos._http.auth import Door, May, Who
 from crewai_dbos._http.auth import User as User
 from crewai_dbos._http.definitions import Offered
 from crewai_dbos._http.guarding import guarded
+from crewai_dbos._http.problems import problem_of
 from crewai_dbos._http.runs import Desk
 from crewai_dbos.control import Control
 from crewai_dbos.errors import DefinitionError
 
-__all__ = ["Action", "User", "router"]
+__all__ = ["Action", "User", "application", "page", "router"]
 
 
 def router(
@@ -62,11 +70,7 @@ def router(
         runs = router(control, definitions=[crew], tokens=["kq3vN1mU8sT5xY2zB7aC"])
         app.include_router(runs, prefix="/crews")
     """
-    if not isinstance(control, Control):
-        raise DefinitionError(
-            f"router(control) is given a crewai_dbos.control.Control, not {type(control).__name__}"
-        )
-    desk = Desk(control, Door(tokens, local_only, who, may), Offered(definitions))
+    desk = _desk(control, Door(tokens, local_only, who, may), definitions)
     made = APIRouter(
         route_class=guarded(desk.door, max_body),
         dependencies=[Depends(HTTPBearer(auto_error=False))] if desk.door.needs_token else [],
@@ -75,3 +79,93 @@ def router(
     api.add(made, desk)
     amp.add(made, desk)
     return made
+
+
+def page(
+    control: Control,
+    *,
+    tokens: str | Iterable[str] = (),
+    local_only: bool = False,
+    who: Who | None = None,
+    may: May | None = None,
+    max_body: int = 1_000_000,
+) -> APIRouter:
+    """A page to look at runs, to answer requests, and to cancel, resume and fork.
+
+    With `tokens` people log in with one of them, and say who they are.
+
+    Args:
+        control: As of `router`.
+        tokens: As of `router`.
+        local_only: As of `router`.
+        who: As of `router`.
+        may: As of `router`.
+        max_body: As of `router`.
+
+    Raises:
+        DefinitionError: As of `router`.
+
+    Example::
+
+        from fastapi import FastAPI
+
+        from crewai_dbos.http import page
+
+        app = FastAPI()
+        app.include_router(page(control, local_only=True), prefix="/runs")
+    """
+    return pages.page(_desk(control, Door(tokens, local_only, who, may), ()), max_body)
+
+
+def application(
+    control: Control,
+    *,
+    definitions: Iterable[Any] = (),
+    tokens: str | Iterable[str] = (),
+    local_only: bool = False,
+    who: Who | None = None,
+    may: May | None = None,
+) -> FastAPI:
+    """An application with the page at ``/`` and the router at ``/api``: ``crewai-dbos serve``.
+
+    Args:
+        control: As of `router`.
+        definitions: As of `router`.
+        tokens: As of `router`.
+        local_only: As of `router`.
+        who: As of `router`.
+        may: As of `router`.
+
+    Raises:
+        DefinitionError: As of `router`.
+
+    Example::
+
+        from crewai_dbos.http import application
+
+        app = application(control, local_only=True)  # uvicorn module:app
+    """
+    keys = [tokens] if isinstance(tokens, str) else list(tokens)
+    # The pages that FastAPI makes of the OpenAPI load scripts from elsewhere.
+    app = FastAPI(
+        title="crewai-dbos", docs_url=None, redoc_url=None, openapi_url="/api/openapi.json"
+    )
+    made = router(
+        control, definitions=definitions, tokens=keys, local_only=local_only, who=who, may=may
+    )
+    app.include_router(made, prefix="/api")
+    app.include_router(page(control, tokens=keys, local_only=local_only, who=who, may=may))
+
+    @app.exception_handler(HTTPException)
+    async def say(_: Request, error: Exception) -> Response:
+        return problem_of(error).response()
+
+    return app
+
+
+def _desk(control: Any, door: Door, definitions: Iterable[Any]) -> Desk:
+    if not isinstance(control, Control):
+        raise DefinitionError(
+            f"Give a crewai_dbos.control.Control, not a {type(control).__name__}."
+        )
+    return Desk(control, door, Offered(definitions))

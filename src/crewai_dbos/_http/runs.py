@@ -19,6 +19,12 @@ MOST = 200
 _LOOKED_THROUGH = 2000
 """Open requests that are looked through for those of a user."""
 
+_PAGES = 20
+"""Pages of runs that are looked through at a time for a text."""
+
+_SHOWN = 50
+"""Runs that are enough of what was found."""
+
 
 @dataclass(frozen=True)
 class Desk:
@@ -54,6 +60,18 @@ class Desk:
         """A page of runs, less those that they may not see, and where the next one begins."""
         page = self.control.runs(**wanted)
         return [run for run in page if self.door.allows(caller, "see", run)], page.cursor
+
+    def search(
+        self, caller: Caller, text: str, *, cursor: str | None = None, **wanted: Any
+    ) -> tuple[list[Run], str | None]:
+        """As `runs`, of those with `text` in their id, name, error or reason."""
+        found: list[Run] = []
+        for _ in range(_PAGES if text else 1):
+            runs, cursor = self.runs(caller, cursor=cursor, **wanted)
+            found += [run for run in runs if _has(run, text.lower())]
+            if cursor is None or len(found) >= _SHOWN:
+                break
+        return found, cursor
 
     def request(self, caller: Caller, request_id: str, action: Action = "see") -> Request:
         """A request, by its whole id.
@@ -114,6 +132,11 @@ class Desk:
         if not self.door.allows(caller, "start", chosen):
             raise MissingDefinitionError(f"There is no definition {chosen!r} here.")
         return chosen
+
+
+def _has(run: Run, text: str) -> bool:
+    texts = (run.run_id, run.definition, run.error, run.reason)
+    return any(text in each.lower() for each in texts if each)
 
 
 def forbidden(action: Action, what: str) -> Problem:

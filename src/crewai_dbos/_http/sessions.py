@@ -1,0 +1,92 @@
+"""Who has logged in on the page: a cookie that is signed with the token, and one for forms."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import secrets
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from crewai_dbos._http.auth import Caller, Door, User
+from crewai_dbos._http.problems import Problem
+
+SESSION = "crewai_dbos_session"
+FORM = "crewai_dbos_form"
+LASTS = 12 * 3600
+"""Seconds after which somebody logs in again."""
+
+
+def signed_in(response: Response, request: Request, token: str, name: str) -> None:
+    """Have the browser keep who has logged in with `token`."""
+    said = {"name": name[:200], "until": int(time.time()) + LASTS, "salt": secrets.token_hex(8)}
+    content = base64.urlsafe_b64encode(json.dumps(said).encode()).decode()
+    value = f"{content}.{_signature(token.encode(), content)}"
+    _set(response, request, SESSION, value, "lax")
+
+
+def signed_out(response: Response) -> None:
+    """Have the browser forget it."""
+    response.delete_cookie(SESSION, path="/")
+
+
+def caller(request: Request, door: Door) -> Caller | None:
+    """Who has logged in, if the cookie is one that was signed with a token of now."""
+    content, _, signature = request.cookies.get(SESSION, "").partition(".")
+    fits = [
+        hmac.compare_digest(
+            _signature(token, content), signature.encode("utf-8", "replace").decode()
+        )
+        for token in door.tokens
+        if signature.isascii()
+    ]
+    if not any(fits):
+        return None
+    said: Any = json.loads(base64.urlsafe_b64decode(content))
+    return Caller(User(said["name"])) if said["until"] > time.time() else None
+
+
+def _signature(token: bytes, content: str) -> str:
+    return hmac.new(token, f"page:{content}".encode(), hashlib.sha256).hexdigest()
+
+
+def form_key(request: Request) -> str:
+    """What is in each form that this browser is given, and in a cookie that only it has."""
+    given = request.cookies.get(FORM, "")
+    return given if len(given) == 43 and given.isascii() else secrets.token_urlsafe(32)
+
+
+def keep_form_key(response: Response, request: Request, key: str) -> None:
+    if request.cookies.get(FORM) != key:
+        _set(response, request, FORM, key, "strict")
+
+
+def check_form(request: Request, form: Mapping[str, str]) -> None:
+    """Refuse a form that was not ours: one of another site has no way to know the cookie.
+
+    Raises:
+        Problem: It was not.
+    """
+    key = request.cookies.get(FORM, "").encode()
+    if not key or not hmac.compare_digest(key, form.get("key", "").encode("utf-8", "replace")):
+        raise Problem(
+            403, "That form was not made for this browser, or is old. Load the page again.", "form"
+        )
+
+
+def _set(response: Response, request: Request, name: str, value: str, site: Any) -> None:
+    response.set_cookie(
+        name,
+        value,
+        max_age=LASTS,
+        path="/",
+        secure=request.url.scheme == "https",
+        httponly=True,
+        samesite=site,
+    )

@@ -1,0 +1,109 @@
+"""A run on a time axis: a row for each thing in it, with where its bar begins and ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from crewai_dbos.control import Cost, Node, Run
+
+_LEAST = 0.4
+"""Percent of the axis: a shorter bar would not be seen."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A thing in a run.
+
+    Attributes:
+        node: What it is.
+        depth: How deep it lies.
+        look: Of its bar: ``replayed``, ``waits``, or its state.
+        left, width: Of its bar, in percent of the axis; None where its time is not known.
+        usd: What it has cost; None where a price is not known.
+        spent: Whether it has cost anything.
+    """
+
+    node: Node
+    depth: int
+    look: str
+    left: float | None
+    width: float | None
+    usd: float | None
+    spent: bool
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """The rows of a run, and what the axis says.
+
+    Attributes:
+        rows: In the order in which things began, those inside after each.
+        ticks: Where, in percent, and how many seconds after the beginning.
+    """
+
+    rows: tuple[Row, ...]
+    ticks: tuple[tuple[float, str], ...]
+
+
+def timeline(run: Run, costs: Mapping[str, Cost]) -> Timeline:
+    """What `run`, with its tree, looks like."""
+    nodes = [*_every(run.children, 0)]
+    times = [t for node, _ in nodes for t in _times(node)]
+    begin = min([run.created, *(at for at, _ in times)])
+    end = max([_end(run), *(until for _, until in times)])
+    whole = max((end - begin).total_seconds(), 0.001)
+    rows = tuple(_row(node, depth, begin, whole, costs) for node, depth in nodes)
+    return Timeline(rows, tuple((n * 25.0, seconds(whole * n / 4)) for n in range(5)))
+
+
+def _every(nodes: tuple[Node, ...], depth: int) -> Iterator[tuple[Node, int]]:
+    for node in nodes:
+        yield node, depth
+        yield from _every(node.children, depth + 1)
+
+
+def _times(node: Node) -> Iterator[tuple[datetime, datetime]]:
+    if node.started is not None:
+        yield node.started, node.started + timedelta(seconds=node.seconds or 0)
+
+
+def _end(run: Run) -> datetime:
+    return run.created + timedelta(seconds=run.seconds or 0)
+
+
+def _row(node: Node, depth: int, begin: datetime, whole: float, costs: Mapping[str, Cost]) -> Row:
+    left = width = None
+    if node.started is not None:
+        width = min(100.0, max(_LEAST, (node.seconds or 0) / whole * 100))
+        left = min((node.started - begin).total_seconds() / whole * 100, 100 - width)
+    inside = [
+        cost
+        for path, cost in costs.items()
+        if path == node.path or path.startswith(f"{node.path}/")
+    ]
+    amounts = [cost.usd for cost in inside]
+    usd = None if None in amounts else sum(amount for amount in amounts if amount is not None)
+    return Row(node, depth, _look(node), left, width, usd, bool(inside))
+
+
+def _look(node: Node) -> str:
+    if node.error is not None:
+        return "failed"
+    if node.kind == "person" or node.state == "waiting":
+        return "waits"
+    return "replayed" if node.replayed else node.state
+
+
+def seconds(count: float | None) -> str:
+    """A time, as short as it can be read."""
+    if count is None:
+        return ""
+    if count < 10:
+        return f"{count:.1f} s"
+    if count < 120:
+        return f"{count:.0f} s"
+    if count < 7200:
+        return f"{count / 60:.0f} min"
+    return f"{count / 3600:.0f} h" if count < 172_800 else f"{count / 86_400:.0f} d"

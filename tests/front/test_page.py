@@ -1,0 +1,328 @@
+"""The page, in a browser without JavaScript: looking, answering, stopping, forking, its door."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from crewai.tools import tool
+from dbos import SetWorkflowID
+from fastapi import FastAPI
+from starlette.requests import Request as Received
+from starlette.testclient import TestClient
+
+from crewai_dbos import DBOSCrew, People
+from crewai_dbos.control import Approve, Control, Request
+from crewai_dbos.http import User, application, page
+from crewai_dbos.testing import ToolCall, text, tool_calls
+from front.conftest import TOKEN, approved, crew, refund
+from front.html import Page
+from front.tools import SENT, mail
+from people.conftest import until
+from support.names import unique
+from support.serving import Serve
+
+
+def browser(control: Control, prefix: str = "", **options: Any) -> TestClient:
+    app = FastAPI()
+    options = options or {"local_only": True}
+    app.include_router(page(control, **options), prefix=prefix)
+    return TestClient(
+        app,
+        base_url="http://localhost",
+        client=("127.0.0.1", 50000),
+        raise_server_exceptions=False,
+    )
+
+
+def look(client: TestClient, path: str, status: int = 200) -> Page:
+    response = client.get(path)
+    assert response.status_code == status, response.text
+    return Page(response.text)
+
+
+def begun(definition: DBOSCrew, topic: str = "otters") -> str:
+    run_id = unique("run")
+    with SetWorkflowID(run_id):
+        definition.start({"topic": topic})
+    return run_id
+
+
+def asked(control: Control, run_id: str) -> Request:
+    (request,) = until(lambda: control.requests(run_id=run_id))
+    return request
+
+
+def in_state(control: Control, run_id: str, state: str) -> None:
+    until(lambda: control.run(run_id).state == state)
+
+
+def test_runs_are_listed_and_found(control: Control) -> None:
+    clerks, client = crew(), browser(control)
+    run_id = begun(clerks)
+    in_state(control, run_id, "done")
+    for path in ("", f"?definition={clerks.crew_name}", f"?text={run_id[:-2]}&state=done&since=1h"):
+        assert run_id in look(client, f"/{path}").text
+    for path in ("?definition=nobody", f"?text={run_id}&state=failed", "?text=nothing+like+it"):
+        assert run_id not in look(client, f"/{path}").text
+    for path in ("?state=no", "?since=no", "?cursor=no", "?text=%00"):
+        look(client, f"/{path}", 422)
+
+
+def test_one_run_as_a_tree(control: Control) -> None:
+    clerks, client = crew(), browser(control)
+    run_id = begun(clerks)
+    in_state(control, run_id, "done")
+    seen = look(client, f"/run/{run_id}")
+    for part in ("task:1.job", "agent:Clerk", "llm", "topic", "Done: otters"):
+        assert part in seen.text
+    bars = [given for tag, given in seen.tags if tag == "rect" and "bar" in given["class"]]
+    assert len(bars) == 3
+    (path,) = control.costs_of(run_id)
+    call = look(client, f"/run/{run_id}?at={path.replace('#', '%23')}")
+    assert "What the model answered" in call.text
+    assert "What a call was given is not stored" in call.text
+    look(client, "/run/nobody", 404)
+    look(client, f"/run/{run_id[:-2]}", 404)
+
+
+def test_nothing_that_a_run_holds_is_run(control: Control, model: Serve) -> None:
+    bad = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'>{{ 7*7 }}"
+
+    @tool("send")
+    def send(to: str) -> str:
+        """<script>alert(1)</script>"""
+        return to
+
+    def script(request: Any) -> Any:
+        if request.tool_results:
+            return text(bad)
+        return tool_calls(ToolCall("send", {"to": bad, bad: bad}))
+
+    model(script)
+    people = People(approve_tools=["send"], audience=bad, linger=0.05)
+    clerks, client = crew(send, people=people), browser(control)
+    run_id = f"{unique('run')}-{bad}"
+    with SetWorkflowID(run_id):
+        clerks.start({"topic": bad})
+    request = asked(control, run_id)
+    where = f"/run/{quote(run_id, safe='')}"
+    paths = ["/", f"/?text={quote(bad)}", "/requests", f"/request/{request.request_id}", where]
+    for path in paths:
+        check_inert(client, path)
+    control.answer(request.request_id, Approve(), by=bad)
+    in_state(control, run_id, "done")
+    last = control.run(run_id).children[0].path
+    for path in (*paths, f"{where}?at={quote(last)}", f"{where}?at={quote(bad)}"):
+        check_inert(client, path)
+
+
+def check_inert(client: TestClient, path: str) -> None:
+    """Nothing on a page is run but our script, and a browser is told so."""
+    response = client.get(path)
+    assert response.status_code == 200
+    policy = response.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    seen = Page(response.text)
+    scripts = [given for tag, given in seen.tags if tag == "script"]
+    assert scripts == [{"src": "/static/page.js", "defer": ""}]
+    for tag, given in seen.tags:
+        assert tag not in ("img", "style", "iframe", "object")
+        assert not [name for name in given if name.startswith("on") or name == "style"]
+        for name in ("href", "src", "action"):
+            assert given.get(name, "/").startswith(("/", "#")), given
+
+
+def test_an_approval_with_other_arguments(control: Control, model: Serve) -> None:
+    SENT.clear()
+    arguments = {"to": "ann", "body": "Dear Ann,\n\nyours.", "count": 2}
+    model(lambda r: text("Done.") if r.tool_results else tool_calls(ToolCall("mail", arguments)))
+    clerks = crew(mail, people=People(approve_tools=["mail"], linger=0.05))
+    client, run_id = browser(control), begun(clerks)
+    request = asked(control, run_id)
+    path = f"/request/{request.request_id}"
+    assert request.question.message in look(client, "/requests").text
+    form = look(client, path).form("Approve, with what stands above")
+    assert form.fields["field.body"] == "Dear Ann,\n\nyours."
+    wrong = form.send(client, "Approve, with what stands above", **{"field.count": "many"})
+    assert wrong.status_code == 422
+    again = Page(wrong.text)
+    assert "count is a whole number" in again.text
+    form = again.form("Approve, with what stands above")
+    assert form.fields["field.count"] == "many"  # what somebody has put in is not lost
+    done = form.send(
+        client,
+        "Approve, with what stands above",
+        **{"field.count": "3", "field.to": "bob", "field.how": '"high"'},
+    )
+    assert done.status_code == 200
+    assert "Answered by" in done.text
+    in_state(control, run_id, "done")
+    # What was left as it stood is what the model had given, to the last line break.
+    assert SENT == [("bob", "Dear Ann,\n\nyours.", 3, "high", False)]
+    answer = control.request(request.request_id).answer
+    assert answer == {"is": "approve", "arguments": {"count": 3, "to": "bob", "how": "high"}}
+    second = form.send(client, "Reject", reason="No.")
+    assert second.status_code == 409
+    assert "was answered by" in second.text
+
+
+def test_a_rejection_a_review_and_a_question(control: Control, model: Serve) -> None:
+    client = browser(control)
+    run_id = begun(approved())
+    request = asked(control, run_id)
+    form = look(client, f"/request/{request.request_id}").form("Reject")
+    assert form.send(client, "Reject", reason="Too early.").status_code == 200
+    in_state(control, run_id, "done")
+    assert "Too early." in look(client, f"/run/{run_id}").text
+
+    run_id = begun(crew(refund))
+    request = asked(control, run_id)
+    form = look(client, f"/request/{request.request_id}").form("Reply")
+    assert form.send(client, "Reply", **{"field.number": "x"}).status_code == 422
+    assert form.send(client, "Reply", **{"field.number": "4711"}).status_code == 200
+    in_state(control, run_id, "done")
+    assert "paid to 4711" in look(client, f"/run/{run_id}").text
+
+    model(lambda _: text("otters"))
+    run_id = begun(crew(human=True))
+    request = asked(control, run_id)
+    seen = look(client, f"/request/{request.request_id}")
+    assert "otters" in seen.text
+    seen.form("Send feedback").send(client, "Send feedback", reason="Longer.")
+    following = until(
+        lambda: [r for r in control.requests(run_id=run_id) if r.request_id != request.request_id]
+    )
+    form = look(client, f"/request/{following[0].request_id}").form("Approve")
+    assert form.send(client, "Approve").status_code == 200
+    in_state(control, run_id, "done")
+
+
+def test_cancel_resume_and_fork(control: Control) -> None:
+    clerks, client = approved(deadline=timedelta(days=3)), browser(control)
+    run_id = begun(clerks)
+    request = asked(control, run_id)
+    form = look(client, f"/run/{run_id}").form("Cancel the run")
+    stopped = form.send(client, "Cancel the run", reason="It is off.")
+    assert "It is off." in stopped.text
+    assert control.run(run_id).state == "cancelled"
+    again = form.send(client, "Cancel the run")
+    assert again.status_code == 409
+    assert "was cancelled already" in again.text
+    look(client, f"/run/{run_id}").form("Resume").send(client, "Resume")
+    in_state(control, run_id, "waiting")
+    form = look(client, f"/request/{request.request_id}").form("Approve, with what stands above")
+    form.send(client, "Approve, with what stands above")
+    in_state(control, run_id, "done")
+
+    task = control.run(run_id).children[0]
+    call = look(client, f"/run/{run_id}?at={task.path.replace('#', '%23')}")
+    form = call.form("Fork with this result")
+    assert form.fields["result"].startswith("Done: sent")
+    made = form.send(client, "Fork with this result", result="Another line.")
+    fork_id = made.url.path.rpartition("/")[2]
+    assert fork_id != run_id
+    in_state(control, fork_id, "done")
+    assert control.result_of(fork_id)["raw"] == "Another line."
+    assert run_id in look(client, f"/run/{fork_id}").text
+    form.fields["at"] = "task:nine"
+    assert form.send(client, "Fork, and make it again").status_code == 404
+
+
+def test_a_form_of_another_site_does_nothing(control: Control) -> None:
+    client, run_id = browser(control), begun(approved())
+    asked(control, run_id)
+    data = {"do": "cancel"}
+    assert client.post(f"/run/{run_id}", data=data).status_code == 403
+    form = look(client, f"/run/{run_id}").form("Cancel the run")
+    cookie = client.cookies["crewai_dbos_form"]
+    assert form.fields["key"] == cookie
+    for headers in ({"Origin": "http://evil.example"}, {"Sec-Fetch-Site": "cross-site"}):
+        sent = client.post(f"/run/{run_id}", data={**data, "key": cookie}, headers=headers)
+        assert sent.status_code == 403
+    client.cookies.clear()
+    assert client.post(f"/run/{run_id}", data={**data, "key": cookie}).status_code == 403
+    client.cookies.set("crewai_dbos_form", "x" * 43)
+    assert client.post(f"/run/{run_id}", data={**data, "key": cookie}).status_code == 403
+    assert client.get(f"/run/{run_id}?do=cancel").status_code == 200
+    assert control.run(run_id).state == "waiting"
+
+
+def test_people_log_in_with_the_token(control: Control) -> None:
+    run_id = begun(approved())
+    request = asked(control, run_id)
+    client = browser(control, prefix="/desk", tokens=["an-older-token-of-some-length", TOKEN])
+    seen = look(client, "/desk/")
+    form = seen.form("Log in")
+    assert form.action == "/desk/login"
+    for token, name in (("", "ann"), (TOKEN[:-1], "ann"), (TOKEN, "")):
+        refused = form.send(client, "Log in", token=token, name=name)
+        assert refused.status_code == 403
+        assert "crewai_dbos_session" not in client.cookies
+    cookies = form.send(client, "Log in", token=TOKEN, name="ann").history[0].headers
+    session = next(c for c in cookies.get_list("set-cookie") if "session" in c)
+    assert "HttpOnly" in session
+    assert "SameSite=lax" in session
+    assert TOKEN not in session
+    approve = "Approve, with what stands above"
+    look(client, f"/desk/request/{request.request_id}").form(approve).send(client, approve)
+    assert control.request(request.request_id).answered_by == "ann"
+
+    value = client.cookies["crewai_dbos_session"]
+    content, _, signature = value.partition(".")
+    client.cookies.clear()
+    for forged in (f"{content}.{'0' * 64}", f"x{content}.{signature}", ".", content, "é.é"):
+        sent = client.get("/desk/", headers={"Cookie": f"crewai_dbos_session={forged}".encode()})
+        assert "Log in" in sent.text, forged
+    # Where the token is not one any more, nobody is in with it.
+    other = browser(control, prefix="/desk", tokens=["another-token-of-some-length"])
+    other.cookies.set("crewai_dbos_session", value)
+    assert "Log in" in other.get("/desk/").text
+    client.cookies.set("crewai_dbos_session", value)
+    assert "ann" in look(client, "/desk/").text
+    left = look(client, "/desk/").form("Log out").send(client, "Log out").history[0]
+    assert left.headers["location"] == "/desk/login"
+    assert 'crewai_dbos_session=""; expires=' in left.headers["set-cookie"]
+
+
+def test_users_of_the_application(control: Control) -> None:
+    async def who(request: Received) -> User | None:
+        name = request.headers.get("x-user")
+        return None if name is None else User(name, {"support"})
+
+    client = browser(control, who=who)
+    run_id = begun(crew(refund))
+    request = asked(control, run_id)  # for books
+    assert client.get("/").status_code == 401
+    ann = {"X-User": "ann"}
+    assert client.get(f"/request/{request.request_id}", headers=ann).status_code == 404
+    seen = client.get(f"/run/{run_id}", headers=ann)
+    assert seen.status_code == 200
+    assert request.question.message not in seen.text
+
+
+def test_the_whole_application(control: Control) -> None:
+    app = application(control, tokens=TOKEN)
+    client = TestClient(app, base_url="http://localhost", client=("127.0.0.1", 1))
+    bearer = {"Authorization": f"Bearer {TOKEN}"}
+    assert "Log in" in client.get("/").text
+    assert client.get("/api/runs").status_code == 401
+    assert client.get("/api/runs", headers=bearer).status_code == 200
+    assert client.get("/api/openapi.json").status_code == 200
+    for path in ("/docs", "/redoc", "/api/nothing"):
+        response = client.get(path)
+        assert response.status_code == 404
+        assert response.headers["content-type"] == "application/problem+json"
+    script = client.get("/static/page.js")
+    assert script.headers["content-type"].startswith("text/javascript")
+    assert not re.findall(r"https?://", script.text + client.get("/static/page.css").text)
+    assert client.get("/static/..%2Fpage.py").status_code == 404
+
+
+@pytest.mark.parametrize("path", ["/workers", "/requests", "/"])
+def test_pages_without_anything(control: Control, path: str) -> None:
+    check_inert(browser(control), path)
