@@ -33,7 +33,7 @@ IDLE = 5.0
 
 
 def measure(quick: bool, folder: Path) -> list[Row]:
-    numbers, runs, rounds = (WORKERS[:2], 8, 1) if quick else (WORKERS, 96, 2)
+    numbers, runs, rounds = (WORKERS[:2], 8, 1) if quick else (WORKERS, 64, 2)
     many, many_at_once = (20, 5) if quick else (MANY, MANY_AT_ONCE)
     with databases(folder) as made, ExitStack() as stack:
         instant = stack.enter_context(model.running(folder))

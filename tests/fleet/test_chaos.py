@@ -1,7 +1,8 @@
 """Runs of every kind on workers to which everything happens, at any time.
 
-The faults are those of a seed, which is printed. `make chaos ARGS=...` is the long one;
-CHAOS_SEED=7 gives it the faults of an earlier one, CHAOS_FAULTS=50 says how many.
+The faults are those of a seed, which is printed. `make chaos` is the long one. CHAOS_SEED=7 gives
+it the faults of an earlier one, CHAOS_FAULTS says how many, CHAOS_KINDS of which kinds
+("killed,paused"), CHAOS_LEASE with which lease.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from crewai_dbos.testing.crash._processes import Process
 from crewai_dbos.testing.effects import EFFECTS
 from fleet.chaos import jobs
 from fleet.chaos.calls import MARK, Model
-from fleet.chaos.faults import KINDS, Site, plan
+from fleet.chaos.faults import KINDS, Site, Strike, plan
 from fleet.chaos.ledger import Ledger, histogram, summary
 from fleet.chaos.network import network
 from support.postgres import Postgres
@@ -38,7 +39,7 @@ pytestmark = pytest.mark.crash
 CLOCKS = (0, 150, -150)
 """Of the workers, in seconds: two are five minutes apart."""
 
-PATIENCE = 120
+PATIENCE = 180
 """Seconds in which all runs end, after the last fault."""
 
 
@@ -54,7 +55,7 @@ class Lab:
         self._processes: list[Process] = []
         self._environment: dict[str, str] = {}
 
-    def suffer(self, seed: int, faults: int, pause: float) -> list[str]:
+    def suffer(self, strikes: list[Strike], pause: float) -> list[str]:
         """Carry runs out while this happens; returns what failed of the batches."""
         port = urlsplit(self.url).port
         assert port is not None
@@ -68,7 +69,7 @@ class Lab:
             starter = self._process("begin", pause=pause, enough=str(enough), database_url=self.url)
             starter.hear("begun")
             with self._clerk():
-                site.suffer(plan(seed, faults, len(CLOCKS)))
+                site.suffer(strikes)
                 enough.touch()
                 failed = starter.wait(PATIENCE).result
                 assert failed is not None, f"a batch has not ended\n{self.told()}"
@@ -139,11 +140,13 @@ class Lab:
 
 def disturbed(postgres: Postgres, folder: Path, lease: float, faults: int, pause: float) -> None:
     seed = int(os.environ.get("CHAOS_SEED") or random.SystemRandom().randrange(10**6))
+    kinds = os.environ.get("CHAOS_KINDS", ",".join(KINDS)).split(",")
+    strikes = plan(seed, faults, len(CLOCKS), kinds)
     print(f"\nCHAOS_SEED={seed}, {faults} faults, lease {lease:g} s")
     lab = Lab(postgres, folder, lease)
     begun = time.monotonic()
     try:
-        failed = lab.suffer(seed, faults, pause)
+        failed = lab.suffer(strikes, pause)
         recorded, runs = lab.recorded(), len(lab.statuses())
     finally:
         lab.end()
@@ -166,4 +169,5 @@ def test_a_fault_of_each_kind(postgres: Postgres, tmp_path: Path) -> None:
 @pytest.mark.timeout(3600)
 def test_many_faults(postgres: Postgres, tmp_path: Path) -> None:
     faults = int(os.environ.get("CHAOS_FAULTS") or 42)
-    disturbed(postgres, tmp_path, lease=6, faults=faults, pause=5)
+    lease = float(os.environ.get("CHAOS_LEASE") or 6)
+    disturbed(postgres, tmp_path, lease, faults, pause=5)

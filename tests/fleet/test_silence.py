@@ -24,10 +24,10 @@ def looked(silence: Silence, at: float, *leases: Lease) -> set[str]:
 def test_a_silent_lease_is_looked_at_when_it_runs_out() -> None:
     silence, at = Silence(), 0.0
     assert not looked(silence, at, lease())
-    while silence.soonest > 0.3:
+    while (due := silence.due()) > 0.3:
         at += 0.3
         assert not looked(silence, at, lease())
-    at += silence.soonest + 2 * LOOK
+    at += due + 2 * LOOK
     assert looked(silence, at, lease()) == {"a"}
     assert 6.0 < at < 6.5, "no look's pause more than the lease"
 
@@ -36,19 +36,26 @@ def test_one_that_beats_has_all_of_its_lease() -> None:
     silence = Silence()
     for number in range(100):
         assert not looked(silence, number * 0.9, lease(beat=number + 1))
-        assert silence.soonest == pytest.approx(6.0)
+        assert silence.due() == pytest.approx(6.0)
 
 
 def test_one_that_is_gone_is_not_waited_for() -> None:
     silence = Silence()
     assert looked(silence, 0, lease(beat=RELEASED)) == {"a"}
-    assert silence.soonest == math.inf
+    assert silence.due() == math.inf
     assert looked(silence, 1, lease(beat=RELEASED), lease("b", seconds=30)) == {"a"}
-    assert silence.soonest == pytest.approx(30.0)
+    assert silence.due() == pytest.approx(30.0)
 
 
 def test_time_in_which_nobody_looked_does_not_count() -> None:
     silence = Silence()
     looked(silence, 0, lease())
     assert not looked(silence, 100, lease())
-    assert silence.soonest == pytest.approx(4.0)
+    assert silence.due() == pytest.approx(4.0)
+
+
+def test_nothing_is_due_while_looks_fail() -> None:
+    silence = Silence()
+    looked(silence, 0, lease())
+    assert silence.due() == pytest.approx(6.0)
+    assert silence.due() == math.inf

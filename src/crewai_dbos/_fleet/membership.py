@@ -237,7 +237,7 @@ class Membership:
         """
         shortest = min([self.seconds, *(lease.seconds for lease in self._alive)])
         usual = max(shortest / LOOKS, min(_SHORTEST_PAUSE, shortest / BEATS))
-        return min(usual, self._silence.soonest + 0.01)
+        return min(usual, self._silence.due() + 0.01)
 
     def _look(self) -> list[Lease]:
         """Look who lives; returns the leases that have run out."""

@@ -27,16 +27,19 @@ class Heard:
 
 
 class Silence:
-    """The silence of workers, by the clock of this process.
-
-    Attributes:
-        soonest: Seconds from the last look until a lease can have run out that had not by then.
-    """
-
-    soonest: float = math.inf
+    """The silence of workers, by the clock of this process."""
 
     def __init__(self) -> None:
         self._heard: dict[Holder, Heard] = {}
+        self._due = math.inf
+
+    def due(self) -> float:
+        """Seconds from the last look until a lease can have run out that had not by then.
+
+        Asked once after a look: where the next one fails, there is no hurry.
+        """
+        due, self._due = self._due, math.inf
+        return due
 
     def after(self, leases: Collection[Lease], begun: float, ended: float) -> set[Holder]:
         """Whose leases have run out.
@@ -55,5 +58,5 @@ class Silence:
         left = {each.holder: each.seconds - heard[each.holder].silent for each in leases}
         released = {each.holder for each in leases if each.beat_ms == RELEASED}
         gone = released | {holder for holder, seconds in left.items() if seconds < 0}
-        self.soonest = min((left[each] for each in left.keys() - gone), default=math.inf)
+        self._due = min((left[each] for each in left.keys() - gone), default=math.inf)
         return gone

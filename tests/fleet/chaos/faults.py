@@ -8,7 +8,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import psutil
@@ -40,15 +40,15 @@ class Strike:
     leases: float
 
 
-def plan(seed: int, count: int, workers: int) -> list[Strike]:
+def plan(seed: int, count: int, workers: int, kinds: Sequence[str] = KINDS) -> list[Strike]:
     """So many faults, each kind as often as any other, at times that the seed says."""
     chance = random.Random(seed)
-    kinds: list[str] = []
-    while len(kinds) < count:
-        kinds += chance.sample(KINDS, len(KINDS))
+    each: list[str] = []
+    while len(each) < count:
+        each += chance.sample(kinds, len(kinds))
     return [
         Strike(chance.uniform(0.3, 3), kind, chance.randrange(workers), chance.uniform(1.2, 2))
-        for kind in kinds[:count]
+        for kind in each[:count]
     ]
 
 

@@ -169,7 +169,7 @@ def _is_reason(fault: Fault, pid: int, at: float, lease: float) -> bool:
 
 
 def _taken_over(fault: Fault, attempts: list[Attempt]) -> tuple[float, float] | None:
-    """From when until when nobody had the run of these attempts, if the worker was at it."""
+    """From when until when nobody had the run, if the worker of the fault was at it."""
     start = fault.over_at if fault.kind == "stopped" else fault.begun_at
     before = [each for each in attempts if each.begun_at <= start]
     after = [each for each in attempts if each.begun_at > start]
