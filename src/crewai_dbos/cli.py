@@ -16,7 +16,7 @@ try:
 except ImportError:
     sys.exit("The command line is an extra: pip install 'crewai-dbos[cli]'")
 
-from crewai_dbos._commands import events, forking, inbox, runs, stopping, worker
+from crewai_dbos._commands import events, forking, inbox, runs, stopping, worker, workers
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(inbox.app, name="inbox")
@@ -24,6 +24,7 @@ for command in (stopping.cancel, stopping.resume, forking.fork, events.events):
     runs.app.command()(command)
 app.add_typer(runs.app, name="runs")
 app.command()(worker.worker)
+app.command()(workers.workers)
 
 
 def _version(wanted: bool) -> None:

@@ -15,10 +15,12 @@ from typing import Any
 
 from dbos import DBOS
 
-from crewai_dbos._dbos_seam import recovering
+from crewai_dbos import _patches
+from crewai_dbos._dbos_seam import claiming, recovering
 from crewai_dbos._dbos_seam.database import separate_database
 from crewai_dbos._dbos_seam.instance import is_constructed, is_launched
 from crewai_dbos._fleet import membership
+from crewai_dbos._fleet.claims import Claims
 from crewai_dbos._fleet.leases import Definitions, Holder, Leases
 from crewai_dbos._fleet.membership import Membership
 from crewai_dbos._journal import ownership
@@ -152,12 +154,15 @@ class Worker:
             version=recovering.version(),
         )
         leases = Leases(database, holder, self._lease)
-        member = Membership(database, leases, self._lease, _definitions, self._lost)
+        claims = Claims(_definitions)
+        member = Membership(database, leases, self._lease, _definitions, claims, self._lost)
         self._member = member
         if (taken := member.begin()) is not None:
             raise DefinitionError(_taken(taken.holder.executor_id, taken.holder.process))
         membership.join(member)
         ownership.check_with(member.gate)
+        _patches.apply(_patches.WORKER)
+        claiming.confine(claims.fit)
         DBOS.launch()
         member.attend()
 
@@ -168,6 +173,7 @@ class Worker:
         finally:
             membership.join(None)
             ownership.check_with(None)
+            claiming.confine(None)
             if self._member is not None:
                 self._member.end()
             for number, handler in self._handlers.items():

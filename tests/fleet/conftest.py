@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dbos import DBOSClient
+from dbos import DBOSClient, WorkflowSerializationFormat
 
 from crewai_dbos.testing import EffectLog
 from crewai_dbos.testing.crash._fork_server import fork_server
@@ -74,6 +74,23 @@ class Fleet:
         try:
             until(lambda: all(_status(client, run_id) == "SUCCESS" for run_id in runs))
             return [str(client.retrieve_workflow(run_id).get_result()) for run_id in runs]
+        finally:
+            client.destroy()
+
+    def ask(self, flow: str, run_id: str) -> None:
+        """Put a run on the queue as another program may, which does not say what it is of."""
+        client = DBOSClient(system_database_url=self.url)
+        try:
+            client.enqueue(
+                {
+                    "queue_name": jobs.QUEUE,
+                    "workflow_name": "crewai_dbos.flow",
+                    "workflow_id": run_id,
+                    "app_version": "v1",
+                    "serialization_type": WorkflowSerializationFormat.PORTABLE,
+                },
+                {"v": 2, "flow": flow, "inputs": {"run": run_id}},
+            )
         finally:
             client.destroy()
 

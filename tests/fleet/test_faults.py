@@ -184,36 +184,20 @@ def test_one_id_in_two_versions(fleet: Fleet) -> None:
     assert len(fleet.results()) == 2
 
 
-def test_a_run_that_can_not_be_given_back_yet_does_not_fail(fleet: Fleet) -> None:
-    able = fleet.worker(lease=60)
+def test_runs_that_are_put_back_while_connections_are_cut(fleet: Fleet) -> None:
+    """They do not say of what they are, so that the worker takes each to find out."""
     lacking = fleet.worker(lease=60, with_late=False)
-    os.kill(able.pid, signal.SIGSTOP)
-    os.kill(lacking.pid, signal.SIGSTOP)
-    fleet.worker(deaf=True, flow="late", ids=["x"], queue=jobs.QUEUE, lease=60)
-    rows(
-        fleet,
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-        " WHERE datname = current_database() AND pid <> pg_backend_pid()",
-    )
-    os.kill(lacking.pid, signal.SIGCONT)
-    until(lambda: "left to" in lacking.output())
-    lacking.kill()  # or it might be the one that takes it next
-    os.kill(able.pid, signal.SIGCONT)
-    fleet.results(["x"])
-    assert fleet.begun(able, 3)
-
-
-def test_time_limits_do_not_run_while_a_run_is_handed_around(fleet: Fleet) -> None:
-    lacking = fleet.worker(lease=6, with_late=False)
-    able = fleet.worker(lease=6)
-    os.kill(able.pid, signal.SIGSTOP)
-    fleet.worker(deaf=True, flow="late", ids=["x"], queue=jobs.QUEUE, limit=600)
-    query = "SELECT status, workflow_deadline_epoch_ms FROM dbos.workflow_status"
-    until(lambda: rows(fleet, query)[0][0] == "DELAYED")
-    assert rows(fleet, query) == [("DELAYED", None)]
-    os.kill(able.pid, signal.SIGCONT)
-    assert fleet.results(["x"])
-    assert "This worker has no flow 'late'" in lacking.output()
+    ids = [f"run-{number}" for number in range(10)]
+    for run_id in ids:
+        fleet.ask("late", run_id)
+        rows(
+            fleet,
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()",
+        )
+    fleet.worker(lease=60)
+    fleet.results(ids)
+    assert fleet.begun(lacking, 1) == []
 
 
 def test_a_definition_that_comes_late_takes_no_run_of_another(fleet: Fleet) -> None:
@@ -223,7 +207,7 @@ def test_a_definition_that_comes_late_takes_no_run_of_another(fleet: Fleet) -> N
     starter.kill()
     starter.wait()
     lacking = fleet.worker(with_late=False, defines_late=True)
-    until(lambda: "no DBOSFlow named 'late'" in lacking.output())
+    until(lambda: "This worker has no flow 'late'" in lacking.output())
     able = fleet.worker()
     fleet.at_second_step(able, ["x"])
     os.kill(lacking.pid, signal.SIGUSR1)

@@ -99,18 +99,23 @@ def test_a_worker_without_the_definition_leaves_the_run_to_one_that_has_it(fleet
     assert fleet.begun(lacking, 3) == []
 
 
-def test_one_that_gets_the_definition_later_takes_what_the_others_lack(fleet: Fleet) -> None:
+def test_only_workers_that_have_the_definition_take_a_run(fleet: Fleet) -> None:
+    """One that has it dies: nobody takes its runs, until there is another that has it."""
     fleet.hold()
     starter = fleet.worker(ids=RUNS, flow="late")
     fleet.at_second_step(starter)
+    lacking = [fleet.worker(with_late=False, defines_late=True) for _ in range(3)]
     starter.kill()
     starter.wait()
+    said = "This worker has no flow 'late'. No worker that lives has it, and its runs wait for one"
+    until(lambda: all(said in each.output() for each in lacking))
+    assert [fleet.status(run_id) for run_id in RUNS] == ["ENQUEUED"] * 2
+    os.kill(lacking[0].pid, signal.SIGUSR1)
+    fleet.at_second_step(lacking[0])
     fleet.go_on()
-    lacking = fleet.worker(with_late=False)
-    until(lambda: lacking.output().count("no DBOSFlow named 'late' is defined") == 2)
-    fleet.worker()
     assert len(fleet.results()) == 2
-    assert "Its runs are left to" in lacking.output()
+    assert all(fleet.begun(each, 2) == [] for each in lacking[1:])
+    assert all("can't be" not in each.output() for each in lacking)
 
 
 def test_two_processes_with_one_executor_id(fleet: Fleet) -> None:

@@ -64,6 +64,15 @@ class Lease:
         return name in self.definitions.get(noun, ())
 
 
+def now_ms(database: Database) -> sa.ColumnElement[int]:
+    """The time of a statement, not of its transaction; for people, and to find old rows."""
+    if database.is_sqlite:
+        days = sa.func.julianday("now") - 2440587.5
+        return sa.cast(days * 86400000, sa.BigInteger)
+    seconds = sa.func.extract("epoch", sa.func.clock_timestamp())
+    return sa.cast(seconds * 1000, sa.BigInteger)
+
+
 class Leases:
     """The leases in one database, as a worker sees them that has one.
 
@@ -231,12 +240,7 @@ class Leases:
 
     @property
     def _now_ms(self) -> sa.ColumnElement[int]:
-        """The time of a statement, not of its transaction; for people, and to find old rows."""
-        if self._database.is_sqlite:
-            days = sa.func.julianday("now") - 2440587.5
-            return sa.cast(days * 86400000, sa.BigInteger)
-        seconds = sa.func.extract("epoch", sa.func.clock_timestamp())
-        return sa.cast(seconds * 1000, sa.BigInteger)
+        return now_ms(self._database)
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sa.Connection]:

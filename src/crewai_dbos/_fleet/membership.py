@@ -5,16 +5,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from crewai_dbos._dbos_seam import recovering
 from crewai_dbos._dbos_seam.database import Database
 from crewai_dbos._fleet.bounded import clock, within
+from crewai_dbos._fleet.claims import Claims, Left
 from crewai_dbos._fleet.gate import Gate
 from crewai_dbos._fleet.leases import Definitions, Holder, Lease, Leases
 from crewai_dbos._fleet.silence import Silence
@@ -24,30 +23,8 @@ logger = logging.getLogger("crewai_dbos")
 LOOKS = 6
 """How often a lease is beaten, and those of peers looked at, while it lasts."""
 
-PAUSE, GROWTH, LONGEST_PAUSE = 2.0, 1.3, 30.0
-"""Seconds for which nobody takes a run that a worker without its definition has given back.
-
-More each time: whoever has it may be full. Not many more, as who takes it next is chance.
-"""
-
-_REMEMBERED = 1000
-"""So many runs a worker knows to have given back."""
-
-
-@dataclass(frozen=True)
-class Lacking:
-    """A run whose definition this worker does not have.
-
-    Attributes:
-        run_id: The run's workflow id.
-        owner_xid: Which execution of it was left.
-        noun, name: Of the definition.
-    """
-
-    run_id: str
-    owner_xid: str
-    noun: str
-    name: str
+_SPARING = 20
+"""A look at long queues is taken again after so many times as long."""
 
 
 @dataclass
@@ -59,6 +36,7 @@ class Membership:
         leases: Those of the workers, ours among them.
         seconds: For how long a lease lasts.
         definitions: Returns what this worker has.
+        claims: What it takes.
         lost: Is called, once, when another process has our executor id.
     """
 
@@ -66,15 +44,14 @@ class Membership:
     leases: Leases
     seconds: float
     definitions: Callable[[], Definitions]
+    claims: Claims
     lost: Callable[[str], None]
     gate: Gate = field(init=False)
     _silence: Silence = field(default_factory=Silence)
     _alive: list[Lease] = field(default_factory=list)
     _over: threading.Event = field(default_factory=threading.Event)
-    _lacking: set[Lacking] = field(default_factory=set)
-    _given: OrderedDict[str, int] = field(default_factory=OrderedDict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-    _said: set[str] = field(default_factory=set)
+    _next_look_at_queues: float = 0.0
+    _said: set[tuple[str, str, bool]] = field(default_factory=set)
     _threads: list[threading.Thread] = field(default_factory=list)
 
     def begin(self) -> Lease | None:
@@ -122,25 +99,6 @@ class Membership:
             TimeoutError: That has taken longer than so many seconds.
         """
         within(seconds, self.leases.release)
-
-    def leave(self, lacking: Lacking) -> str | None:
-        """Leave a run to a worker that has its definition, now or when there is one.
-
-        Returns:
-            Which worker has it; None if none does, or it can't be left to it yet.
-        """
-        with self._lock:
-            self._lacking.add(lacking)
-        try:
-            return within(self.seconds, lambda: self._hand_back(lacking))
-        except Exception as error:  # it must not end the run
-            logger.warning("Run %s can't be given back yet (%s).", lacking.run_id, error)
-            return None
-
-    def forget(self, lacking: Lacking) -> None:
-        """This worker has the definition of a run by now."""
-        with self._lock:
-            self._lacking.discard(lacking)
 
     def _start(self, target: Callable[[], None]) -> None:
         thread = threading.Thread(target=target, name="crewai-dbos-worker", daemon=True)
@@ -195,7 +153,7 @@ class Membership:
                         self._take_over_from(lease)
                     if lease.is_old:
                         self.leases.clear(lease)
-                self._hand_back_every()
+                self._say_what_is_left()
 
     @contextlib.contextmanager
     def _trying(self, what: str) -> Iterator[None]:
@@ -240,55 +198,28 @@ class Membership:
                 ", ".join(found[:5]) + (", ..." if len(found) > 5 else ""),
             )
 
-    def _hand_back_every(self) -> None:
-        """Give the runs back whose definitions a live peer has, and forget those that are gone."""
-        with self._lock:
-            every = list(self._lacking)
-        if not every:
+    def _say_what_is_left(self) -> None:
+        """Say, once of each, what waits on queues that this worker lacks the code of."""
+        if (begun := clock()) < self._next_look_at_queues:
             return
-        with self.database.engine.connect() as connection:
-            rows = self.database.rows(connection, (lacking.run_id for lacking in every))
-        for lacking in every:
-            row = rows.get(lacking.run_id)
-            if row is None or row.owner_xid != lacking.owner_xid:
-                with self._lock:
-                    self._lacking.discard(lacking)
+        found = within(self.seconds / 2, self._left)
+        self._next_look_at_queues = clock() + _SPARING * (clock() - begun)
+        for left in found:
+            by = next((each for each in self._alive if each.has(left.noun, left.name)), None)
+            said = (left.noun, left.name, by is None)
+            if said in self._said:
+                continue
+            self._said.add(said)
+            if by is not None:
+                told = f"Its runs are left to {by.holder.executor_id}, which has."
+            elif left.noun == "workflow":
+                told = f"Its runs wait for a worker that has: {left.count}."
             else:
-                within(self.seconds, partial(self._hand_back, lacking))
+                told = f"No worker that lives has it, and its runs wait for one: {left.count}."
+            logger.warning("This worker has no %s %r. %s", left.noun, left.name, told)
 
-    def _hand_back(self, lacking: Lacking) -> str | None:
-        """Give a run back whose definition a live peer has; returns which."""
-        by = [each for each in self._alive if each.has(lacking.noun, lacking.name)]
-        if not by:
-            return None
-        with self.database.writing() as connection:
-            recovering.hand_back(
-                self.database,
-                connection,
-                lacking.run_id,
-                lacking.owner_xid,
-                self._pause_of(lacking.run_id),
-            )
-        with self._lock:
-            self._lacking.discard(lacking)
-        peer = by[0].holder.executor_id
-        if lacking.name not in self._said:
-            self._said.add(lacking.name)
-            logger.warning(
-                "This worker has no %s %r. Its runs are left to %s, which has.",
-                lacking.noun,
-                lacking.name,
-                peer,
-            )
-        return peer
-
-    def _pause_of(self, run_id: str) -> float:
-        """Longer each time that this worker gives the run back."""
-        with self._lock:
-            times = self._given[run_id] = self._given.pop(run_id, 0) + 1
-            if len(self._given) > _REMEMBERED:
-                self._given.popitem(last=False)
-        return min(PAUSE * GROWTH ** min(times - 1, 99), LONGEST_PAUSE)
+    def _left(self) -> list[Left]:
+        return self.claims.left(self.database, self.leases.holder)
 
 
 _member: Membership | None = None
