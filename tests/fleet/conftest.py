@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from dbos import DBOSClient, WorkflowSerializationFormat
 
 from crewai_dbos.testing import EffectLog
@@ -93,6 +97,46 @@ class Fleet:
             )
         finally:
             client.destroy()
+
+    @contextmanager
+    def connected(self) -> Iterator[sa.Connection]:
+        engine = sa.create_engine(self.url.replace("postgresql:", "postgresql+psycopg:"))
+        with engine.connect() as connection:
+            yield connection
+            connection.rollback()
+        engine.dispose()
+
+    @property
+    def leases(self) -> str:
+        """The table."""
+        return f"{'' if self.url.startswith('sqlite') else 'dbos.'}crewai_dbos_workers"
+
+    @contextmanager
+    def no_writes(self) -> Iterator[None]:
+        """In the block nobody else writes, and everybody reads."""
+        on_sqlite = self.url.startswith("sqlite")
+        lock = "BEGIN IMMEDIATE" if on_sqlite else f"LOCK TABLE {self.leases} IN EXCLUSIVE MODE"
+        with self.connected() as connection:
+            connection.execute(sa.text(lock))
+            yield
+
+    def pause(self, process: Process) -> None:
+        """Have it stand still; not in the middle of a write, as SQLite would let nobody write."""
+        while True:
+            os.kill(process.pid, signal.SIGSTOP)
+            try:
+                with self.connected() as connection:
+                    if self.url.startswith("sqlite"):
+                        connection.execute(sa.text("PRAGMA busy_timeout = 200"))
+                        connection.execute(sa.text("BEGIN IMMEDIATE"))
+                return
+            except sa.exc.OperationalError:
+                os.kill(process.pid, signal.SIGCONT)
+
+    def beats(self) -> list[int]:
+        """When the workers have beaten last."""
+        with self.connected() as connection:
+            return list(connection.execute(sa.text(f"SELECT beat_ms FROM {self.leases}")).scalars())
 
     def status(self, run_id: str) -> str:
         client = DBOSClient(system_database_url=self.url)

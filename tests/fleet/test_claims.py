@@ -8,13 +8,16 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from crewai.flow.flow import Flow, start
 from dbos import DBOS, DBOSClient, WorkflowSerializationFormat
 
 from crewai_dbos import DBOSFlow, Worker
+from crewai_dbos._dbos_seam.database import launched_database
 from crewai_dbos._fleet import claims
 from crewai_dbos._runs import registry
 from people.conftest import until
+from support.launching import QUICK
 from support.names import unique
 
 PORTABLE = WorkflowSerializationFormat.PORTABLE
@@ -59,7 +62,7 @@ class Setting:
 @contextmanager
 def working(url: str, **queue: Any) -> Iterator[Setting]:
     setting = Setting(url)
-    DBOS(config={"name": "tests", "system_database_url": url, "log_level": "CRITICAL"})
+    DBOS(config={**QUICK, "system_database_url": url, "log_level": "CRITICAL"})
     with Worker(lease=1, grace=0):
         DBOS.register_queue("jobs", polling_interval_sec=0.05, **queue)
         yield setting
@@ -156,14 +159,22 @@ def test_a_program_without_a_worker_takes_all(database_url: str) -> None:
     with working(database_url):
         pass
     setting = Setting(database_url)
-    DBOS(config={"name": "tests", "system_database_url": database_url, "log_level": "CRITICAL"})
+    DBOS(config={**QUICK, "system_database_url": database_url, "log_level": "CRITICAL"})
     DBOS.launch()
     DBOS.register_queue("jobs", polling_interval_sec=0.05)
-    setting.ask(setting.late, "late")
-    until(lambda: setting.row("late").status == "PENDING")
-    until(lambda: "waiting" in (setting.row("late").attributes or {}).get("crewai_dbos", {}))
+    for run_id in ("late", "another's"):
+        setting.ask(setting.late, run_id)
+        until(
+            lambda run_id=run_id: "waiting" in setting.row(run_id).attributes.get("crewai_dbos", {})
+        )
+        assert setting.row(run_id).status == "PENDING"
+    runs = launched_database().runs
+    with launched_database().writing() as connection:
+        taken = sa.update(runs).where(runs.c.workflow_uuid == "another's")
+        connection.execute(taken.values(owner_xid="of another process"))
     DBOSFlow(flow_name=setting.late, orig_flow=Greet)
     until(lambda: setting.is_done("late"))
+    assert setting.row("another's").status == "PENDING"
     setting.client.destroy()
     DBOS.destroy()
 

@@ -7,12 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
-from dbos._recovery import _recover_workflow
-from dbos._sys_db import GetPendingWorkflowsOutput
 from dbos._utils import INTERNAL_QUEUE_NAME, GlobalParams
 
 from crewai_dbos._dbos_seam.context import detached
-from crewai_dbos._dbos_seam.database import ENQUEUED, PENDING, Database, launched_database
+from crewai_dbos._dbos_seam.database import (
+    ENQUEUED,
+    PENDING,
+    Database,
+    chunks,
+    launched_database,
+)
 from crewai_dbos._dbos_seam.instance import engine, is_launched, launched_instance, system_database
 
 
@@ -79,21 +83,37 @@ def is_recovered_by_conductor() -> bool:
     return launched_instance().conductor_key is not None
 
 
-def runs_of(executor_id: str) -> list[GetPendingWorkflowsOutput]:
-    """The runs of a process, of our application and version, that have not ended."""
-    system, app_version = system_database(), GlobalParams.app_version
-    found: list[GetPendingWorkflowsOutput] = detached(
-        system.get_pending_workflows, executor_id, app_version
-    )
-    return found
+def recover(
+    database: Database, connection: sa.Connection, executor_id: str, *which: sa.ColumnElement[bool]
+) -> list[str]:
+    """Put runs of a process that is gone back on their queues, as DBOS's own recovery does.
 
+    Args:
+        connection: Of a transaction.
+        executor_id: The process.
+        which: Conditions on rows of the table of workflows.
 
-def recover(run: GetPendingWorkflowsOutput, executor_id: str) -> None:
-    """Put a run of a process that is gone back on its queue; any number of times.
-
-    One that another process has taken since stays with it.
+    Returns:
+        Their ids, without those whose rows somebody else has locked.
     """
-    detached(_recover_workflow, launched_instance(), run, [executor_id])
+    runs = database.runs
+    its = (runs.c.status == PENDING, runs.c.executor_id == executor_id, *which)
+    found = sa.select(runs.c.workflow_uuid).where(*its).with_for_update(skip_locked=True)
+    recovered: list[str] = []
+    for some in chunks(connection.execute(found).scalars().all()):
+        put_back = (
+            sa.update(runs)
+            .where(*database.system._wf_in(runs, some), *its)
+            .values(
+                status=ENQUEUED,
+                owner_xid=None,
+                started_at_epoch_ms=None,
+                queue_name=sa.func.coalesce(runs.c.queue_name, INTERNAL_QUEUE_NAME),
+                updated_at=database.now_ms,
+            )
+        )
+        recovered += connection.execute(put_back.returning(runs.c.workflow_uuid)).scalars()
+    return recovered
 
 
 def owner_of(run_id: str) -> str | None:

@@ -7,11 +7,13 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from crewai_dbos._dbos_seam import recovering
 from crewai_dbos._dbos_seam.database import Database
+from crewai_dbos._dbos_seam.instance import is_launched
 from crewai_dbos._fleet.bounded import clock, within
 from crewai_dbos._fleet.claims import Claims, Left
 from crewai_dbos._fleet.gate import Gate
@@ -20,8 +22,8 @@ from crewai_dbos._fleet.silence import Silence
 
 logger = logging.getLogger("crewai_dbos")
 
-LOOKS = 6
-"""How often a lease is beaten, and those of peers looked at, while it lasts."""
+BEATS = 12
+"""How often a lease is beaten while it lasts; after each beat those of peers are looked at."""
 
 _SPARING = 20
 """A look at long queues is taken again after so many times as long."""
@@ -50,6 +52,9 @@ class Membership:
     _silence: Silence = field(default_factory=Silence)
     _alive: list[Lease] = field(default_factory=list)
     _over: threading.Event = field(default_factory=threading.Event)
+    _written: float = 0.0
+    _beaten: threading.Event = field(default_factory=threading.Event)
+    _is_launched: bool = False
     _next_look_at_queues: float = 0.0
     _said: set[tuple[str, str, bool]] = field(default_factory=set)
     _threads: list[threading.Thread] = field(default_factory=list)
@@ -65,6 +70,7 @@ class Membership:
         if taken is not None:
             return taken
         self.gate = Gate(self.seconds, recovering.runs_at_work, recovering.owner_of)
+        self._written = since
         self.gate.beaten(since)
         self._start(self._beat)
         with self._trying("look after its peers"):
@@ -73,11 +79,13 @@ class Membership:
 
     def attend(self) -> None:
         """From now on, as DBOS is launched, look after the runs of others."""
+        self._is_launched = True
         self._start(self._attend)
 
     def end(self) -> None:
         """Give our lease up. What is left of our runs goes to others at once."""
         self._over.set()
+        self._beaten.set()
         for thread in self._threads:
             thread.join(min(self.seconds / 2, 5.0))
         try:
@@ -120,7 +128,7 @@ class Membership:
                 return begun, None
             if first is None:
                 first = taken
-                logger.info(
+                logger.warning(
                     "Executor id %s is that of %s, which may have been killed: its lease runs out "
                     "in %g s.",
                     taken.holder.executor_id,
@@ -132,28 +140,50 @@ class Membership:
             if silence.after([taken], begun, clock()):
                 over = taken
             else:
-                self._over.wait(taken.seconds / LOOKS)
+                self._over.wait(taken.seconds / BEATS)
 
     def _beat(self) -> None:
-        while not self._over.wait(self.seconds / LOOKS):
+        while not self._over.wait(self._pause()):
             since = clock()
             with self._trying("beat its lease"):
+                if self._is_launched and not is_launched():
+                    # DBOS was destroyed, and carries out nothing here any more.
+                    self.give_up(self.seconds / 2)
+                    return
                 if not within(self.seconds / 2, lambda: self.leases.beat(self.definitions())):
                     self.lost(self.leases.holder.executor_id)
                     return
                 self.gate.beaten(since)
+                self._written = since
+                self._beaten.set()
 
     def _attend(self) -> None:
-        while not self._over.wait(self._pause()):
+        with self._trying("count the runs without a lease"):
+            self._say_what_nobody_takes_over()
+        while not self._over.is_set():
+            if not self._beaten.wait(1.0):
+                continue  # while nothing of ours is written, nobody is judged
+            self._beaten.clear()
+            if self._over.is_set() or not is_launched():
+                return
             with self._trying("look after its peers"):
-                stale = self._look()
-                with_runs = self.leases.with_runs(each.holder for each in stale) if stale else set()
-                for lease in stale:
-                    if lease.holder.executor_id in with_runs:
+                for lease in self._with_runs(self._look()):
+                    with self._trying(f"take over from {lease.holder.executor_id}"):
                         self._take_over_from(lease)
-                    if lease.is_old:
-                        self.leases.clear(lease)
                 self._say_what_is_left()
+
+    def _with_runs(self, gone: list[Lease]) -> list[Lease]:
+        """Those of leases that have run out under which runs are; old ones without are cleared."""
+        if not gone:
+            return []
+        found = within(
+            self.seconds / 2, lambda: self.leases.with_runs(lease.holder for lease in gone)
+        )
+        for lease in gone:
+            if lease.is_old and lease.holder.executor_id not in found:
+                with self._trying("clear an old lease"):
+                    within(self.seconds / 2, partial(self.leases.clear, lease))
+        return [lease for lease in gone if lease.holder.executor_id in found]
 
     @contextlib.contextmanager
     def _trying(self, what: str) -> Iterator[None]:
@@ -170,25 +200,19 @@ class Membership:
             logger.exception("Worker %s: tried again.", self.leases.holder.executor_id)
 
     def _pause(self) -> float:
-        """Seconds until the next look at the others: often enough for the shortest lease."""
-        return min([self.seconds, *(lease.seconds for lease in self._alive)]) / LOOKS
+        """Seconds until the next beat and look at the others: enough for the shortest lease."""
+        return min([self.seconds, *(lease.seconds for lease in self._alive)]) / BEATS
 
     def _look(self) -> list[Lease]:
         """Look who lives; returns the leases that have run out."""
-        begun = clock()
+        written = self._written
         peers = within(self.seconds / 2, self.leases.of_peers)
-        gone: set[Holder] = self._silence.after(peers, begun, clock())
+        gone: set[Holder] = self._silence.after(peers, written, clock())
         self._alive = [lease for lease in peers if lease.holder not in gone]
         return [lease for lease in peers if lease.holder in gone]
 
     def _take_over_from(self, lease: Lease) -> None:
-        found = []
-        for run in recovering.runs_of(lease.holder.executor_id):
-            with self.leases.unbeaten(lease) as is_gone:
-                if not is_gone:
-                    break
-                recovering.recover(run, lease.holder.executor_id)
-                found.append(run.workflow_id)
+        found = within(self.seconds, lambda: self.leases.take_over(lease))
         if found:
             logger.warning(
                 "Worker %s (%s) is gone: %d of its runs go on: %s",
@@ -196,6 +220,17 @@ class Membership:
                 lease.holder.process,
                 len(found),
                 ", ".join(found[:5]) + (", ..." if len(found) > 5 else ""),
+            )
+
+    def _say_what_nobody_takes_over(self) -> None:
+        for executor_id, count in within(self.seconds / 2, self.leases.without_lease).items():
+            logger.warning(
+                "%d runs of this application and version are under %r, which holds no lease: it is "
+                "no Worker, and may live. If it does not, nobody goes on with them: start it once "
+                "more under that id (DBOS__VMID) with DBOS.launch(), or DBOS.resume_workflow() "
+                "each.",
+                count,
+                executor_id,
             )
 
     def _say_what_is_left(self) -> None:

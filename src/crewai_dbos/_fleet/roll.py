@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from crewai_dbos._dbos_seam.database import PENDING, Database
-from crewai_dbos._fleet.leases import RELEASED, now_ms
+from crewai_dbos._fleet.leases import now_ms
 from crewai_dbos._fleet.table import workers
 
 
@@ -56,7 +56,7 @@ def listed(database: Database, connection: sa.Connection) -> list[Listed]:
             lease_ms=row.lease_ms,
             started_ms=row.started_ms,
             # Of a beat that is a little ahead, as each is at least one more than the last.
-            age_ms=None if row.beat_ms == RELEASED else max(0, row.now - row.beat_ms),
+            age_ms=None if row.beat_ms <= 0 else max(0, row.now - row.beat_ms),
         )
         for row in connection.execute(query)
     ]
