@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import runpy
 import signal
+import sys
 from typing import Any
 
 from dbos import DBOS, SetWorkflowID, SetWorkflowTimeout
@@ -79,3 +81,10 @@ def command(order: Order) -> list[list[Any]]:
 def command_until_stopped(order: Order) -> None:
     os.chdir(order["folder"])
     app(order["arguments"])
+
+
+def program(order: Order) -> None:
+    """A program in a file, as `python program.py URL` runs it."""
+    os.chdir(order["folder"])
+    sys.argv[:] = ["program.py", order["url"]]
+    runpy.run_path("program.py", run_name="__main__")
