@@ -112,6 +112,14 @@ def test_after_a_gap_each_execution_is_asked_about_once(now: list[float]) -> Non
     assert not gate.is_open("mine", "1"), "there was a gap again"
 
 
+def test_a_gap_that_only_the_database_has_seen(now: list[float]) -> None:
+    gate = gate_of({"mine": "1"})
+    gate.beaten(0, was_late=True)
+    assert not gate.is_open("mine", "1")
+    assert not gate.is_lost("mine", "1")
+    assert gate.is_open("mine", "1")
+
+
 def test_a_gate_forgets_what_has_ended(now: list[float]) -> None:
     gate = Gate(30.0, lambda: ["run-5"], lambda _: "1")
     now[0] = 40

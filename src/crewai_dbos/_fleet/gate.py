@@ -32,10 +32,14 @@ class Gate:
         self._asked: dict[str, str | None] = {}
         self._lock = threading.Lock()
 
-    def beaten(self, since: float) -> None:
-        """The lease was beaten; that was begun at `since`."""
+    def beaten(self, since: float, *, was_late: bool = False) -> None:
+        """The lease was beaten; that was begun at `since`.
+
+        Args:
+            was_late: It had run out, whatever the clock of this process says.
+        """
         with self._lock:
-            if self._is_overdue():
+            if was_late or self._is_overdue():
                 self._gaps += 1
                 self._asked.clear()
             self._beaten = since

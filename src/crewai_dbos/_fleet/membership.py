@@ -153,7 +153,7 @@ class Membership:
                 if not within(self.seconds / 2, lambda: self.leases.beat(self.definitions())):
                     self.lost(self.leases.holder.executor_id)
                     return
-                self.gate.beaten(since)
+                self.gate.beaten(since, was_late=self.leases.was_late)
                 self._written = since
                 self._beaten.set()
 
@@ -237,6 +237,7 @@ class Membership:
         """Say, once of each, what waits on queues that this worker lacks the code of."""
         if (begun := clock()) < self._next_look_at_queues:
             return
+        self._next_look_at_queues = begun + _SPARING * self.seconds / 2  # if it does not end
         found = within(self.seconds / 2, self._left)
         self._next_look_at_queues = clock() + _SPARING * (clock() - begun)
         for left in found:
