@@ -18,3 +18,8 @@ def show(run_id: str) -> str:
 def fork(run_id: str, at: str) -> str:
     """Makes a new run of one, from a place on."""
     return f"crewai-dbos runs fork {quote(run_id)} --at {at}"
+
+
+def move(run_id: str, version: str) -> str:
+    """Gives a run to another version of the application."""
+    return f"crewai-dbos runs move {quote(run_id)} --version {quote(version)}"

@@ -29,6 +29,7 @@ RUN = "a run begins, or work joins a workflow"
 CREW = "a run builds its crew"
 THREADS = "a run may start threads"
 METHOD = "a method of a flow is at work"
+WORKER = "a `Worker` begins"
 REPLAY = "a recorded history is replayed"
 CRASH = "a process starts that a crash test kills"
 
@@ -214,6 +215,18 @@ TABLE = (
         ("crewai.llms.base_llm:BaseLLM", "__init_subclass__", "_flows.interception:deriving_llms"),
         ("crewai.llms.base_llm:BaseLLM", "call", "_flows.interception:llm_call", DERIVED),
         ("crewai.llms.base_llm:BaseLLM", "acall", "_flows.interception:llm_acall", DERIVED),
+    ),
+    *_rows(
+        WORKER,
+        "a worker takes from queues only what it has the code of",
+        (_SYSTEM_DATABASE, "_claim_gate", "_dbos_seam.claiming:gating", DERIVED),
+        (
+            _SYSTEM_DATABASE,
+            "start_queued_partitioned_workflows",
+            "_dbos_seam.claiming:sweeping",
+            DERIVED,
+        ),
+        (_SYSTEM_DATABASE, "_name_filter", "_dbos_seam.claiming:filtering"),
     ),
     *_rows(
         REPLAY,

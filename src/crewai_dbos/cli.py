@@ -27,6 +27,7 @@ from crewai_dbos._commands import (
     serve,
     stopping,
     worker,
+    workers,
 )
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
@@ -44,6 +45,7 @@ for command in (
 app.add_typer(runs.app, name="runs")
 app.command()(worker.worker)
 app.command()(serve.serve)
+app.command()(workers.workers)
 
 
 def _version(wanted: bool) -> None:

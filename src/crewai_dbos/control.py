@@ -18,7 +18,7 @@ from dbos import DBOSClient, Serializer
 from sqlalchemy.exc import SQLAlchemyError
 
 from crewai_dbos import _user
-from crewai_dbos._control import contents, cost, forking, stopping
+from crewai_dbos._control import contents, cost, forking, stopping, workers
 from crewai_dbos._control.contents import Content as Content
 from crewai_dbos._control.cost import Cost as Cost
 from crewai_dbos._control.moving import Mover
@@ -30,6 +30,7 @@ from crewai_dbos._control.run import Node as Node
 from crewai_dbos._control.run import Page as Page
 from crewai_dbos._control.run import Run as Run
 from crewai_dbos._control.run import State as State
+from crewai_dbos._control.workers import WorkerInfo as WorkerInfo
 from crewai_dbos._dbos_seam.database import database_of
 from crewai_dbos._dbos_seam.rows import recorded_rows
 from crewai_dbos._events import reading
@@ -69,6 +70,7 @@ __all__ = [
     "Run",
     "State",
     "Tokens",
+    "WorkerInfo",
 ]
 
 
@@ -291,8 +293,8 @@ class Control:
     def stranded(self, *, limit: int = 50, cursor: str | None = None) -> Page:
         """Runs that nobody goes on with, each with the reason; the newest first.
 
-        The database does not say whether a process is alive: one that died without a successor of
-        the same version and executor id leaves its runs ``running``.
+        Whether a process is alive the database says of a `Worker` only: the runs of another that
+        died stay ``running``.
 
         Args:
             limit: At most so many.
@@ -304,6 +306,18 @@ class Control:
                 print(run.run_id, run.reason)
         """
         return self.runs(state="stranded", limit=limit, cursor=cursor)
+
+    def workers(self) -> list[WorkerInfo]:
+        """The workers on this database, with those that are gone: for a day, and while runs are
+        left under them.
+
+        Example::
+
+            for worker in control.workers():
+                print(worker.executor_id, worker.alive, worker.age, worker.runs)
+        """
+        with self._database.engine.connect() as connection:
+            return workers.workers(self._database, connection)
 
     def prune(self, older_than: timedelta, *, dry_run: bool = False) -> list[str]:
         """Delete runs that are done, failed or cancelled, with all that is stored of them.

@@ -15,10 +15,12 @@ from typing import Any
 
 from dbos import DBOS
 
-from crewai_dbos._dbos_seam import recovering
+from crewai_dbos import _patches
+from crewai_dbos._dbos_seam import claiming, recovering
 from crewai_dbos._dbos_seam.database import separate_database
 from crewai_dbos._dbos_seam.instance import is_constructed, is_launched
 from crewai_dbos._fleet import membership
+from crewai_dbos._fleet.claims import Claims
 from crewai_dbos._fleet.leases import Definitions, Holder, Leases
 from crewai_dbos._fleet.membership import Membership
 from crewai_dbos._health.watch import Watch
@@ -86,12 +88,14 @@ class Worker:
         self._member: Membership | None = None
         self._is_used = False
         self._is_told = False
+        self._is_shut_down = False
+        self._pid = os.getpid()
         self._handlers: dict[int, Any] = {}
         self._shutting_down = threading.Lock()
 
     def __enter__(self) -> Worker:
         self._check()
-        self._is_used = True
+        self._is_used, self._pid = True, os.getpid()
         if recovering.executor_id() == recovering.SHARED:
             recovering.take_executor_id(f"{_process()}:{secrets.token_hex(3)}")
         try:
@@ -103,8 +107,9 @@ class Worker:
         return self
 
     def __exit__(self, *_: Any) -> None:
-        self._over.set()
-        self._end(self._grace)
+        if self._is_here():
+            self._over.set()
+            self._end(self._grace)
 
     @property
     def executor_id(self) -> str:
@@ -138,8 +143,9 @@ class Worker:
                 worker.run()
         """
         self._heed_signals()
-        while not self._over.wait(0.5):
-            pass  # a wait without an end is one that no handler of Python interrupts
+        # The handler must not set the event: it may have come in the middle of the wait's own lock.
+        while not (self._is_told or self._over.wait(0.5)):
+            pass
         if self._why:
             raise DefinitionError(self._why)
 
@@ -179,12 +185,15 @@ class Worker:
             version=recovering.version(),
         )
         leases = Leases(database, holder, self._lease)
-        member = Membership(database, leases, self._lease, _definitions, self._lost)
+        claims = Claims(_definitions)
+        member = Membership(database, leases, self._lease, _definitions, claims, self._lost)
         self._member = member
         if (taken := member.begin()) is not None:
             raise DefinitionError(_taken(taken.holder.executor_id, taken.holder.process))
         membership.join(member)
         ownership.check_with(member.gate)
+        _patches.apply(_patches.WORKER)
+        claiming.confine(claims.fit)
         DBOS.launch()
         member.attend()
         self._watch.works(member)
@@ -195,10 +204,11 @@ class Worker:
             self._shut_down(grace)
         finally:
             membership.join(None)
-            ownership.check_with(None)
             if self._member is not None:
                 self._member.end()
             self._watch.end()
+            claiming.confine(None)
+            ownership.check_with(None)
             for number, handler in self._handlers.items():
                 signal.signal(number, handler)
 
@@ -213,8 +223,9 @@ class Worker:
             )
 
     def _shut_down(self, grace: float) -> None:
-        with self._shutting_down:
-            if is_constructed():
+        with self._shutting_down:  # once: what is constructed later is another's
+            is_first, self._is_shut_down = not self._is_shut_down, True
+            if is_first and is_constructed():
                 DBOS.destroy(workflow_completion_timeout_sec=math.ceil(grace))
 
     def _is_stopping(self) -> bool:
@@ -227,20 +238,31 @@ class Worker:
         self._over.set()
         threading.Thread(target=self._shut_down, args=(0,), daemon=True).start()
 
+    def _is_here(self) -> bool:
+        """Whether this is the worker's process, and not one that was forked from it."""
+        return os.getpid() == self._pid
+
     def _heed_signals(self) -> None:
-        if threading.current_thread() is threading.main_thread():
+        if threading.current_thread() is not threading.main_thread():
+            logger.info("Signals do not stop a worker that runs in a thread; Worker.stop() does.")
+        else:
             for number in _SIGNALS:
-                self._handlers.setdefault(number, signal.signal(number, self._heed))
+                before = signal.signal(number, self._heed)
+                # None: not by Python.
+                self._handlers.setdefault(number, signal.SIG_DFL if before is None else before)
 
     def _heed(self, number: int, frame: FrameType | None) -> None:
         """The first signal ends the worker; at the second the process ends here."""
+        if not self._is_here():
+            signal.signal(number, self._handlers[number])
+            os.kill(os.getpid(), number)
+            return
         if self._is_told:
             if self._member is not None:
                 with contextlib.suppress(Exception):
                     self._member.give_up(seconds=2.0)
             os._exit(128 + number)
         self._is_told = True
-        self._over.set()
 
 
 def _definitions() -> Definitions:

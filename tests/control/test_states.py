@@ -17,8 +17,11 @@ from control.reading_runs import ROW, crew_of, every
 from crewai_dbos import DBOSCrew, DBOSFlow, People, ask
 from crewai_dbos._control.states import standing
 from crewai_dbos._control.texts import of_run
+from crewai_dbos._control.workers import Fleet
 from crewai_dbos._dbos_seam.stored_runs import StoredError
+from crewai_dbos._fleet.roll import Listed
 from crewai_dbos._requests.store import Outline
+from crewai_dbos._stored.names import RUN_ATTRIBUTE
 from crewai_dbos.control import Control, Reply
 from crewai_dbos.errors import RunCancelledError, SealedError
 from crewai_dbos.testing import hang, text
@@ -102,6 +105,80 @@ def test_every_state(row: dict[str, Any], asks: Any, state: str, reason: str | N
     found = standing(replace(ROW, **row), asks, {"app": "v1"}, lambda stored: stored)
     assert found.state == state
     assert (found.reason is None) if reason is None else (reason in str(found.reason))
+
+
+def worker(
+    executor: str = "w1", *, age: int | None = 0, version: str = "v1", has: str = "late"
+) -> Listed:
+    definitions = {"flow": (has,)}
+    return Listed(executor, "host:7", "app", version, definitions, 30_000, 0, age)
+
+
+LATE = {"name": "crewai_dbos.flow", "attributes": {RUN_ATTRIBUTE: {"definition": "late"}}}
+MINE = {"name": "mine", "attributes": {}}
+UNDER = {**LATE, "executor": "w1"}
+GONE = worker(age=30_001)
+
+
+@pytest.mark.parametrize(
+    ("row", "workers", "state", "reason"),
+    [
+        (UNDER, [worker(age=29_000)], "running", None),
+        (UNDER, [worker(age=29_000), worker("w2", has="x")], "running", None),
+        ({**UNDER, "executor": "w3"}, [GONE, worker("w2")], "running", None),
+        ({**UNDER, "application": "other"}, [GONE], "running", None),
+        (
+            {**UNDER, "application": None},
+            [GONE, worker("w2")],
+            "interrupted",
+            "w1 (host:7) is",
+        ),
+        (UNDER, [GONE, worker("w2")], "interrupted", "another goes on"),
+        (UNDER, [worker(age=None), worker("w2")], "interrupted", "another goes on"),
+        (UNDER, [worker("w1", version="v2"), GONE], "stranded", "no other worker of version v1"),
+        (UNDER, [GONE, worker("w2", age=None)], "stranded", "no other worker of version v1 lives"),
+        (UNDER, [GONE, worker("w2", version="v2")], "stranded", "no other worker of version v1"),
+        (UNDER, [GONE, worker("w2", has="x")], "stranded", "of version v1 that lives has the flow"),
+        ({**UNDER, **MINE}, [GONE, worker("w2", has="x")], "interrupted", "another goes on"),
+        ({**UNDER, "version": "v0"}, [worker(version="v0")], "running", None),
+        (
+            {**UNDER, "version": "v0"},
+            [worker(version="v0", age=40_000), worker("w2")],
+            "stranded",
+            "no other worker of version v0 lives. Start one, or fork the run into v1",
+        ),
+        ({**LATE, "status": "ENQUEUED"}, [], "queued", None),
+        ({**LATE, "status": "ENQUEUED"}, [GONE], "queued", None),
+        ({**LATE, "status": "ENQUEUED"}, [worker(), worker("w2", has="x")], "queued", None),
+        (
+            {**LATE, "status": "ENQUEUED"},
+            [GONE, worker("w2", has="x")],
+            "stranded",
+            "no worker of version v1 that lives has the flow 'late'. Start one, with the module",
+        ),
+        (
+            {**LATE, "status": "ENQUEUED", "version": None},
+            [worker("w2", has="x")],
+            "stranded",
+            "no worker that lives has the flow 'late'",
+        ),
+        ({**LATE, "status": "ENQUEUED", "version": "v0"}, [worker(version="v0")], "queued", None),
+        ({**LATE, "status": "ENQUEUED", "version": "v0"}, [worker()], "stranded", "fork the run"),
+        ({**LATE, "status": "DELAYED"}, [worker("w2", has="x")], "queued", None),
+        ({**LATE, "status": "SUCCESS", "executor": "w1"}, [GONE], "done", None),
+    ],
+)
+def test_what_leases_say(row: dict[str, Any], workers: Any, state: str, reason: str | None) -> None:
+    found = standing(replace(ROW, **row), [], {"app": "v1"}, lambda s: s, Fleet(workers))
+    assert found.state == state
+    assert (found.reason is None) if reason is None else (reason in str(found.reason))
+
+
+def test_a_run_that_waits_for_a_person_under_a_worker_that_is_gone() -> None:
+    row = replace(ROW, **UNDER)
+    here, nobody = Fleet([GONE, worker("w2")]), Fleet([GONE])
+    assert standing(row, [asked("open")], {}, lambda s: s, here).state == "waiting"
+    assert standing(row, [asked("open")], {}, lambda s: s, nobody).state == "stranded"
 
 
 @pytest.mark.parametrize("note", ["stopped", "cancelled"])

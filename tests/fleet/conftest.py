@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from dbos import DBOSClient
+import sqlalchemy as sa
+from dbos import DBOSClient, WorkflowSerializationFormat
 
 from crewai_dbos.testing import EffectLog
 from crewai_dbos.testing.crash._fork_server import fork_server
@@ -76,6 +80,63 @@ class Fleet:
             return [str(client.retrieve_workflow(run_id).get_result()) for run_id in runs]
         finally:
             client.destroy()
+
+    def ask(self, flow: str, run_id: str) -> None:
+        """Put a run on the queue as another program may, which does not say what it is of."""
+        client = DBOSClient(system_database_url=self.url)
+        try:
+            client.enqueue(
+                {
+                    "queue_name": jobs.QUEUE,
+                    "workflow_name": "crewai_dbos.flow",
+                    "workflow_id": run_id,
+                    "app_version": "v1",
+                    "serialization_type": WorkflowSerializationFormat.PORTABLE,
+                },
+                {"v": 2, "flow": flow, "inputs": {"run": run_id}},
+            )
+        finally:
+            client.destroy()
+
+    @contextmanager
+    def connected(self) -> Iterator[sa.Connection]:
+        engine = sa.create_engine(self.url.replace("postgresql:", "postgresql+psycopg:"))
+        with engine.connect() as connection:
+            yield connection
+            connection.rollback()
+        engine.dispose()
+
+    @property
+    def leases(self) -> str:
+        """The table."""
+        return f"{'' if self.url.startswith('sqlite') else 'dbos.'}crewai_dbos_workers"
+
+    @contextmanager
+    def no_writes(self) -> Iterator[None]:
+        """In the block nobody else writes, and everybody reads."""
+        on_sqlite = self.url.startswith("sqlite")
+        lock = "BEGIN IMMEDIATE" if on_sqlite else f"LOCK TABLE {self.leases} IN EXCLUSIVE MODE"
+        with self.connected() as connection:
+            connection.execute(sa.text(lock))
+            yield
+
+    def pause(self, process: Process) -> None:
+        """Have it stand still; not in the middle of a write, as SQLite would let nobody write."""
+        while True:
+            os.kill(process.pid, signal.SIGSTOP)
+            try:
+                with self.connected() as connection:
+                    if self.url.startswith("sqlite"):
+                        connection.execute(sa.text("PRAGMA busy_timeout = 200"))
+                        connection.execute(sa.text("BEGIN IMMEDIATE"))
+                return
+            except sa.exc.OperationalError:
+                os.kill(process.pid, signal.SIGCONT)
+
+    def beats(self) -> list[int]:
+        """When the workers have beaten last."""
+        with self.connected() as connection:
+            return list(connection.execute(sa.text(f"SELECT beat_ms FROM {self.leases}")).scalars())
 
     def status(self, run_id: str) -> str:
         client = DBOSClient(system_database_url=self.url)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import runpy
 import signal
+import sys
 from typing import Any
 
 from dbos import DBOS, SetWorkflowID, SetWorkflowTimeout
+from typer.testing import CliRunner
 
 from crewai_dbos import Worker
 from crewai_dbos._dbos_seam.instance import poll_internal_queue
+from crewai_dbos.cli import app
 from crewai_dbos.errors import DefinitionError
 from crewai_dbos.testing.crash._inside import say
 from fleet import definitions
@@ -73,3 +78,25 @@ def begin(order: Order) -> None:
 def define_late(*_: Any) -> None:
     definitions.define_late()
     say(defined=True)
+
+
+def command(order: Order) -> list[list[Any]]:
+    """What `crewai-dbos` ends with and prints, for each of several lists of arguments."""
+    os.chdir(order["folder"])
+    told = []
+    for arguments in order["arguments"]:
+        run = CliRunner().invoke(app, arguments)
+        told.append([run.exit_code, run.output])
+    return told
+
+
+def command_until_stopped(order: Order) -> None:
+    os.chdir(order["folder"])
+    app(order["arguments"])
+
+
+def program(order: Order) -> None:
+    """A program in a file, as `python program.py URL` runs it."""
+    os.chdir(order["folder"])
+    sys.argv[:] = ["program.py", order["url"]]
+    runpy.run_path("program.py", run_name="__main__")

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from dbos import DBOSClient
+from dbos import DBOS, DBOSClient, WorkflowSerializationFormat
 
+from crewai_dbos.testing.crash._fork_server import fork_server
+from crewai_dbos.testing.crash._jobs import Job
+from fleet import jobs
 from people.conftest import until
+from support.launching import QUICK
 
 pytestmark = pytest.mark.crash
 
@@ -31,17 +36,26 @@ def hello():
 greeting = DBOSFlow(flow_name="greeting", orig_flow=Greeting)
 """
 
-ASK = """
-import app
-from dbos import DBOS, SetWorkflowID
-DBOS(config={"name": "app", "system_database_url": %r, "log_level": "ERROR"})
-DBOS.listen_queues(["nothing"])
-DBOS.launch()
-DBOS.register_queue("jobs")
-with SetWorkflowID("one"):
-    app.greeting.start(queue="jobs")
-DBOS.destroy()
-"""
+
+def ask(url: str) -> None:
+    """Put a run on a queue, as another program does, before there is any worker."""
+    DBOS(config={**QUICK, "name": "app", "system_database_url": url, "log_level": "ERROR"})
+    DBOS.listen_queues(["nothing"])
+    DBOS.launch()
+    DBOS.register_queue("jobs")
+    DBOS.destroy()
+    client = DBOSClient(system_database_url=url)
+    client.enqueue(
+        {
+            "queue_name": "jobs",
+            "workflow_name": "crewai_dbos.flow",
+            "workflow_id": "one",
+            "application_name": "app",
+            "serialization_type": WorkflowSerializationFormat.PORTABLE,
+        },
+        {"v": 2, "flow": "greeting", "inputs": {}},
+    )
+    client.destroy()
 
 
 def command(folder: Path, *arguments: str) -> Any:
@@ -58,7 +72,7 @@ def command(folder: Path, *arguments: str) -> Any:
 def test_it_works_off_what_another_program_has_enqueued(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(APP)
     url = f"sqlite:///{tmp_path}/app.sqlite"
-    subprocess.run([sys.executable, "-c", ASK % url], cwd=tmp_path, check=True, timeout=60)
+    ask(url)
     process = command(tmp_path, "app:greeting", "--db-url", url)
     while "carries out" not in (line := process.stdout.readline()):
         assert line, "it has ended"
@@ -72,29 +86,40 @@ def test_it_works_off_what_another_program_has_enqueued(tmp_path: Path) -> None:
     assert "Stopped." in said
 
 
+def test_what_it_says_and_does_not_carry_out(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(APP)
+    url = f"sqlite:///{tmp_path}/app.sqlite"
+    ask(url)
+    arguments = [
+        ["worker", "json", "--db-url", url],
+        ["worker", "nowhere", "--db-url", url],
+        ["worker", "app:gretting", "--db-url", url],
+        ["workers", "--db-url", url],
+    ]
+    order = {"folder": str(tmp_path), "arguments": arguments}
+    job = Job(f"{jobs.__name__}:command", order, tmp_path / "log", {})
+    told = fork_server(jobs.__name__).start(job).wait().result
+    assert [code for code, _ in told] == [2, 2, 2, 0]
+    expected = ("no DBOSAgent", "nowhere", "Did you mean 'greeting'", "No worker has been here")
+    for (_, said), part in zip(told, expected, strict=True):
+        assert part in said
+        assert "Traceback" not in said
+
+
 def test_runs_of_another_application_or_version_are_told_of(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(APP)
     url = f"sqlite:///{tmp_path}/app.sqlite"
-    subprocess.run([sys.executable, "-c", ASK % url], cwd=tmp_path, check=True, timeout=60)
-    process = command(tmp_path, "app", "--db-url", url, "--name", "other", "--version", "7")
-    said = []
-    while "carries out" not in (line := process.stdout.readline()):
-        assert line, "it has ended"
-        said.append(line)
-    assert "of application 'other', version '7' carries out flow greeting" in line
-    assert "Not taken: 1 waiting or running of application 'app', version '" in "".join(said)
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
-
-
-@pytest.mark.parametrize(
-    ("target", "told"),
-    [("nowhere", "nowhere"), ("app:gretting", "Did you mean 'greeting'"), ("json", "no DBOSAgent")],
-)
-def test_what_can_not_be_carried_out(target: str, told: str, tmp_path: Path) -> None:
-    (tmp_path / "app.py").write_text(APP)
-    process = command(tmp_path, target, "--db-url", f"sqlite:///{tmp_path}/app.sqlite")
-    said, _ = process.communicate(timeout=60)
-    assert process.returncode == 2
-    assert told in said
-    assert "Traceback" not in said
+    ask(url)
+    with sqlite3.connect(tmp_path / "app.sqlite") as connection:
+        connection.execute("UPDATE workflow_status SET application_version = '3'")
+    arguments = ["worker", "app", "--db-url", url, "--name", "other", "--version", "7"]
+    order = {"folder": str(tmp_path), "arguments": arguments}
+    job = Job(f"{jobs.__name__}:command_until_stopped", order, tmp_path / "log", {})
+    process = fork_server(jobs.__name__).start(job)
+    until(lambda: "carries out" in process.output())
+    said = process.output()
+    assert "of application 'other', version '7' carries out flow greeting" in said
+    assert "Not taken: 1 waiting or running of application 'app', version '3'" in said
+    os.kill(process.pid, signal.SIGTERM)
+    process.wait()
+    assert "Stopped." in process.output()

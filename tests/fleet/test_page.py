@@ -5,46 +5,49 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from crewai_dbos.testing.crash._fork_server import fork_server
+from crewai_dbos.testing.crash._jobs import Job
+from fleet import jobs
+from people.conftest import until
+
 PAGE = (Path(__file__).parents[2] / "docs" / "workers.md").read_text(encoding="utf-8")
 
 STARTED = """
-import logging, signal, sys, threading, time
+import logging, sys, threading, time
 logging.basicConfig(level=logging.INFO)
-real = Worker.run
-def run(self):
+real = Worker.__enter__
+def enter(self):
+    entered = real(self)
     threading.Thread(target=tell, args=(self,)).start()
-    real(self)
+    return entered
 def tell(worker):
-    while signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+    while %s:
         time.sleep(0.01)
     print("works as", worker.executor_id, flush=True)
-Worker.run = run
-main(sys.argv[1])
+Worker.__enter__ = enter
 """
+HEEDS = "signal.getsignal(signal.SIGTERM) is signal.SIG_DFL"
+PROGRAMS = {
+    "sync": "import signal" + STARTED % HEEDS + "main(sys.argv[1])",
+    "async": STARTED % HEEDS + "asyncio.run(amain(sys.argv[1]))",
+}
 
 
 @pytest.mark.crash
-def test_the_program(tmp_path: Path) -> None:
-    (block,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    (tmp_path / "program.py").write_text(block + STARTED)
-    process = subprocess.Popen(
-        [sys.executable, "program.py", f"sqlite:///{tmp_path}/support.sqlite"],
-        cwd=tmp_path,
-        env={**os.environ, "CREWAI_DISABLE_TELEMETRY": "true"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert process.stdout is not None
-    while "works as" not in (line := process.stdout.readline()):
-        assert line, "it has ended"
-    assert f":{process.pid}:" in line
-    process.send_signal(signal.SIGTERM)
-    said, _ = process.communicate(timeout=60)
-    assert process.returncode == 0, said
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_the_program(tmp_path: Path, kind: str) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    program = "".join(blocks[: 1 if kind == "sync" else 2])
+    (tmp_path / "program.py").write_text(program + PROGRAMS[kind])
+    order = {"folder": str(tmp_path), "url": f"sqlite:///{tmp_path}/support.sqlite"}
+    job = Job(f"{jobs.__name__}:program", order, tmp_path / "log", {})
+    process = fork_server(jobs.__name__).start(job)
+    until(lambda: "works as" in process.output())
+    assert f":{process.pid}:" in process.output()
+    os.kill(process.pid, signal.SIGTERM)
+    end = process.wait()
+    assert (end.code, end.late) == (0, False), process.output()

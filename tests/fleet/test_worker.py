@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
+import warnings
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -18,7 +21,9 @@ from crewai_dbos._dbos_seam.instance import is_constructed
 from crewai_dbos._fleet import membership
 from crewai_dbos._fleet.leases import Holder, Leases
 from crewai_dbos._fleet.table import workers
+from crewai_dbos.control import Control
 from crewai_dbos.errors import DefinitionError, NotLaunchedError
+from people.conftest import until
 from support.launching import launched
 from support.postgres import Postgres
 
@@ -92,6 +97,35 @@ def test_dbos_is_destroyed_in_the_block(database_url: str) -> None:
         assert time.monotonic() - begun < 9, "the lease was given up"
 
 
+def test_a_worker_whose_dbos_is_destroyed_gives_its_lease_up(database_url: str) -> None:
+    """The process goes on, and its runs elsewhere."""
+    construct(database_url)
+    with Worker(lease=1, grace=0) as worker, Control(database_url) as control:
+        DBOS.destroy()
+        until(lambda: [each.age for each in control.workers()] == [None])
+        assert control.workers()[0].executor_id == worker.executor_id
+
+
+def test_runs_under_a_program_that_was_no_worker_are_told_of(
+    database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with launched(database_url, name="tests", application_version="v1"):
+        started = DBOS.start_workflow(stays)
+        until(lambda: started.workflow_id in waiting)
+    construct(database_url, application_version="v1")
+    with Worker(grace=0), caplog.at_level("WARNING"):
+        until(lambda: "1 runs of this application and version are under 'local'" in caplog.text)
+
+
+waiting: set[str] = set()
+
+
+@DBOS.workflow()
+def stays() -> None:
+    waiting.add(str(DBOS.workflow_id))
+    DBOS.sleep(600)
+
+
 def test_whose_id_another_takes_runs_nothing_more(database_url: str) -> None:
     construct(database_url, executor_id="pod-7")
     with Worker(lease=1, grace=0):
@@ -102,6 +136,86 @@ def test_whose_id_another_takes_runs_nothing_more(database_url: str) -> None:
         while is_constructed():
             assert time.monotonic() < end
             time.sleep(0.05)
+
+
+def forked(work: Callable[[], object]) -> int:
+    """The process id of one that is forked from this one, which works and leaves."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside threads
+        pid = os.fork()
+    if pid == 0:
+        try:
+            work()
+        finally:
+            os._exit(0)
+    return pid
+
+
+def test_a_process_that_is_forked_from_a_worker_is_none(database_url: str) -> None:
+    """It does not give up the lease of the worker, nor survive a signal as it would."""
+    construct(database_url)
+    ended: list[int] = []
+
+    def in_the_block() -> None:
+        os.waitpid(forked(lambda: worker.__exit__(None, None, None)), 0)
+        here, there = os.pipe()
+        pid = forked(lambda: (os.write(there, b"."), time.sleep(60)))
+        os.read(here, 1)  # it has begun: a signal before that is lost
+        os.kill(pid, signal.SIGTERM)
+        ended.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+        worker.stop()
+
+    with Worker(grace=0) as worker:
+        timer = threading.Timer(0.5, in_the_block)
+        timer.start()
+        worker.run()
+        timer.join()
+        database = launched_database()
+        with database.engine.connect() as connection:
+            (beat,) = connection.execute(sa.select(workers(database.schema).c.beat_ms)).scalars()
+        assert beat > 0, "the lease is held"
+        assert DBOS.start_workflow(whose).get_result() == worker.executor_id
+    assert ended == [-signal.SIGTERM]
+
+
+def test_a_worker_that_has_lost_its_id_leaves_what_is_constructed_later(database_url: str) -> None:
+    construct(database_url)
+    with Worker(grace=0) as worker:
+        pass
+    construct(database_url)
+    worker._lost("pod-7")
+    DBOS.launch()
+    time.sleep(0.5)  # in which it might be destroyed
+    assert is_constructed()
+    DBOS.destroy()
+
+
+def test_definitions_are_written_when_they_change(database_url: str) -> None:
+    construct(database_url)
+    with Worker(grace=0):
+        database = launched_database()
+        leases = Leases(database, Holder("pod-1", "1", "host", "tests", "v"), 30)
+        table = workers(database.schema)
+        mine = sa.select(table.c.definitions).where(table.c.executor_id == "pod-1")
+
+        def stored() -> str:
+            with database.engine.connect() as connection:
+                return str(connection.execute(mine).scalar_one())
+
+        leases.take({"flow": ["a"]})
+        assert leases.beat({"flow": ["a", "b"]})
+        assert stored() == '{"flow": ["a", "b"]}'
+        with database.writing() as connection:
+            connection.execute(sa.delete(table).where(table.c.executor_id == "pod-1"))
+        assert leases.beat({"flow": ["a", "b"]})
+        assert leases.beat({"flow": ["c"]})
+        assert not leases.was_late
+        with database.writing() as connection:
+            later = sa.update(table).where(table.c.executor_id == "pod-1")
+            connection.execute(later.values(beat_ms=table.c.beat_ms + 40_000))
+        assert leases.beat({"flow": ["c"]})
+        assert leases.was_late, "by the database's clock"
+        assert stored() == '{"flow": ["c"]}'
 
 
 def test_an_id_that_many_take_at_once(database_url: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 import pytest
 
@@ -15,10 +16,11 @@ pytestmark = pytest.mark.crash
 
 
 def test_a_worker_that_is_killed(fleet: Fleet) -> None:
+    """Its places in a queue are free again, too."""
     fleet.hold()
-    first = fleet.worker(ids=RUNS)
+    first = fleet.worker(ids=RUNS, queue=jobs.QUEUE, at_once=2)
     fleet.at_second_step(first)
-    second, gone = fleet.worker(), first.hear("worker")
+    second, gone = fleet.worker(at_once=2), first.hear("worker")
     first.kill()
     first.wait()
     fleet.at_second_step(second)
@@ -31,22 +33,11 @@ def test_a_worker_that_is_killed(fleet: Fleet) -> None:
     assert "2 of its runs go on" in second.output()
 
 
-def test_its_places_in_a_queue_are_free_again(fleet: Fleet) -> None:
-    fleet.hold()
-    first = fleet.worker(ids=RUNS, queue=jobs.QUEUE, at_once=1)
-    until(lambda: fleet.begun(first, 2))
-    first.kill()
-    first.wait()
-    fleet.go_on()
-    fleet.worker(at_once=1)
-    assert len(fleet.results()) == 2
-
-
 def test_a_worker_that_stood_still_records_nothing(fleet: Fleet) -> None:
     fleet.hold()
     first = fleet.worker(ids=RUNS)
     fleet.at_second_step(first)
-    os.kill(first.pid, signal.SIGSTOP)
+    fleet.pause(first)
     second = fleet.worker()
     fleet.at_second_step(second)
     fleet.go_on()
@@ -60,6 +51,7 @@ def test_a_worker_that_stood_still_records_nothing(fleet: Fleet) -> None:
         assert fleet.steps("begun", run_id) == [1, 2, 2, 3]
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_a_worker_that_is_stopped_lets_its_runs_end(fleet: Fleet) -> None:
     fleet.hold()
     first = fleet.worker(ids=RUNS)
@@ -73,6 +65,7 @@ def test_a_worker_that_is_stopped_lets_its_runs_end(fleet: Fleet) -> None:
     assert fleet.begun(first, 3)
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_what_does_not_end_in_time_is_handed_over_at_once(fleet: Fleet) -> None:
     fleet.hold()
     first = fleet.worker(ids=RUNS, lease=300, grace=0)
@@ -85,38 +78,23 @@ def test_what_does_not_end_in_time_is_handed_over_at_once(fleet: Fleet) -> None:
     assert len(fleet.results()) == 2
 
 
-def test_a_worker_without_the_definition_leaves_the_run_to_one_that_has_it(fleet: Fleet) -> None:
-    lacking = fleet.worker(with_late=False)
-    fleet.worker(ids=["x"], flow="late")  # takes what it starts itself
-    fleet.results(["x"])
+def test_only_workers_that_have_the_definition_take_a_run(fleet: Fleet) -> None:
+    """One that has it dies: nobody takes its runs, until there is another that has it."""
     fleet.hold()
     starter = fleet.worker(ids=RUNS, flow="late")
     fleet.at_second_step(starter)
+    lacking = [fleet.worker(with_late=False, defines_late=True) for _ in range(2)]
     starter.kill()
     starter.wait()
+    said = "This worker has no flow 'late'. No worker that lives has it, and its runs wait for one"
+    until(lambda: all(said in each.output() for each in lacking))
+    assert [fleet.status(run_id) for run_id in RUNS] == ["ENQUEUED"] * 2
+    os.kill(lacking[0].pid, signal.SIGUSR1)
+    fleet.at_second_step(lacking[0])
     fleet.go_on()
     assert len(fleet.results()) == 2
-    assert fleet.begun(lacking, 3) == []
-
-
-def test_one_that_gets_the_definition_later_takes_what_the_others_lack(fleet: Fleet) -> None:
-    fleet.hold()
-    starter = fleet.worker(ids=RUNS, flow="late")
-    fleet.at_second_step(starter)
-    starter.kill()
-    starter.wait()
-    fleet.go_on()
-    lacking = fleet.worker(with_late=False)
-    until(lambda: lacking.output().count("no DBOSFlow named 'late' is defined") == 2)
-    fleet.worker()
-    assert len(fleet.results()) == 2
-    assert "Its runs are left to" in lacking.output()
-
-
-def test_two_processes_with_one_executor_id(fleet: Fleet) -> None:
-    first = fleet.worker(executor_id="pod-0")
-    second = fleet.process(executor_id="pod-0").wait()
-    assert f"'pod-0' is that of {os.uname().nodename}:{first.pid}, which lives" in second.result
+    assert all(fleet.begun(each, 2) == [] for each in lacking[1:])
+    assert all("can't be" not in each.output() for each in lacking)
 
 
 def test_the_same_executor_id_again_after_a_kill(fleet: Fleet) -> None:
@@ -130,3 +108,19 @@ def test_the_same_executor_id_again_after_a_kill(fleet: Fleet) -> None:
     assert len(fleet.results()) == 2
     for run_id in RUNS:
         assert fleet.steps("begun", run_id) == [1, 2, 2, 3]
+
+
+def test_a_database_that_takes_no_writes_for_long(fleet: Fleet) -> None:
+    """It answers meanwhile. No worker is dead: none can beat."""
+    fleet.hold()
+    workers = [fleet.worker(ids=[run_id]) for run_id in RUNS]
+    for worker, run_id in zip(workers, RUNS, strict=True):
+        fleet.at_second_step(worker, [run_id])
+    with fleet.no_writes():
+        time.sleep(5)  # two leases
+    for _ in range(2):
+        before = fleet.beats()
+        until(lambda before=before: not set(before) & set(fleet.beats()))
+    fleet.go_on()
+    fleet.results()
+    assert all(fleet.steps("begun", run_id) == [1, 2, 3] for run_id in RUNS)

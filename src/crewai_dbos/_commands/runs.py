@@ -44,6 +44,7 @@ Cursor = Annotated[str | None, typer.Option(help="Go on after this page.")]
 _COLOURS: dict[State, str] = {
     "queued": "dim",
     "running": "blue",
+    "interrupted": "blue",
     "waiting": "cyan",
     "waking": "cyan",
     "done": "green",

@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterable
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -56,11 +56,13 @@ def worker(
     from crewai_dbos.worker import Worker
 
     look_here()
+    has_begun = False
     try:
         _import(targets)
-        _construct(name or targets[0].partition(":")[0].partition(".")[0], db_url, version)
+        _construct(name, targets[0].partition(":")[0].partition(".")[0], db_url, version)
         made = Worker(lease=lease, grace=grace, health_port=health_port, health_host=health_host)
         with made as started:
+            has_begun = True
             _tell_of_others()
             typer.echo(
                 f"Worker {started.executor_id} of {_application()} carries out {_known()}. "
@@ -72,13 +74,20 @@ def worker(
             started.run()
     except (NotFoundError, CrewaiDbosError) as error:
         typer.echo(str(error), err=True)
-        raise typer.Exit(2) from None
+        if not has_begun:
+            raise typer.Exit(2) from None
+        _exit(2)
     typer.echo("Stopped. What has not ended goes on at another worker, or at the next one.")
+    _exit(0)
+
+
+def _exit(code: int) -> NoReturn:
+    """End the process; Python would wait for the threads of runs that are others' by now."""
     if any(not each.daemon for each in threading.enumerate()[1:]):
-        # Python would wait for the threads of runs that are others' by now.
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
-        os._exit(0)
+        os._exit(code)
+    raise typer.Exit(code)
 
 
 def _import(targets: Iterable[str]) -> None:
@@ -91,7 +100,7 @@ def _import(targets: Iterable[str]) -> None:
             _import_path.module(target)
 
 
-def _construct(name: str, db_url: str | None, version: str | None) -> None:
+def _construct(name: str | None, module: str, db_url: str | None, version: str | None) -> None:
     """Construct DBOS, if the module has not."""
     from dbos import DBOS, DBOSConfig
 
@@ -105,7 +114,7 @@ def _construct(name: str, db_url: str | None, version: str | None) -> None:
         )
     config = configuration()
     if config is None:
-        given: DBOSConfig = {"name": name, "log_level": "WARNING"}
+        given: DBOSConfig = {"name": name or module, "log_level": "WARNING"}
         if db_url is not None:
             given["system_database_url"] = db_url
         if version is not None:
@@ -120,7 +129,14 @@ def _construct(name: str, db_url: str | None, version: str | None) -> None:
             "The module constructs DBOS with another database than --db-url (or "
             "DBOS_SYSTEM_DATABASE_URL) names. Give it there, or here."
         )
-    elif version is not None and config.get("application_version") != version:
+    elif name is not None and config.get("name") != name:
+        raise DefinitionError(
+            "The module constructs DBOS itself, and under another name than --name. Give the name "
+            "there."
+        )
+    elif version is not None and version != (
+        config.get("application_version") or os.environ.get("DBOS__APPVERSION")
+    ):
         raise DefinitionError(
             "The module constructs DBOS itself, and not with the version of --version. Give "
             "application_version there."

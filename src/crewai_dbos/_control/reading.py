@@ -17,11 +17,13 @@ from crewai_dbos._control.run import Page, Run, State
 from crewai_dbos._control.states import STATUSES, Standing, standing
 from crewai_dbos._control.texts import Open
 from crewai_dbos._control.tree import nodes
+from crewai_dbos._control.workers import Fleet
 from crewai_dbos._dbos_seam import stored_runs
 from crewai_dbos._dbos_seam.database import ALIVE, DELAYED, ENQUEUED, PENDING, Database
 from crewai_dbos._dbos_seam.stored_runs import Condition, StoredRun
 from crewai_dbos._events.reading import at_work
 from crewai_dbos._events.store import Store as EventStore
+from crewai_dbos._fleet import roll
 from crewai_dbos._journal.payload import is_payload
 from crewai_dbos._requests.request import at
 from crewai_dbos._requests.store import Store
@@ -70,6 +72,14 @@ class Wanted:
 
 
 @dataclass(frozen=True)
+class _Around:
+    """What beside a run says how it stands: the newest version by application, and the workers."""
+
+    newest: Mapping[str | None, str]
+    fleet: Fleet
+
+
+@dataclass(frozen=True)
 class Reader:
     """Reads runs.
 
@@ -106,7 +116,7 @@ class Reader:
     def _found(
         self, connection: sa.Connection, wanted: Wanted, limit: int, cursor: str | None
     ) -> Iterator[tuple[StoredRun, Standing]]:
-        newest = stored_runs.newest_versions(self.database, connection)
+        around = self._around(connection)
         conditions = [*self._conditions(wanted)]
         exact = wanted.definition is None and wanted.state in (None, "done", "failed")
         count = limit + 1 if exact else max(limit + 1, _AT_ONCE)
@@ -119,7 +129,7 @@ class Reader:
                 fit = [r for r in rows if labels[r.run_id].get("definition") == wanted.definition]
             else:
                 fit = rows
-            standings = self._standings(connection, fit, newest)
+            standings = self._standings(connection, fit, around)
             for row in fit:
                 if wanted.state in (None, standings[row.run_id].state):
                     yield row, standings[row.run_id]
@@ -161,14 +171,14 @@ class Reader:
         """A run with what is in it."""
         with self.database.engine.connect() as connection:
             row = self._one(connection, run_id)
-            newest = stored_runs.newest_versions(self.database, connection)
-            (run,) = self._with_standings(connection, [row], newest)
+            around = self._around(connection)
+            (run,) = self._with_standings(connection, [row], around)
             steps = stored_runs.steps(self.database, connection, row.run_id)
             asked = self.store.outlines(connection, [row.run_id]).get(row.run_id, [])
             below = stored_runs.runs(
                 self.database, connection, [stored_runs.is_child_of(self.database, [row.run_id])]
             )
-            children = self._with_standings(connection, below[::-1], newest)
+            children = self._with_standings(connection, below[::-1], around)
         begun = at_work(self.events, self.opened, row.run_id) if row.status == PENDING else []
         made = nodes(row, run.state, steps, asked, begun, children, self.opened)
         costs = [run.cost, *(child.cost for child in children)]
@@ -202,23 +212,29 @@ class Reader:
         self,
         connection: sa.Connection,
         rows: Sequence[StoredRun],
-        newest: Mapping[str | None, str],
+        around: _Around,
     ) -> tuple[Run, ...]:
-        found = self._standings(connection, rows, newest)
+        found = self._standings(connection, rows, around)
         return self._shown(connection, [(row, found[row.run_id]) for row in rows])
 
     def _standings(
         self,
         connection: sa.Connection,
         rows: Sequence[StoredRun],
-        newest: Mapping[str | None, str],
+        around: _Around,
     ) -> dict[str, Standing]:
         alive = [row.run_id for row in rows if row.status in ALIVE]
         asked = self.store.outlines(connection, alive)
         return {
-            row.run_id: standing(row, asked.get(row.run_id, ()), newest, self.opened)
+            row.run_id: standing(
+                row, asked.get(row.run_id, ()), around.newest, self.opened, around.fleet
+            )
             for row in rows
         }
+
+    def _around(self, connection: sa.Connection) -> _Around:
+        newest = stored_runs.newest_versions(self.database, connection)
+        return _Around(newest, Fleet(roll.listed(self.database, connection)))
 
     def _shown(
         self, connection: sa.Connection, found: Sequence[tuple[StoredRun, Standing]]

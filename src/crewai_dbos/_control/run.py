@@ -12,6 +12,7 @@ from crewai_dbos._stored.usage import Tokens
 State = Literal[
     "queued",
     "running",
+    "interrupted",
     "waiting",
     "waking",
     "done",
@@ -23,7 +24,8 @@ State = Literal[
 """Of a run:
 
 - ``queued``: on a queue, and not begun
-- ``running``: a process carries it out
+- ``running``: a process carries it out, as far as the database says
+- ``interrupted``: its worker is gone, and another is about to go on with it
 - ``waiting``: for a person; `reason` says for whom and since when
 - ``waking``: answered, and on its queue again
 - ``done``, ``failed``: it has ended, with a result or an error

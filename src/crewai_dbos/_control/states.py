@@ -10,8 +10,10 @@ from typing import Any
 from crewai_dbos import _command_lines
 from crewai_dbos._control.run import State
 from crewai_dbos._control.texts import SEALED, Open
+from crewai_dbos._control.workers import Fleet, having, what_it_needs
 from crewai_dbos._dbos_seam.database import CANCELLED, DELAYED, ENQUEUED, PENDING
 from crewai_dbos._dbos_seam.stored_runs import ERROR, GIVEN_UP, SUCCESS, StoredRun, is_late
+from crewai_dbos._fleet.roll import Listed
 from crewai_dbos._requests.request import at
 from crewai_dbos._requests.store import Outline
 from crewai_dbos._stored.cancelled import said_in
@@ -20,6 +22,7 @@ from crewai_dbos.errors import SealedError
 STATUSES: dict[State, tuple[str, ...]] = {
     "queued": (ENQUEUED, DELAYED),
     "running": (PENDING,),
+    "interrupted": (PENDING,),
     "waiting": (PENDING, DELAYED),
     "waking": (ENQUEUED, DELAYED),
     "done": (SUCCESS,),
@@ -44,6 +47,7 @@ def standing(
     asked: Sequence[Outline],
     newest: Mapping[str | None, str],
     opened: Open,
+    fleet: Fleet = Fleet(),  # noqa: B008  # it is frozen
 ) -> Standing:
     """How `run` stands.
 
@@ -52,6 +56,7 @@ def standing(
         asked: What it asks people, or has asked.
         newest: By application, the newest version.
         opened: Reads what is sealed.
+        fleet: Who is there to go on with it.
     """
     if run.status == SUCCESS:
         return Standing("done")
@@ -66,7 +71,10 @@ def standing(
         )
     if run.status == CANCELLED:
         return _cancelled(run, told, opened)
-    return _stranded(run, told, newest, opened) or _alive(run, asked)
+    if run.status == PENDING and "waiting" in told:
+        return Standing("stranded", _text(told["waiting"], opened, "its definition is missing"))
+    latest = newest.get(run.application, newest.get(None))
+    return _stranded(run, latest, fleet) or _alive(run, asked, fleet)
 
 
 def _cancelled(run: StoredRun, told: Mapping[str, Any], opened: Open) -> Standing:
@@ -97,29 +105,63 @@ def _text(stored: Any, opened: Open, else_: str) -> str:
         return f"{else_ or 'why'}: {SEALED}"
 
 
-def _stranded(
-    run: StoredRun, told: Mapping[str, Any], newest: Mapping[str | None, str], opened: Open
-) -> Standing | None:
-    if run.status == PENDING and "waiting" in told:
-        return Standing("stranded", _text(told["waiting"], opened, "its definition is missing"))
-    latest = newest.get(run.application, newest.get(None))
-    if run.status == DELAYED or run.version is None or latest in (None, run.version):
+def _stranded(run: StoredRun, latest: str | None, fleet: Fleet) -> Standing | None:
+    if run.status == DELAYED:
         return None
-    # That an old process is still at it, as in a rolling deploy, the database does not say.
+    worker = fleet.worker_of(run) if run.status == PENDING else None
+    if worker is not None and worker.is_alive:
+        return None
+    alive, needed = fleet.alive(run, run.version or latest), what_it_needs(run)
+    able = having(alive, needed)
+    is_old = run.version is not None and latest not in (None, run.version)
+    if worker is not None and not able:
+        return Standing(
+            "stranded",
+            f"its worker {_named(worker)} is gone, and {_nobody(run, needed, bool(alive))}. Start "
+            f"one{_instead(run, latest) if is_old else ''}.",
+        )
+    if run.status == ENQUEUED and alive and not able:
+        return Standing(
+            "stranded",
+            f"{_nobody(run, needed, True)}. Start one, with the module that builds it"
+            f"{_instead(run, latest) if is_old else ''}.",
+        )
+    if not is_old or worker is not None or (run.status == ENQUEUED and able):
+        return None
+    # That an old process is still at it, as in a rolling deploy, the database says of workers only.
     return Standing(
         "stranded",
         f"it is of application version {run.version}, and {latest} is the newest: only a process "
-        f"of {run.version} goes on with it. Start one, or move the run: "
-        f"crewai-dbos runs move {run.run_id} --version {latest}",
+        f"of {run.version} goes on with it. Start one{_instead(run, latest)}.",
     )
 
 
-def _alive(run: StoredRun, asked: Sequence[Outline]) -> Standing:
+def _nobody(run: StoredRun, needed: tuple[str, str] | None, has_alive: bool) -> str:
+    of_version = f" of version {run.version}" if run.version is not None else ""
+    if not has_alive or needed is None:
+        return f"no other worker{of_version} lives"
+    return f"no worker{of_version} that lives has the {needed[0]} {needed[1]!r}"
+
+
+def _instead(run: StoredRun, latest: str | None) -> str:
+    return f", or move the run: {_command_lines.move(run.run_id, str(latest))}"
+
+
+def _named(worker: Listed) -> str:
+    """By its process, unless its id says that."""
+    is_said = worker.executor_id.startswith(f"{worker.process}:")
+    return worker.executor_id if is_said else f"{worker.executor_id} ({worker.process})"
+
+
+def _alive(run: StoredRun, asked: Sequence[Outline], fleet: Fleet) -> Standing:
     still = [each for each in asked if each.state == "open"]
     if run.status != ENQUEUED and still:
         return Standing("waiting", _for_whom(still))
     if run.status == PENDING:
-        return Standing("running")
+        worker = fleet.worker_of(run)
+        if worker is None or worker.is_alive:
+            return Standing("running")
+        return Standing("interrupted", f"its worker {_named(worker)} is gone; another goes on")
     if any(each.state in ("answered", "expired") for each in asked):
         return Standing("waking")
     later = run.status == DELAYED and run.delay_ms is not None

@@ -341,7 +341,9 @@ class _Maker:
 
 
 def _is_unended(node: Node) -> bool:
-    return node.state in ("running", "waiting") or any(_is_unended(c) for c in node.children)
+    return node.state in ("running", "interrupted", "waiting") or any(
+        _is_unended(c) for c in node.children
+    )
 
 
 def _error_in(entry: Entry, opened: Open) -> str | None:

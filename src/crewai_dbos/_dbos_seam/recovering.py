@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
-from dbos._recovery import _recover_workflow
-from dbos._sys_db import GetPendingWorkflowsOutput
 from dbos._utils import INTERNAL_QUEUE_NAME, GlobalParams
 
 from crewai_dbos._dbos_seam.context import detached
-from crewai_dbos._dbos_seam.database import DELAYED, ENQUEUED, PENDING, Database, launched_database
+from crewai_dbos._dbos_seam.database import (
+    ENQUEUED,
+    PENDING,
+    Database,
+    chunks,
+    launched_database,
+)
 from crewai_dbos._dbos_seam.instance import engine, is_launched, launched_instance, system_database
 
 
@@ -77,21 +83,37 @@ def is_recovered_by_conductor() -> bool:
     return launched_instance().conductor_key is not None
 
 
-def runs_of(executor_id: str) -> list[GetPendingWorkflowsOutput]:
-    """The runs of a process, of our application and version, that have not ended."""
-    system, app_version = system_database(), GlobalParams.app_version
-    found: list[GetPendingWorkflowsOutput] = detached(
-        system.get_pending_workflows, executor_id, app_version
-    )
-    return found
+def recover(
+    database: Database, connection: sa.Connection, executor_id: str, *which: sa.ColumnElement[bool]
+) -> list[str]:
+    """Put runs of a process that is gone back on their queues, as DBOS's own recovery does.
 
+    Args:
+        connection: Of a transaction.
+        executor_id: The process.
+        which: Conditions on rows of the table of workflows.
 
-def recover(run: GetPendingWorkflowsOutput, executor_id: str) -> None:
-    """Put a run of a process that is gone back on its queue; any number of times.
-
-    One that another process has taken since stays with it.
+    Returns:
+        Their ids, without those whose rows somebody else has locked.
     """
-    detached(_recover_workflow, launched_instance(), run, [executor_id])
+    runs = database.runs
+    its = (runs.c.status == PENDING, runs.c.executor_id == executor_id, *which)
+    found = sa.select(runs.c.workflow_uuid).where(*its).with_for_update(skip_locked=True)
+    recovered: list[str] = []
+    for some in chunks(connection.execute(found).scalars().all()):
+        put_back = (
+            sa.update(runs)
+            .where(*database.system._wf_in(runs, some), *its)
+            .values(
+                status=ENQUEUED,
+                owner_xid=None,
+                started_at_epoch_ms=None,
+                queue_name=sa.func.coalesce(runs.c.queue_name, INTERNAL_QUEUE_NAME),
+                updated_at=database.now_ms,
+            )
+        )
+        recovered += connection.execute(put_back.returning(runs.c.workflow_uuid)).scalars()
+    return recovered
 
 
 def owner_of(run_id: str) -> str | None:
@@ -107,11 +129,20 @@ def runs_at_work() -> list[str]:
     return [str(run_id) for run_id in launched_instance()._active_workflows_set.activeList()]
 
 
-def go_on(run_id: str, owner_xid: str) -> bool:
-    """Have a run carried out again that this execution of it was suspended in.
+def go_on(run_id: str, owner_xid: str, attributes: Mapping[str, Any]) -> bool:
+    """Put a run back on its queue that this execution of it can't carry out.
+
+    DBOS counts how often a run was taken from a queue, to give one up that ends its processes. This
+    is none of these times, nor is a time limit of the run's used up that began with this execution.
+    It waits for a database that is away.
+
+    Args:
+        run_id: The run's workflow id.
+        owner_xid: This execution.
+        attributes: What its workflow has from now on beside its own attributes.
 
     Returns:
-        Whether it was still this one's: it stays with whoever has taken it, or cancelled it.
+        Whether it was still this execution's: it stays with whoever has taken it, or cancelled it.
     """
     if not is_launched():
         return False
@@ -119,7 +150,7 @@ def go_on(run_id: str, owner_xid: str) -> bool:
 
     def given() -> bool:
         with database.writing() as connection:
-            return hand_back(database, connection, run_id, owner_xid, 0)
+            return _put_back(database, connection, run_id, owner_xid, attributes)
 
     return database.patiently(given)
 
@@ -128,29 +159,20 @@ _CLOCKS_MS = 5000
 """So far may a deadline and the start of its claim be apart, which DBOS takes from two clocks."""
 
 
-def hand_back(
-    database: Database, connection: sa.Connection, run_id: str, owner_xid: str, seconds: float
+def _put_back(
+    database: Database,
+    connection: sa.Connection,
+    run_id: str,
+    owner_xid: str,
+    attributes: Mapping[str, Any],
 ) -> bool:
-    """Give a run back that this execution of it can't carry out, for another process to take.
-
-    DBOS counts how often a run was taken from a queue, to give one up that ends its processes. This
-    is none of these times, nor is a time limit of the run's used up that began with this execution.
-
-    Args:
-        database: Where it is.
-        connection: Of a transaction.
-        run_id: The run's workflow id.
-        owner_xid: This execution.
-        seconds: For how long nobody takes it, this process neither.
-    """
     runs = database.runs
+    its_row = database.system._wf(runs, run_id)
     given = connection.execute(
         sa.update(runs)
-        .where(*database.system._wf(runs, run_id))
-        .where(runs.c.status == PENDING, runs.c.owner_xid == owner_xid)
+        .where(*its_row, runs.c.status == PENDING, runs.c.owner_xid == owner_xid)
         .values(
-            status=DELAYED,
-            delay_until_epoch_ms=database.now_ms + int(seconds * 1000),
+            status=ENQUEUED,
             owner_xid=None,
             workflow_deadline_epoch_ms=_deadline_before(runs),
             started_at_epoch_ms=None,
@@ -161,7 +183,13 @@ def hand_back(
             updated_at=database.now_ms,
         )
     )
-    return given.rowcount == 1
+    if given.rowcount != 1 or not attributes:
+        return given.rowcount == 1
+    found = connection.execute(sa.select(runs.c.attributes).where(*its_row)).scalar_one()
+    told = {**(found if isinstance(found, Mapping) else {}), **attributes}
+    if told != found:
+        connection.execute(sa.update(runs).where(*its_row).values(attributes=told))
+    return True
 
 
 def _deadline_before(runs: sa.Table) -> sa.ColumnElement[int | None]:

@@ -14,8 +14,8 @@ Owner = Callable[[str], str | None]
 class Gate:
     """What is asked before a call, when peers may have taken this worker for dead.
 
-    That is so while its lease may have run out; and after such a gap, once for each execution that
-    was begun before it ended: a beat that comes again says nothing about what was taken meanwhile.
+    That is so while its lease may have run out; and from such a gap on, once for each execution: a
+    beat that comes again says nothing about what was taken meanwhile.
 
     Args:
         seconds: For how long a lease lasts.
@@ -28,29 +28,41 @@ class Gate:
         self._at_work = at_work
         self._owner = owner
         self._beaten = clock()
-        self._asked: dict[str, set[str | None]] = {}
+        self._gaps = 0
+        self._asked: dict[str, str | None] = {}
         self._lock = threading.Lock()
 
-    def beaten(self, since: float) -> None:
-        """The lease was beaten; that was begun at `since`."""
+    def beaten(self, since: float, *, was_late: bool = False) -> None:
+        """The lease was beaten; that was begun at `since`.
+
+        Args:
+            was_late: It had run out, whatever the clock of this process says.
+        """
         with self._lock:
-            if clock() - self._beaten > self._seconds:
-                self._asked = {run_id: set() for run_id in self._at_work()}
+            if was_late or self._is_overdue():
+                self._gaps += 1
+                self._asked.clear()
             self._beaten = since
 
     def is_open(self, run_id: str, owner_xid: str | None) -> bool:
         """Whether the execution goes on without being asked about."""
         with self._lock:
-            return not self._is_overdue() and owner_xid in self._asked.get(run_id, {owner_xid})
+            if self._is_overdue():
+                return False
+            return self._gaps == 0 or self._asked.get(run_id, _NOBODY) == owner_xid
 
     def is_lost(self, run_id: str, owner_xid: str | None) -> bool:
         """Whether another process has the run. This asks the database, and waits for it."""
         with self._lock:
-            asked = None if self._is_overdue() else self._asked.get(run_id)
+            gaps = None if self._is_overdue() else self._gaps
         if self._owner(run_id) != owner_xid:
             return True
-        if asked is not None:  # it is ours, and was asked when no peer could take it any more
-            asked.add(owner_xid)
+        with self._lock:
+            if gaps == self._gaps:  # it was asked when no peer could take it any more
+                self._asked[run_id] = owner_xid
+                if len(self._asked) > _REMEMBERED:
+                    here = set(self._at_work())
+                    self._asked = {id: xid for id, xid in self._asked.items() if id in here}
         return False
 
     def unbeaten_for(self) -> float:
@@ -59,3 +71,10 @@ class Gate:
 
     def _is_overdue(self) -> bool:
         return clock() - self._beaten >= self._seconds
+
+
+_NOBODY = ""
+"""Is the token of no execution."""
+
+_REMEMBERED = 1000
+"""When so many have been asked about, those that have ended are forgotten."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from crewai_dbos._dbos_seam import recovering
 from crewai_dbos._dbos_seam.database import PENDING, Database, close
 from crewai_dbos._fleet.table import workers
 from crewai_dbos._tables import migrate
@@ -17,11 +18,11 @@ from crewai_dbos._tables import migrate
 Definitions = Mapping[str, Sequence[str]]
 """The names of definitions by what they are of: ``{"crew": ["research"]}``."""
 
-RELEASED = 0
-"""The beat of a worker that has given its lease up."""
-
 KEPT_MS = 24 * 60 * 60 * 1000
-"""For how long a lease without a beat is kept: whoever had it may wake up and take a run."""
+"""For how long a lease without a beat is kept: whoever had it may wake up and take a run.
+
+So may a thread that its process has left behind when it gave the lease up.
+"""
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Lease:
         definitions: What the worker has.
         seconds: For how long it lasts without a beat.
         beat_ms: When it was beaten last, in milliseconds since 1970; another one with each beat.
+            Below zero it was given up then.
         is_old: Whether that is long ago: its row is of no use.
     """
 
@@ -60,8 +62,21 @@ class Lease:
     beat_ms: int
     is_old: bool
 
+    @property
+    def is_released(self) -> bool:
+        return self.beat_ms <= 0
+
     def has(self, noun: str, name: str) -> bool:
         return name in self.definitions.get(noun, ())
+
+
+def now_ms(database: Database) -> sa.ColumnElement[int]:
+    """The time of a statement, not of its transaction; for people, and to find old rows."""
+    if database.is_sqlite:
+        days = sa.func.julianday("now") - 2440587.5
+        return sa.cast(days * 86400000, sa.BigInteger)
+    seconds = sa.func.extract("epoch", sa.func.clock_timestamp())
+    return sa.cast(seconds * 1000, sa.BigInteger)
 
 
 class Leases:
@@ -72,13 +87,21 @@ class Leases:
             gives a connection back.
         holder: Who this worker is.
         seconds: For how long its lease lasts.
+
+    Attributes:
+        was_late: Whether the last beat came after the lease had run out, by the database's clock:
+            that of a machine which was paused may not show it.
     """
+
+    was_late = False
 
     def __init__(self, database: Database, holder: Holder, seconds: float) -> None:
         self._database = database
         self._table = workers(database.schema)
         self._seconds = seconds
         self._is_released = False
+        self._written = ""
+        self._beat_ms: int | None = None
         self.holder = holder
 
     def prepare(self) -> None:
@@ -98,7 +121,7 @@ class Leases:
         """
         columns = self._table.c
         row = self._row(definitions)
-        free = sa.or_(columns.token == self.holder.token, columns.beat_ms == RELEASED)
+        free = sa.or_(columns.token == self.holder.token, columns.beat_ms <= 0)
         if over is not None:
             seen = sa.and_(columns.token == over.holder.token, columns.beat_ms == over.beat_ms)
             free = sa.or_(free, seen)
@@ -123,15 +146,23 @@ class Leases:
         """
         columns = self._table.c
         changed = sa.case((columns.beat_ms < self._now_ms, self._now_ms), else_=columns.beat_ms + 1)
+        beat = (
+            sa.update(self._table)
+            .where(*self._is(self.holder), columns.token == self.holder.token)
+            .where(columns.beat_ms > 0)
+            .values(beat_ms=changed)
+        )
+        written = json.dumps(definitions)
+        if written != self._written:  # there may be very many
+            beat = beat.values(definitions=written)
         with self._transaction() as connection:
-            beaten = connection.execute(
-                sa.update(self._table)
-                .where(*self._is(self.holder), columns.token == self.holder.token)
-                .where(columns.beat_ms != RELEASED)
-                .values(beat_ms=changed, definitions=json.dumps(definitions))
-            )
-            if beaten.rowcount == 1 or self._is_released:
-                return True
+            beat_ms = connection.execute(beat.returning(columns.beat_ms)).scalar()
+        if beat_ms is not None:
+            before, self._beat_ms, self._written = self._beat_ms, beat_ms, written
+            self.was_late = before is not None and beat_ms - before > self._seconds * 1000
+            return True
+        if self._is_released:
+            return True
         return self.take(definitions) is None
 
     def of_peers(self) -> list[Lease]:
@@ -153,25 +184,40 @@ class Leases:
         with self._transaction() as connection:
             return set(connection.execute(query.where(runs.c.executor_id.in_(ids))).scalars())
 
-    @contextlib.contextmanager
-    def unbeaten(self, lease: Lease) -> Iterator[bool]:
-        """Tell whether a lease is as it was seen; on Postgres it can't be beaten in the block.
+    def take_over(self, lease: Lease) -> list[str]:
+        """Put the runs of a worker back on their queues, unless it has beaten since.
 
-        SQLite has one writer, and the block is to write.
+        It can't beat meanwhile: this is one transaction, which has its row.
+
+        Returns:
+            Their ids. A run whose row somebody has locked stays, to be looked at again.
         """
-        columns = self._table.c
-        query = sa.select(columns.token).where(
-            *self._is(lease.holder),
-            columns.token == lease.holder.token,
-            columns.beat_ms == lease.beat_ms,
+        columns, holder = self._table.c, lease.holder
+        same = sa.select(columns.token).where(
+            *self._is(holder), columns.token == holder.token, columns.beat_ms == lease.beat_ms
+        )
+        with self._transaction(writes=True) as connection:
+            locked = same.with_for_update(skip_locked=True)
+            if connection.execute(locked).first() is None:
+                return []
+            return recovering.recover(
+                self._database, connection, holder.executor_id, *self._at_work(holder)
+            )
+
+    def without_lease(self) -> dict[str, int]:
+        """How many runs of our application and version are under processes without a lease."""
+        runs, columns = self._database.runs, self._table.c
+        held = sa.exists().where(
+            columns.executor_id == runs.c.executor_id,
+            columns.application == self.holder.application,
+            columns.version == self.holder.version,
+        )
+        query = sa.select(runs.c.executor_id, sa.func.count()).where(
+            *self._at_work(self.holder), ~held
         )
         with self._transaction() as connection:
-            locked = query.with_for_update(skip_locked=True)
-            is_same = connection.execute(locked).first() is not None
-            if not self._database.is_sqlite:
-                yield is_same
-                return
-        yield is_same
+            found = connection.execute(query.group_by(runs.c.executor_id))
+            return {str(executor_id): count for executor_id, count in found}
 
     def clear(self, lease: Lease) -> None:
         """Take an old lease away, unless runs are left under it or it was beaten meanwhile."""
@@ -187,8 +233,7 @@ class Leases:
         self._is_released = True
         mine = (*self._is(self.holder), self._table.c.token == self.holder.token)
         with self._transaction() as connection:
-            connection.execute(sa.update(self._table).where(*mine).values(beat_ms=RELEASED))
-            connection.execute(sa.delete(self._table).where(*mine, ~self._has_runs(self.holder)))
+            connection.execute(sa.update(self._table).where(*mine).values(beat_ms=-self._now_ms))
 
     def close(self) -> None:
         """Give the connections back."""
@@ -212,7 +257,7 @@ class Leases:
         }
 
     def _leases(self) -> sa.Select[Any]:
-        is_old = self._table.c.beat_ms < self._now_ms - KEPT_MS
+        is_old = sa.func.abs(self._table.c.beat_ms) < self._now_ms - KEPT_MS
         return sa.select(self._table, is_old.label("is_old"))
 
     def _has_runs(self, holder: Holder) -> sa.ColumnElement[bool]:
@@ -231,25 +276,22 @@ class Leases:
 
     @property
     def _now_ms(self) -> sa.ColumnElement[int]:
-        """The time of a statement, not of its transaction; for people, and to find old rows."""
-        if self._database.is_sqlite:
-            days = sa.func.julianday("now") - 2440587.5
-            return sa.cast(days * 86400000, sa.BigInteger)
-        seconds = sa.func.extract("epoch", sa.func.clock_timestamp())
-        return sa.cast(seconds * 1000, sa.BigInteger)
+        return now_ms(self._database)
 
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[sa.Connection]:
-        with self._database.engine.begin() as connection:
+    def _transaction(self, *, writes: bool = False) -> Iterator[sa.Connection]:
+        begun = self._database.writing() if writes else self._database.engine.begin()
+        with begun as connection:
             if not self._database.is_sqlite:
                 connection.execute(_BOUND, {"ms": str(int(self._seconds * 1000 / 3))})
             yield connection
 
 
 _BOUND = sa.text(
-    "SELECT set_config('lock_timeout', :ms, true), set_config('statement_timeout', :ms, true)"
+    "SELECT set_config('lock_timeout', :ms, true), set_config('statement_timeout', :ms, true),"
+    " set_config('idle_in_transaction_session_timeout', :ms, true)"
 )
-"""A row that somebody has locked stops nobody for long."""
+"""A row that somebody has locked stops nobody for long, nor does a worker that stands still."""
 
 
 def _lease(row: Any) -> Lease:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,46 +13,20 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from crewai_dbos._dbos_seam import recovering
 from crewai_dbos._dbos_seam.database import Database
+from crewai_dbos._dbos_seam.instance import is_launched
 from crewai_dbos._fleet.bounded import clock, within
+from crewai_dbos._fleet.claims import Claims, Left
 from crewai_dbos._fleet.gate import Gate
 from crewai_dbos._fleet.leases import Definitions, Holder, Lease, Leases
 from crewai_dbos._fleet.silence import Silence
 
 logger = logging.getLogger("crewai_dbos")
 
-BEATS, LOOKS = 6, 20
-"""How often a lease is beaten, and how often those of peers are looked at, while it lasts.
+BEATS = 12
+"""How often a lease is beaten while it lasts; after each beat those of peers are looked at."""
 
-The looks say how much later than a lease a death is found.
-"""
-
-_SHORTEST_PAUSE = 0.25
-"""Seconds between two looks, unless a lease is so short that it has to be less."""
-
-PAUSE, GROWTH, LONGEST_PAUSE = 2.0, 1.3, 30.0
-"""Seconds for which nobody takes a run that a worker without its definition has given back.
-
-More each time: whoever has it may be full. Not many more, as who takes it next is chance.
-"""
-
-_REMEMBERED = 1000
-"""So many runs a worker knows to have given back."""
-
-
-@dataclass(frozen=True)
-class Lacking:
-    """A run whose definition this worker does not have.
-
-    Attributes:
-        run_id: The run's workflow id.
-        owner_xid: Which execution of it was left.
-        noun, name: Of the definition.
-    """
-
-    run_id: str
-    owner_xid: str
-    noun: str
-    name: str
+_SPARING = 20
+"""A look at long queues is taken again after so many times as long."""
 
 
 @dataclass
@@ -65,6 +38,7 @@ class Membership:
         leases: Those of the workers, ours among them.
         seconds: For how long a lease lasts.
         definitions: Returns what this worker has.
+        claims: What it takes.
         lost: Is called, once, when another process has our executor id.
         taken_over: How many runs of workers that were gone this one has had go on.
     """
@@ -73,16 +47,18 @@ class Membership:
     leases: Leases
     seconds: float
     definitions: Callable[[], Definitions]
+    claims: Claims
     lost: Callable[[str], None]
     gate: Gate = field(init=False)
     taken_over: int = 0
     _silence: Silence = field(default_factory=Silence)
     _alive: list[Lease] = field(default_factory=list)
     _over: threading.Event = field(default_factory=threading.Event)
-    _lacking: set[Lacking] = field(default_factory=set)
-    _given: OrderedDict[str, int] = field(default_factory=OrderedDict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-    _said: set[str] = field(default_factory=set)
+    _written: float = 0.0
+    _beaten: threading.Event = field(default_factory=threading.Event)
+    _is_launched: bool = False
+    _next_look_at_queues: float = 0.0
+    _said: set[tuple[str, str, bool]] = field(default_factory=set)
     _threads: list[threading.Thread] = field(default_factory=list)
     _turned: float = field(default_factory=clock)
 
@@ -97,6 +73,7 @@ class Membership:
         if taken is not None:
             return taken
         self.gate = Gate(self.seconds, recovering.runs_at_work, recovering.owner_of)
+        self._written = since
         self.gate.beaten(since)
         self._start(self._beat)
         with self._trying("look after its peers"):
@@ -105,11 +82,13 @@ class Membership:
 
     def attend(self) -> None:
         """From now on, as DBOS is launched, look after the runs of others."""
+        self._is_launched = True
         self._start(self._attend)
 
     def end(self) -> None:
         """Give our lease up. What is left of our runs goes to others at once."""
         self._over.set()
+        self._beaten.set()
         for thread in self._threads:
             thread.join(min(self.seconds / 2, 5.0))
         try:
@@ -142,25 +121,6 @@ class Membership:
         """
         within(seconds, self.leases.release)
 
-    def leave(self, lacking: Lacking) -> str | None:
-        """Leave a run to a worker that has its definition, now or when there is one.
-
-        Returns:
-            Which worker has it; None if none does, or it can't be left to it yet.
-        """
-        with self._lock:
-            self._lacking.add(lacking)
-        try:
-            return within(self.seconds, lambda: self._hand_back(lacking))
-        except Exception as error:  # it must not end the run
-            logger.warning("Run %s can't be given back yet (%s).", lacking.run_id, error)
-            return None
-
-    def forget(self, lacking: Lacking) -> None:
-        """This worker has the definition of a run by now."""
-        with self._lock:
-            self._lacking.discard(lacking)
-
     def _start(self, target: Callable[[], None]) -> None:
         thread = threading.Thread(target=target, name="crewai-dbos-worker", daemon=True)
         self._threads.append(thread)
@@ -181,7 +141,7 @@ class Membership:
                 return begun, None
             if first is None:
                 first = taken
-                logger.info(
+                logger.warning(
                     "Executor id %s is that of %s, which may have been killed: its lease runs out "
                     "in %g s.",
                     taken.holder.executor_id,
@@ -196,25 +156,47 @@ class Membership:
                 self._over.wait(taken.seconds / BEATS)
 
     def _beat(self) -> None:
-        while not self._over.wait(self.seconds / BEATS):
+        while not self._over.wait(self._pause()):
             self._turned = since = clock()
             with self._trying("beat its lease"):
+                if self._is_launched and not is_launched():
+                    # DBOS was destroyed, and carries out nothing here any more.
+                    self.give_up(self.seconds / 2)
+                    return
                 if not within(self.seconds / 2, lambda: self.leases.beat(self.definitions())):
                     self.lost(self.leases.holder.executor_id)
                     return
-                self.gate.beaten(since)
+                self.gate.beaten(since, was_late=self.leases.was_late)
+                self._written = since
+                self._beaten.set()
 
     def _attend(self) -> None:
-        while not self._over.wait(self._pause()):
+        with self._trying("count the runs without a lease"):
+            self._say_what_nobody_takes_over()
+        while not self._over.is_set():
+            if not self._beaten.wait(1.0):
+                continue  # while nothing of ours is written, nobody is judged
+            self._beaten.clear()
+            if self._over.is_set() or not is_launched():
+                return
             with self._trying("look after its peers"):
-                stale = self._look()
-                with_runs = self.leases.with_runs(each.holder for each in stale) if stale else set()
-                for lease in stale:
-                    if lease.holder.executor_id in with_runs:
+                for lease in self._with_runs(self._look()):
+                    with self._trying(f"take over from {lease.holder.executor_id}"):
                         self._take_over_from(lease)
-                    if lease.is_old:
-                        self.leases.clear(lease)
-                self._hand_back_every()
+                self._say_what_is_left()
+
+    def _with_runs(self, gone: list[Lease]) -> list[Lease]:
+        """Those of leases that have run out under which runs are; old ones without are cleared."""
+        if not gone:
+            return []
+        found = within(
+            self.seconds / 2, lambda: self.leases.with_runs(lease.holder for lease in gone)
+        )
+        for lease in gone:
+            if lease.is_old and lease.holder.executor_id not in found:
+                with self._trying("clear an old lease"):
+                    within(self.seconds / 2, partial(self.leases.clear, lease))
+        return [lease for lease in gone if lease.holder.executor_id in found]
 
     @contextlib.contextmanager
     def _trying(self, what: str) -> Iterator[None]:
@@ -231,30 +213,19 @@ class Membership:
             logger.exception("Worker %s: tried again.", self.leases.holder.executor_id)
 
     def _pause(self) -> float:
-        """Seconds until the next look at the others: often enough for the shortest lease.
-
-        One that may run out before that is looked at when it does.
-        """
-        shortest = min([self.seconds, *(lease.seconds for lease in self._alive)])
-        usual = max(shortest / LOOKS, min(_SHORTEST_PAUSE, shortest / BEATS))
-        return min(usual, self._silence.due() + 0.01)
+        """Seconds until the next beat and look at the others: enough for the shortest lease."""
+        return min([self.seconds, *(lease.seconds for lease in self._alive)]) / BEATS
 
     def _look(self) -> list[Lease]:
         """Look who lives; returns the leases that have run out."""
-        begun = clock()
+        written = self._written
         peers = within(self.seconds / 2, self.leases.of_peers)
-        gone: set[Holder] = self._silence.after(peers, begun, clock())
+        gone: set[Holder] = self._silence.after(peers, written, clock())
         self._alive = [lease for lease in peers if lease.holder not in gone]
         return [lease for lease in peers if lease.holder in gone]
 
     def _take_over_from(self, lease: Lease) -> None:
-        found = []
-        for run in recovering.runs_of(lease.holder.executor_id):
-            with self.leases.unbeaten(lease) as is_gone:
-                if not is_gone:
-                    break
-                recovering.recover(run, lease.holder.executor_id)
-                found.append(run.workflow_id)
+        found = within(self.seconds, lambda: self.leases.take_over(lease))
         if found:
             logger.warning(
                 "Worker %s (%s) is gone: %d of its runs go on: %s",
@@ -265,55 +236,40 @@ class Membership:
             )
             self.taken_over += len(found)
 
-    def _hand_back_every(self) -> None:
-        """Give the runs back whose definitions a live peer has, and forget those that are gone."""
-        with self._lock:
-            every = list(self._lacking)
-        if not every:
-            return
-        with self.database.engine.connect() as connection:
-            rows = self.database.rows(connection, (lacking.run_id for lacking in every))
-        for lacking in every:
-            row = rows.get(lacking.run_id)
-            if row is None or row.owner_xid != lacking.owner_xid:
-                with self._lock:
-                    self._lacking.discard(lacking)
-            else:
-                within(self.seconds, partial(self._hand_back, lacking))
-
-    def _hand_back(self, lacking: Lacking) -> str | None:
-        """Give a run back whose definition a live peer has; returns which."""
-        by = [each for each in self._alive if each.has(lacking.noun, lacking.name)]
-        if not by:
-            return None
-        with self.database.writing() as connection:
-            recovering.hand_back(
-                self.database,
-                connection,
-                lacking.run_id,
-                lacking.owner_xid,
-                self._pause_of(lacking.run_id),
-            )
-        with self._lock:
-            self._lacking.discard(lacking)
-        peer = by[0].holder.executor_id
-        if lacking.name not in self._said:
-            self._said.add(lacking.name)
+    def _say_what_nobody_takes_over(self) -> None:
+        for executor_id, count in within(self.seconds / 2, self.leases.without_lease).items():
             logger.warning(
-                "This worker has no %s %r. Its runs are left to %s, which has.",
-                lacking.noun,
-                lacking.name,
-                peer,
+                "%d runs of this application and version are under %r, which holds no lease: it is "
+                "no Worker, and may live. If it does not, nobody goes on with them: start it once "
+                "more under that id (DBOS__VMID) with DBOS.launch(), or DBOS.resume_workflow() "
+                "each.",
+                count,
+                executor_id,
             )
-        return peer
 
-    def _pause_of(self, run_id: str) -> float:
-        """Longer each time that this worker gives the run back."""
-        with self._lock:
-            times = self._given[run_id] = self._given.pop(run_id, 0) + 1
-            if len(self._given) > _REMEMBERED:
-                self._given.popitem(last=False)
-        return min(PAUSE * GROWTH ** min(times - 1, 99), LONGEST_PAUSE)
+    def _say_what_is_left(self) -> None:
+        """Say, once of each, what waits on queues that this worker lacks the code of."""
+        if (begun := clock()) < self._next_look_at_queues:
+            return
+        self._next_look_at_queues = begun + _SPARING * self.seconds / 2  # if it does not end
+        found = within(self.seconds / 2, self._left)
+        self._next_look_at_queues = clock() + _SPARING * (clock() - begun)
+        for left in found:
+            by = next((each for each in self._alive if each.has(left.noun, left.name)), None)
+            said = (left.noun, left.name, by is None)
+            if said in self._said:
+                continue
+            self._said.add(said)
+            if by is not None:
+                told = f"Its runs are left to {by.holder.executor_id}, which has."
+            elif left.noun == "workflow":
+                told = f"Its runs wait for a worker that has: {left.count}."
+            else:
+                told = f"No worker that lives has it, and its runs wait for one: {left.count}."
+            logger.warning("This worker has no %s %r. %s", left.noun, left.name, told)
+
+    def _left(self) -> list[Left]:
+        return self.claims.left(self.database, self.leases.holder)
 
 
 _member: Membership | None = None

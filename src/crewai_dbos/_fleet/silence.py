@@ -1,28 +1,33 @@
-"""Which workers have said nothing for as long as their lease, as far as this process has looked.
+"""Which workers have said nothing for as long as their lease, as far as this process can know.
 
-Neither the database's clock nor that of a peer says so: a beat that does not change while this
-process looks, again and again, does. Time in which nobody could look, as the database was away or
-everything stood still, counts for nothing.
+Neither the database's clock nor that of a peer says so. A beat does that does not change, again and
+again, while this process gets its own beats written. Time in which it does not counts for nothing:
+then nobody can beat, as the database is away, takes no writes, or everything stands still.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from crewai_dbos._fleet.leases import RELEASED, Holder, Lease
+from crewai_dbos._fleet.leases import Holder, Lease
 
-_LOOKS = 3
-"""At least so many looks, after the first one, find a beat unchanged before its worker is dead."""
+_STEPS = 3
+"""A silence is more than so many of our own beats long."""
 
 
 @dataclass(frozen=True)
 class Heard:
-    """What was heard of a worker: its beat, when it was seen, and for how long it is the same."""
+    """What was heard of a worker.
+
+    Attributes:
+        beat_ms: Its beat.
+        until: Up to when it is known for how long this is the same.
+        silent: That is how many seconds.
+    """
 
     beat_ms: int
-    at: float
+    until: float
     silent: float
 
 
@@ -31,32 +36,28 @@ class Silence:
 
     def __init__(self) -> None:
         self._heard: dict[Holder, Heard] = {}
-        self._due = math.inf
 
-    def due(self) -> float:
-        """Seconds from the last look until a lease can have run out that had not by then.
-
-        Asked once after a look: where the next one fails, there is no hurry.
-        """
-        due, self._due = self._due, math.inf
-        return due
-
-    def after(self, leases: Collection[Lease], begun: float, ended: float) -> set[Holder]:
+    def after(self, leases: Iterable[Lease], written: float, ended: float) -> set[Holder]:
         """Whose leases have run out.
 
         Args:
             leases: All that there are now.
-            begun, ended: When they were read, by this process's clock.
+            written: When the last write of ours that went well was begun, before they were read.
+            ended: When they were read.
         """
         heard = {}
         for lease in leases:
-            silent, before = 0.0, self._heard.get(lease.holder)
-            if before is not None and before.beat_ms == lease.beat_ms:
-                silent = before.silent + min(begun - before.at, lease.seconds / _LOOKS)
-            heard[lease.holder] = Heard(lease.beat_ms, ended, silent)
+            before = self._heard.get(lease.holder)
+            if before is None or before.beat_ms != lease.beat_ms:
+                heard[lease.holder] = Heard(lease.beat_ms, ended, 0.0)
+                continue
+            more = max(0.0, written - before.until)
+            is_gap = more > lease.seconds / 2  # after one everybody has a lease to come back
+            silent = 0.0 if is_gap else before.silent + min(more, lease.seconds / _STEPS)
+            heard[lease.holder] = Heard(lease.beat_ms, max(written, before.until), silent)
         self._heard = heard
-        left = {each.holder: each.seconds - heard[each.holder].silent for each in leases}
-        released = {each.holder for each in leases if each.beat_ms == RELEASED}
-        gone = released | {holder for holder, seconds in left.items() if seconds < 0}
-        self._due = min((left[each] for each in left.keys() - gone), default=math.inf)
-        return gone
+        return {
+            lease.holder
+            for lease in leases
+            if lease.is_released or heard[lease.holder].silent > lease.seconds
+        }

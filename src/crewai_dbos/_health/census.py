@@ -9,9 +9,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from crewai_dbos._control.states import standing
+from crewai_dbos._control.workers import Fleet
 from crewai_dbos._dbos_seam import stored_runs
 from crewai_dbos._dbos_seam.database import ALIVE, ENQUEUED, PENDING, Database
 from crewai_dbos._dbos_seam.stored_runs import StoredRun
+from crewai_dbos._fleet import roll
 from crewai_dbos._requests.store import Outline
 from crewai_dbos._requests.table import requests
 from crewai_dbos._stored import names
@@ -47,13 +49,14 @@ def census(database: Database, application: str) -> Census:
         if not database.is_sqlite:
             connection.execute(_BOUND, {"ms": str(SECONDS * 1000)})
         newest = stored_runs.newest_versions(database, connection)
+        fleet = Fleet(roll.listed(database, connection))
         rows = list(connection.execute(_query(database, application)))
     runs: Counter[tuple[str, ...]] = Counter()
     queued: Counter[tuple[str, ...]] = Counter()
     oldest: dict[tuple[str, ...], float] = {}
     for row in rows:
         asked = _OPEN if row.is_asking else ()
-        state = standing(_standing_for(row, application), asked, newest, str).state
+        state = standing(_standing_for(row, application), asked, newest, str, fleet).state
         kind, definition = row.kind or WORKFLOW, row.definition or row.name or ""
         runs[str(kind), str(definition), state] += row.number
         if row.status == ENQUEUED:

@@ -17,7 +17,6 @@ from crewai_dbos._dbos_seam.context import detached, open_workflow
 from crewai_dbos._dbos_seam.errors import DBOSBaseException
 from crewai_dbos._dbos_seam.threads import on_the_loop_of_dbos, on_the_own_loop_of_dbos
 from crewai_dbos._fleet import membership
-from crewai_dbos._fleet.membership import Lacking
 from crewai_dbos._journal import executions, joining, notes, run_scope
 from crewai_dbos._journal.latch import Latch
 from crewai_dbos._journal.scope import Scope
@@ -27,7 +26,7 @@ from crewai_dbos._runs import aborted, failure, results, telling
 from crewai_dbos._runs.kind import Kind, kind_of
 from crewai_dbos._runs.registry import REGISTRIES, Registry
 from crewai_dbos._signals import ControlSignal, RunLeft, RunSuspended
-from crewai_dbos._stored import budget, modules, work_order
+from crewai_dbos._stored import budget, modules, names, work_order
 from crewai_dbos._stored.budget import Budget
 from crewai_dbos._stored.context import restored
 from crewai_dbos._threads import WorkEnded, on_a_loop_of_its_own, on_a_thread
@@ -269,38 +268,44 @@ def _definition_of(noun: str, stored: Mapping[str, Any]) -> tuple[Any, Kind[Any,
     registry, name = REGISTRIES[noun], stored[noun]
     definition = registry.find(name, timeout=DEFINITION_GRACE)
     if definition is None:
-        _suspend(registry, name)
+        _suspend(registry, stored)
     context = open_workflow()
     notes.clear(context.workflow_id, stored)
     return definition, kind_of(noun)
 
 
-def _suspend(registry: Registry[Any], name: str) -> NoReturn:
-    """Leave the run PENDING until it is defined, and say so where it will be looked for."""
-    context = open_workflow()
-    run_id = context.workflow_id
+def _suspend(registry: Registry[Any], stored: Mapping[str, Any]) -> NoReturn:
+    """Leave the run until it is defined: among workers to one that has it, or else PENDING here."""
+    context, name = open_workflow(), stored[registry.noun]
+    run_id, owner_xid = context.workflow_id, str(context.owner_xid)
     known = ", ".join(map(repr, registry.names())) or "none"
     why = (
         f"no {registry.cls} named {name!r} is defined in this process (defined: {known}). Import "
         f"the module that builds it before DBOS.launch(). The run goes on at the next launch, as "
         f"soon as the {registry.noun} is built, or with DBOS.resume_workflow({run_id!r})."
     )
-    lacking = Lacking(run_id, str(context.owner_xid), registry.noun, name)
-    member = membership.member()
-    if member is not None and detached(member.leave, lacking) is not None:
+    if membership.member() is not None and _put_back(run_id, owner_xid, stored):
         raise RunSuspended(why)
     logger.error("Run %s waits: %s", run_id, why)
     notes.add(run_id, {"waiting": why})
-    registry.when_added(name, lambda: _go_on(lacking))
+    registry.when_added(name, lambda: _go_on(run_id, owner_xid))
     raise RunSuspended(why)
 
 
-def _go_on(lacking: Lacking) -> None:
+def _put_back(run_id: str, owner_xid: str, stored: Mapping[str, Any]) -> bool:
+    """Put a run back on its queue, with what it is a run of: only those who have it take it."""
+    label = {names.RUN_ATTRIBUTE: work_order.label(stored)}
+    try:
+        detached(recovering.go_on, run_id, owner_xid, label)
+    except Exception as error:  # it must not end the run
+        logger.warning("Run %s can't be put back on its queue (%s).", run_id, error)
+        return False
+    return True
+
+
+def _go_on(run_id: str, owner_xid: str) -> None:
     """The definition has come: carry the run out here, if it is still this process's."""
-    member = membership.member()
-    if member is not None:
-        member.forget(lacking)
-    detached(recovering.go_on, lacking.run_id, lacking.owner_xid)
+    detached(recovering.go_on, run_id, owner_xid, {})
 
 
 @contextmanager

@@ -19,14 +19,13 @@ CREW_WORKFLOW_ASYNC = "crewai_dbos.crew_async"
 BATCH_WORKFLOW = "crewai_dbos.batch"
 FLOW_WORKFLOW = "crewai_dbos.flow"
 FLOW_WORKFLOW_ASYNC = "crewai_dbos.flow_async"
-WORKFLOWS = (
-    AGENT_WORKFLOW,
-    AGENT_WORKFLOW_ASYNC,
-    CREW_WORKFLOW,
-    CREW_WORKFLOW_ASYNC,
-    FLOW_WORKFLOW,
-    FLOW_WORKFLOW_ASYNC,
-)
+WORKFLOWS_OF = {
+    "agent": (AGENT_WORKFLOW, AGENT_WORKFLOW_ASYNC),
+    "crew": (CREW_WORKFLOW, CREW_WORKFLOW_ASYNC),
+    "flow": (FLOW_WORKFLOW, FLOW_WORKFLOW_ASYNC),
+}
+"""By what they carry out a definition of."""
+WORKFLOWS = tuple(name for names in WORKFLOWS_OF.values() for name in names)
 
 ENTRY_VERSION = 2
 ENTRY_VERSIONS = (1, ENTRY_VERSION)

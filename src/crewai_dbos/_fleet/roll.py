@@ -1,0 +1,83 @@
+"""The leases of all workers, as somebody sees them who is none: by the clock of the database."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from crewai_dbos._dbos_seam.database import PENDING, Database
+from crewai_dbos._fleet.leases import now_ms
+from crewai_dbos._fleet.table import workers
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A worker as its lease says. Times are milliseconds.
+
+    Attributes:
+        executor_id, process, application, version: As of a `Holder`.
+        definitions: What it has, by what that is of.
+        lease_ms: For how long its lease lasts without a beat.
+        started_ms: When it took the lease, since 1970.
+        age_ms: How long ago it beat; None if it has given its lease up.
+    """
+
+    executor_id: str
+    process: str
+    application: str
+    version: str
+    definitions: Mapping[str, tuple[str, ...]]
+    lease_ms: int
+    started_ms: int
+    age_ms: int | None
+
+    @property
+    def is_alive(self) -> bool:
+        return self.age_ms is not None and self.age_ms <= self.lease_ms
+
+
+def listed(database: Database, connection: sa.Connection) -> list[Listed]:
+    """Every worker that has a lease, or had one."""
+    table = workers(database.schema)
+    query = sa.select(table, now_ms(database).label("now")).order_by(
+        table.c.application, table.c.version, table.c.started_ms, table.c.executor_id
+    )
+    return [
+        Listed(
+            executor_id=row.executor_id,
+            process=row.process,
+            application=row.application,
+            version=row.version,
+            definitions=_definitions(row.definitions),
+            lease_ms=row.lease_ms,
+            started_ms=row.started_ms,
+            # Of a beat that is a little ahead, as each is at least one more than the last.
+            age_ms=None if row.beat_ms <= 0 else max(0, row.now - row.beat_ms),
+        )
+        for row in connection.execute(query)
+    ]
+
+
+def runs_under(
+    database: Database, connection: sa.Connection
+) -> list[tuple[str | None, str | None, str | None, int]]:
+    """How many runs are at work, by executor id, application and version."""
+    runs = database.runs.c
+    which = (runs.executor_id, runs.application_name, runs.application_version)
+    query = sa.select(*which, sa.func.count()).where(runs.status == PENDING).group_by(*which)
+    return [(row[0], row[1], row[2], row[3]) for row in connection.execute(query)]
+
+
+def _definitions(text: str) -> dict[str, tuple[str, ...]]:
+    found: Any = json.loads(text)
+    if not isinstance(found, Mapping):
+        return {}
+    return {
+        str(noun): tuple(map(str, names))
+        for noun, names in found.items()
+        if isinstance(names, list) and names
+    }
