@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from shlex import quote
 
 import sqlalchemy as sa
 
@@ -103,7 +104,7 @@ class Mover:
                 refused[run_id] = (
                     f"Run {run_id!r} is a workflow of your own ({name}). DBOS finds its steps by "
                     "their numbers, and ends it with an error if they are others now. If they "
-                    f"are not: crewai-dbos runs move {run_id}"
+                    f"are not: crewai-dbos runs move {quote(run_id)}"
                 )
             elif run_id not in done:
                 try:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from crewai_dbos import _command_lines
 from crewai_dbos._stored import names
 
 
@@ -43,4 +44,4 @@ def way_back(run_id: str, attributes: Mapping[str, Any] | None, version: str | N
     before = said.get("from")
     if not isinstance(before, str):
         return None
-    return f"crewai-dbos runs move {run_id} --version {before}"
+    return _command_lines.move(run_id, before)
