@@ -65,6 +65,11 @@ class Entry:
     def _content(self) -> Payload:
         return payloads.opened(self.stored)
 
+    @cached_property
+    def _is_whole(self) -> bool:
+        """Whether what was sealed is a payload; what was not has been looked at."""
+        return self._content is self.stored or payloads.is_payload(self._content)
+
     def payload(self) -> Payload:
         """What was stored.
 
@@ -72,7 +77,7 @@ class Entry:
             JournalCorruptError: It is not an entry, or one of a newer version.
             SealedError: It is encrypted, and this process can't read it.
         """
-        if not self.is_readable or not payloads.is_payload(self._content):
+        if not self.is_readable or not self._is_whole:
             raise JournalCorruptError(f"{self.name} is no entry of this version")
         return self._content
 

@@ -54,11 +54,14 @@ def is_payload(stored: Any) -> bool:
     """Whether `stored` has the form of a payload, sealed or not, of a version that can be read."""
     if not isinstance(stored, dict) or stored.get("v") not in names.ENTRY_VERSIONS:
         return False
-    given = {name: cls for name, cls in _TYPES.items() if name in stored or name == "kind"}
-    well_formed = all(type(stored.get(name)) is cls for name, cls in given.items())
-    if not well_formed or not 0 <= stored.get("ids", 0) <= MOST_IDS:
+    if "kind" not in stored:
         return False
-    return sum(name in stored for name in ("result", "error", "sealed")) == 1
+    for name, item in stored.items():  # there is one for each entry that is replayed
+        if name in _TYPES and type(item) is not _TYPES[name]:
+            return False
+    if not 0 <= stored.get("ids", 0) <= MOST_IDS:
+        return False
+    return ("result" in stored) + ("error" in stored) + ("sealed" in stored) == 1
 
 
 Used = Sequence[tuple[str, Mapping[str, Any]]]
