@@ -23,6 +23,7 @@ BENCHMARKS = (
     "recovery",
     "load",
     "fleet",
+    "takeover",
     "memory",
     "waiting",
     "events",
