@@ -27,7 +27,7 @@ BENCHMARKS = (
     "import_time",
 )
 
-APART = ("fleet", "memory", "waiting")
+APART = ("fleet", "takeover", "memory", "waiting")
 """Those that take long: measured by name, each in a run of its own."""
 
 

@@ -23,6 +23,9 @@ DATABASE = "BENCH_DATABASE_URL"
 LISTENS = "BENCH_QUEUES"
 """The queues that a worker takes runs of, with commas between them."""
 
+LEASE = "BENCH_LEASE"
+"""In seconds; 30 if it is not set."""
+
 WORKERS = (1, 2, 4, 8)
 AT_ONCE = 8
 """Runs that a worker carries out at the same time, where their number a second is measured."""
@@ -38,15 +41,15 @@ def measure(quick: bool, folder: Path) -> list[Row]:
     with databases(folder) as made, ExitStack() as stack:
         instant = stack.enter_context(model.running(folder))
         url = made.fresh("Postgres")
-        starter = _process(stack, folder, instant, url, "starter", "nothing")
+        starter = process(stack, folder, instant, url, "starter", "nothing")
         for number in numbers:
             starter.ask("register", queue=f"by-{number}", at_once=AT_ONCE)
         queues = [[f"by-{n}" for n in numbers if n > place] for place in range(max(numbers))]
-        workers = [_process(stack, folder, instant, url, "worker-0", ",".join(queues[0]))]
+        workers = [process(stack, folder, instant, url, "worker-0", ",".join(queues[0]))]
         starter.ask("run", queue="by-1", runs=AT_ONCE)
         rows = _per_call(starter, workers[0], runs)
         workers += [
-            _process(stack, folder, instant, url, f"worker-{place}", ",".join(names))
+            process(stack, folder, instant, url, f"worker-{place}", ",".join(names))
             for place, names in enumerate(queues[1:], start=1)
         ]
         for number in numbers:
@@ -106,22 +109,22 @@ def _difference(
 def _many(
     stack: ExitStack, folder: Path, env: dict[str, str], url: str, many: int, at_once: int
 ) -> list[Row]:
-    starter = _process(stack, folder, env, url, "starter", "nothing")
+    starter = process(stack, folder, env, url, "starter", "nothing")
     starter.ask("register", queue="many", at_once=at_once)
-    worker = _process(stack, folder, env, url, "worker", "many")
+    worker = process(stack, folder, env, url, "worker", "many")
     starter.ask("run", queue="many", runs=1)
-    process = psutil.Process(worker.pid)
-    before = _held(process)
+    seen = psutil.Process(worker.pid)
+    before = _held(seen)
     most = before
     with ThreadPoolExecutor(1) as pool:
         over = pool.submit(starter.ask, "run", queue="many", runs=many)
         while not over.done():
             time.sleep(0.2)
-            now = _held(process)
+            now = _held(seen)
             most = {what: max(most[what], now[what]) for what in now}
     seconds = float(over.result())
     time.sleep(2)
-    after = _held(process)
+    after = _held(seen)
     rows = []
     for what in before:
         figures = {"before": [before[what]], "at most": [most[what]], "after": [after[what]]}
@@ -141,9 +144,10 @@ def _held(process: psutil.Process) -> dict[str, float]:
     }
 
 
-def _process(
+def process(
     stack: ExitStack, folder: Path, env: dict[str, str], url: str, name: str, queues: str
 ) -> Worker:
+    """A worker that takes runs of these queues."""
     home = folder / name
     home.mkdir(parents=True)
     env = {**env, DATABASE: url, LISTENS: queues}
@@ -181,9 +185,12 @@ def _serve() -> None:
 
     def ended() -> int:
         runs = launched_database().runs
-        query = sa.select(sa.func.count()).where(runs.c.status == "SUCCESS")
         with launched_database().engine.connect() as connection:
-            return int(connection.execute(query).scalar_one())
+            query = sa.select(runs.c.status, sa.func.count()).group_by(runs.c.status)
+            counts = dict(connection.execute(query).tuples().all())
+        if "ERROR" in counts:
+            raise RuntimeError("a run has failed")
+        return counts.get("SUCCESS", 0)
 
     def run(queue: str, runs: int) -> float:
         """The seconds in which a queue is worked off."""
@@ -194,9 +201,28 @@ def _serve() -> None:
             time.sleep(0.05)
         return time.perf_counter() - began
 
-    def register(queue: str, at_once: int) -> str:
-        DBOS.register_queue(queue, worker_concurrency=at_once, polling_interval_sec=0.1)
+    def register(queue: str, at_once: int, polling: float = 0.5) -> str:
+        DBOS.register_queue(queue, worker_concurrency=at_once, polling_interval_sec=polling)
         return queue
+
+    def owners(runs: list[str]) -> set[str]:
+        """Which workers have these runs; none of one that waits."""
+        found = DBOS.list_workflows(workflow_ids=runs, load_input=False, load_output=False)
+        return {str(run.executor_id) if run.status == "PENDING" else "" for run in found}
+
+    def begin(queue: str, runs: int) -> list[str]:
+        """Start runs; returns their ids when all are at work."""
+        ids = [durable.start(queue=queue).workflow_id for _ in range(runs)]
+        while "" in owners(ids):
+            time.sleep(0.05)
+        return ids
+
+    def taken(executor_id: str, runs: list[str]) -> float:
+        """The seconds until others are at work at all the runs of one that was killed just now."""
+        began = time.perf_counter()
+        while owners(runs) & {executor_id, ""}:
+            time.sleep(0.02)
+        return time.perf_counter() - began
 
     def database() -> dict[str, float]:
         """What the database has done so far."""
@@ -211,10 +237,18 @@ def _serve() -> None:
             _, transactions, size, calls = connection.execute(query).one()
         return {"transactions": float(transactions), "bytes": float(size), "calls": float(calls)}
 
-    with Worker(grace=0):
+    with Worker(grace=0, lease=float(os.environ.get(LEASE, "30"))) as worker:
         say({})
-        answers = {"run": run, "register": register, "database": database}
-        serve(say, {**answers, "statements": lambda: made[0]})
+        answers = {
+            "run": run,
+            "register": register,
+            "database": database,
+            "begin": begin,
+            "taken": taken,
+            "statements": lambda: made[0],
+            "executor_id": lambda: worker.executor_id,
+        }
+        serve(say, answers)
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ if __name__ == "__main__":
     pause = float(sys.argv[1])
 
     def answer(request: Request) -> Reply:
-        return delayed(script(request), pause) if pause else script(request)
+        return delayed(pause, script(request)) if pause else script(request)
 
     with ModelServer(answer) as server:
         say(server.env)

@@ -145,7 +145,7 @@ GONE = worker(age=30_001)
             {**UNDER, "version": "v0"},
             [worker(version="v0", age=40_000), worker("w2")],
             "stranded",
-            "no other worker of version v0 lives. Start one, or move the run: crewai-dbos runs move r",
+            "no other worker of version v0 lives. Start one, or move the run:",
         ),
         ({**LATE, "status": "ENQUEUED"}, [], "queued", None),
         ({**LATE, "status": "ENQUEUED"}, [GONE], "queued", None),
