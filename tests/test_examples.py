@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -23,6 +21,7 @@ from crewai_dbos.testing import (
 )
 from crewai_dbos.testing.crash import CrashTest
 from support.crashing import taking_turns
+from support.python import Program
 
 pytestmark = pytest.mark.crash
 
@@ -30,14 +29,9 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 SOURCE = str(Path(crewai_dbos.__file__).parents[1])
 
 
-def start(example: str, folder: Path, **env: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, str(EXAMPLES / example)],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": SOURCE, **env},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+def start(example: str, folder: Path, **env: str) -> Program:
+    return Program(
+        EXAMPLES / example, folder=folder, env={**os.environ, "PYTHONPATH": SOURCE, **env}
     )
 
 
@@ -78,7 +72,7 @@ def test_quickstart_killed_and_started_again(tmp_path: Path) -> None:
         first = start("quickstart.py", tmp_path, **env)
         model.silence.wait_until_held(timeout=60)
         first.kill()
-        first.communicate()
+        first.communicate(timeout=60)
 
         second = start("quickstart.py", tmp_path, **env)
         output, errors = second.communicate(timeout=60)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from crewai_dbos.testing import EffectLog, text
 from crewai_dbos.testing.effects import EFFECTS
 from support.launching import launched, launched_in
 from support.names import unique
+from support.python import Program
 from support.serving import Serve, serving
 
 
@@ -103,7 +102,7 @@ from crewai_dbos.testing import report_effect
 def send():
     report_effect("sent")
     print("sending", flush=True)
-    sys.stdin.readline()
+    open("go").read()
     return "sent"
 
 class Letters(Flow):
@@ -130,32 +129,17 @@ def test_a_run_at_work_is_looked_at_from_another_process(tmp_path: Path) -> None
     (tmp_path / "program.py").write_text(PROGRAM)
     log = EffectLog(tmp_path / "effects")
 
-    def process(*arguments: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "program.py", *arguments],
-            cwd=tmp_path,
-            env={**os.environ, EFFECTS: str(log.path)},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+    os.mkfifo(tmp_path / "go")  # where the first process waits
 
-    def lines(process: subprocess.Popen[str], last: str) -> list[str]:
-        assert process.stdout is not None
-        found: list[str] = []
-        for line in process.stdout:
-            found.append(line.rstrip("\n"))
-            if found[-1] == last:
-                break
-        return found
+    def process(*arguments: str) -> Program:
+        env = {**os.environ, EFFECTS: str(log.path)}
+        return Program("program.py", *arguments, folder=tmp_path, env=env)
 
     working = process()
-    assert lines(working, "sending")[-1] == "sending"
+    working.says("sending")
     looking = process("look")
-    assert lines(looking, "PENDING")[-1] == "PENDING"
-    assert working.stdin is not None
-    working.stdin.write("\n")
-    working.stdin.flush()
+    looking.says("PENDING")
+    (tmp_path / "go").write_text("go")
     assert "sent" in looking.communicate(timeout=60)[0]
     working.communicate(timeout=60)
     assert log.count("sent") == 1

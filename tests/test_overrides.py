@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from crewai.agents.agent_builder.utilities.base_output_converter import OutputConverter
@@ -88,14 +87,20 @@ def test_a_converter_of_the_users_that_has_nothing_to_override_is_left_as_it_is(
     assert recording(Converter) is recording(recording(Converter)) is not Converter
 
 
+CASES = [
+    ("RuntimeFlow", "_persist_method_completion", "crewai_dbos.flow"),
+    ("Crew", "_create_crew_output", "crewai_dbos.crew"),
+    ("AgentExecutor", "_ensure_step_executor", "crewai_dbos.agent"),
+]
 MOVED = """
-import sys
+import os, sys
 from crewai import Crew, Task
 from crewai.agents.agent_executor import AgentExecutor
 from crewai.flow.flow import Flow
 from crewai.flow.runtime import Flow as RuntimeFlow
 
-moved, name, module = {of}, {name!r}, {module!r}
+of, name, module = sys.argv[1:]
+moved = globals()[of]
 setattr(moved, name + "_renamed", vars(moved)[name])
 delattr(moved, name)
 from crewai_dbos import DefinitionError
@@ -104,23 +109,39 @@ try:
 except DefinitionError as error:
     print(error)
 """
+EACH = f"""
+import os, sys
+import crewai, crewai.agents.agent_executor, crewai.flow.runtime  # once for all, as it takes long
+for case in {CASES!r}:
+    if pid := os.fork():
+        os.waitpid(pid, 0)
+        continue
+    sys.argv[1:] = case
+    print(case, flush=True)
+    exec({MOVED!r})
+    sys.stdout.flush()
+    os._exit(0)
+"""
 
 
-@pytest.mark.parametrize(
-    ("of", "name", "module"),
-    [
-        ("RuntimeFlow", "_persist_method_completion", "crewai_dbos.flow"),
-        ("Crew", "_create_crew_output", "crewai_dbos.crew"),
-        ("AgentExecutor", "_ensure_step_executor", "crewai_dbos.agent"),
-    ],
-)
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> str:
+    ran = subprocess.run(
+        [sys.executable, "-c", EACH],
+        cwd=tmp_path_factory.mktemp("moved"),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    return ran.stdout + ran.stderr
+
+
+@pytest.mark.parametrize("case", CASES)
 def test_a_program_does_not_start_with_a_crewai_that_has_moved_a_method(
-    of: str, name: str, module: str, tmp_path: Path
+    case: tuple[str, str, str], told: str
 ) -> None:
     """Its unfinished runs stay as they are; they would fail, or go on without a record."""
-    code = MOVED.format(of=of, name=name, module=module)
-    ran = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120
-    )
-    assert f"has no {name!r}" in ran.stdout, ran.stderr
-    assert f"crewai=={TESTED['crewai']}" in ran.stdout
+    assert str(case) in told
+    of_this = told.partition(str(case))[2].partition("\n(")[0]
+    assert f"has no {case[1]!r}" in of_this, told
+    assert f"crewai=={TESTED['crewai']}" in of_this
