@@ -24,7 +24,6 @@ from crewai_dbos._fleet.claims import Claims
 from crewai_dbos._fleet.leases import Definitions, Holder, Leases
 from crewai_dbos._fleet.membership import Membership
 from crewai_dbos._health.watch import Watch
-from crewai_dbos._journal import ownership
 from crewai_dbos._runs.registry import REGISTRIES
 from crewai_dbos.errors import DefinitionError, NotLaunchedError
 
@@ -191,7 +190,6 @@ class Worker:
         if (taken := member.begin()) is not None:
             raise DefinitionError(_taken(taken.holder.executor_id, taken.holder.process))
         membership.join(member)
-        ownership.check_with(member.gate)
         _patches.apply(_patches.WORKER)
         claiming.confine(claims.fit)
         DBOS.launch()
@@ -208,7 +206,6 @@ class Worker:
                 self._member.end()
             self._watch.end()
             claiming.confine(None)
-            ownership.check_with(None)
             for number, handler in self._handlers.items():
                 signal.signal(number, handler)
 

@@ -9,7 +9,6 @@ from typing import Any
 import sqlalchemy as sa
 from dbos._utils import INTERNAL_QUEUE_NAME, GlobalParams
 
-from crewai_dbos._dbos_seam.context import detached
 from crewai_dbos._dbos_seam.database import (
     ENQUEUED,
     PENDING,
@@ -114,12 +113,6 @@ def recover(
         )
         recovered += connection.execute(put_back.returning(runs.c.workflow_uuid)).scalars()
     return recovered
-
-
-def owner_of(run_id: str) -> str | None:
-    """Which execution of a run may record; waits for a database that is away."""
-    found: str | None = detached(system_database().get_workflow_owner, run_id)
-    return found
 
 
 def runs_at_work() -> list[str]:

@@ -3,19 +3,10 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from typing import TypeVar
 
 T = TypeVar("T")
-
-
-def clock() -> float:
-    """Seconds that go on while the machine sleeps, where there is such a clock."""
-    return time.clock_gettime(_ID) if _ID is not None else time.monotonic()
-
-
-_ID: int | None = getattr(time, "CLOCK_BOOTTIME", None)
 
 
 def within(seconds: float, function: Callable[[], T]) -> T:

@@ -87,13 +87,7 @@ class Leases:
             gives a connection back.
         holder: Who this worker is.
         seconds: For how long its lease lasts.
-
-    Attributes:
-        was_late: Whether the last beat came after the lease had run out, by the database's clock:
-            that of a machine which was paused may not show it.
     """
-
-    was_late = False
 
     def __init__(self, database: Database, holder: Holder, seconds: float) -> None:
         self._database = database
@@ -101,7 +95,6 @@ class Leases:
         self._seconds = seconds
         self._is_released = False
         self._written = ""
-        self._beat_ms: int | None = None
         self.holder = holder
 
     def prepare(self) -> None:
@@ -156,10 +149,9 @@ class Leases:
         if written != self._written:  # there may be very many
             beat = beat.values(definitions=written)
         with self._transaction() as connection:
-            beat_ms = connection.execute(beat.returning(columns.beat_ms)).scalar()
-        if beat_ms is not None:
-            before, self._beat_ms, self._written = self._beat_ms, beat_ms, written
-            self.was_late = before is not None and beat_ms - before > self._seconds * 1000
+            is_ours = connection.execute(beat).rowcount == 1
+        if is_ours:
+            self._written = written
             return True
         if self._is_released:
             return True

@@ -11,12 +11,11 @@ from functools import partial
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from crewai_dbos._dbos_seam import recovering
+from crewai_dbos import _clock
 from crewai_dbos._dbos_seam.database import Database
 from crewai_dbos._dbos_seam.instance import is_launched
-from crewai_dbos._fleet.bounded import clock, within
+from crewai_dbos._fleet.bounded import within
 from crewai_dbos._fleet.claims import Claims, Left
-from crewai_dbos._fleet.gate import Gate
 from crewai_dbos._fleet.leases import Definitions, Holder, Lease, Leases
 from crewai_dbos._fleet.silence import Silence
 
@@ -49,7 +48,6 @@ class Membership:
     definitions: Callable[[], Definitions]
     claims: Claims
     lost: Callable[[str], None]
-    gate: Gate = field(init=False)
     taken_over: int = 0
     _silence: Silence = field(default_factory=Silence)
     _alive: list[Lease] = field(default_factory=list)
@@ -60,7 +58,7 @@ class Membership:
     _next_look_at_queues: float = 0.0
     _said: set[tuple[str, str, bool]] = field(default_factory=set)
     _threads: list[threading.Thread] = field(default_factory=list)
-    _turned: float = field(default_factory=clock)
+    _turned: float = field(default_factory=_clock.seconds)
 
     def begin(self) -> Lease | None:
         """Take our lease and keep it. After that DBOS may be launched.
@@ -72,9 +70,7 @@ class Membership:
         since, taken = self._taken()
         if taken is not None:
             return taken
-        self.gate = Gate(self.seconds, recovering.runs_at_work, recovering.owner_of)
         self._written = since
-        self.gate.beaten(since)
         self._start(self._beat)
         with self._trying("look after its peers"):
             self._look()
@@ -105,13 +101,13 @@ class Membership:
 
     def unbeaten_for(self) -> float:
         """Seconds since the last beat that the database has taken."""
-        return self.gate.unbeaten_for()
+        return _clock.seconds() - self._written
 
     def is_stuck(self) -> bool:
         """Whether the thread that beats stands still; no database can hold it up for so long."""
         if self._over.is_set() or not self._threads:
             return False
-        return not self._threads[0].is_alive() or clock() - self._turned > 2 * self.seconds
+        return not self._threads[0].is_alive() or _clock.seconds() - self._turned > 2 * self.seconds
 
     def give_up(self, seconds: float) -> None:
         """Give our lease up, and do nothing else.
@@ -135,7 +131,7 @@ class Membership:
         first: Lease | None = None
         over: Lease | None = None
         while True:
-            begun = clock()
+            begun = _clock.seconds()
             taken = self.leases.take(definitions, over)
             if taken is None:
                 return begun, None
@@ -150,14 +146,14 @@ class Membership:
                 )
             elif (taken.holder, taken.beat_ms) != (first.holder, first.beat_ms):
                 return begun, taken
-            if silence.after([taken], begun, clock()):
+            if silence.after([taken], begun, _clock.seconds()):
                 over = taken
             else:
                 self._over.wait(taken.seconds / BEATS)
 
     def _beat(self) -> None:
         while not self._over.wait(self._pause()):
-            self._turned = since = clock()
+            self._turned = since = _clock.seconds()
             with self._trying("beat its lease"):
                 if self._is_launched and not is_launched():
                     # DBOS was destroyed, and carries out nothing here any more.
@@ -166,7 +162,6 @@ class Membership:
                 if not within(self.seconds / 2, lambda: self.leases.beat(self.definitions())):
                     self.lost(self.leases.holder.executor_id)
                     return
-                self.gate.beaten(since, was_late=self.leases.was_late)
                 self._written = since
                 self._beaten.set()
 
@@ -220,7 +215,7 @@ class Membership:
         """Look who lives; returns the leases that have run out."""
         written = self._written
         peers = within(self.seconds / 2, self.leases.of_peers)
-        gone: set[Holder] = self._silence.after(peers, written, clock())
+        gone: set[Holder] = self._silence.after(peers, written, _clock.seconds())
         self._alive = [lease for lease in peers if lease.holder not in gone]
         return [lease for lease in peers if lease.holder in gone]
 
@@ -249,11 +244,11 @@ class Membership:
 
     def _say_what_is_left(self) -> None:
         """Say, once of each, what waits on queues that this worker lacks the code of."""
-        if (begun := clock()) < self._next_look_at_queues:
+        if (begun := _clock.seconds()) < self._next_look_at_queues:
             return
         self._next_look_at_queues = begun + _SPARING * self.seconds / 2  # if it does not end
         found = within(self.seconds / 2, self._left)
-        self._next_look_at_queues = clock() + _SPARING * (clock() - begun)
+        self._next_look_at_queues = _clock.seconds() + _SPARING * (_clock.seconds() - begun)
         for left in found:
             by = next((each for each in self._alive if each.has(left.noun, left.name)), None)
             said = (left.noun, left.name, by is None)

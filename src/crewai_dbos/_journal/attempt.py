@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 from dbos import DBOS
 
 from crewai_dbos._dbos_seam.errors import DBOSStepTimeoutError
-from crewai_dbos._journal import ownership
 from crewai_dbos._journal.background import collecting
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.config import StepConfig
@@ -56,7 +55,7 @@ class Attempt:
         leaves = self.call.kind == "llm"
 
         def body() -> dict[str, Any]:
-            self._check_ours()
+            self.stay.execution.check()
             started = time.time()
             with inside_call(self.opened), collecting() as left:
                 try:
@@ -79,7 +78,7 @@ class Attempt:
         stays = self.call.kind == "person"  # whose answer is looked for elsewhere
 
         async def body() -> dict[str, Any]:
-            await self._acheck_ours()
+            await self.stay.execution.acheck()
             started = time.time()
             with inside_call(self.opened), collecting() as left:
                 try:
@@ -99,19 +98,6 @@ class Attempt:
                 return self._returned(value, started)
 
         return body
-
-    def _check_ours(self) -> None:
-        """End the run here if it is over or another's: time may have passed since it was asked."""
-        execution = self.stay.execution
-        execution.latch.raise_if_over()
-        if (error := ownership.lost(execution.run_id, execution.owner_xid)) is not None:
-            execution.latch.fail(error)
-
-    async def _acheck_ours(self) -> None:
-        execution = self.stay.execution
-        execution.latch.raise_if_over()
-        if (error := await ownership.alost(execution.run_id, execution.owner_xid)) is not None:
-            execution.latch.fail(error)
 
     def _returned(self, value: Any, started: float) -> dict[str, Any]:
         seconds = time.time() - started

@@ -21,7 +21,6 @@ from typing import Any, NoReturn, TypeVar, cast
 from crewai_dbos import _command_lines, _patches
 from crewai_dbos._dbos_seam.context import DBOSContext
 from crewai_dbos._dbos_seam.rows import operation_name
-from crewai_dbos._journal import ownership
 from crewai_dbos._journal.activity import Activity
 from crewai_dbos._journal.attempt import Attempt
 from crewai_dbos._journal.call import Call
@@ -154,7 +153,7 @@ class Journal:
             try:
                 await self._apass_gate(name, call)
                 with self.activity.working(), watcher.staying(self.execution) as stay:
-                    attempt = await self._aattempt(name, call, stay)
+                    attempt = self._attempt(name, call, stay)
                     body = attempt.of_async(function)
                     reservation = self.record.ids.reserve(place.path)
                     payload = await self.writer.awrite(reservation, name, call.config, body)
@@ -253,18 +252,6 @@ class Journal:
             count(name, payload)
 
     def _attempt(self, name: str, call: Call, stay: Stay) -> Attempt:
-        if (error := ownership.lost(self.run_id, self.root.owner_xid)) is not None:
-            self.fail(error)
-        self.execution.check()
-        return self._fresh(name, call, stay)
-
-    async def _aattempt(self, name: str, call: Call, stay: Stay) -> Attempt:
-        if (error := await ownership.alost(self.run_id, self.root.owner_xid)) is not None:
-            self.fail(error)
-        await self.execution.acheck()
-        return self._fresh(name, call, stay)
-
-    def _fresh(self, name: str, call: Call, stay: Stay) -> Attempt:
         return Attempt(OpenCall(self.run_id, name), call, self.secrets, stay)
 
     # DBOS operations of the user's code ----------------------------------------

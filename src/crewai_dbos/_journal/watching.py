@@ -12,7 +12,6 @@ import contextlib
 import contextvars
 import logging
 import threading
-import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import Future, InvalidStateError
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from dbos import error as dbos_errors
 
+from crewai_dbos import _clock
 from crewai_dbos._dbos_seam.context import detached
 from crewai_dbos._dbos_seam.database import (
     CANCELLED,
@@ -50,7 +50,7 @@ class Moment(NamedTuple):
 
     Attributes:
         cancels: How often this process had cancelled runs.
-        seconds: Of the monotonic clock.
+        seconds: Of `_clock`.
     """
 
     cancels: int
@@ -58,7 +58,7 @@ class Moment(NamedTuple):
 
     @classmethod
     def now(cls) -> Moment:
-        return cls(cancels(), time.monotonic())
+        return cls(cancels(), _clock.seconds())
 
 
 NEVER = Moment(-1, 0.0)
@@ -86,11 +86,13 @@ class Execution:
     def check(self) -> None:
         """Return if a call may begin: a moment ago the run was this execution's.
 
-        This asks the database, and waits for it, if nothing has told so lately.
+        This asks the database, and waits for it, if nothing has told so lately. What stood still
+        meanwhile, this process or its machine, has lost that moment.
 
         Raises:
             ControlSignal: The run is over.
         """
+        self.latch.raise_if_over()
         if self._is_recent():
             return
         try:
@@ -105,6 +107,7 @@ class Execution:
 
     async def acheck(self) -> None:
         """As `check`, for async code: an event loop does not wait for the database."""
+        self.latch.raise_if_over()
         if not self._is_recent():
             await on_a_thread(self.check)
 
