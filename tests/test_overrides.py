@@ -136,6 +136,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> str:
     return ran.stdout + ran.stderr
 
 
+@pytest.mark.crash
 @pytest.mark.parametrize("case", CASES)
 def test_a_program_does_not_start_with_a_crewai_that_has_moved_a_method(
     case: tuple[str, str, str], told: str

@@ -116,6 +116,7 @@ def test_what_is_ours_may_be_assigned_to(source: str) -> None:
     assert assignments(source) == []
 
 
+@pytest.mark.crash
 def test_a_run_has_changed_what_the_table_says_and_no_more(tmp_path: Path) -> None:
     """Of what is called through variables, too: classes are compared with what they were."""
     printed = run("-m", "support.patched", str(tmp_path)).splitlines()

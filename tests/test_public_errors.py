@@ -379,6 +379,7 @@ def test_a_workflow_that_is_not_here(url: str, serve: Serve) -> None:
 # Names -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.crash
 def test_every_name_is_there_without_crewai_until_it_is_asked_for() -> None:
     program = (
         "import sys, crewai_dbos\n"

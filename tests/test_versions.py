@@ -95,6 +95,7 @@ def said_with(tmp_path: Path, **releases: str) -> list[list[str]]:
     return said
 
 
+@pytest.mark.crash
 def test_what_is_newer_is_warned_of_once_with_both_releases(tmp_path: Path) -> None:
     said = said_with(tmp_path, crewai="1.15.100", dbos="4.0.0rc1")
     assert [category for category, _ in said] == ["UserWarning", "UserWarning"]
@@ -106,5 +107,6 @@ def test_what_is_newer_is_warned_of_once_with_both_releases(tmp_path: Path) -> N
         assert f"install {package}=={TESTED[package]}" in message
 
 
+@pytest.mark.crash
 def test_what_is_older_is_not(tmp_path: Path) -> None:
     assert said_with(tmp_path, crewai="1.15.4", dbos="3.3.9") == []

@@ -40,6 +40,7 @@ from codec.values import (
 from crewai_dbos._stored.codec import decode, encode
 
 
+@pytest.mark.thorough
 @settings(deadline=None, max_examples=400)
 @given(values)
 def test_any_value_comes_back_with_its_types_from_strict_json(value: Any) -> None:

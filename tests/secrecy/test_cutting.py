@@ -21,6 +21,7 @@ TEXTS = st.text(max_size=40)
 unhurried = settings(deadline=None, max_examples=50)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("form", FORMS)
 @unhurried
 @given(secret=SECRETS, before=TEXTS, after=TEXTS)
