@@ -33,7 +33,7 @@ def test_a_kickoff(control: Control) -> None:
     assert begun.status_code == 200
     assert list(begun.json()) == ["kickoff_id"]
     status = ended(client, begun.json()["kickoff_id"])
-    assert status["execution_time"] > 0
+    assert status["execution_time"] >= 0  # on SQLite it may be whole seconds
     assert status["result"]["output"] == "Done: otters"
     (task,) = status["result"]["tasks"]
     assert (task["task_id"], task["output"], task["agent"]) == ("job", "Done: otters", "Clerk")

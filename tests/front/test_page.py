@@ -244,6 +244,11 @@ def test_a_form_of_another_site_does_nothing(control: Control) -> None:
     for headers in ({"Origin": "http://evil.example"}, {"Sec-Fetch-Site": "cross-site"}):
         sent = client.post(f"/run/{run_id}", data={**data, "key": cookie}, headers=headers)
         assert sent.status_code == 403
+    # A browser says of a form that it is nobody's if the page tells it to say nothing of itself.
+    assert client.get(f"/run/{run_id}").headers["referrer-policy"] == "same-origin"
+    nobody = {"Origin": "null", "Sec-Fetch-Site": "same-origin"}
+    sent = client.post(f"/run/{run_id}", data={"do": "no", "key": cookie}, headers=nobody)
+    assert sent.status_code == 422
     client.cookies.clear()
     assert client.post(f"/run/{run_id}", data={**data, "key": cookie}).status_code == 403
     client.cookies.set("crewai_dbos_form", "x" * 43)

@@ -167,15 +167,8 @@ class Door:
         Raises:
             Problem: It is that.
         """
-        origin = request.headers.get("origin")
-        if origin is not None and urlsplit_host(origin) != request.headers.get("host", ""):
+        if _is_of_another_site(request):
             raise Problem(403, "Other sites may not ask here.", "foreign-origin")
-        if request.headers.get("sec-fetch-site") in ("cross-site", "same-site"):
-            navigates = request.method == "GET" and request.headers.get("sec-fetch-mode") == (
-                "navigate"
-            )
-            if not navigates:
-                raise Problem(403, "Other sites may not ask here.", "foreign-origin")
         if self._local_only and not _is_local(request):
             raise Problem(
                 403,
@@ -190,7 +183,19 @@ class Door:
         return bool(_awaited(self._may(caller.user, action, about)))
 
 
-def urlsplit_host(url: str) -> str | None:
+def _is_of_another_site(request: Request) -> bool:
+    """Whether a browser says that another site has it send this. No script can say otherwise."""
+    headers = request.headers
+    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    if site in ("cross-site", "same-site"):
+        # To follow a link from elsewhere is no harm.
+        return request.method != "GET" or headers.get("sec-fetch-mode") != "navigate"
+    if origin is None or (origin == "null" and site == "same-origin"):  # by a Referrer-Policy
+        return False
+    return _host_in(origin) != headers.get("host", "")
+
+
+def _host_in(url: str) -> str | None:
     """The host of a URL with its port; None of what is none."""
     try:
         return urlsplit(url).netloc or None

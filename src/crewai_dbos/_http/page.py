@@ -40,7 +40,7 @@ POLICY = (
 SAFE = {
     **HEADERS,
     "Content-Security-Policy": POLICY,
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",  # with "no-referrer" the Origin of our forms is "null"
     "X-Frame-Options": "DENY",
 }
 
