@@ -162,7 +162,7 @@ def disturbed(postgres: Postgres, folder: Path, lease: float, faults: int, pause
 
 
 def test_a_fault_of_each_kind(postgres: Postgres, tmp_path: Path) -> None:
-    disturbed(postgres, tmp_path, lease=2, faults=len(KINDS), pause=8)
+    disturbed(postgres, tmp_path, lease=2, faults=len(KINDS), pause=12)
 
 
 @pytest.mark.chaos
