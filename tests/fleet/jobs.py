@@ -92,7 +92,10 @@ def command(order: Order) -> list[list[Any]]:
 
 def command_until_stopped(order: Order) -> None:
     os.chdir(order["folder"])
-    app(order["arguments"])
+    try:
+        app(order["arguments"])
+    except SystemExit as ended:
+        os._exit(int(ended.code or 0))
 
 
 def program(order: Order) -> None:

@@ -22,6 +22,8 @@ from support.launching import QUICK
 pytestmark = pytest.mark.crash
 
 APP = """
+import time
+from pathlib import Path
 from crewai.flow.flow import Flow, start
 from crewai_dbos import DBOSFlow, step
 
@@ -31,6 +33,9 @@ class Greeting(Flow):
         return step(hello)
 
 def hello():
+    Path("begun").touch()
+    while Path("hang").exists():
+        time.sleep(0.02)
     return "hello"
 
 greeting = DBOSFlow(flow_name="greeting", orig_flow=Greeting)
@@ -88,6 +93,7 @@ def test_it_works_off_what_another_program_has_enqueued(tmp_path: Path) -> None:
 
 def test_what_it_says_and_does_not_carry_out(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(APP)
+    (tmp_path / "own.py").write_text("from dbos import DBOS\nDBOS(config={'name': 'own'})\n")
     url = f"sqlite:///{tmp_path}/app.sqlite"
     ask(url)
     arguments = [
@@ -95,12 +101,19 @@ def test_what_it_says_and_does_not_carry_out(tmp_path: Path) -> None:
         ["worker", "nowhere", "--db-url", url],
         ["worker", "app:gretting", "--db-url", url],
         ["workers", "--db-url", url],
+        ["worker", "own", "--name", "other"],
     ]
     order = {"folder": str(tmp_path), "arguments": arguments}
     job = Job(f"{jobs.__name__}:command", order, tmp_path / "log", {})
     told = fork_server(jobs.__name__).start(job).wait().result
-    assert [code for code, _ in told] == [2, 2, 2, 0]
-    expected = ("no DBOSAgent", "nowhere", "Did you mean 'greeting'", "No worker has been here")
+    assert [code for code, _ in told] == [2, 2, 2, 0, 2]
+    expected = (
+        "no DBOSAgent",
+        "nowhere",
+        "Did you mean 'greeting'",
+        "No worker has been here",
+        "under another name than --name",
+    )
     for (_, said), part in zip(told, expected, strict=True):
         assert part in said
         assert "Traceback" not in said
@@ -123,3 +136,20 @@ def test_runs_of_another_application_or_version_are_told_of(tmp_path: Path) -> N
     os.kill(process.pid, signal.SIGTERM)
     process.wait()
     assert "Stopped." in process.output()
+
+
+def test_one_whose_id_another_process_takes_ends_beside_a_call_that_hangs(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(APP)
+    (tmp_path / "hang").touch()
+    url = f"sqlite:///{tmp_path}/app.sqlite"
+    ask(url)
+    arguments = ["worker", "app", "--db-url", url, "--lease", "1", "--grace", "0"]
+    order = {"folder": str(tmp_path), "arguments": arguments}
+    job = Job(f"{jobs.__name__}:command_until_stopped", order, tmp_path / "log", {})
+    process = fork_server(jobs.__name__).start(job)
+    until(lambda: (tmp_path / "begun").exists())
+    with sqlite3.connect(tmp_path / "app.sqlite", timeout=60) as connection:
+        connection.execute("UPDATE crewai_dbos_workers SET token = 'another'")
+    end = process.wait()
+    assert (end.code, end.late) == (2, False), process.output()
+    assert "is that of another process" in process.output()

@@ -125,7 +125,7 @@ def launched_database() -> Database:
 
 
 def separate_database() -> Database:
-    """That of the DBOS instance, launched or not, on an engine of its own; `closed` closes it.
+    """That of the DBOS instance, launched or not, on an engine of its own; `close` closes it.
 
     Its calls raise where those of DBOS wait for a database that is away. DBOS's tables are made, or
     brought up to date, as its launch would.
