@@ -15,6 +15,8 @@ from starlette.requests import Request as Received
 from starlette.testclient import TestClient
 
 from crewai_dbos import DBOSCrew, People
+from crewai_dbos._dbos_seam.database import launched_database
+from crewai_dbos._fleet.leases import Holder, Leases
 from crewai_dbos.control import Approve, Control, Request
 from crewai_dbos.http import User, application, page
 from crewai_dbos.testing import ToolCall, text, tool_calls
@@ -331,3 +333,19 @@ def test_the_whole_application(control: Control) -> None:
 @pytest.mark.parametrize("path", ["/workers", "/requests", "/"])
 def test_pages_without_anything(control: Control, path: str) -> None:
     check_inert(browser(control), path)
+
+
+def test_workers_with_their_leases(control: Control) -> None:
+    database, name = launched_database(), unique("<b>host")
+    for executor_id in ("here", "gone"):
+        holder = Holder(f"{name}-{executor_id}", executor_id, "host:7", "shop", "v1")
+        leases = Leases(database, holder, 30)
+        leases.prepare()
+        assert leases.take({"crew": ["research", "triage"], "flow": []}) is None
+    leases.release()
+    found = look(browser(control), "/workers").text
+    assert f"{name}-here" in found
+    assert "alive" in found
+    assert "crew research, triage" in found
+    assert "lease given up" in found
+    assert "of 30.0 s" in found

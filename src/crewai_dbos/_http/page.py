@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import asdict, is_dataclass
 from datetime import datetime, timedelta, timezone
 from functools import lru_cache
 from importlib import resources
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import parse_qsl, quote
 
 from fastapi import APIRouter
@@ -28,7 +27,7 @@ from crewai_dbos._http.guarding import limited
 from crewai_dbos._http.problems import HEADERS, Problem, problem_of
 from crewai_dbos._http.runs import Desk
 from crewai_dbos._http.timeline import seconds, timeline
-from crewai_dbos.control import Node, Run
+from crewai_dbos.control import Node, Run, State
 from crewai_dbos.errors import CrewaiDbosError, SealedError
 
 POLICY = (
@@ -44,17 +43,17 @@ SAFE = {
     "X-Frame-Options": "DENY",
 }
 
-STATES = (
+STATES: tuple[str, ...] = get_args(State)
+ALIVE: tuple[State, ...] = (
     "queued",
     "running",
+    "interrupted",
     "waiting",
     "waking",
-    "done",
-    "failed",
-    "cancelled",
-    "stopped",
     "stranded",
 )
+"""The states of a run that can be cancelled."""
+
 SINCE = {"1h": "the last hour", "1d": "the last day", "7d": "the last week"}
 _HOURS = {"1h": 1, "1d": 24, "7d": 168}
 _LONGEST = 20_000
@@ -212,7 +211,7 @@ def _add_reading(router: APIRouter, desk: Desk) -> None:
 
     @router.get("/workers")
     def workers(request: Request) -> Response:
-        return _render(request, "workers.html", workers=_workers(desk))
+        return _render(request, "workers.html", workers=desk.control.workers())
 
     @router.get("/events/{run_id:path}")
     async def follow(request: Request, run_id: str) -> Response:
@@ -250,7 +249,7 @@ def _seen(desk: Desk, caller: Caller, run: Run, at: str | None) -> dict[str, Any
         "requests": desk.requests(caller, run_id=run.run_id, only_open=False, limit=100),
         "node": node,
         "call": None if node is None else _call(desk, run, node),
-        "is_alive": run.state in ("queued", "running", "waiting", "waking", "stranded"),
+        "is_alive": run.state in ALIVE,
         "edits": node is not None and node.kind in _EDITABLE,
     }
 
@@ -299,14 +298,6 @@ def _find(nodes: tuple[Node, ...], path: str) -> Node | None:
         if (found := _find(node.children, path)) is not None:
             return found
     return None
-
-
-def _workers(desk: Desk) -> list[dict[str, Any]] | None:
-    """The workers with their leases, as far as `Control` tells of them."""
-    tell = getattr(desk.control, "workers", None)
-    if tell is None:
-        return None
-    return [asdict(each) if is_dataclass(each) else vars(each) for each in tell()]  # type: ignore[arg-type]
 
 
 # Doing something -------------------------------------------------------------------------
