@@ -42,7 +42,9 @@ def locked(fleet: Fleet, table: str) -> Iterator[None]:
 def frozen_leases(fleet: Fleet) -> Iterator[int]:
     """The connections that beat leases say nothing, and are not closed."""
     found = f"SELECT pid FROM pg_stat_activity WHERE query LIKE '%{LEASES}%' OR query = 'COMMIT'"
-    pids = [pid for (pid,) in rows(fleet, f"{found} AND pid <> pg_backend_pid()")]
+    # Not one at work, which may hold what the whole server waits for.
+    idle = f"SELECT pid FROM pg_stat_activity WHERE state = 'idle' AND pid IN ({found})"
+    pids = [pid for (pid,) in rows(fleet, f"{idle} AND pid <> pg_backend_pid()")]
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     try:
@@ -120,14 +122,14 @@ def test_connections_that_are_frozen(fleet: Fleet) -> None:
     gone = fleet.worker(ids=["x"])
     fleet.at_second_step(gone, ["x"])
     worker = fleet.worker()
+    gone.kill()
+    gone.wait()
     with frozen_leases(fleet) as count:
         assert count > 0
-        gone.kill()
-        gone.wait()
         beat = f"SELECT beat_ms FROM {LEASES} WHERE process LIKE '%:{worker.pid}'"
         before = rows(fleet, beat)
-        until(lambda: rows(fleet, beat) != before)
-        until(lambda: "1 of its runs go on: x" in worker.output())
+        until(lambda: rows(fleet, beat) != before, seconds=180)
+        until(lambda: "1 of its runs go on: x" in worker.output(), seconds=180)
         os.kill(worker.pid, signal.SIGTERM)
         until(lambda: has_ended(worker), seconds=180)
 
