@@ -15,6 +15,7 @@ from dbos._core import WorkflowHandlePolling
 from dbos._error import DBOSException
 
 from crewai_dbos import DBOSFlow, People, Worker, step
+from crewai_dbos._dbos_seam.instance import is_shut_down
 from crewai_dbos.control import Approve, Control
 from crewai_dbos.errors import NotLaunchedError, RunCancelledError
 from crewai_dbos.testing import hang, text
@@ -85,6 +86,52 @@ def test_whoever_waits_hears_of_it(database_url: str) -> None:
     HELD.set()
     with launched(database_url):
         assert flow.retrieve(run_id).get_result() == run_id
+
+
+@DBOS.workflow(name="launched_again.waits")
+def waits(run_id: str, of_ours: bool) -> str:
+    CALLS.append("waits")
+    if of_ours:
+        return str(WAITED_FOR[run_id].retrieve(run_id).get_result())
+    return str(DBOS.retrieve_workflow(run_id).get_result(polling_interval_sec=0.02))
+
+
+WAITED_FOR: dict[str, DBOSFlow] = {}
+
+
+@pytest.mark.parametrize("of_ours", [True, False], ids=["ours", "dbos"])
+def test_a_workflow_that_waits_is_not_ended_by_it(
+    database_url: str, of_ours: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DBOS records the error of a wait in the workflow that waits."""
+    defaults = WorkflowHandlePolling.get_result.__kwdefaults__
+    monkeypatch.setitem(defaults, "polling_interval_sec", 0.02)
+    run_id, waiting = unique("run"), unique("waiting")
+    with launched(database_url):
+        WAITED_FOR[run_id] = began(run_id)
+        with SetWorkflowID(waiting):
+            DBOS.start_workflow(waits, run_id, of_ours)
+        until(lambda: "waits" in CALLS and _is_polling())
+    HELD.set()
+    with launched(database_url):
+        assert DBOS.retrieve_workflow(waiting).get_result() == run_id
+
+
+def test_a_call_is_left_while_the_others_end(database_url: str, serve: Serve) -> None:
+    """The run is cancelled in the time that a destroy gives to what is at work."""
+    at_llm = hang(text("Late."))
+    serve(lambda _: at_llm)
+    crew, run_id = crew_of(), unique("run")
+    with launched(database_url), Control(database_url) as control:
+        with SetWorkflowID(run_id):
+            crew.start()
+        at_llm.wait_until_held(timeout=60)
+        ending = Called(lambda: DBOS.destroy(workflow_completion_timeout_sec=60))
+        until(is_shut_down)
+        control.cancel(run_id)
+        ending.result()  # at once, and not when the model has answered
+        assert control.run(run_id).state == "cancelled"
+    at_llm.release()
 
 
 def test_a_wait_goes_on_with_the_next_launch(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 
 
@@ -10,4 +11,6 @@ def seconds() -> float:
     return time.clock_gettime(_ID) if _ID is not None else time.monotonic()
 
 
-_ID: int | None = getattr(time, "CLOCK_BOOTTIME", None)
+# On macOS the monotonic clock of the system counts sleep, and that of Python does not.
+_NAME = "CLOCK_MONOTONIC" if sys.platform == "darwin" else "CLOCK_BOOTTIME"
+_ID: int | None = getattr(time, _NAME, None)

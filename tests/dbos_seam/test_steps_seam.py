@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import inspect
 import itertools
@@ -9,6 +10,8 @@ import logging
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -238,6 +241,22 @@ def test_what_may_not_be_recorded_is_not(either_url: str) -> None:
     with launched(either_url):
         assert finish(plan, run := run_id()) == "done"
         assert [step["function_id"] for step in steps(run)] == [7]
+
+
+def test_a_loop_whose_threads_all_wait(tmp_path: Path) -> None:
+    """DBOS is launched in a program's loop, whose pool has no thread for the record."""
+
+    async def body() -> dict[str, Any]:
+        await asyncio.sleep(0.01)
+        return {"a": 1}
+
+    async def program() -> Any:
+        with launched(f"sqlite:///{tmp_path}/dbos.sqlite"):
+            asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+            plan = lambda: ours(QUICK, body)  # noqa: E731
+            return await asyncio.wait_for(asyncio.to_thread(finish, plan, run_id()), 60)
+
+    assert asyncio.run(program()) == {"a": 1}
 
 
 def test_what_of_dbos_a_step_is_made_of() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from crewai.flow.flow import Flow, start
-from dbos import DBOS, DBOSClient, WorkflowSerializationFormat
+from dbos import DBOS, DBOSClient, DBOSConfiguredInstance, WorkflowSerializationFormat
 
 from crewai_dbos import DBOSFlow, Worker
 from crewai_dbos._dbos_seam.database import launched_database
@@ -101,6 +101,35 @@ def test_what_it_lacks_stays_on_the_queue_and_in_nobodys_way(
             until(lambda run_id=run_id: setting.is_done(run_id))
             assert setting.row(run_id).output == f"hello {run_id}"
     assert caplog.text.count(f"no flow {setting.late!r}") == 1
+
+
+@DBOS.dbos_class("claims.Shop")
+class Shop(DBOSConfiguredInstance):
+    @DBOS.workflow()
+    def sell(self, what: str) -> str:
+        return f"{self.config_name} sells {what}"
+
+
+def test_a_configured_instance_that_it_lacks(database_url: str) -> None:
+    here, late = unique("here"), unique("late")
+    Shop(here)
+    with working(database_url) as setting:
+        for name in (late, here):
+            setting.client.enqueue(
+                {
+                    "queue_name": "jobs",
+                    "workflow_name": Shop.sell.__qualname__,
+                    "class_name": "claims.Shop",
+                    "instance_name": name,
+                    "workflow_id": name,
+                },
+                "tea",
+            )
+        until(lambda: setting.is_done(here))
+        assert setting.row(late).status == "ENQUEUED"
+        Shop(late)
+        until(lambda: setting.is_done(late))
+        assert setting.row(late).output == f"{late} sells tea"
 
 
 def test_a_run_that_does_not_say_what_it_is_of_is_put_back_once(

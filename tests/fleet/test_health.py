@@ -276,12 +276,21 @@ def flow_of(function: Any) -> DBOSFlow:
     return DBOSFlow(flow_name=unique("one"), orig_flow=One)
 
 
+_ONE_MORE: list[str] = []
+
+
+def steps_made() -> str:
+    for other in _ONE_MORE:
+        step(len, other)
+    return step(str, 1)
+
+
 def test_how_executions_end(database_url: str) -> None:
     def fails() -> None:
         raise LookupError("nothing there")
 
     held, joined = Held(), Held()
-    waits, fine, failing = held_flow(held), flow_of(lambda: step(str, 1)), flow_of(fails)
+    waits, fine, failing = held_flow(held), flow_of(steps_made), flow_of(fails)
     asks = flow_of(lambda: crewai_dbos.ask("May I?"))
     inside = _JOINED["inside"] = held_flow(joined)
     with working(database_url) as worker, held, joined, Control(database_url) as control:
@@ -303,6 +312,19 @@ def test_how_executions_end(database_url: str) -> None:
         held.may_end.set()
         until(lambda: measured(worker).get(ended(waits, "cancelled")) == 1)
 
+        begun = fine.start()
+        begun.get_result()
+        _ONE_MORE.append("once more")
+        ids = {
+            s["function_name"]: s["function_id"]
+            for s in DBOS.list_workflow_steps(begun.workflow_id)
+        }
+        (recorded,) = [number for name, number in ids.items() if "/step:str" in name]
+        drifted = DBOS.fork_workflow(begun.workflow_id, recorded + 1).workflow_id
+        until(lambda: measured(worker).get(ended(fine, "stopped")) == 1)
+        assert control.run(drifted).state == "stopped"
+        _ONE_MORE.clear()
+
         before = measured(worker)
         with SetWorkflowID("users-own"):
             run = DBOS.start_workflow(users_own, "inside")
@@ -312,7 +334,7 @@ def test_how_executions_end(database_url: str) -> None:
         joined.may_end.set()
         assert run.get_result() == "held"
         found = measured(worker)
-    assert found[ended(fine, "done")] == 2
+    assert found[ended(fine, "done")] == 3
     assert found[ended(failing, "failed")] == 1
     assert found[ended(asks, "done")] == 1
     assert ended(inside, "done") not in found, "it is no run of its own"

@@ -33,6 +33,11 @@ def workflows() -> list[str]:
     return sorted(launched_instance()._registry.workflow_info_map)
 
 
+def instances() -> list[str]:
+    """The configured instances that this process has, as ``class/name``."""
+    return sorted(launched_instance()._registry.instance_info_map)
+
+
 def gating(claim_gate: Callable[..., list[Condition]]) -> Callable[..., list[Condition]]:
     """Have a claim take only what fits."""
 
@@ -49,11 +54,12 @@ def sweeping(start_queued_partitioned_workflows: Callable[..., Any]) -> Callable
     """Say in the call that rows are taken, and from what kind of database."""
 
     def start(self: Any, *args: Any, **kwargs: Any) -> Any:
+        before = getattr(_sweep, "on_sqlite", None)
         _sweep.on_sqlite = _is_sqlite(self)
         try:
             return start_queued_partitioned_workflows(self, *args, **kwargs)
         finally:
-            del _sweep.on_sqlite
+            _sweep.on_sqlite = before
 
     return start
 

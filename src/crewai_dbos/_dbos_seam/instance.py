@@ -39,6 +39,13 @@ def is_shut_down() -> bool:
     return not is_launched() or not launched_instance()._initialized
 
 
+def has_left_database() -> bool:
+    """Whether DBOS has left its database, after the time for runs to end; or there is none."""
+    instance = constructed_instance()
+    system = None if instance is None else instance._sys_db_field
+    return system is None or not system._run_background_processes
+
+
 def system_database() -> SystemDatabase:
     """Where the launched DBOS instance keeps its workflows."""
     return launched_instance()._sys_db

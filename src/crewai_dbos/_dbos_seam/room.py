@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from crewai_dbos._dbos_seam.instance import engine, is_shut_down
+from crewai_dbos._dbos_seam.instance import engine, has_left_database
 
 logger = logging.getLogger("crewai_dbos")
 
@@ -54,7 +54,7 @@ def waiting_for_room(is_retriable: Callable[[Exception], bool]) -> Callable[[Exc
     @functools.wraps(is_retriable)
     def is_retriable_now(error: Exception) -> bool:
         reason = _reason(error)
-        if reason is None or is_shut_down():
+        if reason is None or has_left_database():
             return is_retriable(error)
         url = engine().url
         if url.get_backend_name() == "sqlite" and not os.path.exists(url.database or ""):

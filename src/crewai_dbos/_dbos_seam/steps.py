@@ -57,7 +57,6 @@ async def arun_new_step(
     reservation: StepReservation, options: StepOptions, body: Callable[[], Awaitable[Any]]
 ) -> Any:
     """As `run_new_step`, for async code on any loop."""
-    await DBOS._configure_asyncio_thread_pool()
     return await _Step(reservation, options).arun(body)
 
 
@@ -82,6 +81,8 @@ class _Step:
         return output
 
     async def arun(self, body: Callable[[], Awaitable[Any]]) -> Any:
+        # As DBOS does: the threads of a program's loop may all wait for such calls.
+        await DBOS._configure_asyncio_thread_pool()
         with self._entered():
             self._begin()
             output = await self._attempted(self._supervised(body))()

@@ -16,6 +16,9 @@ from typing import Any
 from dbos._outcome import NoResult
 from dbos._sys_db import SystemDatabase
 
+from crewai_dbos._dbos_seam.context import current_context
+from crewai_dbos._signals import RunSuspended
+from crewai_dbos._threads import on_a_thread
 from crewai_dbos.errors import NotLaunchedError
 
 
@@ -28,7 +31,7 @@ def ending_with_dbos(wait: Callable[..., Any]) -> Callable[..., Any]:
             self: SystemDatabase, workflow_id: str, polling_interval: float, **options: Any
         ) -> Any:
             while True:
-                found = await asyncio.to_thread(_found, self, workflow_id, options)
+                found = await on_a_thread(functools.partial(_found, self, workflow_id, options))
                 if not isinstance(found, NoResult):
                     return found
                 await asyncio.sleep(polling_interval)
@@ -60,8 +63,14 @@ def _found(system: SystemDatabase, workflow_id: str, options: dict[str, Any]) ->
         raise
 
 
-def destroyed(workflow_id: str) -> NotLaunchedError:
-    """The error of a wait that DBOS was destroyed in."""
+def destroyed(workflow_id: str) -> BaseException:
+    """What ends a wait that DBOS was destroyed in: an error, or in a workflow its suspension.
+
+    DBOS records an error that a wait ends with in the workflow that waits, which it then ends.
+    """
+    context = current_context()
+    if context is not None and context.is_within_workflow():
+        return RunSuspended(f"DBOS was destroyed while it waited for run {workflow_id}")
     return NotLaunchedError(
         f"DBOS was destroyed while run {workflow_id!r} was waited for. The run is kept: it goes on "
         "at the next DBOS.launch(), or in another process. Ask for its result again then."

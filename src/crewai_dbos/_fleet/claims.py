@@ -57,7 +57,11 @@ class Claims:
         ]
         # A row that does not say its definition is taken, and given back with it if need be.
         known = sa.or_(told.is_(None), runs.c.name.not_in(names.WORKFLOWS), *of_ours)
-        return sa.and_(_is_among(runs.c.name, claiming.workflows(), on_sqlite), known)
+        instance = runs.c.class_name + "/" + runs.c.config_name
+        is_there = sa.or_(
+            runs.c.config_name.is_(None), _is_among(instance, claiming.instances(), on_sqlite)
+        )
+        return sa.and_(_is_among(runs.c.name, claiming.workflows(), on_sqlite), is_there, known)
 
     def left(self, database: Database, holder: Holder) -> list[Left]:
         """What waits on queues of the application and version, and is not taken here."""

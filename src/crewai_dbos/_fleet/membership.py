@@ -71,6 +71,7 @@ class Membership:
         if taken is not None:
             return taken
         self._written = since
+        self._turned = since
         self._start(self._beat)
         with self._trying("look after its peers"):
             self._look()

@@ -57,8 +57,9 @@ class Shared(Generic[T]):
         with self._lock:
             asked = self._asked
             if asked is None or self._is_over(asked):
-                self._asked = asked = _Asked()
+                asked = _Asked()
                 start_thread(lambda: self._ask(asked), name="crewai-dbos-health")
+                self._asked = asked  # not if there is no thread that would answer it
         asked.over.wait(max(0.0, asked.begun + self._bound - time.monotonic()))
         return asked.value
 

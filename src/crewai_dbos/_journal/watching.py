@@ -29,7 +29,7 @@ from crewai_dbos._dbos_seam.database import (
     RunRow,
     launched_database,
 )
-from crewai_dbos._dbos_seam.instance import is_shut_down
+from crewai_dbos._dbos_seam.instance import has_left_database
 from crewai_dbos._dbos_seam.stopping import cancels
 from crewai_dbos._journal.latch import Latch
 from crewai_dbos._threads import ThreadOrTask, act_for, on_a_thread, start_thread
@@ -286,7 +286,7 @@ class _Watcher:
                     self._is_running = False
                     return
             stays = [stay for stay in stays if stay.execution.owner_xid is not None]
-            if not stays or is_shut_down():
+            if not stays or has_left_database():
                 continue
             try:
                 _look(stays)

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 from crewai_dbos._dbos_seam.errors import DBOSWorkflowCancelledError
 from crewai_dbos._events.event import PLACES
+from crewai_dbos._journal import notes
 from crewai_dbos._journal.journal import Journal
 from crewai_dbos._journal.listening import Happening
 from crewai_dbos._secrets import known
-from crewai_dbos._signals import RunCancelled, RunParked
+from crewai_dbos._signals import ControlSignal, RunCancelled, RunParked
 from crewai_dbos._stored.usage import spent_in
 
 MOST_MODELS = 50
@@ -103,7 +104,7 @@ class Counts:
             yield
             outcome = "done"
         except BaseException as error:
-            outcome = _outcome(error)
+            outcome = _outcome(error, run_id)
             raise
         finally:
             with self._lock:
@@ -144,8 +145,10 @@ class Counts:
             return dict(counter)
 
 
-def _outcome(error: BaseException) -> str:
+def _outcome(error: BaseException, run_id: str) -> str:
     """How an execution has ended for this process; "left" if its row says what becomes of it."""
+    if isinstance(error, ControlSignal) and notes.has_stopped(run_id, error.error):
+        return "stopped"
     if isinstance(error, (RunCancelled, DBOSWorkflowCancelledError)):
         return "cancelled"
     if isinstance(error, RunParked):
