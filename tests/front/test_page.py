@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 from crewai_dbos import DBOSCrew, People
 from crewai_dbos._dbos_seam.database import launched_database
 from crewai_dbos._fleet.leases import Holder, Leases
-from crewai_dbos.control import Approve, Control, Request
+from crewai_dbos.control import Approve, Control, Reply, Request
 from crewai_dbos.http import User, application, page
 from crewai_dbos.testing import ToolCall, text, tool_calls
 from front.conftest import TOKEN, approved, crew, refund
@@ -195,6 +195,8 @@ def test_a_rejection_a_review_and_a_question(control: Control, model: Serve) -> 
     request = asked(control, run_id)
     seen = look(client, f"/request/{request.request_id}")
     assert "otters" in seen.text
+    assert seen.form("Send feedback").send(client, "Send feedback").status_code == 422
+    assert control.request(request.request_id).state == "open"
     seen.form("Send feedback").send(client, "Send feedback", reason="Longer.")
     following = until(
         lambda: [r for r in control.requests(run_id=run_id) if r.request_id != request.request_id]
@@ -310,6 +312,41 @@ def test_users_of_the_application(control: Control) -> None:
     seen = client.get(f"/run/{run_id}", headers=ann)
     assert seen.status_code == 200
     assert request.question.message not in seen.text
+    control.answer(request.request_id, Reply({"number": 4711}), by="bob")
+    in_state(control, run_id, "done")
+    where = f"/run/{run_id}?at={quote(request.path, safe='')}"
+    call = client.get(where, headers=ann).text.partition('id="call"')[2].partition("</section>")[0]
+    assert "is for others" in call
+    assert "4711" not in call
+    assert "4711" in browser(control).get(where).text.partition('id="call"')[2].partition("</se")[0]
+
+
+def test_two_pages_in_one_application(control: Control) -> None:
+    tokens, app = {"/desk": TOKEN, "/in/admin": "another-token-of-24-chars"}, FastAPI()
+    inner = FastAPI()
+    inner.include_router(page(control, tokens=[tokens["/in/admin"]]), prefix="/admin")
+    app.include_router(page(control, tokens=[TOKEN]), prefix="/desk")
+    app.mount("/in", inner)
+    client = TestClient(app, base_url="http://localhost")
+    for prefix, token in tokens.items():
+        form = Page(client.get(f"{prefix}/workers").text).form("Log in")
+        assert form.action.partition("?")[0] == f"{prefix}/login"
+        form.send(client, "Log in", token=token, name="ann")
+    for prefix in tokens:  # the second login has not ended the first
+        seen = look(client, f"{prefix}/")
+        assert "Log out" in seen.text
+        links = [given["href"] for tag, given in seen.tags if tag in ("a", "link")]
+        assert all(link.startswith((prefix, "#")) for link in links), links
+
+
+def test_behind_a_proxy_that_rewrites_host(control: Control) -> None:
+    client = browser(control, tokens=[TOKEN])
+    form = Page(client.get("/login").text).form("Log in")
+    data = {**form.fields, "name": "ann", "token": TOKEN}
+    for site, status in (("same-origin", 303), ("cross-site", 403), ("same-site", 403)):
+        headers = {"Origin": "https://desk.example.com", "Sec-Fetch-Site": site}
+        sent = client.post("/login", data=data, headers=headers, follow_redirects=False)
+        assert sent.status_code == status, site
 
 
 def test_the_whole_application(control: Control) -> None:

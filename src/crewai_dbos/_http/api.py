@@ -125,14 +125,14 @@ def _add_runs(router: APIRouter, desk: Desk) -> None:
     def fork(run_id: RunId, caller: Asking, body: shapes.Fork | None = None) -> shapes.Started:
         """Begin a new run with what this one has recorded, less what depends on a place."""
         given = body or shapes.Fork()
-        desk.run(caller, run_id, "fork")
-        made = desk.control.fork(
+        made = desk.fork(
+            caller,
             run_id,
             given.at,
-            inputs=given.inputs,
             edit=given.edit,
+            by=given.by,
+            inputs=given.inputs,
             version=given.version,
-            by=caller.name(given.by),
         )
         return shapes.Started(run_id=made)
 

@@ -37,8 +37,12 @@ class Offered:
     def names(self) -> list[str]:
         return sorted(self._by_name)
 
-    def chosen(self, name: str | None) -> str:
+    def chosen(self, name: str | None, among: list[str]) -> str:
         """The name of the one that is meant: without a `name` the only one.
+
+        Args:
+            name: What somebody asks for.
+            among: Those that they may kick off.
 
         Raises:
             Problem: There are none here, or several.
@@ -51,17 +55,19 @@ class Offered:
                 "with router(control, definitions=[...]), or kick off where they are.",
                 "no-definitions",
             )
-        if name is None and len(self._by_name) > 1:
+        if name is None and len(among) > 1:
             raise Problem(
                 422,
-                f"Which definition? There are {', '.join(self.names())}.",
+                f"Which definition? There are {', '.join(among)}.",
                 "which-definition",
-                definitions=self.names(),
+                definitions=among,
             )
-        found = name or self.names()[0]
-        if found not in self._by_name:
+        if not among:
+            raise MissingDefinitionError("There is no definition here for you.")
+        found = name or among[0]
+        if found not in among:
             raise MissingDefinitionError(
-                f"There is no definition {found!r} here; there are {', '.join(self.names())}."
+                f"There is no definition {found!r} here; there are {', '.join(among)}."
             )
         return found
 

@@ -95,12 +95,17 @@ def page(desk: Desk, max_body: int) -> APIRouter:
 def _shown(desk: Desk, max_body: int) -> type[APIRoute]:
     """The class of routes that answer with a page, also if something goes wrong."""
 
+    paths: dict[Any, str] = {}
+
     class Shown(APIRoute):
         def get_route_handler(self) -> Handler:
             handle = super().get_route_handler()
-            is_open = self.name in ("login", "enter", "static")
+            # It is made again with what it is included under before its path.
+            own = paths.setdefault(self.endpoint, self.path)
+            is_open = own in ("/login", "/static/{name}")
 
             async def show(request: Request) -> Response:
+                request.state.crewai_dbos_base = _mounted_at(request, own)
                 try:
                     desk.door.check_origin(request)
                     if not is_open:
@@ -128,8 +133,18 @@ def _problem(request: Request, problem: Problem, desk: Desk) -> Response:
 
 
 def _base(request: Request) -> str:
-    """The path that the page is mounted at."""
-    return str(request.url_for("crewai_dbos_runs").path).rstrip("/")
+    """The path that this page is mounted at; there may be several in an application."""
+    found: str = request.state.crewai_dbos_base
+    return found
+
+
+def _mounted_at(request: Request, own: str) -> str:
+    """Where a request is for the route ``own``, with what is before it in its path."""
+    for name, value in request.path_params.items():
+        own = own.replace(f"{{{name}:path}}", value).replace(f"{{{name}}}", value)
+    path, root = str(request.scope["path"]), request.scope.get("root_path", "").rstrip("/")
+    before = path.removesuffix(own)
+    return quote(before if f"{before}/".startswith(f"{root}/") else f"{root}{before}")
 
 
 def _render(request: Request, name: str, status: int = 200, /, **given: Any) -> Response:
@@ -147,7 +162,7 @@ def _render(request: Request, name: str, status: int = 200, /, **given: Any) -> 
         )
     )
     response = Response(text.encode("utf-8", "replace"), status, media_type="text/html")
-    sessions.keep_form_key(response, request, key)
+    sessions.keep_form_key(response, request, _base(request), key)
     return response
 
 
@@ -248,7 +263,7 @@ def _seen(desk: Desk, caller: Caller, run: Run, at: str | None) -> dict[str, Any
         "result": _content(lambda: control.result_of(run.run_id)),
         "requests": desk.requests(caller, run_id=run.run_id, only_open=False, limit=100),
         "node": node,
-        "call": None if node is None else _call(desk, run, node),
+        "call": None if node is None else _call_for(desk, caller, run, node),
         "is_alive": run.state in ALIVE,
         "edits": node is not None and node.kind in _EDITABLE,
     }
@@ -259,8 +274,15 @@ def _content(read: Callable[[], Any]) -> dict[str, Any]:
     try:
         text = shown(read())
     except SealedError as error:
-        return {"text": "", "why": str(error), "is_whole": False}
+        return {"text": "", "why": problem_of(error).detail, "is_whole": False}
     return {"text": text[:_LONGEST], "why": "", "is_whole": len(text) <= _LONGEST}
+
+
+def _call_for(desk: Desk, caller: Caller, run: Run, node: Node) -> dict[str, Any]:
+    if desk.may_read(caller, run, node):
+        return _call(desk, run, node)
+    why = "What a person has said here is for others."
+    return {"text": "", "why": why, "is_whole": False, "content": None}
 
 
 def _call(desk: Desk, run: Run, node: Node) -> dict[str, Any]:
@@ -360,8 +382,8 @@ def _changed(desk: Desk, caller: Caller, run_id: str, form: Mapping[str, str]) -
         if _find(run.children, at) is None:
             raise Problem(404, f"There is no {at!r} in run {run_id!r}.", "unknown-place")
         if do == "fork":
-            return control.fork(run_id, at, by=by)
-        return control.fork(run_id, edit={at: _edited(desk, run, at, form)}, by=by)
+            return desk.fork(caller, run_id, at)
+        return desk.fork(caller, run_id, edit={at: _edited(desk, run, at, form)})
     raise Problem(422, "Cancel, resume, fork or edit?", "invalid")
 
 
@@ -397,14 +419,14 @@ def _add_door(router: APIRouter, desk: Desk) -> None:
         if not name or not desk.door.is_key(token):
             return _render(request, "login.html", 403, wrong=True)
         response = _back(request, "/")
-        sessions.signed_in(response, request, token, name)
+        sessions.signed_in(response, request, _base(request), token, name)
         return response
 
     @router.post("/logout")
     async def logout(request: Request) -> Response:
         await _form(request)
         response = _back(request, "/login")
-        sessions.signed_out(response)
+        sessions.signed_out(response, _base(request))
         return response
 
     @router.get("/static/{name}", name="static")

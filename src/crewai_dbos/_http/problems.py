@@ -134,13 +134,21 @@ _STATUSES: tuple[tuple[type[Exception], int, str], ...] = (
     (errors.UnstorableInputError, 422, "unstorable"),
     (errors.UnstorableValueError, 422, "unstorable"),
     (errors.NotLaunchedError, 503, "not-launched"),
-    (errors.SealedError, 503, "sealed"),
     (errors.DefinitionError, 422, "invalid"),
 )
 """By class, the first that fits: the status, and the name for programs."""
 
 
+_SEALED = (
+    "What is stored is encrypted, and this server can't read it. It wants the keys: "
+    "Control(url, serializer=...), or of crewai-dbos serve the variable CREWAI_DBOS_KEYS."
+)
+
+
 def _of_ours(error: errors.CrewaiDbosError) -> Problem:
+    if isinstance(error, errors.SealedError):
+        logger.warning("A request over HTTP wants what is encrypted: %s", error)
+        return Problem(503, _SEALED, "sealed")
     for cls, status, kind in _STATUSES:
         if isinstance(error, cls):
             return Problem(status, str(error), kind, **_more(error))

@@ -66,7 +66,7 @@ class RejectBody(Body):
 
 class FeedbackBody(Body):
     is_: Literal["feedback"] = Field(alias="is")
-    text: Text
+    text: Text = Field(min_length=1)
     by: Name | None = None
 
     def answer(self) -> Answer:
