@@ -557,6 +557,7 @@ class Control:
         edit: Mapping[str, Any] | None = None,
         version: str | None = None,
         by: str | None = None,
+        fork_id: str | None = None,
     ) -> str:
         """Begin a new run with what another has recorded, less what depends on a place in it.
 
@@ -576,12 +577,14 @@ class Control:
                 depends on them is made again.
             version: The application version whose processes take the fork; by default the newest.
             by: Who does it; by default the user of the operating system.
+            fork_id: The workflow id of the fork. A fork of this run that has it is not made again.
 
         Returns:
             The workflow id of the fork.
 
         Raises:
             RunNotFoundError: There is no such run.
+            RunConflictError: `fork_id` is the id of a run that is no fork of this one.
             ForkError: There is no such place, or several; or an edit does not fit.
             SealedError: The run is encrypted, and this `Control` has no serializer that reads it.
 
@@ -592,7 +595,7 @@ class Control:
             fork_id = control.fork(run.workflow_id, edit={"task:1": "About rivers."}, by="ann")
             print(crew.retrieve(fork_id).get_result().raw)
         """
-        wanted = forking.Wanted(at, inputs, edit or {}, version, by or _user.name())
+        wanted = forking.Wanted(at, inputs, edit or {}, version, by or _user.name(), fork_id)
         return forking.fork(self._database, run_id, wanted, self._serializer)
 
     def place_of(self, run_id: str, place: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from urllib.parse import quote
@@ -17,7 +19,8 @@ from starlette.testclient import TestClient
 from crewai_dbos import DBOSCrew, People
 from crewai_dbos._dbos_seam.database import launched_database
 from crewai_dbos._fleet.leases import Holder, Leases
-from crewai_dbos.control import Approve, Control, Reply, Request
+from crewai_dbos._http.timeline import timeline
+from crewai_dbos.control import Approve, Control, Node, Reply, Request
 from crewai_dbos.http import User, application, page
 from crewai_dbos.testing import ToolCall, text, tool_calls
 from front.conftest import TOKEN, approved, crew, refund
@@ -233,6 +236,19 @@ def test_cancel_resume_and_fork(control: Control) -> None:
     in_state(control, fork_id, "done")
     assert control.result_of(fork_id)["raw"] == "Another line."
     assert run_id in look(client, f"/run/{fork_id}").text
+    # Sent twice it is one fork; and what was typed is there if it can't be taken.
+    assert form.send(client, "Fork with this result", result="Another line.").url == made.url
+    assert form.send(client, "Fork with this result", result="A third one.").url != made.url
+    twice = [form.send(client, "Fork, and make it again").url.path for _ in range(2)]
+    assert twice[0] == twice[1]
+    assert len({run.run_id for run in control.runs() if run.forked_from == run_id}) == 3
+    approval = look(client, f"/run/{run_id}?at={quote(request.path, safe='')}")
+    bad = approval.form("Fork with this result")
+    refused = bad.send(client, "Fork with this result", result="not JSON, typed for long")
+    assert refused.status_code == 422
+    kept = Page(refused.text).form("Fork with this result")
+    assert kept.fields["result"] == "not JSON, typed for long"
+    assert "has to be JSON" in refused.text
     form.fields["at"] = "task:nine"
     assert form.send(client, "Fork, and make it again").status_code == 404
 
@@ -259,6 +275,77 @@ def test_a_form_of_another_site_does_nothing(control: Control) -> None:
     assert client.post(f"/run/{run_id}", data={**data, "key": cookie}).status_code == 403
     assert client.get(f"/run/{run_id}?do=cancel").status_code == 200
     assert control.run(run_id).state == "waiting"
+
+
+def test_what_was_typed_stays(control: Control) -> None:
+    """In a form that is old, has what can't be stored, or comes when nobody is logged in."""
+    client, run_id = browser(control, prefix="/desk", tokens=[TOKEN]), begun(approved())
+    request = asked(control, run_id)
+    where = f"/desk/request/{request.request_id}"
+    login = look(client, where).form("Log in")
+    wrong = Page(login.send(client, "Log in", token="wrong", name="ann").text).form("Log in")
+    assert wrong.fields["name"] == "ann"
+    back = wrong.send(client, "Log in", token=TOKEN)
+    assert back.url.path == where  # and not the list of runs
+    cookies = [h for h in client.get(where).headers.get_list("set-cookie") if "_form=" in h]
+    # It goes with a link of a mail, too, and lasts from each answer on.
+    assert "SameSite=lax" in cookies[0]
+    assert "Path=/desk" in cookies[0]
+    form = Page(back.text).form("Reject")
+    for name, value in (("key", "old"), ("reason", "nul\0")):
+        changed = {"reason": "typed for long", name: value}
+        refused = form.send(client, "Reject", **changed)
+        assert refused.status_code in (403, 422)
+        assert changed["reason"].rstrip("\0") in refused.text
+        assert control.request(request.request_id).state == "open"
+    cancel = look(client, f"/desk/run/{run_id}").form("Cancel the run")
+    cancel.fields["key"] = "old"
+    refused = cancel.send(client, "Cancel the run", reason="typed for long")
+    assert refused.status_code == 403
+    assert Page(refused.text).form("Cancel the run").fields["reason"] == "typed for long"
+    client.cookies.delete("crewai_dbos_session")
+    refused = form.send(client, "Reject", reason="typed for long")
+    assert refused.status_code == 401
+    assert "typed for long" in refused.text
+    again = Page(refused.text).form("Log in").send(client, "Log in", token=TOKEN, name="ann")
+    assert again.url.path == where
+    for elsewhere in ("//evil.example", "https://evil.example", "/\\evil.example", "/\t/e", "x"):
+        login = look(client, "/desk/login").form("Log in")
+        login.fields["next"] = elsewhere
+        sent = login.send(client, "Log in", token=TOKEN, name="ann")
+        assert sent.history[0].headers["location"] == "/desk/", elsewhere
+    assert browser(control).get("/login").status_code == 404  # where there is no token
+
+
+class Counted(dict[str, Any]):
+    """A dictionary that counts how often it is gone through."""
+
+    times = 0
+
+    def items(self) -> Any:
+        self.times += 1
+        return super().items()
+
+
+def test_a_large_run_costs_one_look_at_each_call(control: Control) -> None:
+    run_id = begun(crew())
+    in_state(control, run_id, "done")
+    run = control.run(run_id)
+    (llm,) = [node for node in every(run.children) if node.kind == "llm"]
+    calls = [replace(llm, path=f"a/b#{n}", children=()) for n in range(6000)]
+    costs = Counted.fromkeys((each.path for each in calls), control.cost_of(run_id))
+    whole = replace(llm, path="a", children=tuple(calls))
+    seen = timeline(replace(run, children=(whole,)), costs)
+    assert costs.times == 1
+    assert (len(seen.rows), seen.count) == (1000, 6001)
+    assert seen.rows[0].usd == pytest.approx(6000 * (control.cost_of(run_id).usd or 0))
+    assert seen.rows[1].usd == control.cost_of(run_id).usd
+
+
+def every(nodes: tuple[Node, ...]) -> Iterator[Node]:
+    for node in nodes:
+        yield node
+        yield from every(node.children)
 
 
 def test_people_log_in_with_the_token(control: Control) -> None:

@@ -150,6 +150,12 @@ def test_cancel_resume_and_fork(control: Control) -> None:
     edit = {"edit": {"task:job": "Another line."}, "by": "ann"}
     fork = client.post(f"runs/{run_id}/fork", json=edit)
     assert fork.status_code == 202
+    once, forks = {"Idempotency-Key": unique("fork")}, f"runs/{run_id}/fork"
+    for sent, headers in ((edit, once), ({**edit, "run_id": once["Idempotency-Key"]}, {})):
+        again = client.post(forks, json=sent, headers=headers)
+        assert (again.status_code, again.json()) == (202, {"run_id": once["Idempotency-Key"]})
+    assert client.post(forks, json={**edit, "run_id": run_id}).status_code == 409
+    assert client.post(forks, json={"run_id": "x"}, headers=once).status_code == 422
     made = ended(client, fork.json()["run_id"])
     assert (made["state"], made["forked_from"]) == ("done", run_id)
     result = client.get(f"runs/{made['run_id']}/result").json()

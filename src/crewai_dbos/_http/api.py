@@ -38,9 +38,7 @@ def _add_runs(router: APIRouter, desk: Desk) -> None:
         idempotency_key: Annotated[Name | None, Header()] = None,
     ) -> shapes.Started:
         """Begin a run. Sent again with the same `run_id` or Idempotency-Key, it is that run."""
-        if None not in (body.run_id, idempotency_key) and body.run_id != idempotency_key:
-            raise Problem(422, "run_id and Idempotency-Key are two ids. Send one.", "invalid")
-        run_id = body.run_id or idempotency_key
+        run_id = one_id(body.run_id, idempotency_key)
         return shapes.Started(
             run_id=desk.start(caller, body.definition, body.inputs, run_id, body.queue)
         )
@@ -122,8 +120,16 @@ def _add_runs(router: APIRouter, desk: Desk) -> None:
         desk.control.resume(run_id, timeout=None if body is None else body.timeout)
 
     @router.post("/runs/{run_id:path}/fork", status_code=202, responses=changing)
-    def fork(run_id: RunId, caller: Asking, body: shapes.Fork | None = None) -> shapes.Started:
-        """Begin a new run with what this one has recorded, less what depends on a place."""
+    def fork(
+        run_id: RunId,
+        caller: Asking,
+        body: shapes.Fork | None = None,
+        idempotency_key: Annotated[Name | None, Header()] = None,
+    ) -> shapes.Started:
+        """Begin a new run with what this one has recorded, less what depends on a place.
+
+        Sent again with the same `run_id` or Idempotency-Key, it is that run.
+        """
         given = body or shapes.Fork()
         made = desk.fork(
             caller,
@@ -133,6 +139,7 @@ def _add_runs(router: APIRouter, desk: Desk) -> None:
             by=given.by,
             inputs=given.inputs,
             version=given.version,
+            fork_id=one_id(given.run_id, idempotency_key),
         )
         return shapes.Started(run_id=made)
 
@@ -169,6 +176,17 @@ def _add_requests(router: APIRouter, desk: Desk) -> None:
         """Answer a request, once. `by` is taken from programs with a token only."""
         answered: Any = desk.answer(caller, request_id, body.answer(), body.by)
         return shapes.RequestShape.of(answered)
+
+
+def one_id(in_body: str | None, in_header: str | None) -> str | None:
+    """The id that a run is to have.
+
+    Raises:
+        Problem: Two are given.
+    """
+    if None not in (in_body, in_header) and in_body != in_header:
+        raise Problem(422, "Two ids are given, one as Idempotency-Key. Send one.", "invalid")
+    return in_body or in_header
 
 
 def _in_range(when: datetime | None) -> datetime | None:

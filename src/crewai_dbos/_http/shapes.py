@@ -44,6 +44,7 @@ class Fork(Body):
     edit: dict[Name, Json] | None = None
     version: Name | None = None
     by: Name | None = None
+    run_id: Name | None = Field(default=None, description="Of the fork. Sent twice, it is one.")
 
 
 class ApproveBody(Body):
