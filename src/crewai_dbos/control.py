@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from itertools import chain
 from typing import Any
@@ -461,7 +461,9 @@ class Control:
         self,
         *,
         audience: str | None = None,
+        audiences: Iterable[str] | None = None,
         run_id: str | None = None,
+        after: str | None = None,
         only_open: bool = True,
         limit: int | None = None,
         even_sealed: bool = False,
@@ -470,7 +472,9 @@ class Control:
 
         Args:
             audience: Those for it only.
+            audiences: Those for one of these, and those for anybody.
             run_id: Those of this run only.
+            after: Those after the one with this id, the last of the page before.
             only_open: Leave out what can't be answered any more.
             limit: At most so many.
             even_sealed: List those that can't be read, too; the message of one says so.
@@ -486,7 +490,9 @@ class Control:
         return self._store.find(
             self._opened,
             audience=audience,
+            audiences=audiences,
             run_id=run_id,
+            after=after,
             only_open=only_open,
             limit=limit,
             even_sealed=even_sealed,

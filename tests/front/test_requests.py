@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from starlette.requests import Request as Received
 from starlette.testclient import TestClient
 
@@ -53,6 +54,9 @@ def test_the_first_answer_counts(control: Control) -> None:
         {},
     ):
         assert client.post(path, json=body).status_code == 422, body
+    unknown = client.post(path, json={"is": "text-of-mine"}).text
+    assert "text-of-mine" not in unknown
+    assert "is_" not in unknown
 
     body = {"is": "approve", "arguments": {"count": 3}, "by": "ann"}
     answered = client.post(path, json=body)
@@ -246,3 +250,51 @@ def test_what_somebody_may_not_see_is_not_there(control: Control) -> None:
     nothing = client.post("runs", json=sent, headers=ann)
     assert (nothing.status_code, "definitions" in nothing.json()) == (404, False)
     assert public.crew_name not in nothing.text
+
+
+def test_every_request_can_be_reached(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Page by page, and whatever others are asked before."""
+    audience = unique("books")
+    users = {"ann": User("ann", {audience}), "eve": User("eve")}
+    client = client_of(
+        control,
+        approved(audience=unique("support")),
+        approved(audience=audience),
+        who=lambda request: users.get(request.headers["x-user"]),
+    )
+    names = client.post("runs", json={"inputs": {}}, headers=as_("eve")).json()["definitions"]
+    ids = []
+    for name in (names[0], names[0], names[1], names[1], names[1]):
+        body = {"definition": name, "inputs": {"topic": "otters"}}
+        run_id = client.post("runs", json=body, headers=as_("eve")).json()["run_id"]
+        (request,) = until(lambda run_id=run_id: control.requests(run_id=run_id))
+        ids.append(request.request_id)
+    found: list[str] = []
+    asked = count_of_reads(control, monkeypatch)
+    while not {*ids[2:]} <= {*found}:  # others before are for anybody
+        wanted = {"limit": 1} | ({"after": found[-1]} if found else {})
+        page = client.get("requests", params=wanted, headers=as_("ann")).json()["requests"]
+        assert page
+        found += [each["request_id"] for each in page]
+    assert len({*found}) == len(found)
+    assert {*ids[:2]}.isdisjoint(found)
+    assert max(asked) == 1  # no more is read than is shown
+    last = {"after": found[-1]}
+    assert client.get("requests", params=last, headers=as_("ann")).json() == {"requests": []}
+    for after in (ids[0], "nobody", "\0"):
+        refused = client.get("requests", params={"after": after}, headers=as_("ann"))
+        assert refused.status_code == 404, after
+
+
+def count_of_reads(control: Control, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many requests are read at a time from now on."""
+    counts: list[int] = []
+    read = control.requests
+
+    def counted(**wanted: Any) -> Any:
+        found = read(**wanted)
+        counts.append(len(found))
+        return found
+
+    monkeypatch.setattr(control, "requests", counted)
+    return counts

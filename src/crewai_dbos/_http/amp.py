@@ -15,7 +15,7 @@ from crewai_dbos._http.guarding import Asking
 from crewai_dbos._http.problems import Problem, documented
 from crewai_dbos._http.runs import Desk
 from crewai_dbos._http.shapes import Body
-from crewai_dbos._http.texts import Json, Name, Text
+from crewai_dbos._http.texts import Json, Name, Text, sendable
 from crewai_dbos.control import Answer, Approve, Feedback, Node, Reject, Reply, Request, Run
 
 
@@ -124,7 +124,7 @@ def add(router: APIRouter, desk: Desk) -> None:
         """How a run stands, and what has come of it."""
         run = desk.run(caller, kickoff_id)
         asked = desk.requests(caller, run_id=kickoff_id) if run.state == "waiting" else []
-        result = desk.control.result_of(kickoff_id) if run.state == "done" else None
+        result = sendable(desk.control.result_of(kickoff_id)) if run.state == "done" else None
         return status_of(run, result, asked)
 
     @router.post("/resume", responses=documented(404, 409, 410))

@@ -13,7 +13,7 @@ from crewai_dbos._http import events, shapes
 from crewai_dbos._http.guarding import Asking
 from crewai_dbos._http.problems import Problem, documented
 from crewai_dbos._http.runs import MOST, Desk
-from crewai_dbos._http.texts import Name
+from crewai_dbos._http.texts import Name, sendable
 from crewai_dbos.control import Run, State
 
 Limit = Annotated[int, Query(ge=1, le=MOST)]
@@ -76,7 +76,9 @@ def _add_runs(router: APIRouter, desk: Desk) -> None:
     def result(run_id: RunId, caller: Asking) -> shapes.Whole:
         """A run with what it has returned."""
         run = desk.run(caller, run_id)
-        return shapes.Whole(run=replace(run, children=()), result=desk.control.result_of(run_id))
+        return shapes.Whole(
+            run=replace(run, children=()), result=sendable(desk.control.result_of(run_id))
+        )
 
     @router.get("/runs/{run_id:path}/cost", responses=known)
     def cost(run_id: RunId, caller: Asking) -> shapes.CostShape:
@@ -150,17 +152,20 @@ def _add_runs(router: APIRouter, desk: Desk) -> None:
 
 
 def _add_requests(router: APIRouter, desk: Desk) -> None:
-    @router.get("/requests", responses=documented())
+    @router.get("/requests", responses=documented(404))
     def requests(
         caller: Asking,
         audience: Annotated[Name | None, Query()] = None,
         run_id: Annotated[Name | None, Query()] = None,
+        after: Annotated[
+            str | None, Query(max_length=100, description="The id of the last of the page before.")
+        ] = None,
         only_open: bool = True,
         limit: Limit = 50,
     ) -> shapes.Requests:
         """What people are asked, the oldest first."""
         found = desk.requests(
-            caller, audience=audience, run_id=run_id, only_open=only_open, limit=limit
+            caller, audience=audience, run_id=run_id, after=after, only_open=only_open, limit=limit
         )
         return shapes.Requests(requests=[shapes.RequestShape.of(each) for each in found])
 

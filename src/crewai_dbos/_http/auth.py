@@ -199,6 +199,14 @@ class Door:
             return not isinstance(about, Asked) or caller.user.hears(about.audience)
         return bool(_awaited(self._may(caller.user, action, about)))
 
+    def audiences_of(self, caller: Caller) -> Iterable[str] | None:
+        """For whom requests have to be that `caller` may see; None for all, or if `may` decides."""
+        return caller.user.audiences if self._may is None else None
+
+    def size_of_page(self, limit: int) -> int:
+        """How many requests are looked at in one go, of which `limit` are wanted."""
+        return limit if self._may is None else max(limit, 200)
+
     def allows_all(self, caller: Caller) -> bool:
         """Whether `caller` may see and answer every request, whatever it is."""
         return self._may is None and caller.user.audiences is None

@@ -292,7 +292,7 @@ def _seen(desk: Desk, caller: Caller, run: Run, at: str | None) -> dict[str, Any
         "once": str(uuid4()),
         "inputs": _content(lambda: control.inputs_of(run.run_id)),
         "result": _content(lambda: control.result_of(run.run_id)),
-        "requests": desk.requests(caller, run_id=run.run_id, only_open=False, limit=100),
+        "requests": desk.requests_of(caller, run.run_id),
         "node": node,
         "call": None if node is None else _call_for(desk, caller, run, node),
         "is_alive": run.state in ALIVE,

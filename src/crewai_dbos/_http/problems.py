@@ -113,11 +113,18 @@ def problem_of(error: Exception) -> Problem:
 def _of_validation(error: RequestValidationError) -> Problem:
     # What was sent is left out: it may be a secret, or no text.
     found = [
-        {"path": ".".join(map(str, each["loc"][1:])), "message": str(each["msg"])}
+        {"path": ".".join(map(str, each["loc"][1:])), "message": _message(each)}
         for each in error.errors()
     ]
     told = "; ".join(f"{each['path'] or 'it'}: {each['message']}" for each in found[:5])
     return Problem(422, f"That does not fit: {told}.", "invalid", errors=found[:50])
+
+
+def _message(error: Mapping[str, Any]) -> str:
+    tags = error.get("ctx", {}).get("expected_tags")
+    if tags is not None:  # the message of pydantic has what was sent, and a name of ours
+        return f"The field 'is' says one of {tags}"
+    return known.hide(str(error["msg"]))
 
 
 _STATUSES: tuple[tuple[type[Exception], int, str], ...] = (

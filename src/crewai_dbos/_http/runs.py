@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
+from uuid import uuid4
 
 from crewai_dbos._http import cursors
 from crewai_dbos._http.auth import Action, Caller, Door
@@ -13,13 +14,13 @@ from crewai_dbos._http.definitions import Offered
 from crewai_dbos._http.problems import Problem
 from crewai_dbos._http.texts import is_storable
 from crewai_dbos.control import Answer, Control, Feedback, Node, Request, Run
-from crewai_dbos.errors import RunNotFoundError, UnknownRequest
+from crewai_dbos.errors import RunNotFoundError, SealedError, UnknownRequest
 
 MOST = 200
 """Runs or requests in one list."""
 
-_LOOKED_THROUGH = 2000
-"""Open requests that are looked through for those of a user."""
+_PAGES_OF_REQUESTS = 50
+"""Pages of requests that are looked through for those of a user."""
 
 _PAGES = 20
 """Pages of runs that are looked through at a time for a text."""
@@ -109,19 +110,42 @@ class Desk:
         *,
         audience: str | None = None,
         run_id: str | None = None,
+        after: str | None = None,
         only_open: bool = True,
         limit: int = 50,
     ) -> list[Request]:
-        """Requests that they may see, the oldest first."""
-        found = self.control.requests(
-            audience=audience,
-            run_id=run_id,
-            only_open=only_open,
-            limit=_LOOKED_THROUGH,
-            even_sealed=True,
-        )
-        seen = (each for each in found if self.door.allows(caller, "see", each))
-        return [*islice(seen, limit)]
+        """Requests that they may see, the oldest first.
+
+        Raises:
+            UnknownRequest: There is no request `after`, or none that they may see.
+        """
+        if after is not None:
+            with suppress(SealedError):
+                self.request(caller, after)
+        seen: list[Request] = []
+        size = self.door.size_of_page(limit)
+        for _ in range(_PAGES_OF_REQUESTS):
+            found = self.control.requests(
+                audience=audience,
+                audiences=self.door.audiences_of(caller),
+                run_id=run_id,
+                after=after,
+                only_open=only_open,
+                limit=size,
+                even_sealed=True,
+            )
+            seen += [each for each in found if self.door.allows(caller, "see", each)]
+            if len(seen) >= limit or len(found) < size:
+                break
+            after = found[-1].request_id
+        return seen[:limit]
+
+    def requests_of(self, caller: Caller, run_id: str) -> list[Request]:
+        """Requests of a run: those that can be answered, and others as far as they are few."""
+        still_open = self.requests(caller, run_id=run_id, limit=_SHOWN * 2)
+        every = self.requests(caller, run_id=run_id, only_open=False, limit=_SHOWN * 2)
+        known = {each.request_id for each in every}
+        return [*every, *(each for each in still_open if each.request_id not in known)]
 
     def answer(self, caller: Caller, request_id: str, answer: Answer, by: str | None) -> Request:
         """Answer a request. Returns it as it is then."""
@@ -207,7 +231,9 @@ class Desk:
             Problem: The id is that of a run that they may not see.
         """
         chosen = self.definition(caller, definition)
-        if run_id is not None and self.control.status_of(run_id) is not None:
+        run_id = run_id or str(uuid4())
+        # Asked of the control, which does not wait for a database that is away, as DBOS does.
+        if self.control.status_of(run_id) is not None:
             try:
                 self.run(caller, run_id)
             except RunNotFoundError:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from crewai_dbos._http.texts import Json, Name, Text
+from crewai_dbos._http.texts import Json, Name, Text, sendable
 from crewai_dbos.control import Answer, Approve, Cost, Feedback, Reject, Reply, Request, Run, Tokens
 
 
@@ -154,7 +154,7 @@ class RequestShape(BaseModel):
 
     @classmethod
     def of(cls, request: Request) -> RequestShape:
-        return cls.model_validate(asdict(request))
+        return cls.model_validate(sendable(asdict(request)))
 
 
 class Requests(BaseModel):

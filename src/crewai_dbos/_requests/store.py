@@ -320,6 +320,8 @@ class Store:
         begins: str | None = None,
         run_id: str | None = None,
         audience: str | None = None,
+        audiences: Iterable[str] | None = None,
+        after: str | None = None,
         only_open: bool = False,
         limit: int | None = None,
         even_sealed: bool = False,
@@ -333,6 +335,15 @@ class Store:
             wanted.append(table.c.run_id == run_id)
         if audience is not None:
             wanted.append(table.c.audience == audience)
+        if audiences is not None:
+            wanted.append(table.c.audience.is_(None) | table.c.audience.in_([*audiences]))
+        if after is not None:
+            last = table.alias()
+            place = sa.select(last.c.created_ms).where(last.c.request_id == after)
+            wanted.append(
+                (table.c.created_ms > place.scalar_subquery())
+                | ((table.c.created_ms == place.scalar_subquery()) & (table.c.request_id > after))
+            )
         if only_open:
             alive = self._database.is_alive(table.c.run_id)
             wanted += [table.c.state == "open", alive, ~self._late]
