@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from itertools import chain
 from typing import Any
@@ -18,7 +18,7 @@ from dbos import DBOSClient, Serializer
 from sqlalchemy.exc import SQLAlchemyError
 
 from crewai_dbos import _user
-from crewai_dbos._control import contents, cost, forking, stopping, workers
+from crewai_dbos._control import contents, cost, forking, places, stopping, workers
 from crewai_dbos._control.contents import Content as Content
 from crewai_dbos._control.cost import Cost as Cost
 from crewai_dbos._control.moving import Mover
@@ -26,6 +26,7 @@ from crewai_dbos._control.moving import Moves as Moves
 from crewai_dbos._control.moving import Wanted as WantedMove
 from crewai_dbos._control.pruning import Pruning
 from crewai_dbos._control.reading import Reader, Wanted
+from crewai_dbos._control.recorded import Recorded
 from crewai_dbos._control.run import Node as Node
 from crewai_dbos._control.run import Page as Page
 from crewai_dbos._control.run import Run as Run
@@ -460,17 +461,23 @@ class Control:
         self,
         *,
         audience: str | None = None,
+        audiences: Iterable[str] | None = None,
         run_id: str | None = None,
+        after: str | None = None,
         only_open: bool = True,
         limit: int | None = None,
+        even_sealed: bool = False,
     ) -> list[Request]:
         """What people are asked, the oldest first.
 
         Args:
             audience: Those for it only.
+            audiences: Those for one of these, and those for anybody.
             run_id: Those of this run only.
+            after: Those after the one with this id, the last of the page before.
             only_open: Leave out what can't be answered any more.
             limit: At most so many.
+            even_sealed: List those that can't be read, too; the message of one says so.
 
         Raises:
             SealedError: What is asked is encrypted, and `serializer` can't read it.
@@ -481,7 +488,14 @@ class Control:
                 print(request.question.tool, request.question.arguments, request.deadline)
         """
         return self._store.find(
-            self._opened, audience=audience, run_id=run_id, only_open=only_open, limit=limit
+            self._opened,
+            audience=audience,
+            audiences=audiences,
+            run_id=run_id,
+            after=after,
+            only_open=only_open,
+            limit=limit,
+            even_sealed=even_sealed,
         )
 
     def request(self, request_id: str) -> Request:
@@ -549,6 +563,7 @@ class Control:
         edit: Mapping[str, Any] | None = None,
         version: str | None = None,
         by: str | None = None,
+        fork_id: str | None = None,
     ) -> str:
         """Begin a new run with what another has recorded, less what depends on a place in it.
 
@@ -568,12 +583,14 @@ class Control:
                 depends on them is made again.
             version: The application version whose processes take the fork; by default the newest.
             by: Who does it; by default the user of the operating system.
+            fork_id: The workflow id of the fork. A fork of this run that has it is not made again.
 
         Returns:
             The workflow id of the fork.
 
         Raises:
             RunNotFoundError: There is no such run.
+            RunConflictError: `fork_id` is the id of a run that is no fork of this one.
             ForkError: There is no such place, or several; or an edit does not fit.
             SealedError: The run is encrypted, and this `Control` has no serializer that reads it.
 
@@ -584,8 +601,25 @@ class Control:
             fork_id = control.fork(run.workflow_id, edit={"task:1": "About rivers."}, by="ann")
             print(crew.retrieve(fork_id).get_result().raw)
         """
-        wanted = forking.Wanted(at, inputs, edit or {}, version, by or _user.name())
+        wanted = forking.Wanted(at, inputs, edit or {}, version, by or _user.name(), fork_id)
         return forking.fork(self._database, run_id, wanted, self._serializer)
+
+    def place_of(self, run_id: str, place: str) -> str:
+        """The whole name of what `place` stands for in a run, as `fork` takes it.
+
+        Raises:
+            RunNotFoundError: There is no such run.
+            ForkError: There is no such place, or several.
+            SealedError: The run is encrypted, and this `Control` has no serializer that reads it.
+
+        Example::
+
+            run = crew.start({"topic": "otters"})
+            print(run.get_result().raw, control.place_of(run.workflow_id, "task:1"))
+        """
+        self._check_run(run_id)
+        rows = recorded_rows(run_id, self._client)
+        return places.found(Recorded(run_id, rows, self._serializer), place)
 
     # Events ----------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ try:
     from fastapi.security import HTTPBearer
     from starlette.exceptions import HTTPException
     from starlette.requests import Request
-    from starlette.responses import Response
+    from starlette.responses import JSONResponse, Response
 
     from crewai_dbos._http import page as pages
 except ImportError as error:
@@ -147,13 +147,19 @@ def application(
     """
     keys = [tokens] if isinstance(tokens, str) else list(tokens)
     # The pages that FastAPI makes of the OpenAPI load scripts from elsewhere.
-    app = FastAPI(
-        title="crewai-dbos", docs_url=None, redoc_url=None, openapi_url="/api/openapi.json"
-    )
+    app = FastAPI(title="crewai-dbos", docs_url=None, redoc_url=None, openapi_url=None)
     made = router(
         control, definitions=definitions, tokens=keys, local_only=local_only, who=who, may=may
     )
     app.include_router(made, prefix="/api")
+    door = Door(keys, local_only, who, may)
+    described = APIRouter(route_class=guarded(door, 0), include_in_schema=False)
+
+    @described.get("/openapi.json")
+    def openapi() -> Response:
+        return JSONResponse(app.openapi())
+
+    app.include_router(described, prefix="/api")
     app.include_router(page(control, tokens=keys, local_only=local_only, who=who, may=may))
 
     @app.exception_handler(HTTPException)

@@ -44,7 +44,7 @@ class Page(HTMLParser):
         self.text = ""
         self.tags: list[tuple[str, dict[str, str]]] = []
         self._name: str | None = None
-        self._is_text = False
+        self._is_chosen = False
         self._button: tuple[str, str] | None = None
         self._said = ""
         self.feed(html)
@@ -61,12 +61,13 @@ class Page(HTMLParser):
         elif tag == "input":
             self.forms[-1].fields[given["name"]] = given.get("value", "")
         elif tag in ("textarea", "select"):
-            self._name, self._is_text = given["name"], False
+            self._name, self._is_chosen = given["name"], tag == "textarea"
             self.forms[-1].fields[self._name] = ""
         elif tag == "option" and self._name is not None:
-            options = self.forms[-1].fields
-            if "selected" in given or not options[self._name]:
-                options[self._name] = given.get("value", "")
+            # A browser shows, and sends, the first option where none is selected.
+            if "selected" in given or not self._is_chosen:
+                self.forms[-1].fields[self._name] = given.get("value", "")
+                self._is_chosen = True
         elif tag == "button":
             self._button, self._said = (given.get("name", ""), given.get("value", "")), ""
 

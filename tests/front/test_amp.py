@@ -53,6 +53,9 @@ def test_a_person_is_asked(control: Control, model: Serve) -> None:
     first = until(waiting)
     assert first["current_task"] == "job"
     assert first["progress"] == {"completed_tasks": 0}
+    empty = {"execution_id": run_id, "task_id": "job", "human_feedback": " ", "is_approve": False}
+    assert client.post("resume", json=empty).status_code == 422  # and it is not approved by it
+    assert waiting()["requests"] == first["requests"]
     body = {"execution_id": run_id, "task_id": "job", "human_feedback": "Longer."}
     retried = client.post("resume", json={**body, "is_approve": False})
     assert (retried.status_code, retried.json()["status"]) == (200, "retrying")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import threading
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from starlette.testclient import TestClient
 
 from crewai_dbos.control import Control
 from crewai_dbos.errors import DefinitionError
-from crewai_dbos.http import router
+from crewai_dbos.http import User, router
 from front.conftest import BEARER, TOKEN, client_of, crew
 
 OTHER = "another-token-of-24-chars"
@@ -63,6 +64,10 @@ def test_nobody_is_let_in_by_chance(control: Control, given: dict[str, Any]) -> 
         ("evil.example", "127.0.0.1", {}, 403),
         ("localhost.evil.example", "127.0.0.1", {}, 403),
         ("localhost", "127.0.0.1", {"X-Forwarded-For": "10.0.0.7"}, 403),
+        ("127.0.0.1:8000", "127.0.0.1", {"Via": "1.1 x"}, 403),
+        ("127.0.0.1:8000", "127.0.0.1", {"X-Forwarded-Host": "desk.example.com"}, 403),
+        ("127.0.0.1:8000", "127.0.0.1", {"X-Forwarded-Proto": "https"}, 403),
+        ("127.0.0.1:8000", "127.0.0.1", {"CF-Connecting-IP": "10.0.0.7"}, 403),
         ("localhost", "127.0.0.1", {"Origin": "http://evil.example"}, 403),
         ("localhost", "127.0.0.1", {"Origin": "null"}, 403),
         ("localhost", "127.0.0.1", {"Origin": "http://localhost"}, 200),
@@ -128,3 +133,37 @@ def test_no_secret_and_no_trace(control: Control, monkeypatch: pytest.MonkeyPatc
     unknown = client.get(f"runs/{secret}")
     assert unknown.status_code == 404
     assert secret not in unknown.text
+
+
+def test_audiences_are_names_and_no_text() -> None:
+    with pytest.raises(DefinitionError, match=r"\{'support'\}"):
+        User("ann", audiences="support")
+    ann = User("ann", audiences=(name for name in ("support", "books")))
+    assert [ann.hears("books"), ann.hears("support"), ann.hears("port")] == [True, True, False]
+
+
+def test_who_is_asked_beside_the_loop(control: Control) -> None:
+    asked_on: list[threading.Thread] = []
+    loops: list[threading.Thread] = []
+
+    def who(_: Any) -> User:
+        asked_on.append(threading.current_thread())
+        return User("ann")
+
+    app = FastAPI()
+    app.include_router(router(control, who=who))
+
+    @app.get("/loop")
+    async def loop() -> None:
+        loops.append(threading.current_thread())
+
+    with TestClient(app, base_url="http://localhost") as client:
+        client.get("/loop")
+        assert client.get("/runs").status_code == 200
+    assert asked_on
+    assert asked_on[0] is not loops[0]
+
+
+def test_who_returns_a_user(control: Control) -> None:
+    client = client_of(control, who=lambda _: "ann")
+    assert client.get("runs").status_code == 500  # and the log says why

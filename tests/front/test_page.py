@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from urllib.parse import quote
@@ -17,7 +19,8 @@ from starlette.testclient import TestClient
 from crewai_dbos import DBOSCrew, People
 from crewai_dbos._dbos_seam.database import launched_database
 from crewai_dbos._fleet.leases import Holder, Leases
-from crewai_dbos.control import Approve, Control, Request
+from crewai_dbos._http.timeline import timeline
+from crewai_dbos.control import Approve, Control, Node, Reply, Request
 from crewai_dbos.http import User, application, page
 from crewai_dbos.testing import ToolCall, text, tool_calls
 from front.conftest import TOKEN, approved, crew, refund
@@ -195,6 +198,8 @@ def test_a_rejection_a_review_and_a_question(control: Control, model: Serve) -> 
     request = asked(control, run_id)
     seen = look(client, f"/request/{request.request_id}")
     assert "otters" in seen.text
+    assert seen.form("Send feedback").send(client, "Send feedback").status_code == 422
+    assert control.request(request.request_id).state == "open"
     seen.form("Send feedback").send(client, "Send feedback", reason="Longer.")
     following = until(
         lambda: [r for r in control.requests(run_id=run_id) if r.request_id != request.request_id]
@@ -231,6 +236,19 @@ def test_cancel_resume_and_fork(control: Control) -> None:
     in_state(control, fork_id, "done")
     assert control.result_of(fork_id)["raw"] == "Another line."
     assert run_id in look(client, f"/run/{fork_id}").text
+    # Sent twice it is one fork; and what was typed is there if it can't be taken.
+    assert form.send(client, "Fork with this result", result="Another line.").url == made.url
+    assert form.send(client, "Fork with this result", result="A third one.").url != made.url
+    twice = [form.send(client, "Fork, and make it again").url.path for _ in range(2)]
+    assert twice[0] == twice[1]
+    assert len({run.run_id for run in control.runs() if run.forked_from == run_id}) == 3
+    approval = look(client, f"/run/{run_id}?at={quote(request.path, safe='')}")
+    bad = approval.form("Fork with this result")
+    refused = bad.send(client, "Fork with this result", result="not JSON, typed for long")
+    assert refused.status_code == 422
+    kept = Page(refused.text).form("Fork with this result")
+    assert kept.fields["result"] == "not JSON, typed for long"
+    assert "has to be JSON" in refused.text
     form.fields["at"] = "task:nine"
     assert form.send(client, "Fork, and make it again").status_code == 404
 
@@ -257,6 +275,77 @@ def test_a_form_of_another_site_does_nothing(control: Control) -> None:
     assert client.post(f"/run/{run_id}", data={**data, "key": cookie}).status_code == 403
     assert client.get(f"/run/{run_id}?do=cancel").status_code == 200
     assert control.run(run_id).state == "waiting"
+
+
+def test_what_was_typed_stays(control: Control) -> None:
+    """In a form that is old, has what can't be stored, or comes when nobody is logged in."""
+    client, run_id = browser(control, prefix="/desk", tokens=[TOKEN]), begun(approved())
+    request = asked(control, run_id)
+    where = f"/desk/request/{request.request_id}"
+    login = look(client, where).form("Log in")
+    wrong = Page(login.send(client, "Log in", token="wrong", name="ann").text).form("Log in")
+    assert wrong.fields["name"] == "ann"
+    back = wrong.send(client, "Log in", token=TOKEN)
+    assert back.url.path == where  # and not the list of runs
+    cookies = [h for h in client.get(where).headers.get_list("set-cookie") if "_form=" in h]
+    # It goes with a link of a mail, too, and lasts from each answer on.
+    assert "SameSite=lax" in cookies[0]
+    assert "Path=/desk" in cookies[0]
+    form = Page(back.text).form("Reject")
+    for name, value in (("key", "old"), ("reason", "nul\0")):
+        changed = {"reason": "typed for long", name: value}
+        refused = form.send(client, "Reject", **changed)
+        assert refused.status_code in (403, 422)
+        assert changed["reason"].rstrip("\0") in refused.text
+        assert control.request(request.request_id).state == "open"
+    cancel = look(client, f"/desk/run/{run_id}").form("Cancel the run")
+    cancel.fields["key"] = "old"
+    refused = cancel.send(client, "Cancel the run", reason="typed for long")
+    assert refused.status_code == 403
+    assert Page(refused.text).form("Cancel the run").fields["reason"] == "typed for long"
+    client.cookies.delete("crewai_dbos_session")
+    refused = form.send(client, "Reject", reason="typed for long")
+    assert refused.status_code == 401
+    assert "typed for long" in refused.text
+    again = Page(refused.text).form("Log in").send(client, "Log in", token=TOKEN, name="ann")
+    assert again.url.path == where
+    for elsewhere in ("//evil.example", "https://evil.example", "/\\evil.example", "/\t/e", "x"):
+        login = look(client, "/desk/login").form("Log in")
+        login.fields["next"] = elsewhere
+        sent = login.send(client, "Log in", token=TOKEN, name="ann")
+        assert sent.history[0].headers["location"] == "/desk/", elsewhere
+    assert browser(control).get("/login").status_code == 404  # where there is no token
+
+
+class Counted(dict[str, Any]):
+    """A dictionary that counts how often it is gone through."""
+
+    times = 0
+
+    def items(self) -> Any:
+        self.times += 1
+        return super().items()
+
+
+def test_a_large_run_costs_one_look_at_each_call(control: Control) -> None:
+    run_id = begun(crew())
+    in_state(control, run_id, "done")
+    run = control.run(run_id)
+    (llm,) = [node for node in every(run.children) if node.kind == "llm"]
+    calls = [replace(llm, path=f"a/b#{n}", children=()) for n in range(6000)]
+    costs = Counted.fromkeys((each.path for each in calls), control.cost_of(run_id))
+    whole = replace(llm, path="a", children=tuple(calls))
+    seen = timeline(replace(run, children=(whole,)), costs)
+    assert costs.times == 1
+    assert (len(seen.rows), seen.count) == (1000, 6001)
+    assert seen.rows[0].usd == pytest.approx(6000 * (control.cost_of(run_id).usd or 0))
+    assert seen.rows[1].usd == control.cost_of(run_id).usd
+
+
+def every(nodes: tuple[Node, ...]) -> Iterator[Node]:
+    for node in nodes:
+        yield node
+        yield from every(node.children)
 
 
 def test_people_log_in_with_the_token(control: Control) -> None:
@@ -310,6 +399,41 @@ def test_users_of_the_application(control: Control) -> None:
     seen = client.get(f"/run/{run_id}", headers=ann)
     assert seen.status_code == 200
     assert request.question.message not in seen.text
+    control.answer(request.request_id, Reply({"number": 4711}), by="bob")
+    in_state(control, run_id, "done")
+    where = f"/run/{run_id}?at={quote(request.path, safe='')}"
+    call = client.get(where, headers=ann).text.partition('id="call"')[2].partition("</section>")[0]
+    assert "is for others" in call
+    assert "4711" not in call
+    assert "4711" in browser(control).get(where).text.partition('id="call"')[2].partition("</se")[0]
+
+
+def test_two_pages_in_one_application(control: Control) -> None:
+    tokens, app = {"/desk": TOKEN, "/in/admin": "another-token-of-24-chars"}, FastAPI()
+    inner = FastAPI()
+    inner.include_router(page(control, tokens=[tokens["/in/admin"]]), prefix="/admin")
+    app.include_router(page(control, tokens=[TOKEN]), prefix="/desk")
+    app.mount("/in", inner)
+    client = TestClient(app, base_url="http://localhost")
+    for prefix, token in tokens.items():
+        form = Page(client.get(f"{prefix}/workers").text).form("Log in")
+        assert form.action.partition("?")[0] == f"{prefix}/login"
+        form.send(client, "Log in", token=token, name="ann")
+    for prefix in tokens:  # the second login has not ended the first
+        seen = look(client, f"{prefix}/")
+        assert "Log out" in seen.text
+        links = [given["href"] for tag, given in seen.tags if tag in ("a", "link")]
+        assert all(link.startswith((prefix, "#")) for link in links), links
+
+
+def test_behind_a_proxy_that_rewrites_host(control: Control) -> None:
+    client = browser(control, tokens=[TOKEN])
+    form = Page(client.get("/login").text).form("Log in")
+    data = {**form.fields, "name": "ann", "token": TOKEN}
+    for site, status in (("same-origin", 303), ("cross-site", 403), ("same-site", 403)):
+        headers = {"Origin": "https://desk.example.com", "Sec-Fetch-Site": site}
+        sent = client.post("/login", data=data, headers=headers, follow_redirects=False)
+        assert sent.status_code == status, site
 
 
 def test_the_whole_application(control: Control) -> None:
@@ -319,7 +443,8 @@ def test_the_whole_application(control: Control) -> None:
     assert "Log in" in client.get("/").text
     assert client.get("/api/runs").status_code == 401
     assert client.get("/api/runs", headers=bearer).status_code == 200
-    assert client.get("/api/openapi.json").status_code == 200
+    assert client.get("/api/openapi.json").status_code == 401
+    assert "/api/runs" in client.get("/api/openapi.json", headers=bearer).json()["paths"]
     for path in ("/docs", "/redoc", "/api/nothing"):
         response = client.get(path)
         assert response.status_code == 404

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import threading
 from typing import Any
 
 import pytest
 from crewai.flow.flow import Flow, start
 from dbos import DBOS
 from pydantic import BaseModel
+from sqlalchemy.exc import OperationalError
 from starlette.testclient import TestClient
 
 from crewai_dbos import DBOSFlow
+from crewai_dbos._http import definitions as offered
+from crewai_dbos._http import events
 from crewai_dbos.control import Control
 from crewai_dbos.errors import DefinitionError
 from crewai_dbos.http import router
@@ -150,6 +154,12 @@ def test_cancel_resume_and_fork(control: Control) -> None:
     edit = {"edit": {"task:job": "Another line."}, "by": "ann"}
     fork = client.post(f"runs/{run_id}/fork", json=edit)
     assert fork.status_code == 202
+    once, forks = {"Idempotency-Key": unique("fork")}, f"runs/{run_id}/fork"
+    for sent, headers in ((edit, once), ({**edit, "run_id": once["Idempotency-Key"]}, {})):
+        again = client.post(forks, json=sent, headers=headers)
+        assert (again.status_code, again.json()) == (202, {"run_id": once["Idempotency-Key"]})
+    assert client.post(forks, json={**edit, "run_id": run_id}).status_code == 409
+    assert client.post(forks, json={"run_id": "x"}, headers=once).status_code == 422
     made = ended(client, fork.json()["run_id"])
     assert (made["state"], made["forked_from"]) == ("done", run_id)
     result = client.get(f"runs/{made['run_id']}/result").json()
@@ -231,3 +241,66 @@ def test_what_a_router_is_not_made_of(control: Control) -> None:
             router(control, tokens=[TOKEN], **given)  # type: ignore[arg-type]
     with pytest.raises(DefinitionError, match="Control"):
         router("sqlite:///x", tokens=[TOKEN])  # type: ignore[arg-type]
+
+
+class Stuck:
+    """A definition whose kickoff does not come back, as DBOS while its database is away."""
+
+    crew_name = "stuck"
+    before_kickoff_callbacks = (print,)
+
+    def __init__(self) -> None:
+        self.goes_on = threading.Event()
+
+    def fetch_inputs(self) -> set[str]:
+        return set()
+
+    def start(self, inputs: Any, queue: Any) -> Any:
+        assert self.goes_on.wait(60)
+        raise ValueError
+
+
+def test_a_kickoff_that_does_not_come_back(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(offered, "PATIENCE", 0.1)
+    monkeypatch.setattr(offered, "AT_ONCE", 2)
+    stuck = Stuck()
+    client = client_of(control, stuck)
+    for _ in range(4):
+        begun = client.post("runs", json={"inputs": {}})
+        assert begun.status_code == 503
+        assert "run_id" in begun.json()["detail"]
+    assert client.get("runs").status_code == 200
+    stuck.goes_on.set()
+
+
+def test_half_a_character(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
+    client, run_id = client_of(control, crew()), unique("run")
+    client.post("runs", json={"inputs": {"topic": "otters"}, "run_id": run_id})
+    ended(client, run_id)
+    bad = {"raw": "a\ud800", "list": ["\udfff"]}
+    monkeypatch.setattr(Control, "result_of", lambda *_: bad)
+    result = client.get(f"runs/{run_id}/result").json()["result"]
+    assert result == {"raw": "a\ufffd", "list": ["\ufffd"]}
+    assert client.get(f"status/{run_id}").json()["result"]["output"] == "a\ufffd"
+
+
+def test_streams_are_few_and_end_without_an_end(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, run_id = client_of(control, crew()), unique("run")
+    client.post("runs", json={"inputs": {"topic": "otters"}, "run_id": run_id})
+    ended(client, run_id)
+    where = f"runs/{run_id}/events"
+    assert client.get(where).text.endswith("event: end\ndata: {}\n\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(events, "MOST", 0)
+        assert client.get(where).status_code == 503
+
+    async def away(*_: Any, **__: Any) -> Any:
+        raise OperationalError("select", {}, Exception("away"))
+        yield
+
+    monkeypatch.setattr(Control, "aevents", away)
+    assert client.get(where).text == ": events\n\n"

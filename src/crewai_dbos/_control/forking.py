@@ -9,16 +9,18 @@ from typing import Any
 from uuid import uuid4
 
 from dbos import Serializer
+from sqlalchemy.exc import IntegrityError
 
 from crewai_dbos._control import edits, places
 from crewai_dbos._control.dependence import Dependents
 from crewai_dbos._control.recorded import Recorded
 from crewai_dbos._dbos_seam.copying import CopiedRun, copied
 from crewai_dbos._dbos_seam.database import Database
+from crewai_dbos._dbos_seam.stored_runs import has_id, runs
 from crewai_dbos._journal import payload as payloads
 from crewai_dbos._journal.entry import Entry
 from crewai_dbos._stored import names, sealing, work_order
-from crewai_dbos.errors import ForkError, RunNotFoundError, SealedError
+from crewai_dbos.errors import ForkError, RunConflictError, RunNotFoundError, SealedError
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Wanted:
         edit: By place, the result that it is to have.
         version: The application version that takes it; None for the newest.
         by: Who asks.
+        fork_id: Of the fork; None for a new one.
     """
 
     at: str | None
@@ -38,6 +41,7 @@ class Wanted:
     edit: Mapping[str, Any]
     version: str | None
     by: str
+    fork_id: str | None = None
 
 
 def fork(database: Database, run_id: str, wanted: Wanted, serializer: Serializer | None) -> str:
@@ -50,15 +54,31 @@ def fork(database: Database, run_id: str, wanted: Wanted, serializer: Serializer
         RunNotFoundError: There is no such run.
         ForkError: It can't be forked so.
         SealedError: What is needed of it is encrypted.
+        RunConflictError: The id of the fork is that of another run.
     """
+    try:
+        return _made(database, run_id, wanted, serializer)
+    except IntegrityError:
+        if wanted.fork_id is None:
+            raise
+        # Somebody has made it at the same time.
+        return _made(database, run_id, wanted, serializer)
+
+
+def _made(database: Database, run_id: str, wanted: Wanted, serializer: Serializer | None) -> str:
     by_place = wanted.at is not None or bool(wanted.edit)
     if by_place and wanted.inputs is not None:
         raise ForkError(
             "Other inputs contradict what a fork keeps of the run, which was made with those that "
             "it had. Fork it from the beginning: inputs without at and edit."
         )
-    fork_id = str(uuid4())
+    fork_id = wanted.fork_id or str(uuid4())
     with database.writing() as connection:
+        if wanted.fork_id is not None:
+            for there in runs(database, connection, [has_id(database, [fork_id])]):
+                if there.forked_from == run_id:
+                    return fork_id
+                raise RunConflictError(f"The id {fork_id!r} is that of another run.")
         made = copied(database, connection, run_id, fork_id, steps=by_place, version=wanted.version)
         if made is None:
             raise RunNotFoundError(run_id)

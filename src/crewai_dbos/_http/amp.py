@@ -7,14 +7,15 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Header, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
 
+from crewai_dbos._http.api import one_id
 from crewai_dbos._http.guarding import Asking
 from crewai_dbos._http.problems import Problem, documented
 from crewai_dbos._http.runs import Desk
 from crewai_dbos._http.shapes import Body
-from crewai_dbos._http.texts import Json, Name, Text
+from crewai_dbos._http.texts import Json, Name, Text, sendable
 from crewai_dbos.control import Answer, Approve, Feedback, Node, Reject, Reply, Request, Run
 
 
@@ -105,10 +106,15 @@ def add(router: APIRouter, desk: Desk) -> None:
         return Inputs(inputs=desk.offered.inputs(desk.definition(caller, definition)))
 
     @router.post("/kickoff", responses=documented(404, 409, 501))
-    def kickoff(body: Kickoff, caller: Asking) -> KickedOff:
+    def kickoff(
+        body: Kickoff,
+        caller: Asking,
+        idempotency_key: Annotated[Name | None, Header()] = None,
+    ) -> KickedOff:
         """Begin a run."""
         body.refuse_webhooks()
-        run_id = desk.start(caller, body.definition, body.inputs, body.kickoff_id)
+        kickoff_id = one_id(body.kickoff_id, idempotency_key)
+        run_id = desk.start(caller, body.definition, body.inputs, kickoff_id)
         return KickedOff(kickoff_id=run_id)
 
     @router.get(
@@ -118,7 +124,7 @@ def add(router: APIRouter, desk: Desk) -> None:
         """How a run stands, and what has come of it."""
         run = desk.run(caller, kickoff_id)
         asked = desk.requests(caller, run_id=kickoff_id) if run.state == "waiting" else []
-        result = desk.control.result_of(kickoff_id) if run.state == "done" else None
+        result = sendable(desk.control.result_of(kickoff_id)) if run.state == "done" else None
         return status_of(run, result, asked)
 
     @router.post("/resume", responses=documented(404, 409, 410))

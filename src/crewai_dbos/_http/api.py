@@ -13,7 +13,7 @@ from crewai_dbos._http import events, shapes
 from crewai_dbos._http.guarding import Asking
 from crewai_dbos._http.problems import Problem, documented
 from crewai_dbos._http.runs import MOST, Desk
-from crewai_dbos._http.texts import Name
+from crewai_dbos._http.texts import Name, sendable
 from crewai_dbos.control import Run, State
 
 Limit = Annotated[int, Query(ge=1, le=MOST)]
@@ -38,9 +38,7 @@ def _add_runs(router: APIRouter, desk: Desk) -> None:
         idempotency_key: Annotated[Name | None, Header()] = None,
     ) -> shapes.Started:
         """Begin a run. Sent again with the same `run_id` or Idempotency-Key, it is that run."""
-        if None not in (body.run_id, idempotency_key) and body.run_id != idempotency_key:
-            raise Problem(422, "run_id and Idempotency-Key are two ids. Send one.", "invalid")
-        run_id = body.run_id or idempotency_key
+        run_id = one_id(body.run_id, idempotency_key)
         return shapes.Started(
             run_id=desk.start(caller, body.definition, body.inputs, run_id, body.queue)
         )
@@ -78,7 +76,9 @@ def _add_runs(router: APIRouter, desk: Desk) -> None:
     def result(run_id: RunId, caller: Asking) -> shapes.Whole:
         """A run with what it has returned."""
         run = desk.run(caller, run_id)
-        return shapes.Whole(run=replace(run, children=()), result=desk.control.result_of(run_id))
+        return shapes.Whole(
+            run=replace(run, children=()), result=sendable(desk.control.result_of(run_id))
+        )
 
     @router.get("/runs/{run_id:path}/cost", responses=known)
     def cost(run_id: RunId, caller: Asking) -> shapes.CostShape:
@@ -122,17 +122,26 @@ def _add_runs(router: APIRouter, desk: Desk) -> None:
         desk.control.resume(run_id, timeout=None if body is None else body.timeout)
 
     @router.post("/runs/{run_id:path}/fork", status_code=202, responses=changing)
-    def fork(run_id: RunId, caller: Asking, body: shapes.Fork | None = None) -> shapes.Started:
-        """Begin a new run with what this one has recorded, less what depends on a place."""
+    def fork(
+        run_id: RunId,
+        caller: Asking,
+        body: shapes.Fork | None = None,
+        idempotency_key: Annotated[Name | None, Header()] = None,
+    ) -> shapes.Started:
+        """Begin a new run with what this one has recorded, less what depends on a place.
+
+        Sent again with the same `run_id` or Idempotency-Key, it is that run.
+        """
         given = body or shapes.Fork()
-        desk.run(caller, run_id, "fork")
-        made = desk.control.fork(
+        made = desk.fork(
+            caller,
             run_id,
             given.at,
-            inputs=given.inputs,
             edit=given.edit,
+            by=given.by,
+            inputs=given.inputs,
             version=given.version,
-            by=caller.name(given.by),
+            fork_id=one_id(given.run_id, idempotency_key),
         )
         return shapes.Started(run_id=made)
 
@@ -143,17 +152,20 @@ def _add_runs(router: APIRouter, desk: Desk) -> None:
 
 
 def _add_requests(router: APIRouter, desk: Desk) -> None:
-    @router.get("/requests", responses=documented())
+    @router.get("/requests", responses=documented(404))
     def requests(
         caller: Asking,
         audience: Annotated[Name | None, Query()] = None,
         run_id: Annotated[Name | None, Query()] = None,
+        after: Annotated[
+            str | None, Query(max_length=100, description="The id of the last of the page before.")
+        ] = None,
         only_open: bool = True,
         limit: Limit = 50,
     ) -> shapes.Requests:
         """What people are asked, the oldest first."""
         found = desk.requests(
-            caller, audience=audience, run_id=run_id, only_open=only_open, limit=limit
+            caller, audience=audience, run_id=run_id, after=after, only_open=only_open, limit=limit
         )
         return shapes.Requests(requests=[shapes.RequestShape.of(each) for each in found])
 
@@ -169,6 +181,17 @@ def _add_requests(router: APIRouter, desk: Desk) -> None:
         """Answer a request, once. `by` is taken from programs with a token only."""
         answered: Any = desk.answer(caller, request_id, body.answer(), body.by)
         return shapes.RequestShape.of(answered)
+
+
+def one_id(in_body: str | None, in_header: str | None) -> str | None:
+    """The id that a run is to have.
+
+    Raises:
+        Problem: Two are given.
+    """
+    if None not in (in_body, in_header) and in_body != in_header:
+        raise Problem(422, "Two ids are given, one as Idempotency-Key. Send one.", "invalid")
+    return in_body or in_header
 
 
 def _in_range(when: datetime | None) -> datetime | None:

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 import anyio.from_thread
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from crewai_dbos import _user
@@ -42,6 +43,12 @@ class User:
 
     name: str
     audiences: Iterable[str] | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.audiences, str):
+            raise DefinitionError(f"audiences are a set of names: {{{self.audiences!r}}}")
+        if self.audiences is not None:
+            object.__setattr__(self, "audiences", frozenset(self.audiences))
 
     def hears(self, audience: str | None) -> bool:
         """Whether a request for this audience is one for them.
@@ -143,9 +150,8 @@ class Door:
         if self._tokens and scheme.lower() == "bearer" and self.is_key(token.strip()):
             return Caller(User("api"), for_others=True)
         if self._who is not None:
-            found = self._who(request)
-            user = await found if inspect.isawaitable(found) else found
-            if isinstance(user, User):
+            user = await self._asked_who(self._who, request)
+            if user is not None:
                 return Caller(user)
         elif self._local_only and not self._tokens:
             return self.sitting_here()
@@ -155,6 +161,17 @@ class Door:
             "unauthorized",
             {"WWW-Authenticate": "Bearer"},
         )
+
+    @staticmethod
+    async def _asked_who(who: Who, request: Request) -> User | None:
+        is_async = inspect.iscoroutinefunction(who) or inspect.iscoroutinefunction(
+            getattr(who, "__call__", None)  # noqa: B004
+        )
+        found = who(request) if is_async else await run_in_threadpool(who, request)
+        user = await found if inspect.isawaitable(found) else found
+        if user is not None and not isinstance(user, User):
+            raise TypeError(f"who() returns a crewai_dbos.http.User or None, not {type(user)}")
+        return user
 
     @staticmethod
     def sitting_here() -> Caller:
@@ -182,6 +199,18 @@ class Door:
             return not isinstance(about, Asked) or caller.user.hears(about.audience)
         return bool(_awaited(self._may(caller.user, action, about)))
 
+    def audiences_of(self, caller: Caller) -> Iterable[str] | None:
+        """For whom requests have to be that `caller` may see; None for all, or if `may` decides."""
+        return caller.user.audiences if self._may is None else None
+
+    def size_of_page(self, limit: int) -> int:
+        """How many requests are looked at in one go, of which `limit` are wanted."""
+        return limit if self._may is None else max(limit, 200)
+
+    def allows_all(self, caller: Caller) -> bool:
+        """Whether `caller` may see and answer every request, whatever it is."""
+        return self._may is None and caller.user.audiences is None
+
 
 def _is_of_another_site(request: Request) -> bool:
     """Whether a browser says that another site has it send this. No script can say otherwise."""
@@ -190,7 +219,9 @@ def _is_of_another_site(request: Request) -> bool:
     if site in ("cross-site", "same-site"):
         # To follow a link from elsewhere is no harm.
         return request.method != "GET" or headers.get("sec-fetch-mode") != "navigate"
-    if origin is None or (origin == "null" and site == "same-origin"):  # by a Referrer-Policy
+    if origin is None or site in ("same-origin", "none"):
+        # What the browser says of itself: behind a proxy Host may be another one's, and by a
+        # Referrer-Policy Origin is "null".
         return False
     return _host_in(origin) != headers.get("host", "")
 
@@ -203,10 +234,24 @@ def _host_in(url: str) -> str | None:
         return None
 
 
+_OF_PROXIES = {
+    "forwarded",
+    "via",
+    "x-real-ip",
+    "x-original-host",
+    "x-client-ip",
+    "cf-connecting-ip",
+    "true-client-ip",
+}
+"""Headers that a proxy adds, beside those that begin with ``X-Forwarded``."""
+
+
 def _is_local(request: Request) -> bool:
     """Whether it comes from this machine, and is sent to it: a name of another could lead here."""
-    forwarded = {"forwarded", "x-forwarded-for", "x-real-ip"} & set(request.headers)
-    if forwarded or request.client is None or not _is_loopback(request.client.host):
+    is_forwarded = any(
+        name in _OF_PROXIES or name.startswith("x-forwarded") for name in request.headers
+    )
+    if is_forwarded or request.client is None or not _is_loopback(request.client.host):
         return False
     try:
         host = urlsplit(f"//{request.headers.get('host', '')}").hostname

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, wait
+from contextvars import copy_context
 from typing import Any
-from uuid import uuid4
 
 from dbos import SetWorkflowID
 
@@ -14,6 +16,13 @@ from crewai_dbos.errors import DefinitionError, MissingDefinitionError
 
 _INPUT = re.compile(r"[A-Za-z_][A-Za-z0-9_\-]*")
 """The name of an input, as crewAI fills it in; other braces in a text are no inputs."""
+
+
+PATIENCE = 20.0
+"""Seconds that a kickoff may take until it is left alone."""
+
+AT_ONCE = 20
+"""Kickoffs at the same time."""
 
 
 class Offered:
@@ -28,6 +37,7 @@ class Offered:
 
     def __init__(self, definitions: Iterable[Any]) -> None:
         self._by_name: dict[str, Any] = {}
+        self._free = threading.BoundedSemaphore(AT_ONCE)
         for each in definitions:
             name = _name_of(each)
             if name in self._by_name:
@@ -37,8 +47,12 @@ class Offered:
     def names(self) -> list[str]:
         return sorted(self._by_name)
 
-    def chosen(self, name: str | None) -> str:
+    def chosen(self, name: str | None, among: list[str]) -> str:
         """The name of the one that is meant: without a `name` the only one.
+
+        Args:
+            name: What somebody asks for.
+            among: Those that they may kick off.
 
         Raises:
             Problem: There are none here, or several.
@@ -51,17 +65,19 @@ class Offered:
                 "with router(control, definitions=[...]), or kick off where they are.",
                 "no-definitions",
             )
-        if name is None and len(self._by_name) > 1:
+        if name is None and len(among) > 1:
             raise Problem(
                 422,
-                f"Which definition? There are {', '.join(self.names())}.",
+                f"Which definition? There are {', '.join(among)}.",
                 "which-definition",
-                definitions=self.names(),
+                definitions=among,
             )
-        found = name or self.names()[0]
-        if found not in self._by_name:
+        if not among:
+            raise MissingDefinitionError("There is no definition here for you.")
+        found = name or among[0]
+        if found not in among:
             raise MissingDefinitionError(
-                f"There is no definition {found!r} here; there are {', '.join(self.names())}."
+                f"There is no definition {found!r} here; there are {', '.join(among)}."
             )
         return found
 
@@ -74,7 +90,7 @@ class Offered:
         return sorted(field for field in fields if field != "id")
 
     def start(
-        self, name: str, inputs: Mapping[str, Any] | None, run_id: str | None, queue: str | None
+        self, name: str, inputs: Mapping[str, Any] | None, run_id: str, queue: str | None
     ) -> str:
         """Kick one off, or find the run of this id. Called on a thread.
 
@@ -82,7 +98,7 @@ class Offered:
             The id of the run.
 
         Raises:
-            Problem: Inputs are missing.
+            Problem: Inputs are missing, or it takes too long.
             RunConflictError: The id belongs to a run of something else.
         """
         definition = self._by_name[name]
@@ -94,8 +110,45 @@ class Offered:
                 "missing-inputs",
                 missing_inputs=missing,
             )
-        with SetWorkflowID(run_id or str(uuid4())):
-            return str(definition.start(inputs, queue=queue).workflow_id)
+
+        def kick_off() -> str:
+            with SetWorkflowID(run_id):
+                return str(definition.start(inputs, queue=queue).workflow_id)
+
+        return self._in_time(kick_off)
+
+    def _in_time(self, kick_off: Callable[[], str]) -> str:
+        """What it returns.
+
+        DBOS waits for its database for as long as it is away, and a request must not: the threads
+        of the application would all be taken by and by.
+
+        Raises:
+            Problem: It takes too long, or too many do.
+        """
+        late = Problem(
+            503,
+            "The kickoff takes too long; the database may be away. It may begin yet: send it again "
+            "with the same run_id, and it is one run.",
+            "database",
+        )
+        if not self._free.acquire(timeout=PATIENCE):
+            raise late
+        done: Future[str] = Future()
+        context = copy_context()
+
+        def work() -> None:
+            try:
+                done.set_result(context.run(kick_off))
+            except BaseException as error:
+                done.set_exception(error)
+            finally:
+                self._free.release()
+
+        threading.Thread(target=work, name="crewai-dbos-kickoff", daemon=True).start()
+        if not wait([done], PATIENCE).done:
+            raise late
+        return done.result()
 
     def _missing(self, definition: Any, name: str, inputs: Mapping[str, Any] | None) -> list[str]:
         is_crew = hasattr(definition, "crew_name")

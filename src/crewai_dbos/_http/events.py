@@ -5,15 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 from collections.abc import AsyncIterator
 
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import Response, StreamingResponse
 
 from crewai_dbos._http.problems import HEADERS, Problem
 from crewai_dbos.control import Control, Event
 
+logger = logging.getLogger("crewai_dbos")
+
 SILENCE = 15.0
 """Seconds without an event after which a comment is sent: proxies close what says nothing."""
+
+MOST = 500
+"""Streams in a process: each looks into the database five times a second."""
+
+_streams: set[object] = set()
 
 _GREATEST = 2**53
 
@@ -43,16 +52,24 @@ def after(last_event_id: str | None, given: int) -> int:
 
 
 def stream(control: Control, run_id: str, number: int) -> Response:
-    """The events after `number`, until the run has ended."""
+    """The events after `number`, until the run has ended.
+
+    Raises:
+        Problem: There are too many streams in this process.
+    """
+    if len(_streams) >= MOST:
+        raise Problem(503, "Too many follow runs here now. Try again later.", "busy")
     headers = {**HEADERS, "X-Accel-Buffering": "no"}
     pieces = _with_signs_of_life(control.aevents(run_id, number, follow=True))
     return StreamingResponse(pieces, headers=headers, media_type="text/event-stream")
 
 
 async def _with_signs_of_life(events: AsyncIterator[Event]) -> AsyncIterator[str]:
-    yield ": events\n\n"  # the reader sees that it is connected
     following: asyncio.Task[Event] | None = None
+    stream = object()
+    _streams.add(stream)
     try:
+        yield ": events\n\n"  # the reader sees that it is connected
         while True:
             if following is None:
                 following = asyncio.ensure_future(_next(events))
@@ -64,9 +81,14 @@ async def _with_signs_of_life(events: AsyncIterator[Event]) -> AsyncIterator[str
                 event = following.result()
             except StopAsyncIteration:
                 break
+            except SQLAlchemyError as error:
+                # Without the end, so that the reader comes back and goes on where it was.
+                logger.warning("A stream of events ends: %s", type(error).__name__)
+                return
             following = None
             yield written(event)
     finally:
+        _streams.discard(stream)
         if following is not None:
             following.cancel()
             with contextlib.suppress(BaseException):

@@ -27,6 +27,7 @@ class Field:
         help: What the schema says of it.
         choices: Of a choice, as JSON texts with what people see.
         required: Whether it has to hold something.
+        nullable: Whether null is a value of it, which an empty field stands for.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Field:
     help: str = ""
     choices: tuple[tuple[str, str], ...] = ()
     required: bool = False
+    nullable: bool = False
 
 
 _LACKS = object()
@@ -75,7 +77,7 @@ def _field(
     if kind == "text" and isinstance(value, str):
         text = value
     else:
-        text = "" if value is None else json.dumps(value, ensure_ascii=False, indent=2)
+        text = "" if value is None else _text(value, indent=None if choices else 2)
     told = schema.get("description")
     return Field(
         name=name,
@@ -86,14 +88,31 @@ def _field(
         help=told if isinstance(told, str) else "",
         choices=choices,
         required=required,
+        nullable=_is_nullable(schema),
+    )
+
+
+def _text(value: Any, indent: int | None = None) -> str:
+    """JSON data as it stands in a field, and as a choice of one: the two are compared."""
+    return json.dumps(value, ensure_ascii=False, indent=indent)
+
+
+def _is_nullable(schema: Mapping[str, Any]) -> bool:
+    alternatives = schema.get("anyOf")
+    each = [schema, *(alternatives if isinstance(alternatives, list) else [])]
+    return any(
+        o.get("type") == "null"
+        or (isinstance(o.get("type"), list) and "null" in o["type"])
+        or (isinstance(o.get("enum"), list) and None in o["enum"])
+        for o in each
+        if isinstance(o, Mapping)
     )
 
 
 def _kind(schema: Mapping[str, Any], value: Any) -> tuple[str, tuple[tuple[str, str], ...]]:
     options = schema.get("enum")
     if isinstance(options, list) and options:
-        shown = ((json.dumps(o), o if isinstance(o, str) else json.dumps(o)) for o in options)
-        return "choice", tuple(shown)
+        return "choice", tuple((_text(o), o if isinstance(o, str) else _text(o)) for o in options)
     kind = schema.get("type")
     if kind is None and isinstance(schema.get("anyOf"), list):
         kinds = [o.get("type") for o in schema["anyOf"] if isinstance(o, Mapping)]
@@ -140,8 +159,13 @@ def _read(fields: list[Field], form: Mapping[str, str]) -> dict[str, Any]:
             found[field.label] = field.value  # as it was shown: it keeps its real value
         elif is_as_shown and not field.required:
             continue  # a default, which the tool has itself
-        elif given or (field.kind == "text" and (field.required or field.value)):
+        elif given or (field.kind == "text" and (field.required or field.text)):
             found[field.label] = given if field.kind == "text" else _json(field, given)
+        elif field.text and field.nullable:
+            found[field.label] = None
+        elif field.text:
+            # Left out, the value that somebody has cleared would be used.
+            raise Problem(422, f"{field.label} can't be left empty.", "invalid")
     return found
 
 
@@ -155,4 +179,4 @@ def _json(field: Field, text: str) -> Any:
 
 def as_typed(text: str) -> str:
     """A text as somebody has typed it: a browser sends line breaks as two characters."""
-    return text.replace("\r\n", "\n")
+    return text.replace("\r\n", "\n").replace("\r", "\n")

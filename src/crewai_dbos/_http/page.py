@@ -7,12 +7,14 @@ template escapes all that it is given, and the browser is told to run nothing bu
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import datetime, timedelta, timezone
 from functools import lru_cache
 from importlib import resources
 from typing import Any, get_args
 from urllib.parse import parse_qsl, quote
+from uuid import NAMESPACE_OID, uuid4, uuid5
 
 from fastapi import APIRouter
 from fastapi.routing import APIRoute
@@ -26,6 +28,7 @@ from crewai_dbos._http.auth import Caller
 from crewai_dbos._http.guarding import limited
 from crewai_dbos._http.problems import HEADERS, Problem, problem_of
 from crewai_dbos._http.runs import Desk
+from crewai_dbos._http.texts import is_storable, plain_json
 from crewai_dbos._http.timeline import seconds, timeline
 from crewai_dbos.control import Node, Run, State
 from crewai_dbos.errors import CrewaiDbosError, SealedError
@@ -95,19 +98,30 @@ def page(desk: Desk, max_body: int) -> APIRouter:
 def _shown(desk: Desk, max_body: int) -> type[APIRoute]:
     """The class of routes that answer with a page, also if something goes wrong."""
 
+    paths: dict[Any, str] = {}
+
     class Shown(APIRoute):
         def get_route_handler(self) -> Handler:
             handle = super().get_route_handler()
-            is_open = self.name in ("login", "enter", "static")
+            # It is made again with what it is included under before its path.
+            own = paths.setdefault(self.endpoint, self.path)
+            is_open = own in ("/login", "/static/{name}")
 
             async def show(request: Request) -> Response:
+                request.state.crewai_dbos_base, request.state.crewai_dbos_own = _split(request, own)
                 try:
                     desk.door.check_origin(request)
                     if not is_open:
                         request.state.crewai_dbos = await _who(desk, request)
                     response = await handle(await limited(request, max_body))
                 except Exception as error:
-                    response = _problem(request, problem_of(error), desk)
+                    problem = problem_of(error)
+                    if problem.status == 401 and desk.door.needs_token and not is_open:
+                        response = await _asked_in(request, max_body)
+                    else:
+                        response = _render(
+                            request, "problem.html", problem.status, problem=problem.as_json()
+                        )
                 for name, value in SAFE.items():
                     response.headers.setdefault(name, value)
                 return response
@@ -121,15 +135,39 @@ async def _who(desk: Desk, request: Request) -> Caller:
     return sessions.caller(request, desk.door) or await desk.door.enter(request)
 
 
-def _problem(request: Request, problem: Problem, desk: Desk) -> Response:
-    if problem.status == 401 and desk.door.needs_token:
-        return RedirectResponse(f"{_base(request)}/login", 303)
-    return _render(request, "problem.html", problem.status, problem=problem.as_json())
+async def _asked_in(request: Request, max_body: int) -> Response:
+    """Have somebody log in, and lead them back. What they have sent is shown, so it is not lost."""
+    where = request.state.crewai_dbos_own
+    if request.method == "GET":
+        where += f"?{request.url.query}" if request.url.query else ""
+        return RedirectResponse(f"{_base(request)}/login?next={quote(where, safe='')}", 303)
+    try:
+        form = await _fields(await limited(request, max_body))
+    except Problem:
+        form = {}
+    typed = [text for name, text in form.items() if name not in _NOT_TYPED and text]
+    given = {"next": where, "name": "", "wrong": False, "typed": typed}
+    return _render(request, "login.html", 401, **given)
+
+
+_NOT_TYPED = ("key", "is", "do", "at", "once")
+"""Fields of our forms that nobody fills in."""
 
 
 def _base(request: Request) -> str:
-    """The path that the page is mounted at."""
-    return str(request.url_for("crewai_dbos_runs").path).rstrip("/")
+    """The path that this page is mounted at; there may be several in an application."""
+    found: str = request.state.crewai_dbos_base
+    return found
+
+
+def _split(request: Request, own: str) -> tuple[str, str]:
+    """The path of a request for the route ``own``: what the page is mounted at, and the rest."""
+    for name, value in request.path_params.items():
+        own = own.replace(f"{{{name}:path}}", value).replace(f"{{{name}}}", value)
+    path, root = str(request.scope["path"]), request.scope.get("root_path", "").rstrip("/")
+    before = path.removesuffix(own)
+    base = before if f"{before}/".startswith(f"{root}/") else f"{root}{before}"
+    return quote(base), quote(own)
 
 
 def _render(request: Request, name: str, status: int = 200, /, **given: Any) -> Response:
@@ -147,7 +185,7 @@ def _render(request: Request, name: str, status: int = 200, /, **given: Any) -> 
         )
     )
     response = Response(text.encode("utf-8", "replace"), status, media_type="text/html")
-    sessions.keep_form_key(response, request, key)
+    sessions.keep_form_key(response, request, _base(request), key)
     return response
 
 
@@ -156,15 +194,21 @@ def _caller(request: Request) -> Caller:
     return found
 
 
-async def _form(request: Request) -> dict[str, str]:
-    """A form, which is ours."""
+async def _fields(request: Request) -> dict[str, str]:
+    """What a form holds; whether it is ours `_check` says."""
     body = (await request.body()).decode("utf-8", "replace")
     try:
         given = dict(parse_qsl(body, keep_blank_values=True, max_num_fields=1000))
     except ValueError:
         raise Problem(422, "The form has too many fields.", "invalid") from None
-    sessions.check_form(request, given)
     return {name: forms.as_typed(text) for name, text in given.items()}
+
+
+def _check(request: Request, form: Mapping[str, str]) -> None:
+    """Refuse a form that is not ours, or has what can't be stored."""
+    sessions.check_form(request, form)
+    if not all(map(is_storable, form.values())):
+        raise Problem(422, "There is a character in it that can't be stored (NUL).", "invalid")
 
 
 def _back(request: Request, where: str) -> Response:
@@ -178,7 +222,7 @@ def _add_reading(router: APIRouter, desk: Desk) -> None:
     @router.get("/", name="crewai_dbos_runs")
     def runs(request: Request) -> Response:
         asked = {name: request.query_params.get(name, "").strip() for name in _FILTERS}
-        if "\0" in "".join(asked.values()):
+        if not all(map(is_storable, request.query_params.values())):
             raise Problem(422, "That is no filter.", "invalid")
         found, cursor = desk.search(
             _caller(request),
@@ -244,11 +288,13 @@ def _seen(desk: Desk, caller: Caller, run: Run, at: str | None) -> dict[str, Any
         "run": run,
         "rows": seen.rows,
         "ticks": seen.ticks,
+        "left_out": seen.count - len(seen.rows),
+        "once": str(uuid4()),
         "inputs": _content(lambda: control.inputs_of(run.run_id)),
         "result": _content(lambda: control.result_of(run.run_id)),
-        "requests": desk.requests(caller, run_id=run.run_id, only_open=False, limit=100),
+        "requests": desk.requests_of(caller, run.run_id),
         "node": node,
-        "call": None if node is None else _call(desk, run, node),
+        "call": None if node is None else _call_for(desk, caller, run, node),
         "is_alive": run.state in ALIVE,
         "edits": node is not None and node.kind in _EDITABLE,
     }
@@ -259,8 +305,15 @@ def _content(read: Callable[[], Any]) -> dict[str, Any]:
     try:
         text = shown(read())
     except SealedError as error:
-        return {"text": "", "why": str(error), "is_whole": False}
+        return {"text": "", "why": problem_of(error).detail, "is_whole": False}
     return {"text": text[:_LONGEST], "why": "", "is_whole": len(text) <= _LONGEST}
+
+
+def _call_for(desk: Desk, caller: Caller, run: Run, node: Node) -> dict[str, Any]:
+    if desk.may_read(caller, run, node):
+        return _call(desk, run, node)
+    why = "What a person has said here is for others."
+    return {"text": "", "why": why, "is_whole": False, "content": None}
 
 
 def _call(desk: Desk, run: Run, node: Node) -> dict[str, Any]:
@@ -306,12 +359,13 @@ def _find(nodes: tuple[Node, ...], path: str) -> Node | None:
 def _add_doing(router: APIRouter, desk: Desk) -> None:
     @router.post("/request/{request_id}")
     async def answer(request: Request, request_id: str) -> Response:
-        form = await _form(request)
+        form = await _fields(request)
 
         def work() -> Response:
             caller = _caller(request)
             asked = desk.request(caller, request_id, "answer")
             try:
+                _check(request, form)
                 desk.answer(caller, request_id, forms.answer_of(asked, form), None)
             except (CrewaiDbosError, Problem) as error:
                 return _asked_again(request, desk, request_id, form, error)
@@ -321,9 +375,23 @@ def _add_doing(router: APIRouter, desk: Desk) -> None:
 
     @router.post("/run/{run_id:path}")
     async def change(request: Request, run_id: str) -> Response:
-        form = await _form(request)
-        where = await run_in_threadpool(_changed, desk, _caller(request), run_id, form)
-        return _back(request, f"/run/{quote(where, safe='')}")
+        form = await _fields(request)
+
+        def work() -> Response:
+            caller = _caller(request)
+            run = desk.run(caller, run_id)
+            try:
+                _check(request, form)
+                where = _changed(desk, caller, run_id, form)
+            except (CrewaiDbosError, Problem) as error:
+                problem = problem_of(error)
+                at = form.get("at") or None
+                given = {"given": form, "problem": problem.as_json()}
+                seen = {**_seen(desk, caller, run, at), **given}
+                return _render(request, "run.html", problem.status, **seen)
+            return _back(request, f"/run/{quote(where, safe='')}")
+
+        return await run_in_threadpool(work)
 
 
 def _asked_again(
@@ -360,9 +428,16 @@ def _changed(desk: Desk, caller: Caller, run_id: str, form: Mapping[str, str]) -
         if _find(run.children, at) is None:
             raise Problem(404, f"There is no {at!r} in run {run_id!r}.", "unknown-place")
         if do == "fork":
-            return control.fork(run_id, at, by=by)
-        return control.fork(run_id, edit={at: _edited(desk, run, at, form)}, by=by)
+            return desk.fork(caller, run_id, at, fork_id=_once(form, "fork"))
+        edit = {at: _edited(desk, run, at, form)}
+        return desk.fork(caller, run_id, edit=edit, fork_id=_once(form, at, form["result"]))
     raise Problem(422, "Cancel, resume, fork or edit?", "invalid")
+
+
+def _once(form: Mapping[str, str], *what: str) -> str | None:
+    """The id of a fork: a form that is sent twice makes one."""
+    given = form.get("once", "")
+    return str(uuid5(NAMESPACE_OID, "\0".join((given, *what)))) if given else None
 
 
 def _edited(desk: Desk, run: Run, at: str, form: Mapping[str, str]) -> Any:
@@ -377,7 +452,7 @@ def _edited(desk: Desk, run: Run, at: str, form: Mapping[str, str]) -> Any:
     if isinstance(result, str) or node.kind in ("task", "llm"):
         return text
     try:
-        return json.loads(text)
+        return plain_json(json.loads(text))
     except (ValueError, RecursionError):
         raise Problem(422, "The result has to be JSON, as it was before.", "invalid") from None
 
@@ -385,26 +460,40 @@ def _edited(desk: Desk, run: Run, at: str, form: Mapping[str, str]) -> Any:
 # Coming in ---------------------------------------------------------------------------------
 
 
+_PATH = re.compile(r"/(?![/\\])[!-\[\]-~]*")
+"""A path of this page, and no URL of another site."""
+
+
 def _add_door(router: APIRouter, desk: Desk) -> None:
+    def _check_tokens() -> None:
+        if not desk.door.needs_token:
+            raise Problem(404, "Nobody logs in here.")
+
     @router.get("/login", name="login")
     def login(request: Request) -> Response:
-        return _render(request, "login.html", wrong=False)
+        _check_tokens()
+        where = request.query_params.get("next", "/")
+        return _render(request, "login.html", wrong=False, next=where, name="", typed=())
 
     @router.post("/login", name="enter")
     async def enter(request: Request) -> Response:
-        form = await _form(request)
+        _check_tokens()
+        form = await _fields(request)
+        _check(request, form)
         token, name = form.get("token", "").strip(), form.get("name", "").strip()
+        where = form.get("next", "/")
         if not name or not desk.door.is_key(token):
-            return _render(request, "login.html", 403, wrong=True)
-        response = _back(request, "/")
-        sessions.signed_in(response, request, token, name)
+            again = {"wrong": True, "next": where, "name": name, "typed": ()}
+            return _render(request, "login.html", 403, **again)
+        response = _back(request, where if _PATH.fullmatch(where) else "/")
+        sessions.signed_in(response, request, _base(request), token, name)
         return response
 
     @router.post("/logout")
     async def logout(request: Request) -> Response:
-        await _form(request)
+        _check(request, await _fields(request))
         response = _back(request, "/login")
-        sessions.signed_out(response)
+        sessions.signed_out(response, _base(request))
         return response
 
     @router.get("/static/{name}", name="static")

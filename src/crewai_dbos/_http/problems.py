@@ -113,11 +113,18 @@ def problem_of(error: Exception) -> Problem:
 def _of_validation(error: RequestValidationError) -> Problem:
     # What was sent is left out: it may be a secret, or no text.
     found = [
-        {"path": ".".join(map(str, each["loc"][1:])), "message": str(each["msg"])}
+        {"path": ".".join(map(str, each["loc"][1:])), "message": _message(each)}
         for each in error.errors()
     ]
     told = "; ".join(f"{each['path'] or 'it'}: {each['message']}" for each in found[:5])
     return Problem(422, f"That does not fit: {told}.", "invalid", errors=found[:50])
+
+
+def _message(error: Mapping[str, Any]) -> str:
+    tags = error.get("ctx", {}).get("expected_tags")
+    if tags is not None:  # the message of pydantic has what was sent, and a name of ours
+        return f"The field 'is' says one of {tags}"
+    return known.hide(str(error["msg"]))
 
 
 _STATUSES: tuple[tuple[type[Exception], int, str], ...] = (
@@ -134,13 +141,21 @@ _STATUSES: tuple[tuple[type[Exception], int, str], ...] = (
     (errors.UnstorableInputError, 422, "unstorable"),
     (errors.UnstorableValueError, 422, "unstorable"),
     (errors.NotLaunchedError, 503, "not-launched"),
-    (errors.SealedError, 503, "sealed"),
     (errors.DefinitionError, 422, "invalid"),
 )
 """By class, the first that fits: the status, and the name for programs."""
 
 
+_SEALED = (
+    "What is stored is encrypted, and this server can't read it. It wants the keys: "
+    "Control(url, serializer=...), or of crewai-dbos serve the variable CREWAI_DBOS_KEYS."
+)
+
+
 def _of_ours(error: errors.CrewaiDbosError) -> Problem:
+    if isinstance(error, errors.SealedError):
+        logger.warning("A request over HTTP wants what is encrypted: %s", error)
+        return Problem(503, _SEALED, "sealed")
     for cls, status, kind in _STATUSES:
         if isinstance(error, cls):
             return Problem(status, str(error), kind, **_more(error))

@@ -23,17 +23,17 @@ LASTS = 12 * 3600
 """Seconds after which somebody logs in again."""
 
 
-def signed_in(response: Response, request: Request, token: str, name: str) -> None:
-    """Have the browser keep who has logged in with `token`."""
+def signed_in(response: Response, request: Request, base: str, token: str, name: str) -> None:
+    """Have the browser keep who has logged in with `token`, for the page at `base`."""
     said = {"name": name[:200], "until": int(time.time()) + LASTS, "salt": secrets.token_hex(8)}
     content = base64.urlsafe_b64encode(json.dumps(said).encode()).decode()
     value = f"{content}.{_signature(token.encode(), content)}"
-    _set(response, request, SESSION, value, "lax")
+    _set(response, request, base, SESSION, value)
 
 
-def signed_out(response: Response) -> None:
+def signed_out(response: Response, base: str) -> None:
     """Have the browser forget it."""
-    response.delete_cookie(SESSION, path="/")
+    response.delete_cookie(SESSION, path=base or "/")
 
 
 def caller(request: Request, door: Door) -> Caller | None:
@@ -62,9 +62,9 @@ def form_key(request: Request) -> str:
     return given if len(given) == 43 and given.isascii() else secrets.token_urlsafe(32)
 
 
-def keep_form_key(response: Response, request: Request, key: str) -> None:
-    if request.cookies.get(FORM) != key:
-        _set(response, request, FORM, key, "strict")
+def keep_form_key(response: Response, request: Request, base: str, key: str) -> None:
+    """Have the browser keep it for as long again, also where a link from a mail leads here."""
+    _set(response, request, base, FORM, key)
 
 
 def check_form(request: Request, form: Mapping[str, str]) -> None:
@@ -80,13 +80,13 @@ def check_form(request: Request, form: Mapping[str, str]) -> None:
         )
 
 
-def _set(response: Response, request: Request, name: str, value: str, site: Any) -> None:
+def _set(response: Response, request: Request, base: str, name: str, value: str) -> None:
     response.set_cookie(
         name,
         value,
         max_age=LASTS,
-        path="/",
+        path=base or "/",
         secure=request.url.scheme == "https",
         httponly=True,
-        samesite=site,
+        samesite="lax",
     )

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from crewai_dbos._http.texts import Json, Name, Text
+from crewai_dbos._http.texts import Json, Name, Text, sendable
 from crewai_dbos.control import Answer, Approve, Cost, Feedback, Reject, Reply, Request, Run, Tokens
 
 
@@ -44,6 +44,7 @@ class Fork(Body):
     edit: dict[Name, Json] | None = None
     version: Name | None = None
     by: Name | None = None
+    run_id: Name | None = Field(default=None, description="Of the fork. Sent twice, it is one.")
 
 
 class ApproveBody(Body):
@@ -66,7 +67,7 @@ class RejectBody(Body):
 
 class FeedbackBody(Body):
     is_: Literal["feedback"] = Field(alias="is")
-    text: Text
+    text: Text = Field(min_length=1)
     by: Name | None = None
 
     def answer(self) -> Answer:
@@ -153,7 +154,7 @@ class RequestShape(BaseModel):
 
     @classmethod
     def of(cls, request: Request) -> RequestShape:
-        return cls.model_validate(asdict(request))
+        return cls.model_validate(sendable(asdict(request)))
 
 
 class Requests(BaseModel):

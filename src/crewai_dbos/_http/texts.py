@@ -49,6 +49,17 @@ def plain_json(value: Any, depth: int = 0) -> Any:
     return value
 
 
+def sendable(value: Any) -> Any:
+    """JSON data with a sign in place of half a surrogate pair, which UTF-8 does not have."""
+    if isinstance(value, str):
+        return re.sub("[\ud800-\udfff]", "\ufffd", value)
+    if isinstance(value, list):
+        return [sendable(item) for item in value]
+    if isinstance(value, dict):
+        return {sendable(name): sendable(item) for name, item in value.items()}
+    return value
+
+
 Text = Annotated[str, StringConstraints(max_length=100_000), AfterValidator(storable)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=500), AfterValidator(storable)]
 Json = Annotated[Any, AfterValidator(plain_json)]

@@ -8,6 +8,9 @@ from datetime import datetime, timedelta
 
 from crewai_dbos.control import Cost, Node, Run
 
+MOST = 1000
+"""Rows that are shown of a run."""
+
 _LEAST = 0.4
 """Percent of the axis: a shorter bar would not be seen."""
 
@@ -39,12 +42,14 @@ class Timeline:
     """The rows of a run, and what the axis says.
 
     Attributes:
-        rows: In the order in which things began, those inside after each.
+        rows: In the order in which things began, those inside after each; the first `MOST`.
         ticks: Where, in percent, and how many seconds after the beginning.
+        count: How many rows there would be.
     """
 
     rows: tuple[Row, ...]
     ticks: tuple[tuple[float, str], ...]
+    count: int
 
 
 def timeline(run: Run, costs: Mapping[str, Cost]) -> Timeline:
@@ -54,8 +59,9 @@ def timeline(run: Run, costs: Mapping[str, Cost]) -> Timeline:
     begin = min([run.created, *(at for at, _ in times)])
     end = max([_end(run), *(until for _, until in times)])
     whole = max((end - begin).total_seconds(), 0.001)
-    rows = tuple(_row(node, depth, begin, whole, costs) for node, depth in nodes)
-    return Timeline(rows, tuple((n * 25.0, seconds(whole * n / 4)) for n in range(5)))
+    sums = _sums(costs)
+    rows = tuple(_row(node, depth, begin, whole, sums) for node, depth in nodes[:MOST])
+    return Timeline(rows, tuple((n * 25.0, seconds(whole * n / 4)) for n in range(5)), len(nodes))
 
 
 def _every(nodes: tuple[Node, ...], depth: int) -> Iterator[tuple[Node, int]]:
@@ -73,19 +79,27 @@ def _end(run: Run) -> datetime:
     return run.created + timedelta(seconds=run.seconds or 0)
 
 
-def _row(node: Node, depth: int, begin: datetime, whole: float, costs: Mapping[str, Cost]) -> Row:
+def _sums(costs: Mapping[str, Cost]) -> dict[str, float | None]:
+    """By place, what all in it has cost; None where a price is not known."""
+    sums: dict[str, float | None] = {}
+    for path, cost in costs.items():
+        place = ""
+        for part in path.split("/"):
+            place = f"{place}/{part}" if place else part
+            before = sums.get(place, 0.0)
+            sums[place] = None if None in (before, cost.usd) else (before or 0) + (cost.usd or 0)
+    return sums
+
+
+def _row(
+    node: Node, depth: int, begin: datetime, whole: float, sums: Mapping[str, float | None]
+) -> Row:
     left = width = None
     if node.started is not None:
         width = min(100.0, max(_LEAST, (node.seconds or 0) / whole * 100))
         left = min((node.started - begin).total_seconds() / whole * 100, 100 - width)
-    inside = [
-        cost
-        for path, cost in costs.items()
-        if path == node.path or path.startswith(f"{node.path}/")
-    ]
-    amounts = [cost.usd for cost in inside]
-    usd = None if None in amounts else sum(amount for amount in amounts if amount is not None)
-    return Row(node, depth, _look(node), left, width, usd, bool(inside))
+    spent = node.path in sums
+    return Row(node, depth, _look(node), left, width, sums.get(node.path, 0.0), spent)
 
 
 def _look(node: Node) -> str:

@@ -17,7 +17,7 @@ from crewai_dbos._requests.answers import Answer
 from crewai_dbos._requests.request import Question, Request, State, at
 from crewai_dbos._requests.table import requests
 from crewai_dbos._tables import migrate
-from crewai_dbos.errors import AlreadyAnswered, RequestExpired, UnknownRequest
+from crewai_dbos.errors import AlreadyAnswered, RequestExpired, SealedError, UnknownRequest
 
 Open = Callable[[Any], Any]
 """Makes plain JSON of what the serializer of the application has written."""
@@ -320,8 +320,11 @@ class Store:
         begins: str | None = None,
         run_id: str | None = None,
         audience: str | None = None,
+        audiences: Iterable[str] | None = None,
+        after: str | None = None,
         only_open: bool = False,
         limit: int | None = None,
+        even_sealed: bool = False,
     ) -> list[Request]:
         """The requests that fit, the oldest first."""
         table = self._table
@@ -332,12 +335,21 @@ class Store:
             wanted.append(table.c.run_id == run_id)
         if audience is not None:
             wanted.append(table.c.audience == audience)
+        if audiences is not None:
+            wanted.append(table.c.audience.is_(None) | table.c.audience.in_([*audiences]))
+        if after is not None:
+            last = table.alias()
+            place = sa.select(last.c.created_ms).where(last.c.request_id == after)
+            wanted.append(
+                (table.c.created_ms > place.scalar_subquery())
+                | ((table.c.created_ms == place.scalar_subquery()) & (table.c.request_id > after))
+            )
         if only_open:
             alive = self._database.is_alive(table.c.run_id)
             wanted += [table.c.state == "open", alive, ~self._late]
         with self._database.engine.connect() as connection:
             rows = self._found(connection, sa.and_(*wanted), limit=limit)
-        return [_request(row, opened) for row in rows]
+        return [_request(row, opened, even_sealed=even_sealed) for row in rows]
 
     def outlines(
         self, connection: sa.Connection, run_ids: Iterable[str]
@@ -404,11 +416,23 @@ def _id(run_id: str, name: str, generation: int) -> str:
     return hashlib.sha256(f"{run_id}\0{name}\0{generation}".encode()).hexdigest()[:20]
 
 
+_SEALED = "What is asked is encrypted, and can't be read here."
+
+
 def _loaded(text: str | None) -> Any:
     return None if text is None else json.loads(text)
 
 
-def _request(row: Any, opened: Open) -> Request:
+def _request(row: Any, opened: Open, *, even_sealed: bool = False) -> Request:
+    try:
+        question, answer = (
+            Question.of_json(opened(_loaded(row.question))),
+            opened(_loaded(row.answer)),
+        )
+    except SealedError:
+        if not even_sealed:
+            raise
+        question, answer = Question(_SEALED), None
     state = "withdrawn" if row.over else "expired" if row.late else row.state
     return Request(
         request_id=row.request_id,
@@ -416,12 +440,12 @@ def _request(row: Any, opened: Open) -> Request:
         path=row.name,
         kind=row.kind,
         state=cast(State, state),
-        question=Question.of_json(opened(_loaded(row.question))),
+        question=question,
         audience=row.audience,
         on_deadline=row.on_deadline,
         created=at(row.created_ms),
         deadline=at(row.deadline_ms),
-        answer=opened(_loaded(row.answer)),
+        answer=answer,
         answered_by=row.answered_by,
         answered=at(row.answered_ms),
     )
