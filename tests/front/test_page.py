@@ -249,6 +249,8 @@ def test_cancel_resume_and_fork(control: Control) -> None:
     kept = Page(refused.text).form("Fork with this result")
     assert kept.fields["result"] == "not JSON, typed for long"
     assert "has to be JSON" in refused.text
+    del bad.fields["result"]
+    assert bad.send(client, "Fork with this result").status_code == 422
     form.fields["at"] = "task:nine"
     assert form.send(client, "Fork, and make it again").status_code == 404
 
