@@ -249,6 +249,8 @@ def test_cancel_resume_and_fork(control: Control) -> None:
     kept = Page(refused.text).form("Fork with this result")
     assert kept.fields["result"] == "not JSON, typed for long"
     assert "has to be JSON" in refused.text
+    del bad.fields["result"]
+    assert bad.send(client, "Fork with this result").status_code == 422
     form.fields["at"] = "task:nine"
     assert form.send(client, "Fork, and make it again").status_code == 404
 
@@ -406,6 +408,19 @@ def test_users_of_the_application(control: Control) -> None:
     assert "is for others" in call
     assert "4711" not in call
     assert "4711" in browser(control).get(where).text.partition('id="call"')[2].partition("</se")[0]
+
+
+def test_every_page_is_behind_the_door(control: Control) -> None:
+    made = page(control, tokens=[TOKEN])
+    routes = {(method, route.path) for route in made.routes for method in route.methods}  # type: ignore[attr-defined]
+    routes -= {("GET", "/login"), ("POST", "/login"), ("GET", "/static/{name}")}
+    assert len(routes) == 9
+    client = browser(control, tokens=[TOKEN])
+    for method, path in routes:
+        where = re.sub(r"\{.*\}", "x", path)
+        sent = client.request(method, where, follow_redirects=False)
+        assert sent.status_code == (303 if method == "GET" else 401), (method, path)
+        assert "crewai_dbos_session" not in sent.headers.get("set-cookie", "")
 
 
 def test_two_pages_in_one_application(control: Control) -> None:

@@ -275,6 +275,7 @@ def test_every_request_can_be_reached(control: Control, monkeypatch: pytest.Monk
         wanted = {"limit": 1} | ({"after": found[-1]} if found else {})
         page = client.get("requests", params=wanted, headers=as_("ann")).json()["requests"]
         assert page
+        assert page[0]["request_id"] not in found
         found += [each["request_id"] for each in page]
     assert len({*found}) == len(found)
     assert {*ids[:2]}.isdisjoint(found)

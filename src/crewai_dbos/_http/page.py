@@ -430,7 +430,7 @@ def _changed(desk: Desk, caller: Caller, run_id: str, form: Mapping[str, str]) -
         if do == "fork":
             return desk.fork(caller, run_id, at, fork_id=_once(form, "fork"))
         edit = {at: _edited(desk, run, at, form)}
-        return desk.fork(caller, run_id, edit=edit, fork_id=_once(form, at, form["result"]))
+        return desk.fork(caller, run_id, edit=edit, fork_id=_once(form, at, form.get("result", "")))
     raise Problem(422, "Cancel, resume, fork or edit?", "invalid")
 
 
