@@ -253,7 +253,7 @@ def test_a_batch_goes_with_its_items(control: Control, serve: Serve) -> None:
     assert len(server.requests) == 5
 
 
-@DBOS.workflow(name="of_the_users_own")
+@DBOS.workflow(name="control.move.of_the_users_own")
 def of_the_users_own(run_id: str) -> str:
     CALLS.append("outside")
     with SetWorkflowID(f"{run_id}/child"):

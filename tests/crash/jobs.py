@@ -141,13 +141,13 @@ def recover_and_ask(order: Order) -> Any:
 def ask_as_another_executor(order: Order) -> Any:
     """Ask for a run that another process is at work on; say when all that is left is to wait."""
     launch(order)
-    wait = SystemDatabase.await_workflow_result
+    look = SystemDatabase.check_workflow_result
 
     def told(*args: Any, **options: Any) -> Any:
         say(waits=True)
-        return wait(*args, **options)
+        return look(*args, **options)
 
-    SystemDatabase.await_workflow_result = told  # type: ignore[method-assign]
+    SystemDatabase.check_workflow_result = told  # type: ignore[method-assign]
     return ask(AGENTS["native"])
 
 

@@ -44,7 +44,8 @@ greeting = DBOSFlow(flow_name="greeting", orig_flow=Greeting)
 
 def ask(url: str) -> None:
     """Put a run on a queue, as another program does, before there is any worker."""
-    DBOS(config={**QUICK, "name": "app", "system_database_url": url, "log_level": "ERROR"})
+    config = {"name": "app", "system_database_url": url, "application_version": "1"}
+    DBOS(config={**QUICK, **config, "log_level": "ERROR"})
     DBOS.listen_queues(["nothing"])
     DBOS.launch()
     DBOS.register_queue("jobs")
@@ -78,7 +79,7 @@ def test_it_works_off_what_another_program_has_enqueued(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(APP)
     url = f"sqlite:///{tmp_path}/app.sqlite"
     ask(url)
-    process = command(tmp_path, "app:greeting", "--db-url", url)
+    process = command(tmp_path, "app:greeting", "--db-url", url, "--version", "1")
     while "carries out" not in (line := process.stdout.readline()):
         assert line, "it has ended"
     assert "flow greeting" in line
@@ -143,7 +144,8 @@ def test_one_whose_id_another_process_takes_ends_beside_a_call_that_hangs(tmp_pa
     (tmp_path / "hang").touch()
     url = f"sqlite:///{tmp_path}/app.sqlite"
     ask(url)
-    arguments = ["worker", "app", "--db-url", url, "--lease", "1", "--grace", "0"]
+    of_ours = ["app", "--db-url", url, "--version", "1"]
+    arguments = ["worker", *of_ours, "--lease", "1", "--grace", "0"]
     order = {"folder": str(tmp_path), "arguments": arguments}
     job = Job(f"{jobs.__name__}:command_until_stopped", order, tmp_path / "log", {})
     process = fork_server(jobs.__name__).start(job)

@@ -21,7 +21,7 @@ from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.joining import joined
 from crewai_dbos._journal.latch import Latch
 from crewai_dbos._journal.open_calls import OpenCall
-from crewai_dbos._journal.watching import Execution, Stay
+from crewai_dbos._journal.watching import Execution, Moment, Stay
 from journal.helpers import QUICK, acall, call, only_sqlite, work
 from support.runs import begin, entries, finish, replay, result, run_id
 
@@ -127,6 +127,8 @@ def test_a_time_limit_is_not_for_what_goes_on_in_the_background() -> None:
             background.begun(pool.submit(time.sleep, 0.5))
             return "sent"
 
-        stay = Stay(Execution("run", None, Latch("run")))
+        execution = Execution("run", None, Latch("run"))
+        execution.goes_on(Moment.now())
+        stay = Stay(execution)
         body = Attempt(OpenCall("run", "tool:send#1"), call, (), stay).of_async(send)
         assert asyncio.run(body())["result"] == "sent"
