@@ -16,6 +16,7 @@ from crewai.flow.flow import Flow, listen, start
 from dbos import DBOS, SetWorkflowID
 from typer.testing import CliRunner
 
+from control import owned
 from crewai_dbos import DBOSCrew, DBOSFlow, People, step
 from crewai_dbos._dbos_seam.database import launched_database
 from crewai_dbos._stored import names
@@ -253,42 +254,31 @@ def test_a_batch_goes_with_its_items(control: Control, serve: Serve) -> None:
     assert len(server.requests) == 5
 
 
-@DBOS.workflow(name="control.move.of_the_users_own")
-def of_the_users_own(run_id: str) -> str:
-    CALLS.append("outside")
-    with SetWorkflowID(f"{run_id}/child"):
-        run = FLOWS[run_id].start(inputs={"run": f"{run_id}/child"})
-    return str(run.get_result())
-
-
-FLOWS: dict[str, DBOSFlow] = {}
-
-
 def test_a_workflow_of_the_users_goes_with_the_runs_that_it_has_started(control: Control) -> None:
     flow, run_id = made()
-    FLOWS[run_id] = flow
+    owned.FLOWS[run_id] = flow
     child = f"{run_id}/child"
     with SetWorkflowID(run_id):
-        assert of_the_users_own(run_id) == f"{child}/2"
+        assert owned.starts_one(run_id) == f"{child}/2"
     last = max(each["function_id"] for each in DBOS.list_workflow_steps(child))
     to_the_old_version(child, last - 1)
     to_the_old_version(run_id, 2)
-    CALLS.clear()
+    owned.CALLS.clear()
     refused = control.move_all(OLD, version=NOW)
     assert child in refused.moved
     assert "a workflow of your own" in refused.refused[run_id]
     assert status(run_id) == "ENQUEUED"
     assert control.move(run_id).moved == (run_id,)
     assert DBOS.retrieve_workflow(run_id).get_result() == f"{child}/2"
-    assert CALLS.count("outside") == 1
+    assert owned.CALLS.count("outside") == 1
 
 
 def test_the_child_of_one_that_is_moved(control: Control) -> None:
     flow, run_id = made()
-    FLOWS[run_id] = flow
+    owned.FLOWS[run_id] = flow
     child = f"{run_id}/child"
     with SetWorkflowID(run_id):
-        of_the_users_own(run_id)
+        owned.starts_one(run_id)
     last = max(each["function_id"] for each in DBOS.list_workflow_steps(child))
     to_the_old_version(child, last - 1)
     to_the_old_version(run_id, 2)
