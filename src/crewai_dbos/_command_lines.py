@@ -15,11 +15,15 @@ def show(run_id: str) -> str:
     return f"crewai-dbos runs show {quote(run_id)}"
 
 
-def fork(run_id: str, at: str) -> str:
+def fork(run_id: str, at: str, version: str | None = None) -> str:
     """Makes a new run of one, from a place on."""
-    return f"crewai-dbos runs fork {quote(run_id)} --at {at}"
+    return f"crewai-dbos runs fork {quote(run_id)} --at {at}{_to(version)}"
 
 
-def move(run_id: str, version: str) -> str:
-    """Gives a run to another version of the application."""
-    return f"crewai-dbos runs move {quote(run_id)} --version {quote(version)}"
+def move(run_id: str, version: str | None = None) -> str:
+    """Gives a run to another version of the application; to the newest if none is given."""
+    return f"crewai-dbos runs move {quote(run_id)}{_to(version)}"
+
+
+def _to(version: str | None) -> str:
+    return "" if version is None else f" --version {quote(version)}"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from shlex import quote
 
 import sqlalchemy as sa
 
+from crewai_dbos import _command_lines
 from crewai_dbos._control.stopping import Json, has_stopped, let_go_on, queue_of_items
 from crewai_dbos._dbos_seam import moving, stopping
 from crewai_dbos._dbos_seam.database import CANCELLED, PENDING, Database
@@ -104,7 +104,7 @@ class Mover:
                 refused[run_id] = (
                     f"Run {run_id!r} is a workflow of your own ({name}). DBOS finds its steps by "
                     "their numbers, and ends it with an error if they are others now. If they "
-                    f"are not: crewai-dbos runs move {quote(run_id)}"
+                    f"are not: {_command_lines.move(run_id)}"
                 )
             elif run_id not in done:
                 try:
@@ -180,8 +180,7 @@ class Mover:
         if _ended(run):
             return (
                 f"Run {run_id!r} has ended ({run.status}), so there is nothing to move. To make "
-                f"it again from a place: crewai-dbos runs fork {run_id} --at PLACE "
-                f"--version {target}"
+                f"it again from a place: {_command_lines.fork(run_id, 'PLACE', target)}"
             )
         if (
             run.status != PENDING
@@ -264,7 +263,7 @@ def _there(run: Standing, target: str) -> str:
     told = f"Run {run.run_id!r} is of version {target} already."
     if run.is_alive:
         return told
-    return f"{told} To let it go on: crewai-dbos runs resume {run.run_id}"
+    return f"{told} To let it go on: {_command_lines.resume(run.run_id)}"
 
 
 def _listed(versions: Iterable[str]) -> str:

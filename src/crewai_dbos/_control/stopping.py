@@ -167,8 +167,8 @@ def _not_stopped(run: Standing) -> RunStateError:
         "ERROR": "has failed, and would fail again. Fork it from before what went wrong: "
         f"{_command_lines.show(run_id)}, then {_command_lines.fork(run_id, 'PLACE')}",
         ENQUEUED: f"is on its queue ({run.queue or 'for runs that go on'}) already. If no process "
-        f"takes it, none has its application version ({run.version}; to another one: crewai-dbos "
-        f"runs move {run_id}), or none listens to that queue.",
+        f"takes it, none has its application version ({run.version}; to another one: "
+        f"{_command_lines.move(run_id)}), or none listens to that queue.",
         DELAYED: "waits: for a person, whose answer lets it go on (crewai-dbos inbox), or for its "
         "time to begin.",
         PENDING: f"is carried out by {run.executor!r}. If that process is gone, start one with the "
