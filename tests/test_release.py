@@ -20,6 +20,8 @@ from support.pages import ROOT, page
 
 pytestmark = pytest.mark.crash
 
+KINDS = {".css", ".js", ".json", ".jsonc", ".md", ".png", ".py", ".svg", ".txt", ".yaml", ".yml"}
+
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
@@ -42,10 +44,12 @@ def metadata(wheel: Path) -> Message:
 def test_the_source_has_all_that_is_kept_of_it(built: tuple[Path, Path]) -> None:
     with tarfile.open(built[0]) as archive:
         held = {name.partition("/")[2] for name in archive.getnames()}
-    kept = subprocess.check_output(["git", "ls-files"], cwd=ROOT, text=True).splitlines()
-    missing = {name for name in kept if (ROOT / name).exists()} - held
-    assert missing == {".gitattributes"} & set(kept), "and .gitignore, which hatchling adds"
-    assert "docs/tutorial.md" in held
+    folders = ("src", "tests", "docs", "examples", "benchmarks", "scripts")
+    files = [file for folder in folders for file in (ROOT / folder).rglob("*")]
+    kept = {str(file.relative_to(ROOT)) for file in files if file.suffix in KINDS}
+    assert {"docs/tutorial.md", "examples/crew_project/src/latest_ai/main.py"} <= kept
+    assert kept - held == set()
+    assert {file.name for file in ROOT.glob("*.md")} | {"LICENSE", "Makefile"} <= held
 
 
 def test_what_is_said_of_it(built: tuple[Path, Path]) -> None:
@@ -81,9 +85,7 @@ def test_it_installs_in_a_fresh_environment_and_the_demo_runs(
     assert Path(found.strip()).is_relative_to(packages)
 
     demo = [place / "bin" / "crewai-dbos", "demo", "--json"]
-    done = subprocess.run(
-        demo, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=200
-    )
+    done = subprocess.run(demo, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     figures = json.loads(done.stdout)
     assert figures["durable"]["emails_sent_twice"] == []

@@ -50,8 +50,8 @@ def test_from_an_empty_folder_to_an_approved_run(tmp_path: Path) -> None:
         reader.runs("python -m reports.main first", killed_at=held[2])
         assert (len(server.requests)) == 2
         goes_on = reader.runs("python -m reports.main first")
-        assert "`Run first goes on: 2 calls from the record.`" in TUTORIAL
-        assert "Run first goes on: 2 calls from the record." in goes_on
+        assert "`Run first goes on: 1 call from the record.`" in TUTORIAL
+        assert "Run first goes on: 1 call from the record." in goes_on
         assert "It was the transformer" in goes_on
         assert len(server.requests) == 3, "the researcher was not asked again"
         assert "It was the transformer" in reader.runs("python -m reports.main first")
