@@ -71,7 +71,7 @@ def _listed(items: list[Any], old: bool) -> _Text:
     """The text of a list's shape. A conversation is sent again and again, one message longer."""
     texts = [_item(item, old) for item in items]
     written = b"[" + b", ".join([text.written for text in texts]) + b"]"
-    return _Text(written, any([text.may_differ for text in texts]))
+    return _Text(written, any(text.may_differ for text in texts))
 
 
 def _item(item: Any, old: bool) -> _Text:
