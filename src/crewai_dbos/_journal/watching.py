@@ -85,17 +85,20 @@ class Execution:
         """The run was still this execution's `at` that moment, or later."""
         self._last_seen = max(self._last_seen, at)
 
-    def check(self) -> None:
+    def check(self, *, surely: bool = False) -> None:
         """Return if a call may begin: a moment ago the run was this execution's.
 
         This asks the database, and waits for it, if nothing has told so lately. What stood still
         meanwhile, this process or its machine, has lost that moment.
 
+        Args:
+            surely: Whether the database is asked, whatever was told lately.
+
         Raises:
             ControlSignal: The run is over.
         """
         self.latch.raise_if_over()
-        if self._is_recent():
+        if not surely and self._is_recent():
             return
         try:
             at, database = Moment.now(), launched_database()

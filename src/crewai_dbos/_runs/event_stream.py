@@ -255,6 +255,7 @@ class EventStream:
                     self._put_whole(entry, fact)
                 if tokens is not None:
                     self._put(fact)
+            entry.let_go()
 
     def _put_whole(self, entry: Entry, ended: Fact) -> None:
         """Tell of a recorded answer in one piece: the last of its pieces were not written."""
