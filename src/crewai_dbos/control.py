@@ -626,6 +626,22 @@ class Control:
         async for event in found:
             yield event
 
+    def last_event(self, run_id: str) -> int:
+        """The number of the last event of a run until now, to follow it from there; 0 if none.
+
+        Raises:
+            RunNotFoundError: There is no such run.
+
+        Example::
+
+            run = crew.start({"topic": "otters"})
+            now = control.last_event(run.workflow_id)
+            for event in control.events(run.workflow_id, now, follow=True):
+                print(event.type)
+        """
+        self._check_run(run_id)
+        return self._events.last(run_id)
+
     def _check_run(self, run_id: str) -> None:
         if self._events.is_alive(run_id) is None:
             raise RunNotFoundError(run_id)
