@@ -24,7 +24,7 @@ def after(diff: str) -> str:
 
 
 def apply(diff: str, folder: Path) -> None:
-    """Change a file as a reader would: the first line of `diff` names it, ``@@`` parts the places."""
+    """Change a file as a reader would: the first line of `diff` names it, ``@@`` parts places."""
     head, *lines = diff.splitlines()
     file = folder / head.removeprefix("--- ")
     text = file.read_text()
