@@ -16,7 +16,7 @@ IN_PARALLEL := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test compiled lint typecheck format pytest quick every-moment chaos local-model smoke oldest
-.PHONY: mutate litellm crewai-tests bench constraints clean venv venvs
+.PHONY: browser mutate litellm crewai-tests bench constraints clean venv venvs
 
 help:
 	@echo 'make demo         show a crashed crew going on where it was'
@@ -42,7 +42,7 @@ demo: venv
 	@.venv/bin/crewai-dbos demo
 
 test: venvs
-	@$(MAKE) --no-print-directory -j2 compiled typecheck lint smoke
+	@$(MAKE) --no-print-directory -j2 compiled typecheck lint smoke browser
 	.venv/bin/pytest $(IN_PARALLEL) --durations 10
 
 # Byte code of all that tests import, once: each worker would compile it for itself.
@@ -57,6 +57,9 @@ lint: venv
 
 typecheck: venv
 	.venv/bin/mypy
+
+browser:
+	@scripts/find-browser --install
 
 format: venv
 	.venv/bin/ruff format .
