@@ -19,15 +19,15 @@ from crewai_dbos.testing import (
     tool_calls,
 )
 from crewai_dbos.testing.effects import EFFECTS
+from pages.blocks import blocks
 from support.python import Program, python
 
 pytestmark = pytest.mark.crash
 
 README = Path(__file__).parent.parent / "README.md"
-TESTING = README.parent / "docs" / "testing.md"
 
 # The last block only configures a Postgres that is not there.
-BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)[:-1]
+BLOCKS = blocks("README.md")[:-1]
 
 
 def script(request: Request) -> Reply:
@@ -126,7 +126,7 @@ def test_a_program_changed_by_a_diff_is_killed_and_started_again(
 
 
 def test_the_page_about_testing(tmp_path: Path) -> None:
-    for block in re.findall(r"```python\n(.*?)```", TESTING.read_text(), re.DOTALL):
+    for block in blocks("docs/testing.md"):
         name = block.splitlines()[0].removeprefix("# ")
         (tmp_path / name).write_text(block)
 
