@@ -19,10 +19,11 @@ from crewai_dbos.testing import (
     tool_calls,
 )
 from crewai_dbos.testing.effects import EFFECTS
-from support.pages import ROOT, after, blocks, page
+from pages.blocks import ROOT, blocks, headings, text_of
+from pages.diffs import after
 from support.python import Program, python
 
-README = page("README.md")
+README = text_of("README.md")
 
 
 def test_it_is_read_in_five_minutes() -> None:
@@ -40,17 +41,12 @@ def test_its_links_hold_on_any_site() -> None:
         assert kind in ("blob", "tree", "raw"), link
         path, _, anchor = place.partition("#")
         assert (ROOT / path).exists(), link
-        assert not anchor or anchor in _anchors(page(path)), link
+        assert not anchor or anchor in headings(text_of(path)), link
 
 
 def _repository() -> str:
-    (found,) = re.findall(r'^Repository = "(.*)"$', page("pyproject.toml"), re.MULTILINE)
+    (found,) = re.findall(r'^Repository = "(.*)"$', text_of("pyproject.toml"), re.MULTILINE)
     return str(found)
-
-
-def _anchors(text: str) -> set[str]:
-    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
-    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 # Its programs ---------------------------------------------------------------------------------
@@ -59,7 +55,7 @@ def _anchors(text: str) -> set[str]:
 @pytest.mark.crash
 def test_the_first_program_is_killed_and_started_again(tmp_path: Path) -> None:
     program = tmp_path / "app.py"
-    program.write_text(blocks(README)[0])
+    program.write_text(blocks("README.md")[0])
     held = hang()
 
     def model(request: Request) -> Reply:
@@ -89,7 +85,7 @@ def test_the_first_program_is_killed_and_started_again(tmp_path: Path) -> None:
 
 @pytest.mark.crash
 def test_the_worker_takes_runs_from_the_queue(tmp_path: Path) -> None:
-    first, production = blocks(README)
+    first, production = blocks("README.md")
     assert 'research.start(inputs, queue="research")' in README
     assert 'DBOS.register_queue("research")' in README
     module = first.partition("if __name__")[0] + re.sub(
@@ -124,8 +120,7 @@ def script(request: Request) -> Reply:
 @pytest.mark.crash
 def test_the_blocks_run_one_after_the_other_as_one_program(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
-    pages = ("docs/agents.md", "docs/crews.md", "docs/retries.md")
-    shown = [block for name in pages for block in blocks(page(name))]
+    shown = blocks("docs/agents.md") + blocks("docs/crews.md") + blocks("docs/retries.md")
     program.write_text("\n".join([*shown, "with SetWorkflowID('mine'):\n    print(handle(3))\n"]))
     with ModelServer(script) as server:
         done = python(program, folder=tmp_path, env={**os.environ, **server.env})
@@ -135,6 +130,11 @@ def test_the_blocks_run_one_after_the_other_as_one_program(tmp_path: Path) -> No
     assert len(server.requests) == 11
 
 
+DIFFS = {
+    "agents": blocks("docs/agents.md", "diff"),
+    "crews": blocks("docs/crews.md", "diff"),
+    "flows": blocks("docs/flows.md", "diff"),
+}
 LEFT_OUT = {
     "crews": (
         """
@@ -181,9 +181,9 @@ Tickets = dict
 
 
 @pytest.mark.crash
-@pytest.mark.parametrize("name", LEFT_OUT)
+@pytest.mark.parametrize("name", DIFFS)
 def test_a_program_changed_by_a_diff_is_killed_and_started_again(name: str, tmp_path: Path) -> None:
-    (diff,) = blocks(page(f"docs/{name}.md"), "diff")
+    (diff,) = DIFFS[name]
     changed = after(diff).replace("    ...", LEFT_OUT[name].strip("\n"))
     program = tmp_path / "program.py"
     ending = "print(len(DBOS.list_workflows()), 'run')"
@@ -211,7 +211,7 @@ def test_a_program_changed_by_a_diff_is_killed_and_started_again(name: str, tmp_
 
 @pytest.mark.crash
 def test_the_page_about_testing(tmp_path: Path) -> None:
-    for block in blocks(page("docs/testing.md")):
+    for block in blocks("docs/testing.md"):
         name = block.splitlines()[0].removeprefix("# ")
         (tmp_path / name).write_text(block)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from support.pages import ROOT, page
+from pages.blocks import ROOT, text_of
 
 pytestmark = pytest.mark.crash
 
@@ -59,7 +59,7 @@ def test_what_is_said_of_it(built: tuple[Path, Path]) -> None:
     assert all(url.startswith(urls["Repository"]) for url in urls.values())
     assert "durable-execution" in told["Keywords"]
     assert told["Description-Content-Type"] == "text/markdown"
-    assert told.get_payload().strip() == page("README.md").strip()
+    assert told.get_payload().strip() == text_of("README.md").strip()
     assert told["License-Expression"] == "MIT"
     classifiers = told.get_all("Classifier", [])
     for version in ("3.10", "3.11", "3.12", "3.13"):

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 
 from crewai_dbos.testing import Delayed, Hang, ModelServer, Reply, Request, hang
-from support.pages import apply, blocks, page
+from pages.blocks import blocks, text_of
+from pages.diffs import apply
 from support.python import Program, python
 
 pytestmark = pytest.mark.crash
 
-TUTORIAL = page("docs/tutorial.md")
-COMMANDS = "\n".join(blocks(TUTORIAL, "bash"))
+TUTORIAL = text_of("docs/tutorial.md")
+COMMANDS = "\n".join(blocks("docs/tutorial.md", "bash"))
 
 
 def test_from_an_empty_folder_to_an_approved_run(tmp_path: Path) -> None:
@@ -28,11 +29,11 @@ def test_from_an_empty_folder_to_an_approved_run(tmp_path: Path) -> None:
     assert made.returncode == 0, made.stderr
     project = tmp_path / "reports"
 
-    model, ending, tool = blocks(TUTORIAL)
+    model, ending, tool = blocks("docs/tutorial.md")
     for shown in (model, tool):
         write(shown, project)
     write(ending, project, mode="a")
-    durable, gives, tells, asks = blocks(TUTORIAL, "diff")
+    durable, gives, tells, asks = blocks("docs/tutorial.md", "diff")
     apply(durable, project)
 
     script = runpy.run_path(str(project / "model.py"))["script"]

@@ -1,21 +1,8 @@
-"""Pages of the documentation: their blocks, and what a reader makes of them."""
+"""The diffs of the project's pages, as a reader applies them."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-
-ROOT = Path(__file__).parents[2]
-
-
-def page(name: str) -> str:
-    """The text of a page: ``"README.md"``, ``"docs/crews.md"``."""
-    return (ROOT / name).read_text(encoding="utf-8")
-
-
-def blocks(text: str, language: str = "python") -> list[str]:
-    """The fenced blocks of that language."""
-    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
 def after(diff: str) -> str:
