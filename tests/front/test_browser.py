@@ -28,7 +28,7 @@ from support.serving import Serve
 
 pytestmark = pytest.mark.browser
 
-APPROVE = "Approve, with what stands above"
+APPROVE = "Approve with these values"
 
 
 @pytest.fixture(scope="module")
