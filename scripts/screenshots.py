@@ -106,14 +106,15 @@ def shots(base: str, seen: dict[str, str], folder: Path) -> None:
     from front.browsing import browser
 
     with browser() as found:
-        for name, path, options in (
-            ("page-runs", "/", {}),
-            ("page-run", "/run/mail-4710", {}),
-            ("page-request", f"/request/{seen['request']}", {}),
-            ("page-run-dark", "/run/triage-monday", {"color_scheme": "dark"}),
-            ("page-phone", "/run/mail-4710", {"viewport": {"width": 390, "height": 760}}),
+        for name, path, size, scheme in (
+            ("page-runs", "/", (1120, 600), "light"),
+            ("page-run", "/run/mail-4710", (1120, 640), "light"),
+            ("page-request", f"/request/{seen['request']}", (1120, 580), "light"),
+            ("page-run-dark", "/run/triage-monday", (1120, 680), "dark"),
+            ("page-phone", f"/request/{seen['request']}", (390, 870), "dark"),
         ):
-            given = {"viewport": {"width": 1120, "height": 680}, "base_url": base, **options}
+            viewport: Any = {"width": size[0], "height": size[1]}
+            given: Any = {"base_url": base, "viewport": viewport, "color_scheme": scheme}
             context = found.new_context(**given)
             tab = context.new_page()
             tab.goto(path)

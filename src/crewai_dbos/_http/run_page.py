@@ -127,10 +127,10 @@ def _call(scoped: ScopedControl, run: Run, node: Node) -> dict[str, Any]:
 
 def _tool_calls(answer: Any) -> list[dict[str, Any]] | None:
     """The tool calls that an LLM asked for, with their arguments as data; None of other answers."""
-    if not isinstance(answer, list) or not answer:
-        return None
-    functions = [each.get("function") if isinstance(each, Mapping) else None for each in answer]
-    if not all(isinstance(each, Mapping) for each in functions):
+    calls = answer if isinstance(answer, list) else []
+    found = [each.get("function") for each in calls if isinstance(each, Mapping)]
+    functions = [each for each in found if isinstance(each, Mapping)]
+    if not calls or len(functions) < len(calls):
         return None
     return [
         {"tool": each.get("name"), "arguments": _data(each.get("arguments"))} for each in functions
