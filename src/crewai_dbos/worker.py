@@ -20,11 +20,11 @@ from crewai_dbos._dbos_seam import claiming, recovering
 from crewai_dbos._dbos_seam.database import separate_database
 from crewai_dbos._dbos_seam.instance import is_constructed, is_launched
 from crewai_dbos._fleet import membership
-from crewai_dbos._fleet.claims import Claims
-from crewai_dbos._fleet.leases import Definitions, Holder, Leases
+from crewai_dbos._fleet.eligibility import Claims
+from crewai_dbos._fleet.leases import Holder, Leases
 from crewai_dbos._fleet.membership import Membership
 from crewai_dbos._health.watch import Watch
-from crewai_dbos._runs.registry import REGISTRIES
+from crewai_dbos._runs.registry import definitions
 from crewai_dbos.errors import DefinitionError, NotLaunchedError
 
 logger = logging.getLogger("crewai_dbos")
@@ -184,13 +184,13 @@ class Worker:
             version=recovering.version(),
         )
         leases = Leases(database, holder, self._lease)
-        claims = Claims(_definitions)
-        member = Membership(database, leases, self._lease, _definitions, claims, self._lost)
+        claims = Claims(definitions)
+        member = Membership(database, leases, self._lease, definitions, claims, self._lost)
         self._member = member
         if (taken := member.begin()) is not None:
             raise DefinitionError(_taken(taken.holder.executor_id, taken.holder.process))
         membership.join(member)
-        _patches.apply(_patches.WORKER)
+        _patches.apply(_patches.LAUNCH)
         claiming.confine(claims.fit)
         DBOS.launch()
         member.attend()
@@ -260,10 +260,6 @@ class Worker:
                     self._member.give_up(seconds=2.0)
             os._exit(128 + number)
         self._is_told = True
-
-
-def _definitions() -> Definitions:
-    return {noun: registry.names() for noun, registry in REGISTRIES.items()}
 
 
 def _is_port(given: object) -> bool:

@@ -89,10 +89,10 @@ def rules(given: Any) -> list[tuple[str, str]]:
     return [(finding["rule"], finding["severity"]) for finding in given["findings"]]
 
 
-def test_the_readme(module: Callable[[str, str], None], doctor: Run) -> None:
-    program, *_, workflow, _, _ = programs((ROOT / "README.md").read_text())
-    module("readme", program)
-    table = plain(doctor("readme:agent").stdout)
+def test_the_page_about_agents(module: Callable[[str, str], None], doctor: Run) -> None:
+    program, *_, workflow = programs((ROOT / "docs" / "agents.md").read_text())
+    module("agents_page", program)
+    table = plain(doctor("agents_page:agent").stdout)
     assert table.startswith(
         "DBOSAgent 'support'\n"
         "\n"
@@ -105,8 +105,8 @@ def test_the_readme(module: Callable[[str, str], None], doctor: Run) -> None:
     assert table.endswith("\n1 hint")
 
     # With a workflow the version of the application matters.
-    module("readme_workflows", "\n".join([program, workflow]).replace('"support"', '"shop"'))
-    assert rules(report(doctor("readme_workflows:agent", "--json"))) == [
+    module("agents_page_workflows", "\n".join([program, workflow]).replace('"support"', '"shop"'))
+    assert rules(report(doctor("agents_page_workflows:agent", "--json"))) == [
         ("application-version", "warning")
     ]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-from importlib import metadata
 from pathlib import Path
 
 import click
@@ -15,11 +14,15 @@ from crewai_dbos.cli import app
 from pages.blocks import ROOT, all_blocks, pages, text_of
 
 ELSEWHERE = (
+    ".",
+    "crewai",
     "curl",
     "docker",
     "export",
     "kubectl",
+    "mkdir",
     "open",
+    "pkill",
     "pytest",
     "python",
     "run_crew",
@@ -59,7 +62,8 @@ def test_the_commands_are_there(page: str) -> None:
         elif program == "make":
             assert_target(rest, line)
         elif program == "cd":
-            assert (ROOT / rest[0]).is_dir(), line
+            makes_it = page == "docs/tutorial.md"
+            assert makes_it or (ROOT / rest[0]).is_dir(), line
         else:
             assert program in ELSEWHERE or re.fullmatch(r"[A-Z_]+=.*", program), line
             files_are_there(rest, line)
@@ -86,7 +90,8 @@ def parses(arguments: list[str], line: str) -> None:
 
 
 def extras_are_there(line: str) -> None:
-    known = set(metadata.metadata("crewai-dbos").get_all("Provides-Extra") or ())
+    told = text_of("pyproject.toml").partition("[project.optional-dependencies]")[2]
+    known = set(re.findall(r"^([\w-]+) = \[", told.partition("\n[")[0], re.MULTILINE))
     for extras in re.findall(r"crewai-dbos\[([\w,-]+)\]", line):
         assert set(extras.split(",")) <= known, line
 
