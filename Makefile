@@ -34,7 +34,7 @@ help:
 	@echo 'make browser      install a Chromium, which the tests of the page drive'
 	@echo 'make mutate       rename what is private there, one name at a time: do tests miss it?'
 	@echo 'make crewai-tests the tests of crewAI itself, with durable objects underneath'
-	@echo 'make bench        measure, write benchmarks/RESULTS.md and the table of README.md'
+	@echo 'make bench        measure, and write benchmarks/RESULTS.md'
 	@echo 'make format       ruff format and ruff check --fix'
 	@echo 'make constraints  write constraints.txt anew, from the newest releases'
 	@echo 'make clean        remove what the above made'

@@ -123,6 +123,7 @@ def test_a_run_has_changed_what_the_table_says_and_no_more(tmp_path: Path) -> No
     changed = {(owner, name) for owner, name in json.loads(printed[-1])}
     moments = (
         _patches.DEFINITION,
+        _patches.LAUNCH,
         _patches.WAIT,
         _patches.JOURNAL,
         _patches.AGENT,

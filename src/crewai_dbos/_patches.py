@@ -29,7 +29,7 @@ RUN = "a run begins, or work joins a workflow"
 CREW = "a run builds its crew"
 THREADS = "a run may start threads"
 METHOD = "a method of a flow is at work"
-WORKER = "a `Worker` begins"
+LAUNCH = "DBOS is launched, and a durable agent, crew or flow is defined"
 REPLAY = "a recorded history is replayed"
 CRASH = "a process starts that a crash test kills"
 
@@ -74,8 +74,8 @@ TABLE = (
     ),
     *_rows(
         DEFINITION,
-        "a launch says if another live process recovers the same runs",
-        ("dbos:DBOS", "launch", "_runs.live_processes:launching"),
+        "a launch goes on with runs at once, and says if another live process recovers the same",
+        ("dbos:DBOS", "launch", "_runs.launching:launching"),
         ("dbos:DBOS", "destroy", "_runs.live_processes:destroying"),
     ),
     *_rows(
@@ -96,8 +96,16 @@ TABLE = (
     *_rows(
         WAIT,
         "runs wait for a database that can't be written for now",
-        ("dbos._sys_db", "retriable_sqlite_exception", "_dbos_seam.room:waiting_for_room"),
-        ("dbos._sys_db", "retriable_postgres_exception", "_dbos_seam.room:waiting_for_room"),
+        (
+            "dbos._sys_db",
+            "retriable_sqlite_exception",
+            "_dbos_seam.unwritable:wait_until_writable",
+        ),
+        (
+            "dbos._sys_db",
+            "retriable_postgres_exception",
+            "_dbos_seam.unwritable:wait_until_writable",
+        ),
     ),
     *_rows(
         JOURNAL,
@@ -217,8 +225,8 @@ TABLE = (
         ("crewai.llms.base_llm:BaseLLM", "acall", "_flows.interception:llm_acall", DERIVED),
     ),
     *_rows(
-        WORKER,
-        "a worker takes from queues only what it has the code of",
+        LAUNCH,
+        "a worker, and for a second any process, takes from queues only what it has the code of",
         (_SYSTEM_DATABASE, "_claim_gate", "_dbos_seam.claiming:gating", DERIVED),
         (
             _SYSTEM_DATABASE,

@@ -21,11 +21,11 @@ from crewai_dbos._dbos_seam.database import separate_database
 from crewai_dbos._dbos_seam.instance import is_constructed, is_launched
 from crewai_dbos._dbos_seam.serializer import application_serializer
 from crewai_dbos._fleet import membership
-from crewai_dbos._fleet.claims import Claims
+from crewai_dbos._fleet.eligibility import Claims
 from crewai_dbos._fleet.leases import Definitions, Holder, Leases
 from crewai_dbos._fleet.membership import Membership
 from crewai_dbos._health.watch import Watch
-from crewai_dbos._runs.registry import REGISTRIES
+from crewai_dbos._runs.registry import REGISTRIES, definitions
 from crewai_dbos._stored import names
 from crewai_dbos.errors import DefinitionError, NotLaunchedError
 
@@ -186,13 +186,13 @@ class Worker:
             version=recovering.version(),
         )
         leases = Leases(database, holder, self._lease, _also)
-        claims = Claims(_definitions)
-        member = Membership(database, leases, self._lease, _definitions, claims, self._lost)
+        claims = Claims(definitions)
+        member = Membership(database, leases, self._lease, definitions, claims, self._lost)
         self._member = member
         if (taken := member.begin()) is not None:
             raise DefinitionError(_taken(taken.holder.executor_id, taken.holder.process))
         membership.join(member)
-        _patches.apply(_patches.WORKER)
+        _patches.apply(_patches.LAUNCH)
         claiming.confine(claims.fit)
         DBOS.launch()
         member.attend()
@@ -262,10 +262,6 @@ class Worker:
                     self._member.give_up(seconds=2.0)
             os._exit(128 + number)
         self._is_told = True
-
-
-def _definitions() -> Definitions:
-    return {noun: registry.names() for noun, registry in REGISTRIES.items()}
 
 
 def _also() -> Definitions:

@@ -12,8 +12,8 @@ from dbos import DBOSClient, Serializer, WorkflowSerializationFormat
 
 from crewai_dbos._dbos_seam import stored_runs
 from crewai_dbos._dbos_seam.database import INTERNAL_QUEUE, Database
-from crewai_dbos._fleet import roll
-from crewai_dbos._fleet.roll import Listed
+from crewai_dbos._fleet import listing
+from crewai_dbos._fleet.listing import Listed
 from crewai_dbos._stored import names, work_order
 from crewai_dbos.errors import (
     DefinitionError,
@@ -52,7 +52,7 @@ class Kickoff:
 def offered(database: Database) -> list[str]:
     """The names of the crews and flows that workers have which live."""
     with database.engine.connect() as connection:
-        alive = [each for each in roll.listed(database, connection) if each.is_alive]
+        alive = [each for each in listing.listed(database, connection) if each.is_alive]
     return sorted({name for each in alive for noun in _WORKFLOWS for name in each.named(noun)})
 
 
@@ -101,7 +101,7 @@ def kick_off(
 def _worker_of(database: Database, name: str) -> tuple[str, Listed]:
     """The worker that has begun last of those that live and have it, and what it is of."""
     with database.engine.connect() as connection:
-        alive = [each for each in roll.listed(database, connection) if each.is_alive]
+        alive = [each for each in listing.listed(database, connection) if each.is_alive]
     having = [(noun, each) for noun in _WORKFLOWS for each in alive if name in each.named(noun)]
     if not having:
         raise MissingDefinitionError(f"No worker that lives has a crew or a flow {name!r}.")

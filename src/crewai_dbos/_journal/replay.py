@@ -65,6 +65,7 @@ class Replay:
             payload = entry.payload()
             extra = codec.decode(payload.get("extra", {}), call.known)
             result = call.read(entry.name, payload)
+        entry.let_go()
         if extra:
             restore = _counted if call.restore is None else call.restore
             self._save(restore(extra))
@@ -99,6 +100,7 @@ class Replay:
                 continue
             with self._reading(entry):
                 extra = codec.decode(entry.payload().get("extra", {}))
+            entry.let_go()
             llm = self._llm_of(entry, path)
             if extra:
                 self._save(_counted(extra) if llm is None else llm(extra))
@@ -109,6 +111,13 @@ class Replay:
             return {}
         with self._reading(entry):
             return dict(entry.payload().get("extra", {}))
+
+    def usage_of(self, entry: Entry) -> Sequence[Mapping[str, Any]]:
+        """What LLMs have told in an entry; nothing if it is of a newer version."""
+        if entry.usage is None:
+            self.extra_of(entry)
+            entry.let_go()
+        return entry.usage or ()
 
     @contextmanager
     def _reading(self, entry: Entry) -> Iterator[None]:
