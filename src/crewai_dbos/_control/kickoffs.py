@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from dbos import DBOSClient, Serializer, WorkflowSerializationFormat
 
-from crewai_dbos._dbos_seam import stored_runs
+from crewai_dbos._dbos_seam import stored_contents
 from crewai_dbos._dbos_seam.database import INTERNAL_QUEUE, Database
 from crewai_dbos._fleet import listing
 from crewai_dbos._fleet.listing import Listed
@@ -130,7 +130,7 @@ def _check_own(
 ) -> None:
     """Refuse the id of another run; DBOS keeps that as it is, whatever it is given."""
     with database.engine.connect() as connection:
-        text = stored_runs.inputs(database, connection, [run_id]).get(run_id, "null")
+        text = stored_contents.inputs(database, connection, [run_id]).get(run_id, "null")
     given = json.loads(text)
     arguments = given.get("positionalArgs") if isinstance(given, dict) else None
     stored: Any = arguments[0] if isinstance(arguments, list) and arguments else None
