@@ -96,8 +96,16 @@ TABLE = (
     *_rows(
         WAIT,
         "runs wait for a database that can't be written for now",
-        ("dbos._sys_db", "retriable_sqlite_exception", "_dbos_seam.room:waiting_for_room"),
-        ("dbos._sys_db", "retriable_postgres_exception", "_dbos_seam.room:waiting_for_room"),
+        (
+            "dbos._sys_db",
+            "retriable_sqlite_exception",
+            "_dbos_seam.unwritable:wait_until_writable",
+        ),
+        (
+            "dbos._sys_db",
+            "retriable_postgres_exception",
+            "_dbos_seam.unwritable:wait_until_writable",
+        ),
     ),
     *_rows(
         JOURNAL,

@@ -20,7 +20,7 @@ from crewai_dbos._dbos_seam import claiming, recovering
 from crewai_dbos._dbos_seam.database import separate_database
 from crewai_dbos._dbos_seam.instance import is_constructed, is_launched
 from crewai_dbos._fleet import membership
-from crewai_dbos._fleet.claims import Claims
+from crewai_dbos._fleet.eligibility import Claims
 from crewai_dbos._fleet.leases import Holder, Leases
 from crewai_dbos._fleet.membership import Membership
 from crewai_dbos._health.watch import Watch

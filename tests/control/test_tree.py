@@ -21,7 +21,7 @@ from control import reading_runs
 from control.reading_runs import ROW, clerk, crew_of, ended, every, look_up, names
 from crewai_dbos import DBOSCrew, DBOSFlow, StepConfig
 from crewai_dbos._control.tree import nodes
-from crewai_dbos._dbos_seam.stored_runs import StoredStep
+from crewai_dbos._dbos_seam.stored_contents import StoredStep
 from crewai_dbos.control import Control, Tokens
 from crewai_dbos.testing import Reply, Request, ToolCall, error, history, text, tool_calls
 from support.names import unique

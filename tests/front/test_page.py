@@ -49,6 +49,12 @@ def look(client: TestClient, path: str, status: int = 200) -> Page:
     return Page(response.text)
 
 
+def cookie(client: TestClient, what: str) -> str:
+    """The name of a cookie that a page has set: of the session, or for forms."""
+    (found,) = [name for name in client.cookies if name.startswith(f"crewai_dbos_{what}")]
+    return found
+
+
 def begun(definition: DBOSCrew, topic: str = "otters") -> str:
     run_id = unique("run")
     with SetWorkflowID(run_id):
@@ -289,7 +295,9 @@ def test_what_was_typed_stays(control: Control) -> None:
     assert wrong.fields["name"] == "ann"
     back = wrong.send(client, "Log in", token=TOKEN)
     assert back.url.path == where  # and not the list of runs
-    cookies = [h for h in client.get(where).headers.get_list("set-cookie") if "_form=" in h]
+    cookies = [
+        h for h in client.get(where).headers.get_list("set-cookie") if "crewai_dbos_form" in h
+    ]
     # It goes with a link of a mail, too, and lasts from each answer on.
     assert "SameSite=lax" in cookies[0]
     assert "Path=/desk" in cookies[0]
@@ -305,7 +313,7 @@ def test_what_was_typed_stays(control: Control) -> None:
     refused = cancel.send(client, "Cancel the run", reason="typed for long")
     assert refused.status_code == 403
     assert Page(refused.text).form("Cancel the run").fields["reason"] == "typed for long"
-    client.cookies.delete("crewai_dbos_session")
+    client.cookies.delete(cookie(client, "session"))
     refused = form.send(client, "Reject", reason="typed for long")
     assert refused.status_code == 401
     assert "typed for long" in refused.text
@@ -360,7 +368,7 @@ def test_people_log_in_with_the_token(control: Control) -> None:
     for token, name in (("", "ann"), (TOKEN[:-1], "ann"), (TOKEN, "")):
         refused = form.send(client, "Log in", token=token, name=name)
         assert refused.status_code == 403
-        assert "crewai_dbos_session" not in client.cookies
+        assert not [name for name in client.cookies if "session" in name]
     cookies = form.send(client, "Log in", token=TOKEN, name="ann").history[0].headers
     session = next(c for c in cookies.get_list("set-cookie") if "session" in c)
     assert "HttpOnly" in session
@@ -370,21 +378,22 @@ def test_people_log_in_with_the_token(control: Control) -> None:
     look(client, f"/desk/request/{request.request_id}").form(approve).send(client, approve)
     assert control.request(request.request_id).answered_by == "ann"
 
-    value = client.cookies["crewai_dbos_session"]
+    name = cookie(client, "session")
+    value = client.cookies[name]
     content, _, signature = value.partition(".")
     client.cookies.clear()
     for forged in (f"{content}.{'0' * 64}", f"x{content}.{signature}", ".", content, "é.é"):
-        sent = client.get("/desk/", headers={"Cookie": f"crewai_dbos_session={forged}".encode()})
+        sent = client.get("/desk/", headers={"Cookie": f"{name}={forged}".encode()})
         assert "Log in" in sent.text, forged
     # Where the token is not one any more, nobody is in with it.
     other = browser(control, prefix="/desk", tokens=["another-token-of-some-length"])
-    other.cookies.set("crewai_dbos_session", value)
+    other.cookies.set(name, value)
     assert "Log in" in other.get("/desk/").text
-    client.cookies.set("crewai_dbos_session", value)
+    client.cookies.set(name, value)
     assert "ann" in look(client, "/desk/").text
     left = look(client, "/desk/").form("Log out").send(client, "Log out").history[0]
     assert left.headers["location"] == "/desk/login"
-    assert 'crewai_dbos_session=""; expires=' in left.headers["set-cookie"]
+    assert f'{name}=""; expires=' in left.headers["set-cookie"]
 
 
 def test_users_of_the_application(control: Control) -> None:

@@ -25,7 +25,7 @@ AT_ONCE = 20
 """Kickoffs at the same time."""
 
 
-class Offered:
+class Definitions:
     """Crews and flows by their names. They are objects of the caller's: nothing is imported here.
 
     Args:

@@ -8,7 +8,7 @@ from typing import Any
 from crewai_dbos import _patches
 from crewai_dbos._dbos_seam.claiming import looking_soon
 from crewai_dbos._dbos_seam.instance import is_constructed, is_launched
-from crewai_dbos._fleet.claims import Claims
+from crewai_dbos._fleet.eligibility import Claims
 from crewai_dbos._runs import live_processes
 from crewai_dbos._runs.registry import definitions
 

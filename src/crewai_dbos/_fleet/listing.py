@@ -1,4 +1,4 @@
-"""The leases of all workers, as somebody sees them who is none: by the clock of the database."""
+"""All workers, and whether each is alive, by the clock of the database: for those that are none."""
 
 from __future__ import annotations
 
