@@ -31,6 +31,7 @@ help:
 	@echo 'make smoke        one workflow on each other Python found'
 	@echo 'make oldest       seam tests and smoke on the oldest crewAI and DBOS that are allowed'
 	@echo 'make litellm      the tests of providers with LiteLLM, in an environment of its own'
+	@echo 'make browser      install a Chromium, which the tests of the page drive'
 	@echo 'make mutate       rename what is private there, one name at a time: do tests miss it?'
 	@echo 'make crewai-tests the tests of crewAI itself, with durable objects underneath'
 	@echo 'make bench        measure, and write benchmarks/RESULTS.md'

@@ -19,7 +19,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
-sys.path[:0] = [str(ROOT / "tests"), str(EXAMPLES), str(EXAMPLES / "lead_flow")]
+sys.path[:0] = [str(ROOT / "tests"), str(EXAMPLES)]
 
 LETTER = {
     "to": "ann@example.org",
@@ -43,7 +43,6 @@ def model(request: Any) -> Any:
 
 def said(request: Any) -> Any:
     """What it says."""
-    from model import answer
 
     from crewai_dbos.testing import ToolCall, text, tool_calls
     from examples.models import support
@@ -55,8 +54,6 @@ def said(request: Any) -> Any:
         if done < 2:
             return tool_calls(ToolCall("send_email", [LETTER, TOLD][done]))
         return text("Ann was written to, and sales was told.")
-    if "Ada" in str(request.messages):
-        return answer(request)
     return support(request)
 
 
@@ -65,7 +62,6 @@ def runs(control: Any) -> dict[str, str]:
     from approved_mail import office
     from dbos import SetWorkflowID
     from intake import intake
-    from main import flow as leads
     from ticket_triage import Triage
 
     from crewai_dbos import DBOSFlow
@@ -89,7 +85,6 @@ def runs(control: Any) -> dict[str, str]:
     tickets = str(EXAMPLES / "tickets")
     start("triage-monday", triage, folder=tickets, replies="replies")
     state("triage-monday", "done")
-    start("leads-november", leads)
     start("order-7", intake, customer="Ann")
     start("order-6", intake, customer="Bob")
     until(lambda: control.requests(run_id="order-6"))
@@ -99,7 +94,6 @@ def runs(control: Any) -> dict[str, str]:
     time.sleep(4)
     control.answer(request.request_id, Approve(), by="ann")
     state("mail-4710", "done")
-    state("leads-november", "done", "failed")
     start("mail-4711", office, mail="From ann@example.org: where is my kettle?")
     (request,) = until(lambda: control.requests(run_id="mail-4711"))
     start("triage-tuesday", triage, folder=tickets, replies="replies")
@@ -112,14 +106,15 @@ def shots(base: str, seen: dict[str, str], folder: Path) -> None:
     from front.browsing import browser
 
     with browser() as found:
-        for name, path, options in (
-            ("page-runs", "/", {}),
-            ("page-run", "/run/mail-4710", {}),
-            ("page-request", f"/request/{seen['request']}", {}),
-            ("page-run-dark", "/run/triage-monday", {"color_scheme": "dark"}),
-            ("page-phone", "/run/mail-4710", {"viewport": {"width": 390, "height": 760}}),
+        for name, path, size, scheme in (
+            ("page-runs", "/", (1120, 600), "light"),
+            ("page-run", "/run/mail-4710", (1120, 640), "light"),
+            ("page-request", f"/request/{seen['request']}", (1120, 580), "light"),
+            ("page-run-dark", "/run/triage-monday", (1120, 680), "dark"),
+            ("page-phone", f"/request/{seen['request']}", (390, 870), "dark"),
         ):
-            given = {"viewport": {"width": 1120, "height": 680}, "base_url": base, **options}
+            viewport: Any = {"width": size[0], "height": size[1]}
+            given: Any = {"base_url": base, "viewport": viewport, "color_scheme": scheme}
             context = found.new_context(**given)
             tab = context.new_page()
             tab.goto(path)

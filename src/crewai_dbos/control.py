@@ -16,7 +16,7 @@ from typing import Any
 from dbos import Serializer
 
 from crewai_dbos import _user
-from crewai_dbos._control import contents, cost, forking, places, stopping, workers
+from crewai_dbos._control import contents, cost, forking, kickoffs, places, stopping, workers
 from crewai_dbos._control.contents import Content as Content
 from crewai_dbos._control.cost import Cost as Cost
 from crewai_dbos._control.moving import Mover
@@ -306,6 +306,59 @@ class Control:
             print(len(control.prune(timedelta(days=30), dry_run=True)), "runs would go")
         """
         return self._pruning.prune(older_than, dry_run=dry_run)
+
+    # Kicking off -------------------------------------------------------------------
+
+    def kickoff(
+        self,
+        definition: str,
+        inputs: Mapping[str, Any] | None = None,
+        *,
+        run_id: str | None = None,
+        queue: str | None = None,
+    ) -> str:
+        """Begin a run of a crew or a flow that a `Worker` has which lives; one of these takes it.
+
+        Nothing of it is imported here, so whether the inputs are those that it wants only the run
+        shows.
+
+        Args:
+            definition: The name of the `DBOSCrew` or `DBOSFlow`.
+            inputs: As of its kickoff; plain JSON.
+            run_id: The workflow id of the run. Asked for again with the same inputs, it is one run.
+            queue: The name of a DBOS queue that is registered. By default DBOS's own.
+
+        Returns:
+            The workflow id of the run.
+
+        Raises:
+            MissingDefinitionError: No worker that lives has it.
+            DefinitionError: It can't be kicked off from outside: it has a ``redact=``.
+            QueueNotFoundError: There is no such queue.
+            SealedError: The application encrypts, and this `Control` has not its serializer.
+            UnstorableInputError: The inputs have no JSON form.
+            RunConflictError: The id is that of another run, or of one with other inputs.
+
+        Example::
+
+            from crewai_dbos.errors import MissingDefinitionError
+
+            try:
+                print(control.kickoff("research", {"topic": "otters"}, run_id="otters"))
+            except MissingDefinitionError as missing:
+                print(missing)  # its worker is not there
+        """
+        wanted = kickoffs.Kickoff(definition, inputs, run_id, queue)
+        return kickoffs.kick_off(self._database, self._client, wanted, self._serializer)
+
+    def definitions(self) -> list[str]:
+        """The names of the crews and flows that workers have which live, as `kickoff` takes them.
+
+        Example::
+
+            print(control.definitions())
+        """
+        return kickoffs.offered(self._database)
 
     # Stopping, and going on -------------------------------------------------------
 

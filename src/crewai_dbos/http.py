@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 try:
     from fastapi import APIRouter, Depends, FastAPI
@@ -22,7 +22,7 @@ from crewai_dbos._http import amp, api
 from crewai_dbos._http.auth import Access, May, Who
 from crewai_dbos._http.auth import Action as Action
 from crewai_dbos._http.auth import User as User
-from crewai_dbos._http.definitions import Definitions
+from crewai_dbos._http.definitions import Definitions, OfWorkers
 from crewai_dbos._http.guarding import guarded
 from crewai_dbos._http.problems import problem_of
 from crewai_dbos._http.runs import ScopedControl
@@ -35,7 +35,7 @@ __all__ = ["Action", "User", "application", "page", "router"]
 def router(
     control: Control,
     *,
-    definitions: Iterable[Any] = (),
+    definitions: Iterable[Any] | Literal["workers"] = (),
     tokens: str | Iterable[str] = (),
     local_only: bool = False,
     who: Who | None = None,
@@ -47,7 +47,8 @@ def router(
     Args:
         control: Of the database. It is not closed here.
         definitions: Each `DBOSCrew` and `DBOSFlow` that can be kicked off; DBOS has to be launched
-            in this process then.
+            in this process then. Or ``"workers"``: those that a `Worker` has which lives, as of
+            `Control.kickoff`.
         tokens: Bearer tokens, any of which lets a program in: two while one follows another.
         local_only: Let in whoever is on this machine, and nobody else.
         who: Says who of the application's users sends a request: a function, async or not, of the
@@ -120,7 +121,7 @@ def page(
 def application(
     control: Control,
     *,
-    definitions: Iterable[Any] = (),
+    definitions: Iterable[Any] | Literal["workers"] = (),
     tokens: str | Iterable[str] = (),
     local_only: bool = False,
     who: Who | None = None,
@@ -169,9 +170,12 @@ def application(
     return app
 
 
-def _scoped(control: Any, access: Access, definitions: Iterable[Any]) -> ScopedControl:
+def _scoped(
+    control: Any, access: Access, definitions: Iterable[Any] | Literal["workers"]
+) -> ScopedControl:
     if not isinstance(control, Control):
         raise DefinitionError(
             f"Give a crewai_dbos.control.Control, not a {type(control).__name__}."
         )
-    return ScopedControl(control, access, Definitions(definitions))
+    known = OfWorkers(control) if definitions == "workers" else Definitions(definitions)
+    return ScopedControl(control, access, known)

@@ -24,6 +24,7 @@ window.checks = {
       const [a, b] = [light(one), light(two)].sort((x, y) => y - x);
       return (a + 0.05) / (b + 0.05);
     };
+    for (const e of document.querySelectorAll("[hidden]")) if (e.checkVisibility()) say("not hidden", e);
     for (const e of document.querySelectorAll("body *")) {
       if (!isShown(e)) continue;
       const isText = [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim());

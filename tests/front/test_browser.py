@@ -28,7 +28,7 @@ from support.serving import Serve
 
 pytestmark = pytest.mark.browser
 
-APPROVE = "Approve, with what stands above"
+APPROVE = "Approve with these values"
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +167,7 @@ def test_a_run_is_followed_as_it_goes_on(visit: Visits, control: Control, model:
     tab.evaluate("document.querySelector('details').open = true")
     goes_on.set()
     expect(tab.get_by_role("region", name="Returned")).to_contain_text("There are otters.")
-    expect(tab.get_by_role("status")).to_contain_text([f"Run {run_id} is done"])
+    expect(tab.get_by_role("status")).to_have_text([f"Run {run_id} is done"])
     expect(row.get_by_role("img", name="done")).to_be_visible()
     expect(tab.get_by_role("link", name="tool:look")).to_be_focused()
     expect(tab).to_have_title(f"done · {run_id} · crewai-dbos")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,20 +11,22 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from crewai import LLM
+from crewai.flow.flow import Flow, start
 from crewai.tools import tool
 from dbos import SetWorkflowID
 from fastapi import FastAPI
 from starlette.requests import Request as Received
 from starlette.testclient import TestClient
 
-from crewai_dbos import DBOSCrew, People
+from crewai_dbos import DBOSCrew, DBOSFlow, People
 from crewai_dbos._dbos_seam.database import launched_database
 from crewai_dbos._fleet.leases import Holder, Leases
 from crewai_dbos._http.timeline import timeline
 from crewai_dbos.control import Approve, Control, Node, Reply, Request
 from crewai_dbos.http import User, application, page
-from crewai_dbos.testing import ToolCall, text, tool_calls
-from front.conftest import TOKEN, approved, crew, refund
+from crewai_dbos.testing import ToolCall, structured, text, tool_calls
+from front.conftest import TOKEN, Account, approved, crew, refund
 from front.html import Page
 from front.tools import SENT, mail
 from people.conftest import until
@@ -100,6 +103,100 @@ def test_one_run_as_a_tree(control: Control) -> None:
     look(client, f"/run/{run_id[:-2]}", 404)
 
 
+def test_a_large_run_is_looked_into(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What lies deep is counted, and shown on an axis of its own."""
+    clerks, client = crew(), browser(control)
+    run_id = begun(clerks)
+    in_state(control, run_id, "done")
+    task = control.run(run_id).children[0]
+    monkeypatch.setattr("crewai_dbos._http.timeline.FEW", 2)
+    whole = look(client, f"/run/{run_id}")
+    assert "1 inside" in whole.text
+    assert [path for path in links(whole) if "llm" in path] == []
+    (inside,) = [path for path in links(whole) if "?in=" in path]
+    part = look(client, inside)
+    (llm,) = [path for path in links(part) if "llm" in path]
+    assert "All of the run" in part.text
+    call = look(client, llm)
+    assert "What the model answered" in call.text
+    assert inside in links(call)  # where one gets back to
+    monkeypatch.setattr("crewai_dbos._http.timeline.FEW", 1)
+    assert "2 inside" in look(client, f"/run/{run_id}").text
+    # What is looked into shows what is in it, however much that is.
+    assert "agent:Clerk" in look(client, f"/run/{run_id}?in={quote(task.path)}").text
+    look(client, f"/run/{run_id}?in=nothing", 404)
+
+
+def links(page: Page) -> list[str]:
+    return [given["href"] for tag, given in page.tags if tag == "a"]
+
+
+def test_a_page_follows_what_it_does_not_show(control: Control) -> None:
+    client, run_id = browser(control), begun(approved())
+    asked(control, run_id)
+    in_state(control, run_id, "waiting")
+    shown = look(client, f"/run/{run_id}")
+    (where,) = [given["data-events"] for _, given in shown.tags if "data-events" in given]
+    address, _, last = where.partition("?after=")
+    assert address == f"/events/{run_id}"
+    assert 0 < int(last) <= control.last_event(run_id)
+    control.cancel(run_id)
+    numbers = re.findall(r"^id: (\d+)$", client.get(where).text, re.MULTILINE)
+    assert numbers == [str(event.seq) for event in control.events(run_id, int(last))]
+    assert numbers[0] == str(int(last) + 1)
+    assert client.get(f"/events/{run_id}?after=x").status_code == 422
+
+
+def test_a_run_that_waits_says_for_what(control: Control) -> None:
+    client, run_id = browser(control), begun(crew(refund))
+    request = asked(control, run_id)
+    in_state(control, run_id, "waiting")
+    seen = look(client, f"/?text={run_id}")
+    assert request.question.message in seen.text
+    assert f"/request/{request.request_id}" in links(seen)
+
+
+class Books(Flow[Any]):
+    @start()
+    def look(self) -> int:
+        found: Any = LLM(model="gpt-4o-mini").call("Which account?", response_model=Account)
+        return int(found.number)
+
+
+def test_answers_of_models_are_read_and_edited(control: Control, model: Serve) -> None:
+    """Arguments of tools as what they are; fields of a model as JSON."""
+    arguments = {"to": "Ann", "body": "Dear Ann,\nyours."}
+    model(lambda r: text("Done.") if r.tool_results else tool_calls(ToolCall("mail", arguments)))
+    client, run_id = browser(control), begun(crew(mail))
+    in_state(control, run_id, "done")
+    calls = [node for node in every(control.run(run_id).children) if node.kind == "llm"]
+    call = look(client, f"/run/{run_id}?at={quote(calls[0].path, safe='')}")
+    assert '"tool": "mail"' in call.text
+    assert '"to": "Ann"' in call.text
+    form = call.form("Fork with this result")
+    assert form.fields["result"] == ""  # these calls are no text, and a text is asked for
+    made = form.send(client, "Fork with this result", result="Nobody is written to.")
+    fork_id = made.url.path.rpartition("/")[2]
+    in_state(control, fork_id, "done")
+    assert control.result_of(fork_id)["raw"] == "Nobody is written to."
+
+    model(lambda _: structured({"number": 7}))
+    run_id = unique("run")
+    with SetWorkflowID(run_id):
+        DBOSFlow(flow_name=unique("flow"), orig_flow=Books).start()
+    in_state(control, run_id, "done")
+    (llm,) = [node for node in every(control.run(run_id).children) if node.kind == "llm"]
+    form = look(client, f"/run/{run_id}?at={quote(llm.path, safe='')}").form(
+        "Fork with this result"
+    )
+    assert json.loads(form.fields["result"]) == {"number": 7}
+    made = form.send(client, "Fork with this result", result='{"number": 8}')
+    assert made.status_code == 200, made.text
+    fork_id = made.url.path.rpartition("/")[2]
+    in_state(control, fork_id, "done")
+    assert control.result_of(fork_id) == 8
+
+
 def test_nothing_that_a_run_holds_is_run(control: Control, model: Serve) -> None:
     bad = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'>{{ 7*7 }}"
 
@@ -157,17 +254,17 @@ def test_an_approval_with_other_arguments(control: Control, model: Serve) -> Non
     request = asked(control, run_id)
     path = f"/request/{request.request_id}"
     assert request.question.message in look(client, "/requests").text
-    form = look(client, path).form("Approve, with what stands above")
+    form = look(client, path).form("Approve with these values")
     assert form.fields["field.body"] == "Dear Ann,\n\nyours."
-    wrong = form.send(client, "Approve, with what stands above", **{"field.count": "many"})
+    wrong = form.send(client, "Approve with these values", **{"field.count": "many"})
     assert wrong.status_code == 422
     again = Page(wrong.text)
     assert "count is a whole number" in again.text
-    form = again.form("Approve, with what stands above")
+    form = again.form("Approve with these values")
     assert form.fields["field.count"] == "many"  # what somebody has put in is not lost
     done = form.send(
         client,
-        "Approve, with what stands above",
+        "Approve with these values",
         **{"field.count": "3", "field.to": "bob", "field.how": '"high"'},
     )
     assert done.status_code == 200
@@ -228,8 +325,8 @@ def test_cancel_resume_and_fork(control: Control) -> None:
     assert "was cancelled already" in again.text
     look(client, f"/run/{run_id}").form("Resume").send(client, "Resume")
     in_state(control, run_id, "waiting")
-    form = look(client, f"/request/{request.request_id}").form("Approve, with what stands above")
-    form.send(client, "Approve, with what stands above")
+    form = look(client, f"/request/{request.request_id}").form("Approve with these values")
+    form.send(client, "Approve with these values")
     in_state(control, run_id, "done")
 
     task = control.run(run_id).children[0]
@@ -347,6 +444,8 @@ def test_a_large_run_costs_one_look_at_each_call(control: Control) -> None:
     whole = replace(llm, path="a", children=tuple(calls))
     seen = timeline(replace(run, children=(whole,)), costs)
     assert costs.times == 1
+    assert [(row.node.path, row.inside) for row in seen.rows] == [("a", 6000)]
+    seen = timeline(replace(run, children=(whole,)), costs, whole)
     assert (len(seen.rows), seen.count) == (1000, 6001)
     assert seen.rows[0].usd == pytest.approx(6000 * (control.cost_of(run_id).usd or 0))
     assert seen.rows[1].usd == control.cost_of(run_id).usd
@@ -374,7 +473,7 @@ def test_people_log_in_with_the_token(control: Control) -> None:
     assert "HttpOnly" in session
     assert "SameSite=lax" in session
     assert TOKEN not in session
-    approve = "Approve, with what stands above"
+    approve = "Approve with these values"
     look(client, f"/desk/request/{request.request_id}").form(approve).send(client, approve)
     assert control.request(request.request_id).answered_by == "ann"
 
@@ -497,4 +596,4 @@ def test_workers_with_their_leases(control: Control) -> None:
     assert "alive" in found
     assert "crew research, triage" in found
     assert "lease given up" in found
-    assert re.search(r"[01]\.\d s ago, of 30 s", found), found
+    assert re.search(r"(\d+ ms|[01]\.\d s) ago, of 30 s", found), found

@@ -24,6 +24,7 @@ from crewai_dbos._http.problems import Problem, problem_of
 from crewai_dbos._http.rendering import back, base_of, caller_of, check, form_of, render, shown_by
 from crewai_dbos._http.runs import ScopedControl
 from crewai_dbos._http.texts import is_storable
+from crewai_dbos.control import Request as Asked
 from crewai_dbos.control import State
 from crewai_dbos.errors import CrewaiDbosError
 
@@ -58,6 +59,10 @@ def _add_reading(router: APIRouter, scoped: ScopedControl) -> None:
             since=_since(asked["since"]),
             cursor=request.query_params.get("cursor"),
         )
+        open_requests = scoped.requests(caller_of(request), limit=100)
+        waiting_in: dict[str, list[Asked]] = {}
+        for each in open_requests:
+            waiting_in.setdefault(each.run_id, []).append(each)
         return render(
             request,
             "runs.html",
@@ -66,7 +71,8 @@ def _add_reading(router: APIRouter, scoped: ScopedControl) -> None:
             cursor=cursor,
             states=STATES,
             since=SINCE,
-            waiting=len(scoped.requests(caller_of(request), limit=100)),
+            waiting=len(open_requests),
+            waiting_in=waiting_in,
         )
 
     @router.get("/requests")
@@ -92,10 +98,12 @@ def _add_reading(router: APIRouter, scoped: ScopedControl) -> None:
 
     @router.get("/run/{run_id:path}")
     def run(request: Request, run_id: str) -> Response:
-        caller, at = caller_of(request), request.query_params.get("at")
+        caller, asked = caller_of(request), request.query_params
         last_event = scoped.last_event(run_id)  # what comes after the look is followed
         found = scoped.run(caller, run_id)
-        return render(request, "run.html", **run_page.seen(scoped, caller, found, at, last_event))
+        at, inside = asked.get("at"), asked.get("in")
+        seen = run_page.seen(scoped, caller, found, at, inside, last_event)
+        return render(request, "run.html", **seen)
 
 
 _FILTERS = ("text", "definition", "state", "since")

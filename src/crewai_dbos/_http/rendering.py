@@ -204,8 +204,11 @@ def ago(when: datetime | None) -> str:
     """A time, as seen from now."""
     if when is None:
         return ""
-    passed = (datetime.now(timezone.utc) - when).total_seconds()
-    return f"{seconds(passed)} ago" if passed >= 0 else f"in {seconds(-passed)}"
+    passed = round((datetime.now(timezone.utc) - when).total_seconds())
+    if passed == 0:
+        return "now"
+    told = f"{abs(passed)} s" if abs(passed) < 10 else seconds(abs(passed))
+    return f"{told} ago" if passed > 0 else f"in {told}"
 
 
 def usd(amount: float | None) -> str:

@@ -35,7 +35,9 @@
     if (found === null || isBusy()) return;
     if (found.dataset.told && found.dataset.told !== main.dataset.told) told.textContent = found.dataset.told;
     document.title = page.title;
+    const hadFocus = main.contains(document.activeElement);
     update(main, found);
+    if (hadFocus && document.activeElement === document.body) main.focus({ preventScroll: true });  // it is gone
   }
 
   // Make `old` what `fresh` is, and touch nothing that is so already: focus, scrolling and what is
