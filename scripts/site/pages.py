@@ -11,6 +11,7 @@ import ast
 import posixpath
 import re
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,7 @@ Of `crewai_dbos` itself a page has these names only.
 """
 
 _LINK = re.compile(r"(?<=\]\()([^)\s#]*)(#[^)\s]*)?(?=\))")
+_NAME_OR_LINK = re.compile(r"\[[^]]*\]\([^)]*\)|^#.*$|`([\w.]+)`", re.MULTILINE)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -84,7 +86,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Have links lead where they lead on GitHub."""
+    """Have links lead where they lead on GitHub, and names into the reference."""
     own = source_of(page.file.src_uri)
     if own is None:
         return markdown
@@ -102,7 +104,30 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
             return f"{config.extra['repository']}/blob/main/{target}{anchor}"
         return match[0]
 
-    return outside_of_blocks(markdown, lambda text: _LINK.sub(of, text))
+    markdown = outside_of_blocks(markdown, lambda text: _LINK.sub(of, text))
+    return with_reference(markdown, dict(documented()))
+
+
+def with_reference(markdown: str, left: dict[str, str]) -> str:
+    """`markdown` with the first mention of each name of `left` as a link into the reference."""
+
+    def of(match: re.Match[str]) -> str:
+        place = left.pop(match[1], None) if match[1] else None
+        return match[0] if place is None else f"[{match[0]}][{place}]"
+
+    return outside_of_blocks(markdown, lambda text: _NAME_OR_LINK.sub(of, text))
+
+
+@cache
+def documented() -> tuple[tuple[str, str], ...]:
+    """What a page calls by a name that nothing else has, and where the reference has it."""
+    found = {"Control": "crewai_dbos.control.Control"}
+    for module in ("crewai_dbos", "crewai_dbos.errors"):
+        for name, home in public(module):
+            found[f"crewai_dbos.{name}"] = f"{home}.{name}"
+            if name[0].isupper():
+                found[name] = f"{home}.{name}"
+    return tuple(found.items())
 
 
 def source_of(place: str) -> str | None:

@@ -128,6 +128,12 @@ def test_every_public_name_is_in_the_reference(read: dict[Path, Read]) -> None:
             assert f"{module}.{name}" in there or f"crewai_dbos.errors.{name}" in there, name
 
 
+def test_names_on_a_page_lead_into_the_reference(site: Path, read: dict[Path, Read]) -> None:
+    links = read[site / "crews.html"].links
+    assert "reference/definitions.html#crewai_dbos.crew.DBOSCrew" in links
+    assert "reference/errors.html#crewai_dbos.errors.BatchError" in links
+
+
 # As files of the repository --------------------------------------------------------------------
 
 
