@@ -26,7 +26,7 @@ from people.conftest import until
 from support.names import unique
 from support.serving import Serve
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.crash]
 
 APPROVE = "Approve with these values"
 
