@@ -376,7 +376,7 @@ def test_each_page_is_seen_and_heard_and_goes_by_keyboard(
                 found += [(name, theme, width, each) for each in tab.evaluate("checks.look()")]
         tab.set_viewport_size({"width": 1280, "height": 900})
         found += [(name, each) for each in _by_keyboard(tab)]
-    assert found == []
+    assert not found, "\n".join(map(str, found))
 
 
 def _by_keyboard(tab: Page) -> Iterator[str]:
