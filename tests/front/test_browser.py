@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from playwright.sync_api import Browser, Page, expect
 
 from crewai_dbos import DBOSCrew, People
-from crewai_dbos.control import Control, Request
+from crewai_dbos.control import Approve, Control, Request
 from crewai_dbos.http import application, page
 from crewai_dbos.testing import ToolCall, text, tool_calls
 from front import browsing
@@ -212,6 +212,30 @@ def test_an_approval_with_other_arguments(visit: Visits, control: Control, model
     expect(tab.get_by_role("heading", name="Answered by")).to_be_visible()
     in_state(control, run_id, "done")
     assert SENT == [("bob", "Dear Ann,\n\nyours.", 3, "high", True)]
+
+
+def test_a_request_that_somebody_else_answers(
+    visit: Visits, control: Control, model: Serve
+) -> None:
+    """Whoever looks sees it; whoever fills it in keeps what they have chosen."""
+    run_id = begin(mailing(model))
+    request = asked(control, run_id)
+    visitor = visit()
+    looking, filling = visitor.page, visitor.tab()
+    for tab in (looking, filling):
+        tab.clock.install()
+        tab.goto(f"/request/{request.request_id}")
+    how = filling.get_by_role("combobox", name="how")
+    how.select_option("high")
+    how.blur()
+    control.answer(request.request_id, Approve(), by="bob")
+    for tab in (looking, filling):
+        tab.clock.run_for(20_000)
+    expect(looking.get_by_role("heading", name="Answered by bob")).to_be_visible()
+    expect(looking.get_by_role("status")).to_contain_text("answered by bob")
+    expect(how).to_have_value('"high"')
+    filling.get_by_role("button", name=APPROVE).click()
+    expect(filling.get_by_role("alert")).to_contain_text("was answered by bob")
 
 
 def test_enter_in_a_field_approves_nothing(visit: Visits, control: Control, model: Serve) -> None:
