@@ -16,7 +16,7 @@ IN_PARALLEL := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test compiled lint typecheck format pytest quick every-moment chaos local-model smoke oldest
-.PHONY: browser mutate litellm crewai-tests bench constraints clean venv venvs
+.PHONY: browser mutate litellm crewai-tests bench constraints clean docs venv venvs
 
 help:
 	@echo 'make demo         show a crashed crew going on where it was'
@@ -35,6 +35,7 @@ help:
 	@echo 'make mutate       rename what is private there, one name at a time: do tests miss it?'
 	@echo 'make crewai-tests the tests of crewAI itself, with durable objects underneath'
 	@echo 'make bench        measure, and write benchmarks/RESULTS.md'
+	@echo 'make docs         the documentation site, in build/site'
 	@echo 'make format       ruff format and ruff check --fix'
 	@echo 'make constraints  write constraints.txt anew, from the newest releases'
 	@echo 'make clean        remove what the above made'
@@ -113,7 +114,7 @@ venvs:
 
 venv:
 	@if [ -z "$(PYTHON)" ]; then echo 'no Python 3.10 to 3.13 with venv found' >&2; exit 1; fi
-	@$(PYTHON) scripts/make_venv.py .venv dev,providers
+	@$(PYTHON) scripts/make_venv.py .venv dev,docs,providers
 
 .PHONY: $(OTHERS:%=.venvs/%)
 $(OTHERS:%=.venvs/%): .venvs/%:
@@ -123,6 +124,9 @@ $(OTHERS:%=.venvs/%): .venvs/%:
 
 bench: venv
 	.venv/bin/python -m benchmarks $(ARGS)
+
+docs: venv
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict
 
 constraints:
 	$(PYTHON) scripts/constraints.py $(VERSIONS) >constraints.new

@@ -26,6 +26,7 @@ WAIT = "a run is begun, or its result is asked for"
 JOURNAL = "a journal is opened"
 AGENT = "a `DBOSAgent` is defined"
 RUN = "a run begins, or work joins a workflow"
+MCP = "an agent asks MCP servers for tools, and a run has begun before"
 CREW = "a run builds its crew"
 THREADS = "a run may start threads"
 METHOD = "a method of a flow is at work"
@@ -141,8 +142,13 @@ TABLE = (
     ),
     *_rows(
         RUN,
+        "which tools an MCP server offers is recorded, once one is asked",
+        ("crewai:Agent", "get_mcp_tools", "_objects.mcp:resolving"),
+    ),
+    *_rows(
+        MCP,
         "which tools an MCP server offers is recorded",
-        ("crewai.mcp.tool_resolver", "MCPClient", "_objects.mcp:recording_discovery"),
+        ("crewai.mcp.tool_resolver", "MCPClient", "_objects.mcp_discovery:recording_discovery"),
     ),
     *_rows(
         RUN,

@@ -104,7 +104,7 @@ def _worker_of(database: Database, name: str) -> tuple[str, Listed]:
         alive = [each for each in listing.listed(database, connection) if each.is_alive]
     having = [(noun, each) for noun in _WORKFLOWS for each in alive if name in each.named(noun)]
     if not having:
-        raise MissingDefinitionError(f"No worker that lives has a crew or a flow {name!r}.")
+        raise MissingDefinitionError(f"No live worker has a crew or a flow {name!r}.")
     if len({noun for noun, _ in having}) > 1:
         raise DefinitionError(f"There are a crew and a flow {name!r}. Kick it off where it is.")
     noun, worker = max(having, key=lambda pair: pair[1].started_ms)

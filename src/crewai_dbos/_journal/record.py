@@ -80,12 +80,11 @@ class Record:
     def _load(self, pages: Pages) -> None:
         for row, head in pages.open():
             entry = entry_of(row.step_id, row.name, head, pages)
-            self.ids.keep_free(row.step_id)
+            self.ids.keep_free(row.step_id if entry is None else entry.last_id)
             if entry is None:
                 self._foreign[row.step_id] = row.name
                 continue
             pages.add(row)
-            self.ids.keep_free(entry.last_id)
             self._entries[entry.name] = entry
             self.joined.load(entry)
             self._put(entry)
