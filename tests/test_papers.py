@@ -29,4 +29,5 @@ def test_decisions_are_numbered_and_listed() -> None:
 def test_the_changelog_begins_with_the_version_that_is_next() -> None:
     titles = re.findall(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     (version,) = re.findall(r'^version = "(.*)"$', (ROOT / "pyproject.toml").read_text(), re.M)
-    assert titles[:2] == ["Unreleased", version]
+    assert titles[0] == "Unreleased"
+    assert titles[1].partition(" - ")[0] == version

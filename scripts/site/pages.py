@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import posixpath
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,20 +28,47 @@ FROM_THE_ROOT = {
 }
 """Pages of the project by their place on the site."""
 
-ERRORS = "See [Errors](../errors.md) for when each is raised and what to do."
+ERRORS = "When each is raised, and what to do: [Errors](../errors.md)."
 
 REFERENCE = {
-    "agents-crews-flows": ("Agents, crews and flows", "crewai_dbos", ""),
-    "control": ("Control", "crewai_dbos.control", ""),
-    "errors": ("Errors", "crewai_dbos.errors", ERRORS),
-    "http": ("HTTP", "crewai_dbos.http", ""),
-    "doctor": ("Doctor", "crewai_dbos.doctor", ""),
-    "encryption": ("Encryption", "crewai_dbos.encryption", ""),
-    "testing": ("Testing", "crewai_dbos.testing", ""),
-    "crash-tests": ("Crash tests", "crewai_dbos.testing.crash", ""),
-    "histories": ("Recorded histories", "crewai_dbos.testing.history", ""),
+    "definitions": (
+        "Agents, crews and flows",
+        "crewai_dbos",
+        "",
+        (
+            *("DBOSAgent", "DBOSCrew", "DBOSFlow", "DBOSLLM", "RunHandle", "StepConfig"),
+            *("DBOSAgentExecutor", "allow_unrecorded"),
+        ),
+    ),
+    "inside-runs": (
+        "Inside a run",
+        "crewai_dbos",
+        "",
+        (
+            *("step", "now", "uuid4", "random", "idempotency_key"),
+            *("store_context", "store_hidden", "allow_modules"),
+        ),
+    ),
+    "people-and-budgets": (
+        "People and budgets",
+        "crewai_dbos",
+        "",
+        ("People", "ToolRequest", "ask", "ask_async", "Budget", "SetBudget"),
+    ),
+    "workers": ("Workers", "crewai_dbos", "", ("Worker",)),
+    "control": ("Control", "crewai_dbos.control", "", ("Control",)),
+    "errors": ("Classes of errors", "crewai_dbos.errors", ERRORS, ()),
+    "http": ("HTTP", "crewai_dbos.http", "", ()),
+    "doctor": ("Doctor", "crewai_dbos.doctor", "", ()),
+    "encryption": ("Encryption", "crewai_dbos.encryption", "", ()),
+    "testing": ("Testing", "crewai_dbos.testing", "", ("ModelServer",)),
+    "crash-tests": ("Crash tests", "crewai_dbos.testing.crash", "", ("CrashTest",)),
+    "histories": ("Recorded histories", "crewai_dbos.testing.history", "", ()),
 }
-"""Pages of the reference: a title, the module whose public names they have, what goes before."""
+"""Pages of the reference: title, module, what goes before, and the names that come first.
+
+Of `crewai_dbos` itself a page has these names only.
+"""
 
 _LINK = re.compile(r"(?<=\]\()([^)\s#]*)(#[^)\s]*)?(?=\))")
 
@@ -99,10 +127,12 @@ def outside_of_blocks(markdown: str, change: Any) -> str:
 # The reference -------------------------------------------------------------------------------
 
 
-def reference(title: str, module: str, before: str) -> str:
+def reference(title: str, module: str, before: str, first: Sequence[str]) -> str:
     """A page with the docstring of each public name of `module`."""
-    found = [f"# {title}", f"The public names of `{module}`. {before}".strip()]
-    for name, home in public(module):
+    homes = dict(public(module))
+    names = first if module == "crewai_dbos" else dict.fromkeys((*first, *homes))
+    found = [f"# {title}", f"From `{module}`. {before}".strip()]
+    for name, home in ((name, homes[name]) for name in names):
         called = f"{module}.{name}"
         found.append(f'<a id="{called}"></a>')
         found.append(f"::: {home}.{name}\n    options:\n      heading: {called}")

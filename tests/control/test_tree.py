@@ -304,7 +304,7 @@ def test_async_tasks_and_parallel_tools(serve: Serve, control: Control) -> None:
         ]
 
 
-@pytest.mark.parametrize("release", ["0.1.0", "0.2.0"])
+@pytest.mark.parametrize("release", ["0.1.0", "0.2.0", "0.3.0"])
 @pytest.mark.parametrize("program", ["office", "parallel", "native", "react"])
 def test_recorded_histories_are_read(
     control: Control, url: str, release: str, program: str

@@ -140,3 +140,11 @@ def test_links_lead_somewhere_in_the_repository(page: str) -> None:
         assert target.exists(), f"{path} of {page}"
         if anchor:
             assert anchor in headings(target.read_text(encoding="utf-8")), f"{path}#{anchor}"
+
+
+def test_the_repository_is_the_one_of_the_package() -> None:
+    (named,) = re.findall(r"^  repository: (.*)$", text_of("mkdocs.yml"), re.MULTILINE)
+    (urls,) = re.findall(
+        r"^\[project\.urls\]\n(.*?)^$", text_of("pyproject.toml"), re.DOTALL | re.MULTILINE
+    )
+    assert f'Repository = "{named}"' in urls
