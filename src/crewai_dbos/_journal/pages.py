@@ -69,23 +69,26 @@ class Pages:
             yield row, heads.get(row.step_id)
 
     def add(self, row: RowHead) -> None:
-        """Have the content of `row` to give."""
+        """Have the content of `row` to give, if it has any."""
+        if row.text is None:
+            return
         self._names[row.step_id] = row.name
         self._sizes[row.step_id] = row.size
-        if row.is_whole and row.text is not None:
+        if row.is_whole:
             self._short[row.step_id] = row.text
 
     def stored(self, step_id: int) -> Any:
         """The JSON data of an entry; None if it has none.
 
         Raises:
-            ControlSignal: It could not be asked for, or the run is another execution's.
-            JournalCorruptError: The entry is gone.
+            ControlSignal: It could not be asked for; or the entry is gone, or the run.
         """
+        if step_id not in self._names:
+            return None
         text = self._short.get(step_id)
         return as_json(self._text(step_id) if text is None else text)
 
-    def _text(self, step_id: int) -> str | None:
+    def _text(self, step_id: int) -> str:
         with self._lock:
             if not self._pages:
                 self._divide()
@@ -97,7 +100,13 @@ class Pages:
             found = page.get(step_id)
         if found is None:
             self._execution.check(surely=True)
-            raise JournalCorruptError(f"{self._names[step_id]} is not there any more")
+            self._execution.latch.fail(
+                JournalCorruptError(
+                    f"Run {self._run_id}: the journal entry {self._names[step_id]} is not there "
+                    "any more. Fork the run from its step to make that call again: "
+                    f"DBOS.fork_workflow({self._run_id!r}, {step_id})"
+                )
+            )
         return found
 
     def _read(self, number: int) -> dict[int, str]:
