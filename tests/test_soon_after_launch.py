@@ -42,8 +42,14 @@ class Setting:
     def launch(self) -> None:
         dbos = DBOS(config=self._config)
         self.queue = dbos._registry.get_internal_queue()
+        self._usual = getattr(self, "_usual", self.queue._polling_interval_sec)
         self.queue._polling_interval_sec = SELDOM
         DBOS.launch()
+
+    def leave(self) -> None:
+        """DBOS has one such queue for all that is launched in this process."""
+        until(lambda: self.has_slowed_down)
+        self.queue._polling_interval_sec = self._usual
 
     def change(self, **values: Any) -> None:
         runs = launched_database().runs
@@ -70,6 +76,7 @@ def setting(database_url: str) -> Any:
         yield made
     finally:
         DBOS.destroy()
+        made.leave()
 
 
 def test_a_run_goes_on_at_once(setting: Setting) -> None:
@@ -96,6 +103,16 @@ def test_a_workflow_that_is_registered_later_is_not_taken_before_dbos_would(
     setting.launch()
     until(lambda: setting.has_slowed_down)
     assert setting.status == "ENQUEUED"
+
+
+def test_what_is_said_of_the_pace_after_a_launch_holds_for_the_next(setting: Setting) -> None:
+    until(lambda: setting.has_slowed_down)
+    setting.queue._polling_interval_sec = 0.5
+    DBOS.destroy()
+    DBOS(config=setting._config)
+    DBOS.launch()
+    assert setting.queue._polling_interval_sec == 0.5
+    setting.queue._polling_interval_sec = SELDOM
 
 
 def test_two_launches_in_a_row_leave_dbos_its_own_pace(setting: Setting) -> None:

@@ -62,8 +62,10 @@ class _Pace:
         self._timer.start()
 
     def slow_down(self) -> None:
+        """Once; what somebody has said since then stays."""
         self._timer.cancel()
-        self._queue._polling_interval_sec = self._usual
+        if self._queue._polling_interval_sec == OFTEN:
+            self._queue._polling_interval_sec = self._usual
 
 
 _pace: _Pace | None = None
