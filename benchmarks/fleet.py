@@ -1,5 +1,5 @@
 """Workers on one Postgres: what 50 runs at once take of one, what the database does for a recorded
-call, and how many more runs several of them carry out."""
+call, and how many more runs and calls several of them carry out, beside bare steps of DBOS."""
 
 from __future__ import annotations
 
@@ -31,6 +31,11 @@ AT_ONCE = 8
 """Runs that a worker carries out at the same time, where their number a second is measured."""
 MANY, MANY_AT_ONCE, SLOW = 500, 50, 0.5
 """Runs in a queue, how many of them a worker carries out at once, seconds of their model."""
+STEPS, RECORDED, CREW = "DBOS.run_step", "recorded calls alone", "a crew's recorded calls"
+WORK = {STEPS: "steps", RECORDED: "recorded", CREW: "crew"}
+"""What a run does, by what its calls are: those of a crew of two tasks, or without crewAI."""
+CALLS = 50
+"""Of a run without crewAI, each of 1 KB."""
 IDLE = 5.0
 """Seconds for which an idle worker is watched."""
 
@@ -47,6 +52,8 @@ def measure(quick: bool, folder: Path) -> list[Row]:
         queues = [[f"by-{n}" for n in numbers if n > place] for place in range(max(numbers))]
         workers = [process(stack, folder, instant, url, "worker-0", ",".join(queues[0]))]
         starter.ask("run", queue="by-1", runs=AT_ONCE)
+        starter.ask("run", queue="by-1", runs=1, work=WORK[STEPS])
+        starter.ask("run", queue="by-1", runs=1, work=WORK[RECORDED])
         rows = _per_call(starter, workers[0], runs)
         workers += [
             process(stack, folder, instant, url, f"worker-{place}", ",".join(names))
@@ -62,6 +69,8 @@ def measure(quick: bool, folder: Path) -> list[Row]:
         rows += compared(
             NAME, f"{runs} runs, an instant model", "runs/s", samples, headline=not quick
         )
+        for number in numbers:
+            rows += _calls_per_second(starter, number, runs // 2, rounds)
         for worker in workers:
             worker.kill()
         second = folder / "many"
@@ -75,25 +84,49 @@ def _throughput(starter: Worker, workers: int, runs: int) -> float:
     return runs / float(starter.ask("run", queue=f"by-{workers}", runs=runs))
 
 
+def _calls_per_second(starter: Worker, workers: int, runs: int, rounds: int) -> list[Row]:
+    def side(what: str) -> float:
+        queue = f"by-{workers}"
+        return runs * CALLS / float(starter.ask("run", queue=queue, runs=runs, work=WORK[what]))
+
+    samples = interleaved({each: partial(side, each) for each in (STEPS, RECORDED)}, rounds)
+    case = f"{workers} worker{'s' * (workers > 1)}, runs of {CALLS} calls without crewAI"
+    return compared(NAME, case, "calls/s", samples)
+
+
 def _per_call(starter: Worker, worker: Worker, runs: int) -> list[Row]:
-    """What is done in the database for a recorded call, without what an idle worker does anyway."""
+    """What is done in the database for a call, without what an idle worker does anyway."""
     before = _counts(starter, worker)
     time.sleep(IDLE)
     idle = _difference(before, _counts(starter, worker), IDLE)
-    before = _counts(starter, worker)
-    seconds = float(starter.ask("run", queue="by-1", runs=runs))
-    busy = _difference(before, _counts(starter, worker), 1.0)
+    busy = {side: _busy(starter, worker, runs, what, idle) for side, what in WORK.items()}
     rows = []
     for what, unit in (
         ("statements", "statements"),
         ("transactions", "transactions"),
         ("bytes", "WAL bytes"),
     ):
-        of_runs = busy[what] - idle[what] * seconds
-        figures = {"a recorded call": [of_runs / busy["calls"]], "a run": [of_runs / runs]}
-        note = {"a recorded call": f"an idle worker: {idle[what]:,.1f} a second"}
-        rows += compared(NAME, f"in the database: {unit}", unit, figures, notes=note)
+        figures = {side: [counts[what] / counts["calls"]] for side, counts in busy.items()}
+        notes = {
+            STEPS: f"an idle worker: {idle[what]:,.1f} a second",
+            CREW: f"{busy[CREW][what] / runs:,.1f} a run, of {busy[CREW]['calls'] / runs:g} calls",
+        }
+        rows += compared(NAME, f"in the database, a call: {unit}", unit, figures, notes=notes)
     return rows
+
+
+def _busy(
+    starter: Worker, worker: Worker, runs: int, what: str, idle: Mapping[str, float]
+) -> dict[str, float]:
+    """What so many runs have the database do."""
+    before = _counts(starter, worker)
+    seconds = float(starter.ask("run", queue="by-1", runs=runs, work=what))
+    counts = _difference(before, _counts(starter, worker), 1.0)
+    # What it is asked in the pauses before it is looked at is not of the runs either.
+    return {
+        name: count - (0 if name == "calls" else idle[name] * seconds)
+        for name, count in counts.items()
+    }
 
 
 def _counts(starter: Worker, worker: Worker) -> dict[str, float]:
@@ -167,6 +200,8 @@ def _serve() -> None:
     from benchmarks.people import clerk, crew
     from crewai_dbos import DBOSCrew, Worker
     from crewai_dbos._dbos_seam.database import launched_database
+    from crewai_dbos._journal.call import Call
+    from crewai_dbos._journal.run_scope import enclosing
 
     config: Any = {
         "name": "bench",
@@ -175,6 +210,20 @@ def _serve() -> None:
         "log_level": "CRITICAL",
     }
     durable = DBOSCrew(crew_name="clerks", orig_crew=lambda: crew(clerk(), [model.order(1)] * 2))
+    answer, request = "y" * 1_000, {"messages": [{"role": "user", "content": "x" * 1_000}]}
+
+    @DBOS.workflow(name="bench_steps")
+    def steps() -> None:
+        for _ in range(CALLS):
+            DBOS.run_step({"name": "llm"}, lambda: answer)
+
+    @DBOS.workflow(name="bench_recorded")
+    def recorded() -> None:
+        scope = enclosing()
+        assert scope is not None
+        for _ in range(CALLS):
+            scope.run(Call("llm", kind="llm", request=request), lambda: answer)
+
     DBOS(config=config)
     DBOS.listen_queues(os.environ[LISTENS].split(","))
     made = [0]
@@ -192,11 +241,17 @@ def _serve() -> None:
             raise RuntimeError("a run has failed")
         return counts.get("SUCCESS", 0)
 
-    def run(queue: str, runs: int) -> float:
+    starts = {
+        "steps": lambda queue: DBOS.enqueue_workflow(queue, steps),
+        "recorded": lambda queue: DBOS.enqueue_workflow(queue, recorded),
+        "crew": lambda queue: durable.start(queue=queue),
+    }
+
+    def run(queue: str, runs: int, work: str = "crew") -> float:
         """The seconds in which a queue is worked off."""
         before, began = ended(), time.perf_counter()
         for _ in range(runs):
-            durable.start(queue=queue)
+            starts[work](queue)
         while ended() < before + runs:
             time.sleep(0.05)
         return time.perf_counter() - began

@@ -1,4 +1,4 @@
-"""Many runs at once in one process, and a thousand in a row: calls a second, and memory."""
+"""Many runs at once in one process, and hundreds in a row: calls a second, and memory."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CALLS = 3
 
 
 def measure(quick: bool, folder: Path) -> list[Row]:
-    rounds, runs, in_a_row = (1, 8, 20) if quick else (2, 32, 1_000)
+    rounds, runs, in_a_row = (1, 8, 20) if quick else (2, 32, 500)
     at_once = AT_ONCE[: 2 if quick else None]
     rows: list[Row] = []
     with databases(folder) as made, ExitStack() as stack:

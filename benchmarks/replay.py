@@ -1,7 +1,11 @@
-"""What it takes to replay a run of N recorded calls, beside DBOS's own replay of N steps."""
+"""What it takes to replay a run of N recorded calls, beside DBOS's own replay of N steps.
+
+And to open one of many long results, of which the first is asked for.
+"""
 
 from __future__ import annotations
 
+import random
 import statistics
 import time
 from collections.abc import Callable
@@ -23,6 +27,10 @@ GOAL = 0.1
 ROUNDS = {10: 15, 100: 9, 1_000: 5, 10_000: 3}
 QUICK_ROUNDS = {10: 2, 100: 2}
 
+OPENED, OPENED_QUICK = (10_000, 20_000, 3), (100, 20_000, 1)
+"""How many calls, how many characters each has returned, rounds."""
+OPENED_GOAL = 1.0
+
 ANSWER = "y" * 500
 REQUEST = {"messages": [{"role": "user", "content": "x" * 500}]}
 
@@ -35,7 +43,26 @@ def measure(quick: bool, folder: Path) -> list[Row]:
             with launched(url):
                 for calls, rounds in (QUICK_ROUNDS if quick else ROUNDS).items():
                     rows += _compare(kind, url, calls, rounds)
+                rows += _opened(kind, url, *(OPENED_QUICK if quick else OPENED))
     return rows
+
+
+def _opened(kind: str, url: str, calls: int, size: int, rounds: int) -> list[Row]:
+    """The seconds until the first of many long results is there."""
+    global _answer, _asked
+    # Of letters that a database can't compress.
+    run, _answer = f"long-{calls}", random.Random(7).randbytes(size // 2).hex()
+    _record(url, _ours, run, calls)
+    samples: dict[str, list[float]] = {OURS: []}
+    _asked = 1
+    try:
+        for _ in range(rounds):
+            samples[OURS].append(_replay(run, calls, last=calls + 1) / 1000)
+    finally:
+        _answer, _asked = ANSWER, None
+    met = "met" if statistics.median(samples[OURS]) <= OPENED_GOAL else "not met"
+    case = f"{kind}, {calls:,} calls of {size / 1000:g} KB are opened, and one is asked for"
+    return compared(NAME, case, "s", samples, notes={OURS: f"goal: {OPENED_GOAL:g} s, {met}"})
 
 
 def _compare(kind: str, url: str, calls: int, rounds: int) -> list[Row]:
@@ -65,6 +92,8 @@ def _compare(kind: str, url: str, calls: int, rounds: int) -> list[Row]:
 
 
 _calls = 1
+_asked: int | None = None
+_answer = ANSWER
 _made = 0
 _seconds = 0.0
 
@@ -72,7 +101,7 @@ _seconds = 0.0
 def _make() -> str:
     global _made
     _made += 1
-    return ANSWER
+    return _answer
 
 
 @DBOS.workflow()
@@ -82,7 +111,7 @@ def _ours() -> None:
     # The journal reads the run's rows when it is asked for.
     scope = enclosing()
     assert scope is not None
-    for _ in range(_calls):
+    for _ in range(_asked or _calls):
         scope.run(Call("llm", kind="llm", request=REQUEST), _make)
     _seconds = time.perf_counter() - started
 
@@ -125,11 +154,17 @@ def _record(url: str, workflow: Callable[[], None], run: str, calls: int) -> Non
     engine.dispose()
 
 
-def _replay(run: str, calls: int) -> float:
-    """Milliseconds that the workflow's body takes when all its calls are recorded."""
+def _replay(run: str, calls: int, last: int | None = None) -> float:
+    """Milliseconds that the workflow's body takes when all its calls are recorded.
+
+    Args:
+        run: Its id.
+        calls: How many there are.
+        last: The number of the last one, or of a later step; None to look it up.
+    """
     global _calls, _made
     _calls, _made = calls, 0
-    last = max(step["function_id"] for step in DBOS.list_workflow_steps(run))
+    last = last or max(step["function_id"] for step in DBOS.list_workflow_steps(run))
     DBOS.fork_workflow(run, last + 1).get_result(polling_interval_sec=0.01)
     if _made:
         raise AssertionError(f"{_made} calls of {run} were made again")

@@ -42,8 +42,15 @@ class Setting:
     def launch(self) -> None:
         dbos = DBOS(config=self._config)
         self.queue = dbos._registry.get_internal_queue()
+        self._usual = getattr(self, "_usual", self.queue._polling_interval_sec)
         self.queue._polling_interval_sec = SELDOM
         DBOS.launch()
+
+    def leave(self) -> None:
+        """DBOS has one such queue for all that is launched in this process."""
+        if claiming._pace is not None:
+            claiming._pace.slow_down()
+        self.queue._polling_interval_sec = self._usual
 
     def change(self, **values: Any) -> None:
         runs = launched_database().runs
@@ -70,7 +77,7 @@ def setting(database_url: str) -> Any:
         yield made
     finally:
         DBOS.destroy()
-        made.queue._polling_interval_sec = 1.0  # the queue is the process's
+        made.leave()
 
 
 def test_a_run_goes_on_at_once(setting: Setting) -> None:
@@ -84,6 +91,8 @@ def test_a_run_goes_on_at_once(setting: Setting) -> None:
 def before_dbos(monkeypatch: pytest.MonkeyPatch) -> None:
     """All looks are such as come before DBOS's own."""
     monkeypatch.setattr(claiming, "WITH_CARE", SELDOM / 2)
+    monkeypatch.setattr(claiming, "SOON", 0.6)
+    monkeypatch.setattr(claiming, "_early", None)  # and none of it afterwards
 
 
 @DBOS.workflow(name="soon_after_launch.mine")
@@ -128,6 +137,16 @@ def test_a_workflow_of_the_users_is_taken_when_dbos_would(setting: Setting) -> N
     DBOS.destroy()
     setting.launch()
     until(lambda: setting.status == "SUCCESS")
+
+
+def test_what_is_said_of_the_pace_after_a_launch_holds_for_the_next(setting: Setting) -> None:
+    until(lambda: setting.has_slowed_down)
+    setting.queue._polling_interval_sec = 0.5
+    DBOS.destroy()
+    DBOS(config=setting._config)
+    DBOS.launch()
+    assert setting.queue._polling_interval_sec == 0.5
+    setting.queue._polling_interval_sec = SELDOM
 
 
 def test_two_launches_in_a_row_leave_dbos_its_own_pace(setting: Setting) -> None:

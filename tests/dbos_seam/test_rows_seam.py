@@ -10,7 +10,13 @@ from dbos import (
     SetWorkflowID,
 )
 
-from crewai_dbos._dbos_seam.rows import RecordedRow, recorded_rows
+from crewai_dbos._dbos_seam.rows import (
+    RecordedRow,
+    as_json,
+    recorded_rows,
+    row_heads,
+    row_texts,
+)
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.joining import joined
 from support.launching import launched
@@ -62,3 +68,26 @@ def test_rows_are_read_where_an_event_loop_runs(url: str) -> None:
         with SetWorkflowID("r"):
             makes_rows()
         assert asyncio.run(read()) == recorded_rows("r")
+
+
+def test_rows_are_read_in_two_goes(database_url: str) -> None:
+    with launched(database_url):
+        with SetWorkflowID("r"):
+            makes_rows()
+        whole = {row.step_id: row for row in row_heads("r", length=9, short=1000, most=1000)}
+        cut = row_heads("r", length=9, short=1, most=1000)
+        spent = row_heads("r", length=9, short=1000, most=1)
+        stored = {row.step_id: row.output for row in recorded_rows("r")}
+        assert [row.name for row in cut] == [row.name for row in recorded_rows("r")]
+        for row in cut:
+            if stored[row.step_id] is None:
+                assert (row.size, row.text, row.is_whole) == (0, None, False)
+                continue
+            text = whole[row.step_id].text
+            assert text is not None
+            assert as_json(text) == stored[row.step_id]
+            assert (row.text, row.is_whole) == (text[:9], False)
+            assert whole[row.step_id].is_whole
+            assert row_texts("r", [row.step_id]) == {row.step_id: (row.name, text)}
+        assert cut == spent
+        assert row_texts("another", [1, 2]) == {}

@@ -84,4 +84,23 @@ def test_an_entry_inside_a_group_that_can_not_be_read_stops_the_run(
     assert work.done.total() == 0
 
 
+def test_an_entry_inside_a_group_that_holds_nothing_is_not_asked_for(
+    dbos: None, rows: Rows
+) -> None:
+    def plan() -> Any:
+        with joined("work") as scope:
+
+            def inside() -> Any:
+                here = enclosing()
+                assert here is not None
+                return call(here, "a")
+
+            return [scope.group(Call("sum", kind="work"), inside, sequential=True)]
+
+    run = run_id()
+    assert finish(plan, run) == ["a 1"]
+    rows.damage(run, "work#1/sum#1/a#1", None)
+    assert replay(run) == ["a 1"]
+
+
 BAD_USAGE = '{"v":1,"kind":"llm","result":1,"extra":{"$later":1}}'

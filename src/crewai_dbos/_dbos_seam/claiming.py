@@ -69,9 +69,10 @@ class _Pace:
         self._timer.start()
 
     def slow_down(self) -> None:
+        """Once; what somebody has said since then stays."""
         self._timer.cancel()
-        if self._is_hurried:
-            self._is_hurried = False
+        hurried, self._is_hurried = self._is_hurried, False
+        if hurried and self._queue._polling_interval_sec == OFTEN:
             self._queue._polling_interval_sec = self._usual
 
 
@@ -88,7 +89,7 @@ def looking_soon(fits: Fits) -> Iterator[None]:
     global _early, _pace
     if _pace is not None:
         _pace.slow_down()  # of a launch just before
-        _pace = None
+    _early = _pace = None
     queue = launched_instance()._registry.get_internal_queue()
     if queue._polling_interval_sec <= WITH_CARE:
         yield

@@ -54,7 +54,6 @@ class Pages:
         self._page_of: dict[int, int] = {}
         self._held: OrderedDict[int, dict[int, str]] = OrderedDict()
         self._let_go: set[int] = set()
-        self._without: set[int] = set()
 
     def open(self) -> Iterator[tuple[RowHead, Head | None]]:
         """What is recorded, in the order of step ids, as far as it is known without contents."""
@@ -71,32 +70,31 @@ class Pages:
             yield row, heads.get(row.step_id)
 
     def add(self, row: RowHead) -> None:
-        """Have the content of `row` to give."""
+        """Have the content of `row` to give, if it has any."""
+        if row.text is None:
+            return
         self._names[row.step_id] = row.name
         self._sizes[row.step_id] = row.size
-        if row.text is None:
-            self._without.add(row.step_id)
-        if row.is_whole and row.text is not None:
+        if row.is_whole:
             self._short[row.step_id] = row.text
 
     def stored(self, step_id: int) -> Any:
         """The JSON data of an entry; None if it has none.
 
         Raises:
-            ControlSignal: It could not be asked for, or the run is another execution's.
-            JournalCorruptError: The entry is gone.
+            ControlSignal: It could not be asked for; or the entry is gone, or the run.
         """
-        if step_id in self._without:
+        if step_id not in self._names:
             return None
         text = self._short.get(step_id)
         return as_json(self._text(step_id) if text is None else text)
 
     def is_at_hand(self, step_id: int) -> bool:
         """Whether the content can be had without asking the database, as things are now."""
-        is_read = step_id in self._short or step_id in self._without
-        return is_read or self._page_of.get(step_id) in self._held
+        is_known = step_id in self._short or step_id not in self._names
+        return is_known or self._page_of.get(step_id) in self._held
 
-    def _text(self, step_id: int) -> str | None:
+    def _text(self, step_id: int) -> str:
         with self._lock:
             if not self._pages:
                 self._divide()
@@ -110,7 +108,13 @@ class Pages:
                 found = self._hold(number).get(step_id)
         if found is None:
             self._execution.check(surely=True)
-            raise JournalCorruptError(f"{self._names[step_id]} is not there any more")
+            self._execution.latch.fail(
+                JournalCorruptError(
+                    f"Run {self._run_id}: the journal entry {self._names[step_id]} is not there "
+                    "any more. Fork the run from its step to make that call again: "
+                    f"DBOS.fork_workflow({self._run_id!r}, {step_id})"
+                )
+            )
         return found
 
     def _hold(self, number: int) -> dict[int, str]:
