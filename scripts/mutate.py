@@ -336,15 +336,15 @@ def main() -> int:
         return 0
     for (package, name), by in chosen.items():
         if by:
-            print(f"{package} {name}: {by} imports it")
+            print(f"{package} {name}: {by} imports it", flush=True)
     preload()
-    for _, _, why in missed_by([(package, "") for package in PACKAGES], given.jobs):
+    rest = [name for name, by in chosen.items() if not by]
+    whole = sorted({(package, "") for package, _ in rest})
+    for _, _, why in missed_by(whole, given.jobs):
         if why:
             sys.exit(f"with nothing renamed: {why}")
     unmissed = []
-    for package, name, why in missed_by(
-        [name for name, by in chosen.items() if not by], given.jobs
-    ):
+    for package, name, why in missed_by(rest, given.jobs):
         print(f"{package} {name}: {why or 'NOBODY MISSES IT'}", flush=True)
         if not why:
             unmissed.append(f"{package} {name}")
