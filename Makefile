@@ -16,7 +16,7 @@ IN_PARALLEL := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test compiled lint typecheck format pytest quick every-moment chaos local-model smoke oldest
-.PHONY: mutate litellm crewai-tests bench constraints clean venv venvs
+.PHONY: browser mutate litellm crewai-tests bench constraints clean docs venv venvs
 
 help:
 	@echo 'make demo         show a crashed crew going on where it was'
@@ -31,9 +31,11 @@ help:
 	@echo 'make smoke        one workflow on each other Python found'
 	@echo 'make oldest       seam tests and smoke on the oldest crewAI and DBOS that are allowed'
 	@echo 'make litellm      the tests of providers with LiteLLM, in an environment of its own'
+	@echo 'make browser      install a Chromium, which the tests of the page drive'
 	@echo 'make mutate       rename what is private there, one name at a time: do tests miss it?'
 	@echo 'make crewai-tests the tests of crewAI itself, with durable objects underneath'
-	@echo 'make bench        measure, write benchmarks/RESULTS.md and the table of README.md'
+	@echo 'make bench        measure, and write benchmarks/RESULTS.md'
+	@echo 'make docs         the documentation site, in build/site'
 	@echo 'make format       ruff format and ruff check --fix'
 	@echo 'make constraints  write constraints.txt anew, from the newest releases'
 	@echo 'make clean        remove what the above made'
@@ -42,7 +44,7 @@ demo: venv
 	@.venv/bin/crewai-dbos demo
 
 test: venvs
-	@$(MAKE) --no-print-directory -j2 compiled typecheck lint smoke
+	@$(MAKE) --no-print-directory -j2 compiled typecheck lint smoke browser
 	.venv/bin/pytest $(IN_PARALLEL) --durations 10
 
 # Byte code of all that tests import, once: each worker would compile it for itself.
@@ -57,6 +59,9 @@ lint: venv
 
 typecheck: venv
 	.venv/bin/mypy
+
+browser:
+	@scripts/find-browser --install
 
 format: venv
 	.venv/bin/ruff format .
@@ -109,7 +114,7 @@ venvs:
 
 venv:
 	@if [ -z "$(PYTHON)" ]; then echo 'no Python 3.10 to 3.13 with venv found' >&2; exit 1; fi
-	@$(PYTHON) scripts/make_venv.py .venv dev,providers
+	@$(PYTHON) scripts/make_venv.py .venv dev,docs,providers
 
 .PHONY: $(OTHERS:%=.venvs/%)
 $(OTHERS:%=.venvs/%): .venvs/%:
@@ -119,6 +124,9 @@ $(OTHERS:%=.venvs/%): .venvs/%:
 
 bench: venv
 	.venv/bin/python -m benchmarks $(ARGS)
+
+docs: venv
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict
 
 constraints:
 	$(PYTHON) scripts/constraints.py $(VERSIONS) >constraints.new

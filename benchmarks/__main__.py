@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from benchmarks.harness import ROOT, Row, environment
-from benchmarks.report import concluded, surroundings, write, write_readme
+from benchmarks.report import concluded, surroundings, write
 
 BENCHMARKS = (
     "recorded_call",
@@ -56,10 +56,7 @@ def main() -> None:
         print(f"{time.monotonic() - begun:.0f} s", flush=True)
     seconds = time.monotonic() - started
     about = concluded(before, seconds, quick=given.quick, names=given.names)
-    written = write(rows, about, given.into)
-    if not given.names and not given.quick:
-        written.append(write_readme(rows, about))
-    print(*written, sep="\n")
+    print(*write(rows, about, given.into), sep="\n")
 
 
 def _measured(name: str, quick: bool) -> list[Row]:

@@ -58,7 +58,7 @@ class Row:
         ratio: Each figure divided by the other side's of the same round.
         at_most: The goal of the ratio, if it has one.
         note: What one has to know to read the figure.
-        headline: Whether the README's table has it.
+        headline: Whether it is one of the figures to be read first.
     """
 
     benchmark: str

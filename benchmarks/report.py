@@ -17,9 +17,6 @@ import psutil
 
 from benchmarks.harness import Row, Spread
 
-README = Path(__file__).resolve().parents[1] / "README.md"
-_MARKS = ("<!-- make bench writes this -->\n", "<!-- to here -->\n")
-
 _HEAD = ("case", "side", "median", "min .. max", "ratio", "min .. max", "goal", "n", "")
 
 
@@ -71,46 +68,6 @@ def write(rows: Sequence[Row], about: Mapping[str, Any], folder: Path) -> list[P
     table = folder / "RESULTS.md"
     table.write_text(_markdown(runs))
     return [table, results]
-
-
-def write_readme(rows: Sequence[Row], about: Mapping[str, Any]) -> Path:
-    """Put the table of the headlines into the README, between its marks."""
-    begin, end = _MARKS
-    before, found, rest = README.read_text().partition(begin)
-    _, closed, after = rest.partition(end)
-    if not found or not closed:
-        raise ValueError(f"{README.name} lacks the lines {begin.strip()} and {end.strip()}")
-    README.write_text(before + begin + _headlines(rows, about) + end + after)
-    return README
-
-
-def _headlines(rows: Sequence[Row], about: Mapping[str, Any]) -> str:
-    machine = about["machine"]
-    load = about["load_before"][0]
-    lines = [
-        "| what | figure | beside | ratio | goal |",
-        "|---|---|---|---|---|",
-    ]
-    first: dict[tuple[str, str], Row] = {}
-    for row in rows:
-        reference = first.setdefault((row.benchmark, row.case), row)
-        if not row.headline or row.ratio is None:
-            continue
-        cells = (
-            f"{row.benchmark}, {row.case}: {row.side}",
-            _figure(row),
-            f"{_figure(reference)} ({reference.side})",
-            f"{_number(row.ratio.median)} ({_range(row.ratio)})",
-            _goal(row),
-        )
-        lines.append(f"| {' | '.join(cells)} |")
-    lines += [
-        "",
-        f"Medians (smallest .. largest ratio) of a run on {about['date']}: {machine['cpus']} CPUs "
-        f"({machine['cpu']}), load {load:g} before it, Python {about['versions']['python']}, "
-        f"crewAI {about['versions']['crewai']}, DBOS {about['versions']['dbos']}.",
-    ]
-    return "\n".join(lines) + "\n"
 
 
 def _figure(row: Row) -> str:

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-EXTRAS = "dev,local-model,providers"
+EXTRAS = "dev,docs,local-model,providers"
 root = Path(__file__).resolve().parent.parent
 pythons = sys.argv[1:]
 found: dict[str, dict[str, list[str]]] = {}

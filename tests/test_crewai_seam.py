@@ -55,7 +55,7 @@ from crewai_dbos._crewai_seam import flow as flow_seam
 from crewai_dbos._crewai_seam import llm as llm_seam
 from crewai_dbos._crewai_seam.events import event_handlers
 from crewai_dbos._journal.joining import joined
-from crewai_dbos._objects import events, mcp
+from crewai_dbos._objects import events, mcp_discovery
 from crewai_dbos._objects.artifacts import StableArtifacts
 from crewai_dbos._objects.llm import durable_llm
 from crewai_dbos.testing import ModelServer, error, text
@@ -650,9 +650,9 @@ def test_knowledge_is_asked_by_the_two_methods_that_we_override() -> None:
 
 def test_mcp_servers_are_asked_through_a_name_that_we_replace() -> None:
     _patches.apply(_patches.RUN)
-    _patches.apply(_patches.RUN)
-    assert vars(tool_resolver)["MCPClient"] is mcp.RecordedDiscovery
-    assert issubclass(mcp.RecordedDiscovery, MCPClient)
+    _patches.apply(_patches.MCP)
+    assert vars(tool_resolver)["MCPClient"] is mcp_discovery.RecordedDiscovery
+    assert issubclass(mcp_discovery.RecordedDiscovery, MCPClient)
     assert inspect.iscoroutinefunction(MCPClient.connect)
     assert inspect.iscoroutinefunction(MCPClient.list_tools)
     assert parameters(MCPClient.list_tools) == ["use_cache"]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from crewai_dbos import errors
 from crewai_dbos.testing import ModelServer, text
+from pages.blocks import blocks
 from support.python import python
 
 PAGE = Path(__file__).parent.parent / "docs" / "errors.md"
@@ -34,7 +35,7 @@ def _is_known(name: str) -> bool:
 
 
 def test_the_program_runs(tmp_path: Path) -> None:
-    (block,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    (block,) = blocks("docs/errors.md")
     program = tmp_path / "program.py"
     program.write_text(block)
     with ModelServer([text("No.")]) as server:

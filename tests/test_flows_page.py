@@ -11,11 +11,10 @@ from typing import Any
 import pytest
 
 from crewai_dbos.testing import ModelServer, Reply, Request, text
+from pages.blocks import blocks
 from support.python import python
 
 pytestmark = pytest.mark.crash
-
-PAGE = Path(__file__).parent.parent / "docs" / "flows.md"
 
 AFTER = """
 for step in DBOS.list_workflow_steps("ticket-7"):
@@ -41,9 +40,8 @@ def script(request: Request) -> Reply:
 
 
 def test_the_blocks_run_one_after_the_other_as_one_program(tmp_path: Path) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     program = tmp_path / "program.py"
-    program.write_text("\n".join([*blocks, AFTER]))
+    program.write_text("\n".join([*blocks("docs/flows.md"), AFTER]))
     with ModelServer(script) as server:
         said = run(program, server.env)
     assert said.count("Sorry.") == 2, "kicked off, and retrieved"

@@ -15,7 +15,7 @@ from crewai.tools import tool
 from dbos import DBOS, SetWorkflowID
 from sqlalchemy.exc import OperationalError
 
-from crewai_dbos._dbos_seam import room
+from crewai_dbos._dbos_seam import unwritable
 from crewai_dbos._dbos_seam.database import launched_database
 from crewai_dbos.errors import NotLaunchedError
 from crewai_dbos.testing import Reply, Request, ToolCall, text, tool_calls
@@ -31,7 +31,7 @@ CALLS: list[str] = []
 
 @pytest.fixture(autouse=True)
 def nothing_was_said() -> None:
-    room._last.clear()
+    unwritable._last.clear()
     CALLS.clear()
 
 
@@ -131,7 +131,7 @@ def test_a_run_that_waits_is_left_when_dbos_is_destroyed(tmp_path: Path, serve: 
     with launched(url):
         server = serve(script)
         run = crew.start({"topic": "otters"})
-        until(lambda: room._last)
+        until(lambda: unwritable._last)
         wait = Called(run.get_result)
     with pytest.raises(NotLaunchedError):
         wait.result()

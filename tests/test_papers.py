@@ -5,21 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parent.parent
 DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
-PAPERS = [
-    *(ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md", "ARCHITECTURE.md")),
-    ROOT / "docs" / "crewai-tests.md",
-    *DECISIONS,
-]
-
-
-@pytest.mark.parametrize("paper", PAPERS, ids=lambda paper: paper.name)
-def test_links_lead_somewhere(paper: Path) -> None:
-    for link in re.findall(r"\]\(([^)#]+)[^)]*\)", paper.read_text()):
-        assert link.startswith("https://") or (paper.parent / link).exists(), link
 
 
 def test_every_file_that_contributors_are_sent_to_is_there() -> None:
@@ -42,4 +29,5 @@ def test_decisions_are_numbered_and_listed() -> None:
 def test_the_changelog_begins_with_the_version_that_is_next() -> None:
     titles = re.findall(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     (version,) = re.findall(r'^version = "(.*)"$', (ROOT / "pyproject.toml").read_text(), re.M)
-    assert titles[:2] == ["Unreleased", version]
+    assert titles[0] == "Unreleased"
+    assert titles[1].partition(" - ")[0] == version

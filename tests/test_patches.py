@@ -123,10 +123,12 @@ def test_a_run_has_changed_what_the_table_says_and_no_more(tmp_path: Path) -> No
     changed = {(owner, name) for owner, name in json.loads(printed[-1])}
     moments = (
         _patches.DEFINITION,
+        _patches.LAUNCH,
         _patches.WAIT,
         _patches.JOURNAL,
         _patches.AGENT,
         _patches.RUN,
+        _patches.MCP,
         _patches.CREW,
         _patches.THREADS,
         _patches.METHOD,
@@ -182,3 +184,32 @@ for function in (queue.Queue.put, threading.Thread.start, Early.call, Late.call)
 def test_threads_that_apply_a_patch_at_once_make_it_once() -> None:
     """Also in classes that derive from its owner, defined before and after."""
     assert run("-c", APPLIED_AT_ONCE) == "1\n" * 4
+
+
+@pytest.mark.crash
+def test_a_run_without_mcp_servers_does_not_load_what_speaks_to_them(tmp_path: Path) -> None:
+    """crewAI does not either, and it takes a good part of a second."""
+    assert run("-c", WITHOUT_MCP, str(tmp_path)).splitlines()[-1] == "False"
+
+
+WITHOUT_MCP = """
+import sys
+from crewai.flow.flow import Flow, start
+from dbos import DBOS
+from crewai_dbos import DBOSAgent, DBOSCrew, DBOSFlow
+
+class Letters(Flow):
+    @start()
+    def one(self):
+        return "sent"
+
+flow = DBOSFlow(flow_name="letters", orig_flow=Letters)
+DBOS(config={
+    "name": "tests", "system_database_url": f"sqlite:///{sys.argv[1]}/dbos.sqlite",
+    "notification_listener_polling_interval_sec": 0.02,
+})
+DBOS.launch()
+assert flow.kickoff() == "sent"
+DBOS.destroy()
+print("mcp" in sys.modules)
+"""

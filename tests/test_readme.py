@@ -1,4 +1,4 @@
-"""The programs and the diffs of the README, and docs/testing.md, run as they stand."""
+"""The README, and the pages that it was cut into: what they show runs as it stands."""
 
 from __future__ import annotations
 
@@ -19,15 +19,96 @@ from crewai_dbos.testing import (
     tool_calls,
 )
 from crewai_dbos.testing.effects import EFFECTS
+from pages.blocks import ROOT, blocks, headings, text_of
+from pages.diffs import after
 from support.python import Program, python
 
-pytestmark = pytest.mark.crash
+README = text_of("README.md")
 
-README = Path(__file__).parent.parent / "README.md"
-TESTING = README.parent / "docs" / "testing.md"
 
-# The last block only configures a Postgres that is not there.
-BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)[:-1]
+def test_it_is_read_in_five_minutes() -> None:
+    assert len(README.splitlines()) < 200
+
+
+def test_its_links_hold_on_any_site() -> None:
+    repository = _repository()
+    links = re.findall(r"\]\(([^)]+)\)", README)
+    assert len(links) > 20
+    ours = [link for link in links if link.startswith(repository)]
+    assert set(links) - set(ours) == {"https://github.com/dbos-inc/dbos-transact-py"}
+    for link in ours:
+        kind, _, place = link.removeprefix(f"{repository}/").partition("/main/")
+        assert kind in ("blob", "tree", "raw"), link
+        path, _, anchor = place.partition("#")
+        assert (ROOT / path).exists(), link
+        assert not anchor or anchor in headings(text_of(path)), link
+
+
+def _repository() -> str:
+    (found,) = re.findall(r'^Repository = "(.*)"$', text_of("pyproject.toml"), re.MULTILINE)
+    return str(found)
+
+
+# Its programs ---------------------------------------------------------------------------------
+
+
+@pytest.mark.crash
+def test_the_first_program_is_killed_and_started_again(tmp_path: Path) -> None:
+    program = tmp_path / "app.py"
+    program.write_text(blocks("README.md")[0])
+    held = hang()
+
+    def model(request: Request) -> Reply:
+        if request.number == 3:
+            return held
+        saved = len(request.tool_results)
+        if saved == 3:
+            return text("Three facts about otters.")
+        return tool_calls(ToolCall("save", {"fact": f"Fact {saved + 1}"}))
+
+    with ModelServer(model) as server:
+        env = {**os.environ, **server.env}
+        killed = Program(program, folder=tmp_path, env=env)
+        held.wait_until_held(timeout=60)
+        killed.kill()
+        killed.communicate(timeout=60)
+        done = python(program, folder=tmp_path, env=env)
+        again = python(program, folder=tmp_path, env=env)
+    assert done.returncode == 0, done.stderr
+    (promised,) = re.findall(r"`(Run otters goes on: .*)`", README)
+    assert promised in done.stdout + done.stderr
+    assert (tmp_path / "facts.txt").read_text() == "Fact 1\nFact 2\nFact 3\n"
+    assert "Three facts about otters." in done.stdout
+    assert "Three facts about otters." in again.stdout
+    assert len(server.requests) == 5, "the third was cut off and made again"
+
+
+@pytest.mark.crash
+def test_the_worker_takes_runs_from_the_queue(tmp_path: Path) -> None:
+    first, production = blocks("README.md")
+    assert 'research.start(inputs, queue="research")' in README
+    assert 'DBOS.register_queue("research")' in README
+    module = first.partition("if __name__")[0] + re.sub(
+        r"postgresql://[^\"]+", f"sqlite:///{tmp_path}/dbos.sqlite", production
+    )
+    (tmp_path / "app.py").write_text(module)
+    program = tmp_path / "program.py"
+    program.write_text(
+        "from app import DBOS, config, research\n"
+        "from crewai_dbos import Worker\n"
+        "with Worker():\n"
+        '    DBOS.register_queue("research")\n'
+        '    run = research.start({"topic": "otters"}, queue="research")\n'
+        "    print(run.get_result().raw)\n"
+        "    print(DBOS.retrieve_workflow(run.workflow_id).get_status().app_version)\n"
+    )
+    with ModelServer(lambda request: text("Saved.")) as server:
+        done = python(program, folder=tmp_path, env={**os.environ, **server.env})
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-2:] == ["Saved.", "1"]
+
+
+# Those of the pages that it was cut into ------------------------------------------------------
 
 
 def script(request: Request) -> Reply:
@@ -36,9 +117,11 @@ def script(request: Request) -> Reply:
     return tool_calls(ToolCall("send_email", {"to": "a@example.com", "body": "Soon."}))
 
 
+@pytest.mark.crash
 def test_the_blocks_run_one_after_the_other_as_one_program(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
-    program.write_text("\n".join([*BLOCKS, "with SetWorkflowID('mine'):\n    print(handle(3))\n"]))
+    shown = blocks("docs/agents.md") + blocks("docs/crews.md") + blocks("docs/retries.md")
+    program.write_text("\n".join([*shown, "with SetWorkflowID('mine'):\n    print(handle(3))\n"]))
     with ModelServer(script) as server:
         done = python(program, folder=tmp_path, env={**os.environ, **server.env})
     assert done.returncode == 0, done.stderr
@@ -47,10 +130,13 @@ def test_the_blocks_run_one_after_the_other_as_one_program(tmp_path: Path) -> No
     assert len(server.requests) == 11
 
 
-DIFFS = re.findall(r"```diff\n(.*?)```", README.read_text(), re.DOTALL)
-
-LEFT_OUT = [
-    (
+DIFFS = {
+    "agents": blocks("docs/agents.md", "diff"),
+    "crews": blocks("docs/crews.md", "diff"),
+    "flows": blocks("docs/flows.md", "diff"),
+}
+LEFT_OUT = {
+    "crews": (
         """
     @tool
     def send_email(to: str, body: str) -> str:
@@ -64,14 +150,14 @@ LEFT_OUT = [
     return Crew(agents=[clerk], tasks=[task])
 """
     ),
-    (
+    "agents": (
         """
     \"\"\"Send an email.\"\"\"
     report_effect("email")
     return "sent"
 """
     ),
-    (
+    "flows": (
         """
     @start()
     def send(self) -> None:
@@ -82,7 +168,7 @@ LEFT_OUT = [
         return LLM("gpt-4o-mini").call("What was sent?")
 """
     ),
-]
+}
 """What stands for the ``...`` of each diff: one email, and a request to the model after it."""
 
 BEFORE = """
@@ -94,16 +180,14 @@ Tickets = dict
 """
 
 
-@pytest.mark.parametrize("number", range(len(LEFT_OUT)), ids=["crew", "agent", "flow"])
-def test_a_program_changed_by_a_diff_is_killed_and_started_again(
-    number: int, tmp_path: Path
-) -> None:
-    assert len(DIFFS) == len(LEFT_OUT)
-    lines = [line[1:] for line in DIFFS[number].splitlines() if not line.startswith("-")]
-    changed = "\n".join(lines).replace("    ...", LEFT_OUT[number].strip("\n"))
+@pytest.mark.crash
+@pytest.mark.parametrize("name", DIFFS)
+def test_a_program_changed_by_a_diff_is_killed_and_started_again(name: str, tmp_path: Path) -> None:
+    (diff,) = DIFFS[name]
+    changed = after(diff).replace("    ...", LEFT_OUT[name].strip("\n"))
     program = tmp_path / "program.py"
-    after = "print(len(DBOS.list_workflows()), 'run')"
-    program.write_text("\n".join([BEFORE, changed, after]))
+    ending = "print(len(DBOS.list_workflows()), 'run')"
+    program.write_text("\n".join([BEFORE, changed, ending]))
     held = hang(text("Done."))
 
     def model(request: Request) -> Reply:
@@ -125,8 +209,9 @@ def test_a_program_changed_by_a_diff_is_killed_and_started_again(
     assert len(log.read()) == 1
 
 
+@pytest.mark.crash
 def test_the_page_about_testing(tmp_path: Path) -> None:
-    for block in re.findall(r"```python\n(.*?)```", TESTING.read_text(), re.DOTALL):
+    for block in blocks("docs/testing.md"):
         name = block.splitlines()[0].removeprefix("# ")
         (tmp_path / name).write_text(block)
 

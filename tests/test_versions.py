@@ -56,6 +56,17 @@ def test_the_oldest_that_may_be_installed_is_what_make_oldest_tests() -> None:
     assert next(line for line in pinned if line.startswith("pydantic==")) in printed
 
 
+def test_the_page_says_what_may_be_installed_and_what_was_tested() -> None:
+    page = (ROOT / "docs" / "versions.md").read_text()
+    stated = (ROOT / "pyproject.toml").read_text()
+    (ours,) = re.findall(r'^version = "(\d+\.\d+)\..*"$', stated, re.M)
+    (python,) = re.findall(r'^requires-python = "(.*)"$', stated, re.M)
+    ranges = [re.findall(rf'"{package}(>=[\d.]+,<[\d.]+)"', stated)[0] for package in TESTED]
+    cells = " | ".join(f"`{given}`" for given in (python, *ranges))
+    assert f"| {ours} | {cells} |" in page
+    assert f"crewAI {TESTED['crewai']} and DBOS {TESTED['dbos']}" in " ".join(page.split())
+
+
 def test_nothing_is_said_of_what_the_suite_has_run_on() -> None:
     _versions.warn_of_newer.cache_clear()
     with warnings.catch_warnings():

@@ -26,10 +26,11 @@ WAIT = "a run is begun, or its result is asked for"
 JOURNAL = "a journal is opened"
 AGENT = "a `DBOSAgent` is defined"
 RUN = "a run begins, or work joins a workflow"
+MCP = "an agent asks MCP servers for tools, and a run has begun before"
 CREW = "a run builds its crew"
 THREADS = "a run may start threads"
 METHOD = "a method of a flow is at work"
-WORKER = "a `Worker` begins"
+LAUNCH = "DBOS is launched, and a durable agent, crew or flow is defined"
 REPLAY = "a recorded history is replayed"
 CRASH = "a process starts that a crash test kills"
 
@@ -74,8 +75,8 @@ TABLE = (
     ),
     *_rows(
         DEFINITION,
-        "a launch says if another live process recovers the same runs",
-        ("dbos:DBOS", "launch", "_runs.live_processes:launching"),
+        "a launch goes on with runs at once, and says if another live process recovers the same",
+        ("dbos:DBOS", "launch", "_runs.launching:launching"),
         ("dbos:DBOS", "destroy", "_runs.live_processes:destroying"),
     ),
     *_rows(
@@ -96,8 +97,16 @@ TABLE = (
     *_rows(
         WAIT,
         "runs wait for a database that can't be written for now",
-        ("dbos._sys_db", "retriable_sqlite_exception", "_dbos_seam.room:waiting_for_room"),
-        ("dbos._sys_db", "retriable_postgres_exception", "_dbos_seam.room:waiting_for_room"),
+        (
+            "dbos._sys_db",
+            "retriable_sqlite_exception",
+            "_dbos_seam.unwritable:wait_until_writable",
+        ),
+        (
+            "dbos._sys_db",
+            "retriable_postgres_exception",
+            "_dbos_seam.unwritable:wait_until_writable",
+        ),
     ),
     *_rows(
         JOURNAL,
@@ -133,8 +142,13 @@ TABLE = (
     ),
     *_rows(
         RUN,
+        "which tools an MCP server offers is recorded, once one is asked",
+        ("crewai:Agent", "get_mcp_tools", "_objects.mcp:resolving"),
+    ),
+    *_rows(
+        MCP,
         "which tools an MCP server offers is recorded",
-        ("crewai.mcp.tool_resolver", "MCPClient", "_objects.mcp:recording_discovery"),
+        ("crewai.mcp.tool_resolver", "MCPClient", "_objects.mcp_discovery:recording_discovery"),
     ),
     *_rows(
         RUN,
@@ -217,8 +231,8 @@ TABLE = (
         ("crewai.llms.base_llm:BaseLLM", "acall", "_flows.interception:llm_acall", DERIVED),
     ),
     *_rows(
-        WORKER,
-        "a worker takes from queues only what it has the code of",
+        LAUNCH,
+        "a worker, and for a second any process, takes from queues only what it has the code of",
         (_SYSTEM_DATABASE, "_claim_gate", "_dbos_seam.claiming:gating", DERIVED),
         (
             _SYSTEM_DATABASE,

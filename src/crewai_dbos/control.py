@@ -8,22 +8,21 @@ for, and answers them.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from itertools import chain
 from typing import Any
 
-from dbos import DBOSClient, Serializer
-from sqlalchemy.exc import SQLAlchemyError
+from dbos import Serializer
 
 from crewai_dbos import _user
-from crewai_dbos._control import contents, cost, forking, places, stopping, workers
+from crewai_dbos._control import contents, cost, forking, kickoffs, places, stopping, workers
 from crewai_dbos._control.contents import Content as Content
 from crewai_dbos._control.cost import Cost as Cost
 from crewai_dbos._control.moving import Mover
 from crewai_dbos._control.moving import Moves as Moves
 from crewai_dbos._control.moving import Wanted as WantedMove
+from crewai_dbos._control.opening import opened
 from crewai_dbos._control.pruning import Pruning
 from crewai_dbos._control.reading import Reader, Wanted
 from crewai_dbos._control.recorded import Recorded
@@ -32,12 +31,12 @@ from crewai_dbos._control.run import Page as Page
 from crewai_dbos._control.run import Run as Run
 from crewai_dbos._control.run import State as State
 from crewai_dbos._control.workers import WorkerInfo as WorkerInfo
-from crewai_dbos._dbos_seam.database import database_of
 from crewai_dbos._dbos_seam.rows import recorded_rows
 from crewai_dbos._events import reading
 from crewai_dbos._events.event import RUN_CANCELLED
 from crewai_dbos._events.event import Event as Event
 from crewai_dbos._events.store import Store as EventStore
+from crewai_dbos._requests import reading as requests
 from crewai_dbos._requests.answers import Answer as Answer
 from crewai_dbos._requests.answers import Approve as Approve
 from crewai_dbos._requests.answers import Feedback as Feedback
@@ -50,7 +49,7 @@ from crewai_dbos._stored import sealing
 from crewai_dbos._stored.prices import Price as Price
 from crewai_dbos._stored.prices import Prices
 from crewai_dbos._stored.usage import Tokens as Tokens
-from crewai_dbos.errors import DefinitionError, RunNotFoundError, UnknownRequest
+from crewai_dbos.errors import RunNotFoundError, UnknownRequest
 
 __all__ = [
     "Answer",
@@ -108,47 +107,12 @@ class Control:
         prices: Mapping[str, Price] | None = None,
     ) -> None:
         self._prices = Prices(prices)
-        url = url or os.environ.get("DBOS_SYSTEM_DATABASE_URL")
-        if not url:
-            raise DefinitionError(
-                "Which database? Control('sqlite:///app.sqlite'), or set DBOS_SYSTEM_DATABASE_URL "
-                "to the system_database_url of the application's DBOS config."
-            )
-        _check_there(url)
-        options: dict[str, Any] = {} if serializer is None else {"serializer": serializer}
         self._serializer = serializer
-        try:
-            self._client = DBOSClient(
-                system_database_url=url,
-                dbos_system_schema=schema,
-                retry_connection_errors=False,
-                lazy=True,  # what is wrong with it is said below
-                **options,
-            )
-        except SQLAlchemyError:
-            raise DefinitionError(
-                "That is no URL of a database: it is sqlite:///app.sqlite, or "
-                "postgresql://user@host/database."
-            ) from None
-        database = database_of(self._client)
-        try:
-            known = database.has_runs()
-        except SQLAlchemyError as error:
-            self.close()
-            raise DefinitionError(
-                f"The database can't be reached: {type(error).__name__}. Look at its URL, and "
-                "whether the server is there."
-            ) from None
-        if not known:
-            self.close()
-            raise DefinitionError(
-                "That is no database of DBOS's: it has no workflows. Give the system_database_url "
-                "of the application's DBOS config; the application makes it when it is launched."
-            )
+        self._client, database = opened(url, schema, serializer)
         self._database = database
         self._store = Store(database)
         self._events = EventStore(database)
-        self._reader = Reader(database, self._store, self._events, self._prices, self._opened)
+        self._reader = Reader(database, self._events, self._prices, self._opened)
         self._pruning = Pruning(database, self._store, self._events, self._opened)
 
     def __enter__(self) -> Control:
@@ -343,6 +307,59 @@ class Control:
         """
         return self._pruning.prune(older_than, dry_run=dry_run)
 
+    # Kicking off -------------------------------------------------------------------
+
+    def kickoff(
+        self,
+        definition: str,
+        inputs: Mapping[str, Any] | None = None,
+        *,
+        run_id: str | None = None,
+        queue: str | None = None,
+    ) -> str:
+        """Begin a run of a crew or a flow that a `Worker` has which lives; one of these takes it.
+
+        Nothing of it is imported here, so whether the inputs are those that it wants only the run
+        shows.
+
+        Args:
+            definition: The name of the `DBOSCrew` or `DBOSFlow`.
+            inputs: As of its kickoff; plain JSON.
+            run_id: The workflow id of the run. Asked for again with the same inputs, it is one run.
+            queue: The name of a DBOS queue that is registered. By default DBOS's own.
+
+        Returns:
+            The workflow id of the run.
+
+        Raises:
+            MissingDefinitionError: No worker that lives has it.
+            DefinitionError: It can't be kicked off from outside: it has a ``redact=``.
+            QueueNotFoundError: There is no such queue.
+            SealedError: The application encrypts, and this `Control` has not its serializer.
+            UnstorableInputError: The inputs have no JSON form.
+            RunConflictError: The id is that of another run, or of one with other inputs.
+
+        Example::
+
+            from crewai_dbos.errors import MissingDefinitionError
+
+            try:
+                print(control.kickoff("research", {"topic": "otters"}, run_id="otters"))
+            except MissingDefinitionError as missing:
+                print(missing)  # its worker is not there
+        """
+        wanted = kickoffs.Kickoff(definition, inputs, run_id, queue)
+        return kickoffs.kick_off(self._database, self._client, wanted, self._serializer)
+
+    def definitions(self) -> list[str]:
+        """The names of the crews and flows that workers have which live, as `kickoff` takes them.
+
+        Example::
+
+            print(control.definitions())
+        """
+        return kickoffs.offered(self._database)
+
     # Stopping, and going on -------------------------------------------------------
 
     def cancel(self, run_id: str, *, reason: str | None = None, by: str | None = None) -> None:
@@ -487,7 +504,8 @@ class Control:
             for request in control.requests(audience="support"):
                 print(request.question.tool, request.question.arguments, request.deadline)
         """
-        return self._store.find(
+        return requests.find(
+            self._database,
             self._opened,
             audience=audience,
             audiences=audiences,
@@ -511,7 +529,7 @@ class Control:
 
             print(control.request(request_id).state)
         """
-        found = self._store.find(self._opened, begins=request_id, limit=2)
+        found = requests.find(self._database, self._opened, begins=request_id, limit=2)
         if len(found) != 1 or not request_id:
             raise UnknownRequest(request_id, ambiguous=bool(request_id and found))
         return found[0]
@@ -550,7 +568,9 @@ class Control:
 
             print(control.status_of(request.run_id))
         """
-        return self._store.status_of(run_id)
+        with self._database.engine.connect() as connection:
+            row = self._database.rows(connection, [run_id]).get(run_id)
+        return None if row is None else row.status
 
     # Forks -------------------------------------------------------------------------
 
@@ -659,6 +679,22 @@ class Control:
         async for event in found:
             yield event
 
+    def last_event(self, run_id: str) -> int:
+        """The number of the last event of a run until now, to follow it from there; 0 if none.
+
+        Raises:
+            RunNotFoundError: There is no such run.
+
+        Example::
+
+            run = crew.start({"topic": "otters"})
+            now = control.last_event(run.workflow_id)
+            for event in control.events(run.workflow_id, now, follow=True):
+                print(event.type)
+        """
+        self._check_run(run_id)
+        return self._events.last(run_id)
+
     def _check_run(self, run_id: str) -> None:
         if self._events.is_alive(run_id) is None:
             raise RunNotFoundError(run_id)
@@ -743,13 +779,3 @@ class Control:
 
     def _sealed(self, content: Any) -> Any:
         return sealing.seal(content, self._serializer)
-
-
-def _check_there(url: str) -> None:
-    """Refuse a file that is not there: SQLite would make an empty one."""
-    prefix = "sqlite:///"
-    if url.startswith(prefix) and not os.path.exists(url.removeprefix(prefix).partition("?")[0]):
-        raise DefinitionError(
-            f"There is no database {url.removeprefix(prefix)!r}. It is made by the application "
-            "when it launches DBOS; a relative path is one from where this process was started."
-        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 try:
     from fastapi import APIRouter, Depends, FastAPI
@@ -19,13 +19,13 @@ except ImportError as error:
     raise ImportError("crewai_dbos.http is an extra: pip install 'crewai-dbos[http]'") from None
 
 from crewai_dbos._http import amp, api
+from crewai_dbos._http.auth import Access, May, Who
 from crewai_dbos._http.auth import Action as Action
-from crewai_dbos._http.auth import Door, May, Who
 from crewai_dbos._http.auth import User as User
-from crewai_dbos._http.definitions import Offered
+from crewai_dbos._http.definitions import Definitions, OfWorkers
 from crewai_dbos._http.guarding import guarded
 from crewai_dbos._http.problems import problem_of
-from crewai_dbos._http.runs import Desk
+from crewai_dbos._http.runs import ScopedControl
 from crewai_dbos.control import Control
 from crewai_dbos.errors import DefinitionError
 
@@ -35,7 +35,7 @@ __all__ = ["Action", "User", "application", "page", "router"]
 def router(
     control: Control,
     *,
-    definitions: Iterable[Any] = (),
+    definitions: Iterable[Any] | Literal["workers"] = (),
     tokens: str | Iterable[str] = (),
     local_only: bool = False,
     who: Who | None = None,
@@ -47,7 +47,8 @@ def router(
     Args:
         control: Of the database. It is not closed here.
         definitions: Each `DBOSCrew` and `DBOSFlow` that can be kicked off; DBOS has to be launched
-            in this process then.
+            in this process then. Or ``"workers"``: those that a `Worker` has which lives, as of
+            `Control.kickoff`.
         tokens: Bearer tokens, any of which lets a program in: two while one follows another.
         local_only: Let in whoever is on this machine, and nobody else.
         who: Says who of the application's users sends a request: a function, async or not, of the
@@ -70,14 +71,14 @@ def router(
         runs = router(control, definitions=[crew], tokens=["kq3vN1mU8sT5xY2zB7aC"])
         app.include_router(runs, prefix="/crews")
     """
-    desk = _desk(control, Door(tokens, local_only, who, may), definitions)
+    scoped = _scoped(control, Access(tokens, local_only, who, may), definitions)
     made = APIRouter(
-        route_class=guarded(desk.door, max_body),
-        dependencies=[Depends(HTTPBearer(auto_error=False))] if desk.door.needs_token else [],
+        route_class=guarded(scoped.access, max_body),
+        dependencies=[Depends(HTTPBearer(auto_error=False))] if scoped.access.needs_token else [],
         tags=["crewai-dbos"],
     )
-    api.add(made, desk)
-    amp.add(made, desk)
+    api.add(made, scoped)
+    amp.add(made, scoped)
     return made
 
 
@@ -114,13 +115,13 @@ def page(
         app = FastAPI()
         app.include_router(page(control, local_only=True), prefix="/runs")
     """
-    return pages.page(_desk(control, Door(tokens, local_only, who, may), ()), max_body)
+    return pages.page(_scoped(control, Access(tokens, local_only, who, may), ()), max_body)
 
 
 def application(
     control: Control,
     *,
-    definitions: Iterable[Any] = (),
+    definitions: Iterable[Any] | Literal["workers"] = (),
     tokens: str | Iterable[str] = (),
     local_only: bool = False,
     who: Who | None = None,
@@ -152,8 +153,8 @@ def application(
         control, definitions=definitions, tokens=keys, local_only=local_only, who=who, may=may
     )
     app.include_router(made, prefix="/api")
-    door = Door(keys, local_only, who, may)
-    described = APIRouter(route_class=guarded(door, 0), include_in_schema=False)
+    access = Access(keys, local_only, who, may)
+    described = APIRouter(route_class=guarded(access, 0), include_in_schema=False)
 
     @described.get("/openapi.json")
     def openapi() -> Response:
@@ -169,9 +170,12 @@ def application(
     return app
 
 
-def _desk(control: Any, door: Door, definitions: Iterable[Any]) -> Desk:
+def _scoped(
+    control: Any, access: Access, definitions: Iterable[Any] | Literal["workers"]
+) -> ScopedControl:
     if not isinstance(control, Control):
         raise DefinitionError(
             f"Give a crewai_dbos.control.Control, not a {type(control).__name__}."
         )
-    return Desk(control, door, Offered(definitions))
+    known = OfWorkers(control) if definitions == "workers" else Definitions(definitions)
+    return ScopedControl(control, access, known)

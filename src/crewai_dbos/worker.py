@@ -19,12 +19,14 @@ from crewai_dbos import _patches
 from crewai_dbos._dbos_seam import claiming, recovering
 from crewai_dbos._dbos_seam.database import separate_database
 from crewai_dbos._dbos_seam.instance import is_constructed, is_launched
+from crewai_dbos._dbos_seam.serializer import application_serializer
 from crewai_dbos._fleet import membership
-from crewai_dbos._fleet.claims import Claims
+from crewai_dbos._fleet.eligibility import Claims
 from crewai_dbos._fleet.leases import Definitions, Holder, Leases
 from crewai_dbos._fleet.membership import Membership
 from crewai_dbos._health.watch import Watch
-from crewai_dbos._runs.registry import REGISTRIES
+from crewai_dbos._runs.registry import REGISTRIES, definitions
+from crewai_dbos._stored import names
 from crewai_dbos.errors import DefinitionError, NotLaunchedError
 
 logger = logging.getLogger("crewai_dbos")
@@ -183,14 +185,14 @@ class Worker:
             application=recovering.configured_name(),
             version=recovering.version(),
         )
-        leases = Leases(database, holder, self._lease)
-        claims = Claims(_definitions)
-        member = Membership(database, leases, self._lease, _definitions, claims, self._lost)
+        leases = Leases(database, holder, self._lease, _also)
+        claims = Claims(definitions)
+        member = Membership(database, leases, self._lease, definitions, claims, self._lost)
         self._member = member
         if (taken := member.begin()) is not None:
             raise DefinitionError(_taken(taken.holder.executor_id, taken.holder.process))
         membership.join(member)
-        _patches.apply(_patches.WORKER)
+        _patches.apply(_patches.LAUNCH)
         claiming.confine(claims.fit)
         DBOS.launch()
         member.attend()
@@ -262,8 +264,20 @@ class Worker:
         self._is_told = True
 
 
-def _definitions() -> Definitions:
-    return {noun: registry.names() for noun, registry in REGISTRIES.items()}
+def _also() -> Definitions:
+    """What others have to know who kick off what this worker has: `Control.kickoff`."""
+    serializer = application_serializer()
+    by_name = [
+        f"{noun}:{name}"
+        for noun, registry in REGISTRIES.items()
+        if noun in ("crew", "flow")
+        for name in registry.names()
+        if (found := registry.find(name)) is not None and found.redact is None
+    ]
+    return {
+        names.BY_NAME: by_name,
+        names.SERIALIZER: [] if serializer is None else [serializer.name()],
+    }
 
 
 def _is_port(given: object) -> bool:

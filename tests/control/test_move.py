@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +22,7 @@ from crewai_dbos.cli import app
 from crewai_dbos.control import Approve, Control
 from crewai_dbos.errors import DefinitionError, DriftError, RunNotFoundError, RunStateError
 from crewai_dbos.testing import text
+from pages.blocks import blocks
 from people.conftest import Desk, status, until
 from people.office import Post, office, writing
 from support.controlling import crew_of, one_dbos, ordinary
@@ -394,16 +393,10 @@ def test_a_run_that_is_resumed_in_a_version_that_nobody_has(control: Control, ru
 
 
 def test_the_page(control: Control, url: str, capsys: pytest.CaptureFixture[str]) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "deploys.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (block,) = blocks("docs/deploys.md")
     program: dict[str, Any] = {}
     exec(block, program)
     flow, run_id = of_the_old_version()
     program["move_what_is_left"](url, OLD, NOW)
     assert "1 runs go on under 2." in capsys.readouterr().out
     goes_on(flow, run_id)
-    for line in re.findall(r"^crewai-dbos (.*)$", page, re.MULTILINE):
-        options = {word for word in line.split() if word.startswith("--")}
-        help_of = CliRunner().invoke(app, [*line.split()[:2], "--help"], terminal_width=200)
-        assert help_of.exit_code == 0
-        assert all(option in help_of.output for option in options)

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from crewai_dbos.testing import ModelServer, Reply, Request, delayed, text
+from pages.blocks import blocks
 from support.python import python
-
-PAGE = (Path(__file__).parents[2] / "docs" / "control.md").read_text(encoding="utf-8")
 
 
 def model(request: Request) -> Reply:
@@ -23,9 +22,8 @@ def model(request: Request) -> Reply:
 
 @pytest.mark.crash
 def test_the_blocks_are_one_program(tmp_path: Path) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     program = tmp_path / "program.py"
-    program.write_text("\n".join(blocks))
+    program.write_text("\n".join(blocks("docs/control.md")))
     with ModelServer(model) as server:
         env = {**os.environ, "HOME": str(tmp_path), **server.env}
         done = python(program, folder=tmp_path, env=env)

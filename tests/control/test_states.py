@@ -18,9 +18,9 @@ from crewai_dbos import DBOSCrew, DBOSFlow, People, ask
 from crewai_dbos._control.states import standing
 from crewai_dbos._control.texts import of_run
 from crewai_dbos._control.workers import Fleet
-from crewai_dbos._dbos_seam.stored_runs import StoredError
-from crewai_dbos._fleet.roll import Listed
-from crewai_dbos._requests.store import Outline
+from crewai_dbos._dbos_seam.stored_contents import StoredError
+from crewai_dbos._fleet.listing import Listed
+from crewai_dbos._requests.reading import Outline
 from crewai_dbos._stored.names import RUN_ATTRIBUTE
 from crewai_dbos.control import Control, Reply
 from crewai_dbos.errors import RunCancelledError, SealedError

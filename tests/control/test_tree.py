@@ -21,7 +21,7 @@ from control import reading_runs
 from control.reading_runs import ROW, clerk, crew_of, ended, every, look_up, names
 from crewai_dbos import DBOSCrew, DBOSFlow, StepConfig
 from crewai_dbos._control.tree import nodes
-from crewai_dbos._dbos_seam.stored_runs import StoredStep
+from crewai_dbos._dbos_seam.stored_contents import StoredStep
 from crewai_dbos.control import Control, Tokens
 from crewai_dbos.testing import Reply, Request, ToolCall, error, history, text, tool_calls
 from support.names import unique
@@ -304,7 +304,7 @@ def test_async_tasks_and_parallel_tools(serve: Serve, control: Control) -> None:
         ]
 
 
-@pytest.mark.parametrize("release", ["0.1.0", "0.2.0"])
+@pytest.mark.parametrize("release", ["0.1.0", "0.2.0", "0.3.0"])
 @pytest.mark.parametrize("program", ["office", "parallel", "native", "react"])
 def test_recorded_histories_are_read(
     control: Control, url: str, release: str, program: str

@@ -13,14 +13,15 @@ import pytest
 from crash import models
 from crash.names import ASK
 from crewai_dbos.testing.crash import CrashTest, CrashTestError, Verdict
+from pages.blocks import blocks, text_of
 from support.crashing import survives
 from support.python import python
 
 pytestmark = pytest.mark.crash
 
 CLI = ["-m", "crewai_dbos.cli", "crashtest"]
-PAGE = (Path(__file__).parents[2] / "docs/prove-it-survives.md").read_text()
-BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+PAGE = text_of("docs/prove-it-survives.md")
+BLOCKS = blocks("docs/prove-it-survives.md")
 TOLD = " ".join(re.findall(r"ends with `(.*?)`", PAGE, re.DOTALL)[0].split())
 SURVIVED = TOLD.split()[0]
 

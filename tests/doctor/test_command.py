@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ import pytest
 
 import crewai_dbos
 from doctor.conftest import Run, report
+from pages.blocks import blocks, text_of
 from support.python import python
 
 ROOT = Path(__file__).parents[2]
 SOURCE = str(Path(crewai_dbos.__file__).parents[1])
-PAGE = (ROOT / "docs" / "doctor.md").read_text()
+PAGE = text_of("docs/doctor.md")
 
 
 def programs(page: str) -> list[str]:
@@ -43,11 +45,19 @@ def plain(output: str) -> str:
 
 @pytest.mark.crash
 def test_the_page_shows_what_its_program_gives(tmp_path: Path) -> None:
-    (tmp_path / "app.py").write_text(programs(PAGE)[0])
+    (tmp_path / "app.py").write_text(blocks("docs/doctor.md", section="an-example")[0])
     shown = PAGE.partition("$ crewai-dbos doctor app:agent\n")[2].partition("\n```")[0]
     done = run(tmp_path, "app:agent", SHOP_PASSWORD="correct-horse-battery")
     assert plain(done.stdout) == shown
     assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_the_page_asks_for_the_report(module: Callable[[str, str], None]) -> None:
+    program, *_ = blocks("docs/doctor.md", section="an-example")
+    (asks,) = blocks("docs/doctor.md", section="in-ci-in-python-and-when-an-agent-is-built")
+    module("asked", f"{program}\n{asks}")
+    report = import_module("asked").report
+    assert "undecorated-tool" in [finding.rule for finding in report.findings]
 
 
 @pytest.mark.crash
@@ -79,10 +89,10 @@ def rules(given: Any) -> list[tuple[str, str]]:
     return [(finding["rule"], finding["severity"]) for finding in given["findings"]]
 
 
-def test_the_readme(module: Callable[[str, str], None], doctor: Run) -> None:
-    program, *_, workflow, _, _ = programs((ROOT / "README.md").read_text())
-    module("readme", program)
-    table = plain(doctor("readme:agent").stdout)
+def test_the_page_about_agents(module: Callable[[str, str], None], doctor: Run) -> None:
+    program, *_, workflow = programs((ROOT / "docs" / "agents.md").read_text())
+    module("agents_page", program)
+    table = plain(doctor("agents_page:agent").stdout)
     assert table.startswith(
         "DBOSAgent 'support'\n"
         "\n"
@@ -95,8 +105,8 @@ def test_the_readme(module: Callable[[str, str], None], doctor: Run) -> None:
     assert table.endswith("\n1 hint")
 
     # With a workflow the version of the application matters.
-    module("readme_workflows", "\n".join([program, workflow]).replace('"support"', '"shop"'))
-    assert rules(report(doctor("readme_workflows:agent", "--json"))) == [
+    module("agents_page_workflows", "\n".join([program, workflow]).replace('"support"', '"shop"'))
+    assert rules(report(doctor("agents_page_workflows:agent", "--json"))) == [
         ("application-version", "warning")
     ]
 

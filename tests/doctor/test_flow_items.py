@@ -22,6 +22,7 @@ from crewai_dbos import DBOSFlow
 from crewai_dbos.doctor import Item, inspect
 from crewai_dbos.doctor._flow_items import NOT_ASKED, RESTORED
 from crewai_dbos.doctor._items import AGAIN, ANSWERED
+from pages.blocks import blocks, text_of
 from support.names import unique
 
 KEPT = "as the methods that had ended left it"
@@ -258,9 +259,8 @@ def test_a_declared_flow(tmp_path: Path) -> None:
 
 
 def test_the_page_shows_what_its_flow_gives(module: Callable[[str, str], None]) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "doctor.md").read_text()
-    section = page.partition("## A flow\n")[2].partition("\n## ")[0]
-    program = section.partition("```python\n")[2].partition("```")[0]
+    section = text_of("docs/doctor.md").partition("## A flow\n")[2].partition("\n## ")[0]
+    (program,) = blocks("docs/doctor.md", section="a-flow")
     shown = [line.strip("| ").split(" | ") for line in section.splitlines() if line[:1] == "|"]
     head = """
 from crewai.flow.flow import Flow, listen, start

@@ -13,8 +13,9 @@ import pytest
 
 from crewai_dbos._health.metrics import INSTRUMENTS
 from fleet.test_page import PROGRAMS
+from pages.blocks import blocks, text_of
 
-PAGE = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
+PAGE = text_of("docs/operations.md")
 
 
 def test_the_table_has_every_metric() -> None:
@@ -31,7 +32,7 @@ def test_the_table_has_every_metric() -> None:
 
 @pytest.mark.crash
 def test_the_program(tmp_path: Path) -> None:
-    (block,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    (block,) = blocks("docs/operations.md")
     (tmp_path / "program.py").write_text(block + PROGRAMS["sync"])
     process = subprocess.Popen(
         [sys.executable, "program.py", f"sqlite:///{tmp_path}/support.sqlite"],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 from pathlib import Path
 
@@ -12,9 +11,8 @@ import pytest
 from crewai_dbos.testing.crash._fork_server import fork_server
 from crewai_dbos.testing.crash._jobs import Job
 from fleet import jobs
+from pages.blocks import blocks
 from people.conftest import until
-
-PAGE = (Path(__file__).parents[2] / "docs" / "workers.md").read_text(encoding="utf-8")
 
 STARTED = """
 import logging, sys, threading, time
@@ -40,8 +38,8 @@ PROGRAMS = {
 @pytest.mark.crash
 @pytest.mark.parametrize("kind", ["sync", "async"])
 def test_the_program(tmp_path: Path, kind: str) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    program = "".join(blocks[: 1 if kind == "sync" else 2])
+    found = blocks("docs/workers.md")
+    program = "".join(found[: 1 if kind == "sync" else 2])
     (tmp_path / "program.py").write_text(program + PROGRAMS[kind])
     order = {"folder": str(tmp_path), "url": f"sqlite:///{tmp_path}/support.sqlite"}
     job = Job(f"{jobs.__name__}:program", order, tmp_path / "log", {})

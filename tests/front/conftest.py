@@ -24,6 +24,18 @@ TOKEN = "kq3vN1mU8sT5xY2zB7aC"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests in a browser are left out where there is none; `make test` says so."""
+    in_browser = [item for item in items if item.get_closest_marker("browser")]
+    if not in_browser:
+        return
+    from front.browsing import found  # with what drives one
+
+    if found() is None:
+        config.hook.pytest_deselected(items=in_browser)
+        items[:] = [item for item in items if item not in in_browser]
+
+
 class Account(BaseModel):
     number: int
 

@@ -139,7 +139,11 @@ def test_audiences_are_names_and_no_text() -> None:
     with pytest.raises(DefinitionError, match=r"\{'support'\}"):
         User("ann", audiences="support")
     ann = User("ann", audiences=(name for name in ("support", "books")))
-    assert [ann.hears("books"), ann.hears("support"), ann.hears("port")] == [True, True, False]
+    assert [ann.in_audience("books"), ann.in_audience("support"), ann.in_audience("port")] == [
+        True,
+        True,
+        False,
+    ]
 
 
 def test_who_is_asked_beside_the_loop(control: Control) -> None:

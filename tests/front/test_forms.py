@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from crewai_dbos._http import forms
-from crewai_dbos._http.page import templates
 from crewai_dbos._http.problems import Problem
+from crewai_dbos._http.rendering import templates
 from crewai_dbos.control import Approve, Question, Request
 from front.html import Form, Page
 
-APPROVE = "Approve, with what stands above"
+APPROVE = "Approve with these values"
 
 
 def asked(properties: dict[str, Any], arguments: dict[str, Any], *required: str) -> Request:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,20 +11,22 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from crewai import LLM
+from crewai.flow.flow import Flow, start
 from crewai.tools import tool
 from dbos import SetWorkflowID
 from fastapi import FastAPI
 from starlette.requests import Request as Received
 from starlette.testclient import TestClient
 
-from crewai_dbos import DBOSCrew, People
+from crewai_dbos import DBOSCrew, DBOSFlow, People
 from crewai_dbos._dbos_seam.database import launched_database
 from crewai_dbos._fleet.leases import Holder, Leases
 from crewai_dbos._http.timeline import timeline
 from crewai_dbos.control import Approve, Control, Node, Reply, Request
 from crewai_dbos.http import User, application, page
-from crewai_dbos.testing import ToolCall, text, tool_calls
-from front.conftest import TOKEN, approved, crew, refund
+from crewai_dbos.testing import ToolCall, structured, text, tool_calls
+from front.conftest import TOKEN, Account, approved, crew, refund
 from front.html import Page
 from front.tools import SENT, mail
 from people.conftest import until
@@ -47,6 +50,12 @@ def look(client: TestClient, path: str, status: int = 200) -> Page:
     response = client.get(path)
     assert response.status_code == status, response.text
     return Page(response.text)
+
+
+def cookie(client: TestClient, what: str) -> str:
+    """The name of a cookie that a page has set: of the session, or for forms."""
+    (found,) = [name for name in client.cookies if name.startswith(f"crewai_dbos_{what}")]
+    return found
 
 
 def begun(definition: DBOSCrew, topic: str = "otters") -> str:
@@ -92,6 +101,100 @@ def test_one_run_as_a_tree(control: Control) -> None:
     assert "What a call was given is not stored" in call.text
     look(client, "/run/nobody", 404)
     look(client, f"/run/{run_id[:-2]}", 404)
+
+
+def test_a_large_run_is_looked_into(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What lies deep is counted, and shown on an axis of its own."""
+    clerks, client = crew(), browser(control)
+    run_id = begun(clerks)
+    in_state(control, run_id, "done")
+    task = control.run(run_id).children[0]
+    monkeypatch.setattr("crewai_dbos._http.timeline.FEW", 2)
+    whole = look(client, f"/run/{run_id}")
+    assert "1 inside" in whole.text
+    assert [path for path in links(whole) if "llm" in path] == []
+    (inside,) = [path for path in links(whole) if "?in=" in path]
+    part = look(client, inside)
+    (llm,) = [path for path in links(part) if "llm" in path]
+    assert "All of the run" in part.text
+    call = look(client, llm)
+    assert "What the model answered" in call.text
+    assert inside in links(call)  # where one gets back to
+    monkeypatch.setattr("crewai_dbos._http.timeline.FEW", 1)
+    assert "2 inside" in look(client, f"/run/{run_id}").text
+    # What is looked into shows what is in it, however much that is.
+    assert "agent:Clerk" in look(client, f"/run/{run_id}?in={quote(task.path)}").text
+    look(client, f"/run/{run_id}?in=nothing", 404)
+
+
+def links(page: Page) -> list[str]:
+    return [given["href"] for tag, given in page.tags if tag == "a"]
+
+
+def test_a_page_follows_what_it_does_not_show(control: Control) -> None:
+    client, run_id = browser(control), begun(approved())
+    asked(control, run_id)
+    in_state(control, run_id, "waiting")
+    shown = look(client, f"/run/{run_id}")
+    (where,) = [given["data-events"] for _, given in shown.tags if "data-events" in given]
+    address, _, last = where.partition("?after=")
+    assert address == f"/events/{run_id}"
+    assert 0 < int(last) <= control.last_event(run_id)
+    control.cancel(run_id)
+    numbers = re.findall(r"^id: (\d+)$", client.get(where).text, re.MULTILINE)
+    assert numbers == [str(event.seq) for event in control.events(run_id, int(last))]
+    assert numbers[0] == str(int(last) + 1)
+    assert client.get(f"/events/{run_id}?after=x").status_code == 422
+
+
+def test_a_run_that_waits_says_for_what(control: Control) -> None:
+    client, run_id = browser(control), begun(crew(refund))
+    request = asked(control, run_id)
+    in_state(control, run_id, "waiting")
+    seen = look(client, f"/?text={run_id}")
+    assert request.question.message in seen.text
+    assert f"/request/{request.request_id}" in links(seen)
+
+
+class Books(Flow[Any]):
+    @start()
+    def look(self) -> int:
+        found: Any = LLM(model="gpt-4o-mini").call("Which account?", response_model=Account)
+        return int(found.number)
+
+
+def test_answers_of_models_are_read_and_edited(control: Control, model: Serve) -> None:
+    """Arguments of tools as what they are; fields of a model as JSON."""
+    arguments = {"to": "Ann", "body": "Dear Ann,\nyours."}
+    model(lambda r: text("Done.") if r.tool_results else tool_calls(ToolCall("mail", arguments)))
+    client, run_id = browser(control), begun(crew(mail))
+    in_state(control, run_id, "done")
+    calls = [node for node in every(control.run(run_id).children) if node.kind == "llm"]
+    call = look(client, f"/run/{run_id}?at={quote(calls[0].path, safe='')}")
+    assert '"tool": "mail"' in call.text
+    assert '"to": "Ann"' in call.text
+    form = call.form("Fork with this result")
+    assert form.fields["result"] == ""  # these calls are no text, and a text is asked for
+    made = form.send(client, "Fork with this result", result="Nobody is written to.")
+    fork_id = made.url.path.rpartition("/")[2]
+    in_state(control, fork_id, "done")
+    assert control.result_of(fork_id)["raw"] == "Nobody is written to."
+
+    model(lambda _: structured({"number": 7}))
+    run_id = unique("run")
+    with SetWorkflowID(run_id):
+        DBOSFlow(flow_name=unique("flow"), orig_flow=Books).start()
+    in_state(control, run_id, "done")
+    (llm,) = [node for node in every(control.run(run_id).children) if node.kind == "llm"]
+    form = look(client, f"/run/{run_id}?at={quote(llm.path, safe='')}").form(
+        "Fork with this result"
+    )
+    assert json.loads(form.fields["result"]) == {"number": 7}
+    made = form.send(client, "Fork with this result", result='{"number": 8}')
+    assert made.status_code == 200, made.text
+    fork_id = made.url.path.rpartition("/")[2]
+    in_state(control, fork_id, "done")
+    assert control.result_of(fork_id) == 8
 
 
 def test_nothing_that_a_run_holds_is_run(control: Control, model: Serve) -> None:
@@ -151,17 +254,17 @@ def test_an_approval_with_other_arguments(control: Control, model: Serve) -> Non
     request = asked(control, run_id)
     path = f"/request/{request.request_id}"
     assert request.question.message in look(client, "/requests").text
-    form = look(client, path).form("Approve, with what stands above")
+    form = look(client, path).form("Approve with these values")
     assert form.fields["field.body"] == "Dear Ann,\n\nyours."
-    wrong = form.send(client, "Approve, with what stands above", **{"field.count": "many"})
+    wrong = form.send(client, "Approve with these values", **{"field.count": "many"})
     assert wrong.status_code == 422
     again = Page(wrong.text)
     assert "count is a whole number" in again.text
-    form = again.form("Approve, with what stands above")
+    form = again.form("Approve with these values")
     assert form.fields["field.count"] == "many"  # what somebody has put in is not lost
     done = form.send(
         client,
-        "Approve, with what stands above",
+        "Approve with these values",
         **{"field.count": "3", "field.to": "bob", "field.how": '"high"'},
     )
     assert done.status_code == 200
@@ -222,8 +325,8 @@ def test_cancel_resume_and_fork(control: Control) -> None:
     assert "was cancelled already" in again.text
     look(client, f"/run/{run_id}").form("Resume").send(client, "Resume")
     in_state(control, run_id, "waiting")
-    form = look(client, f"/request/{request.request_id}").form("Approve, with what stands above")
-    form.send(client, "Approve, with what stands above")
+    form = look(client, f"/request/{request.request_id}").form("Approve with these values")
+    form.send(client, "Approve with these values")
     in_state(control, run_id, "done")
 
     task = control.run(run_id).children[0]
@@ -289,7 +392,9 @@ def test_what_was_typed_stays(control: Control) -> None:
     assert wrong.fields["name"] == "ann"
     back = wrong.send(client, "Log in", token=TOKEN)
     assert back.url.path == where  # and not the list of runs
-    cookies = [h for h in client.get(where).headers.get_list("set-cookie") if "_form=" in h]
+    cookies = [
+        h for h in client.get(where).headers.get_list("set-cookie") if "crewai_dbos_form" in h
+    ]
     # It goes with a link of a mail, too, and lasts from each answer on.
     assert "SameSite=lax" in cookies[0]
     assert "Path=/desk" in cookies[0]
@@ -305,7 +410,7 @@ def test_what_was_typed_stays(control: Control) -> None:
     refused = cancel.send(client, "Cancel the run", reason="typed for long")
     assert refused.status_code == 403
     assert Page(refused.text).form("Cancel the run").fields["reason"] == "typed for long"
-    client.cookies.delete("crewai_dbos_session")
+    client.cookies.delete(cookie(client, "session"))
     refused = form.send(client, "Reject", reason="typed for long")
     assert refused.status_code == 401
     assert "typed for long" in refused.text
@@ -339,6 +444,8 @@ def test_a_large_run_costs_one_look_at_each_call(control: Control) -> None:
     whole = replace(llm, path="a", children=tuple(calls))
     seen = timeline(replace(run, children=(whole,)), costs)
     assert costs.times == 1
+    assert [(row.node.path, row.inside) for row in seen.rows] == [("a", 6000)]
+    seen = timeline(replace(run, children=(whole,)), costs, whole)
     assert (len(seen.rows), seen.count) == (1000, 6001)
     assert seen.rows[0].usd == pytest.approx(6000 * (control.cost_of(run_id).usd or 0))
     assert seen.rows[1].usd == control.cost_of(run_id).usd
@@ -360,31 +467,32 @@ def test_people_log_in_with_the_token(control: Control) -> None:
     for token, name in (("", "ann"), (TOKEN[:-1], "ann"), (TOKEN, "")):
         refused = form.send(client, "Log in", token=token, name=name)
         assert refused.status_code == 403
-        assert "crewai_dbos_session" not in client.cookies
+        assert not [name for name in client.cookies if "session" in name]
     cookies = form.send(client, "Log in", token=TOKEN, name="ann").history[0].headers
     session = next(c for c in cookies.get_list("set-cookie") if "session" in c)
     assert "HttpOnly" in session
     assert "SameSite=lax" in session
     assert TOKEN not in session
-    approve = "Approve, with what stands above"
+    approve = "Approve with these values"
     look(client, f"/desk/request/{request.request_id}").form(approve).send(client, approve)
     assert control.request(request.request_id).answered_by == "ann"
 
-    value = client.cookies["crewai_dbos_session"]
+    name = cookie(client, "session")
+    value = client.cookies[name]
     content, _, signature = value.partition(".")
     client.cookies.clear()
     for forged in (f"{content}.{'0' * 64}", f"x{content}.{signature}", ".", content, "é.é"):
-        sent = client.get("/desk/", headers={"Cookie": f"crewai_dbos_session={forged}".encode()})
+        sent = client.get("/desk/", headers={"Cookie": f"{name}={forged}".encode()})
         assert "Log in" in sent.text, forged
     # Where the token is not one any more, nobody is in with it.
     other = browser(control, prefix="/desk", tokens=["another-token-of-some-length"])
-    other.cookies.set("crewai_dbos_session", value)
+    other.cookies.set(name, value)
     assert "Log in" in other.get("/desk/").text
-    client.cookies.set("crewai_dbos_session", value)
+    client.cookies.set(name, value)
     assert "ann" in look(client, "/desk/").text
     left = look(client, "/desk/").form("Log out").send(client, "Log out").history[0]
     assert left.headers["location"] == "/desk/login"
-    assert 'crewai_dbos_session=""; expires=' in left.headers["set-cookie"]
+    assert f'{name}=""; expires=' in left.headers["set-cookie"]
 
 
 def test_users_of_the_application(control: Control) -> None:
@@ -488,4 +596,4 @@ def test_workers_with_their_leases(control: Control) -> None:
     assert "alive" in found
     assert "crew research, triage" in found
     assert "lease given up" in found
-    assert re.search(r"[01]\.\d s ago, of 30 s", found), found
+    assert re.search(r"(\d+ ms|[01]\.\d s) ago, of 30 s", found), found

@@ -62,6 +62,15 @@ def test_a_run_is_begun_once(control: Control, model: Serve) -> None:
 
     tree = client.get(f"runs/{run_id}/tree").json()
     assert tree["children"][0]["name"] == "task:1.job"
+    assert tree["left_out"] == 0
+    cut = client.get(f"runs/{run_id}/tree", params={"limit": 2}).json()
+    (task,) = cut["children"]
+    assert ([each["name"] for each in task["children"]], cut["left_out"]) == (["agent:Clerk"], 1)
+    place = {"at": task["children"][0]["path"], "limit": 1}
+    inside = client.get(f"runs/{run_id}/tree", params=place).json()
+    assert ([each["name"] for each in inside["children"]], inside["left_out"]) == (["llm"], 0)
+    for wrong, status in (({"at": "nothing"}, 404), ({"limit": 0}, 422), ({"limit": 10**6}, 422)):
+        assert client.get(f"runs/{run_id}/tree", params=wrong).status_code == status
     assert client.get(f"runs/{run_id}/result").json()["result"]["raw"] == "Done: otters"
     assert client.get(f"runs/{run_id}/cost").json()["tokens"]["requests"] == 1
     page = client.get("runs", params={"definition": clerks.crew_name, "limit": 1}).json()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import sysconfig
 import tempfile
 from pathlib import Path
 
@@ -33,7 +34,10 @@ def main() -> None:
                     begin()
                 saved = history.save(url, name)
                 saved["result"] = DBOS.retrieve_workflow(name).get_result()
-        (FOLDER / f"{name}.json").write_text(json.dumps(saved, indent=1, sort_keys=True) + "\n")
+        written = json.dumps(saved, indent=1, sort_keys=True) + "\n"
+        # Where the packages are on this machine is nobody's business.
+        written = written.replace(sysconfig.get_path("purelib"), "site-packages")
+        (FOLDER / f"{name}.json").write_text(written)
 
 
 if __name__ == "__main__":

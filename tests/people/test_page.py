@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
 import pytest
 
 from crewai_dbos.testing import ModelServer
+from pages.blocks import blocks
 from people.office import writing
 from support.python import Program, python
 
-PAGE = (Path(__file__).parents[2] / "docs" / "people.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+BLOCKS = blocks("docs/people.md")
 
 pytestmark = pytest.mark.crash
 

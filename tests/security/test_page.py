@@ -19,21 +19,15 @@ from crewai_dbos._runs.registry import agents
 from crewai_dbos._secrets import known
 from crewai_dbos._stored.codec import decode, encode
 from crewai_dbos.testing import ModelServer, text
+from pages.blocks import blocks, text_of
 from support.python import python
 from test_secrets import stored_texts
-
-ROOT = Path(__file__).parent.parent.parent
-PAGE = ROOT / "docs" / "encryption.md"
-
-
-def blocks(page: Path) -> list[str]:
-    return re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
 
 
 @pytest.mark.crash
 def test_the_page_about_encryption(tmp_path: Path) -> None:
-    (block,) = blocks(PAGE)
-    command = re.findall(r"^python -c '(.*)'$", PAGE.read_text(), re.MULTILINE)[0]
+    (block,) = blocks("docs/encryption.md")
+    command = re.findall(r"^python -c '(.*)'$", text_of("docs/encryption.md"), re.MULTILINE)[0]
     key = subprocess.check_output([sys.executable, "-c", command], text=True).strip()
     (tmp_path / "program.py").write_text(block)
     with ModelServer(lambda request: text("Dear customer.")) as server:
@@ -51,7 +45,7 @@ def test_the_page_about_encryption(tmp_path: Path) -> None:
 
 
 def test_the_page_about_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
-    given, hidden, redacting = blocks(ROOT / "docs" / "secrets.md")
+    given, hidden, redacting = blocks("docs/secrets.md")
     vault = SimpleNamespace(read=lambda name: f"the {name}: 4711")
     orig = Agent(role="R", goal="G", backstory="B")
     monkeypatch.setattr(agents, "_definitions", {})
@@ -70,7 +64,7 @@ def test_the_page_about_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_page_about_security() -> None:
-    (block,) = blocks(ROOT / "SECURITY.md")
+    (block,) = blocks("SECURITY.md")
     names: dict[str, Any] = {}
     exec(block, names)
     crew = SimpleNamespace(retrieve=lambda run_id: run_id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -129,6 +129,28 @@ class Rows:
     def damage(self, run: str, name: str, output: str | None) -> None:
         self._execute("UPDATE", run, name, output)
 
+    def repeat(self, run: str, name: str, names: Sequence[str]) -> None:
+        """Have the step called `name` recorded under each of `names`, in their order."""
+        table = "operation_outputs" if self._sqlite else "dbos.operation_outputs"
+        where = "WHERE workflow_uuid = :run AND function_name = :name"
+        with self._engine.begin() as connection:
+            given = {"run": run, "name": name}
+            found = connection.execute(sa.text(f"SELECT * FROM {table} {where}"), given)
+            row = dict(found.mappings().one())
+            connection.execute(sa.text(f"DELETE FROM {table} {where}"), given)
+            columns, values = ", ".join(row), ", ".join(f":{column}" for column in row)
+            connection.execute(
+                sa.text(f"INSERT INTO {table} ({columns}) VALUES ({values})"),
+                [
+                    {**row, "function_id": row["function_id"] + n, "function_name": each}
+                    for n, each in enumerate(names)
+                ],
+            )
+
+    def forget(self, run: str, name: str) -> None:
+        """Take the step called `name` away."""
+        self._execute("DELETE FROM", run, name)
+
     def _execute(self, verb: str, run: str, name: str, output: str | None = None) -> Any:
         table = "operation_outputs" if self._sqlite else "dbos.operation_outputs"
         change = "SET output = :output" if verb == "UPDATE" else ""
@@ -140,6 +162,8 @@ class Rows:
             )
             if verb == "UPDATE":
                 assert done.rowcount == 1
+                return None
+            if verb.startswith("DELETE"):
                 return None
             return done.freeze()()
 

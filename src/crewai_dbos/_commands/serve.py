@@ -25,6 +25,8 @@ def serve(
 ) -> None:
     """Serve the page at / and the API at /api, of a database alone: no code of yours.
 
+    Crews and flows are kicked off by name: a worker that has one takes the run.
+
     Without a token only this machine is let in. Exits with 2 if it can't begin.
     """
     try:
@@ -44,7 +46,9 @@ def serve(
         )
         raise typer.Exit(2)
     with open_control(db_url) as control:
-        app = http.application(control, tokens=token or (), local_only=not token)
+        app = http.application(
+            control, definitions="workers", tokens=token or (), local_only=not token
+        )
         shown = f"[{host}]" if ":" in host else host
         typer.echo(f"http://{shown}:{port}  (the API: /api). Ctrl-C to stop.")
         # What lets in this machine only takes nobody's address from a header.

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from crewai_dbos._control import texts
 from crewai_dbos._control.texts import Open
-from crewai_dbos._dbos_seam import stored_runs
+from crewai_dbos._dbos_seam import stored_contents
 from crewai_dbos._dbos_seam.database import Database
 from crewai_dbos._dbos_seam.rows import RecordedRow
 from crewai_dbos._journal.entry import read_entry
@@ -54,7 +54,7 @@ class Content:
 def inputs_of(database: Database, run_id: str, opened: Open) -> Any:
     """What a run of a definition was asked to do, by field; None of another workflow."""
     with database.engine.connect() as connection:
-        text = stored_runs.inputs(database, connection, [run_id]).get(run_id, "null")
+        text = stored_contents.inputs(database, connection, [run_id]).get(run_id, "null")
     given = _json(text)
     arguments = given.get("positionalArgs") if isinstance(given, Mapping) else None
     order = arguments[0] if isinstance(arguments, list) and arguments else None
@@ -70,7 +70,7 @@ def inputs_of(database: Database, run_id: str, opened: Open) -> Any:
 def result_of(database: Database, run_id: str, opened: Open) -> Any:
     """What a run of a definition has returned; None if nothing, or not yet."""
     with database.engine.connect() as connection:
-        text = stored_runs.outputs(database, connection, [run_id]).get(run_id, "null")
+        text = stored_contents.outputs(database, connection, [run_id]).get(run_id, "null")
     return plain(opened(_json(text)))
 
 
@@ -102,13 +102,14 @@ def content_of(database: Database, run_id: str, path: str, opened: Open) -> Cont
 
 def _step(
     database: Database, connection: sa.Connection, run_id: str, path: str
-) -> stored_runs.StoredStep | None:
+) -> stored_contents.StoredStep | None:
     return next(
-        (s for s in stored_runs.steps(database, connection, run_id, path) if s.name == path), None
+        (s for s in stored_contents.steps(database, connection, run_id, path) if s.name == path),
+        None,
     )
 
 
-def _of(step: stored_runs.StoredStep) -> Any:
+def _of(step: stored_contents.StoredStep) -> Any:
     return _json(step.output or "null")
 
 

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from crewai_dbos._control.states import standing
 from crewai_dbos._control.texts import Open
-from crewai_dbos._dbos_seam import stored_runs
+from crewai_dbos._dbos_seam import deleting, stored_runs
 from crewai_dbos._dbos_seam.database import Database, chunks
 from crewai_dbos._dbos_seam.stored_runs import ENDED, StoredRun
 from crewai_dbos._events.store import Store as EventStore
@@ -73,7 +73,7 @@ class Pruning:
     ) -> list[StoredRun]:
         """Runs that nobody else has started that is still there, the newest first."""
         database = self.database
-        wanted = [stored_runs.ended_before(database, before), stored_runs.has_no_parent(database)]
+        wanted = [deleting.ended_before(database, before), deleting.has_no_parent(database)]
         if after is not None:
             place = after.created_ms, after.run_id
             wanted.append(stored_runs.is_created(database, before=place))
@@ -94,7 +94,7 @@ class Pruning:
 
     def _held(self, connection: sa.Connection) -> set[str]:
         """What open forks have taken over from the runs that they are forks of."""
-        return stored_runs.children_of_open_forks(self.database, connection)
+        return deleting.children_of_open_forks(self.database, connection)
 
     def _may_go(
         self, connection: sa.Connection, tree: Sequence[StoredRun], before: int, held: set[str]
@@ -108,7 +108,7 @@ class Pruning:
         if any(run.name in (*names.WORKFLOWS, names.BATCH_WORKFLOW) for run in tree):
             return True
         ids = [run.run_id for run in tree]
-        return stored_runs.has_steps_in(self.database, connection, ids, _WORK)
+        return deleting.has_steps_in(self.database, connection, ids, _WORK)
 
     def _delete(self, tree: Sequence[StoredRun]) -> list[str]:
         """Delete `tree`, what was started first of all. Returns what is gone."""
@@ -119,7 +119,7 @@ class Pruning:
                     # Requests before the rows of runs, as everywhere.
                     self.store.delete(connection, some)
                     self.events.delete(connection, some)
-                    if not stored_runs.delete_ended(self.database, connection, some):
+                    if not deleting.delete_ended(self.database, connection, some):
                         raise _GoesOn
             except _GoesOn:
                 break

@@ -18,15 +18,15 @@ from crewai_dbos._control.states import STATUSES, Standing, standing
 from crewai_dbos._control.texts import Open
 from crewai_dbos._control.tree import nodes
 from crewai_dbos._control.workers import Fleet
-from crewai_dbos._dbos_seam import stored_runs
+from crewai_dbos._dbos_seam import stored_contents, stored_runs
 from crewai_dbos._dbos_seam.database import ALIVE, DELAYED, ENQUEUED, PENDING, Database
 from crewai_dbos._dbos_seam.stored_runs import Condition, StoredRun
 from crewai_dbos._events.reading import at_work
 from crewai_dbos._events.store import Store as EventStore
-from crewai_dbos._fleet import roll
+from crewai_dbos._fleet import listing
 from crewai_dbos._journal.payload import is_payload
+from crewai_dbos._requests import reading as requests
 from crewai_dbos._requests.request import at
-from crewai_dbos._requests.store import Store
 from crewai_dbos._stored import names, work_order
 from crewai_dbos._stored.prices import Prices
 from crewai_dbos._stored.usage import Spent, Tokens, spent_in
@@ -85,14 +85,12 @@ class Reader:
 
     Attributes:
         database: Where they are.
-        store: The requests there.
         events: The events there.
         prices: What is known of prices.
         opened: Reads what is sealed.
     """
 
     database: Database
-    store: Store
     events: EventStore
     prices: Prices
     opened: Open
@@ -155,7 +153,7 @@ class Reader:
         if wanted.state is not None:
             yield stored_runs.has_status(database, STATUSES[wanted.state])
         if wanted.state == "waiting":
-            yield self.store.has_open(table.workflow_uuid)
+            yield requests.has_open(self.database, table.workflow_uuid)
         if wanted.kind == "workflow":
             yield stored_runs.is_called(database, _KINDS, not_so=True)
         elif wanted.kind is not None:
@@ -173,8 +171,8 @@ class Reader:
             row = self._one(connection, run_id)
             around = self._around(connection)
             (run,) = self._with_standings(connection, [row], around)
-            steps = stored_runs.steps(self.database, connection, row.run_id)
-            asked = self.store.outlines(connection, [row.run_id]).get(row.run_id, [])
+            steps = stored_contents.steps(self.database, connection, row.run_id)
+            asked = requests.outlines(self.database, connection, [row.run_id]).get(row.run_id, [])
             below = stored_runs.runs(
                 self.database, connection, [stored_runs.is_child_of(self.database, [row.run_id])]
             )
@@ -224,7 +222,7 @@ class Reader:
         around: _Around,
     ) -> dict[str, Standing]:
         alive = [row.run_id for row in rows if row.status in ALIVE]
-        asked = self.store.outlines(connection, alive)
+        asked = requests.outlines(self.database, connection, alive)
         return {
             row.run_id: standing(
                 row, asked.get(row.run_id, ()), around.newest, self.opened, around.fleet
@@ -234,7 +232,7 @@ class Reader:
 
     def _around(self, connection: sa.Connection) -> _Around:
         newest = stored_runs.newest_versions(self.database, connection)
-        return _Around(newest, Fleet(roll.listed(self.database, connection)))
+        return _Around(newest, Fleet(listing.listed(self.database, connection)))
 
     def _shown(
         self, connection: sa.Connection, found: Sequence[tuple[StoredRun, Standing]]
@@ -243,7 +241,7 @@ class Reader:
         labels = self._labels(connection, rows)
         spent = self._spent(connection, [row.run_id for row in rows])
         failed = [row.run_id for row, how in found if how.state == "failed"]
-        errors = stored_runs.errors(self.database, connection, failed)
+        errors = stored_contents.errors(self.database, connection, failed)
         return tuple(
             Run(
                 run_id=row.run_id,
@@ -278,14 +276,14 @@ class Reader:
             if kind is not None and isinstance(told, Mapping):
                 found[row.run_id]["definition"] = str(told.get("definition"))
         unnamed = [id for id, each in found.items() if each and "definition" not in each]
-        for run_id, text in stored_runs.inputs(self.database, connection, unnamed).items():
+        for run_id, text in stored_contents.inputs(self.database, connection, unnamed).items():
             found[run_id].update(_label_in(text))
         return found
 
     def _spent(self, connection: sa.Connection, run_ids: Iterable[str]) -> dict[str, list[Spent]]:
         """What the LLM requests in the journal of each have used."""
         found: defaultdict[str, list[Spent]] = defaultdict(list)
-        for run_id, text in stored_runs.with_usage(self.database, connection, run_ids):
+        for run_id, text in stored_contents.with_usage(self.database, connection, run_ids):
             if is_payload(entry := _json(text)):
                 found[run_id] += spent_in(entry)
         return found

@@ -1,4 +1,4 @@
-"""What a run has recorded, as a tree of places: each has entries and other places in it."""
+"""The entries of a run by place, as forks need them: each place has entries, and places in it."""
 
 from __future__ import annotations
 

@@ -13,9 +13,9 @@ from crewai_dbos._control.texts import SEALED, Open
 from crewai_dbos._control.workers import Fleet, having, what_it_needs
 from crewai_dbos._dbos_seam.database import CANCELLED, DELAYED, ENQUEUED, PENDING
 from crewai_dbos._dbos_seam.stored_runs import ERROR, GIVEN_UP, SUCCESS, StoredRun, is_late
-from crewai_dbos._fleet.roll import Listed
+from crewai_dbos._fleet.listing import Listed
+from crewai_dbos._requests.reading import Outline
 from crewai_dbos._requests.request import at
-from crewai_dbos._requests.store import Outline
 from crewai_dbos._stored.cancelled import said_in
 from crewai_dbos.errors import SealedError
 

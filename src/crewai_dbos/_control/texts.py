@@ -8,7 +8,7 @@ import pickletools
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from crewai_dbos._dbos_seam.stored_runs import StoredError
+from crewai_dbos._dbos_seam.stored_contents import StoredError
 from crewai_dbos._stored.errors import is_error
 from crewai_dbos.errors import SealedError
 

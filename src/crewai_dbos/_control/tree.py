@@ -1,4 +1,4 @@
-"""What a run has done, as a tree: the entries of its journal by path, and what else it did."""
+"""What a run has done, as the tree of nodes that people see: its entries, and what else it did."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from crewai_dbos._control.run import Node, Run, State
 from crewai_dbos._control.texts import SEALED, Open
 from crewai_dbos._dbos_seam.database import PENDING
 from crewai_dbos._dbos_seam.rows import RecordedRow
-from crewai_dbos._dbos_seam.stored_runs import StoredRun, StoredStep
+from crewai_dbos._dbos_seam.stored_contents import StoredStep
+from crewai_dbos._dbos_seam.stored_runs import StoredRun
 from crewai_dbos._events.event import Event
 from crewai_dbos._journal.entry import Entry, read_entry, split_name
+from crewai_dbos._requests.reading import Outline
 from crewai_dbos._requests.request import at
-from crewai_dbos._requests.store import Outline
 from crewai_dbos._stored import names
 from crewai_dbos._stored.usage import Tokens, spent_in
 from crewai_dbos.errors import SealedError
@@ -395,10 +396,3 @@ def _json(text: str | None) -> Any:
         return None if text is None else json.loads(text)
     except (ValueError, RecursionError):
         return None
-
-
-def walk(found: Sequence[Node], depth: int = 0) -> Iterator[tuple[int, Node]]:
-    """Each node with its depth, those inside after it."""
-    for node in found:
-        yield depth, node
-        yield from walk(node.children, depth + 1)

@@ -10,8 +10,8 @@ import sqlalchemy as sa
 
 from crewai_dbos._dbos_seam.database import Database
 from crewai_dbos._dbos_seam.stored_runs import StoredRun
-from crewai_dbos._fleet import roll
-from crewai_dbos._fleet.roll import Listed
+from crewai_dbos._fleet import listing
+from crewai_dbos._fleet.listing import Listed
 from crewai_dbos._requests.request import at
 from crewai_dbos._stored import names
 
@@ -52,7 +52,7 @@ class WorkerInfo:
 
 def workers(database: Database, connection: sa.Connection) -> list[WorkerInfo]:
     """All that have a lease, or had one not long ago."""
-    under = roll.runs_under(database, connection)
+    under = listing.runs_under(database, connection)
     return [
         WorkerInfo(
             executor_id=each.executor_id,
@@ -71,7 +71,7 @@ def workers(database: Database, connection: sa.Connection) -> list[WorkerInfo]:
                 and application in (None, each.application)
             ),
         )
-        for each in roll.listed(database, connection)
+        for each in listing.listed(database, connection)
     ]
 
 

@@ -1,4 +1,7 @@
-"""Which runs a process recovers: when it is launched, and later."""
+"""Rows of runs that are put back on their queues, and what DBOS calls this process in its rows.
+
+A run is put back when its process has died, or when its process can't carry it out.
+"""
 
 from __future__ import annotations
 

@@ -1,17 +1,16 @@
-"""What DBOS has stored of runs, for those who look at many. No content is read but as text."""
+"""The rows of workflows, as those ask for them who look at many runs, without their contents."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
-from dbos._serialization import DBOSPortableJSON
 from dbos._sys_db import WorkflowStatusString
 from sqlalchemy.dialects.postgresql import JSONB
 
-from crewai_dbos._dbos_seam.database import ALIVE, CANCELLED, Database, chunks
+from crewai_dbos._dbos_seam.database import CANCELLED, Database
 
 SUCCESS = WorkflowStatusString.SUCCESS.value
 ERROR = WorkflowStatusString.ERROR.value
@@ -61,41 +60,6 @@ class StoredRun:
     forked_from: str | None
     attempts: int
     now_ms: int
-
-
-@dataclass(frozen=True)
-class StoredError:
-    """The error that a run has ended with: a text, which a serializer has written."""
-
-    text: str
-    serializer: str | None
-
-    @property
-    def is_json(self) -> bool:
-        return self.serializer == DBOSPortableJSON.name()
-
-
-@dataclass(frozen=True)
-class StoredStep:
-    """The row of a step. Times are milliseconds since 1970.
-
-    Attributes:
-        step_id: Its number in the run.
-        name: What the step is called.
-        output: The text in it, if it is JSON.
-        error: What DBOS has stored of its error; an entry of ours says so itself.
-        child: The workflow that it has started.
-        started_ms: When it began.
-        ended_ms: When it ended.
-    """
-
-    step_id: int
-    name: str
-    output: str | None
-    error: StoredError | None
-    child: str | None
-    started_ms: int | None
-    ended_ms: int | None
 
 
 def is_late(deadline_ms: int | None, ended_ms: int | None) -> bool:
@@ -207,13 +171,6 @@ def is_created(
     return sa.and_(*wanted)
 
 
-def ended_before(database: Database, milliseconds: int) -> Condition:
-    """Whether it has ended, and did before then."""
-    table = database.runs.c
-    ended = sa.func.coalesce(table.completed_at, table.updated_at)
-    return has_status(database, ENDED) & (ended < milliseconds)
-
-
 def is_child_of(database: Database, run_ids: list[str]) -> Condition:
     condition: Condition = database.runs.c.parent_workflow_id.in_(run_ids)
     return condition
@@ -260,108 +217,6 @@ def has_in_input(database: Database, text: str) -> Condition:
     return found.exists() | sa.func.coalesce(old, sa.false())
 
 
-# What else there is of some runs ------------------------------------------------------
-
-
-def inputs(database: Database, connection: sa.Connection, run_ids: Iterable[str]) -> dict[str, str]:
-    """The inputs of those of these runs where they are JSON."""
-    table, given = database.runs, database.system.tables.workflow_input
-    found: dict[str, str] = {}
-    for some in chunks(run_ids):
-        text = sa.func.coalesce(given.c.inputs, table.c.inputs)
-        query = (
-            sa.select(table.c.workflow_uuid, text)
-            .select_from(table.outerjoin(given, database.system._wf_join(table, given)))
-            .where(has_id(database, some), table.c.serialization == DBOSPortableJSON.name())
-        )
-        found.update((run_id, text) for run_id, text in connection.execute(query) if text)
-    return found
-
-
-def outputs(
-    database: Database, connection: sa.Connection, run_ids: Iterable[str]
-) -> dict[str, str]:
-    """What those of these runs have returned that have ended well, where that is JSON."""
-    table, made = database.runs, database.system.tables.workflow_output
-    found: dict[str, str] = {}
-    for some in chunks(run_ids):
-        text = sa.func.coalesce(made.c.output, table.c.output)
-        query = (
-            sa.select(table.c.workflow_uuid, text)
-            .select_from(table.outerjoin(made, database.system._wf_join(table, made)))
-            .where(has_id(database, some), table.c.status == SUCCESS, text.is_not(None))
-            .where(table.c.serialization == DBOSPortableJSON.name())
-        )
-        found.update((run_id, text) for run_id, text in connection.execute(query))
-    return found
-
-
-def errors(
-    database: Database, connection: sa.Connection, run_ids: Iterable[str]
-) -> dict[str, StoredError]:
-    """The errors of those of these runs that have ended with one."""
-    table, made = database.runs, database.system.tables.workflow_output
-    found: dict[str, StoredError] = {}
-    for some in chunks(run_ids):
-        text = sa.func.coalesce(made.c.error, table.c.error)
-        query = (
-            sa.select(table.c.workflow_uuid, text, table.c.serialization)
-            .select_from(table.outerjoin(made, database.system._wf_join(table, made)))
-            .where(has_id(database, some), text.is_not(None))
-        )
-        for run_id, error, serializer in connection.execute(query):
-            found[run_id] = StoredError(error, serializer)
-    return found
-
-
-def with_usage(
-    database: Database, connection: sa.Connection, run_ids: Iterable[str]
-) -> Iterator[tuple[str, str]]:
-    """The run and the JSON of each step that may have token counts in it."""
-    steps = database.system.tables.operation_outputs
-    for some in chunks(run_ids):
-        query = sa.select(steps.c.workflow_uuid, steps.c.output).where(
-            *database.system._wf_in(steps, some),
-            steps.c.serialization == DBOSPortableJSON.name(),
-            steps.c.output.contains('"usage":'),
-        )
-        yield from (tuple(row) for row in connection.execute(query))
-
-
-def steps(
-    database: Database, connection: sa.Connection, run_id: str, name: str | None = None
-) -> list[StoredStep]:
-    """The steps of a run, or those of this name, in the order of their numbers."""
-    table = database.system.tables.operation_outputs
-    query = (
-        sa.select(
-            table.c.function_id,
-            table.c.function_name,
-            table.c.output,
-            table.c.serialization,
-            table.c.error,
-            table.c.child_workflow_id,
-            table.c.started_at_epoch_ms,
-            table.c.completed_at_epoch_ms,
-        )
-        .where(*database.system._wf(table, run_id))
-        .where(sa.true() if name is None else table.c.function_name == name)
-        .order_by(table.c.function_id)
-    )
-    return [
-        StoredStep(
-            step_id=row.function_id,
-            name=row.function_name,
-            output=row.output if row.serialization == DBOSPortableJSON.name() else None,
-            error=None if row.error is None else StoredError(row.error, row.serialization),
-            child=row.child_workflow_id,
-            started_ms=row.started_at_epoch_ms,
-            ended_ms=row.completed_at_epoch_ms,
-        )
-        for row in connection.execute(query)
-    ]
-
-
 def newest_versions(database: Database, connection: sa.Connection) -> dict[str | None, str]:
     """By application, the version that DBOS takes for the newest; under None where it has no name.
 
@@ -376,56 +231,3 @@ def newest_versions(database: Database, connection: sa.Connection) -> dict[str |
         own = [(time, version) for owner, version, time in rows if owner == name]
         found[name] = max(own + unnamed)[1]
     return found
-
-
-# Deleting ------------------------------------------------------------------------------
-
-
-def delete_ended(database: Database, connection: sa.Connection, run_ids: list[str]) -> bool:
-    """Delete runs with all that DBOS has stored of them, in the transaction of `connection`.
-
-    Returns:
-        False if one of them has not ended: then the transaction is to be rolled back.
-    """
-    tables = database.system.tables
-    status = tables.workflow_status
-    # What DBOS has for this (`delete_workflows`) asks for no status, in a transaction of its own.
-    ended = (*database.system._wf_in(status, run_ids), status.c.status.in_(ENDED))
-    gone = connection.execute(sa.delete(status).where(*ended))
-    for table in (tables.workflow_input, tables.workflow_output, tables.operation_outputs):
-        connection.execute(sa.delete(table).where(*database.system._wf_in(table, run_ids)))
-    return gone.rowcount == len(run_ids)
-
-
-def has_no_parent(database: Database) -> Condition:
-    """Whether nothing has started it, or what has is not there any more."""
-    parent, table = database.runs.alias(), database.runs.c
-    there = sa.exists().where(parent.c.workflow_uuid == table.parent_workflow_id)
-    return table.parent_workflow_id.is_(None) | ~there
-
-
-def children_of_open_forks(database: Database, connection: sa.Connection) -> set[str]:
-    """The workflows that steps refer to which forks have copied that have not ended."""
-    table, steps = database.runs, database.system.tables.operation_outputs
-    query = (
-        sa.select(steps.c.child_workflow_id)
-        .join(table, database.system._wf_join(steps, table))
-        .where(table.c.forked_from.is_not(None), table.c.status.in_(ALIVE))
-        .where(steps.c.child_workflow_id.is_not(None))
-    )
-    return set(connection.execute(query).scalars())
-
-
-def has_steps_in(
-    database: Database, connection: sa.Connection, run_ids: Iterable[str], begins: Iterable[str]
-) -> bool:
-    """Whether one of these runs has a step whose name begins so."""
-    names = database.system.tables.operation_outputs
-    for some in chunks(run_ids):
-        query = sa.select(sa.literal(1)).where(
-            *database.system._wf_in(names, some),
-            sa.or_(*(names.c.function_name.startswith(each) for each in begins)),
-        )
-        if connection.execute(query.limit(1)).first() is not None:
-            return True
-    return False

@@ -130,6 +130,13 @@ class Store:
             found = connection.execute(query.order_by(table.c.seq.desc()).limit(1)).scalar()
         return None if found is None else str(found)
 
+    def last(self, run_id: str) -> int:
+        """The number of the last event of a run; 0 if it has none."""
+        table = self._table
+        query = sa.select(sa.func.max(table.c.seq)).where(table.c.run_id == run_id)
+        with self.database.engine.connect() as connection:
+            return int(connection.execute(query).scalar() or 0)
+
     def is_alive(self, run_id: str) -> bool | None:
         """Whether the run has not ended; None if there is no such run."""
         runs = self.database.runs

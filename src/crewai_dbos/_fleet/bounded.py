@@ -1,4 +1,4 @@
-"""Calls of the database that may hang, as one that is frozen says nothing."""
+"""Calls of the database with a time limit: one that is frozen raises nothing."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,12 +87,20 @@ class Leases:
             gives a connection back.
         holder: Who this worker is.
         seconds: For how long its lease lasts.
+        also: Returns what else its row says beside its definitions, by names that are stored.
     """
 
-    def __init__(self, database: Database, holder: Holder, seconds: float) -> None:
+    def __init__(
+        self,
+        database: Database,
+        holder: Holder,
+        seconds: float,
+        also: Callable[[], Definitions] = dict,
+    ) -> None:
         self._database = database
         self._table = workers(database.schema)
         self._seconds = seconds
+        self._also = also
         self._is_released = False
         self._written = ""
         self.holder = holder
@@ -145,7 +153,7 @@ class Leases:
             .where(columns.beat_ms > 0)
             .values(beat_ms=changed)
         )
-        written = json.dumps(definitions)
+        written = self._as_written(definitions)
         if written != self._written:  # there may be very many
             beat = beat.values(definitions=written)
         with self._transaction() as connection:
@@ -242,11 +250,14 @@ class Leases:
     def _row(self, definitions: Definitions) -> dict[str, Any]:
         return {
             **vars(self.holder),
-            "definitions": json.dumps(definitions),
+            "definitions": self._as_written(definitions),
             "lease_ms": int(self._seconds * 1000),
             "started_ms": self._now_ms,
             "beat_ms": self._now_ms,
         }
+
+    def _as_written(self, definitions: Definitions) -> str:
+        return json.dumps({**definitions, **self._also()})
 
     def _leases(self) -> sa.Select[Any]:
         is_old = sa.func.abs(self._table.c.beat_ms) < self._now_ms - KEPT_MS

@@ -15,7 +15,7 @@ from crewai_dbos import _clock
 from crewai_dbos._dbos_seam.database import Database
 from crewai_dbos._dbos_seam.instance import is_launched
 from crewai_dbos._fleet.bounded import within
-from crewai_dbos._fleet.claims import Claims, Left
+from crewai_dbos._fleet.eligibility import Claims, Left
 from crewai_dbos._fleet.leases import Definitions, Holder, Lease, Leases
 from crewai_dbos._fleet.silence import Silence
 

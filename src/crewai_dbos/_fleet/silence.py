@@ -1,8 +1,7 @@
-"""Which workers have said nothing for as long as their lease, as far as this process can know.
+"""Which workers are silent: their row has not changed for as long as their lease lasts.
 
-Neither the database's clock nor that of a peer says so. A beat does that does not change, again and
-again, while this process gets its own beats written. Time in which it does not counts for nothing:
-then nobody can beat, as the database is away, takes no writes, or everything stands still.
+That time is counted by the clock of this process alone, and only while it could write its own row.
+When it can't, nobody can: the database is away or takes no writes, or every machine stands still.
 """
 
 from __future__ import annotations

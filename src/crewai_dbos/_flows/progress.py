@@ -82,7 +82,7 @@ class FlowRun:
         self.scope.pass_over()
         # crewAI counts what its LLMs tell of, and one that is answered from the record is silent.
         for _, entry in self.scope.entries():
-            add_usage(self.flow, counted(self.scope.extra_of(entry)))
+            add_usage(self.flow, counted({"usage": self.scope.usage_of(entry)}))
 
     def _left(self) -> list[str]:
         left = set(self.turns.left())

@@ -1,4 +1,4 @@
-"""A worker, as those see it who watch over it: probes, its status, and metrics.
+"""What monitoring sees of a worker: probes, its status, and metrics.
 
 Nothing of what is asked or answered in a run is in any of it.
 """

@@ -13,9 +13,10 @@ from crewai_dbos._control.workers import Fleet
 from crewai_dbos._dbos_seam import stored_runs
 from crewai_dbos._dbos_seam.database import ALIVE, ENQUEUED, PENDING, Database
 from crewai_dbos._dbos_seam.stored_runs import StoredRun
-from crewai_dbos._fleet import roll
-from crewai_dbos._requests.store import Outline
-from crewai_dbos._requests.table import requests
+from crewai_dbos._fleet import listing
+from crewai_dbos._requests import reading as requests
+from crewai_dbos._requests.reading import Outline
+from crewai_dbos._requests.table import requests as table_of_requests
 from crewai_dbos._stored import names
 
 SECONDS = 5
@@ -49,7 +50,7 @@ def census(database: Database, application: str) -> Census:
         if not database.is_sqlite:
             connection.execute(_BOUND, {"ms": str(SECONDS * 1000)})
         newest = stored_runs.newest_versions(database, connection)
-        fleet = Fleet(roll.listed(database, connection))
+        fleet = Fleet(listing.listed(database, connection))
         rows = list(connection.execute(_query(database, application)))
     runs: Counter[tuple[str, ...]] = Counter()
     queued: Counter[tuple[str, ...]] = Counter()
@@ -104,8 +105,7 @@ def _query(database: Database, application: str) -> sa.Select[Any]:
         table.status.in_(ALIVE),
         sa.or_(table.application_name == application, table.application_name.is_(None)),
     )
-    asked = requests(database.schema).c
-    has_open = sa.exists().where(asked.run_id == table.workflow_uuid, asked.state == "open")
+    has_open = requests.has_open(database, table.workflow_uuid)
     # Until it is put on its queue a run has no time of its own for that but its delay's end.
     later = sa.func.coalesce(table.delay_until_epoch_ms, 0)
     since = sa.case((later > table.updated_at, later), else_=table.updated_at)
@@ -156,7 +156,7 @@ def _open_requests(
     database: Database, is_theirs: tuple[sa.ColumnElement[bool], ...]
 ) -> sa.ScalarSelect[Any]:
     """How many requests of these runs are open; of a run that has ended none is."""
-    asked, runs = requests(database.schema), database.runs
+    asked, runs = table_of_requests(database.schema), database.runs
     of_run = asked.join(runs, asked.c.run_id == runs.c.workflow_uuid)
     return (
         sa.select(sa.func.count())

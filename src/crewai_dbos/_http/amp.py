@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
 
+from crewai_dbos._http import trees
 from crewai_dbos._http.api import one_id
 from crewai_dbos._http.guarding import Asking
 from crewai_dbos._http.problems import Problem, documented
-from crewai_dbos._http.runs import Desk
+from crewai_dbos._http.runs import ScopedControl
 from crewai_dbos._http.shapes import Body
 from crewai_dbos._http.texts import Json, Name, Text, sendable
 from crewai_dbos.control import Answer, Approve, Feedback, Node, Reject, Reply, Request, Run
@@ -97,13 +98,13 @@ class Resumed(BaseModel):
     message: str
 
 
-def add(router: APIRouter, desk: Desk) -> None:
+def add(router: APIRouter, scoped: ScopedControl) -> None:
     """Add the endpoints to `router`."""
 
     @router.get("/inputs", responses=documented(404, 501))
     def inputs(caller: Asking, definition: Annotated[Name | None, Query()] = None) -> Inputs:
         """The names of the inputs that a crew wants."""
-        return Inputs(inputs=desk.offered.inputs(desk.definition(caller, definition)))
+        return Inputs(inputs=scoped.definitions.inputs(scoped.definition(caller, definition)))
 
     @router.post("/kickoff", responses=documented(404, 409, 501))
     def kickoff(
@@ -114,7 +115,7 @@ def add(router: APIRouter, desk: Desk) -> None:
         """Begin a run."""
         body.refuse_webhooks()
         kickoff_id = one_id(body.kickoff_id, idempotency_key)
-        run_id = desk.start(caller, body.definition, body.inputs, kickoff_id)
+        run_id = scoped.start(caller, body.definition, body.inputs, kickoff_id)
         return KickedOff(kickoff_id=run_id)
 
     @router.get(
@@ -122,18 +123,18 @@ def add(router: APIRouter, desk: Desk) -> None:
     )
     def status(kickoff_id: Annotated[str, Path(max_length=500)], caller: Asking) -> Status:
         """How a run stands, and what has come of it."""
-        run = desk.run(caller, kickoff_id)
-        asked = desk.requests(caller, run_id=kickoff_id) if run.state == "waiting" else []
-        result = sendable(desk.control.result_of(kickoff_id)) if run.state == "done" else None
+        run = scoped.run(caller, kickoff_id)
+        asked = scoped.requests(caller, run_id=kickoff_id) if run.state == "waiting" else []
+        result = sendable(scoped.control.result_of(kickoff_id)) if run.state == "done" else None
         return status_of(run, result, asked)
 
     @router.post("/resume", responses=documented(404, 409, 410))
     def resume(body: ResumeBody, caller: Asking) -> Resumed:
         """Say what somebody thinks of a task's result, or of a tool call in it."""
         body.refuse_webhooks()
-        desk.run(caller, body.execution_id)
-        request = _meant(desk.requests(caller, run_id=body.execution_id, limit=200), body)
-        desk.answer(caller, request.request_id, _answer(request, body), None)
+        scoped.run(caller, body.execution_id)
+        request = _meant(scoped.requests(caller, run_id=body.execution_id, limit=200), body)
+        scoped.answer(caller, request.request_id, _answer(request, body), None)
         return Resumed(
             status="resumed" if body.is_approve else "retrying",
             message=f"Request {request.request_id} is answered.",
@@ -142,7 +143,7 @@ def add(router: APIRouter, desk: Desk) -> None:
 
 def status_of(run: Run, result: Any, asked: list[Request]) -> Status:
     """A run, as AMP says how one stands."""
-    tasks = [node for node in _every(run.children) if node.kind == "task"]
+    tasks = [node for node in trees.every(run.children) if node.kind == "task"]
     if run.state == "done":
         return Status(status="completed", result=_result(result, tasks), execution_time=run.seconds)
     if run.state in ("failed", "cancelled", "stopped"):
@@ -181,12 +182,6 @@ def _text(result: Any) -> str:
     if result is None:
         return ""
     return result if isinstance(result, str) else json.dumps(result, ensure_ascii=False)
-
-
-def _every(nodes: tuple[Node, ...]) -> Iterator[Node]:
-    for node in nodes:
-        yield node
-        yield from _every(node.children)
 
 
 def _task_id(node: Node) -> str:

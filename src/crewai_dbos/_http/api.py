@@ -9,10 +9,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Path, Query, Response
 from starlette.concurrency import run_in_threadpool
 
-from crewai_dbos._http import events, shapes
+from crewai_dbos._http import events, shapes, trees
 from crewai_dbos._http.guarding import Asking
 from crewai_dbos._http.problems import Problem, documented
-from crewai_dbos._http.runs import MOST, Desk
+from crewai_dbos._http.runs import MOST, ScopedControl
 from crewai_dbos._http.texts import Name, sendable
 from crewai_dbos.control import Run, State
 
@@ -21,13 +21,13 @@ RunId = Annotated[str, Path(description="The DBOS workflow id of the run.", max_
 RequestId = Annotated[str, Path(max_length=100)]
 
 
-def add(router: APIRouter, desk: Desk) -> None:
+def add(router: APIRouter, scoped: ScopedControl) -> None:
     """Add the endpoints to `router`."""
-    _add_runs(router, desk)
-    _add_requests(router, desk)
+    _add_runs(router, scoped)
+    _add_requests(router, scoped)
 
 
-def _add_runs(router: APIRouter, desk: Desk) -> None:
+def _add_runs(router: APIRouter, scoped: ScopedControl) -> None:
     known = documented(404)
     changing = documented(404, 409)
 
@@ -40,7 +40,7 @@ def _add_runs(router: APIRouter, desk: Desk) -> None:
         """Begin a run. Sent again with the same `run_id` or Idempotency-Key, it is that run."""
         run_id = one_id(body.run_id, idempotency_key)
         return shapes.Started(
-            run_id=desk.start(caller, body.definition, body.inputs, run_id, body.queue)
+            run_id=scoped.start(caller, body.definition, body.inputs, run_id, body.queue)
         )
 
     @router.get("/runs", responses=documented())
@@ -54,7 +54,7 @@ def _add_runs(router: APIRouter, desk: Desk) -> None:
         cursor: Annotated[Name | None, Query()] = None,
     ) -> shapes.Runs:
         """Runs, the newest first. Those that you may not see are left out of a page."""
-        found, following = desk.runs(
+        found, following = scoped.runs(
             caller,
             definition=definition,
             state=state,
@@ -68,23 +68,30 @@ def _add_runs(router: APIRouter, desk: Desk) -> None:
     # An id may have slashes in it, so what follows one is looked for first.
 
     @router.get("/runs/{run_id:path}/tree", responses=known)
-    def tree(run_id: RunId, caller: Asking) -> Run:
+    def tree(
+        run_id: RunId,
+        caller: Asking,
+        at: Annotated[
+            Name | None, Query(description="The path of a node: only what is inside.")
+        ] = None,
+        limit: Annotated[int, Query(ge=1, le=trees.MOST)] = trees.USUAL,
+    ) -> trees.Tree:
         """A run with what it has done: tasks, agents, methods and calls."""
-        return desk.run(caller, run_id)
+        return trees.tree(scoped.run(caller, run_id), at, limit)
 
     @router.get("/runs/{run_id:path}/result", responses=known)
     def result(run_id: RunId, caller: Asking) -> shapes.Whole:
         """A run with what it has returned."""
-        run = desk.run(caller, run_id)
+        run = scoped.run(caller, run_id)
         return shapes.Whole(
-            run=replace(run, children=()), result=sendable(desk.control.result_of(run_id))
+            run=replace(run, children=()), result=sendable(scoped.control.result_of(run_id))
         )
 
     @router.get("/runs/{run_id:path}/cost", responses=known)
     def cost(run_id: RunId, caller: Asking) -> shapes.CostShape:
         """What the LLM requests of a run have cost until now."""
-        desk.run(caller, run_id)
-        return shapes.CostShape.of(desk.control.cost_of(run_id))
+        scoped.run(caller, run_id)
+        return shapes.CostShape.of(scoped.control.cost_of(run_id))
 
     @router.get(
         "/runs/{run_id:path}/events",
@@ -105,21 +112,21 @@ def _add_runs(router: APIRouter, desk: Desk) -> None:
     ) -> Response:
         """What happens in a run of a definition with `events=True`, until it has ended."""
         number = events.after(last_event_id, after)
-        await run_in_threadpool(desk.run, caller, run_id)
-        return events.stream(desk.control, run_id, number)
+        await run_in_threadpool(scoped.run, caller, run_id)
+        return events.stream(scoped.control, run_id, number)
 
     @router.post("/runs/{run_id:path}/cancel", status_code=204, responses=changing)
     def cancel(run_id: RunId, caller: Asking, body: shapes.Cancel | None = None) -> None:
         """Cancel a run; of a batch its items."""
         given = body or shapes.Cancel()
-        desk.run(caller, run_id, "cancel")
-        desk.control.cancel(run_id, reason=given.reason, by=caller.name(given.by))
+        scoped.run(caller, run_id, "cancel")
+        scoped.control.cancel(run_id, reason=given.reason, by=caller.name(given.by))
 
     @router.post("/runs/{run_id:path}/resume", status_code=204, responses=changing)
     def resume(run_id: RunId, caller: Asking, body: shapes.Resume | None = None) -> None:
         """Let a run go on that was cancelled or stopped."""
-        desk.run(caller, run_id, "resume")
-        desk.control.resume(run_id, timeout=None if body is None else body.timeout)
+        scoped.run(caller, run_id, "resume")
+        scoped.control.resume(run_id, timeout=None if body is None else body.timeout)
 
     @router.post("/runs/{run_id:path}/fork", status_code=202, responses=changing)
     def fork(
@@ -133,7 +140,7 @@ def _add_runs(router: APIRouter, desk: Desk) -> None:
         Sent again with the same `run_id` or Idempotency-Key, it is that run.
         """
         given = body or shapes.Fork()
-        made = desk.fork(
+        made = scoped.fork(
             caller,
             run_id,
             given.at,
@@ -148,10 +155,10 @@ def _add_runs(router: APIRouter, desk: Desk) -> None:
     @router.get("/runs/{run_id:path}", responses=known)
     def run(run_id: RunId, caller: Asking) -> Run:
         """How a run stands."""
-        return replace(desk.run(caller, run_id), children=())
+        return replace(scoped.run(caller, run_id), children=())
 
 
-def _add_requests(router: APIRouter, desk: Desk) -> None:
+def _add_requests(router: APIRouter, scoped: ScopedControl) -> None:
     @router.get("/requests", responses=documented(404))
     def requests(
         caller: Asking,
@@ -164,7 +171,7 @@ def _add_requests(router: APIRouter, desk: Desk) -> None:
         limit: Limit = 50,
     ) -> shapes.Requests:
         """What people are asked, the oldest first."""
-        found = desk.requests(
+        found = scoped.requests(
             caller, audience=audience, run_id=run_id, after=after, only_open=only_open, limit=limit
         )
         return shapes.Requests(requests=[shapes.RequestShape.of(each) for each in found])
@@ -172,14 +179,14 @@ def _add_requests(router: APIRouter, desk: Desk) -> None:
     @router.get("/requests/{request_id}", responses=documented(404))
     def request(request_id: RequestId, caller: Asking) -> shapes.RequestShape:
         """One request, open or not."""
-        return shapes.RequestShape.of(desk.request(caller, request_id))
+        return shapes.RequestShape.of(scoped.request(caller, request_id))
 
     @router.post("/requests/{request_id}/answer", responses=documented(404, 409, 410))
     def answer(
         request_id: RequestId, body: shapes.AnswerBody, caller: Asking
     ) -> shapes.RequestShape:
         """Answer a request, once. `by` is taken from programs with a token only."""
-        answered: Any = desk.answer(caller, request_id, body.answer(), body.by)
+        answered: Any = scoped.answer(caller, request_id, body.answer(), body.by)
         return shapes.RequestShape.of(answered)
 
 

@@ -50,14 +50,14 @@ class User:
         if self.audiences is not None:
             object.__setattr__(self, "audiences", frozenset(self.audiences))
 
-    def hears(self, audience: str | None) -> bool:
+    def in_audience(self, audience: str | None) -> bool:
         """Whether a request for this audience is one for them.
 
         Example::
 
             from crewai_dbos.http import User
 
-            print(User("ann", audiences={"support"}).hears("books"))
+            print(User("ann", audiences={"support"}).in_audience("books"))
         """
         return audience is None or self.audiences is None or audience in self.audiences
 
@@ -89,7 +89,7 @@ class Caller:
         return by if by and self.for_others else self.user.name
 
 
-class Door:
+class Access:
     """Lets in who may come in.
 
     Args:
@@ -133,13 +133,13 @@ class Door:
     def needs_token(self) -> bool:
         return bool(self._tokens)
 
-    def is_key(self, token: str) -> bool:
+    def is_token(self, token: str) -> bool:
         """Whether `token` opens; how long this takes says nothing of the tokens."""
         given = token.encode("utf-8", "surrogateescape")
         fits = [hmac.compare_digest(given, each) for each in self._tokens]
         return any(fits)
 
-    async def enter(self, request: Request) -> Caller:
+    async def authenticate(self, request: Request) -> Caller:
         """Who sends `request`.
 
         Raises:
@@ -147,14 +147,14 @@ class Door:
         """
         self.check_origin(request)
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        if self._tokens and scheme.lower() == "bearer" and self.is_key(token.strip()):
+        if self._tokens and scheme.lower() == "bearer" and self.is_token(token.strip()):
             return Caller(User("api"), for_others=True)
         if self._who is not None:
             user = await self._asked_who(self._who, request)
             if user is not None:
                 return Caller(user)
         elif self._local_only and not self._tokens:
-            return self.sitting_here()
+            return self.local_user()
         raise Problem(
             401,
             "Send the header Authorization: Bearer TOKEN.",
@@ -174,7 +174,7 @@ class Door:
         return user
 
     @staticmethod
-    def sitting_here() -> Caller:
+    def local_user() -> Caller:
         """Whoever sits at this machine."""
         return Caller(User(_user.name()), for_others=True)
 
@@ -196,7 +196,7 @@ class Door:
     def allows(self, caller: Caller, action: Action, about: Run | Asked | str) -> bool:
         """Whether `caller` may. Called on a thread."""
         if self._may is None:
-            return not isinstance(about, Asked) or caller.user.hears(about.audience)
+            return not isinstance(about, Asked) or caller.user.in_audience(about.audience)
         return bool(_awaited(self._may(caller.user, action, about)))
 
     def audiences_of(self, caller: Caller) -> Iterable[str] | None:

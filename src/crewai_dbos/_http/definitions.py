@@ -12,6 +12,7 @@ from typing import Any
 from dbos import SetWorkflowID
 
 from crewai_dbos._http.problems import Problem
+from crewai_dbos.control import Control
 from crewai_dbos.errors import DefinitionError, MissingDefinitionError
 
 _INPUT = re.compile(r"[A-Za-z_][A-Za-z0-9_\-]*")
@@ -25,7 +26,7 @@ AT_ONCE = 20
 """Kickoffs at the same time."""
 
 
-class Offered:
+class Definitions:
     """Crews and flows by their names. They are objects of the caller's: nothing is imported here.
 
     Args:
@@ -44,6 +45,11 @@ class Offered:
                 raise DefinitionError(f"Two of the definitions are called {name!r}.")
             self._by_name[name] = each
 
+    @property
+    def are_known(self) -> bool:
+        """Whether anything could be kicked off here."""
+        return bool(self._by_name)
+
     def names(self) -> list[str]:
         return sorted(self._by_name)
 
@@ -58,11 +64,12 @@ class Offered:
             Problem: There are none here, or several.
             MissingDefinitionError: There is none of this name.
         """
-        if not self._by_name:
+        if not self.are_known:
             raise Problem(
                 501,
                 "Nothing can be kicked off here: this process was given no definitions. Start it "
-                "with router(control, definitions=[...]), or kick off where they are.",
+                'with router(control, definitions=[...]) or definitions="workers", or kick off '
+                "where they are.",
                 "no-definitions",
             )
         if name is None and len(among) > 1:
@@ -155,6 +162,35 @@ class Offered:
         if inputs is None or not is_crew or definition.before_kickoff_callbacks:
             return []  # crewAI fills nothing in; a flow has defaults; a callback may add them
         return [each for each in self.inputs(name) if each not in inputs]
+
+
+class OfWorkers(Definitions):
+    """The crews and flows that workers have which live: one of these takes a run that is asked for.
+
+    Args:
+        control: Of the database.
+    """
+
+    def __init__(self, control: Control) -> None:
+        super().__init__(())
+        self._control = control
+
+    @property
+    def are_known(self) -> bool:
+        return True
+
+    def names(self) -> list[str]:
+        return self._control.definitions()
+
+    def inputs(self, name: str) -> list[str]:
+        raise Problem(
+            501, f"What {name} wants is not known here, where its code is not.", "no-inputs"
+        )
+
+    def start(
+        self, name: str, inputs: Mapping[str, Any] | None, run_id: str, queue: str | None
+    ) -> str:
+        return self._control.kickoff(name, inputs, run_id=run_id, queue=queue)
 
 
 def _name_of(definition: Any) -> str:

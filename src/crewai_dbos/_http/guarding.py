@@ -10,14 +10,14 @@ from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 
-from crewai_dbos._http.auth import Caller, Door
+from crewai_dbos._http.auth import Access, Caller
 from crewai_dbos._http.problems import HEADERS, Problem, problem_of
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
-def guarded(door: Door, max_body: int) -> type[APIRoute]:
-    """The class of routes behind `door`, which take at most `max_body` bytes."""
+def guarded(access: Access, max_body: int) -> type[APIRoute]:
+    """The class of routes behind `access`, which take at most `max_body` bytes."""
 
     class Guarded(APIRoute):
         def get_route_handler(self) -> Handler:
@@ -25,7 +25,7 @@ def guarded(door: Door, max_body: int) -> type[APIRoute]:
 
             async def guard(request: Request) -> Response:
                 try:
-                    request.state.crewai_dbos = await door.enter(request)
+                    request.state.crewai_dbos = await access.authenticate(request)
                     response = await handle(await limited(request, max_body))
                 except Exception as error:
                     return problem_of(error).response()

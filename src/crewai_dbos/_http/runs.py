@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
-from crewai_dbos._http import cursors
-from crewai_dbos._http.auth import Action, Caller, Door
-from crewai_dbos._http.definitions import Offered
+from crewai_dbos._http import cursors, trees
+from crewai_dbos._http.auth import Access, Action, Caller
+from crewai_dbos._http.definitions import Definitions
 from crewai_dbos._http.problems import Problem
 from crewai_dbos._http.texts import is_storable
 from crewai_dbos.control import Answer, Control, Feedback, Node, Request, Run
@@ -30,18 +30,18 @@ _SHOWN = 50
 
 
 @dataclass(frozen=True)
-class Desk:
+class ScopedControl:
     """Runs and requests, for callers who may not see all of them.
 
     Attributes:
         control: Of the database.
-        door: Says who may what.
-        offered: What can be kicked off.
+        access: Says who may what.
+        definitions: What can be kicked off.
     """
 
     control: Control
-    door: Door
-    offered: Offered
+    access: Access
+    definitions: Definitions
 
     def run(self, caller: Caller, run_id: str, action: Action = "see") -> Run:
         """A run with its tree, by its whole id.
@@ -57,18 +57,25 @@ class Desk:
         except RunNotFoundError:
             # Without a word on the ids that begin so.
             raise RunNotFoundError(run_id) from None
-        if run.run_id != run_id or not self.door.allows(caller, "see", run):
+        if run.run_id != run_id or not self.access.allows(caller, "see", run):
             raise RunNotFoundError(run_id)
-        if action != "see" and not self.door.allows(caller, action, run):
+        if action != "see" and not self.access.allows(caller, action, run):
             raise forbidden(action, f"run {run_id!r}")
         return run
+
+    def last_event(self, run_id: str) -> int:
+        """The number of the last event of a run; 0 if there is none, or no such run."""
+        try:
+            return self.control.last_event(run_id) if is_storable(run_id) else 0
+        except RunNotFoundError:
+            return 0
 
     def runs(self, caller: Caller, **wanted: Any) -> tuple[list[Run], str | None]:
         """A page of runs, less those that they may not see, and where the next one begins."""
         if (cursor := wanted.get("cursor")) is not None:
             wanted = {**wanted, "cursor": cursors.opened(self.control, cursor)}
         page = self.control.runs(**wanted)
-        seen = [run for run in page if self.door.allows(caller, "see", run)]
+        seen = [run for run in page if self.access.allows(caller, "see", run)]
         if page.cursor is None or seen[-1:] == [*page][-1:]:
             return seen, page.cursor
         return seen, cursors.closed(page.cursor)
@@ -98,9 +105,9 @@ class Desk:
             request = self.control.request(request_id)
         except UnknownRequest:
             raise UnknownRequest(request_id) from None
-        if request.request_id != request_id or not self.door.allows(caller, "see", request):
+        if request.request_id != request_id or not self.access.allows(caller, "see", request):
             raise UnknownRequest(request_id)
-        if action != "see" and not self.door.allows(caller, action, request):
+        if action != "see" and not self.access.allows(caller, action, request):
             raise forbidden(action, f"request {request_id}")
         return request
 
@@ -123,18 +130,18 @@ class Desk:
             with suppress(SealedError):
                 self.request(caller, after)
         seen: list[Request] = []
-        size = self.door.size_of_page(limit)
+        size = self.access.size_of_page(limit)
         for _ in range(_PAGES_OF_REQUESTS):
             found = self.control.requests(
                 audience=audience,
-                audiences=self.door.audiences_of(caller),
+                audiences=self.access.audiences_of(caller),
                 run_id=run_id,
                 after=after,
                 only_open=only_open,
                 limit=size,
                 even_sealed=True,
             )
-            seen += [each for each in found if self.door.allows(caller, "see", each)]
+            seen += [each for each in found if self.access.allows(caller, "see", each)]
             if len(seen) >= limit or len(found) < size:
                 break
             after = found[-1].request_id
@@ -199,7 +206,8 @@ class Desk:
         if edit:
             places = {self.control.place_of(run_id, place): place for place in edit}
             asked = self.asked_in(run)
-            for path in _people_in(run.children):
+            people = [node.path for node in trees.every(run.children) if node.kind == "person"]
+            for path in people:
                 for place, given in places.items():
                     is_in = path == place or path.startswith(f"{place}/")
                     if is_in and not self._may(caller, "answer", asked.get(path)):
@@ -214,8 +222,8 @@ class Desk:
     def _may(self, caller: Caller, action: Action, asked: Request | None) -> bool:
         """Whether they may do that with a request, which may be deleted by now."""
         if asked is None:
-            return self.door.allows_all(caller)
-        return self.door.allows(caller, action, asked)
+            return self.access.allows_all(caller)
+        return self.access.allows(caller, action, asked)
 
     def start(
         self,
@@ -240,7 +248,7 @@ class Desk:
                 raise Problem(
                     409, f"The id {run_id!r} can't be used. Take another.", "run-conflict"
                 ) from None
-        return self.offered.start(chosen, inputs, run_id, queue)
+        return self.definitions.start(chosen, inputs, run_id, queue)
 
     def definition(self, caller: Caller, name: str | None) -> str:
         """The name of the definition that is meant.
@@ -248,16 +256,8 @@ class Desk:
         Raises:
             MissingDefinitionError: There is none, or they may not kick it off.
         """
-        theirs = [n for n in self.offered.names() if self.door.allows(caller, "start", n)]
-        return self.offered.chosen(name, theirs)
-
-
-def _people_in(nodes: tuple[Node, ...]) -> Iterator[str]:
-    """The paths of what people were asked."""
-    for node in nodes:
-        if node.kind == "person":
-            yield node.path
-        yield from _people_in(node.children)
+        theirs = [n for n in self.definitions.names() if self.access.allows(caller, "start", n)]
+        return self.definitions.chosen(name, theirs)
 
 
 def _has(run: Run, text: str) -> bool:

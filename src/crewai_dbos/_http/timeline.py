@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from crewai_dbos.control import Cost, Node, Run
 
 MOST = 1000
-"""Rows that are shown of a run."""
+"""Rows that are shown at a time."""
+
+FEW = 150
+"""Of more rows than these, the deep ones are left to a look at what they are in."""
 
 _LEAST = 0.4
 """Percent of the axis: a shorter bar would not be seen."""
@@ -26,6 +29,7 @@ class Row:
         left, width: Of its bar, in percent of the axis; None where its time is not known.
         usd: What it has cost; None where a price is not known.
         spent: Whether it has cost anything.
+        inside, failed: How many things in it are left out, and how many of these have failed.
     """
 
     node: Node
@@ -35,6 +39,8 @@ class Row:
     width: float | None
     usd: float | None
     spent: bool
+    inside: int = 0
+    failed: int = 0
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,7 @@ class Timeline:
     Attributes:
         rows: In the order in which things began, those inside after each; the first `MOST`.
         ticks: Where, in percent, and how many seconds after the beginning.
-        count: How many rows there would be.
+        count: How many rows there would be without that.
     """
 
     rows: tuple[Row, ...]
@@ -52,16 +58,37 @@ class Timeline:
     count: int
 
 
-def timeline(run: Run, costs: Mapping[str, Cost]) -> Timeline:
-    """What `run`, with its tree, looks like."""
-    nodes = [*_every(run.children, 0)]
+def timeline(run: Run, costs: Mapping[str, Cost], inside: Node | None = None) -> Timeline:
+    """What `run` looks like; or something `inside` it, on an axis of its own."""
+    nodes = [*_every(run.children if inside is None else (inside,), 0)]
     times = [t for node, _ in nodes for t in _times(node)]
-    begin = min([run.created, *(at for at, _ in times)])
-    end = max([_end(run), *(until for _, until in times)])
+    if inside is None or not times:
+        times.append((run.created, _end(run)))
+    begin, end = min(at for at, _ in times), max(until for _, until in times)
     whole = max((end - begin).total_seconds(), 0.001)
-    sums = _sums(costs)
-    rows = tuple(_row(node, depth, begin, whole, sums) for node, depth in nodes[:MOST])
-    return Timeline(rows, tuple((n * 25.0, seconds(whole * n / 4)) for n in range(5)), len(nodes))
+    sums, deepest = _sums(costs), _deepest([depth for _, depth in nodes], inside is not None)
+    shown = [(node, depth) for node, depth in nodes if depth <= deepest]
+    rows = tuple(
+        _with_left_out(_row(node, depth, begin, whole, sums), depth == deepest)
+        for node, depth in shown[:MOST]
+    )
+    return Timeline(rows, tuple((n * 25.0, seconds(whole * n / 4)) for n in range(5)), len(shown))
+
+
+def _deepest(depths: list[int], is_inside: bool) -> int:
+    """How deep things may lie that are shown: `FEW` rows, but what is looked into is seen."""
+    deepest = max(depths, default=0)
+    while deepest > is_inside and sum(depth <= deepest for depth in depths) > FEW:
+        deepest -= 1
+    return deepest
+
+
+def _with_left_out(row: Row, is_deepest: bool) -> Row:
+    if not is_deepest:
+        return row
+    left_out = [node for node, _ in _every(row.node.children, 0)]
+    failed = sum(node.error is not None for node in left_out)
+    return replace(row, inside=len(left_out), failed=failed)
 
 
 def _every(nodes: tuple[Node, ...], depth: int) -> Iterator[tuple[Node, int]]:
@@ -114,6 +141,10 @@ def seconds(count: float | None) -> str:
     """A time, as short as it can be read."""
     if count is None:
         return ""
+    if count == 0:
+        return "0 s"
+    if count < 0.95:
+        return f"{max(count * 1000, 1):.0f} ms"
     if count < 10:
         return f"{count:.1f} s"
     if count < 120:

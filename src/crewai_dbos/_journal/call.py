@@ -57,8 +57,9 @@ class Call:
 
     def __post_init__(self) -> None:
         # Now, because crewAI goes on with the same list of messages while the call is made.
-        found = {name: digests(value) for name, value in self.request.items()}
-        now, before = ({name: both[n] for name, both in found.items()} for n in (0, 1))
+        now, before = {}, {}
+        for name, value in self.request.items():
+            now[name], before[name] = digests(value)
         object.__setattr__(self, "digests", now)
         object.__setattr__(self, "digests_before", before)
         object.__setattr__(self, "concurrent", self.concurrent or self.background)

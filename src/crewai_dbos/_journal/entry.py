@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 from crewai_dbos._dbos_seam.rows import RecordedRow
 from crewai_dbos._journal import payload as payloads
 from crewai_dbos._journal.call import Call
+from crewai_dbos._journal.head import Head, head_of
 from crewai_dbos._journal.payload import Payload
 from crewai_dbos._stored import names
 from crewai_dbos._stored.digest import digest, salted
@@ -18,57 +19,86 @@ from crewai_dbos.errors import JournalCorruptError
 _NAME = re.compile(r"(?:(?P<path>.*)/)?(?P<what>[^/]+)#(?P<occurrence>\d{1,9})", re.DOTALL)
 
 
-@dataclass
+class Source(Protocol):
+    """Where the contents of entries are."""
+
+    def stored(self, step_id: int) -> Any:
+        """The JSON data of an entry."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """The content of an entry that has been read.
+
+    Attributes:
+        data: Its JSON data.
+    """
+
+    data: Any
+
+    def stored(self, step_id: int) -> Any:
+        return self.data
+
+
+@dataclass(slots=True)
 class Entry:
-    """A recorded call, as found when the run was opened."""
+    """A recorded call, as found when the run was opened.
+
+    Its content is read when it is asked for, and then kept until it is let go.
+
+    Attributes:
+        head: What is known of it before; None of one that can't be read.
+        source: Where its content is.
+        claimed: Whether the code has asked for it.
+        usage: What LLMs have told in it, once it was read.
+    """
 
     name: str
     path: str
     what: str
     occurrence: int
     step_id: int
-    stored: Any
+    head: Head | None
+    source: Source
     claimed: bool = False
+    usage: Sequence[Mapping[str, Any]] | None = None
+    _content: Payload | None = None
 
     @property
     def version(self) -> int:
-        return int(self.stored["v"]) if self.is_readable else names.ENTRY_VERSION
+        return names.ENTRY_VERSION if self.head is None else self.head.version
 
     @property
     def key_id(self) -> str | None:
         """The id of the key of digests in names; see `Record.key_id`."""
-        found = self.stored.get("key")
-        return found if isinstance(found, str) else None
+        return None if self.head is None else self.head.key_id
 
     @property
     def kind(self) -> str:
-        return str(self.stored["kind"]) if self.is_readable else ""
+        return "" if self.head is None else self.head.kind
 
     @property
     def concurrent(self) -> bool:
-        return self.is_readable and bool(self.stored.get("concurrent"))
+        return self.head is not None and self.head.concurrent
 
     @property
     def background(self) -> bool:
-        return self.is_readable and bool(self.stored.get("background"))
+        return self.head is not None and self.head.background
 
-    @cached_property
+    @property
     def last_id(self) -> int:
         """The last step id that this entry occupies or keeps free."""
-        return self.step_id + (int(self.stored.get("ids", 0)) if self.is_readable else 0)
+        return self.step_id + (0 if self.head is None else self.head.ids)
 
-    @cached_property
+    @property
     def is_readable(self) -> bool:
-        return payloads.is_payload(self.stored)
+        """Whether it is an entry, as far as that is known before its content is read."""
+        return self.head is not None
 
-    @cached_property
-    def _content(self) -> Payload:
-        return payloads.opened(self.stored)
-
-    @cached_property
-    def _is_whole(self) -> bool:
-        """Whether what was sealed is a payload; what was not has been looked at."""
-        return self._content is self.stored or payloads.is_payload(self._content)
+    @property
+    def stored(self) -> Any:
+        """The JSON data of its row, sealed or not."""
+        return self.source.stored(self.step_id)
 
     def payload(self) -> Payload:
         """What was stored.
@@ -77,16 +107,29 @@ class Entry:
             JournalCorruptError: It is not an entry, or one of a newer version.
             SealedError: It is encrypted, and this process can't read it.
         """
-        if not self.is_readable or not self._is_whole:
-            raise JournalCorruptError(f"{self.name} is no entry of this version")
+        if self._content is None:
+            self._content = self._read()
+            self.usage = self._content.get("extra", {}).get("usage", ())
         return self._content
+
+    def let_go(self) -> None:
+        """Its content will not be asked for again, most probably."""
+        self._content = None
+
+    def _read(self) -> Payload:
+        stored: Any = self.stored if self.is_readable else None
+        if payloads.is_payload(stored):
+            content = payloads.opened(stored)
+            if content is stored or payloads.is_payload(content):
+                return content
+        raise JournalCorruptError(f"{self.name} is no entry of this version")
 
     def carries_out(self, work_order: str) -> bool:
         """Whether this is the entry of work that was asked for `work_order`, a digest."""
         if not self.is_readable:
             return False
         if self.version == 1:
-            return bool(self.stored.get("result") == work_order[:8])
+            return bool(self.payload().get("result") == work_order[:8])
         return self._is_digest_of("order", digest(work_order))
 
     def changes(self, call: Call) -> list[str]:
@@ -112,15 +155,19 @@ def split_name(name: str) -> tuple[str, str, int] | None:
 
 def read_entry(row: RecordedRow) -> Entry | None:
     """The entry in a step row of DBOS, or None for a row of somebody else."""
-    found = split_name(row.name)
-    if found is None or not (names.is_ours(row.name) or payloads.is_payload(row.output)):
+    return entry_of(row.step_id, row.name, head_of(row.output), Given(row.output))
+
+
+def entry_of(step_id: int, name: str, head: Head | None, source: Source) -> Entry | None:
+    """The entry in the step called `name`, or None for one of somebody else.
+
+    Args:
+        step_id: Its number.
+        name: What it is called.
+        head: That of its content, if it has one.
+        source: Where that is.
+    """
+    found = split_name(name)
+    if found is None or not (names.is_ours(name) or head is not None):
         return None
-    path, what, occurrence = found
-    return Entry(
-        name=row.name,
-        path=path,
-        what=what,
-        occurrence=occurrence,
-        step_id=row.step_id,
-        stored=row.output,
-    )
+    return Entry(name, *found, step_id, head, source)

@@ -78,7 +78,7 @@ class Journal:
         self.execution = Execution(self.run_id, root.owner_xid, self.latch)
         self.activity = Activity(self.latch)
         self.listeners = Listeners()
-        self.record = Record(root)
+        self.record = Record(root, self.execution)
         self.replay = Replay(self.run_id, self.record, self.latch)
         self.writer = Writer(self.execution, self.record.key_id)
         self.endings = Endings(

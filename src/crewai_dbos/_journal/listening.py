@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -54,12 +54,12 @@ class Listeners:
         if not any(each is listener for each in self._all):
             self._all = (*self._all, listener)
 
-    @contextmanager
-    def told(self, happening: Happening) -> Iterator[Happening]:
+    def told(self, happening: Happening) -> AbstractContextManager[Happening]:
         """The block is what happens."""
-        if not self._all:
-            yield happening
-            return
+        return self._telling(happening) if self._all else nullcontext(happening)
+
+    @contextmanager
+    def _telling(self, happening: Happening) -> Iterator[Happening]:
         self._open[happening.name] = happening
         try:
             with ExitStack() as stack:

@@ -178,12 +178,15 @@ def sealed(payload: Payload, key_id: str | None, serializer: Serializer | None =
     Args:
         serializer: That of an application whose DBOS instance is in another process.
     """
-    if key_id is not None:
-        payload = {**payload, "key": key_id}
-    if serializer is None and not sealing.is_wanted():
+    seals = serializer is not None or sealing.is_wanted()
+    if key_id is None and not seals:
         return payload
     content = {name: payload[name] for name in _CONTENT if name in payload}
     clear = {name: item for name, item in payload.items() if name not in _CONTENT}
+    if key_id is not None:
+        clear["key"] = key_id
+    if not seals:
+        return {**clear, **content}
     if _IN_THE_CLEAR in (extra := content.get("extra", {})):
         counts = [known_counts(usage) for usage in extra[_IN_THE_CLEAR]]
         clear["extra"] = {_IN_THE_CLEAR: counts}

@@ -17,12 +17,13 @@ from dbos import StepReservation
 
 from crewai_dbos import _command_lines
 from crewai_dbos._dbos_seam.context import DBOSContext
-from crewai_dbos._dbos_seam.rows import recorded_rows
 from crewai_dbos._journal.call import Call
-from crewai_dbos._journal.entry import Entry, read_entry
+from crewai_dbos._journal.entry import Entry, entry_of
 from crewai_dbos._journal.joined_work import JoinedWork
+from crewai_dbos._journal.pages import Pages
 from crewai_dbos._journal.place import Place
 from crewai_dbos._journal.step_ids import StepIds
+from crewai_dbos._journal.watching import Execution
 from crewai_dbos._stored import names, sealing
 from crewai_dbos._stored.names import ENTRY_VERSION as CURRENT
 from crewai_dbos.errors import ConcurrentRunError, DriftError
@@ -57,13 +58,14 @@ class Record:
 
     Args:
         root: DBOS's context of the workflow.
+        execution: What this is the record of.
 
     Attributes:
         joined: The agents, crews and flows that the workflow has called.
         ids: The step ids of what comes next.
     """
 
-    def __init__(self, root: DBOSContext) -> None:
+    def __init__(self, root: DBOSContext, execution: Execution) -> None:
         self._run_id: str = root.workflow_id
         self._lock = threading.RLock()
         self._locks: dict[str, threading.Lock] = {}
@@ -73,24 +75,25 @@ class Record:
         self._foreign: dict[int, str] = {}
         self.joined = JoinedWork(self._run_id)
         self.ids = StepIds(root, self._lock, self.joined)
-        self._load()
+        self._load(Pages(execution))
 
-    def _load(self) -> None:
-        for row in recorded_rows(self._run_id):
-            entry = read_entry(row)
-            self.ids.keep_free(row.step_id)
+    def _load(self, pages: Pages) -> None:
+        for row, head in pages.open():
+            entry = entry_of(row.step_id, row.name, head, pages)
+            self.ids.keep_free(row.step_id if entry is None else entry.last_id)
             if entry is None:
                 self._foreign[row.step_id] = row.name
                 continue
-            self.ids.keep_free(entry.last_id)
+            pages.add(row)
             self._entries[entry.name] = entry
             self.joined.load(entry)
             self._put(entry)
         # A run that an earlier release began keeps the names that it has.
         entries = [entry for entry in self._entries.values() if entry.is_readable]
         self._version = min((entry.version for entry in entries), default=CURRENT)
-        ids = {entry.key_id for entry in entries}
-        self._key = sealing.name_key(next(iter(ids), None)) if ids != {None} else None
+        ids = (entry.key_id for entry in entries if entry.key_id is not None)
+        key_id = next(ids, None)
+        self._key = None if entries and key_id is None else sealing.name_key(key_id)
         pinned = {n for e in self._entries.values() for n in range(e.step_id + 1, e.last_id + 1)}
         self._outside = sorted(n for n in self._foreign if n not in pinned)
         for contents in self._at.values():

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn
 
 from crewai_dbos import _command_lines, _tracebacks
 from crewai_dbos._journal.call import Call
@@ -54,7 +53,7 @@ class Replay:
 
     def answer(self, entry: Entry, call: Call) -> Any:
         """The recorded result of `call`, or its recorded error raised."""
-        with self._reading(entry):
+        try:
             changed = entry.changes(call)
             if changed:
                 self.warn_of_drift(
@@ -63,8 +62,11 @@ class Replay:
                     "yet are made with the new code."
                 )
             payload = entry.payload()
-            extra = codec.decode(payload.get("extra", {}), call.known)
+            extra = codec.decode(payload["extra"], call.known) if "extra" in payload else None
             result = call.read(entry.name, payload)
+        except Exception as error:
+            self._fail_to_read(entry, error)
+        entry.let_go()
         if extra:
             restore = _counted if call.restore is None else call.restore
             self._save(restore(extra))
@@ -97,8 +99,11 @@ class Replay:
             if entry.kind != "llm":
                 self._save(sum(spent.tokens.total for spent in spent_in(entry.stored)))
                 continue
-            with self._reading(entry):
+            try:
                 extra = codec.decode(entry.payload().get("extra", {}))
+            except Exception as error:
+                self._fail_to_read(entry, error)
+            entry.let_go()
             llm = self._llm_of(entry, path)
             if extra:
                 self._save(_counted(extra) if llm is None else llm(extra))
@@ -107,29 +112,34 @@ class Replay:
         """What an entry keeps beside its result, as JSON; nothing if it is of a newer version."""
         if not entry.is_readable:
             return {}
-        with self._reading(entry):
-            return dict(entry.payload().get("extra", {}))
-
-    @contextmanager
-    def _reading(self, entry: Entry) -> Iterator[None]:
-        """The block reads `entry`; the run ends if it can't."""
         try:
-            yield
-        except SealedError as error:
+            return dict(entry.payload().get("extra", {}))
+        except Exception as error:
+            self._fail_to_read(entry, error)
+
+    def usage_of(self, entry: Entry) -> Sequence[Mapping[str, Any]]:
+        """What LLMs have told in an entry; nothing if it is of a newer version."""
+        if entry.usage is None:
+            self.extra_of(entry)
+            entry.let_go()
+        return entry.usage or ()
+
+    def _fail_to_read(self, entry: Entry, error: Exception) -> NoReturn:
+        """End the run, as `entry` was asked for and can't be read."""
+        if isinstance(error, SealedError):
             self._latch.fail(
                 SealedError(
                     f"Run {self._run_id}: the journal entry {entry.name} can't be read: {error}. "
                     f"Then {_command_lines.resume(self._run_id)}."
                 )
             )
-        except Exception as error:
-            self._latch.fail(
-                JournalCorruptError(
-                    f"The journal entry {entry.name} can't be read ({error}). Fork the run from "
-                    f"its step to make that call again: "
-                    f"DBOS.fork_workflow({self._run_id!r}, {entry.step_id})"
-                )
+        self._latch.fail(
+            JournalCorruptError(
+                f"The journal entry {entry.name} can't be read ({error}). Fork the run from its "
+                f"step to make that call again: "
+                f"DBOS.fork_workflow({self._run_id!r}, {entry.step_id})"
             )
+        )
 
     def _save(self, tokens: int | None) -> None:
         with self._lock:

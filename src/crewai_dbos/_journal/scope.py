@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import Context
 from typing import Any, NoReturn, TypeVar
@@ -187,6 +187,10 @@ class Scope:
     def extra_of(self, entry: Entry) -> dict[str, Any]:
         """What an entry keeps beside its result, as JSON."""
         return self.journal.replay.extra_of(entry)
+
+    def usage_of(self, entry: Entry) -> Sequence[Mapping[str, Any]]:
+        """What LLMs have told in an entry of how many tokens a request took."""
+        return self.journal.replay.usage_of(entry)
 
     def lock(self, key: str) -> threading.Lock:
         """The lock of this scope called `key`."""

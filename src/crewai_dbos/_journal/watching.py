@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import Future, InvalidStateError
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from dbos import error as dbos_errors
@@ -32,6 +33,7 @@ from crewai_dbos._dbos_seam.database import (
 from crewai_dbos._dbos_seam.instance import has_left_database
 from crewai_dbos._dbos_seam.stopping import cancels
 from crewai_dbos._journal.latch import Latch
+from crewai_dbos._reused_threads import run_on_thread
 from crewai_dbos._threads import ThreadOrTask, act_for, on_a_thread, start_thread
 
 logger = logging.getLogger("crewai_dbos")
@@ -83,17 +85,20 @@ class Execution:
         """The run was still this execution's `at` that moment, or later."""
         self._last_seen = max(self._last_seen, at)
 
-    def check(self) -> None:
+    def check(self, *, surely: bool = False) -> None:
         """Return if a call may begin: a moment ago the run was this execution's.
 
         This asks the database, and waits for it, if nothing has told so lately. What stood still
         meanwhile, this process or its machine, has lost that moment.
 
+        Args:
+            surely: Whether the database is asked, whatever was told lately.
+
         Raises:
             ControlSignal: The run is over.
         """
         self.latch.raise_if_over()
-        if self._is_recent():
+        if not surely and self._is_recent():
             return
         try:
             at, database = Moment.now(), launched_database()
@@ -180,21 +185,15 @@ class Stay:
         ended: Future[T] = Future()
         context, here = contextvars.copy_context(), ThreadOrTask.here().thread
 
-        def work() -> None:
+        def work() -> Callable[[], None]:
             act_for(here)
-            error, result = None, None
             try:
-                result = function()
-            except BaseException as raised:
-                error = raised
-            with contextlib.suppress(InvalidStateError):  # it was left
-                if error is None:
-                    ended.set_result(result)  # type: ignore[arg-type]
-                else:
-                    ended.set_exception(error)
+                return partial(_settle, ended.set_result, function())
+            except BaseException as error:
+                return partial(_settle, ended.set_exception, error)
 
-        with self.leaving(lambda: _settle(ended)):
-            start_thread(work, context)
+        with self.leaving(lambda: _settle(ended.set_exception, _Left())):
+            run_on_thread(work, context)
             try:
                 return ended.result()
             except _Left:
@@ -238,9 +237,9 @@ class _Left(BaseException):
     """A call was left behind."""
 
 
-def _settle(ended: Future[Any]) -> None:
-    with contextlib.suppress(InvalidStateError):
-        ended.set_exception(_Left())
+def _settle(settle: Callable[[Any], None], value: Any) -> None:
+    with contextlib.suppress(InvalidStateError):  # it has ended, or was left
+        settle(value)
 
 
 def _take_over(context: contextvars.Context) -> None:

@@ -1,24 +1,44 @@
-"""MCP servers in a run: which tools a server offers is asked once and recorded."""
+"""The tools of MCP servers in a run."""
 
 from __future__ import annotations
 
+import functools
+import sys
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from typing import Any
 
-from crewai.mcp.client import MCPClient
 from crewai.tools.base_tool import BaseTool
 from crewai.utilities.string_utils import sanitize_tool_name
 
-from crewai_dbos._classes import overrides
+from crewai_dbos import _patches
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.call import Call
 from crewai_dbos._secrets import known
 from crewai_dbos._stored import names
 
 
-def recording_discovery(_: type[MCPClient]) -> type[MCPClient]:
-    """The client with which crewAI discovers MCP tools through the journal."""
-    return RecordedDiscovery
+def resolving(get_mcp_tools: Callable[..., Any]) -> Callable[..., Any]:
+    """A method that asks MCP servers for their tools, which the journal hears of from then on."""
+
+    @functools.wraps(get_mcp_tools)
+    def resolve(self: Any, mcps: Any) -> Any:
+        _patches.apply(_patches.MCP)
+        return get_mcp_tools(self, mcps)
+
+    return resolve
+
+
+def record_discovery_if_loaded() -> None:
+    """Have what is asked through the journal, if crewAI's code for it has been loaded already.
+
+    Else that waits: its dependencies take a good part of a second, and most runs have no server.
+    """
+    if _RESOLVER in sys.modules:
+        _patches.apply(_patches.MCP)
+
+
+_RESOLVER = "crewai.mcp.tool_resolver"
 
 
 def without_secrets(tools: list[BaseTool]) -> list[BaseTool]:
@@ -65,19 +85,3 @@ def _rename(tool: BaseTool, name: str) -> None:
     if name != tool.name:
         before, now = sanitize_tool_name(tool.name), sanitize_tool_name(name)
         tool.name, tool.description = name, tool.description.replace(before, now)
-
-
-@overrides(MCPClient)
-class RecordedDiscovery(MCPClient):
-    """An `MCPClient` that does not connect for a list of tools that is recorded."""
-
-    async def connect(self) -> Any:
-        scope = run_scope.enclosing()
-        if scope is not None and scope.is_recorded(names.MCP_DISCOVERY):
-            return self
-        return await super().connect()
-
-    async def list_tools(self, use_cache: bool | None = None) -> list[dict[str, Any]]:
-        listed = super().list_tools
-        call = lambda: Call(names.MCP_DISCOVERY, kind="mcp")  # noqa: E731
-        return await run_scope.arecord(call, lambda: listed(use_cache))

@@ -1,4 +1,7 @@
-"""What becomes of a request, from the first time that it is asked until its answer is used."""
+"""What becomes of a request, from the first time that it is asked until its answer is used.
+
+The run that waits for it is parked, and woken, in the same transaction.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +9,19 @@ import hashlib
 import json
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import sqlalchemy as sa
 
 from crewai_dbos._dbos_seam.database import Database, chunks
 from crewai_dbos._dbos_seam.parking import FOR_EVER, park, wake
-from crewai_dbos._requests import answers
+from crewai_dbos._requests import answers, reading
 from crewai_dbos._requests.answers import Answer
-from crewai_dbos._requests.request import Question, Request, State, at
+from crewai_dbos._requests.reading import Open
+from crewai_dbos._requests.request import Request
 from crewai_dbos._requests.table import requests
 from crewai_dbos._tables import migrate
-from crewai_dbos.errors import AlreadyAnswered, RequestExpired, SealedError, UnknownRequest
-
-Open = Callable[[Any], Any]
-"""Makes plain JSON of what the serializer of the application has written."""
+from crewai_dbos.errors import AlreadyAnswered, RequestExpired, UnknownRequest
 
 
 @dataclass(frozen=True)
@@ -53,25 +54,6 @@ class Outcome:
     answer: Any = None
     by: str | None = None
     on_deadline: str | None = None
-
-
-@dataclass(frozen=True)
-class Outline:
-    """What of a request is in the clear.
-
-    Attributes:
-        request_id: Its id.
-        name: Where in the run it is asked: a name of the run's journal.
-        kind, state, audience: As of a `Request`.
-        created_ms: When it was asked, in milliseconds since 1970.
-    """
-
-    request_id: str
-    name: str
-    kind: str
-    state: State
-    audience: str | None
-    created_ms: int
 
 
 class Store:
@@ -182,7 +164,7 @@ class Store:
         return found
 
     def _ended(self, request_ids: list[str]) -> dict[str, Outcome]:
-        table, late = self._table, self._late
+        table, late = self._table, reading.is_late(self._database)
         these = table.c.request_id.in_(request_ids)
         columns = (table.c.request_id, table.c.answer, table.c.answered_by, table.c.on_deadline)
         with self._database.engine.connect() as connection:
@@ -195,7 +177,7 @@ class Store:
                 connection.execute(sa.update(table).where(these & late).values(state="expired"))
             return self._ended(request_ids)
         return {
-            row.request_id: Outcome(_loaded(row.answer), row.answered_by, row.on_deadline)
+            row.request_id: Outcome(reading.loaded(row.answer), row.answered_by, row.on_deadline)
             for row in rows
         }
 
@@ -224,27 +206,6 @@ class Store:
                 .where(table.c.request_id == request_id, table.c.state == "open")
                 .values(state="withdrawn")
             )
-
-    def lock(self, connection: sa.Connection, run_ids: Iterable[str]) -> None:
-        """Lock the requests of runs, before their rows."""
-        columns = self._table.c
-        for some in chunks(run_ids):
-            query = sa.select(columns.request_id).where(columns.run_id.in_(some))
-            connection.execute(query.order_by(columns.request_id).with_for_update()).all()
-
-    def renew(self, connection: sa.Connection, run_id: str) -> None:
-        """A run goes on that was cancelled: its open requests can be answered for as long again.
-
-        Whoever is told of requests is told once more.
-        """
-        columns, now = self._table.c, self._database.now_ms
-        deadline = now + (columns.deadline_ms - columns.created_ms)
-        connection.execute(
-            sa.update(self._table)
-            .where(columns.run_id == run_id, columns.deadline_ms.is_not(None))
-            .where(columns.state == "open")
-            .values(created_ms=now, deadline_ms=deadline, notified_ms=None)
-        )
 
     def park(self, run_id: str, owner_xid: str, request_ids: Iterable[str], queue: str) -> bool:
         """Leave a run to its row that does nothing but wait for these requests.
@@ -295,10 +256,12 @@ class Store:
         """
         table = self._table
         with self._database.writing() as connection:
-            found = self._found(connection, table.c.request_id == request_id, lock=True)
+            found = reading.found(
+                self._database, connection, table.c.request_id == request_id, lock=True
+            )
             if not found:
                 raise UnknownRequest(request_id)
-            request = _request(found[0], opened)
+            request = reading.request_of(found[0], opened)
             _check_open(request)
             stored = sealed(answers.checked(request, answer))
             connection.execute(
@@ -313,142 +276,36 @@ class Store:
             )
             wake(self._database, connection, request.run_id)
 
-    def find(
-        self,
-        opened: Open,
-        *,
-        begins: str | None = None,
-        run_id: str | None = None,
-        audience: str | None = None,
-        audiences: Iterable[str] | None = None,
-        after: str | None = None,
-        only_open: bool = False,
-        limit: int | None = None,
-        even_sealed: bool = False,
-    ) -> list[Request]:
-        """The requests that fit, the oldest first."""
-        table = self._table
-        wanted: list[Any] = [sa.true()]
-        if begins is not None:
-            wanted.append(table.c.request_id.startswith(begins, autoescape=True))
-        if run_id is not None:
-            wanted.append(table.c.run_id == run_id)
-        if audience is not None:
-            wanted.append(table.c.audience == audience)
-        if audiences is not None:
-            wanted.append(table.c.audience.is_(None) | table.c.audience.in_([*audiences]))
-        if after is not None:
-            last = table.alias()
-            place = sa.select(last.c.created_ms).where(last.c.request_id == after)
-            wanted.append(
-                (table.c.created_ms > place.scalar_subquery())
-                | ((table.c.created_ms == place.scalar_subquery()) & (table.c.request_id > after))
-            )
-        if only_open:
-            alive = self._database.is_alive(table.c.run_id)
-            wanted += [table.c.state == "open", alive, ~self._late]
-        with self._database.engine.connect() as connection:
-            rows = self._found(connection, sa.and_(*wanted), limit=limit)
-        return [_request(row, opened, even_sealed=even_sealed) for row in rows]
+    # Those who stop runs, let them go on and delete them -------------------------
 
-    def outlines(
-        self, connection: sa.Connection, run_ids: Iterable[str]
-    ) -> dict[str, list[Outline]]:
-        """By run, what these have asked, the oldest first."""
-        columns, late = self._table.c, self._late
-        found: dict[str, list[Outline]] = {}
-        for some in chunks(run_ids):
-            query = sa.select(
-                columns.run_id,
-                columns.request_id,
-                columns.name,
-                columns.kind,
-                sa.case((late, "expired"), else_=columns.state).label("state"),
-                columns.audience,
-                columns.created_ms,
-            ).where(columns.run_id.in_(some))
-            for run_id, *rest in connection.execute(query.order_by(columns.created_ms)):
-                found.setdefault(run_id, []).append(Outline(*rest))
-        return found
-
-    def has_open(self, run_id: Any) -> sa.ColumnElement[bool]:
-        """Whether a run waits for an answer, as an expression; `run_id` may be a column."""
+    def lock(self, connection: sa.Connection, run_ids: Iterable[str]) -> None:
+        """Lock the requests of runs, before their rows."""
         columns = self._table.c
-        return sa.exists().where(columns.run_id == run_id, columns.state == "open")
+        for some in chunks(run_ids):
+            query = sa.select(columns.request_id).where(columns.run_id.in_(some))
+            connection.execute(query.order_by(columns.request_id).with_for_update()).all()
+
+    def renew(self, connection: sa.Connection, run_id: str) -> None:
+        """A run goes on that was cancelled: its open requests can be answered for as long again.
+
+        Whoever is told of requests is told once more.
+        """
+        columns, now = self._table.c, self._database.now_ms
+        deadline = now + (columns.deadline_ms - columns.created_ms)
+        connection.execute(
+            sa.update(self._table)
+            .where(columns.run_id == run_id, columns.deadline_ms.is_not(None))
+            .where(columns.state == "open")
+            .values(created_ms=now, deadline_ms=deadline, notified_ms=None)
+        )
 
     def delete(self, connection: sa.Connection, run_ids: Sequence[str]) -> None:
         """Delete what these runs have asked."""
         connection.execute(sa.delete(self._table).where(self._table.c.run_id.in_(run_ids)))
 
-    def status_of(self, run_id: str) -> str | None:
-        """DBOS's status of a run; None if there is no such run."""
-        with self._database.engine.connect() as connection:
-            row = self._database.rows(connection, [run_id]).get(run_id)
-        return None if row is None else row.status
-
-    def _found(
-        self,
-        connection: sa.Connection,
-        condition: sa.ColumnElement[bool],
-        *,
-        lock: bool = False,
-        limit: int | None = None,
-    ) -> Sequence[Any]:
-        table, late = self._table, self._late
-        over = (table.c.state == "open") & ~self._database.is_alive(table.c.run_id)
-        query = (
-            sa.select(table, late.label("late"), over.label("over"))
-            .where(condition)
-            .order_by(table.c.created_ms, table.c.request_id)
-            .limit(limit)
-        )
-        return connection.execute(query.with_for_update(of=table) if lock else query).all()
-
-    @property
-    def _late(self) -> sa.ColumnElement[bool]:
-        """Whether the deadline of an open request has passed, as an expression: never NULL."""
-        columns, now = self._table.c, self._database.now_ms
-        has_passed = columns.deadline_ms.is_not(None) & (columns.deadline_ms <= now)
-        return (columns.state == "open") & has_passed
-
 
 def _id(run_id: str, name: str, generation: int) -> str:
     return hashlib.sha256(f"{run_id}\0{name}\0{generation}".encode()).hexdigest()[:20]
-
-
-_SEALED = "What is asked is encrypted, and can't be read here."
-
-
-def _loaded(text: str | None) -> Any:
-    return None if text is None else json.loads(text)
-
-
-def _request(row: Any, opened: Open, *, even_sealed: bool = False) -> Request:
-    try:
-        question, answer = (
-            Question.of_json(opened(_loaded(row.question))),
-            opened(_loaded(row.answer)),
-        )
-    except SealedError:
-        if not even_sealed:
-            raise
-        question, answer = Question(_SEALED), None
-    state = "withdrawn" if row.over else "expired" if row.late else row.state
-    return Request(
-        request_id=row.request_id,
-        run_id=row.run_id,
-        path=row.name,
-        kind=row.kind,
-        state=cast(State, state),
-        question=question,
-        audience=row.audience,
-        on_deadline=row.on_deadline,
-        created=at(row.created_ms),
-        deadline=at(row.deadline_ms),
-        answer=answer,
-        answered_by=row.answered_by,
-        answered=at(row.answered_ms),
-    )
 
 
 def _check_open(request: Request) -> None:

@@ -21,6 +21,7 @@ from crewai_dbos._journal import executions, joining, notes, run_scope
 from crewai_dbos._journal.latch import Latch
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._journal.watching import Execution, watcher
+from crewai_dbos._objects import mcp
 from crewai_dbos._people import policy, spending, waiting
 from crewai_dbos._runs import aborted, failure, results, telling
 from crewai_dbos._runs.kind import Kind, kind_of
@@ -134,6 +135,7 @@ def joined(definition: Any, what: str, work_order: str | None) -> Iterator[Scope
         work_order: A digest of the order; None if the workflow was opened for it.
     """
     _patches.apply(_patches.RUN)
+    mcp.record_discovery_if_loaded()
     if modules.main_has_no_name():
         run_scope.warn_once(_NO_NAME)
     outer = run_scope.enclosing()

@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from crewai_dbos._dbos_seam.errors import DBOSWorkflowCancelledError
 from crewai_dbos._dbos_seam.instance import is_shut_down
-from crewai_dbos._dbos_seam.rows import recorded_times
 from crewai_dbos._events import event as events
 from crewai_dbos._events.event import Fact, Key
 from crewai_dbos._events.writing import Writer, launched_writer, now_ms
@@ -27,10 +25,10 @@ from crewai_dbos._journal.entry import Entry
 from crewai_dbos._journal.journal import Journal
 from crewai_dbos._journal.listening import Happening
 from crewai_dbos._runs.failure import FailedRun
+from crewai_dbos._runs.recorded_events import FromRecord, above, outcome, payload_of
 from crewai_dbos._secrets import known
 from crewai_dbos._signals import ControlSignal, RunCancelled, RunLeft, RunParked, RunSuspended
 from crewai_dbos._stored import names, sealing
-from crewai_dbos._stored.usage import tokens_of
 from crewai_dbos._threads import in_event_loop
 
 logger = logging.getLogger("crewai_dbos")
@@ -42,8 +40,6 @@ PIECES = 1_000_000
 """More than the events of one answer: what the number of an attempt is multiplied with."""
 
 _ANSWERED = events.OF_KIND["llm"][1]
-
-_PLACE = re.compile(rf"({'|'.join(events.PLACES)}):")
 
 
 @dataclass
@@ -237,7 +233,7 @@ class EventStream:
 
     def _tokens_of(self, name: str) -> bool | None:
         """Whether tokens of what is called `name` are told of; None if nothing of it is."""
-        found = [heard for heard in map(self._heard.get, (*_above(name), "")) if heard is not None]
+        found = [heard for heard in map(self._heard.get, (*above(name), "")) if heard is not None]
         return any(found) if found else None
 
     # What is recorded and not told -------------------------------------------------
@@ -251,7 +247,7 @@ class EventStream:
         entries = [entry for entry in entries if entry.is_readable]
         if not entries:
             return
-        made = _FromRecord(self._run_id, {entry.name: entry.kind for entry in entries})
+        made = FromRecord(self._run_id, {entry.name: entry.kind for entry in entries})
         for entry in entries:
             for fact in made.of(entry):
                 tokens = self._tokens_of(fact.key.path)
@@ -259,10 +255,11 @@ class EventStream:
                     self._put_whole(entry, fact)
                 if tokens is not None:
                     self._put(fact)
+            entry.let_go()
 
     def _put_whole(self, entry: Entry, ended: Fact) -> None:
         """Tell of a recorded answer in one piece: the last of its pieces were not written."""
-        text = _payload(entry).get("result")
+        text = payload_of(entry).get("result")
         if not isinstance(text, str):
             return
         attempt = self._attempts.get(entry.name, 0) + 1
@@ -310,110 +307,10 @@ class EventStream:
         self._writer.put(fact)
 
 
-class _FromRecord:
-    """Makes the events of recorded entries, in the order in which they were recorded.
-
-    Args:
-        run_id: The run.
-        kinds: The kinds of the entries, by name.
-    """
-
-    def __init__(self, run_id: str, kinds: Mapping[str, str]) -> None:
-        self._run_id = run_id
-        self._kinds = kinds
-        self._times = recorded_times(run_id)
-        self._begun: dict[str, str] = {}
-        self._outcomes: dict[str, Mapping[str, Any]] = {}
-
-    def of(self, entry: Entry) -> Iterator[Fact]:
-        """The events of `entry`, and of the places that it shows to have begun or ended."""
-        at = self._times.get(entry.name) or now_ms()
-        payload = _payload(entry)
-        before = at - int(float(payload.get("seconds") or 0) * 1000)
-        for path in _above(entry.path):
-            yield from self._begins(path, before)
-        yield from self._begins(entry.name, before)
-        # What a result stands for is not gone into any more.
-        inside = entry.path if entry.what in _LAST else entry.name
-        if entry.what in _LAST:
-            told = {} if entry.what == names.ABANDONED else _outcome(payload)
-            self._outcomes[entry.path] = told
-        for path in [path for path in reversed(self._begun) if path.startswith(f"{inside}/")]:
-            yield from self._ends(path, at, self._outcome_of(path))
-        yield from self._ends(entry.name, at, _outcome(payload))
-
-    def _begins(self, name: str, at: int) -> Iterator[Fact]:
-        if name in self._begun:
-            return
-        kind = self._kinds.get(name)
-        if kind not in events.OF_KIND or kind in events.PLACES:  # an end of a method is of its kind
-            kind = _kind_of_place(name)
-        if kind is not None:
-            self._begun[name] = kind
-            yield self._fact(events.OF_KIND[kind][0], name, at, {})
-
-    def _ends(self, name: str, at: int, data: Mapping[str, Any]) -> Iterator[Fact]:
-        kind = self._begun.get(name)
-        if kind is not None:
-            yield self._fact(events.OF_KIND[kind][1], name, at, data)
-
-    def _outcome_of(self, place: str) -> Mapping[str, Any]:
-        """How a place ended; nothing if something failed in it, and it does not say how it did."""
-        if place in self._outcomes:
-            return self._outcomes[place]
-        inside = [told for path, told in self._outcomes.items() if path.startswith(f"{place}/")]
-        return {"status": "done"} if all(t.get("status") == "done" for t in inside) else {}
-
-    def _fact(self, type_: str, path: str, at: int, data: Mapping[str, Any]) -> Fact:
-        return Fact(self._run_id, Key(type_, path), at, {**data, "recorded": True})
-
-
-_LAST = (names.METHOD_END, names.END, names.ABANDONED)
-"""What is recorded last in a place. The place itself is entered again, and left."""
-
-
-def _above(path: str) -> list[str]:
-    """The paths that `path` is in, and it; the outermost first."""
-    found = []
-    while path:
-        found.append(path)
-        path = path.rpartition("/")[0]
-    return found[::-1]
-
-
-def _kind_of_place(path: str) -> str | None:
-    match = _PLACE.match(path.rpartition("/")[2])
-    return match[1] if match else None
-
-
-def _payload(entry: Entry) -> Mapping[str, Any]:
-    try:
-        return entry.payload()
-    except Exception:  # encrypted with another key: the run is stopped where it asks for it
-        stored = entry.stored
-        return stored if isinstance(stored, dict) else {}
-
-
-def _outcome(payload: Mapping[str, Any]) -> dict[str, Any]:
-    """What is told of the end of a call, from what is recorded of it."""
-    told: dict[str, Any] = {}
-    if "error" in payload:
-        path = str(payload["error"].get("type", ""))
-        told.update(status="failed", error=re.split("[.:]", path)[-1])
-    elif "result" in payload:
-        told["status"] = "done"
-    if "seconds" in payload:
-        told["seconds"] = payload["seconds"]
-    counts = asdict(tokens_of(payload.get("extra") or {}))
-    if counts["requests"]:
-        told["tokens"] = counts
-    return told
-
-
 def _came_of(happening: Happening, error: Exception | None) -> dict[str, Any]:
     told = {**happening.facts, **({"recorded": True} if happening.replayed else {})}
     if happening.payload is not None:
-        return {**_outcome(happening.payload), **told}
+        return {**outcome(happening.payload), **told}
     if error is None:
         return {"status": "done", **told}
     return {"status": "failed", "error": type(error).__name__, **told}

@@ -18,7 +18,6 @@ from typing import Any, Protocol
 import sqlalchemy as sa
 
 from crewai_dbos import _patches
-from crewai_dbos._dbos_seam.instance import is_launched
 from crewai_dbos._dbos_seam.recovering import Recovering, recovering
 from crewai_dbos._journal import run_scope
 from crewai_dbos._threads import off_the_loop
@@ -55,20 +54,7 @@ _sign: Sign | None = None
 def watch() -> None:
     """A definition is made: from now on each launch looks for others, and that of before does."""
     _patches.apply(_patches.DEFINITION)
-    _look()
-
-
-def launching(launch: Any) -> Any:
-    """`DBOS.launch`, which says if another process recovers the same runs."""
-
-    @functools.wraps(launch.__func__)
-    def launched(cls: Any) -> None:
-        if not is_launched():
-            _withdraw()
-        launch.__func__(cls)
-        _look()
-
-    return classmethod(launched)
+    look()
 
 
 def destroying(destroy: Any) -> Any:
@@ -79,13 +65,14 @@ def destroying(destroy: Any) -> Any:
         try:
             destroy.__func__(cls, **options)
         finally:
-            _withdraw()
+            withdraw()
 
     made: Any = destroyed
     return classmethod(made)
 
 
-def _look() -> None:
+def look() -> None:
+    """Say if another process recovers the same runs, once this one is launched."""
     try:
         taken_by = off_the_loop(_shared_executor_id)
     except Exception:
@@ -123,7 +110,8 @@ def _shared_executor_id() -> str | None:
         return found.executor_id
 
 
-def _withdraw() -> None:
+def withdraw() -> None:
+    """This process recovers nothing any more."""
     global _sign
     with _lock, contextlib.suppress(Exception):
         sign, _sign = _sign, None

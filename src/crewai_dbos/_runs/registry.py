@@ -111,3 +111,8 @@ crews: Registry[CrewDefinition] = Registry("crew", "DBOSCrew")
 flows: Registry[FlowDefinition] = Registry("flow", "DBOSFlow")
 
 REGISTRIES: dict[str, Registry[Any]] = {each.noun: each for each in (agents, crews, flows)}
+
+
+def definitions() -> dict[str, list[str]]:
+    """The names of all definitions of this process, by noun."""
+    return {noun: registry.names() for noun, registry in REGISTRIES.items()}

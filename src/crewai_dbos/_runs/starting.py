@@ -1,4 +1,4 @@
-"""What the durable agent, crew and flow have in common as objects that a user calls."""
+"""Starts a run, or joins the workflow that is open: for the durable agent, crew and flow alike."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from functools import lru_cache
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 
 def short(value: Any) -> str:
@@ -41,45 +41,68 @@ def digest(value: Any) -> str:
 def digests(value: Any) -> tuple[str, str]:
     """`digest`, and the eight digits that stood for `value` in a run of version 1."""
     text = _whole(value, old=False)
-    found = hashlib.sha256(text).hexdigest()
-    differs = b"0x" in text or _BYTES in text
-    return found, (_hashed(value, old=True) if differs else found)[:8]
+    found = hashlib.sha256(text.written).hexdigest()
+    return found, (_hashed(value, old=True) if text.may_differ else found)[:8]
 
 
 def _hashed(value: Any, *, old: bool) -> str:
-    return hashlib.sha256(_whole(value, old=old)).hexdigest()
+    return hashlib.sha256(_whole(value, old=old).written).hexdigest()
 
 
-def _whole(value: Any, *, old: bool) -> bytes:
+class _Text(NamedTuple):
+    """What is hashed.
+
+    Attributes:
+        may_differ: Whether it may have been another text in a run of version 1.
+    """
+
+    written: bytes
+    may_differ: bool
+
+
+def _whole(value: Any, *, old: bool) -> _Text:
     try:
-        listed = type(value) is list
-        return _listed(value, old) if listed else _text(_shape(value, old)).encode()
+        return _listed(value, old) if type(value) is list else _of(_shape(value, old))
     except RecursionError:
-        return type(value).__qualname__.encode()
+        return _Text(type(value).__qualname__.encode(), False)
 
 
-def _listed(items: list[Any], old: bool) -> bytes:
+def _listed(items: list[Any], old: bool) -> _Text:
     """The text of a list's shape. A conversation is sent again and again, one message longer."""
-    return b"[" + b", ".join(_item(item, old) for item in items) + b"]"
+    texts = [_item(item, old) for item in items]
+    written = b"[" + b", ".join([text.written for text in texts]) + b"]"
+    return _Text(written, any(text.may_differ for text in texts))
 
 
-def _item(item: Any, old: bool) -> bytes:
-    if type(item) is dict and all(type(key) is type(text) is str for key, text in item.items()):
-        message = tuple(item.items())
-        if sum(len(text) for _, text in message) < _REMEMBERED:
-            return _message(message)
-    return _text(_shape(item, old)).encode()
+def _item(item: Any, old: bool) -> _Text:
+    if type(item) is dict:
+        try:
+            return _message(tuple(item.items()))
+        except TypeError:  # it is no message of plain texts, or a long one
+            pass
+    return _of(_shape(item, old))
 
-
-_BYTES = b'"bytes"'
 
 # As many and as long as leave the memory of a process as it is.
 _REMEMBERED = 64_000
 
 
 @lru_cache(maxsize=256)
-def _message(items: tuple[tuple[str, str], ...]) -> bytes:
-    return _text(dict(items)).encode()
+def _message(items: tuple[tuple[str, str], ...]) -> _Text:
+    """
+    Raises:
+        TypeError: It is not to be remembered.
+    """
+    if not all(type(key) is type(text) is str for key, text in items):
+        raise TypeError("not of texts alone")
+    if sum(len(text) for _, text in items) >= _REMEMBERED:
+        raise TypeError("too long")
+    return _of(dict(items))
+
+
+def _of(shape: Any) -> _Text:
+    written = _text(shape).encode()
+    return _Text(written, b"0x" in written or b'"bytes"' in written)
 
 
 def _shape(value: Any, old: bool) -> Any:

@@ -113,6 +113,10 @@ MOVED_ATTRIBUTE = "crewai_dbos.moved"
 
 ``{"from": "1", "to": "2", "by": "ann", "ms": when}``
 """
+BY_NAME = "by_name"
+"""Key in a worker's lease: ``crew:research``, what may be kicked off by others than its code."""
+SERIALIZER = "serializer"
+"""Key in a worker's lease: the name of the serializer that its application encrypts with."""
 
 
 _AT_THE_ROOT = (LLM, FUNCTION_CALLING_LLM, TOKEN_COUNT, CONVERSION)

@@ -1,4 +1,4 @@
-"""The leases of all workers, as somebody sees them who is none: by the clock of the database."""
+"""All workers, and whether each is alive, by the clock of the database: for those that are none."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from crewai_dbos._dbos_seam.database import PENDING, Database
 from crewai_dbos._fleet.leases import now_ms
 from crewai_dbos._fleet.table import workers
+from crewai_dbos._stored import names, work_order
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Listed:
         lease_ms: For how long its lease lasts without a beat.
         started_ms: When it took the lease, since 1970.
         age_ms: How long ago it beat; None if it has given its lease up.
+        also: What else its row says.
     """
 
     executor_id: str
@@ -34,10 +36,25 @@ class Listed:
     lease_ms: int
     started_ms: int
     age_ms: int | None
+    also: Mapping[str, tuple[str, ...]]
 
     @property
     def is_alive(self) -> bool:
         return self.age_ms is not None and self.age_ms <= self.lease_ms
+
+    def named(self, noun: str) -> tuple[str, ...]:
+        """The names of what it has of this kind."""
+        return self.definitions.get(noun, ())
+
+    def by_name(self, noun: str) -> set[str]:
+        """Those of them that may be kicked off by others than their code."""
+        told = (each.partition(":") for each in self.also.get(names.BY_NAME, ()))
+        return {name for of, _, name in told if of == noun}
+
+    @property
+    def serializer(self) -> str | None:
+        """The name of what its application encrypts with."""
+        return next(iter(self.also.get(names.SERIALIZER, ())), None)
 
 
 def listed(database: Database, connection: sa.Connection) -> list[Listed]:
@@ -52,13 +69,15 @@ def listed(database: Database, connection: sa.Connection) -> list[Listed]:
             process=row.process,
             application=row.application,
             version=row.version,
-            definitions=_definitions(row.definitions),
+            definitions={n: each for n, each in told.items() if n in work_order.NOUNS},
             lease_ms=row.lease_ms,
             started_ms=row.started_ms,
             # Of a beat that is a little ahead, as each is at least one more than the last.
             age_ms=None if row.beat_ms <= 0 else max(0, row.now - row.beat_ms),
+            also={name: each for name, each in told.items() if name not in work_order.NOUNS},
         )
         for row in connection.execute(query)
+        for told in [_lists(row.definitions)]
     ]
 
 
@@ -72,12 +91,12 @@ def runs_under(
     return [(row[0], row[1], row[2], row[3]) for row in connection.execute(query)]
 
 
-def _definitions(text: str) -> dict[str, tuple[str, ...]]:
+def _lists(text: str) -> dict[str, tuple[str, ...]]:
     found: Any = json.loads(text)
     if not isinstance(found, Mapping):
         return {}
     return {
-        str(noun): tuple(map(str, names))
-        for noun, names in found.items()
-        if isinstance(names, list) and names
+        str(noun): tuple(map(str, each))
+        for noun, each in found.items()
+        if isinstance(each, list) and each
     }

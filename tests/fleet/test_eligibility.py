@@ -14,7 +14,7 @@ from dbos import DBOS, DBOSClient, DBOSConfiguredInstance, WorkflowSerialization
 
 from crewai_dbos import DBOSFlow, Worker
 from crewai_dbos._dbos_seam.database import launched_database
-from crewai_dbos._fleet import claims
+from crewai_dbos._fleet import eligibility
 from crewai_dbos._runs import registry
 from people.conftest import until
 from support.launching import QUICK
@@ -209,5 +209,5 @@ def test_a_program_without_a_worker_takes_all(database_url: str) -> None:
 
 
 def test_left_is_told_by_what_it_is_of() -> None:
-    assert claims._left("crewai_dbos.crew_async", "x", 2) == claims.Left("crew", "x", 2)
-    assert claims._left("mine", None, 1) == claims.Left("workflow", "mine", 1)
+    assert eligibility._left("crewai_dbos.crew_async", "x", 2) == eligibility.Left("crew", "x", 2)
+    assert eligibility._left("mine", None, 1) == eligibility.Left("workflow", "mine", 1)

@@ -44,7 +44,9 @@ _lock = threading.Lock()
 _last: dict[str, float] = {}
 
 
-def waiting_for_room(is_retriable: Callable[[Exception], bool]) -> Callable[[Exception], bool]:
+def wait_until_writable(
+    is_retriable: Callable[[Exception], bool],
+) -> Callable[[Exception], bool]:
     """Whether DBOS tries again after an error: also if the database can't be written for now.
 
     Args:

@@ -1,0 +1,67 @@
+"""Runs that ended long ago: which may be deleted, and deleting them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import sqlalchemy as sa
+
+from crewai_dbos._dbos_seam.database import ALIVE, Database, chunks
+from crewai_dbos._dbos_seam.stored_runs import ENDED, Condition, has_status
+
+
+def ended_before(database: Database, milliseconds: int) -> Condition:
+    """Whether it has ended, and did before then."""
+    table = database.runs.c
+    ended = sa.func.coalesce(table.completed_at, table.updated_at)
+    return has_status(database, ENDED) & (ended < milliseconds)
+
+
+def delete_ended(database: Database, connection: sa.Connection, run_ids: list[str]) -> bool:
+    """Delete runs with all that DBOS has stored of them, in the transaction of `connection`.
+
+    Returns:
+        False if one of them has not ended: then the transaction is to be rolled back.
+    """
+    tables = database.system.tables
+    status = tables.workflow_status
+    # What DBOS has for this (`delete_workflows`) asks for no status, in a transaction of its own.
+    ended = (*database.system._wf_in(status, run_ids), status.c.status.in_(ENDED))
+    gone = connection.execute(sa.delete(status).where(*ended))
+    for table in (tables.workflow_input, tables.workflow_output, tables.operation_outputs):
+        connection.execute(sa.delete(table).where(*database.system._wf_in(table, run_ids)))
+    return gone.rowcount == len(run_ids)
+
+
+def has_no_parent(database: Database) -> Condition:
+    """Whether nothing has started it, or what has is not there any more."""
+    parent, table = database.runs.alias(), database.runs.c
+    there = sa.exists().where(parent.c.workflow_uuid == table.parent_workflow_id)
+    return table.parent_workflow_id.is_(None) | ~there
+
+
+def children_of_open_forks(database: Database, connection: sa.Connection) -> set[str]:
+    """The workflows that steps refer to which forks have copied that have not ended."""
+    table, steps = database.runs, database.system.tables.operation_outputs
+    query = (
+        sa.select(steps.c.child_workflow_id)
+        .join(table, database.system._wf_join(steps, table))
+        .where(table.c.forked_from.is_not(None), table.c.status.in_(ALIVE))
+        .where(steps.c.child_workflow_id.is_not(None))
+    )
+    return set(connection.execute(query).scalars())
+
+
+def has_steps_in(
+    database: Database, connection: sa.Connection, run_ids: Iterable[str], begins: Iterable[str]
+) -> bool:
+    """Whether one of these runs has a step whose name begins so."""
+    names = database.system.tables.operation_outputs
+    for some in chunks(run_ids):
+        query = sa.select(sa.literal(1)).where(
+            *database.system._wf_in(names, some),
+            sa.or_(*(names.c.function_name.startswith(each) for each in begins)),
+        )
+        if connection.execute(query.limit(1)).first() is not None:
+            return True
+    return False

@@ -1,0 +1,33 @@
+"""What a launch of DBOS does more in a process that has definitions."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from crewai_dbos import _patches
+from crewai_dbos._dbos_seam.claiming import looking_soon
+from crewai_dbos._dbos_seam.instance import is_constructed, is_launched
+from crewai_dbos._fleet.eligibility import Claims
+from crewai_dbos._runs import live_processes
+from crewai_dbos._runs.registry import definitions
+
+
+def launching(launch: Any) -> Any:
+    """`DBOS.launch`, which goes on with runs at once whose code is here.
+
+    It says if another process recovers the same runs.
+    """
+
+    @functools.wraps(launch.__func__)
+    def launched(cls: Any) -> None:
+        if is_launched() or not is_constructed():
+            launch.__func__(cls)
+        else:
+            live_processes.withdraw()
+            _patches.apply(_patches.LAUNCH)
+            with looking_soon(Claims(definitions).fit):
+                launch.__func__(cls)
+        live_processes.look()
+
+    return classmethod(launched)

@@ -1,0 +1,137 @@
+"""Runs of what a worker has, kicked off by name: by a control, and over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from crewai.flow.flow import Flow, start
+from dbos import DBOS, SetWorkflowID
+from fastapi import FastAPI
+from starlette.testclient import TestClient
+
+from crewai_dbos import DBOSFlow, Worker
+from crewai_dbos._dbos_seam.database import launched_database
+from crewai_dbos._fleet.leases import Holder, Leases
+from crewai_dbos.control import Control
+from crewai_dbos.encryption import EncryptedSerializer, generate_key
+from crewai_dbos.errors import (
+    DefinitionError,
+    MissingDefinitionError,
+    QueueNotFoundError,
+    RunConflictError,
+    SealedError,
+)
+from crewai_dbos.http import router
+from people.conftest import until
+from support.launching import QUICK
+from support.names import unique
+
+TOKEN = "kq3vN1mU8sT5xY2zB7aC"
+
+
+class Greet(Flow[dict[str, Any]]):
+    @start()
+    def greet(self) -> str:
+        return f"Hello {self.state['who']}"
+
+
+@contextmanager
+def working(url: str, **config: Any) -> Iterator[tuple[DBOSFlow[Any], DBOSFlow[Any]]]:
+    """A worker with two flows, of which one redacts."""
+    flow = DBOSFlow(flow_name=unique("greet"), orig_flow=Greet)
+    redacting = DBOSFlow(
+        flow_name=unique("redacting"), orig_flow=Greet, redact=lambda text: text.upper()
+    )
+    DBOS(config={**QUICK, "system_database_url": url, "log_level": "CRITICAL", **config})
+    with Worker(lease=600, grace=0):
+        DBOS.register_queue("jobs", polling_interval_sec=0.05)
+        yield flow, redacting
+
+
+def result(control: Control, run_id: str) -> Any:
+    until(lambda: control.run(run_id).state == "done")
+    return control.result_of(run_id)
+
+
+def test_a_run_of_what_a_worker_has(database_url: str) -> None:
+    with working(database_url) as (flow, redacting), Control(database_url) as control:
+        name = flow.flow_name
+        assert {name, redacting.flow_name} <= set(control.definitions())
+        run_id = unique("run")
+        for _ in range(2):  # asked for again, it is one run
+            assert control.kickoff(name, {"who": "ann"}, run_id=run_id, queue="jobs") == run_id
+        assert result(control, run_id) == "Hello ann"
+        run = control.run(run_id)
+        assert (run.definition, run.kind) == (name, "flow")
+        assert (run.version, run.executor) == (
+            DBOS.application_version,
+            control.workers()[0].executor_id,
+        )
+        # It is the run that a kickoff of the code would have made.
+        with SetWorkflowID(run_id):
+            assert flow.kickoff({"who": "ann"}) == "Hello ann"
+        assert result(control, control.kickoff(name, {"who": "bob"})) == "Hello bob"
+
+        with pytest.raises(RunConflictError):
+            control.kickoff(name, {"who": "bob"}, run_id=run_id)
+        with pytest.raises(MissingDefinitionError, match="nobody"):
+            control.kickoff("nobody")
+        with pytest.raises(QueueNotFoundError):
+            control.kickoff(name, {"who": "ann"}, queue="none")
+        # What is stored would not have gone through it.
+        with pytest.raises(DefinitionError, match="redact="):
+            control.kickoff(redacting.flow_name, {"who": "ann"})
+
+        holder = Holder("other", "other", "host:1", "tests", DBOS.application_version)
+        peer = Leases(launched_database(), holder, 30)
+        old = unique("old")
+        assert peer.take({"flow": [old]}) is None  # as earlier versions write it
+        with pytest.raises(DefinitionError, match="older"):
+            control.kickoff(old)
+        peer.release()
+        assert old not in control.definitions()
+        with pytest.raises(MissingDefinitionError):
+            control.kickoff(old)
+
+
+def test_over_http(tmp_path: Any) -> None:
+    url = f"sqlite:///{tmp_path}/dbos.sqlite"
+    with working(url) as (flow, redacting), Control(url) as control:
+        app = FastAPI()
+        app.include_router(router(control, definitions="workers", tokens=[TOKEN]))
+        client = TestClient(app, headers={"Authorization": f"Bearer {TOKEN}"})
+        body = {"inputs": {"who": "ann"}, "definition": flow.flow_name, "kickoff_id": "k1"}
+        assert client.post("/kickoff", json=body).json() == {"kickoff_id": "k1"}
+        assert result(control, "k1") == "Hello ann"
+        body = {"inputs": {"who": "bob"}, "definition": flow.flow_name, "run_id": "k2"}
+        assert client.post("/runs", json=body).status_code == 202
+        assert result(control, "k2") == "Hello bob"
+        assert client.post("/runs", json={**body, "inputs": {"who": "eve"}}).status_code == 409
+        for name, status in ((redacting.flow_name, 422), ("nobody", 404)):
+            refused = client.post("/kickoff", json={"inputs": {}, "definition": name})
+            assert refused.status_code == status, refused.text
+        asked = client.get("/inputs", params={"definition": flow.flow_name})
+        assert (asked.status_code, asked.json()["type"]) == (501, "urn:crewai-dbos:no-inputs")
+    with Control(url) as control:  # the worker is gone
+        app = FastAPI()
+        app.include_router(router(control, definitions="workers", tokens=[TOKEN]))
+        client = TestClient(app, headers={"Authorization": f"Bearer {TOKEN}"})
+        assert client.post("/runs", json={**body, "run_id": "k3"}).status_code == 404
+
+
+def test_an_application_that_encrypts(tmp_path: Any) -> None:
+    url = f"sqlite:///{tmp_path}/dbos.sqlite"
+    key = EncryptedSerializer({"k": generate_key()})
+    with working(url, serializer=key) as (flow, _):
+        with Control(url, serializer=key) as control:
+            run_id = control.kickoff(flow.flow_name, {"who": "a secret person"})
+            assert result(control, run_id) == "Hello a secret person"
+            again = control.kickoff(flow.flow_name, {"who": "a secret person"}, run_id=run_id)
+            assert again == run_id
+        with Control(url) as control, pytest.raises(SealedError, match="serializer="):
+            control.kickoff(flow.flow_name, {"who": "a secret person"})
+    for file in tmp_path.iterdir():
+        assert b"a secret person" not in file.read_bytes()

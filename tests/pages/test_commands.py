@@ -1,0 +1,109 @@
+"""The commands that the pages show are there, with the options that they are given."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+import typer.main
+
+from crewai_dbos.cli import app
+from pages.blocks import ROOT, all_blocks, pages, text_of
+
+ELSEWHERE = (
+    ".",
+    "crewai",
+    "curl",
+    "docker",
+    "export",
+    "kubectl",
+    "mkdir",
+    "open",
+    "pkill",
+    "pytest",
+    "python",
+    "run_crew",
+    "uvicorn",
+)
+"""Programs that are not ours. What they do with this package stands in a test of its page."""
+
+
+def commands(page: str) -> list[str]:
+    """What a page has a reader type: in blocks, and in the text as `crewai-dbos ...`."""
+    found: list[str] = []
+    for block in all_blocks(page):
+        lines = block.text.replace("\\\n", " ").splitlines()
+        if block.language == "console":
+            found += [line[2:] for line in lines if line.startswith("$ ")]
+        elif block.language == "bash":
+            found += lines
+    found += re.findall(r"(?<!`)`(crewai-dbos [^`\n]+)`", text_of(page))
+    return [each for each in found if shlex.split(each, comments=True)]
+
+
+PAGES = [page for page in pages() if commands(page) and page != "CHANGELOG.md"]
+"""The changelog also has commands of earlier releases."""
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_commands_are_there(page: str) -> None:
+    for line in commands(page):
+        words = shlex.split(line, comments=True)
+        while re.match(r"\w+=", words[0]) and len(words) > 1:
+            words.pop(0)
+        program, *rest = words
+        if program == "crewai-dbos":
+            parses(rest, line)
+        elif program == "pip":
+            extras_are_there(line)
+        elif program == "make":
+            assert_target(rest, line)
+        elif program == "cd":
+            makes_it = page == "docs/tutorial.md"
+            assert makes_it or (ROOT / rest[0]).is_dir(), line
+        else:
+            assert program in ELSEWHERE or re.fullmatch(r"[A-Z_]+=.*", program), line
+            files_are_there(rest, line)
+
+
+def parses(arguments: list[str], line: str) -> None:
+    """The command is one of ours, and takes these options."""
+    command = typer.main.get_command(app)
+    context = click.Context(command, info_name="crewai-dbos")
+    while True:
+        names = {name for each in command.params for name in (*each.opts, *each.secondary_opts)}
+        names |= set(command.get_help_option_names(context))
+        commands = getattr(command, "commands", {})
+        following = next((word for word in arguments if word in commands), None)
+        own = arguments[: arguments.index(following)] if following else arguments
+        for word in own:
+            if word.startswith("-") and len(word) > 1:
+                assert word.partition("=")[0] in names, f"{word} of: {line}"
+        if following is None:
+            assert not commands or not own or own[0].startswith("-"), line
+            return
+        command = commands[following]
+        arguments = arguments[arguments.index(following) + 1 :]
+
+
+def extras_are_there(line: str) -> None:
+    told = text_of("pyproject.toml").partition("[project.optional-dependencies]")[2]
+    known = set(re.findall(r"^([\w-]+) = \[", told.partition("\n[")[0], re.MULTILINE))
+    for extras in re.findall(r"crewai-dbos\[([\w,-]+)\]", line):
+        assert set(extras.split(",")) <= known, line
+
+
+def assert_target(words: list[str], line: str) -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    target = next(word for word in words if "=" not in word)
+    assert re.search(rf"^{target}:", makefile, re.MULTILINE), line
+
+
+def files_are_there(words: list[str], line: str) -> None:
+    """The files of the examples that are named."""
+    for word in words:
+        if word.startswith("examples/"):
+            assert (ROOT / Path(word)).exists(), line
