@@ -107,7 +107,7 @@ def shots(base: str, seen: dict[str, str], folder: Path) -> None:
 
     with browser() as found:
         for name, path, size, scheme in (
-            ("page-runs", "/", (1120, 600), "light"),
+            ("page-runs", "/", (1120, 620), "light"),
             ("page-run", "/run/mail-4710", (1120, 640), "light"),
             ("page-request", f"/request/{seen['request']}", (1120, 580), "light"),
             ("page-run-dark", "/run/triage-monday", (1120, 680), "dark"),

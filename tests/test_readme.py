@@ -84,23 +84,23 @@ def test_the_first_program_is_killed_and_started_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.crash
-def test_the_worker_takes_runs_from_the_queue(tmp_path: Path) -> None:
-    first, production = blocks("README.md")
-    assert 'research.start(inputs, queue="research")' in README
-    assert 'DBOS.register_queue("research")' in README
-    module = first.partition("if __name__")[0] + re.sub(
-        r"postgresql://[^\"]+", f"sqlite:///{tmp_path}/dbos.sqlite", production
+def test_a_worker_takes_what_is_kicked_off_by_name(tmp_path: Path) -> None:
+    first, *production = blocks("README.md")
+    configured, kicked_off = (
+        re.sub(r"postgresql://[^\"]+", f"sqlite:///{tmp_path}/dbos.sqlite", block)
+        for block in production
     )
-    (tmp_path / "app.py").write_text(module)
+    (tmp_path / "app.py").write_text(first.partition("if __name__")[0] + configured)
     program = tmp_path / "program.py"
     program.write_text(
-        "from app import DBOS, config, research\n"
+        "from app import DBOS, research\n"
         "from crewai_dbos import Worker\n"
-        "with Worker():\n"
-        '    DBOS.register_queue("research")\n'
-        '    run = research.start({"topic": "otters"}, queue="research")\n'
-        "    print(run.get_result().raw)\n"
-        "    print(DBOS.retrieve_workflow(run.workflow_id).get_status().app_version)\n"
+        "worker = Worker()\n"
+        "worker.__enter__()\n"
+        f"{kicked_off}\n"
+        'print(research.retrieve("seals").get_result().raw)\n'
+        'print(DBOS.retrieve_workflow("seals").get_status().app_version)\n'
+        "worker.__exit__(None, None, None)\n"
     )
     with ModelServer(lambda request: text("Saved.")) as server:
         done = python(program, folder=tmp_path, env={**os.environ, **server.env})

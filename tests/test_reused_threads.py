@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import gc
 import os
@@ -74,6 +75,25 @@ def test_a_call_that_raises_takes_its_thread_along() -> None:
     thread[0].join(30)
     assert not thread[0].is_alive()
     assert begun(lambda: "another")() == "another"
+
+
+def test_a_call_finds_no_event_loop_of_another() -> None:
+    """Code that runs `asyncio.get_event_loop()` on a thread makes a loop, and closes it."""
+
+    def own_loop() -> str:
+        try:
+            loop = asyncio.get_event_loop()
+        except RuntimeError:
+            loop = asyncio.new_event_loop()
+            asyncio.set_event_loop(loop)
+        try:
+            return loop.run_until_complete(asyncio.sleep(0, "done"))
+        except RuntimeError as error:
+            return str(error)
+        finally:
+            loop.close()
+
+    assert [begun(own_loop)() for _ in range(3)] == ["done"] * 3
 
 
 def test_idle_threads_end(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,6 +70,7 @@ def setting(database_url: str) -> Any:
         yield made
     finally:
         DBOS.destroy()
+        made.queue._polling_interval_sec = 1.0  # the queue is the process's
 
 
 def test_a_run_goes_on_at_once(setting: Setting) -> None:
@@ -79,6 +80,18 @@ def test_a_run_goes_on_at_once(setting: Setting) -> None:
     until(lambda: setting.has_slowed_down)
 
 
+@pytest.fixture
+def before_dbos(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All looks are such as come before DBOS's own."""
+    monkeypatch.setattr(claiming, "WITH_CARE", SELDOM / 2)
+
+
+@DBOS.workflow(name="soon_after_launch.mine")
+def mine(_: Any) -> str:
+    return "done"
+
+
+@pytest.mark.usefixtures("before_dbos")
 def test_a_run_whose_code_comes_later_is_not_taken_before_dbos_would(setting: Setting) -> None:
     label = {"crewai_dbos.run": {"definition": unique("later"), "kind": "flow"}}
     setting.change(attributes=label)
@@ -88,6 +101,7 @@ def test_a_run_whose_code_comes_later_is_not_taken_before_dbos_would(setting: Se
     assert setting.status == "ENQUEUED"
 
 
+@pytest.mark.usefixtures("before_dbos")
 def test_a_workflow_that_is_registered_later_is_not_taken_before_dbos_would(
     setting: Setting,
 ) -> None:
@@ -96,6 +110,24 @@ def test_a_workflow_that_is_registered_later_is_not_taken_before_dbos_would(
     setting.launch()
     until(lambda: setting.has_slowed_down)
     assert setting.status == "ENQUEUED"
+
+
+@pytest.mark.usefixtures("before_dbos")
+def test_a_workflow_of_the_users_is_not_taken_before_dbos_would(setting: Setting) -> None:
+    """What its code needs may be made after the launch."""
+    setting.change(name="soon_after_launch.mine")
+    DBOS.destroy()
+    setting.launch()
+    until(lambda: setting.has_slowed_down)
+    assert setting.status == "ENQUEUED"
+
+
+def test_a_workflow_of_the_users_is_taken_when_dbos_would(setting: Setting) -> None:
+    """Not at DBOS's second look: here that comes in ten minutes."""
+    setting.change(name="soon_after_launch.mine")
+    DBOS.destroy()
+    setting.launch()
+    until(lambda: setting.status == "SUCCESS")
 
 
 def test_two_launches_in_a_row_leave_dbos_its_own_pace(setting: Setting) -> None:

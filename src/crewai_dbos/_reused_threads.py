@@ -6,6 +6,7 @@ are needed: a call that was left behind takes nobody's place.
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import os
 import queue
@@ -47,6 +48,7 @@ def run_on_thread(work: Work, context: contextvars.Context) -> None:
 def _serve(inbox: _Inbox) -> None:
     while (work := _next(inbox)) is not None:
         tell = work()
+        asyncio.set_event_loop(None)  # one that the call has made for itself, and closed
         _idle.append(inbox)
         tell()
         del work, tell  # what they hold is not kept while the thread is idle

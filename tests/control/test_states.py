@@ -111,7 +111,7 @@ def worker(
     executor: str = "w1", *, age: int | None = 0, version: str = "v1", has: str = "late"
 ) -> Listed:
     definitions = {"flow": (has,)}
-    return Listed(executor, "host:7", "app", version, definitions, 30_000, 0, age)
+    return Listed(executor, "host:7", "app", version, definitions, 30_000, 0, age, {})
 
 
 LATE = {"name": "crewai_dbos.flow", "attributes": {RUN_ATTRIBUTE: {"definition": "late"}}}

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+import sqlalchemy as sa
 from crewai import LLM
 from crewai.flow.flow import Flow, start
 from crewai.tools import tool
@@ -23,6 +24,7 @@ from crewai_dbos import DBOSCrew, DBOSFlow, People
 from crewai_dbos._dbos_seam.database import launched_database
 from crewai_dbos._fleet.leases import Holder, Leases
 from crewai_dbos._http.timeline import timeline
+from crewai_dbos._requests.table import requests
 from crewai_dbos.control import Approve, Control, Node, Reply, Request
 from crewai_dbos.http import User, application, page
 from crewai_dbos.testing import ToolCall, structured, text, tool_calls
@@ -154,6 +156,23 @@ def test_a_run_that_waits_says_for_what(control: Control) -> None:
     seen = look(client, f"/?text={run_id}")
     assert request.question.message in seen.text
     assert f"/request/{request.request_id}" in links(seen)
+
+
+def test_a_run_whose_request_is_gone_hides_no_other(control: Control) -> None:
+    client, run_id = browser(control), begun(approved())
+    request = asked(control, run_id)
+    until(lambda: control.status_of(run_id) == "DELAYED")
+    database = launched_database()
+    table = requests(database.schema)
+    with database.writing() as connection:
+        connection.execute(sa.delete(table).where(table.c.request_id == request.request_id))
+    assert "is not there any more" in look(client, f"/?text={run_id}").text
+    assert control.run(run_id).state == "waiting"
+    control.cancel(run_id)
+    control.resume(run_id)
+    again = asked(control, run_id)
+    control.answer(again.request_id, Approve())
+    in_state(control, run_id, "done")
 
 
 class Books(Flow[Any]):

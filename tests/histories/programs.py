@@ -59,7 +59,7 @@ def note(output: Any) -> None:
     report_effect("noted", of=output.raw)
 
 
-def is_a_receipt(output):  # type: ignore[no-untyped-def]  # crewAI reads no postponed ones
+def is_a_receipt(output):  # type: ignore[no-untyped-def]  # crewAI reads no annotation in quotes
     return "receipt" in output.raw, output.raw
 
 

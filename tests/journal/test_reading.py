@@ -23,9 +23,10 @@ from crewai_dbos._journal.head import LENGTH, PIN, head_in, head_of
 from crewai_dbos._journal.payload import sealed, success
 from crewai_dbos._journal.run_scope import enclosing
 from crewai_dbos._journal.scope import Scope
+from crewai_dbos._threads import in_event_loop
 from crewai_dbos.encryption import EncryptedSerializer, generate_key
 from journal.helpers import call, only_sqlite, work
-from support.runs import Plan, Rows, finish, fork, replay, run_id
+from support.runs import Plan, Rows, afollow, entries, finish, fork, replay, run_id
 
 SIZE = 5_000
 """Of a result that is not read with the others."""
@@ -150,6 +151,74 @@ def test_what_is_held_no_more_is_read_again(
     run = long_run(rows, [f"{path}/a#{next(numbers[path])}" for path in every])
     assert replay(run, asking(*every)) == ["x" * SIZE] * 25
     assert work.done.total() == 0
+
+
+def test_a_page_that_is_held_no_more_is_not_read_whole_again(
+    reads: Reads, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many branches are replayed side by side, and what they have together is not held."""
+    monkeypatch.setattr(pages, "MOST_HELD", 1)
+    read: list[int] = []
+    texts = pages.row_texts
+
+    def row_texts(run: str, step_ids: list[int]) -> Any:
+        read.extend(step_ids)
+        return texts(run, step_ids)
+
+    monkeypatch.setattr(pages, "row_texts", row_texts)
+    every = [f"part#{part}" for _ in range(100) for part in range(1, 4)]
+    numbers = {path: iter(range(1, 101)) for path in every}
+    run = long_run(rows, [f"{path}/a#{next(numbers[path])}" for path in every])
+    assert replay(run, asking(*every)) == ["x" * SIZE] * 300
+    assert len(read) < 2 * 300
+
+
+def test_an_event_loop_does_not_wait_for_what_is_read(
+    reads: Reads, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = long_run(rows, ["work#1/a#1"])
+    on_loops: list[bool] = []
+    texts = pages.row_texts
+
+    def row_texts(run: str, step_ids: list[int]) -> Any:
+        on_loops.append(in_event_loop())
+        return texts(run, step_ids)
+
+    monkeypatch.setattr(pages, "row_texts", row_texts)
+
+    async def plan() -> Any:
+        scope = enclosing()
+        assert scope is not None
+        return len(await work.acall(scope.child("work"), "a", long))
+
+    async def long() -> str:
+        return "x" * SIZE
+
+    run = run_id()
+    assert finish(plan, run, afollow) == SIZE
+    assert replay(run) == SIZE
+    assert on_loops == [False]
+    assert work.done.total() == 1
+
+
+def test_a_row_without_text_does_not_end_a_run_that_does_not_ask_for_it(rows: Rows) -> None:
+    """As is one of another format: it is passed over with the work that has ended."""
+
+    def plan() -> Any:
+        def inside() -> Any:
+            here = enclosing()
+            assert here is not None
+            return call(here, "a")
+
+        scope = enclosing()
+        assert scope is not None
+        return scope.group(Call("whole", kind="work"), inside)
+
+    run = run_id()
+    expected = finish(plan, run)
+    inner, _ = entries(run)
+    rows.damage(run, inner, None)
+    assert replay(run) == expected
 
 
 def test_a_long_entry_in_another_form_is_read_when_the_run_is_opened(

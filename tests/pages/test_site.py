@@ -123,9 +123,21 @@ def test_no_markdown_is_left(read: dict[Path, Read]) -> None:
 
 def test_every_public_name_is_in_the_reference(read: dict[Path, Read]) -> None:
     there = {anchor for page in read.values() for anchor in page.anchors}
-    for module in MODULES:
-        for name in getattr(importlib.import_module(module), "__all__", ()):
-            assert f"{module}.{name}" in there or f"crewai_dbos.errors.{name}" in there, name
+    for name in MODULES:
+        module = importlib.import_module(name)
+        own = [
+            each
+            for each, found in vars(module).items()
+            if not each.startswith("_") and getattr(found, "__module__", "") == name
+        ]
+        for each in getattr(module, "__all__", own):
+            assert there & {f"{name}.{each}", f"crewai_dbos.errors.{each}"}, f"{name}.{each}"
+
+
+def test_names_on_a_page_lead_into_the_reference(site: Path, read: dict[Path, Read]) -> None:
+    links = read[site / "crews.html"].links
+    assert "reference/definitions.html#crewai_dbos.crew.DBOSCrew" in links
+    assert "reference/errors.html#crewai_dbos.errors.BatchError" in links
 
 
 # As files of the repository --------------------------------------------------------------------

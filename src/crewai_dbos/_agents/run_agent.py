@@ -39,6 +39,11 @@ class _Run:
     objects: RunObjects
 
 
+def agent_class(cls: type[Agent]) -> type[Agent]:
+    """That of the agents of runs, for agents of class `cls`."""
+    return durable_class(RunAgent, cls)
+
+
 def agent_of_run(definition: AgentDefinition, scope: Scope, given: Mapping[str, Any]) -> Agent:
     """A fresh durable agent of `definition` for the run that `scope` is a place in.
 
@@ -50,7 +55,7 @@ def agent_of_run(definition: AgentDefinition, scope: Scope, given: Mapping[str, 
     agent = copy.copy(template)
     forget_agent_state(agent)
     crew_settings.give(given, agent, scope)
-    agent.__class__ = durable_class(RunAgent, type(template))
+    agent.__class__ = agent_class(type(template))
     make_durable(agent, definition.options, RunObjects(scope))
     return agent
 

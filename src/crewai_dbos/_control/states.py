@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import Any
 
 from crewai_dbos import _command_lines
@@ -153,6 +153,10 @@ def _named(worker: Listed) -> str:
     return worker.executor_id if is_said else f"{worker.executor_id} ({worker.process})"
 
 
+_LAST_MS = int(datetime(9999, 1, 1, tzinfo=timezone.utc).timestamp() * 1000)
+"""No run is delayed until after that, but one that waits for a person without a deadline."""
+
+
 def _alive(run: StoredRun, asked: Sequence[Outline], fleet: Fleet) -> Standing:
     still = [each for each in asked if each.state == "open"]
     if run.status != ENQUEUED and still:
@@ -164,8 +168,15 @@ def _alive(run: StoredRun, asked: Sequence[Outline], fleet: Fleet) -> Standing:
         return Standing("interrupted", f"its worker {_named(worker)} is gone; another goes on")
     if any(each.state in ("answered", "expired") for each in asked):
         return Standing("waking")
-    later = run.status == DELAYED and run.delay_ms is not None
-    return Standing("queued", f"begins at {_shown(at(run.delay_ms))}" if later else None)
+    if run.status != DELAYED or run.delay_ms is None:
+        return Standing("queued")
+    if run.delay_ms > _LAST_MS:
+        return Standing(
+            "waiting",
+            "for an answer to a request that is not there any more: cancel it and resume it, and "
+            "it asks anew",
+        )
+    return Standing("queued", f"begins at {_shown(at(run.delay_ms))}")
 
 
 def _for_whom(asked: Sequence[Outline]) -> str:

@@ -59,6 +59,11 @@ class _Membership:
         self.busy = threading.Lock()
 
 
+def member_class(cls: type[Agent]) -> type[Agent]:
+    """That of the members of runs, for agents of class `cls`."""
+    return durable_class(_Member, cls)
+
+
 def member_of_run(template: Agent, options: AgentOptions, objects: RunObjects) -> Agent:
     """A durable copy of `template` for the run of a crew.
 
@@ -73,7 +78,7 @@ def member_of_run(template: Agent, options: AgentOptions, objects: RunObjects) -
         people, budget = template.definition.people, template.definition.budget
     member = copy.copy(template)
     forget_agent_state(member)
-    member.__class__ = durable_class(_Member, cls)
+    member.__class__ = member_class(cls)
     member.__dict__[_MEMBER] = _Membership(names.agent(name), objects, people, budget)
     make_durable(member, options, objects)
     return member

@@ -31,6 +31,11 @@ from crewai_dbos.agent import DBOSAgent
 _STAFF = "_crewai_dbos_hiring"
 
 
+def crew_class(cls: type[Crew]) -> type[Crew]:
+    """That of the crews of runs, for crews of class `cls`."""
+    return durable_class(_RunCrew, cls)
+
+
 def crew_of_run(definition: CrewDefinition, template: Crew, scope: Scope, ids: Ids) -> Crew:
     """A fresh durable crew for the run that `scope` is a place in.
 
@@ -47,7 +52,7 @@ def crew_of_run(definition: CrewDefinition, template: Crew, scope: Scope, ids: I
     objects, options = staff.objects, definition.options
     crew = copy.copy(template)
     crew_seam.forget_crew_state(crew)
-    crew.__class__ = durable_class(_RunCrew, type(template))
+    crew.__class__ = crew_class(type(template))
     fields = crew.__dict__
     fields[_STAFF] = staff
     fields["id"] = ids.crew or stable_id(scope, "crew")

@@ -32,6 +32,11 @@ from crewai_dbos._stored.work_order import TASK_MODELS
 _PLACE = "_crewai_dbos_place"
 
 
+def task_class(cls: type[Task]) -> type[Task]:
+    """That of the tasks of runs, for tasks of class `cls`."""
+    return durable_class(_RunTask, cls)
+
+
 def task_of_run(
     task: Task, number: int, options: AgentOptions, objects: RunObjects, id_: UUID | None
 ) -> Task:
@@ -43,7 +48,7 @@ def task_of_run(
     what = names.task(number, task.name)
     copied = copy.copy(task)
     forget_task_state(copied)
-    copied.__class__ = durable_class(_RunTask, type(task))
+    copied.__class__ = task_class(type(task))
     fields = copied.__dict__
     fields["id"] = id_ or stable_id(objects.scope, what)
     fields[_PLACE] = (objects.scope, what)

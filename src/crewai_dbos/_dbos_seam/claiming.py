@@ -39,11 +39,11 @@ def confine(fits: Fits | None) -> None:
 OFTEN = 0.1
 """Seconds between looks soon after a launch."""
 
-SOON = 0.6
-"""Seconds after a launch in which there are such looks."""
-
 WITH_CARE = 0.95
 """Seconds after a launch in which only what fits is taken. DBOS itself looks first after that."""
+
+SOON = 5.0
+"""Seconds after a launch in which there are such looks at most, if the last of them fails."""
 
 
 class _Pace:
@@ -54,8 +54,15 @@ class _Pace:
         self._usual: float = queue._polling_interval_sec
         self._timer = threading.Timer(SOON, self.slow_down)
         self._timer.daemon = True
+        self._is_hurried = False
+
+    def saw(self, queue_name: str) -> None:
+        """A look has taken what DBOS would have taken: its own follow."""
+        if queue_name == self._queue.name:
+            self.slow_down()
 
     def hurry(self) -> None:
+        self._is_hurried = True
         self._queue._polling_interval_sec = OFTEN
 
     def slow_down_soon(self) -> None:
@@ -63,7 +70,9 @@ class _Pace:
 
     def slow_down(self) -> None:
         self._timer.cancel()
-        self._queue._polling_interval_sec = self._usual
+        if self._is_hurried:
+            self._is_hurried = False
+            self._queue._polling_interval_sec = self._usual
 
 
 _pace: _Pace | None = None
@@ -121,6 +130,8 @@ def gating(claim_gate: Callable[..., list[Condition]]) -> Callable[..., list[Con
 
     def gate(self: Any, *args: Any, **kwargs: Any) -> list[Condition]:
         fits, conditions = _now(), claim_gate(self, *args, **kwargs)
+        if _early is None and _pace is not None:
+            _pace.saw(args[0] if args else kwargs["queue_name"])
         if fits is None:
             return conditions
         return [*conditions, fits(self.tables.workflow_status, _is_sqlite(self))]

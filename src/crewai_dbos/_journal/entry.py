@@ -25,6 +25,9 @@ class Source(Protocol):
     def stored(self, step_id: int) -> Any:
         """The JSON data of an entry."""
 
+    def is_at_hand(self, step_id: int) -> bool:
+        """Whether that can be had without asking the database."""
+
 
 @dataclass(frozen=True)
 class Given:
@@ -38,6 +41,9 @@ class Given:
 
     def stored(self, step_id: int) -> Any:
         return self.data
+
+    def is_at_hand(self, step_id: int) -> bool:
+        return True
 
 
 @dataclass(slots=True)
@@ -100,6 +106,11 @@ class Entry:
         """The JSON data of its row, sealed or not."""
         return self.source.stored(self.step_id)
 
+    @property
+    def is_at_hand(self) -> bool:
+        """Whether `payload` answers without asking the database."""
+        return self._content is not None or self.source.is_at_hand(self.step_id)
+
     def payload(self) -> Payload:
         """What was stored.
 
@@ -107,10 +118,11 @@ class Entry:
             JournalCorruptError: It is not an entry, or one of a newer version.
             SealedError: It is encrypted, and this process can't read it.
         """
-        if self._content is None:
-            self._content = self._read()
-            self.usage = self._content.get("extra", {}).get("usage", ())
-        return self._content
+        content = self._content
+        if content is None:
+            content = self._content = self._read()
+            self.usage = content.get("extra", {}).get("usage", ())
+        return content
 
     def let_go(self) -> None:
         """Its content will not be asked for again, most probably."""

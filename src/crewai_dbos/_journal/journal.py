@@ -147,7 +147,7 @@ class Journal:
         name, entry = self.replay.claim(place, call)
         with self._told(name, call, entry) as told:
             if entry is not None:
-                return cast(T, self.replay.answer(entry, call))
+                return cast(T, await self.replay.aanswer(entry, call))
             await self.endings.unless_abandoned(name)
             started = time.time()
             try:

@@ -53,6 +53,8 @@ class Pages:
         self._pages: list[list[int]] = []
         self._page_of: dict[int, int] = {}
         self._held: OrderedDict[int, dict[int, str]] = OrderedDict()
+        self._let_go: set[int] = set()
+        self._without: set[int] = set()
 
     def open(self) -> Iterator[tuple[RowHead, Head | None]]:
         """What is recorded, in the order of step ids, as far as it is known without contents."""
@@ -72,6 +74,8 @@ class Pages:
         """Have the content of `row` to give."""
         self._names[row.step_id] = row.name
         self._sizes[row.step_id] = row.size
+        if row.text is None:
+            self._without.add(row.step_id)
         if row.is_whole and row.text is not None:
             self._short[row.step_id] = row.text
 
@@ -82,35 +86,47 @@ class Pages:
             ControlSignal: It could not be asked for, or the run is another execution's.
             JournalCorruptError: The entry is gone.
         """
+        if step_id in self._without:
+            return None
         text = self._short.get(step_id)
         return as_json(self._text(step_id) if text is None else text)
+
+    def is_at_hand(self, step_id: int) -> bool:
+        """Whether the content can be had without asking the database, as things are now."""
+        is_read = step_id in self._short or step_id in self._without
+        return is_read or self._page_of.get(step_id) in self._held
 
     def _text(self, step_id: int) -> str | None:
         with self._lock:
             if not self._pages:
                 self._divide()
             number = self._page_of[step_id]
-            page = self._held.get(number)
-            if page is None:
-                page = self._read(number)
-            self._held.move_to_end(number)
-            found = page.get(step_id)
+            if number in self._held:
+                self._held.move_to_end(number)
+                found = self._held[number].get(step_id)
+            elif number in self._let_go:  # more is at work side by side than is held
+                found = self._read([step_id]).get(step_id)
+            else:
+                found = self._hold(number).get(step_id)
         if found is None:
             self._execution.check(surely=True)
             raise JournalCorruptError(f"{self._names[step_id]} is not there any more")
         return found
 
-    def _read(self, number: int) -> dict[int, str]:
+    def _hold(self, number: int) -> dict[int, str]:
+        page = self._held[number] = self._read(self._pages[number])
+        while len(self._held) > 1 and self._size() > MOST_HELD:
+            gone, _ = self._held.popitem(last=False)
+            self._let_go.add(gone)
+        return page
+
+    def _read(self, step_ids: list[int]) -> dict[int, str]:
         try:
-            texts = row_texts(self._run_id, self._pages[number])
+            texts = row_texts(self._run_id, step_ids)
         except Exception as error:
             self._execution.latch.fail(error)
         # Another execution may have recorded something else by that number.
-        page = {n: text for n, (name, text) in texts.items() if name == self._names[n]}
-        self._held[number] = page
-        while len(self._held) > 1 and self._size() > MOST_HELD:
-            self._held.popitem(last=False)
-        return page
+        return {n: text for n, (name, text) in texts.items() if name == self._names[n]}
 
     def _size(self) -> int:
         return sum(len(text) for page in self._held.values() for text in page.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,7 @@ from crewai_dbos._journal.place import Place
 from crewai_dbos._journal.record import Record
 from crewai_dbos._stored import codec, names
 from crewai_dbos._stored.usage import spent_in, tokens_of
+from crewai_dbos._threads import on_a_thread
 from crewai_dbos.errors import CrewaiDbosError, JournalCorruptError, SealedError
 
 logger = logging.getLogger("crewai_dbos")
@@ -97,7 +99,7 @@ class Replay:
         """What is recorded below `path` will not be asked for: count what it used."""
         for entry in self._record.claim_below(path):
             if entry.kind != "llm":
-                self._save(sum(spent.tokens.total for spent in spent_in(entry.stored)))
+                self._save(sum(spent.tokens.total for spent in spent_in(self.stored_of(entry))))
                 continue
             try:
                 extra = codec.decode(entry.payload().get("extra", {}))
@@ -107,6 +109,19 @@ class Replay:
             llm = self._llm_of(entry, path)
             if extra:
                 self._save(_counted(extra) if llm is None else llm(extra))
+
+    async def aanswer(self, entry: Entry, call: Call) -> Any:
+        """As `answer`, for async code: an event loop does not wait for the database."""
+        if not entry.is_at_hand:
+            await on_a_thread(lambda: _fetch(entry))
+        return self.answer(entry, call)
+
+    def stored_of(self, entry: Entry) -> Any:
+        """The JSON data of its row, sealed or not, or None; a row that is gone ends the run."""
+        try:
+            return entry.stored
+        except Exception as error:
+            self._fail_to_read(entry, error)
 
     def extra_of(self, entry: Entry) -> dict[str, Any]:
         """What an entry keeps beside its result, as JSON; nothing if it is of a newer version."""
@@ -161,6 +176,11 @@ class Replay:
             told, self._told = self._told, True
         if not told:
             logger.warning("%s", message)
+
+
+def _fetch(entry: Entry) -> None:
+    with contextlib.suppress(Exception):  # told when it is asked for
+        entry.payload()
 
 
 def _counted(extra: Mapping[str, Any]) -> int:

@@ -184,6 +184,10 @@ class Scope:
         """The recorded entries below, each with its name relative to this scope."""
         return self.journal.record.entries_below(self.path)
 
+    def stored_of(self, entry: Entry) -> Any:
+        """The JSON data of the row of an entry, sealed or not, or None."""
+        return self.journal.replay.stored_of(entry)
+
     def extra_of(self, entry: Entry) -> dict[str, Any]:
         """What an entry keeps beside its result, as JSON."""
         return self.journal.replay.extra_of(entry)

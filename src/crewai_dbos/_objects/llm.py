@@ -214,7 +214,7 @@ def durable_llm(
     durable = shallow_copy(llm)
     forget_shared_state(durable)
     if bound is None:
-        durable.__class__ = _durable_class(with_its_own(durable, DBOSLLM))
+        durable.__class__ = llm_class(with_its_own(durable, DBOSLLM))
     if bound is not None:
         given = Given((*bound.given, *given))
     durable.__dict__[_BINDING] = Binding(role, step, scope, by_content, given)
@@ -235,6 +235,7 @@ def binding_of(llm: Any) -> Binding | None:
     return llm.__dict__[_BINDING] if isinstance(llm, DBOSLLM) else None
 
 
-def _durable_class(cls: type[BaseLLM]) -> type[BaseLLM]:
+def llm_class(cls: type[BaseLLM]) -> type[BaseLLM]:
+    """That of durable LLMs, for those of class `cls`."""
     make = lambda: overridden(DBOSLLM, cls, single_attempt_builders(cls))  # noqa: E731
     return kept_with(cls, DBOSLLM, make)

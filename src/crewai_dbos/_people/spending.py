@@ -129,7 +129,7 @@ class _Meter:
         self._asked: Future[None] | None = None
         self._give_up: Callable[[], None] | None = None
         for name, entry in scope.entries():
-            self.note(f"{scope.path}/{name}" if scope.path else name, entry.stored)
+            self.note(f"{scope.path}/{name}" if scope.path else name, scope.stored_of(entry))
         if None in self._used and budget.usd is not None:
             logger.warning(
                 "Run %s: %s requests were recorded by an earlier release, which does not say of "

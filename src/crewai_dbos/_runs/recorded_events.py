@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -98,8 +99,10 @@ def payload_of(entry: Entry) -> Mapping[str, Any]:
     try:
         return entry.payload()
     except Exception:  # encrypted with another key: the run is stopped where it asks for it
-        stored = entry.stored
-        return stored if isinstance(stored, dict) else {}
+        with contextlib.suppress(Exception):
+            if isinstance(stored := entry.stored, dict):
+                return stored
+        return {}
 
 
 def outcome(payload: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,11 +6,15 @@
   let planned = null;
   let isSoon = false;
 
-  // What somebody types, and what they have marked, stays.
+  const isChanged = (e) => e.nodeName === "SELECT"
+    ? e.selectedIndex !== Math.max(0, [...e.options].findIndex((o) => o.defaultSelected))
+    : e.value !== e.defaultValue;
+
+  // What somebody types or chooses, and what they have marked, stays.
   const isBusy = () =>
     document.hidden ||
     (document.activeElement !== null && document.activeElement.matches("textarea, input, select")) ||
-    [...main.querySelectorAll("textarea, input")].some((e) => e.value !== e.defaultValue) ||
+    [...main.querySelectorAll("textarea, input, select")].some(isChanged) ||
     String(document.getSelection()) !== "";
 
   async function refresh() {

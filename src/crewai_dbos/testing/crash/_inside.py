@@ -56,7 +56,7 @@ _speaker: socket.socket | None = None
 
 
 def main(what: str, descriptor: str, *modules: str) -> None:
-    """What a process is started with.
+    """What a process is started with, the collector off.
 
     Args:
         what: ``serve`` to import `modules` and fork for every job; ``job`` to carry out one.
@@ -65,7 +65,9 @@ def main(what: str, descriptor: str, *modules: str) -> None:
     connection = socket.socket(fileno=int(descriptor))
     if what == "serve":
         _serve(connection, list(modules))
-    elif received := receive(connection):
+        return
+    gc.enable()
+    if received := receive(connection):
         _work(connection, Job.from_json(received[0]))
 
 
@@ -78,6 +80,7 @@ def _serve(control: socket.socket, modules: list[str]) -> None:
         return
     gc.freeze()  # the collector would otherwise copy every page in every child
     gc.set_threshold(20_000, 20, 50)  # and not run all the time in one that lives for a second
+    gc.enable()
     warnings.filterwarnings("ignore", "lancedb fork support", RuntimeWarning)
     if not _can_fork():
         control.sendall(HAS_THREADS)
@@ -169,11 +172,23 @@ def _serve_too(control: socket.socket, job: Job) -> NoReturn:
 
 def _build_classes() -> None:
     """Build the classes that wait for their first instance, which every process has to make."""
+    from crewai import Agent, Crew, Task
     from crewai.events.types import agent_events
+    from crewai.llms.providers.openai.completion import OpenAICompletion
 
+    from crewai_dbos._agents.run_agent import agent_class
+    from crewai_dbos._crews.member import member_class
+    from crewai_dbos._crews.run_crew import crew_class
+    from crewai_dbos._crews.run_task import task_class
     from crewai_dbos._objects.clients import build_response_models
+    from crewai_dbos._objects.llm import llm_class
 
     build_response_models()
+    agent_class(Agent)
+    member_class(Agent)
+    crew_class(Crew)
+    task_class(Task)
+    llm_class(OpenAICompletion)
     for cls in vars(agent_events).values():
         if isinstance(cls, type) and issubclass(cls, BaseModel):
             cls.model_rebuild(raise_errors=False)
