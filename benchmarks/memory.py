@@ -22,13 +22,15 @@ OURS = "crewai-dbos, SQLite"
 DATABASE = "BENCH_DATABASE_URL"
 """What a worker records in; empty for plain crewAI."""
 
-RUNS = 300
+LOOKS = 3
+RUNS = 100
+"""Between two looks."""
 WARM = 30
 """Runs that nobody measures: imports, caches, the pools of clients."""
 
 
 def measure(quick: bool, folder: Path) -> list[Row]:
-    runs, warm = (10, 2) if quick else (RUNS, WARM)
+    runs, warm = (4, 2) if quick else (RUNS, WARM)
     rows: list[Row] = []
     with databases(folder) as made, ExitStack() as stack:
         env = stack.enter_context(model.running(folder))
@@ -45,22 +47,18 @@ def measure(quick: bool, folder: Path) -> list[Row]:
 
 
 def _in_a_row(worker: Worker, side: str, what: str, runs: int) -> list[Row]:
-    before = worker.ask("held")
-    worker.ask(what, runs=runs)
-    after = worker.ask("held")
-    trimmed = worker.ask("trimmed")
-    more = (after["memory"] - before["memory"]) * 1000 / runs
-    notes = {
-        "before": f"{before['objects']:,} objects, {before['threads']} threads",
-        "after": f"{more:,.1f} kB a run, {after['objects']:,} objects, {after['threads']} threads",
-        "and malloc_trim": "what the allocator kept of it is given back",
-    }
-    figures = {
-        "before": [before["memory"]],
-        "after": [after["memory"]],
-        "and malloc_trim": [trimmed],
-    }
-    return compared(NAME, f"{runs} {what} in a row, {side}", "MB", figures, notes=notes)
+    figures: dict[str, list[float]] = {}
+    notes: dict[str, str] = {}
+    for done in range(0, (LOOKS + 1) * runs, runs):
+        if done:
+            worker.ask(what, runs=runs)
+        look, held = f"after {done}" if done else "before", worker.ask("held")
+        figures[look] = [held["memory"]]
+        notes[look] = f"{held['objects']:,} objects, {held['threads']} threads"
+    figures["and malloc_trim"] = [worker.ask("trimmed")]
+    notes["and malloc_trim"] = "what the allocator kept of it is given back"
+    case = f"{LOOKS * runs} {what} in a row, {side}"
+    return compared(NAME, case, "MB", figures, notes=notes)
 
 
 def _worker(stack: ExitStack, folder: Path, env: dict[str, str], name: str, url: str) -> Worker:
@@ -72,6 +70,25 @@ def _worker(stack: ExitStack, folder: Path, env: dict[str, str], name: str, url:
     return worker
 
 
+def held() -> dict[str, float]:
+    """What this process has now, when it has collected its garbage."""
+    gc.collect()
+    process = psutil.Process()
+    return {
+        "memory": process.memory_info().rss / 1e6,
+        "objects": len(gc.get_objects()),
+        "threads": process.num_threads(),
+    }
+
+
+def trimmed() -> float:
+    """Memory when the allocator has given back what is free, where it is glibc's."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+    return float(held()["memory"])
+
+
 # The worker ------------------------------------------------------------------------------
 
 
@@ -79,23 +96,19 @@ def _serve() -> None:
     say = saying()
     url = os.environ[DATABASE]
     from crewai import Agent, Crew
-    from crewai.flow.flow import Flow, listen, start
+    from crewai.flow.flow import Flow, start
 
     from benchmarks.databases import launched
     from benchmarks.people import clerk, crew
     from crewai_dbos import DBOSCrew, DBOSFlow
 
     def build() -> Crew:
-        return crew(clerk(), [model.order(1)] * 2)
+        return crew(clerk(), [model.order(1)])
 
     class Small(Flow[dict[str, Any]]):
         @start()
         def first(self) -> str:
             return _answer(clerk())
-
-        @listen(first)
-        def second(self, before: str) -> str:
-            return before + _answer(clerk())
 
     def _answer(agent: Agent) -> str:
         return str(agent.kickoff(model.order(1)).raw)
@@ -116,22 +129,6 @@ def _serve() -> None:
             return runs
 
         return run
-
-    def held() -> dict[str, float]:
-        gc.collect()
-        process = psutil.Process()
-        return {
-            "memory": process.memory_info().rss / 1e6,
-            "objects": len(gc.get_objects()),
-            "threads": process.num_threads(),
-        }
-
-    def trimmed() -> float:
-        """Memory when the allocator has given back what is free, where it is glibc's."""
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)
-        return float(held()["memory"])
 
     with launched(url) if url else nullcontext():
         say({})

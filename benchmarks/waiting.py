@@ -7,15 +7,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from benchmarks import model
 from benchmarks.databases import databases, kinds
 from benchmarks.harness import Row, Worker, compared, saying, serve, timed
+from benchmarks.memory import held, trimmed
 from crewai_dbos.control import Approve, Control
 
 NAME = "waiting"
@@ -24,8 +25,31 @@ AT_ONCE = 16
 """Runs that are started, and looked for, at the same time."""
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """How much is measured.
+
+    Attributes:
+        latencies: Answers to one run, on each kind of database.
+        looks: How often the memory of a process is looked at whose runs wait and go on.
+        cycles: Runs between two looks.
+        many: Runs that wait at the same time.
+        alone: Requests of these that are answered while no process works.
+    """
+
+    latencies: int
+    looks: int
+    cycles: int
+    many: int
+    alone: int
+
+
+WHOLE = Sizes(latencies=15, looks=6, cycles=96, many=2_000, alone=300)
+QUICK = Sizes(latencies=2, looks=2, cycles=4, many=8, alone=3)
+
+
 def measure(quick: bool, folder: Path) -> list[Row]:
-    many, latencies, first, cycles = (8, 3, 2, 4) if quick else (2_000, 15, 100, 500)
+    sizes = QUICK if quick else WHOLE
     rows: list[Row] = []
     with databases(folder) as made, ExitStack() as stack:
         env = stack.enter_context(model.running(folder))
@@ -34,50 +58,62 @@ def measure(quick: bool, folder: Path) -> list[Row]:
             worker = _worker(stack, folder, env, f"{kind}-latency", url)
             worker.ask("park", runs=1)
             worker.ask("answer")
-            woken = [worker.ask("latency") for _ in range(latencies)]
+            woken = [worker.ask("latency") for _ in range(sizes.latencies)]
             rows += compared(NAME, "from an answer to the next call", "s", {kind: woken})
-            if kind != kinds(quick)[0]:
-                worker.kill()
-                continue
-            worker.ask("cycles", runs=first)
-            before = worker.ask("memory")
-            worker.ask("cycles", runs=cycles)
-            after = worker.ask("memory")
-            rows += compared(
-                NAME,
-                f"{cycles:,} runs that wait and go on, after {first} others, {kind}",
-                "MB",
-                {"before": [before], "after": [after]},
-                notes={"after": f"{(after - before) * 1000 / cycles:,.1f} kB a run"},
-            )
             worker.kill()
-        kind = kinds(quick)[-1]
-        rows += _many(stack, folder, env, made.fresh(kind), made.fresh(kind), many)
+        url = made.fresh(kinds(quick)[-1])
+        rows += _cycles(_worker(stack, folder, env, "cycles", url), sizes)
+        rows += _many(stack, folder, env, made.fresh(kind), made.fresh(kind), sizes)
     return rows
 
 
+def _cycles(worker: Worker, sizes: Sizes) -> list[Row]:
+    """Runs wait and go on, many after one another; what the process has in memory meanwhile."""
+    figures: dict[str, list[float]] = {}
+    notes: dict[str, str] = {}
+    for done in range(sizes.cycles, (sizes.looks + 1) * sizes.cycles, sizes.cycles):
+        worker.ask("cycles", runs=sizes.cycles)
+        held = worker.ask("held")
+        figures[f"after {done}"] = [held["memory"]]
+        notes[f"after {done}"] = f"{held['objects']:,} objects, {held['threads']} threads"
+    figures["and malloc_trim"] = [worker.ask("trimmed")]
+    notes["and malloc_trim"] = "what the allocator kept of it is given back"
+    worker.kill()
+    return compared(NAME, "runs that wait and go on", "MB", figures, notes=notes)
+
+
 def _many(
-    stack: ExitStack, folder: Path, env: dict[str, str], empty: str, url: str, many: int
+    stack: ExitStack, folder: Path, env: dict[str, str], empty: str, url: str, sizes: Sizes
 ) -> list[Row]:
     """Many runs wait: what a process costs that is started then, and how they are worked off."""
-    parking = _worker(stack, folder, env, "parking", url)
-    for _ in range(0, many, AT_ONCE):
-        parking.ask("park", runs=min(AT_ONCE, many))
-    parking.kill()
+    parking = [_worker(stack, folder, env, f"parking-{number}", url) for number in range(2)]
+    for worker in parking:
+        worker.tell("park", runs=sizes.many // 2)
+    for worker in parking:
+        worker.read()
+        worker.kill()
     idle = _worker(stack, folder, env, "idle", empty)
-    worker = _worker(stack, folder, env, "working", url)
+    worker = _worker(stack, folder, env, "waiting", url)
     time.sleep(5)  # for what a launch does in the background
     rows = []
     for what, unit in (("memory", "MB"), ("threads", "threads")):
-        samples = {"none wait": [idle.ask(what)], f"{many:,} wait": [worker.ask(what)]}
+        samples = {
+            "none wait": [idle.ask("held")[what]],
+            f"{sizes.many:,} wait": [worker.ask("held")[what]],
+        }
         rows += compared(NAME, f"a process started while crews wait: {what}", unit, samples)
     idle.kill()
+    worker.kill()
+    alone = list(islice(_answers(url), sizes.alone))
+    rows += compared(NAME, "an answer, while no process works", "ms", {"an answer": alone})
+    worker = _worker(stack, folder, env, "working", url)
     worker.tell("work_off")
-    milliseconds = {"an answer": list(_answers(url))}
+    beside = list(_answers(url))
     done = worker.read()
-    note = {"an answer": f"at most {done['most']} runs at once, {done['seconds']:,.0f} s for all"}
-    case = f"answers to {many:,}, by a process beside the one that works them off"
-    return [*rows, *compared(NAME, case, "ms", milliseconds, notes=note)]
+    note = f"{sizes.many:,} runs, at most {done['most']} at once, {done['seconds']:,.0f} s for all"
+    case = "an answer, beside the process that works them off"
+    samples, notes = {"an answer": beside}, {"an answer": note}
+    return [*rows, *compared(NAME, case, "ms", samples, notes=notes)]
 
 
 def _answers(url: str) -> Iterator[float]:
@@ -117,13 +153,14 @@ def _serve() -> None:
         people=People(approve_tools=["look_up"], linger=0.0),
     )
 
-    def count(*statuses: str) -> int:
+    def count(*statuses: str, among: list[str] | None = None) -> int:
         # A count and no list: of 2,000 rows a list, asked for all the time, is most of the work.
         database = launched_database()
-        of_these = database.runs.c.status.in_(statuses)
+        query = sa.select(sa.func.count()).where(database.runs.c.status.in_(statuses))
+        if among is not None:
+            query = query.where(database.runs.c.workflow_uuid.in_(among))
         with database.engine.connect() as connection:
-            counted = connection.execute(sa.select(sa.func.count()).where(of_these))
-            return int(counted.scalar_one())
+            return int(connection.execute(query).scalar_one())
 
     def wait_for(condition: Callable[[], bool]) -> None:
         while not condition():
@@ -132,11 +169,15 @@ def _serve() -> None:
     def all_ended() -> bool:
         return count("DELAYED", "ENQUEUED", "PENDING") == 0
 
+    def are_parked(run_ids: list[str]) -> bool:
+        return count("DELAYED", among=run_ids) == len(run_ids)
+
     def park(runs: int) -> int:
-        waiting = count("DELAYED")
-        for _ in range(runs):
-            durable.start()
-        wait_for(lambda: count("DELAYED") >= waiting + runs)
+        """Start so many runs, and return when none of them is at work any more."""
+        for begun in range(0, runs, AT_ONCE):
+            some = range(min(AT_ONCE, runs - begun))
+            started = [durable.start().workflow_id for _ in some]
+            wait_for(partial(are_parked, started))
         return runs
 
     def answer() -> None:
@@ -183,12 +224,6 @@ def _serve() -> None:
             answer()
         return runs
 
-    def memory() -> float:
-        return psutil.Process().memory_info().rss / 1e6
-
-    def threads() -> int:
-        return threading.active_count()
-
     with launched(url):
         say({})
         serve(
@@ -199,8 +234,8 @@ def _serve() -> None:
                 "work_off": work_off,
                 "latency": latency,
                 "cycles": cycles,
-                "memory": memory,
-                "threads": threads,
+                "held": held,
+                "trimmed": trimmed,
             },
         )
 

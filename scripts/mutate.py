@@ -2,10 +2,11 @@
 
 usage: python scripts/mutate.py [--list] [--jobs N] [NAME ...]
 
-Which names those are is found in the source. Each is renamed in a copy of the installed package,
+Which names those are is found in the source. Those that a module of ours imports when it is
+imported itself are missed by every test. Each other is renamed in a copy of the installed package,
 everywhere, so that the package itself works as before; then the seam tests are run on the copy, and
 if all of them pass, the smoke test. A name that nobody misses is printed: the next release could
-move it without our hearing of it. Takes a few seconds a name.
+move it without our hearing of it. Takes some seconds a name.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ SOURCE = ROOT / "src" / "crewai_dbos"
 ROOMS = {"crewai": SOURCE / "_crewai_seam", "dbos": SOURCE / "_dbos_seam"}
 """By the package, where its private names stand, those of what another module hands it as well."""
 PACKAGES = tuple(ROOMS)
+PATCHES = SOURCE / "_patches.py"
+"""Names in strings what is changed in either package, and imports neither."""
 PRIVATE = re.compile(r"_[A-Za-z][A-Za-z0-9_]*(?<!__)")
 
 
@@ -63,11 +66,14 @@ class Touched(ast.NodeVisitor):
         names: What it reads or sets of objects, mentions in a string, or overrides.
         imported: By package what it imports from private modules, and these modules; None for a
             package that it does not import.
+        at_once: By package what of that is imported with the module, whatever happens.
     """
 
     def __init__(self, tree: ast.Module) -> None:
         self.names: set[str] = set()
         self.imported: dict[str, set[str]] = {}
+        self.at_once: dict[str, set[str]] = {}
+        self._at_once = {part for part in tree.body if isinstance(part, ast.ImportFrom)}
         self._own: list[set[str]] = []
         self._ours: set[str] = set()
         self._foreign: set[str] = {"overrides"}
@@ -83,6 +89,8 @@ class Touched(ast.NodeVisitor):
             private = {part for part in inner if PRIVATE.fullmatch(part)}
             named = {name for name in given if private or PRIVATE.fullmatch(name)}
             self.imported.setdefault(package, set()).update(private | named)
+            if node in self._at_once:
+                self.at_once.setdefault(package, set()).update(private | named)
 
     def visit_Import(self, node: ast.Import) -> None:
         for alias in node.names:
@@ -155,17 +163,23 @@ def defined_in(folder: Path) -> set[str]:
     return found
 
 
-def touched() -> list[tuple[str, str]]:
-    """Each package with a name of it that src/ touches."""
+def touched() -> dict[tuple[str, str], str]:
+    """Each package with a name of it that src/ touches; and a module that imports it, if one does.
+
+    Only imports count that are made when the module itself is imported.
+    """
     modules = [(path, Touched(ast.parse(path.read_bytes()))) for path in sources(SOURCE)]
-    found = set()
+    found: dict[tuple[str, str], str] = {}
     for package in PACKAGES:
         defined = defined_in(folder_of(package)) - set(dir(namedtuple("Any", ())))
         for path, module in modules:
-            if package in module.imported or path.parent == ROOMS[package]:
+            if package in module.imported or path.parent == ROOMS[package] or path == PATCHES:
                 names = (module.names & defined) | module.imported.get(package, set())
-                found |= {(package, name) for name in names}
-    return sorted(found)
+                at_once = module.at_once.get(package, set())
+                for name in names:
+                    by = str(path.relative_to(SOURCE)) if name in at_once else ""
+                    found[package, name] = found.get((package, name)) or by
+    return dict(sorted(found.items()))
 
 
 # Renaming -------------------------------------------------------------------------------
@@ -202,15 +216,20 @@ def _linked(source: str, target: str) -> None:
 
 
 def preload() -> None:
-    """Import what crewAI and DBOS import, which takes seconds, once for all names.
+    """Import crewAI, DBOS and what they import, which takes seconds, once for all names.
 
-    They themselves are imported by each child, from its copy.
+    The one of which a name is renamed is imported anew by each child, from its copy.
     """
     os.environ.update(CREWAI_DISABLE_TELEMETRY="true", OTEL_SDK_DISABLED="true")
     sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
     for module in ("crewai_dbos.testing", "crewai_dbos.flow", "crewai_dbos.doctor"):
         importlib.import_module(module)
-    for module in [name for name in sys.modules if name.startswith((*PACKAGES, "pytest_crewai"))]:
+
+
+def forget(package: str) -> None:
+    """Have a package imported anew, and ours with it. Neither of the two imports the other."""
+    gone = re.compile(rf"(?:{package}|{SOURCE.name}|pytest_{SOURCE.name})(?:\.|$)")
+    for module in [name for name in sys.modules if gone.match(name)]:
         del sys.modules[module]
 
 
@@ -218,7 +237,9 @@ def tests_for(package: str, name: str) -> list[str]:
     """The seam tests of a package; first those that mention the name."""
     paths = sorted((ROOT / "tests").rglob("test_*_seam.py"))
     chosen = [path for path in paths if (path.parent.name == "dbos_seam") == (package == "dbos")]
-    return [str(path) for path in sorted(chosen, key=lambda path: name not in path.read_text())]
+    chosen.sort(key=lambda path: name not in path.read_text())
+    patched = ROOT / "tests/test_patches.py"
+    return [*map(str, chosen), f"{patched}::test_what_a_row_names_is_there"]
 
 
 def begin(package: str, name: str, folder: Path) -> int:
@@ -231,12 +252,16 @@ def begin(package: str, name: str, folder: Path) -> int:
         renamed_copy(package, name, folder)
     child = os.fork()
     if child == 0:
+        forget(package)
         os._exit(_tested(folder, tests_for(package, name)))
     return child
 
 
 def _tested(folder: Path, tests: list[str]) -> int:
-    """In a child: run the tests, and if they pass the smoke test, on the copy in `folder`."""
+    """In a child: run the tests, and if they pass the smoke test, on the copy in `folder`.
+
+    Those on Postgres, which has to be started, come last.
+    """
     log = os.open(folder / "output", os.O_WRONLY | os.O_CREAT)
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -244,8 +269,14 @@ def _tested(folder: Path, tests: list[str]) -> int:
     os.environ["PYTHONPATH"] = os.pathsep.join(sys.path[:3])
     os.chdir(ROOT)
     importlib.invalidate_caches()
-    args = ["-x", "-q", "-p", "no:cacheprovider", *tests]
-    return _forked(lambda: int(pytest.main(args))) or _forked(_smoke)
+    args = ["-x", "-q", "-n", "0", "-p", "no:cacheprovider", *tests]
+    quick, rest = [*args, "-k", "not postgres"], [*args, "-k", "postgres"]
+    return _forked(lambda: _pytest(quick)) or _forked(_smoke) or _forked(lambda: _pytest(rest))
+
+
+def _pytest(args: list[str]) -> int:
+    code = pytest.main(args)
+    return 0 if code == pytest.ExitCode.NO_TESTS_COLLECTED else int(code)
 
 
 def _smoke() -> int:
@@ -295,16 +326,25 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2, help="how many at a time")
     parser.add_argument("names", nargs="*", help="only these")
     given = parser.parse_args()
-    chosen = [(p, name) for p, name in touched() if not given.names or name in given.names]
+    chosen = {
+        (package, name): by
+        for (package, name), by in touched().items()
+        if not given.names or name in given.names
+    }
     if given.list:
         print("\n".join(f"{package} {name}" for package, name in chosen))
         return 0
+    for (package, name), by in chosen.items():
+        if by:
+            print(f"{package} {name}: {by} imports it", flush=True)
     preload()
-    for _, _, why in missed_by([(package, "") for package in PACKAGES], given.jobs):
+    rest = [name for name, by in chosen.items() if not by]
+    whole = sorted({(package, "") for package, _ in rest})
+    for _, _, why in missed_by(whole, given.jobs):
         if why:
             sys.exit(f"with nothing renamed: {why}")
     unmissed = []
-    for package, name, why in missed_by(chosen, given.jobs):
+    for package, name, why in missed_by(rest, given.jobs):
         print(f"{package} {name}: {why or 'NOBODY MISSES IT'}", flush=True)
         if not why:
             unmissed.append(f"{package} {name}")

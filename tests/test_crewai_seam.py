@@ -28,7 +28,7 @@ from crewai.flow.persistence import SQLiteFlowPersistence
 from crewai.flow.runtime import _actions as actions
 from crewai.knowledge.knowledge import Knowledge
 from crewai.llms import retry as llm_retry
-from crewai.llms.base_llm import BaseLLM
+from crewai.llms.base_llm import BaseLLM, call_stop_override, call_stream_override
 from crewai.llms.providers.openai.completion import OpenAICompletion
 from crewai.mcp import tool_resolver
 from crewai.mcp.client import MCPClient
@@ -153,6 +153,18 @@ def test_what_the_llm_of_a_durable_agent_spends_is_counted_on_the_users() -> Non
         assert agent.llm is not llm
         agent.llm.call("Hi.")
         assert llm.get_token_usage_summary().successful_requests == 1
+
+
+def test_a_copy_is_asked_as_its_original_would_be() -> None:
+    original, copied, another = model(), model(), model()
+    stopping = call_stop_override(original, ["END"])
+    streaming = call_stream_override(original, True)
+    with stopping, streaming, llm_seam.asked_for(original, copied):
+        assert copied.stop_sequences == ["END"]
+        assert copied._effective_stream() is True
+        assert another.stop_sequences == []
+        assert not another._effective_stream()
+    assert copied.stop_sequences == []
 
 
 def test_usage_and_state_are_put_back_on_replay(dbos: None) -> None:

@@ -15,6 +15,7 @@ from dbos._utils import GlobalParams
 
 from crewai_dbos._dbos_seam.configuration import configuration, whole_configuration
 from crewai_dbos._dbos_seam.instance import (
+    has_left_database,
     is_launched,
     is_shut_down,
     launched_instance,
@@ -22,7 +23,13 @@ from crewai_dbos._dbos_seam.instance import (
     poll_internal_queue,
     system_database,
 )
-from crewai_dbos._dbos_seam.threads import on_the_loop_of_dbos, on_workflow_thread
+from crewai_dbos._dbos_seam.parking import listens_to
+from crewai_dbos._dbos_seam.recovering import runs_at_work
+from crewai_dbos._dbos_seam.threads import (
+    on_the_loop_of_dbos,
+    on_the_own_loop_of_dbos,
+    on_workflow_thread,
+)
 from support.launching import QUICK, launched
 from support.runs import afollow, finish, fork, run_id
 
@@ -66,6 +73,42 @@ def test_the_threads_and_the_loop_that_dbos_runs_workflows_on_are_known(url: str
         assert finish(aplan, run_id(), afollow)
         assert not asyncio.run(elsewhere())
         assert not on_the_loop_of_dbos()
+
+
+def test_whether_it_is_a_loop_that_dbos_has_made(url: str) -> None:
+    async def aplan() -> bool:
+        return on_the_own_loop_of_dbos()
+
+    with launched(url):
+        assert finish(aplan, run_id(), afollow)
+        assert not asyncio.run(aplan())
+
+
+def test_what_is_at_work_here(url: str) -> None:
+    assert runs_at_work() == []
+    with launched(url):
+        assert finish(runs_at_work, run := run_id()) == [run]
+        assert runs_at_work() == []
+
+
+def test_the_database_is_left_at_the_end(url: str) -> None:
+    assert has_left_database()
+    with launched(url):
+        assert not has_left_database()
+    assert has_left_database()
+
+
+def test_which_queues_it_takes_runs_from(url: str) -> None:
+    with launched(url):
+        assert listens_to("any")
+    DBOS(config={"system_database_url": url, **QUICK})
+    try:
+        DBOS.listen_queues(["one"])
+        DBOS.launch()
+        assert listens_to("one")
+        assert not listens_to("another")
+    finally:
+        DBOS.destroy()
 
 
 def test_the_configuration_is_that_of_the_instance(url: str) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 from crewai import flow as package
+from crewai.flow.conversational import ConversationConfig, ConversationState
 from crewai.flow.flow import Flow, and_, listen, or_, router, start
 from crewai.flow.flow_context import current_flow_method_name
 from crewai.flow.human_feedback import human_feedback
@@ -23,6 +24,7 @@ from crewai.tools import BaseTool
 from crewai.types.usage_metrics import UsageMetrics
 from pydantic import BaseModel
 
+from crewai_dbos._crewai_seam.flow import checkpoint_for_ask, streaming_turn
 from crewai_dbos._flows.progress import depth
 from crewai_dbos._flows.run_flow import _RunFlow
 from crewai_dbos._flows.state.fields import OF_THE_ENGINE
@@ -75,6 +77,14 @@ def test_a_flow_says_which_persistence_was_given_to_it(tmp_path: Path) -> None:
     assert Counting()._instance_persistence is False
 
 
+def test_the_state_is_saved_before_somebody_is_asked(tmp_path: Path) -> None:
+    kept = SQLiteFlowPersistence(db_path=str(tmp_path / "states.db"))
+    flow: Any = Flow[dict[str, Any]](persistence=kept)
+    flow.state["count"] = 5
+    checkpoint_for_ask(flow)
+    assert (kept.load_state(flow.state["id"]) or {})["count"] == 5
+
+
 def test_what_the_engine_keeps_on_a_flow_is_what_we_take_for_its_own() -> None:
     folder = Path(package.__path__[0])
     source = "".join(path.read_text() for path in folder.rglob("*.py"))
@@ -100,6 +110,18 @@ def test_the_tools_of_a_declared_flow_lie_where_the_doctor_looks(tmp_path: Path)
 
 def test_a_conversation_is_told_from_another_flow() -> None:
     assert Counting()._is_conversational_enabled() is False
+
+
+def test_a_turn_of_a_conversation_streams() -> None:
+    @ConversationConfig(llm="openai/gpt-4o-mini")
+    class Talking(Flow[ConversationState]):
+        """Says something."""
+
+    flow: Any = Talking()
+    assert flow._streaming_conversation_turn is False
+    with streaming_turn(flow):
+        assert flow._streaming_conversation_turn is True
+    assert flow._streaming_conversation_turn is False
 
 
 # What the engine calls -------------------------------------------------------------------

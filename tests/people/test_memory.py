@@ -9,8 +9,10 @@ from dbos import DBOS
 
 from crewai_dbos import People
 from crewai_dbos._journal.journal import Journal
+from crewai_dbos.control import Approve
 from people.conftest import Desk, status, until
 from people.office import Post, office, writing
+from support.leaks import left_by
 from support.serving import Serve
 
 MAIL = {"to": "ann@example.org", "body": "Hello."}
@@ -39,3 +41,19 @@ def test_nothing_is_left_in_memory(end: str, serve: Serve, desk: Desk) -> None:
         run()
     # The thread of the last one may be about to end.
     until(lambda: journals() <= before)
+
+
+def test_runs_that_wait_and_go_on_leave_nothing(serve: Serve, desk: Desk) -> None:
+    server = serve(writing(MAIL))
+    crew = office(Post(), People(approve_tools=["send_email"], linger=0.1))
+
+    def wait_and_go_on(times: int) -> None:
+        runs = [crew.start({"who": "Ann"}) for _ in range(times)]
+        for run in runs:
+            desk.parked(run.workflow_id)
+            desk.answer(run.workflow_id, Approve())
+        for run in runs:
+            run.get_result()
+
+    wait_and_go_on(8)
+    assert left_by(server, lambda: wait_and_go_on(6), 6) == {}

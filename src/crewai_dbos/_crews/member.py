@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from crewai import Agent, Task
@@ -82,6 +82,11 @@ def member_of_run(template: Agent, options: AgentOptions, objects: RunObjects) -
     member.__dict__[_MEMBER] = _Membership(names.agent(name), objects, people, budget)
     make_durable(member, options, objects)
     return member
+
+
+def remembering() -> AbstractContextManager[Any]:
+    """The block is the run of a crew; after it nothing is left of what its members were told."""
+    return setting(_last_messages, None)
 
 
 def is_member(agent: Any) -> bool:

@@ -13,7 +13,7 @@ from crewai.crews.crew_output import CrewOutput
 
 from crewai_dbos import _command_lines
 from crewai_dbos._crewai_seam.events import forget_tasks
-from crewai_dbos._crews import fingerprint, run_crew, work_orders
+from crewai_dbos._crews import fingerprint, member, run_crew, work_orders
 from crewai_dbos._crews.ids import Ids
 from crewai_dbos._crews.work_orders import CrewWorkOrder
 from crewai_dbos._journal.call import Call
@@ -77,7 +77,8 @@ def _crew(definition: CrewDefinition, scope: Scope, own: bool) -> Iterator[Crew]
     crew = run_crew.crew_of_run(definition, template, scope, ids)
     try:
         # A workflow of the crew's own fails as the crew fails; another goes on, perhaps.
-        with nullcontext() if own else body.ending(scope), events.handled():
+        ended = nullcontext() if own else body.ending(scope)
+        with member.remembering(), ended, events.handled():
             try:
                 yield crew
             finally:
