@@ -13,7 +13,7 @@ from crewai_dbos import DBOSFlow
 from crewai_dbos._dbos_seam import claiming
 from crewai_dbos._dbos_seam.database import launched_database
 from people.conftest import until
-from support.launching import QUICK
+from support.launching import QUICK, go_on_as_dbos_does
 from support.names import unique
 
 SELDOM = 600.0
@@ -48,8 +48,7 @@ class Setting:
 
     def leave(self) -> None:
         """DBOS has one such queue for all that is launched in this process."""
-        if claiming._pace is not None:
-            claiming._pace.slow_down()
+        go_on_as_dbos_does()
         self.queue._polling_interval_sec = self._usual
 
     def change(self, **values: Any) -> None:

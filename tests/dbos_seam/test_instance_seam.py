@@ -14,7 +14,6 @@ from dbos._sys_db import SystemDatabase
 from dbos._utils import GlobalParams
 
 from crewai_dbos._dbos_seam.configuration import configuration, whole_configuration
-from crewai_dbos._dbos_seam import claiming
 from crewai_dbos._dbos_seam.instance import (
     has_left_database,
     is_launched,
@@ -31,7 +30,7 @@ from crewai_dbos._dbos_seam.threads import (
     on_the_own_loop_of_dbos,
     on_workflow_thread,
 )
-from support.launching import QUICK, launched
+from support.launching import QUICK, go_on_as_dbos_does, launched
 from support.runs import afollow, finish, fork, run_id
 
 
@@ -161,8 +160,7 @@ def test_an_empty_queue_is_only_looked_at(database_url: str) -> None:
     try:
         poll_internal_queue(dbos, 3600)  # we are the only one that takes a run out of it
         DBOS.launch()
-        if claiming._pace is not None:  # definitions of other tests are here
-            claiming._pace.slow_down()
+        go_on_as_dbos_does()  # definitions of other tests may be here
         queue = next(q for q in dbos._registry.internal_queues() if "internal" in q.name)
         process = (GlobalParams.executor_id, GlobalParams.app_version, None)
         poll = functools.partial(looking_first(claim), system_database(), queue, *process)

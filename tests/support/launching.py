@@ -19,6 +19,7 @@ from dbos._core import (
 )
 from dbos._sys_db import SystemDatabase
 
+from crewai_dbos._dbos_seam import claiming
 from crewai_dbos._dbos_seam.instance import looking_first
 
 # DBOS.destroy() waits for one more poll on SQLite, a second by default.
@@ -38,6 +39,13 @@ def _do_not_wait_for_the_disk(connection: Any, _: Any) -> None:
     """A killed process loses nothing by it, only a power failure would."""
     if isinstance(connection, sqlite3.Connection):
         connection.execute("PRAGMA synchronous=OFF")
+
+
+def go_on_as_dbos_does() -> None:
+    """The second after a launch is over, in which a process with definitions looks more often."""
+    claiming._early = None
+    if claiming._pace is not None:
+        claiming._pace.slow_down()
 
 
 @contextmanager
