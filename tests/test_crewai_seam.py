@@ -20,7 +20,9 @@ import openai
 import pytest
 from crewai import LLM, Agent, Crew, Flow, Task, llms
 from crewai.agents.agent_executor import AgentExecutor
+from crewai.agents.parser import AgentFinish
 from crewai.agents.step_executor import StepExecutor
+from crewai.core.providers.human_input import SyncHumanInputProvider
 from crewai.events import crewai_event_bus
 from crewai.events.base_events import BaseEvent
 from crewai.flow import runtime, start
@@ -153,6 +155,13 @@ def test_what_the_llm_of_a_durable_agent_spends_is_counted_on_the_users() -> Non
         assert agent.llm is not llm
         agent.llm.call("Hi.")
         assert llm.get_token_usage_summary().successful_requests == 1
+
+
+def test_what_a_review_asks_of_crewai() -> None:
+    finish_with = AgentFinish(thought="", output="an answer", text="an answer")
+    assert SyncHumanInputProvider._get_output_string(finish_with) == "an answer"
+    for name in ("_is_training_mode", "_format_feedback_message", "_invoke_loop", "_ainvoke_loop"):
+        assert callable(getattr(AgentExecutor, name))
 
 
 def test_a_copy_is_asked_as_its_original_would_be() -> None:
