@@ -224,6 +224,13 @@ def test_a_program_changed_by_a_diff_is_killed_and_started_again(name: str, tmp_
     assert len(log.read()) == 1
 
 
+def test_a_request_has_what_the_page_about_testing_says() -> None:
+    (line,) = re.findall(r"^- A request has (.+?)\.\n", text_of("docs/testing.md"), re.M | re.S)
+    named = re.findall(r"`(\w+)`", line)
+    assert len(named) > 5
+    assert [name for name in named if not hasattr(Request("/v1/chat/completions", {}), name)] == []
+
+
 @pytest.mark.crash
 def test_the_page_about_testing(tmp_path: Path) -> None:
     for block in blocks("docs/testing.md"):
