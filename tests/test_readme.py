@@ -120,14 +120,29 @@ def script(request: Request) -> Reply:
 @pytest.mark.crash
 def test_the_blocks_run_one_after_the_other_as_one_program(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
-    shown = blocks("docs/agents.md") + blocks("docs/crews.md") + blocks("docs/retries.md")
+    shown = blocks("docs/agents.md") + blocks("docs/retries.md")
     program.write_text("\n".join([*shown, "with SetWorkflowID('mine'):\n    print(handle(3))\n"]))
     with ModelServer(script) as server:
         done = python(program, folder=tmp_path, env={**os.environ, **server.env})
     assert done.returncode == 0, done.stderr
     answers = [line for line in done.stdout.splitlines() if line == "Dear customer."]
     assert len(answers) == 5
-    assert len(server.requests) == 11
+    assert len(server.requests) == 3
+
+
+@pytest.mark.crash
+def test_the_page_about_crews_is_one_program(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    ending = "with SetWorkflowID('mine'):\n    print(publish('otters'))\n"
+    program.write_text("\n".join([*blocks("docs/crews.md"), ending]))
+    with ModelServer(lambda request: text("Dear reader.")) as server:
+        env = {**os.environ, "HOME": str(tmp_path), **server.env}
+        done = python(program, folder=tmp_path, env=env)
+    assert done.returncode == 0, done.stderr
+    said = done.stdout.splitlines()
+    assert said.count("Dear reader.") == 2
+    assert any(re.fullmatch(r"[0-9a-f-]{36} \w+ Dear reader\.", line) for line in said)
+    assert len(server.requests) == 2 * 5, "two tasks in each of five runs"
 
 
 DIFFS = {
@@ -207,6 +222,13 @@ def test_a_program_changed_by_a_diff_is_killed_and_started_again(name: str, tmp_
     assert done.returncode == 0, done.stderr
     assert "1 run" in done.stdout
     assert len(log.read()) == 1
+
+
+def test_a_request_has_what_the_page_about_testing_says() -> None:
+    (line,) = re.findall(r"^- A request has (.+?)\.\n", text_of("docs/testing.md"), re.M | re.S)
+    named = re.findall(r"`(\w+)`", line)
+    assert len(named) > 5
+    assert [name for name in named if not hasattr(Request("/v1/chat/completions", {}), name)] == []
 
 
 @pytest.mark.crash

@@ -100,7 +100,7 @@ def demo(
         from crewai_dbos._demo import show, story
         from crewai_dbos._demo.process import ChildError
     except ImportError as error:
-        if error.name not in ("rich", "starlette", "uvicorn"):
+        if not _is_of_an_extra(error):
             raise
         raise _failed("The demo is an extra: pip install 'crewai-dbos[demo]'") from None
 
@@ -234,9 +234,10 @@ def crashtest(
         from crewai_dbos._import_path import NotFoundError, look_here
         from crewai_dbos.testing.crash import CrashTest, CrashTestError, report
     except ImportError as error:
-        if error.name not in ("rich", "starlette", "uvicorn"):
+        if not _is_of_an_extra(error):
             raise
-        raise _failed("This is an extra: pip install 'crewai-dbos[cli,testing]'", 2) from None
+        needed = "pip install 'crewai-dbos[cli,testing]'"
+        raise _failed(f"The crash test needs an extra: {needed}", 2) from None
 
     look_here()
     console = Console(highlight=False, stderr=as_json)
@@ -289,6 +290,10 @@ def _read(given: str) -> str:
     if given.startswith("@"):
         return Path(given[1:]).read_text(encoding="utf-8")
     return given
+
+
+def _is_of_an_extra(missing: ImportError) -> bool:
+    return (missing.name or "").partition(".")[0] in ("rich", "starlette", "uvicorn")
 
 
 def _failed(message: str, code: int = 1) -> typer.Exit:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from crewai.flow.flow import Flow, start
 from dbos import DBOS, SetWorkflowID
@@ -21,6 +23,32 @@ class Asks(Flow):
     @start()
     def only(self) -> str:
         return f"It is {ask('Which account?')}"
+
+
+@pytest.mark.parametrize(
+    ("command", "module", "said"),
+    [
+        (
+            ["serve"],
+            "uvicorn",
+            "The page and the HTTP API need an extra: pip install 'crewai-dbos[cli,http]'",
+        ),
+        (
+            ["crashtest", "app:crew"],
+            "rich",
+            "The crash test needs an extra: pip install 'crewai-dbos[cli,testing]'",
+        ),
+    ],
+)
+def test_without_its_extra_a_command_says_what_for(
+    command: list[str], module: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [each for each in sys.modules if each.startswith(f"{module}.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, module, None)
+    called = CliRunner().invoke(app, command)
+    assert called.exit_code == 2
+    assert called.output == f"{said}\n"
 
 
 @pytest.mark.parametrize("database_url", ["postgres"], indirect=True)

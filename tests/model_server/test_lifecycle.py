@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import threading
 import time
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import openai
 import pytest
 
 from crewai_dbos.testing import Hang, ModelServer, hang
-from model_server.helpers import ask, expect
+from model_server.helpers import HELLO, ask, expect
 
 
 class TestLifecycle:
@@ -50,6 +52,26 @@ class TestLifecycle:
         thread.join(5)
         assert not thread.is_alive()
         held.release()
+
+    @pytest.mark.crash
+    def test_serves_until_ctrl_c(self) -> None:
+        program = (
+            "from crewai_dbos.testing import ModelServer;"
+            "ModelServer(lambda request: 'hi', token='known').serve_forever()"
+        )
+        options: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        with subprocess.Popen([sys.executable, "-c", program], **options) as process:
+            said = [process.stdout.readline() for _ in range(2)]
+            env = dict(line.removeprefix("export ").strip().split("=", 1) for line in said)
+            assert env["OPENAI_BASE_URL"].endswith("/known/v1")
+            model = openai.OpenAI(base_url=env["OPENAI_BASE_URL"], api_key=env["OPENAI_API_KEY"])
+            reply = model.chat.completions.create(model="gpt-4o-mini", messages=HELLO)
+            assert reply.choices[0].message.content == "hi"
+            process.send_signal(signal.SIGINT)
+            out, errors = process.communicate(timeout=60)
+        assert (process.returncode, out) == (0, "")
+        assert "Ctrl-C" in errors
+        assert "Traceback" not in errors
 
     @pytest.mark.crash
     def test_does_not_import_crewai_or_dbos(self) -> None:

@@ -69,6 +69,14 @@ def test_the_commands_are_there(page: str) -> None:
             files_are_there(rest, line)
 
 
+def test_the_start_page_installs_what_the_tutorial_uses() -> None:
+    start, tutorial = (
+        re.findall(r"^pip install '?crewai-dbos(.*)$", text_of(page), re.MULTILINE)
+        for page in ("docs/index.md", "docs/tutorial.md")
+    )
+    assert start == tutorial == ["[cli,http,testing]'"]
+
+
 def parses(arguments: list[str], line: str) -> None:
     """The command is one of ours, and takes these options."""
     command = typer.main.get_command(app)

@@ -9,6 +9,8 @@ import typer
 
 from crewai_dbos._commands.options import Url, open_control
 
+_MISSING = "The page and the HTTP API need an extra: pip install 'crewai-dbos[cli,http]'"
+
 
 def serve(
     db_url: Url = None,
@@ -34,7 +36,7 @@ def serve(
 
         from crewai_dbos import http
     except ImportError:
-        typer.echo("This is an extra: pip install 'crewai-dbos[cli,http]'", err=True)
+        typer.echo(_MISSING, err=True)
         raise typer.Exit(2) from None
 
     if not token and not _is_this_machine(host):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import socket
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 
 import uvicorn
 
@@ -125,6 +127,24 @@ class ModelServer:
         self._server.stop()
         self._thread.join()
         self._server = self._thread = None
+
+    def serve_forever(self) -> None:
+        """Serve a program in another terminal until Ctrl-C.
+
+        Prints what to paste there first: an `export` line for each variable of `env`.
+
+        Example::
+
+            from crewai_dbos.testing import ModelServer, text
+
+            if __name__ == "__main__":
+                ModelServer(lambda request: text("Yes."), port=8123, token="mine").serve_forever()
+        """
+        with self, suppress(KeyboardInterrupt):
+            print("For another terminal, until Ctrl-C here:", file=sys.stderr, flush=True)
+            for name, value in self.env.items():
+                print(f"export {name}={value}", flush=True)
+            threading.Event().wait()
 
     def __enter__(self) -> ModelServer:
         return self.start()
