@@ -22,6 +22,7 @@ from starlette.testclient import TestClient
 
 from crewai_dbos import DBOSCrew, DBOSFlow, People
 from crewai_dbos._dbos_seam.database import launched_database
+from crewai_dbos._events.event import RUN_PARKED
 from crewai_dbos._fleet.leases import Holder, Leases
 from crewai_dbos._http.timeline import timeline
 from crewai_dbos._requests.table import requests
@@ -136,7 +137,8 @@ def links(page: Page) -> list[str]:
 def test_a_page_follows_what_it_does_not_show(control: Control) -> None:
     client, run_id = browser(control), begun(approved())
     asked(control, run_id)
-    in_state(control, run_id, "waiting")
+    # What happens while it is left to its row comes before what is shown.
+    until(lambda: [event.type for event in control.events(run_id)][-1:] == [RUN_PARKED])
     shown = look(client, f"/run/{run_id}")
     (where,) = [given["data-events"] for _, given in shown.tags if "data-events" in given]
     address, _, last = where.partition("?after=")
