@@ -192,6 +192,9 @@ def test_answers_of_models_are_read_and_edited(control: Control, model: Serve) -
     call = look(client, f"/run/{run_id}?at={quote(calls[0].path, safe='')}")
     assert '"tool": "mail"' in call.text
     assert '"to": "Ann"' in call.text
+    # What both buttons do in the world stands above them.
+    assert "Made again: 2 LLM requests, tool mail. Their effects happen again." in call.text
+    assert "Nothing that is recorded is made again." not in call.text
     form = call.form("Fork with this result")
     assert form.fields["result"] == ""  # these calls are no text, and a text is asked for
     made = form.send(client, "Fork with this result", result="Nobody is written to.")
@@ -350,6 +353,7 @@ def test_cancel_resume_and_fork(control: Control) -> None:
 
     task = control.run(run_id).children[0]
     call = look(client, f"/run/{run_id}?at={task.path.replace('#', '%23')}")
+    assert "Nothing that is recorded is made again." in call.text
     form = call.form("Fork with this result")
     assert form.fields["result"].startswith("Done: sent")
     made = form.send(client, "Fork with this result", result="Another line.")

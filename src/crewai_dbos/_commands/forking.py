@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from crewai_dbos._commands.options import AsJson, RunId, Url, open_control
+from crewai_dbos._commands.options import AsJson, RunId, Url, as_json_text, open_control, plain
+from crewai_dbos.control import MadeAgain
 
 
 def fork(
@@ -37,12 +40,17 @@ def fork(
         typer.Option(help="The application version that takes it; by default the newest."),
     ] = None,
     by: Annotated[str | None, typer.Option(help="Who does it; by default your user name.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be made again.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     db_url: Url = None,
     as_json: AsJson = False,
 ) -> None:
     """Begin a new run with what another has recorded, less what depends on a place in it.
 
-    The other run stays as it is. Exits with 2 if it can't be forked so.
+    The other run stays as it is. Tools that are made again have their effects again: what that is
+    it says, and asks at a terminal. Exits with 2 if it can't be forked so.
     """
     edits = dict(_edit(each) for each in edit or ())
     given = None if inputs is None else _json(inputs, "--inputs")
@@ -50,11 +58,30 @@ def fork(
         raise _bad("--inputs is no JSON object.")
     with open_control(db_url) as control:
         run_id = control.id_of(run_id)
+        again = control.made_again(run_id, at, edit=edits)
+        if dry_run:
+            _print_plan(again, as_json)
+            return
+        if again and not yes and is_terminal():
+            typer.echo(_told(again), err=True)
+            typer.confirm("Fork it?", abort=True, err=True)
         fork_id = control.fork(run_id, at, inputs=given, edit=edits, version=version, by=by)
     if as_json:
-        typer.echo(json.dumps({"run_id": fork_id, "forked_from": run_id}, indent=2))
+        told = {"run_id": fork_id, "forked_from": run_id, "made_again": asdict(again)}
+        typer.echo(as_json_text(told))
     else:
-        typer.echo(f"{fork_id} is a fork of {run_id}. A worker takes it from the queue.")
+        typer.echo(f"{fork_id} is a fork of {run_id}. {_told(again)}")
+        typer.echo("A worker takes it from the queue.")
+
+
+def _print_plan(again: MadeAgain, as_json: bool) -> None:
+    typer.echo(as_json_text({"made_again": asdict(again)}) if as_json else _told(again))
+
+
+def _told(again: MadeAgain) -> str:
+    if not again:
+        return "Nothing that is recorded is made again."
+    return f"Made again: {plain(again)}. Their effects happen again."
 
 
 def _edit(text: str) -> tuple[str, Any]:
@@ -81,3 +108,8 @@ def _json(text: str, what: str) -> Any:
 def _bad(message: str) -> typer.Exit:
     typer.echo(message, err=True)
     return typer.Exit(2)
+
+
+def is_terminal() -> bool:
+    """Whether somebody can be asked."""
+    return sys.stdin.isatty()

@@ -14,8 +14,8 @@ from crewai_dbos._http.rendering import shown
 from crewai_dbos._http.runs import ScopedControl
 from crewai_dbos._http.texts import plain_json
 from crewai_dbos._http.timeline import timeline
-from crewai_dbos.control import Node, Run, State
-from crewai_dbos.errors import SealedError
+from crewai_dbos.control import MadeAgain, Node, Run, State
+from crewai_dbos.errors import ForkError, SealedError
 
 ALIVE: tuple[State, ...] = (
     "queued",
@@ -55,6 +55,7 @@ def seen(
     node = trees.find(run, at) if at else None
     place = trees.found(run, inside) if inside else None
     seen = timeline(run, control.costs_of(run.run_id), place)
+    edits = node is not None and node.kind in _EDITABLE
     return {
         "run": run,
         "rows": seen.rows,
@@ -69,8 +70,28 @@ def seen(
         "inside": place,
         "call": None if node is None else _call_for(scoped, caller, run, node),
         "is_alive": run.state in ALIVE,
-        "edits": node is not None and node.kind in _EDITABLE,
+        "edits": edits,
+        "again": _made_again(scoped, run, node) if edits and node is not None else {},
     }
+
+
+def _made_again(scoped: ScopedControl, run: Run, node: Node) -> dict[str, str]:
+    """What each of the two forks of a call makes again; or why that can't be said."""
+    control, run_id = scoped.control, run.run_id
+    return {
+        "fork": _told(lambda: control.made_again(run_id, node.path)),
+        "edit": _told(lambda: control.made_again(run_id, edit=[node.path])),
+    }
+
+
+def _told(find: Callable[[], MadeAgain]) -> str:
+    try:
+        again = find()
+    except (ForkError, SealedError) as error:
+        return problem_of(error).detail
+    if not again:
+        return "Nothing that is recorded is made again."
+    return f"Made again: {again}. Their effects happen again."
 
 
 def _content(read: Callable[[], Any]) -> dict[str, Any]:
