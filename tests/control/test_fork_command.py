@@ -65,12 +65,23 @@ def outputs(called: Result) -> list[str]:
 
 def test_edited_by_json_and_by_files(run_id: str, fork: Any, tmp_path: Path) -> None:
     assert "given [1. Otters]" in outputs(fork(run_id, "--edit", 'task:1="1. Otters"', "--json"))[1]
+    # A shell takes the quotes away.
+    assert "given [No, fine.]" in outputs(fork(run_id, "--edit", "task:1=No, fine.", "--json"))[1]
     outline = tmp_path / "outline.md"
     outline.write_text("2. Boats")
     assert "given [2. Boats]" in outputs(fork(run_id, "--edit", f"task:1=@{outline}", "--json"))[1]
     data = tmp_path / "outline.json"
     data.write_text('{"title": "Boats"}')
     assert outputs(fork(run_id, "--edit", f"task:1=@{data}", "--json"))[0] == '{"title": "Boats"}'
+
+
+def test_the_id_of_the_fork(run_id: str, fork: Any) -> None:
+    again = (run_id, "--at", "task:2", "--id", new_id := unique("again"))
+    assert f"{new_id} is a fork of {run_id}. Made again: 1 LLM request." in fork(*again).output
+    assert f"{new_id} is a fork of {run_id} already." in fork(*again).output
+    assert len(outputs(fork(*again, "--json"))) == 2
+    taken = fork(new_id, "--id", run_id)
+    assert (taken.exit_code, "is that of another run" in taken.output) == (2, True)
 
 
 def test_at_and_with_inputs(run_id: str, fork: Any) -> None:
@@ -86,8 +97,8 @@ def test_at_and_with_inputs(run_id: str, fork: Any) -> None:
     ("arguments", "said"),
     [
         (["--at", "task:3"], "has recorded no 'task:3'"),
-        (["--edit", "task:1"], "is not PLACE=JSON"),
-        (["--edit", "task:1=Otters"], "is not JSON"),
+        (["--edit", "task:1"], "is not PLACE=VALUE"),
+        (["--edit", 'task:1={"title": Otters}'], "is not JSON"),
         (["--edit", "task:1=@nowhere.md"], "can't be read"),
         (["--inputs", "[1]"], "no JSON object"),
         (["--at", "task:1", "--inputs", "{}"], "from the beginning"),

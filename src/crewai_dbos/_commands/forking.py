@@ -27,8 +27,9 @@ def fork(
     edit: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="PLACE=JSON",
-            help="A result to go on with; PLACE=@FILE for the text in a file, or JSON in a .json.",
+            metavar="PLACE=VALUE",
+            help="A result to go on with: JSON, or else a text; PLACE=@FILE for the text in a file, "
+            "or JSON in a .json.",
         ),
     ] = None,
     inputs: Annotated[
@@ -40,6 +41,9 @@ def fork(
         typer.Option(help="The application version that takes it; by default the newest."),
     ] = None,
     by: Annotated[str | None, typer.Option(help="Who does it; by default your user name.")] = None,
+    new_id: Annotated[
+        str | None, typer.Option("--id", help="Of the fork. Asked for again, it is one fork.")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what would be made again.")
     ] = False,
@@ -62,13 +66,18 @@ def fork(
         if dry_run:
             _print_plan(again, as_json)
             return
-        if again and not yes and is_terminal():
+        is_there = new_id is not None and control.status_of(new_id) is not None
+        if again and not (is_there or yes) and is_terminal():
             typer.echo(_told(again), err=True)
             typer.confirm("Fork it?", abort=True, err=True)
-        fork_id = control.fork(run_id, at, inputs=given, edit=edits, version=version, by=by)
+        fork_id = control.fork(
+            run_id, at, inputs=given, edit=edits, version=version, by=by, fork_id=new_id
+        )
     if as_json:
         told = {"run_id": fork_id, "forked_from": run_id, "made_again": asdict(again)}
         typer.echo(as_json_text(told))
+    elif is_there:
+        typer.echo(f"{fork_id} is a fork of {run_id} already. None is begun.")
     else:
         typer.echo(f"{fork_id} is a fork of {run_id}. {_told(again)}")
         typer.echo("A worker takes it from the queue.")
@@ -87,9 +96,9 @@ def _told(again: MadeAgain) -> str:
 def _edit(text: str) -> tuple[str, Any]:
     place, mark, value = text.partition("=")
     if not mark or not place:
-        raise _bad(f"--edit {text!r} is not PLACE=JSON.")
+        raise _bad(f"--edit {text!r} is not PLACE=VALUE.")
     if not value.startswith("@"):
-        return place, _json(value, f"--edit {place}")
+        return place, _json_or_text(value, f"--edit {place}")
     file = Path(value[1:])
     try:
         content = file.read_text(encoding="utf-8")
@@ -98,11 +107,20 @@ def _edit(text: str) -> tuple[str, Any]:
     return place, _json(content, str(file)) if file.suffix == ".json" else content
 
 
+def _json_or_text(text: str, what: str) -> Any:
+    """JSON, or a text without quotes, which a shell takes away."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        # Meant as an object; stored as a text it would be one that nobody can read.
+        return _json(text, what) if text.startswith("{") else text
+
+
 def _json(text: str, what: str) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
-        raise _bad(f"{what} is not JSON ({error}). A text has quotes: '\"...\"'") from None
+        raise _bad(f"{what} is not JSON: {error}") from None
 
 
 def _bad(message: str) -> typer.Exit:
