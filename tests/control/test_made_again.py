@@ -153,8 +153,10 @@ def test_the_command(run_id: str, command: Any, control: Control) -> None:
     assert json.loads(told.stdout)["made_again"]["tools"] == {"book_gardener": 2}
     assert (forks(control, run_id), booked) == (0, [])
     assert command(run_id, "--at", "method:dig", "--dry-run").exit_code == 2
-    made = command(run_id, "--at", "method:heal")
-    assert f"Made again: {HEALED}." in made.output
+    # Nothing takes what is of another version, so it stays queued; and it is not the newest.
+    old = command(run_id, "--at", "method:heal", "--version", "v0")
+    assert f"Made again: {HEALED}." in old.output
+    assert "It is stranded: it is of application version v0" in old.output
     assert forks(control, run_id) == 1
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from crewai_dbos._commands.options import AsJson, RunId, Url, as_json_text, open_control, plain
-from crewai_dbos.control import MadeAgain
+from crewai_dbos.control import MadeAgain, Run
 
 
 def fork(
@@ -28,8 +28,8 @@ def fork(
         list[str] | None,
         typer.Option(
             metavar="PLACE=VALUE",
-            help="A result to go on with: JSON, or else a text; PLACE=@FILE for the text in a file, "
-            "or JSON in a .json.",
+            help="A result to go on with: JSON, or else a text; PLACE=@FILE for the text in a "
+            "file, or JSON in a .json.",
         ),
     ] = None,
     inputs: Annotated[
@@ -73,6 +73,7 @@ def fork(
         fork_id = control.fork(
             run_id, at, inputs=given, edit=edits, version=version, by=by, fork_id=new_id
         )
+        fork = control.run(fork_id)
     if as_json:
         told = {"run_id": fork_id, "forked_from": run_id, "made_again": asdict(again)}
         typer.echo(as_json_text(told))
@@ -80,7 +81,14 @@ def fork(
         typer.echo(f"{fork_id} is a fork of {run_id} already. None is begun.")
     else:
         typer.echo(f"{fork_id} is a fork of {run_id}. {_told(again)}")
-        typer.echo("A worker takes it from the queue.")
+        typer.echo(_taken_by(fork))
+
+
+def _taken_by(fork: Run) -> str:
+    """Who carries it out, as far as the database says."""
+    if fork.state in ("queued", "stranded") and fork.reason:
+        return f"It is {fork.state}: {plain(fork.reason)}"
+    return "A worker takes it from the queue."
 
 
 def _print_plan(again: MadeAgain, as_json: bool) -> None:
