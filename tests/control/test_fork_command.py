@@ -12,8 +12,10 @@ from crewai import Crew
 from dbos import DBOS
 from typer.testing import CliRunner, Result
 
+from control.reading_runs import every
 from crewai_dbos import DBOSCrew
 from crewai_dbos.cli import app
+from crewai_dbos.control import Control
 from crews.scenarios import agent, answer, task
 from support.launching import launched
 from support.names import unique
@@ -82,6 +84,19 @@ def test_the_id_of_the_fork(run_id: str, fork: Any) -> None:
     assert len(outputs(fork(*again, "--json"))) == 2
     taken = fork(new_id, "--id", run_id)
     assert (taken.exit_code, "is that of another run" in taken.output) == (2, True)
+
+
+@pytest.mark.parametrize(("place", "name"), [("task:1", "task:1.outline"), ("task:2/llm#1", "llm")])
+def test_what_is_edited_looks_so(place: str, name: str, run_id: str, fork: Any, url: str) -> None:
+    told = json.loads(fork(run_id, "--edit", f"{place}=Boats", "--by", "ann", "--json").stdout)
+    DBOS.retrieve_workflow(told["run_id"]).get_result()
+    shown = CliRunner().invoke(app, ["runs", "show", told["run_id"]]).output
+    assert f"{name} (edited by ann)" in shown
+    with Control(url) as control:
+        kept = control.run(told["run_id"])
+    found = [node for node in every(kept.children) if node.edited_by]
+    assert {(node.edited_by, node.edited is None) for node in found} == {("ann", False)}
+    assert "(edited by" not in CliRunner().invoke(app, ["runs", "show", run_id]).output
 
 
 def test_at_and_with_inputs(run_id: str, fork: Any) -> None:

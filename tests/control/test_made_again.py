@@ -100,8 +100,11 @@ def test_of_an_edit(run_id: str, control: Control) -> None:
     assert str(again) == HEALED
     assert control.made_again(run_id, edit=["method:look"]) == again
     assert not booked
-    DBOS.retrieve_workflow(control.fork(run_id, edit={"method:look": "Yes."})).get_result()
+    fork_id = control.fork(run_id, edit={"method:look": "Yes."}, by="ann")
+    DBOS.retrieve_workflow(fork_id).get_result()
     assert len(booked) == 2
+    marks = {node.name: node.edited_by for node in control.run(fork_id).children}
+    assert marks == {"method:look": "ann", "method:heal": None}
 
 
 def test_of_a_place(run_id: str, control: Control) -> None:

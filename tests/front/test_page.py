@@ -362,6 +362,14 @@ def test_cancel_resume_and_fork(control: Control) -> None:
     in_state(control, fork_id, "done")
     assert control.result_of(fork_id)["raw"] == "Another line."
     assert run_id in look(client, f"/run/{fork_id}").text
+    # It looks edited, and what stood there before is at hand; so in a fork of the fork.
+    by = control.run(fork_id).children[0].edited_by
+    again = control.fork(fork_id, edit={"task:1": "A third one."}, by="bob")
+    in_state(control, again, "done")
+    for run, whose, before in ((fork_id, by, "Done: sent"), (again, "bob", "Another line.")):
+        changed = look(client, f"/run/{run}?at={task.path.replace('#', '%23')}")
+        assert f"edited by {whose}" in changed.text
+        assert re.search(rf"Edited by {whose},.*; before: {before}", " ".join(changed.text.split()))
     # Sent twice it is one fork; and what was typed is there if it can't be taken.
     assert form.send(client, "Fork with this result", result="Another line.").url == made.url
     assert form.send(client, "Fork with this result", result="A third one.").url != made.url

@@ -15,7 +15,7 @@ from crewai_dbos._http.runs import ScopedControl
 from crewai_dbos._http.texts import plain_json
 from crewai_dbos._http.timeline import timeline
 from crewai_dbos.control import MadeAgain, Node, Run, State
-from crewai_dbos.errors import ForkError, SealedError
+from crewai_dbos.errors import ForkError, RunNotFoundError, SealedError
 
 ALIVE: tuple[State, ...] = (
     "queued",
@@ -69,10 +69,30 @@ def seen(
         "node": node,
         "inside": place,
         "call": None if node is None else _call_for(scoped, caller, run, node),
+        "before": _before(scoped, caller, run, node) if node is not None else None,
         "is_alive": run.state in ALIVE,
         "edits": edits,
         "again": _made_again(scoped, run, node) if edits and node is not None else {},
     }
+
+
+def _before(scoped: ScopedControl, caller: Caller, run: Run, node: Node) -> dict[str, str] | None:
+    """What stood in place of a result that was edited, and in which run; None if nobody knows."""
+    if node.edited_by is None:
+        return None
+    origin = run
+    while origin.forked_from is not None:
+        try:
+            origin = scoped.run(caller, origin.forked_from)
+        except RunNotFoundError:
+            return None
+        there = trees.find(origin, node.path)
+        if there is None:
+            return None
+        if (there.edited_by, there.edited) != (node.edited_by, node.edited):
+            text = _call_for(scoped, caller, origin, there)["text"]
+            return {"text": text, "run_id": origin.run_id}
+    return None
 
 
 def _made_again(scoped: ScopedControl, run: Run, node: Node) -> dict[str, str]:
@@ -126,7 +146,9 @@ def _call_for(scoped: ScopedControl, caller: Caller, run: Run, node: Node) -> di
 
 def _call(scoped: ScopedControl, run: Run, node: Node) -> dict[str, Any]:
     """What is known of a call in a run; of a task its last answer."""
-    path = node.path if node.kind != "task" else _last_answer(node)
+    path: str | None = node.path
+    if node.kind == "task":
+        path = _last_answer(node) if node.edited_by is None else f"{node.path}/edited#1"
     if node.kind == "method":
         path = f"{node.path}/outcome#1"
     found: dict[str, Any] = {"content": None, "asks_for_tools": False}
