@@ -81,7 +81,9 @@ def test_the_id_of_the_fork(run_id: str, fork: Any) -> None:
     again = (run_id, "--at", "task:2", "--id", new_id := unique("again"))
     assert f"{new_id} is a fork of {run_id}. Made again: 1 LLM request." in fork(*again).output
     assert f"{new_id} is a fork of {run_id} already." in fork(*again).output
-    assert len(outputs(fork(*again, "--json"))) == 2
+    told = fork(*again, "--json")
+    assert len(outputs(told)) == 2
+    assert "made_again" not in json.loads(told.stdout)
     taken = fork(new_id, "--id", run_id)
     assert (taken.exit_code, "is that of another run" in taken.output) == (2, True)
 
@@ -114,6 +116,7 @@ def test_at_and_with_inputs(run_id: str, fork: Any) -> None:
         (["--at", "task:3"], "has recorded no 'task:3'"),
         (["--edit", "task:1"], "is not PLACE=VALUE"),
         (["--edit", 'task:1={"title": Otters}'], "is not JSON"),
+        (["--edit", "task:1="], "has no value"),
         (["--edit", "task:1=@nowhere.md"], "can't be read"),
         (["--inputs", "[1]"], "no JSON object"),
         (["--at", "task:1", "--inputs", "{}"], "from the beginning"),

@@ -75,8 +75,8 @@ def fork(
         )
         fork = control.run(fork_id)
     if as_json:
-        told = {"run_id": fork_id, "forked_from": run_id, "made_again": asdict(again)}
-        typer.echo(as_json_text(told))
+        told = {"run_id": fork_id, "forked_from": run_id}
+        typer.echo(as_json_text(told if is_there else {**told, "made_again": asdict(again)}))
     elif is_there:
         typer.echo(f"{fork_id} is a fork of {run_id} already. None is begun.")
     else:
@@ -86,9 +86,9 @@ def fork(
 
 def _taken_by(fork: Run) -> str:
     """Who carries it out, as far as the database says."""
-    if fork.state in ("queued", "stranded") and fork.reason:
+    if fork.reason:
         return f"It is {fork.state}: {plain(fork.reason)}"
-    return "A worker takes it from the queue."
+    return "It is queued, and a worker takes it." if fork.state == "queued" else "It is begun."
 
 
 def _print_plan(again: MadeAgain, as_json: bool) -> None:
@@ -117,6 +117,8 @@ def _edit(text: str) -> tuple[str, Any]:
 
 def _json_or_text(text: str, what: str) -> Any:
     """JSON, or a text without quotes, which a shell takes away."""
+    if not text:
+        raise _bad(f"{what} has no value. An empty text is '\"\"'.")  # a variable that is not set
     try:
         return json.loads(text)
     except ValueError:
