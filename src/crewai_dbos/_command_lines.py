@@ -25,5 +25,10 @@ def move(run_id: str, version: str | None = None) -> str:
     return f"crewai-dbos runs move {quote(run_id)}{_to(version)}"
 
 
+def worker() -> str:
+    """Starts a worker with what is defined in a module."""
+    return "crewai-dbos worker MODULE"
+
+
 def _to(version: str | None) -> str:
     return "" if version is None else f" --version {quote(version)}"

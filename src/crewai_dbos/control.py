@@ -8,7 +8,7 @@ for, and answers them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from itertools import chain
 from typing import Any
@@ -19,6 +19,7 @@ from crewai_dbos import _user
 from crewai_dbos._control import contents, cost, forking, kickoffs, places, stopping, workers
 from crewai_dbos._control.contents import Content as Content
 from crewai_dbos._control.cost import Cost as Cost
+from crewai_dbos._control.made_again import MadeAgain as MadeAgain
 from crewai_dbos._control.moving import Mover
 from crewai_dbos._control.moving import Moves as Moves
 from crewai_dbos._control.moving import Wanted as WantedMove
@@ -59,6 +60,7 @@ __all__ = [
     "Cost",
     "Event",
     "Feedback",
+    "MadeAgain",
     "Moves",
     "Node",
     "Page",
@@ -589,7 +591,8 @@ class Control:
 
         The other run stays as it is, whatever its state. A process that has the definition takes
         the fork from DBOS's queue. It makes again what is left out, and answers the rest from the
-        record. Without `at` and `edit` nothing is kept.
+        record. Without `at` and `edit` nothing is kept. Tools that are made again have their
+        effects again: `made_again` says which.
 
         Args:
             run_id: Which run.
@@ -623,6 +626,29 @@ class Control:
         """
         wanted = forking.Wanted(at, inputs, edit or {}, version, by or _user.name(), fork_id)
         return forking.fork(self._database, run_id, wanted, self._serializer)
+
+    def made_again(
+        self, run_id: str, at: str | None = None, *, edit: Collection[str] = ()
+    ) -> MadeAgain:
+        """What a fork would make again, and have its effects again, by what is recorded now.
+
+        Args:
+            run_id: Which run.
+            at: As of `fork`.
+            edit: As of `fork`, or its places alone.
+
+        Raises:
+            RunNotFoundError: There is no such run.
+            ForkError: There is no such place, or several; or an edit does not fit.
+            SealedError: The run is encrypted, and this `Control` has no serializer that reads it.
+
+        Example::
+
+            run = crew.start({"topic": "otters"})
+            print(run.get_result().raw)
+            print("again:", control.made_again(run.workflow_id, edit=["task:1"]))
+        """
+        return forking.left_out(self._database, run_id, at, edit, self._serializer)
 
     def place_of(self, run_id: str, place: str) -> str:
         """The whole name of what `place` stands for in a run, as `fork` takes it.

@@ -12,8 +12,10 @@ from crewai import Crew
 from dbos import DBOS
 from typer.testing import CliRunner, Result
 
+from control.reading_runs import every
 from crewai_dbos import DBOSCrew
 from crewai_dbos.cli import app
+from crewai_dbos.control import Control
 from crews.scenarios import agent, answer, task
 from support.launching import launched
 from support.names import unique
@@ -65,12 +67,38 @@ def outputs(called: Result) -> list[str]:
 
 def test_edited_by_json_and_by_files(run_id: str, fork: Any, tmp_path: Path) -> None:
     assert "given [1. Otters]" in outputs(fork(run_id, "--edit", 'task:1="1. Otters"', "--json"))[1]
+    # A shell takes the quotes away.
+    assert "given [No, fine.]" in outputs(fork(run_id, "--edit", "task:1=No, fine.", "--json"))[1]
     outline = tmp_path / "outline.md"
     outline.write_text("2. Boats")
     assert "given [2. Boats]" in outputs(fork(run_id, "--edit", f"task:1=@{outline}", "--json"))[1]
     data = tmp_path / "outline.json"
     data.write_text('{"title": "Boats"}')
     assert outputs(fork(run_id, "--edit", f"task:1=@{data}", "--json"))[0] == '{"title": "Boats"}'
+
+
+def test_the_id_of_the_fork(run_id: str, fork: Any) -> None:
+    again = (run_id, "--at", "task:2", "--id", new_id := unique("again"))
+    assert f"{new_id} is a fork of {run_id}. Made again: 1 LLM request." in fork(*again).output
+    assert f"{new_id} is a fork of {run_id} already." in fork(*again).output
+    told = fork(*again, "--json")
+    assert len(outputs(told)) == 2
+    assert "made_again" not in json.loads(told.stdout)
+    taken = fork(new_id, "--id", run_id)
+    assert (taken.exit_code, "is that of another run" in taken.output) == (2, True)
+
+
+@pytest.mark.parametrize(("place", "name"), [("task:1", "task:1.outline"), ("task:2/llm#1", "llm")])
+def test_what_is_edited_looks_so(place: str, name: str, run_id: str, fork: Any, url: str) -> None:
+    told = json.loads(fork(run_id, "--edit", f"{place}=Boats", "--by", "ann", "--json").stdout)
+    DBOS.retrieve_workflow(told["run_id"]).get_result()
+    shown = CliRunner().invoke(app, ["runs", "show", told["run_id"]]).output
+    assert f"{name} (edited by ann)" in shown
+    with Control(url) as control:
+        kept = control.run(told["run_id"])
+    found = [node for node in every(kept.children) if node.edited_by]
+    assert {(node.edited_by, node.edited is None) for node in found} == {("ann", False)}
+    assert "(edited by" not in CliRunner().invoke(app, ["runs", "show", run_id]).output
 
 
 def test_at_and_with_inputs(run_id: str, fork: Any) -> None:
@@ -86,8 +114,9 @@ def test_at_and_with_inputs(run_id: str, fork: Any) -> None:
     ("arguments", "said"),
     [
         (["--at", "task:3"], "has recorded no 'task:3'"),
-        (["--edit", "task:1"], "is not PLACE=JSON"),
-        (["--edit", "task:1=Otters"], "is not JSON"),
+        (["--edit", "task:1"], "is not PLACE=VALUE"),
+        (["--edit", 'task:1={"title": Otters}'], "is not JSON"),
+        (["--edit", "task:1="], "has no value"),
         (["--edit", "task:1=@nowhere.md"], "can't be read"),
         (["--inputs", "[1]"], "no JSON object"),
         (["--at", "task:1", "--inputs", "{}"], "from the beginning"),

@@ -194,6 +194,9 @@ def test_answers_of_models_are_read_and_edited(control: Control, model: Serve) -
     call = look(client, f"/run/{run_id}?at={quote(calls[0].path, safe='')}")
     assert '"tool": "mail"' in call.text
     assert '"to": "Ann"' in call.text
+    # What both buttons do in the world stands above them.
+    assert "Made again: 2 LLM requests, tool mail. Their effects happen again." in call.text
+    assert "Nothing that is recorded is made again." not in call.text
     form = call.form("Fork with this result")
     assert form.fields["result"] == ""  # these calls are no text, and a text is asked for
     made = form.send(client, "Fork with this result", result="Nobody is written to.")
@@ -352,6 +355,7 @@ def test_cancel_resume_and_fork(control: Control) -> None:
 
     task = control.run(run_id).children[0]
     call = look(client, f"/run/{run_id}?at={task.path.replace('#', '%23')}")
+    assert "Nothing that is recorded is made again." in call.text
     form = call.form("Fork with this result")
     assert form.fields["result"].startswith("Done: sent")
     made = form.send(client, "Fork with this result", result="Another line.")
@@ -360,6 +364,14 @@ def test_cancel_resume_and_fork(control: Control) -> None:
     in_state(control, fork_id, "done")
     assert control.result_of(fork_id)["raw"] == "Another line."
     assert run_id in look(client, f"/run/{fork_id}").text
+    # It looks edited, and what stood there before is at hand; so in a fork of the fork.
+    by = control.run(fork_id).children[0].edited_by
+    again = control.fork(fork_id, edit={"task:1": "A third one."}, by="bob")
+    in_state(control, again, "done")
+    for run, whose, before in ((fork_id, by, "Done: sent"), (again, "bob", "Another line.")):
+        changed = look(client, f"/run/{run}?at={task.path.replace('#', '%23')}")
+        assert f"edited by {whose}" in changed.text
+        assert re.search(rf"Edited by {whose},.*; before: {before}", " ".join(changed.text.split()))
     # Sent twice it is one fork; and what was typed is there if it can't be taken.
     assert form.send(client, "Fork with this result", result="Another line.").url == made.url
     assert form.send(client, "Fork with this result", result="A third one.").url != made.url

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from crewai_dbos._commands.options import AsJson, RunId, Url, open_control
+from crewai_dbos._commands.options import AsJson, RunId, Url, as_json_text, open_control, plain
+from crewai_dbos.control import MadeAgain, Run
 
 
 def fork(
@@ -24,8 +27,9 @@ def fork(
     edit: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="PLACE=JSON",
-            help="A result to go on with; PLACE=@FILE for the text in a file, or JSON in a .json.",
+            metavar="PLACE=VALUE",
+            help="A result to go on with: JSON, or else a text; PLACE=@FILE for the text in a "
+            "file, or JSON in a .json.",
         ),
     ] = None,
     inputs: Annotated[
@@ -37,12 +41,20 @@ def fork(
         typer.Option(help="The application version that takes it; by default the newest."),
     ] = None,
     by: Annotated[str | None, typer.Option(help="Who does it; by default your user name.")] = None,
+    new_id: Annotated[
+        str | None, typer.Option("--id", help="Of the fork. Asked for again, it is one fork.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be made again.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     db_url: Url = None,
     as_json: AsJson = False,
 ) -> None:
     """Begin a new run with what another has recorded, less what depends on a place in it.
 
-    The other run stays as it is. Exits with 2 if it can't be forked so.
+    The other run stays as it is. Tools that are made again have their effects again: what that is
+    it says, and asks at a terminal. Exits with 2 if it can't be forked so.
     """
     edits = dict(_edit(each) for each in edit or ())
     given = None if inputs is None else _json(inputs, "--inputs")
@@ -50,19 +62,51 @@ def fork(
         raise _bad("--inputs is no JSON object.")
     with open_control(db_url) as control:
         run_id = control.id_of(run_id)
-        fork_id = control.fork(run_id, at, inputs=given, edit=edits, version=version, by=by)
+        again = control.made_again(run_id, at, edit=edits)
+        if dry_run:
+            _print_plan(again, as_json)
+            return
+        is_there = new_id is not None and control.status_of(new_id) is not None
+        if again and not (is_there or yes) and is_terminal():
+            typer.echo(_told(again), err=True)
+            typer.confirm("Fork it?", abort=True, err=True)
+        fork_id = control.fork(
+            run_id, at, inputs=given, edit=edits, version=version, by=by, fork_id=new_id
+        )
+        fork = control.run(fork_id)
     if as_json:
-        typer.echo(json.dumps({"run_id": fork_id, "forked_from": run_id}, indent=2))
+        told = {"run_id": fork_id, "forked_from": run_id}
+        typer.echo(as_json_text(told if is_there else {**told, "made_again": asdict(again)}))
+    elif is_there:
+        typer.echo(f"{fork_id} is a fork of {run_id} already. None is begun.")
     else:
-        typer.echo(f"{fork_id} is a fork of {run_id}. A worker takes it from the queue.")
+        typer.echo(f"{fork_id} is a fork of {run_id}. {_told(again)}")
+        typer.echo(_taken_by(fork))
+
+
+def _taken_by(fork: Run) -> str:
+    """Who carries it out, as far as the database says."""
+    if fork.reason:
+        return f"It is {fork.state}: {plain(fork.reason)}"
+    return "It is queued, and a worker takes it." if fork.state == "queued" else "It is begun."
+
+
+def _print_plan(again: MadeAgain, as_json: bool) -> None:
+    typer.echo(as_json_text({"made_again": asdict(again)}) if as_json else _told(again))
+
+
+def _told(again: MadeAgain) -> str:
+    if not again:
+        return "Nothing that is recorded is made again."
+    return f"Made again: {plain(again)}. Their effects happen again."
 
 
 def _edit(text: str) -> tuple[str, Any]:
     place, mark, value = text.partition("=")
     if not mark or not place:
-        raise _bad(f"--edit {text!r} is not PLACE=JSON.")
+        raise _bad(f"--edit {text!r} is not PLACE=VALUE.")
     if not value.startswith("@"):
-        return place, _json(value, f"--edit {place}")
+        return place, _json_or_text(value, f"--edit {place}")
     file = Path(value[1:])
     try:
         content = file.read_text(encoding="utf-8")
@@ -71,13 +115,29 @@ def _edit(text: str) -> tuple[str, Any]:
     return place, _json(content, str(file)) if file.suffix == ".json" else content
 
 
+def _json_or_text(text: str, what: str) -> Any:
+    """JSON, or a text without quotes, which a shell takes away."""
+    if not text:
+        raise _bad(f"{what} has no value. An empty text is '\"\"'.")  # a variable that is not set
+    try:
+        return json.loads(text)
+    except ValueError:
+        # Meant as an object; stored as a text it would be one that nobody can read.
+        return _json(text, what) if text.startswith("{") else text
+
+
 def _json(text: str, what: str) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
-        raise _bad(f"{what} is not JSON ({error}). A text has quotes: '\"...\"'") from None
+        raise _bad(f"{what} is not JSON: {error}") from None
 
 
 def _bad(message: str) -> typer.Exit:
     typer.echo(message, err=True)
     return typer.Exit(2)
+
+
+def is_terminal() -> bool:
+    """Whether somebody can be asked."""
+    return sys.stdin.isatty()

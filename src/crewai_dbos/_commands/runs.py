@@ -261,6 +261,8 @@ def _tree(children: Sequence[Node]) -> Table:
         name = Text(guide, "dim") + Text(plain(node.name), "dim" if node.replayed else "")
         if node.attempts > 1:
             name.append(f" ({node.attempts} attempts)", "yellow")
+        if node.edited_by is not None:
+            name.append(f" (edited by {plain(node.edited_by)})", "magenta")
         if node.error:
             name.append(f" {plain(node.error)}", "red")
         told = "recorded" if node.replayed and node.state == "done" else node.state

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
@@ -13,9 +13,11 @@ from sqlalchemy.exc import IntegrityError
 
 from crewai_dbos._control import edits, places
 from crewai_dbos._control.dependence import Dependents
+from crewai_dbos._control.made_again import MadeAgain, made_again
 from crewai_dbos._control.recorded import Recorded
 from crewai_dbos._dbos_seam.copying import CopiedRun, copied
 from crewai_dbos._dbos_seam.database import Database
+from crewai_dbos._dbos_seam.rows import rows_of
 from crewai_dbos._dbos_seam.stored_runs import has_id, runs
 from crewai_dbos._journal import payload as payloads
 from crewai_dbos._journal.entry import Entry
@@ -65,6 +67,52 @@ def fork(database: Database, run_id: str, wanted: Wanted, serializer: Serializer
         return _made(database, run_id, wanted, serializer)
 
 
+def left_out(
+    database: Database,
+    run_id: str,
+    at: str | None,
+    edit: Collection[str],
+    serializer: Serializer | None,
+) -> MadeAgain:
+    """What a fork of a run would make again.
+
+    Args:
+        database: Where the run is.
+        run_id: Which.
+        at: As of `Wanted`.
+        edit: As of `Wanted`, or the places alone: values are looked at if there are any.
+        serializer: That of the application.
+
+    Raises:
+        RunNotFoundError, ForkError, SealedError: As of `fork`.
+    """
+    with database.engine.connect() as connection:
+        found = runs(database, connection, [has_id(database, [run_id])])
+        if not found:
+            raise RunNotFoundError(run_id)
+        _check_kind(run_id, found[0].name)
+        recorded = Recorded(run_id, rows_of(database.system, connection, run_id), serializer)
+    if at is None and not edit:
+        return made_again(recorded.entries, len(recorded.outside))
+    plan = _Plan(recorded, serializer)
+    values = edit if isinstance(edit, Mapping) else dict.fromkeys(edit)
+    given = plan.leave_out(at, values)
+    if isinstance(edit, Mapping):
+        plan.changes(given, "")
+    gone = plan.dependents.entries
+    given_tasks = tuple(f"{each.name}/" for each in given if each.is_of_task)  # none is begun
+    made = (e for e in recorded.entries if e.name in gone and not e.name.startswith(given_tasks))
+    return made_again(made, len(plan.dependents.steps))
+
+
+def _check_kind(run_id: str, workflow: str) -> None:
+    if workflow == names.BATCH_WORKFLOW:
+        raise ForkError(
+            f"Run {run_id!r} is a batch, which only puts its items on a queue. Fork one of "
+            f"these: {names.item(run_id, 1)!r}, ..."
+        )
+
+
 def _made(database: Database, run_id: str, wanted: Wanted, serializer: Serializer | None) -> str:
     by_place = wanted.at is not None or bool(wanted.edit)
     if by_place and wanted.inputs is not None:
@@ -82,14 +130,11 @@ def _made(database: Database, run_id: str, wanted: Wanted, serializer: Serialize
         made = copied(database, connection, run_id, fork_id, steps=by_place, version=wanted.version)
         if made is None:
             raise RunNotFoundError(run_id)
-        if made.workflow() == names.BATCH_WORKFLOW:
-            raise ForkError(
-                f"Run {run_id!r} is a batch, which only puts its items on a queue. Fork one of "
-                f"these: {names.item(run_id, 1)!r}, ..."
-            )
+        _check_kind(run_id, made.workflow())
         edited: list[str] = []
         if by_place:
-            edited = _Fork(made, Recorded(run_id, made.rows(), serializer), serializer).make(wanted)
+            plan = _Plan(Recorded(run_id, made.rows(), serializer), serializer)
+            edited = _carried_out(plan, made, wanted)
         elif wanted.inputs is not None:
             made.set_order(_with_inputs(run_id, made.order(), wanted.inputs, serializer))
         attributes = made.attributes()
@@ -118,17 +163,30 @@ class _Edit:
         return self.name.rpartition("/")[2].startswith("task:")
 
 
+def _carried_out(plan: _Plan, made: CopiedRun, wanted: Wanted) -> list[str]:
+    """Leave out and change what is wanted. Returns the names of what is edited."""
+    given = plan.leave_out(wanted.at, wanted.edit)
+    changes = plan.changes(given, wanted.by)
+    dependents = plan.dependents
+    made.leave_out([*plan.recorded.steps_of(dependents.entries), *dependents.steps])
+    for each, (entry_name, step_id, stored) in zip(given, changes, strict=True):
+        if each.is_of_task:
+            made.add(step_id, entry_name, stored)
+        else:
+            made.change(step_id, stored)
+    return [entry_name for entry_name, _, _ in changes]
+
+
 @dataclass
-class _Fork:
-    """The rows of a fork, of which some go and some change.
+class _Plan:
+    """What of a run goes in a fork, and what changes.
 
     Attributes:
-        made: The copy of the run.
-        recorded: What is in it.
+        recorded: What is in the run.
         serializer: That of the application.
+        dependents: What goes.
     """
 
-    made: CopiedRun
     recorded: Recorded
     serializer: Serializer | None
     dependents: Dependents = field(init=False)
@@ -136,28 +194,22 @@ class _Fork:
     def __post_init__(self) -> None:
         self.dependents = Dependents(self.recorded)
 
-    def make(self, wanted: Wanted) -> list[str]:
-        """Leave out and change what is wanted. Returns the names of what is edited."""
-        given = [
-            _Edit(self._edited_name(place), place, value) for place, value in wanted.edit.items()
-        ]
+    def leave_out(self, at: str | None, edit: Mapping[str, Any]) -> list[_Edit]:
+        """Find what goes. Returns what is given, by `edit`."""
+        given = [_Edit(self._edited_name(place), place, value) for place, value in edit.items()]
         if twice := {each.name for each in given if [e.name for e in given].count(each.name) > 1}:
             raise ForkError(f"{', '.join(sorted(twice))} is edited twice.")
-        if wanted.at is not None:
-            self._go_back_to(wanted.at, given)
+        if at is not None:
+            self._go_back_to(at, given)
         for each in given:
             if each.is_of_task:
                 self.dependents.drop_inside(each.name)
             self.dependents.drop_after(each.name)
-        changed = [self._changed(each, wanted.by) for each in given]
-        entries = self.dependents.entries
-        self.made.leave_out([*self.recorded.steps_of(entries), *self.dependents.steps])
-        for each, (entry_name, step_id, stored) in zip(given, changed, strict=True):
-            if each.is_of_task:
-                self.made.add(step_id, entry_name, stored)
-            else:
-                self.made.change(step_id, stored)
-        return [entry_name for entry_name, _, _ in changed]
+        return given
+
+    def changes(self, given: list[_Edit], by: str) -> list[tuple[str, int, Any]]:
+        """Of each, the name, step id and payload of the entry that has what is given."""
+        return [self._changed(each, by) for each in given]
 
     def _go_back_to(self, at: str, given: list[_Edit]) -> None:
         place = places.found(self.recorded, at)

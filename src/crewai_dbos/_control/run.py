@@ -51,6 +51,7 @@ class Node:
         replayed: Whether the execution that went on last has it from the record.
         error: The class and message of the error that it ended with.
         attempts: How often it was made, with retries.
+        edited_by, edited: Who has put its result in place of the recorded one, in a fork; when.
         children: What is inside, in the order in which it began.
 
     Example::
@@ -72,6 +73,8 @@ class Node:
     replayed: bool = False
     error: str | None = None
     attempts: int = 1
+    edited_by: str | None = None
+    edited: datetime | None = None
     children: tuple[Node, ...] = ()
 
 

@@ -74,7 +74,7 @@ def standing(
     if run.status == PENDING and "waiting" in told:
         return Standing("stranded", _text(told["waiting"], opened, "its definition is missing"))
     latest = newest.get(run.application, newest.get(None))
-    return _stranded(run, latest, fleet) or _alive(run, asked, fleet)
+    return _stranded(run, latest, fleet) or _alive(run, asked, latest, fleet)
 
 
 def _cancelled(run: StoredRun, told: Mapping[str, Any], opened: Open) -> Standing:
@@ -136,6 +136,18 @@ def _stranded(run: StoredRun, latest: str | None, fleet: Fleet) -> Standing | No
     )
 
 
+def _no_worker(run: StoredRun, latest: str | None, fleet: Fleet) -> str | None:
+    """Who could take a queued run, where no worker does: the database knows of no other process."""
+    needed = what_it_needs(run)
+    if having(fleet.alive(run, run.version or latest), needed):
+        return None
+    what = "its workflow" if needed is None else f"the {needed[0]} {needed[1]!r}"
+    return (
+        f"any process that has launched DBOS with {what} takes it, and no worker with that lives. "
+        f"Start one: {_command_lines.worker()}"
+    )
+
+
 def _nobody(run: StoredRun, needed: tuple[str, str] | None, has_alive: bool) -> str:
     of_version = f" of version {run.version}" if run.version is not None else ""
     if not has_alive or needed is None:
@@ -157,7 +169,7 @@ _LAST_MS = int(datetime(9999, 1, 1, tzinfo=timezone.utc).timestamp() * 1000)
 """No run is delayed until after that, but one that waits for a person without a deadline."""
 
 
-def _alive(run: StoredRun, asked: Sequence[Outline], fleet: Fleet) -> Standing:
+def _alive(run: StoredRun, asked: Sequence[Outline], latest: str | None, fleet: Fleet) -> Standing:
     still = [each for each in asked if each.state == "open"]
     if run.status != ENQUEUED and still:
         return Standing("waiting", _for_whom(still))
@@ -168,7 +180,9 @@ def _alive(run: StoredRun, asked: Sequence[Outline], fleet: Fleet) -> Standing:
         return Standing("interrupted", f"its worker {_named(worker)} is gone; another goes on")
     if any(each.state in ("answered", "expired") for each in asked):
         return Standing("waking")
-    if run.status != DELAYED or run.delay_ms is None:
+    if run.status != DELAYED:
+        return Standing("queued", _no_worker(run, latest, fleet))
+    if run.delay_ms is None:
         return Standing("queued")
     if run.delay_ms > _LAST_MS:
         return Standing(

@@ -269,6 +269,7 @@ class _Maker:
         span = self._span(place)
         ended_ms = self.row.now_ms if state in ("running", "waiting") else span.ended_ms
         entry, step = place.entry, place.step
+        edited_by, edited_ms = _edited(place)
         known = [child.replayed for child in children]
         if step is not None:
             known.append(_is_replayed(step, self.row))
@@ -283,6 +284,8 @@ class _Maker:
             replayed=bool(known) and all(known),
             error=error,
             attempts=1 if entry is None else _attempts(entry),
+            edited_by=edited_by,
+            edited=at(edited_ms),
             children=children,
         )
 
@@ -369,6 +372,18 @@ def _tokens(entry: Entry | None) -> Tokens:
 def _attempts(entry: Entry) -> int:
     found = entry.stored.get("attempts", 1) if entry.is_readable else 1
     return int(found)
+
+
+def _edited(place: _Place) -> tuple[str | None, int | None]:
+    """Who has given the result of a place, and when; that of a task stands in it."""
+    given = place.inside.get(names.numbered("", names.EDITED, 1))
+    ends = [entry for entry, _ in place.marks if entry.what == names.METHOD_END]
+    for entry in (place.entry, None if given is None else given.entry, *ends):
+        mark = entry.stored.get("edited") if entry is not None and entry.is_readable else None
+        if isinstance(mark, Mapping):
+            by, ms = mark.get("by"), mark.get("ms")
+            return str(by), ms if isinstance(ms, int) else None
+    return None, None
 
 
 def _told(entry: Entry | None) -> float | None:

@@ -14,8 +14,8 @@ from crewai_dbos._http.rendering import shown
 from crewai_dbos._http.runs import ScopedControl
 from crewai_dbos._http.texts import plain_json
 from crewai_dbos._http.timeline import timeline
-from crewai_dbos.control import Node, Run, State
-from crewai_dbos.errors import SealedError
+from crewai_dbos.control import MadeAgain, Node, Run, State
+from crewai_dbos.errors import ForkError, RunNotFoundError, SealedError
 
 ALIVE: tuple[State, ...] = (
     "queued",
@@ -55,6 +55,7 @@ def seen(
     node = trees.find(run, at) if at else None
     place = trees.found(run, inside) if inside else None
     seen = timeline(run, control.costs_of(run.run_id), place)
+    edits = node is not None and node.kind in _EDITABLE
     return {
         "run": run,
         "rows": seen.rows,
@@ -68,9 +69,49 @@ def seen(
         "node": node,
         "inside": place,
         "call": None if node is None else _call_for(scoped, caller, run, node),
+        "before": _before(scoped, caller, run, node) if node is not None else None,
         "is_alive": run.state in ALIVE,
-        "edits": node is not None and node.kind in _EDITABLE,
+        "edits": edits,
+        "again": _made_again(scoped, run, node) if edits and node is not None else {},
     }
+
+
+def _before(scoped: ScopedControl, caller: Caller, run: Run, node: Node) -> dict[str, str] | None:
+    """What stood in place of a result that was edited, and in which run; None if nobody knows."""
+    if node.edited_by is None:
+        return None
+    origin = run
+    while origin.forked_from is not None:
+        try:
+            origin = scoped.run(caller, origin.forked_from)
+        except RunNotFoundError:
+            return None
+        there = trees.find(origin, node.path)
+        if there is None:
+            return None
+        if (there.edited_by, there.edited) != (node.edited_by, node.edited):
+            text = _call_for(scoped, caller, origin, there)["text"]
+            return {"text": text, "run_id": origin.run_id}
+    return None
+
+
+def _made_again(scoped: ScopedControl, run: Run, node: Node) -> dict[str, str]:
+    """What each of the two forks of a call makes again; or why that can't be said."""
+    control, run_id = scoped.control, run.run_id
+    return {
+        "fork": _told(lambda: control.made_again(run_id, node.path)),
+        "edit": _told(lambda: control.made_again(run_id, edit=[node.path])),
+    }
+
+
+def _told(find: Callable[[], MadeAgain]) -> str:
+    try:
+        again = find()
+    except (ForkError, SealedError) as error:
+        return problem_of(error).detail
+    if not again:
+        return "Nothing that is recorded is made again."
+    return f"Made again: {again}. Their effects happen again."
 
 
 def _content(read: Callable[[], Any]) -> dict[str, Any]:
@@ -105,7 +146,9 @@ def _call_for(scoped: ScopedControl, caller: Caller, run: Run, node: Node) -> di
 
 def _call(scoped: ScopedControl, run: Run, node: Node) -> dict[str, Any]:
     """What is known of a call in a run; of a task its last answer."""
-    path = node.path if node.kind != "task" else _last_answer(node)
+    path: str | None = node.path
+    if node.kind == "task":
+        path = _last_answer(node) if node.edited_by is None else f"{node.path}/edited#1"
     if node.kind == "method":
         path = f"{node.path}/outcome#1"
     found: dict[str, Any] = {"content": None, "asks_for_tools": False}
