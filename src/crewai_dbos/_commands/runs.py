@@ -216,6 +216,12 @@ def _took(seconds: float | None) -> str:
     return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{rest:02}s"
 
 
+def _in_queue(run: Run) -> str:
+    """How much of the time of a run it waited for a process; nothing if that was short."""
+    queued = run.queued or 0
+    return f", {_took(queued)} of it in a queue" if queued >= 1 else ""
+
+
 def _count(tokens: int) -> str:
     if tokens < 10_000:
         return str(tokens) if tokens else ""
@@ -238,7 +244,7 @@ def _whole(run: Run) -> RenderableType:
         ("why", run.reason and plain(run.reason)),
         ("error", run.error and Text(plain(run.error), "red")),
         ("asked", f"{run.created:%Y-%m-%d %H:%M:%S} UTC, {ago(run.created)}"),
-        ("took", _took(run.seconds)),
+        ("took", _took(run.seconds) + _in_queue(run)),
         ("tokens", f"{run.tokens.total:,} in {run.tokens.requests:,} requests"),
         ("cost", run.cost is not None and f"${run.cost:.4f}"),
         ("started by", run.parent and plain(run.parent)),

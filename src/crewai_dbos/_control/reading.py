@@ -15,11 +15,13 @@ import sqlalchemy as sa
 from crewai_dbos._control import texts
 from crewai_dbos._control.run import Page, Run, State
 from crewai_dbos._control.states import STATUSES, Standing, standing
+from crewai_dbos._control.taken_over import is_taken_over
 from crewai_dbos._control.texts import Open
 from crewai_dbos._control.tree import nodes
 from crewai_dbos._control.workers import Fleet
 from crewai_dbos._dbos_seam import stored_contents, stored_runs
 from crewai_dbos._dbos_seam.database import ALIVE, DELAYED, ENQUEUED, PENDING, Database
+from crewai_dbos._dbos_seam.stored_contents import StoredStep
 from crewai_dbos._dbos_seam.stored_runs import Condition, StoredRun
 from crewai_dbos._events.reading import at_work
 from crewai_dbos._events.store import Store as EventStore
@@ -183,6 +185,7 @@ class Reader:
         return replace(
             run,
             children=made,
+            queued=_queued(row, steps),
             tokens=sum((n.tokens for n in made), Tokens()),
             cost=None if None in costs else sum(cost for cost in costs if cost is not None),
         )
@@ -319,6 +322,17 @@ def _started_ms(row: StoredRun) -> int | None:
     if row.started_ms is not None or row.queue is not None or row.status in (ENQUEUED, DELAYED):
         return row.started_ms
     return row.created_ms  # begun where it was asked for
+
+
+def _queued(row: StoredRun, steps: Iterable[StoredStep]) -> float | None:
+    """How many seconds it was on a queue before it was begun."""
+    if row.queue is None:
+        return None
+    own = (step.started_ms for step in steps if not is_taken_over(row, step.ended_ms))
+    # Begun again it has the time of that.
+    begun = [ms for ms in (row.started_ms, *own) if ms is not None]
+    end_ms = row.ended_ms or row.now_ms
+    return max(0, min(begun, default=end_ms) - row.created_ms) / 1000
 
 
 def _time(milliseconds: int) -> datetime:

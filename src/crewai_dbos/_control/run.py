@@ -44,13 +44,14 @@ class Node:
         name: The last part of it, for people: ``task:2.write``, ``tool:send_email``.
         kind: ``crew``, ``task``, ``agent``, ``flow``, ``method``, ``llm``, ``tool``, ...
         state: As of a run.
-        started: When it began, in UTC; None where that is not known.
+        started: When it began, in UTC; None where that is not known, and of what was taken over.
         seconds: How long it took; of something with others inside from the first's begin to the
-            last's end.
+            last's end, less what was taken over.
         tokens: Of all LLM requests in it.
         replayed: Whether the execution that went on last has it from the record.
         error: The class and message of the error that it ended with.
         attempts: How often it was made, with retries.
+        taken_over: Whether a fork has it from the run that it was made of, with all that is inside.
         children: What is inside, in the order in which it began.
 
     Example::
@@ -73,6 +74,7 @@ class Node:
     error: str | None = None
     attempts: int = 1
     children: tuple[Node, ...] = ()
+    taken_over: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,8 @@ class Run:
         created: When it was asked for, in UTC.
         started: When a process last began or went on with it.
         seconds: From its creation to its end, or to now.
+        queued: How many of these it was on a queue before a process first took it, as far as the
+            rows say; from `Control.run` only.
         tokens: Of the LLM requests in its journal; from `Control.run` also of those of the runs and
             items that it has started.
         cost: In US dollars, where prices are known; None where not.
@@ -121,6 +125,7 @@ class Run:
     version: str | None = None
     executor: str | None = None
     children: tuple[Node, ...] = ()
+    queued: float | None = None
 
 
 @dataclass(frozen=True)
