@@ -28,6 +28,7 @@ from crewai_dbos._commands.options import (
     open_control,
     plain,
 )
+from crewai_dbos._stored.prices import dollars
 from crewai_dbos.control import Control, Node, Page, Run, State
 
 app = typer.Typer(
@@ -192,7 +193,7 @@ def _table(runs: Sequence[Run]) -> Table:
             Text(run.state, _COLOURS[run.state]),
             ago(run.created),
             _took(run.seconds),
-            _count(run.tokens.total),
+            _count(run.new_tokens),
             plain(run.error or run.reason or ""),
         )
     return table
@@ -245,8 +246,8 @@ def _whole(run: Run) -> RenderableType:
         ("error", run.error and Text(plain(run.error), "red")),
         ("asked", f"{run.created:%Y-%m-%d %H:%M:%S} UTC, {ago(run.created)}"),
         ("took", _took(run.seconds) + _in_queue(run)),
-        ("tokens", f"{run.tokens.total:,} in {run.tokens.requests:,} requests"),
-        ("cost", run.cost is not None and f"${run.cost:.4f}"),
+        ("tokens", _tokens(run)),
+        ("cost", _cost(run)),
         ("started by", run.parent and plain(run.parent)),
         ("fork of", run.forked_from and plain(run.forked_from)),
         ("version", run.version and plain(run.version)),
@@ -256,6 +257,22 @@ def _whole(run: Run) -> RenderableType:
         if value:
             head.add_row(name, value)
     return Group(head, Text(), _tree(run.children)) if run.children else head
+
+
+def _tokens(run: Run) -> str:
+    told = f"{run.tokens.total:,} in {run.tokens.requests:,} requests"
+    if not run.taken_over.requests:
+        return told
+    return f"{told}: new {run.new_tokens:,}, taken over {run.taken_over.total:,}"
+
+
+def _cost(run: Run) -> str | None:
+    if run.cost is None:
+        return None
+    if not run.taken_over.requests:
+        return dollars(run.cost)
+    new, taken_over = dollars(run.new_cost), dollars(run.taken_over_cost)
+    return f"{dollars(run.cost)}: new {new}, taken over {taken_over}"
 
 
 def _tree(children: Sequence[Node]) -> Table:

@@ -190,6 +190,19 @@ class Reader:
             cost=None if None in costs else sum(cost for cost in costs if cost is not None),
         )
 
+    def row(self, run_id: str) -> StoredRun:
+        """A run as it is stored, by its whole id.
+
+        Raises:
+            RunNotFoundError: There is none.
+        """
+        with self.database.engine.connect() as connection:
+            here = [stored_runs.has_id(self.database, [run_id])] if _is_storable(run_id) else []
+            found = stored_runs.runs(self.database, connection, here) if here else []
+        if not found:
+            raise RunNotFoundError(run_id)
+        return found[0]
+
     def id_of(self, begins: str) -> str:
         """The id of the run whose id is this, or begins so."""
         with self.database.engine.connect() as connection:
@@ -242,7 +255,7 @@ class Reader:
     ) -> tuple[Run, ...]:
         rows = [row for row, _ in found]
         labels = self._labels(connection, rows)
-        spent = self._spent(connection, [row.run_id for row in rows])
+        spent, taken_over = self._spent(connection, rows)
         failed = [row.run_id for row, how in found if how.state == "failed"]
         errors = stored_contents.errors(self.database, connection, failed)
         return tuple(
@@ -264,6 +277,8 @@ class Reader:
                 forked_from=row.forked_from,
                 version=row.version,
                 executor=row.executor,
+                taken_over=sum((each.tokens for each in taken_over[row.run_id]), Tokens()),
+                taken_over_cost=self.prices.usd(taken_over[row.run_id]),
             )
             for row, how in found
         )
@@ -283,13 +298,19 @@ class Reader:
             found[run_id].update(_label_in(text))
         return found
 
-    def _spent(self, connection: sa.Connection, run_ids: Iterable[str]) -> dict[str, list[Spent]]:
-        """What the LLM requests in the journal of each have used."""
+    def _spent(
+        self, connection: sa.Connection, rows: Iterable[StoredRun]
+    ) -> tuple[dict[str, list[Spent]], dict[str, list[Spent]]]:
+        """What the LLM requests in the journal of each have used; what of it is taken over."""
         found: defaultdict[str, list[Spent]] = defaultdict(list)
-        for run_id, text in stored_contents.with_usage(self.database, connection, run_ids):
+        taken_over: defaultdict[str, list[Spent]] = defaultdict(list)
+        by_id = {row.run_id: row for row in rows}
+        for run_id, text, ended in stored_contents.with_usage(self.database, connection, by_id):
             if is_payload(entry := _json(text)):
                 found[run_id] += spent_in(entry)
-        return found
+                if is_taken_over(by_id[run_id], ended):
+                    taken_over[run_id] += spent_in(entry)
+        return found, taken_over
 
 
 def _label_in(text: str) -> dict[str, str]:

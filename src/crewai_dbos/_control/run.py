@@ -102,6 +102,9 @@ class Run:
         version: The application version whose processes take it; None if any does.
         executor: The process that carries it out, or did.
         children: What it has done; empty in a list of runs.
+        taken_over: Of `tokens`, those that a fork has from the run that it was made of, which has
+            paid for them.
+        taken_over_cost: The same of `cost`.
 
     Example::
 
@@ -126,6 +129,20 @@ class Run:
     executor: str | None = None
     children: tuple[Node, ...] = ()
     queued: float | None = None
+    taken_over: Tokens = field(default_factory=Tokens)
+    taken_over_cost: float | None = 0.0
+
+    @property
+    def new_tokens(self) -> int:
+        """The tokens that it has used itself: of a fork without those that were taken over."""
+        return self.tokens.total - self.taken_over.total
+
+    @property
+    def new_cost(self) -> float | None:
+        """The same in US dollars; None where a price is not known."""
+        if self.cost is None or self.taken_over_cost is None:
+            return None
+        return max(0.0, round(self.cost - self.taken_over_cost, 9))
 
 
 @dataclass(frozen=True)
