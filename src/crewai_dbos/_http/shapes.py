@@ -139,6 +139,8 @@ class QuestionShape(BaseModel):
     agent: str | None = None
     task: str | None = None
     metadata: dict[str, Any] | None = None
+    tool_description: str | None = None
+    task_description: str | None = None
 
 
 class RequestShape(BaseModel):
