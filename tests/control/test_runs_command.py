@@ -78,7 +78,7 @@ def test_a_list_fits_a_screen(runs: Call, serve: Serve) -> None:
     assert listed.exit_code == 0, listed.output
     (head, line) = listed.stdout.rstrip().splitlines()
     assert all(len(each.rstrip()) <= 80 for each in (head, line))
-    assert head.split() == ["id", "of", "state", "asked", "took", "tokens", "why"]
+    assert head.split() == ["id", "definition", "state", "started", "took", "tokens", "why"]
     assert line.split()[:3] == [run_id, made.crew_name, "failed"]
     assert "BadRequestErr" in line
     assert "\x1b" not in line

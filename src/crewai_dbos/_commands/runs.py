@@ -73,7 +73,7 @@ def list_runs(
         str | None, typer.Option(help="Only agent, crew, flow, batch or workflow.")
     ] = None,
     since: Annotated[
-        str | None, typer.Option(metavar="2h | TIME", help="Only those asked for since then.")
+        str | None, typer.Option(metavar="2h | TIME", help="Only those started since then.")
     ] = None,
     limit: Limit = 50,
     cursor: Cursor = None,
@@ -180,9 +180,9 @@ def _print_page(page: Page, as_json: bool, none: str, *, whole_reason: bool = Fa
 def _table(runs: Sequence[Run]) -> Table:
     table = Table(box=None, pad_edge=False, expand=True)
     table.add_column("id", no_wrap=True, max_width=16, min_width=8)
-    table.add_column("of", no_wrap=True, max_width=14, min_width=6)
+    table.add_column("definition", no_wrap=True, max_width=14, min_width=6)
     table.add_column("state", no_wrap=True, min_width=9)
-    table.add_column("asked", no_wrap=True, min_width=7)
+    table.add_column("started", no_wrap=True, min_width=7)
     table.add_column("took", no_wrap=True, justify="right", min_width=6)
     table.add_column("tokens", no_wrap=True, justify="right", min_width=6)
     table.add_column("why", no_wrap=True, overflow="ellipsis", ratio=1)
@@ -240,11 +240,14 @@ def _whole(run: Run) -> RenderableType:
     colour = _COLOURS[run.state]
     lines: list[tuple[str, Any]] = [
         ("run", Text(plain(run.run_id), "bold")),
-        ("of", " ".join(filter(None, (run.kind, run.definition and plain(run.definition))))),
+        (
+            "definition",
+            " ".join(filter(None, (run.kind, run.definition and plain(run.definition)))),
+        ),
         ("state", Text(run.state, colour)),
         ("why", run.reason and plain(run.reason)),
         ("error", run.error and Text(plain(run.error), "red")),
-        ("asked", f"{run.created:%Y-%m-%d %H:%M:%S} UTC, {ago(run.created)}"),
+        ("started", f"{run.created:%Y-%m-%d %H:%M:%S} UTC, {ago(run.created)}"),
         ("took", _took(run.seconds) + _in_queue(run)),
         ("tokens", _tokens(run)),
         ("cost", _cost(run)),
