@@ -8,6 +8,7 @@ import json
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,10 @@ from control import reading_runs
 from control.reading_runs import ROW, clerk, crew_of, ended, every, look_up, names
 from crewai_dbos import DBOSCrew, DBOSFlow, StepConfig
 from crewai_dbos._commands.runs import _whole
-from crewai_dbos._control.tree import nodes
+from crewai_dbos._control.tree import nodes, seconds_in_calls
 from crewai_dbos._dbos_seam.stored_contents import StoredStep
 from crewai_dbos._http.timeline import timeline
-from crewai_dbos.control import Control, Tokens
+from crewai_dbos.control import Control, Node, Tokens
 from crewai_dbos.testing import Reply, Request, ToolCall, error, history, text, tool_calls
 from support.names import unique
 from support.serving import Serve
@@ -148,11 +149,26 @@ def test_the_time_on_a_queue_is_told_apart(
     shown = _whole(run)
     console = Console(width=100, record=True, file=io.StringIO())
     console.print(shown)
-    assert "of it in a queue" in console.export_text()
+    assert run.in_calls is not None
+    assert run.in_calls < 60
+    told = console.export_text()
+    assert "of it in a queue" in told
+    assert "in calls" in told
 
     waits = control.fork(run_id, at="task:find", version="no process has it")
     run = control.run(waits)
     assert run.queued == run.seconds
+
+
+def test_calls_beside_each_other_count_once() -> None:
+    def node(kind: str, begin: float, seconds: float, *inside: Node) -> Node:
+        started = datetime.fromtimestamp(begin, timezone.utc)
+        return Node(kind, kind, kind, "done", started, seconds, children=inside)
+
+    llm, tool_call, beside = node("llm", 10, 3), node("tool", 20, 4), node("tool", 22, 5)
+    waits, later = node("person", 30, 1000), node("llm", 2000, 1)
+    assert seconds_in_calls([node("task", 10, 2000, llm, tool_call, beside, waits, later)]) == 11
+    assert seconds_in_calls([]) == 0
 
 
 START, END = "started_at_epoch_ms", "completed_at_epoch_ms"

@@ -217,10 +217,12 @@ def _took(seconds: float | None) -> str:
     return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{rest:02}s"
 
 
-def _in_queue(run: Run) -> str:
-    """How much of the time of a run it waited for a process; nothing if that was short."""
-    queued = run.queued or 0
-    return f", {_took(queued)} of it in a queue" if queued >= 1 else ""
+def _of_it(run: Run) -> str:
+    """How much of the time of a run it was in a queue, and in calls; nothing if that is all."""
+    queued, rest = run.queued or 0, (run.seconds or 0) - (run.in_calls or 0)
+    parts = [f"{_took(queued)} of it in a queue"] if queued >= 1 else []
+    parts += [f"{_took(run.in_calls)} in calls"] if rest >= 1 else []
+    return "".join(f", {part}" for part in parts)
 
 
 def _count(tokens: int) -> str:
@@ -248,7 +250,7 @@ def _whole(run: Run) -> RenderableType:
         ("why", run.reason and plain(run.reason)),
         ("error", run.error and Text(plain(run.error), "red")),
         ("started", f"{run.created:%Y-%m-%d %H:%M:%S} UTC, {ago(run.created)}"),
-        ("took", _took(run.seconds) + _in_queue(run)),
+        ("took", _took(run.seconds) + _of_it(run)),
         ("tokens", _tokens(run)),
         ("cost", _cost(run)),
         ("started by", run.parent and plain(run.parent)),

@@ -17,7 +17,7 @@ from crewai_dbos._control.run import Page, Run, State
 from crewai_dbos._control.states import STATUSES, Standing, standing
 from crewai_dbos._control.taken_over import is_taken_over
 from crewai_dbos._control.texts import Open
-from crewai_dbos._control.tree import nodes
+from crewai_dbos._control.tree import nodes, seconds_in_calls
 from crewai_dbos._control.workers import Fleet
 from crewai_dbos._dbos_seam import stored_contents, stored_runs
 from crewai_dbos._dbos_seam.database import ALIVE, DELAYED, ENQUEUED, PENDING, Database
@@ -186,6 +186,7 @@ class Reader:
             run,
             children=made,
             queued=_queued(row, steps),
+            in_calls=seconds_in_calls(made),
             tokens=sum((n.tokens for n in made), Tokens()),
             cost=None if None in costs else sum(cost for cost in costs if cost is not None),
         )

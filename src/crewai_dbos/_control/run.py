@@ -101,6 +101,9 @@ class Run:
         forked_from: The id of the run that it is a fork of.
         version: The application version whose processes take it; None if any does.
         executor: The process that carries it out, or did.
+        in_calls: In how many of `seconds` one of its calls at least was being made, as far as they
+            are recorded: without queues, waits for people, and the time after a process had died;
+            from `Control.run` only.
         children: What it has done; empty in a list of runs.
         taken_over: Of `tokens`, those that a fork has from the run that it was made of, which has
             paid for them.
@@ -129,6 +132,7 @@ class Run:
     executor: str | None = None
     children: tuple[Node, ...] = ()
     queued: float | None = None
+    in_calls: float | None = None
     taken_over: Tokens = field(default_factory=Tokens)
     taken_over_cost: float | None = 0.0
 

@@ -351,6 +351,27 @@ class _Maker:
         return next((error for error in errors if error is not None), None)
 
 
+_NO_CALLS = (*_PLACES, "person", "batch", "workflow", "dbos")
+
+
+def seconds_in_calls(nodes: Sequence[Node]) -> float:
+    """For how long one of the calls in these was being made; calls beside each other count once."""
+    total, until = 0.0, -math.inf
+    for begin, end in sorted(_calls(nodes)):
+        total += max(0.0, end - max(begin, until))
+        until = max(until, end)
+    return round(total, 3)
+
+
+def _calls(nodes: Sequence[Node]) -> Iterator[tuple[float, float]]:
+    """When each began and ended."""
+    for node in nodes:
+        yield from _calls(node.children)
+        if not node.children and node.kind not in _NO_CALLS and node.started is not None:
+            begin = node.started.timestamp()
+            yield begin, begin + (node.seconds or 0)
+
+
 def _is_unended(node: Node) -> bool:
     return node.state in ("running", "interrupted", "waiting") or any(
         _is_unended(c) for c in node.children
