@@ -31,8 +31,9 @@ from crewai_dbos._control.run import Node as Node
 from crewai_dbos._control.run import Page as Page
 from crewai_dbos._control.run import Run as Run
 from crewai_dbos._control.run import State as State
+from crewai_dbos._control.taken_over import is_taken_over
 from crewai_dbos._control.workers import WorkerInfo as WorkerInfo
-from crewai_dbos._dbos_seam.rows import recorded_rows
+from crewai_dbos._dbos_seam.rows import RecordedRow, recorded_rows
 from crewai_dbos._events import reading
 from crewai_dbos._events.event import RUN_CANCELLED
 from crewai_dbos._events.event import Event as Event
@@ -49,6 +50,7 @@ from crewai_dbos._requests.store import Store
 from crewai_dbos._stored import sealing
 from crewai_dbos._stored.prices import Price as Price
 from crewai_dbos._stored.prices import Prices
+from crewai_dbos._stored.usage import Spent
 from crewai_dbos._stored.usage import Tokens as Tokens
 from crewai_dbos.errors import RunNotFoundError, UnknownRequest
 
@@ -739,11 +741,12 @@ class Control:
 
             cost = control.cost_of(run_id)
             print(cost.tokens.total, cost.usd, cost.unpriced)
+            print(cost.tokens.total - cost.taken_over.total, "of them spent by this run itself")
         """
-        attributes = self._attributes(run_id)
-        rows = ((row.name, row.output) for row in recorded_rows(run_id, self._client))
-        spent = chain.from_iterable(cost.spent_by_entry(rows).values())
-        return cost.cost_of(spent, self._prices, cost.saved_by_replay(attributes))
+        run, rows = self._reader.row(run_id), recorded_rows(run_id, self._client)
+        taken_over = (row for row in rows if is_taken_over(run, row.ended_ms))
+        saved = cost.saved_by_replay(run.attributes)
+        return cost.cost_of(_spent(rows), self._prices, saved, _spent(taken_over))
 
     def costs_of(self, run_id: str) -> Mapping[str, Cost]:
         """As `cost_of`, of each call by itself: by its name in the journal, the `path` of a `Node`.
@@ -756,10 +759,14 @@ class Control:
             for path, cost in control.costs_of(run_id).items():
                 print(path, cost.tokens.total, cost.usd)
         """
-        self._check_run(run_id)
-        rows = ((row.name, row.output) for row in recorded_rows(run_id, self._client))
-        spent = cost.spent_by_entry(rows)
-        return {path: cost.cost_of(each, self._prices, 0) for path, each in spent.items()}
+        run, rows = self._reader.row(run_id), recorded_rows(run_id, self._client)
+        found = {}
+        for path, spent in _spent_by_entry(rows).items():
+            found[path] = cost.cost_of(spent, self._prices, 0)
+        taken_over = _spent_by_entry(row for row in rows if is_taken_over(run, row.ended_ms))
+        for path, spent in taken_over.items():
+            found[path] = cost.cost_of(spent, self._prices, 0, spent)
+        return found
 
     def raise_budget(
         self, run_id: str, *, tokens: int | None = None, usd: float | None = None
@@ -805,3 +812,11 @@ class Control:
 
     def _sealed(self, content: Any) -> Any:
         return sealing.seal(content, self._serializer)
+
+
+def _spent_by_entry(rows: Iterable[RecordedRow]) -> dict[str, list[Spent]]:
+    return cost.spent_by_entry((row.name, row.output) for row in rows)
+
+
+def _spent(rows: Iterable[RecordedRow]) -> list[Spent]:
+    return [*chain.from_iterable(_spent_by_entry(rows).values())]

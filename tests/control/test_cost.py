@@ -15,12 +15,14 @@ from crewai.tools import tool
 from crewai.utilities.converter import Converter
 from dbos import DBOS, SetWorkflowID
 from pydantic import BaseModel
+from typer.testing import CliRunner
 
 from crewai_dbos import DBOSLLM, DBOSCrew, StepConfig
 from crewai_dbos._control import cost
 from crewai_dbos._objects.conversion import recording
-from crewai_dbos._stored.prices import Prices, as_json
+from crewai_dbos._stored.prices import Prices, as_json, dollars
 from crewai_dbos._stored.usage import Spent
+from crewai_dbos.cli import app
 from crewai_dbos.control import Control, Price, Tokens
 from crewai_dbos.errors import DefinitionError, RunNotFoundError
 from crewai_dbos.testing import ModelServer, Request, ToolCall, error, hang, text, tool_calls
@@ -86,6 +88,59 @@ def test_a_run_costs_what_the_provider_has_counted_and_a_replay_nothing(
     replayed = control.cost_of(fork.workflow_id)
     assert (replayed.tokens, replayed.saved) == (expected, expected.total)
     assert len(server.requests) == 2
+
+
+def test_a_fork_tells_what_it_has_taken_over(serve: Serve, url: str, control: Control) -> None:
+    """The other run has paid for that: who adds up both pays once for each request."""
+    server, durable, run_id = serve(), crew("a", "b"), unique("cost")
+    with SetWorkflowID(run_id):
+        durable.kickoff()
+    before = control.cost_of(run_id)
+    assert before.taken_over == Tokens()
+    assert before.taken_over_usd == 0
+    forks = [control.fork(run_id, at="task:2"), control.fork(run_id, at="task:1")]
+    for fork in forks:
+        DBOS.retrieve_workflow(fork).get_result()
+    costs = [control.cost_of(each) for each in (run_id, *forks)]
+    assert [cost.taken_over.requests for cost in costs] == [0, 1, 0]
+    assert len(server.requests) == 5
+    spent = sum(cost.tokens.total - cost.taken_over.total for cost in costs)
+    assert spent == billed(server).total
+    listed = {run.run_id: run for run in control.runs(definition=durable.crew_name)}
+    for told, each in zip(costs, (run_id, *forks), strict=True):
+        for run in (listed[each], control.run(each)):
+            assert run.taken_over == told.taken_over
+            assert run.taken_over_cost == told.taken_over_usd
+            assert run.new_tokens == told.tokens.total - told.taken_over.total
+            assert run.new_cost == pytest.approx((told.usd or 0) - (told.taken_over_usd or 0))
+        parts = control.costs_of(each).values()
+        assert sum((part.taken_over for part in parts), Tokens()) == told.taken_over
+    # A fork of a fork has taken over what that had taken over, too.
+    again = control.fork(forks[0], at="task:2")
+    DBOS.retrieve_workflow(again).get_result()
+    assert control.cost_of(again).taken_over == costs[1].taken_over
+
+    command = CliRunner()
+    shown = command.invoke(app, ["runs", "show", forks[0], "--db-url", url]).stdout
+    new, taken = listed[forks[0]].new_tokens, costs[1].taken_over.total
+    assert f"new {new:,}, taken over {taken:,}" in shown
+    text_of_cost = command.invoke(app, ["runs", "cost", forks[0], "--db-url", url]).stdout
+    assert "taken over" in text_of_cost
+    assert "spent in the run that this is a fork of" in text_of_cost
+
+
+@pytest.mark.parametrize(
+    ("amount", "shown"),
+    [
+        (None, "$ ?"),
+        (0, "$0.00"),
+        (0.00002, "<$0.0001"),
+        (0.0123, "$0.0123"),
+        (12.5, "$12.50"),
+    ],
+)
+def test_money_is_shown_alike(amount: float | None, shown: str) -> None:
+    assert dollars(amount) == shown
 
 
 def test_a_run_that_goes_on_and_one_that_failed_have_a_cost(serve: Serve, control: Control) -> None:

@@ -20,6 +20,7 @@ from control import reading_runs
 from control.reading_runs import crew_of
 from crewai_dbos import Budget, BudgetExceeded, DBOSCrew, DBOSFlow
 from crewai_dbos._commands import runs as command
+from crewai_dbos._stored.prices import dollars
 from crewai_dbos.cli import app
 from crewai_dbos.control import Control, Node, Run
 from crewai_dbos.testing import ToolCall, error, text, tool_calls
@@ -77,7 +78,7 @@ def test_a_list_fits_a_screen(runs: Call, serve: Serve) -> None:
     assert listed.exit_code == 0, listed.output
     (head, line) = listed.stdout.rstrip().splitlines()
     assert all(len(each.rstrip()) <= 80 for each in (head, line))
-    assert head.split() == ["id", "of", "state", "asked", "took", "tokens", "why"]
+    assert head.split() == ["id", "definition", "state", "started", "took", "tokens", "why"]
     assert line.split()[:3] == [run_id, made.crew_name, "failed"]
     assert "BadRequestErr" in line
     assert "\x1b" not in line
@@ -198,7 +199,7 @@ def test_what_a_run_has_cost(runs: Call, serve: Serve, control: Control) -> None
     cost = control.cost_of(run_id)
     told = runs("cost", run_id).stdout
     assert f"{cost.tokens.total:,}" in told
-    assert f"${cost.usd:.4f}" in told
+    assert f"\n{dollars(cost.usd)}\n" in told
     stored = json.loads(runs("cost", run_id, "--json").stdout)
     assert stored["tokens"]["total"] == cost.tokens.total
     assert [each["model"] for each in stored["models"]] == ["gpt-4o-mini"]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +17,17 @@ from crewai import Crew, Task
 from crewai.flow.flow import Flow, listen, start
 from crewai.tools import tool
 from dbos import DBOS, SetWorkflowID
+from rich.console import Console
 
 import crewai_dbos
 from control import reading_runs
 from control.reading_runs import ROW, clerk, crew_of, ended, every, look_up, names
 from crewai_dbos import DBOSCrew, DBOSFlow, StepConfig
-from crewai_dbos._control.tree import nodes
+from crewai_dbos._commands.runs import _whole
+from crewai_dbos._control.tree import nodes, seconds_in_calls
 from crewai_dbos._dbos_seam.stored_contents import StoredStep
-from crewai_dbos.control import Control, Tokens
+from crewai_dbos._http.timeline import timeline
+from crewai_dbos.control import Control, Node, Tokens
 from crewai_dbos.testing import Reply, Request, ToolCall, error, history, text, tool_calls
 from support.names import unique
 from support.serving import Serve
@@ -88,6 +93,85 @@ def test_what_a_fork_has_from_the_record(
         False,
     )
     assert not any(node.replayed for node in every(control.run(run_id).children))
+
+
+def test_a_fork_has_the_times_of_its_own_calls_only(
+    serve: Serve, control: Control, sql: Callable[..., Any]
+) -> None:
+    """What it has taken over was made in another run, by another clock."""
+    serve()
+    durable, run_id = crew("find", "write", tools=[look_up]), unique("forked")
+    with SetWorkflowID(run_id):
+        durable.kickoff()
+    an_hour_ago = ", ".join(f"{c} = {c} - 3600000" for c in (START, END))
+    sql(f"UPDATE {{steps}} SET {an_hour_ago} WHERE workflow_uuid = :run", run=run_id)
+    fork = control.fork(run_id, at="task:find/llm#2")
+    ended(fork)
+    run = control.run(fork)
+    first, second = run.children
+    llm, tool_call, again = first.children[0].children
+    assert (llm.taken_over, tool_call.taken_over, again.taken_over) == (True, True, False)
+    assert (llm.started, tool_call.started) == (None, None)
+    assert llm.seconds is not None
+    assert llm.seconds < 60
+    for node in (first, first.children[0], again, second):
+        assert not node.taken_over
+        assert node.started is not None
+        assert node.started >= run.created.replace(microsecond=0)
+        assert node.seconds is not None
+        assert node.seconds < 60
+
+    waits = control.fork(run_id, at="task:write", version="no process has it")
+    first, *_ = control.run(waits).children
+    assert all(node.taken_over and node.replayed for node in every((first,)))
+    assert all(node.started is None for node in every(control.run(waits).children))
+    assert first.seconds is None
+
+
+def test_the_time_on_a_queue_is_told_apart(
+    serve: Serve, control: Control, sql: Callable[..., Any]
+) -> None:
+    serve()
+    durable, run_id = crew("find"), unique("forked")
+    with SetWorkflowID(run_id):
+        durable.kickoff()
+    assert control.run(run_id).queued is None
+    fork = control.fork(run_id, at="task:find")
+    ended(fork)
+    sql("UPDATE {ws} SET created_at = created_at - 3600000 WHERE workflow_uuid = :run", run=fork)
+    run = control.run(fork)
+    assert run.seconds is not None
+    assert run.queued is not None
+    assert 3598 < run.queued <= run.seconds
+    seen = timeline(run, {})
+    assert "min" not in "".join(text for _, text in seen.ticks)
+    assert all(row.left is not None and 0 <= row.left <= 100 for row in seen.rows)
+    shown = _whole(run)
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(shown)
+    assert run.in_calls is not None
+    assert run.in_calls < 60
+    told = console.export_text()
+    assert "of it in a queue" in told
+    assert "in calls" in told
+
+    waits = control.fork(run_id, at="task:find", version="no process has it")
+    run = control.run(waits)
+    assert run.queued == run.seconds
+
+
+def test_calls_beside_each_other_count_once() -> None:
+    def node(kind: str, begin: float, seconds: float, *inside: Node) -> Node:
+        started = datetime.fromtimestamp(begin, timezone.utc)
+        return Node(kind, kind, kind, "done", started, seconds, children=inside)
+
+    llm, tool_call, beside = node("llm", 10, 3), node("tool", 20, 4), node("tool", 22, 5)
+    waits, later = node("person", 30, 1000), node("llm", 2000, 1)
+    assert seconds_in_calls([node("task", 10, 2000, llm, tool_call, beside, waits, later)]) == 11
+    assert seconds_in_calls([]) == 0
+
+
+START, END = "started_at_epoch_ms", "completed_at_epoch_ms"
 
 
 class Pipeline(Flow):

@@ -278,7 +278,11 @@ def test_an_approval_with_other_arguments(control: Control, model: Serve) -> Non
     request = asked(control, run_id)
     path = f"/request/{request.request_id}"
     assert request.question.message in look(client, "/requests").text
-    form = look(client, path).form("Approve with these values")
+    seen = look(client, path)
+    for part in (mail.description, "Work on otters.", "Input of the run", '"topic": "otters"'):
+        assert part in seen.text
+    assert "Next request" not in seen.text
+    form = seen.form("Approve with these values")
     assert form.fields["field.body"] == "Dear Ann,\n\nyours."
     wrong = form.send(client, "Approve with these values", **{"field.count": "many"})
     assert wrong.status_code == 422
@@ -293,6 +297,7 @@ def test_an_approval_with_other_arguments(control: Control, model: Serve) -> Non
     )
     assert done.status_code == 200
     assert "Answered by" in done.text
+    assert f"Run {run_id} " in " ".join(Page(done.text).text.split())
     in_state(control, run_id, "done")
     # What was left as it stood is what the model had given, to the last line break.
     assert SENT == [("bob", "Dear Ann,\n\nyours.", 3, "high", False)]
@@ -301,6 +306,15 @@ def test_an_approval_with_other_arguments(control: Control, model: Serve) -> Non
     second = form.send(client, "Reject", reason="No.")
     assert second.status_code == 409
     assert "was answered by" in second.text
+
+    other = asked(control, begun(clerks, "rivers"))
+    after = look(client, path)
+    assert f"Run {run_id} is done." in " ".join(after.text.split())
+    assert "Next request" in after.text
+    links = [given.get("href") for _, given in after.tags]
+    assert f"/request/{control.requests()[0].request_id}" in links
+    form = look(client, f"/request/{other.request_id}").form("Reject")
+    form.send(client, "Reject", reason="No.")
 
 
 def test_a_rejection_a_review_and_a_question(control: Control, model: Serve) -> None:

@@ -39,6 +39,8 @@ def test_a_call_waits_as_a_row_and_is_made_as_it_was_changed(
     assert request.question.tool == "send_email"
     assert request.question.arguments == {**MAIL, "copies": 1}
     assert request.question.agent == "Clerk"
+    assert request.question.tool_description == "Send an email."
+    assert request.question.task_description == "Write to Ann."
     assert request.question.schema["properties"]["copies"]["type"] == "integer"
     desk.parked(run.workflow_id)
     assert post.sent == []

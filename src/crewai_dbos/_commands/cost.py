@@ -11,7 +11,8 @@ from rich.table import Table
 
 from crewai_dbos import _command_lines
 from crewai_dbos._commands.options import AsJson, RunId, Url, as_json_text, open_control, plain
-from crewai_dbos.control import Tokens
+from crewai_dbos._stored.prices import dollars
+from crewai_dbos.control import Cost, Tokens
 
 
 def cost(run_id: RunId, db_url: Url = None, as_json: AsJson = False) -> None:
@@ -31,10 +32,12 @@ def cost(run_id: RunId, db_url: Url = None, as_json: AsJson = False) -> None:
         table.add_row(plain(model or "unknown"), *_figures(used))
     if len(found.models) != 1:
         table.add_row("all", *_figures(found.tokens))
+    if found.taken_over.requests:
+        table.add_row("of it taken over", *_figures(found.taken_over))
     console = Console(highlight=False)
     console.print(table)
     if found.usd is not None:
-        console.print(f"${found.usd:.4f}")
+        console.print(dollars(found.usd) + _taken_over(found))
     else:
         unpriced = ", ".join(map(plain, found.unpriced)) or "some of them"
         console.print(f"What that is in money is not known: there is no price of {unpriced}.")
@@ -57,6 +60,13 @@ def raise_budget(
         typer.echo(as_json_text({"run_id": run_id}))
     else:
         typer.echo(f"{run_id} may cost more. To go on: {_command_lines.resume(run_id)}")
+
+
+def _taken_over(found: Cost) -> str:
+    """What of the money another run has spent."""
+    if not found.taken_over.requests:
+        return ""
+    return f", of it {dollars(found.taken_over_usd)} spent in the run that this is a fork of"
 
 
 def _figures(used: Tokens) -> list[str]:

@@ -28,6 +28,7 @@ from crewai_dbos._commands.options import (
     open_control,
     plain,
 )
+from crewai_dbos._stored.prices import dollars
 from crewai_dbos.control import Control, Node, Page, Run, State
 
 app = typer.Typer(
@@ -72,7 +73,7 @@ def list_runs(
         str | None, typer.Option(help="Only agent, crew, flow, batch or workflow.")
     ] = None,
     since: Annotated[
-        str | None, typer.Option(metavar="2h | TIME", help="Only those asked for since then.")
+        str | None, typer.Option(metavar="2h | TIME", help="Only those started since then.")
     ] = None,
     limit: Limit = 50,
     cursor: Cursor = None,
@@ -179,9 +180,9 @@ def _print_page(page: Page, as_json: bool, none: str, *, whole_reason: bool = Fa
 def _table(runs: Sequence[Run]) -> Table:
     table = Table(box=None, pad_edge=False, expand=True)
     table.add_column("id", no_wrap=True, max_width=16, min_width=8)
-    table.add_column("of", no_wrap=True, max_width=14, min_width=6)
+    table.add_column("definition", no_wrap=True, max_width=14, min_width=6)
     table.add_column("state", no_wrap=True, min_width=9)
-    table.add_column("asked", no_wrap=True, min_width=7)
+    table.add_column("started", no_wrap=True, min_width=7)
     table.add_column("took", no_wrap=True, justify="right", min_width=6)
     table.add_column("tokens", no_wrap=True, justify="right", min_width=6)
     table.add_column("why", no_wrap=True, overflow="ellipsis", ratio=1)
@@ -192,7 +193,7 @@ def _table(runs: Sequence[Run]) -> Table:
             Text(run.state, _COLOURS[run.state]),
             ago(run.created),
             _took(run.seconds),
-            _count(run.tokens.total),
+            _count(run.new_tokens),
             plain(run.error or run.reason or ""),
         )
     return table
@@ -216,6 +217,14 @@ def _took(seconds: float | None) -> str:
     return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{rest:02}s"
 
 
+def _of_it(run: Run) -> str:
+    """How much of the time of a run it was in a queue, and in calls; nothing if that is all."""
+    queued, rest = run.queued or 0, (run.seconds or 0) - (run.in_calls or 0)
+    parts = [f"{_took(queued)} of it in a queue"] if queued >= 1 else []
+    parts += [f"{_took(run.in_calls)} in calls"] if rest >= 1 else []
+    return "".join(f", {part}" for part in parts)
+
+
 def _count(tokens: int) -> str:
     if tokens < 10_000:
         return str(tokens) if tokens else ""
@@ -233,14 +242,17 @@ def _whole(run: Run) -> RenderableType:
     colour = _COLOURS[run.state]
     lines: list[tuple[str, Any]] = [
         ("run", Text(plain(run.run_id), "bold")),
-        ("of", " ".join(filter(None, (run.kind, run.definition and plain(run.definition))))),
+        (
+            "definition",
+            " ".join(filter(None, (run.kind, run.definition and plain(run.definition)))),
+        ),
         ("state", Text(run.state, colour)),
         ("why", run.reason and plain(run.reason)),
         ("error", run.error and Text(plain(run.error), "red")),
-        ("asked", f"{run.created:%Y-%m-%d %H:%M:%S} UTC, {ago(run.created)}"),
-        ("took", _took(run.seconds)),
-        ("tokens", f"{run.tokens.total:,} in {run.tokens.requests:,} requests"),
-        ("cost", run.cost is not None and f"${run.cost:.4f}"),
+        ("started", f"{run.created:%Y-%m-%d %H:%M:%S} UTC, {ago(run.created)}"),
+        ("took", _took(run.seconds) + _of_it(run)),
+        ("tokens", _tokens(run)),
+        ("cost", _cost(run)),
         ("started by", run.parent and plain(run.parent)),
         ("fork of", run.forked_from and plain(run.forked_from)),
         ("version", run.version and plain(run.version)),
@@ -250,6 +262,22 @@ def _whole(run: Run) -> RenderableType:
         if value:
             head.add_row(name, value)
     return Group(head, Text(), _tree(run.children)) if run.children else head
+
+
+def _tokens(run: Run) -> str:
+    told = f"{run.tokens.total:,} in {run.tokens.requests:,} requests"
+    if not run.taken_over.requests:
+        return told
+    return f"{told}: new {run.new_tokens:,}, taken over {run.taken_over.total:,}"
+
+
+def _cost(run: Run) -> str | None:
+    if run.cost is None:
+        return None
+    if not run.taken_over.requests:
+        return dollars(run.cost)
+    new, taken_over = dollars(run.new_cost), dollars(run.taken_over_cost)
+    return f"{dollars(run.cost)}: new {new}, taken over {taken_over}"
 
 
 def _tree(children: Sequence[Node]) -> Table:

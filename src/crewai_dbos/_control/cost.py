@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,9 @@ class Cost:
         models: The tokens by model; under None those of runs that an earlier release recorded.
         unpriced: The models without a price.
         saved: The tokens that the last execution which has ended had from the record.
+        taken_over: Of `tokens`, those that a fork has from the run that it was made of, which has
+            paid for them.
+        taken_over_usd: The same of `usd`.
     """
 
     tokens: Tokens = field(default_factory=Tokens)
@@ -31,6 +34,8 @@ class Cost:
     models: Mapping[str | None, Tokens] = field(default_factory=dict)
     unpriced: tuple[str, ...] = ()
     saved: int = 0
+    taken_over: Tokens = field(default_factory=Tokens)
+    taken_over_usd: float | None = 0.0
 
 
 def spent_by_entry(rows: Iterable[tuple[str, Any]]) -> dict[str, list[Spent]]:
@@ -48,13 +53,16 @@ def is_entry(stored: Any) -> bool:
     return isinstance(stored, Mapping) and stored.get("v") in names.ENTRY_VERSIONS
 
 
-def cost_of(spent: Iterable[Spent], prices: Prices, saved: int = 0) -> Cost:
+def cost_of(
+    spent: Iterable[Spent], prices: Prices, saved: int = 0, taken_over: Sequence[Spent] = ()
+) -> Cost:
     """What these have cost.
 
     Args:
         spent: What the entries of a run have used.
         prices: What is known of prices.
         saved: The tokens that the last execution had from the record.
+        taken_over: What of `spent` was spent in another run.
     """
     models: dict[str | None, Tokens] = {}
     for each in spent:
@@ -65,6 +73,8 @@ def cost_of(spent: Iterable[Spent], prices: Prices, saved: int = 0) -> Cost:
         models=models,
         unpriced=tuple(model for model in models if model and prices.of(model) is None),
         saved=saved,
+        taken_over=sum((each.tokens for each in taken_over), Tokens()),
+        taken_over_usd=prices.usd(taken_over),
     )
 
 

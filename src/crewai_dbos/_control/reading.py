@@ -15,11 +15,13 @@ import sqlalchemy as sa
 from crewai_dbos._control import texts
 from crewai_dbos._control.run import Page, Run, State
 from crewai_dbos._control.states import STATUSES, Standing, standing
+from crewai_dbos._control.taken_over import is_taken_over
 from crewai_dbos._control.texts import Open
-from crewai_dbos._control.tree import nodes
+from crewai_dbos._control.tree import nodes, seconds_in_calls
 from crewai_dbos._control.workers import Fleet
 from crewai_dbos._dbos_seam import stored_contents, stored_runs
 from crewai_dbos._dbos_seam.database import ALIVE, DELAYED, ENQUEUED, PENDING, Database
+from crewai_dbos._dbos_seam.stored_contents import StoredStep
 from crewai_dbos._dbos_seam.stored_runs import Condition, StoredRun
 from crewai_dbos._events.reading import at_work
 from crewai_dbos._events.store import Store as EventStore
@@ -183,9 +185,24 @@ class Reader:
         return replace(
             run,
             children=made,
+            queued=_queued(row, steps),
+            in_calls=seconds_in_calls(made),
             tokens=sum((n.tokens for n in made), Tokens()),
             cost=None if None in costs else sum(cost for cost in costs if cost is not None),
         )
+
+    def row(self, run_id: str) -> StoredRun:
+        """A run as it is stored, by its whole id.
+
+        Raises:
+            RunNotFoundError: There is none.
+        """
+        with self.database.engine.connect() as connection:
+            here = [stored_runs.has_id(self.database, [run_id])] if _is_storable(run_id) else []
+            found = stored_runs.runs(self.database, connection, here) if here else []
+        if not found:
+            raise RunNotFoundError(run_id)
+        return found[0]
 
     def id_of(self, begins: str) -> str:
         """The id of the run whose id is this, or begins so."""
@@ -239,7 +256,7 @@ class Reader:
     ) -> tuple[Run, ...]:
         rows = [row for row, _ in found]
         labels = self._labels(connection, rows)
-        spent = self._spent(connection, [row.run_id for row in rows])
+        spent, taken_over = self._spent(connection, rows)
         failed = [row.run_id for row, how in found if how.state == "failed"]
         errors = stored_contents.errors(self.database, connection, failed)
         return tuple(
@@ -261,6 +278,8 @@ class Reader:
                 forked_from=row.forked_from,
                 version=row.version,
                 executor=row.executor,
+                taken_over=sum((each.tokens for each in taken_over[row.run_id]), Tokens()),
+                taken_over_cost=self.prices.usd(taken_over[row.run_id]),
             )
             for row, how in found
         )
@@ -280,13 +299,19 @@ class Reader:
             found[run_id].update(_label_in(text))
         return found
 
-    def _spent(self, connection: sa.Connection, run_ids: Iterable[str]) -> dict[str, list[Spent]]:
-        """What the LLM requests in the journal of each have used."""
+    def _spent(
+        self, connection: sa.Connection, rows: Iterable[StoredRun]
+    ) -> tuple[dict[str, list[Spent]], dict[str, list[Spent]]]:
+        """What the LLM requests in the journal of each have used; what of it is taken over."""
         found: defaultdict[str, list[Spent]] = defaultdict(list)
-        for run_id, text in stored_contents.with_usage(self.database, connection, run_ids):
+        taken_over: defaultdict[str, list[Spent]] = defaultdict(list)
+        by_id = {row.run_id: row for row in rows}
+        for run_id, text, ended in stored_contents.with_usage(self.database, connection, by_id):
             if is_payload(entry := _json(text)):
                 found[run_id] += spent_in(entry)
-        return found
+                if is_taken_over(by_id[run_id], ended):
+                    taken_over[run_id] += spent_in(entry)
+        return found, taken_over
 
 
 def _label_in(text: str) -> dict[str, str]:
@@ -319,6 +344,17 @@ def _started_ms(row: StoredRun) -> int | None:
     if row.started_ms is not None or row.queue is not None or row.status in (ENQUEUED, DELAYED):
         return row.started_ms
     return row.created_ms  # begun where it was asked for
+
+
+def _queued(row: StoredRun, steps: Iterable[StoredStep]) -> float | None:
+    """How many seconds it was on a queue before it was begun."""
+    if row.queue is None:
+        return None
+    own = (step.started_ms for step in steps if not is_taken_over(row, step.ended_ms))
+    # Begun again it has the time of that.
+    begun = [ms for ms in (row.started_ms, *own) if ms is not None]
+    end_ms = row.ended_ms or row.now_ms
+    return max(0, min(begun, default=end_ms) - row.created_ms) / 1000
 
 
 def _time(milliseconds: int) -> datetime:

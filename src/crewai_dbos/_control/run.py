@@ -44,14 +44,15 @@ class Node:
         name: The last part of it, for people: ``task:2.write``, ``tool:send_email``.
         kind: ``crew``, ``task``, ``agent``, ``flow``, ``method``, ``llm``, ``tool``, ...
         state: As of a run.
-        started: When it began, in UTC; None where that is not known.
+        started: When it began, in UTC; None where that is not known, and of what was taken over.
         seconds: How long it took; of something with others inside from the first's begin to the
-            last's end.
+            last's end, less what was taken over.
         tokens: Of all LLM requests in it.
         replayed: Whether the execution that went on last has it from the record.
         error: The class and message of the error that it ended with.
         attempts: How often it was made, with retries.
         edited_by, edited: Who has put its result in place of the recorded one, in a fork; when.
+        taken_over: Whether a fork has it from the run that it was made of, with all that is inside.
         children: What is inside, in the order in which it began.
 
     Example::
@@ -76,6 +77,7 @@ class Node:
     edited_by: str | None = None
     edited: datetime | None = None
     children: tuple[Node, ...] = ()
+    taken_over: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,8 @@ class Run:
         created: When it was asked for, in UTC.
         started: When a process last began or went on with it.
         seconds: From its creation to its end, or to now.
+        queued: How many of these it was on a queue before a process first took it, as far as the
+            rows say; from `Control.run` only.
         tokens: Of the LLM requests in its journal; from `Control.run` also of those of the runs and
             items that it has started.
         cost: In US dollars, where prices are known; None where not.
@@ -100,7 +104,13 @@ class Run:
         forked_from: The id of the run that it is a fork of.
         version: The application version whose processes take it; None if any does.
         executor: The process that carries it out, or did.
+        in_calls: In how many of `seconds` one of its calls at least was being made, as far as they
+            are recorded: without queues, waits for people, and the time after a process had died;
+            from `Control.run` only.
         children: What it has done; empty in a list of runs.
+        taken_over: Of `tokens`, those that a fork has from the run that it was made of, which has
+            paid for them.
+        taken_over_cost: The same of `cost`.
 
     Example::
 
@@ -124,6 +134,22 @@ class Run:
     version: str | None = None
     executor: str | None = None
     children: tuple[Node, ...] = ()
+    queued: float | None = None
+    in_calls: float | None = None
+    taken_over: Tokens = field(default_factory=Tokens)
+    taken_over_cost: float | None = 0.0
+
+    @property
+    def new_tokens(self) -> int:
+        """The tokens that it has used itself: of a fork without those that were taken over."""
+        return self.tokens.total - self.taken_over.total
+
+    @property
+    def new_cost(self) -> float | None:
+        """The same in US dollars; None where a price is not known."""
+        if self.cost is None or self.taken_over_cost is None:
+            return None
+        return max(0.0, round(self.cost - self.taken_over_cost, 9))
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 from crewai_dbos._control import texts
 from crewai_dbos._control.run import Node, Run, State
+from crewai_dbos._control.taken_over import is_taken_over
 from crewai_dbos._control.texts import SEALED, Open
 from crewai_dbos._dbos_seam.database import PENDING
 from crewai_dbos._dbos_seam.rows import RecordedRow
@@ -198,14 +199,16 @@ def _child(run: Run) -> Node:
 
 def _own_step(path: str, step: StoredStep, row: StoredRun) -> Node:
     """A step that is none of ours: of the user's workflow, or of DBOS."""
+    taken_over = is_taken_over(row, step.ended_ms)
     return Node(
         path=f"{path}/{step.name}" if path else step.name,
         name=step.name,
         kind="dbos" if step.name.startswith("DBOS.") else "step",
         state="done" if step.error is None else "failed",
-        started=at(step.started_ms),
+        started=None if taken_over else at(step.started_ms),
         seconds=_seconds(_Span(step.started_ms), step.ended_ms),
         replayed=_is_replayed(step, row),
+        taken_over=taken_over,
         error=None if step.error is None else texts.of_run(step.error, _unopened),
     )
 
@@ -216,6 +219,8 @@ def _unopened(_: Any) -> Any:
 
 def _is_replayed(step: StoredStep, row: StoredRun) -> bool:
     """Whether it was recorded before the execution that went on last had begun."""
+    if is_taken_over(row, step.ended_ms):
+        return True
     if row.started_ms is None or step.ended_ms is None:
         return False
     return step.ended_ms < row.started_ms
@@ -270,18 +275,19 @@ class _Maker:
         ended_ms = self.row.now_ms if state in ("running", "waiting") else span.ended_ms
         entry, step = place.entry, place.step
         edited_by, edited_ms = _edited(place)
-        known = [child.replayed for child in children]
+        known = [(child.replayed, child.taken_over) for child in children]
         if step is not None:
-            known.append(_is_replayed(step, self.row))
+            known.append((_is_replayed(step, self.row), is_taken_over(self.row, step.ended_ms)))
         return Node(
             path=place.path,
             name=place.name,
             kind=place.kind,
             state=state,
             started=at(span.started_ms),
-            seconds=_told(entry) if span.started_ms is None else _seconds(span, ended_ms),
+            seconds=_alone(entry, step) if span.started_ms is None else _seconds(span, ended_ms),
             tokens=sum((child.tokens for child in children), _tokens(entry)),
-            replayed=bool(known) and all(known),
+            replayed=bool(known) and all(replayed for replayed, _ in known),
+            taken_over=bool(known) and all(taken_over for _, taken_over in known),
             error=error,
             attempts=1 if entry is None else _attempts(entry),
             edited_by=edited_by,
@@ -290,16 +296,20 @@ class _Maker:
         )
 
     def _span(self, place: _Place) -> _Span:
-        """From when until when something in a place was recorded, or a person asked."""
+        """From when until when something in a place was recorded, or a person asked.
+
+        What a fork has taken over happened in another run, at its times, so it is left out.
+        """
         found = _Span() if place.asked is None else _Span(place.asked.created_ms)
         if place.begun is not None:
             found |= _Span(int(place.begun.at.timestamp() * 1000))
         rows = [step for _, step in place.marks]
         if place.step is not None:
             rows.append(place.step)
-        for step in rows:
+        own = [step for step in rows if not is_taken_over(self.row, step.ended_ms)]
+        for step in own:
             found |= _Span(step.started_ms, step.ended_ms)
-        if place.entry is not None and place.step is not None and found.started_ms is None:
+        if place.entry is not None and place.step in own and found.started_ms is None:
             found |= _Span(_began(place.entry, place.step))
         asked = self.since.get(place.path)
         # A run that was left to its row asks again when it is woken. The clock of a database may
@@ -342,6 +352,27 @@ class _Maker:
         ends = [entry for entry, _ in place.marks if entry.what in (names.END, names.METHOD_END)]
         errors = (_error_in(entry, self.opened) for entry in ends)
         return next((error for error in errors if error is not None), None)
+
+
+_NO_CALLS = (*_PLACES, "person", "batch", "workflow", "dbos")
+
+
+def seconds_in_calls(nodes: Sequence[Node]) -> float:
+    """For how long one of the calls in these was being made; calls beside each other count once."""
+    total, until = 0.0, -math.inf
+    for begin, end in sorted(_calls(nodes)):
+        total += max(0.0, end - max(begin, until))
+        until = max(until, end)
+    return round(total, 3)
+
+
+def _calls(nodes: Sequence[Node]) -> Iterator[tuple[float, float]]:
+    """When each began and ended."""
+    for node in nodes:
+        yield from _calls(node.children)
+        if not node.children and node.kind not in _NO_CALLS and node.started is not None:
+            begin = node.started.timestamp()
+            yield begin, begin + (node.seconds or 0)
 
 
 def _is_unended(node: Node) -> bool:
@@ -390,6 +421,14 @@ def _told(entry: Entry | None) -> float | None:
     """How long the call of an entry took, by itself."""
     found = entry.stored.get("seconds") if entry is not None and entry.is_readable else None
     return float(found) if isinstance(found, (int, float)) else None
+
+
+def _alone(entry: Entry | None, step: StoredStep | None) -> float | None:
+    """How long a call took of which it is not known when, or which was made in another run."""
+    told = _told(entry)
+    if told is not None or step is None:
+        return told
+    return _seconds(_Span(step.started_ms), step.ended_ms)
 
 
 def _began(entry: Entry, step: StoredStep) -> int | None:

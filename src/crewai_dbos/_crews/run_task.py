@@ -26,6 +26,7 @@ from crewai_dbos._journal.scope import stable_id
 from crewai_dbos._objects import callbacks
 from crewai_dbos._objects.conversion import recording
 from crewai_dbos._objects.run_objects import RunObjects
+from crewai_dbos._people.approval import in_task
 from crewai_dbos._stored import names
 from crewai_dbos._stored.work_order import TASK_MODELS
 
@@ -113,7 +114,7 @@ class _RunTask(_Base):
 def _in_its_place(task: Any) -> Iterator[None]:
     crew, what = task.__dict__[_PLACE]
     scope = crew.child(what)
-    with scope.work("task"):
+    with scope.work("task"), in_task(task.description):
         if scope.is_recorded(names.EDITED):
             forget_guardrails(task)  # a person has said what the output is
         yield

@@ -28,11 +28,13 @@ class RecordedRow:
         step_id: Its number in the run.
         name: What the step is called.
         output: The JSON data in it; None where it holds something else.
+        ended_ms: When it ended, in milliseconds since 1970, where that is known.
     """
 
     step_id: int
     name: str
     output: Any
+    ended_ms: int | None = None
 
 
 def recorded_rows(run_id: str, client: DBOSClient | None = None) -> list[RecordedRow]:
@@ -156,12 +158,19 @@ def rows_of(database: Any, connection: sa.Connection, run_id: str) -> list[Recor
         run_id: The run's workflow id.
     """
     steps = database.tables.operation_outputs
-    columns = (steps.c.function_id, steps.c.function_name, steps.c.serialization, steps.c.output)
+    columns = (
+        steps.c.function_id,
+        steps.c.function_name,
+        steps.c.serialization,
+        steps.c.output,
+        steps.c.completed_at_epoch_ms,
+    )
     query = sa.select(*columns).where(*database._wf(steps, run_id)).order_by(steps.c.function_id)
     rows = connection.execute(query).fetchall()
     return [
-        RecordedRow(step_id, name, as_json(output) if format == DBOSPortableJSON.name() else None)
-        for step_id, name, format, output in rows
+        RecordedRow(step_id, name, as_json(output) if is_json else None, ended_ms)
+        for step_id, name, format, output, ended_ms in rows
+        for is_json in [format == DBOSPortableJSON.name()]
     ]
 
 

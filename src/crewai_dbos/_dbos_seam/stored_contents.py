@@ -100,11 +100,13 @@ def errors(
 
 def with_usage(
     database: Database, connection: sa.Connection, run_ids: Iterable[str]
-) -> Iterator[tuple[str, str]]:
-    """The run and the JSON of each step that may have token counts in it."""
+) -> Iterator[tuple[str, str, int | None]]:
+    """The run, the JSON and the end of each step that may have token counts in it."""
     steps = database.system.tables.operation_outputs
     for some in chunks(run_ids):
-        query = sa.select(steps.c.workflow_uuid, steps.c.output).where(
+        query = sa.select(
+            steps.c.workflow_uuid, steps.c.output, steps.c.completed_at_epoch_ms
+        ).where(
             *database.system._wf_in(steps, some),
             steps.c.serialization == DBOSPortableJSON.name(),
             steps.c.output.contains('"usage":'),

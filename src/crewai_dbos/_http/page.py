@@ -18,7 +18,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
-from crewai_dbos._http import events, forms, run_page, sessions, trees
+from crewai_dbos._http import events, forms, request_page, run_page, sessions, trees
 from crewai_dbos._http.auth import Caller
 from crewai_dbos._http.problems import Problem, problem_of
 from crewai_dbos._http.rendering import back, base_of, caller_of, check, form_of, render, shown_by
@@ -82,8 +82,11 @@ def _add_reading(router: APIRouter, scoped: ScopedControl) -> None:
 
     @router.get("/request/{request_id}")
     def one_request(request: Request, request_id: str) -> Response:
-        found = scoped.request(caller_of(request), request_id)
-        return render(request, "request.html", request=found, fields=forms.fields_of(found))
+        caller = caller_of(request)
+        found = scoped.request(caller, request_id)
+        around = request_page.around(scoped, caller, found)
+        fields = forms.fields_of(found)
+        return render(request, "request.html", request=found, fields=fields, **around)
 
     @router.get("/workers")
     def workers(request: Request) -> Response:
@@ -165,7 +168,8 @@ def _asked_again(
 ) -> Response:
     """The form again, with what somebody has put in, and what is wrong with it."""
     problem = problem_of(error)
-    asked = scoped.request(caller_of(request), request_id)
+    caller = caller_of(request)
+    asked = scoped.request(caller, request_id)
     return render(
         request,
         "request.html",
@@ -174,6 +178,7 @@ def _asked_again(
         fields=forms.fields_of(asked),
         given=form,
         problem=problem.as_json(),
+        **request_page.around(scoped, caller, asked),
     )
 
 

@@ -25,6 +25,7 @@ from crewai_dbos._http.problems import HEADERS, Problem, problem_of
 from crewai_dbos._http.runs import ScopedControl
 from crewai_dbos._http.texts import is_storable
 from crewai_dbos._http.timeline import seconds
+from crewai_dbos._stored.prices import dollars
 
 POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; "
@@ -53,7 +54,7 @@ def templates() -> Environment:
         lstrip_blocks=True,
     )
     made.filters.update(
-        q=lambda text: quote(str(text), safe=""), seconds=seconds, ago=ago, usd=usd, json=shown
+        q=lambda text: quote(str(text), safe=""), seconds=seconds, ago=ago, usd=dollars, json=shown
     )
     return made
 
@@ -209,12 +210,3 @@ def ago(when: datetime | None) -> str:
         return "now"
     told = f"{abs(passed)} s" if abs(passed) < 10 else seconds(abs(passed))
     return f"{told} ago" if passed > 0 else f"in {told}"
-
-
-def usd(amount: float | None) -> str:
-    """Money; nothing where a price is not known."""
-    if amount is None:
-        return "$ ?"
-    if 0 < amount < 0.0001:
-        return "<$0.0001"
-    return f"${amount:.4f}" if 0 < amount < 0.1 else f"${amount:.2f}"

@@ -63,7 +63,7 @@ def seen(
         "left_out": seen.count - len(seen.rows),
         "once": str(uuid4()),
         "last_event": last_event,
-        "inputs": _content(lambda: control.inputs_of(run.run_id)),
+        "inputs": inputs(scoped, run.run_id),
         "result": _result(lambda: control.result_of(run.run_id)),
         "requests": scoped.requests_of(caller, run.run_id),
         "node": node,
@@ -112,6 +112,11 @@ def _told(find: Callable[[], MadeAgain]) -> str:
     if not again:
         return "Nothing that is recorded is made again."
     return f"Made again: {again}. Their effects happen again."
+
+
+def inputs(scoped: ScopedControl, run_id: str) -> dict[str, Any]:
+    """The inputs of a run as a text, or why they can't be shown."""
+    return _content(lambda: scoped.control.inputs_of(run_id))
 
 
 def _content(read: Callable[[], Any]) -> dict[str, Any]:

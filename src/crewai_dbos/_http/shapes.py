@@ -111,6 +111,8 @@ class CostShape(BaseModel):
     models: list[OfModel]
     unpriced: list[str]
     saved: int
+    taken_over: Tokens
+    taken_over_usd: float | None
 
     @classmethod
     def of(cls, cost: Cost) -> CostShape:
@@ -121,6 +123,8 @@ class CostShape(BaseModel):
             models=models,
             unpriced=[*cost.unpriced],
             saved=cost.saved,
+            taken_over=cost.taken_over,
+            taken_over_usd=cost.taken_over_usd,
         )
 
 
@@ -135,6 +139,8 @@ class QuestionShape(BaseModel):
     agent: str | None = None
     task: str | None = None
     metadata: dict[str, Any] | None = None
+    tool_description: str | None = None
+    task_description: str | None = None
 
 
 class RequestShape(BaseModel):

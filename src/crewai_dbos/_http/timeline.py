@@ -63,7 +63,9 @@ def timeline(run: Run, costs: Mapping[str, Cost], inside: Node | None = None) ->
     nodes = [*_every(run.children if inside is None else (inside,), 0)]
     times = [t for node, _ in nodes for t in _times(node)]
     if inside is None or not times:
-        times.append((run.created, _end(run)))
+        # A time on a queue before that would be an empty axis.
+        queued = timedelta(seconds=(run.queued or 0) if times else 0)
+        times.append((run.created + queued, _end(run)))
     begin, end = min(at for at, _ in times), max(until for _, until in times)
     whole = max((end - begin).total_seconds(), 0.001)
     sums, deepest = _sums(costs), _deepest([depth for _, depth in nodes], inside is not None)

@@ -6,6 +6,7 @@ import inspect
 import json
 import re
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import unquote
@@ -17,10 +18,12 @@ from pydantic_core import to_jsonable_python
 
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.scope import Scope
+from crewai_dbos._leases import RunVar
 from crewai_dbos._people import policy
 from crewai_dbos._people.asking import Asking, Said, ask
 from crewai_dbos._people.policy import ToolRequest
 from crewai_dbos._requests.request import Question
+from crewai_dbos._setting import setting
 from crewai_dbos._stored import names
 
 
@@ -47,6 +50,14 @@ class ToolCall:
     def result_with_remark(self, result: Any) -> Any:
         """What the model is given that `result` came of."""
         return f"{self.remark} {result}" if self.remark else result
+
+
+_task: RunVar[str | None] = RunVar("crewai_dbos_task_description", default=None)
+
+
+def in_task(description: str) -> AbstractContextManager[str | None]:
+    """What is asked in the block says that it is about a task of this description."""
+    return setting(_task, description)
 
 
 def approved(tool: BaseTool, function: Callable[..., Any], call: ToolCall) -> ToolCall:
@@ -90,6 +101,8 @@ def _question(scope: Scope, tool: BaseTool, given: dict[str, Any]) -> Question:
         edit=policy.current().edit,
         agent=agent,
         task=task,
+        tool_description=tool.description.strip() or None,
+        task_description=_task.get(),
     )
 
 

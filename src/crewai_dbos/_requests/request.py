@@ -25,8 +25,10 @@ class Question:
         output: What is to be reviewed.
         outcomes: What a flow goes on with, one of these, of a feedback.
         agent: The role of the agent at work.
-        task: The description of its task.
+        task: The description of its task; of an approval its name or number.
         metadata: What the caller has added, as JSON data.
+        tool_description: What the tool says of itself, of an approval.
+        task_description: What the agent has been told to do, of an approval in a crew.
     """
 
     message: str
@@ -39,6 +41,8 @@ class Question:
     agent: str | None = None
     task: str | None = None
     metadata: dict[str, Any] | None = None
+    tool_description: str | None = None
+    task_description: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """What is stored of it: all that is not as by default."""

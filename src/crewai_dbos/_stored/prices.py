@@ -155,6 +155,15 @@ class Prices:
         return round(total, 9)
 
 
+def dollars(amount: float | None) -> str:
+    """US dollars, as people read them; of what is not known, a question mark."""
+    if amount is None:
+        return "$ ?"
+    if 0 < amount < 0.0001:
+        return "<$0.0001"
+    return f"${amount:.4f}" if 0 < amount < 0.1 else f"${amount:.2f}"
+
+
 def _spellings(model: str) -> Iterable[str]:
     while True:
         yield model
