@@ -294,7 +294,7 @@ def test_a_form_is_sent_once(visit: Visits, control: Control) -> None:
     in_state(control, run_id, "done")
     tab = visit().page
     tab.goto(f"/run/{run_id}?at={at(control.run(run_id).children[0].path)}")
-    tab.get_by_role("button", name="Fork, and make it again").dblclick()
+    tab.get_by_role("button", name="Fork, and run this call again").dblclick()
     expect(tab.get_by_text("fork of")).to_be_visible()
     assert len([run for run in control.runs() if run.forked_from == run_id]) == 1
 

@@ -389,7 +389,7 @@ def test_cancel_resume_and_fork(control: Control) -> None:
     # Sent twice it is one fork; and what was typed is there if it can't be taken.
     assert form.send(client, "Fork with this result", result="Another line.").url == made.url
     assert form.send(client, "Fork with this result", result="A third one.").url != made.url
-    twice = [form.send(client, "Fork, and make it again").url.path for _ in range(2)]
+    twice = [form.send(client, "Fork, and run this call again").url.path for _ in range(2)]
     assert twice[0] == twice[1]
     assert len({run.run_id for run in control.runs() if run.forked_from == run_id}) == 3
     approval = look(client, f"/run/{run_id}?at={quote(request.path, safe='')}")
@@ -402,7 +402,7 @@ def test_cancel_resume_and_fork(control: Control) -> None:
     del bad.fields["result"]
     assert bad.send(client, "Fork with this result").status_code == 422
     form.fields["at"] = "task:nine"
-    assert form.send(client, "Fork, and make it again").status_code == 404
+    assert form.send(client, "Fork, and run this call again").status_code == 404
 
 
 def test_a_form_of_another_site_does_nothing(control: Control) -> None:
