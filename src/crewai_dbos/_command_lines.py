@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from shlex import quote
 
+INBOX = "crewai-dbos inbox"
+"""Shows what runs ask people, and takes the answers."""
+
 
 def resume(run_id: str) -> str:
     """Goes on with a run that was stopped. Unlike ``DBOS.resume_workflow`` it keeps its queue."""
