@@ -9,6 +9,7 @@ import pytest
 from dbos import DBOS, SetWorkflowID
 
 from crewai_dbos import People, ToolRequest
+from crewai_dbos._people import policy
 from crewai_dbos.control import Approve, Control, Feedback, Reject, Reply
 from crewai_dbos.errors import (
     AlreadyAnswered,
@@ -257,6 +258,32 @@ def test_a_notice_is_given_once(serve: Serve, desk: Desk) -> None:
     run.get_result()
     assert [each.request_id for each in told] == [request.request_id]
     assert told[0].question.arguments == {**MAIL, "copies": 1}
+
+
+def test_a_role_is_shown_with_its_inputs(serve: Serve, desk: Desk) -> None:
+    serve(writing(MAIL))
+    run = office(Post(), QUICK, "{who}'s\n clerk").start({"who": "Ann"})
+    question = desk.next(run.workflow_id).question
+    assert (question.message, question.agent) == ("May Ann's clerk call send_email?", "Ann's clerk")
+    desk.answer(run.workflow_id, Approve())
+    run.get_result()
+
+
+def test_a_request_that_waits_from_before_roles_were_shown_with_inputs(
+    serve: Serve, desk: Desk, control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve(writing(MAIL))
+    post = Post()
+    with monkeypatch.context() as older:
+        older.setattr(policy, "role_of", lambda agent: agent)
+        run = office(post, QUICK, "{who}'s clerk").start({"who": "Ann"})
+        request = desk.next(run.workflow_id)
+        assert request.question.message == "May {who}'s clerk call send_email?"
+        desk.parked(run.workflow_id)
+    desk.answer(run.workflow_id, Approve())
+    until(lambda: status(run.workflow_id) == "SUCCESS", 20)
+    assert len(control.requests(run_id=run.workflow_id, only_open=False)) == 1
+    assert len(post.sent) == 1
 
 
 def waits(caplog: pytest.LogCaptureFixture, run_id: str) -> list[str]:
