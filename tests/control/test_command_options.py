@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from crewai.flow.flow import Flow, start
 from dbos import DBOS, SetWorkflowID
@@ -21,6 +23,28 @@ class Asks(Flow):
     @start()
     def only(self) -> str:
         return f"It is {ask('Which account?')}"
+
+
+def test_no_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DBOS_SYSTEM_DATABASE_URL", raising=False)
+
+    def told() -> str:
+        called = CliRunner().invoke(app, ["runs", "list"])
+        assert called.exit_code == 2
+        return called.output
+
+    assert "Which database? --db-url sqlite:///app.sqlite names one" in told()
+    with launched("sqlite:///my plants.sqlite"):
+        pass
+    (tmp_path / "photos.db").write_bytes(b"of plants")
+    (tmp_path / "other.sqlite").touch()
+    before = sorted(tmp_path.iterdir())
+    assert "There is one in this folder: --db-url 'sqlite:///my plants.sqlite'." in told()
+    assert sorted(tmp_path.iterdir()) == before
+    with launched("sqlite:///second.db"):
+        pass
+    assert "--db-url sqlite:///app.sqlite names one" in told()
 
 
 @pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
