@@ -18,6 +18,7 @@ from dbos import DBOS, SetWorkflowID
 import crewai_dbos
 from crewai_dbos import DBOSCrew, DBOSFlow, errors
 from crewai_dbos._stored.errors import decode_error, encode_error
+from crewai_dbos.testing import error as refusal
 from crewai_dbos.testing import text
 from support.launching import launched
 from support.names import unique
@@ -155,6 +156,46 @@ def test_a_run(make: Callable[[], Any], ask: Any) -> None:
             again()
         check_tells_of_it(caught.value)
         assert len(traceback.format_exception(caught.value)) < 20
+
+
+def its_last_resort() -> None:
+    raise LookupError("There is no other.")
+
+
+def tries_twice(self: Any) -> None:
+    try:
+        crewai_dbos.step(its_function, 7)
+    except Lost:
+        crewai_dbos.step(its_last_resort)
+
+
+def test_the_causes_are_shown_without_our_frames_too() -> None:
+    durable, run_id = flow_that(tries_twice), unique("run")
+    with pytest.raises(LookupError, match="no other") as caught:
+        kickoff(durable, run_id)
+    first = caught.value.__cause__ or caught.value.__context__
+    assert isinstance(first, Lost)
+    check_leads_to_the_user(first)
+    shown = "".join(traceback.format_exception(caught.value))
+    assert shown.count("_journal") == 0
+    assert "in tries_twice" in shown
+    assert "in its_last_resort" in shown
+
+
+def test_a_request_that_crewai_makes_three_times_is_shown_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    servers = serving(monkeypatch, lambda request: refusal(401))
+    server = next(servers)()
+    crew, run_id = crew_with(), unique("run")
+    with pytest.raises(Exception, match="Incorrect API key") as caught:
+        kickoff(crew, run_id)
+    assert len(server.requests) == 3
+    shown = "".join(traceback.format_exception(caught.value))
+    assert shown.count("Traceback (most recent call last)") == 1
+    assert shown.count("Incorrect API key") == 1
+    assert "_journal" not in shown
+    next(servers, None)
 
 
 CAUGHT: list[Exception] = []

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from shlex import quote
 
+INBOX = "crewai-dbos inbox"
+"""Shows what runs ask people, and takes the answers."""
+
 
 def resume(run_id: str) -> str:
     """Goes on with a run that was stopped. Unlike ``DBOS.resume_workflow`` it keeps its queue."""
@@ -15,9 +18,10 @@ def show(run_id: str) -> str:
     return f"crewai-dbos runs show {quote(run_id)}"
 
 
-def fork(run_id: str, at: str, version: str | None = None) -> str:
-    """Makes a new run of one, from a place on."""
-    return f"crewai-dbos runs fork {quote(run_id)} --at {at}{_to(version)}"
+def fork(run_id: str, at: str | None = None, version: str | None = None) -> str:
+    """Makes a new run of one, from a place on; from its beginning if none is given."""
+    place = "" if at is None else f" --at {at}"
+    return f"crewai-dbos runs fork {quote(run_id)}{place}{_to(version)}"
 
 
 def move(run_id: str, version: str | None = None) -> str:

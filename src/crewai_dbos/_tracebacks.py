@@ -22,26 +22,34 @@ _RAISED = "__crewai_dbos_raised__"
 
 
 def shortened(error: E) -> E:
-    """`error` without the frames of this package and of DBOS that it has come through.
+    """`error` without the frames of this package and of DBOS that it and its causes came through.
 
     Those in which an error that is not ours was raised stay: they say what is wrong with us.
     """
-    kept = _kept(error)
-    found: TracebackType | None = None
-    for each in reversed(kept):
-        found = TracebackType(found, each.tb_frame, each.tb_lasti, each.tb_lineno or 0)
-    return _with(error, found)
+    seen: list[BaseException] = []
+    shown: BaseException | None = error
+    while shown is not None and not any(shown is each for each in seen):
+        seen.append(shown)
+        found: TracebackType | None = None
+        for each in reversed(_kept(shown)):
+            found = TracebackType(found, each.tb_frame, each.tb_lasti, each.tb_lineno or 0)
+        _with(shown, found)
+        shown = cause_of(shown)
+    return error
 
 
 def carried(copy: E, original: BaseException) -> E:
-    """`copy` of `original`, with the traceback of that; so do its causes."""
+    """`copy` of `original`, with the traceback of that; so do its causes.
+
+    What was raised ``from None`` shows nothing before it, whatever is being handled then.
+    """
     last: BaseException | None = copy
-    while last is not None and original is not None:
+    while last is not None:
         _with(last, original.__traceback__)
-        last, cause = last.__cause__, cause_of(original)
-        if cause is None:
-            break
-        original = cause
+        if last.__cause__ is None:
+            suppress = BaseException.__dict__["__suppress_context__"]
+            suppress.__set__(last, original.__suppress_context__)
+        last, original = last.__cause__, cause_of(original) or original
     return copy
 
 

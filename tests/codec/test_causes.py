@@ -52,7 +52,7 @@ def test_a_long_or_circular_chain_ends() -> None:
     assert len(causes(long)) == MAX_CAUSES
     one, two = ValueError(1), ValueError(2)
     one.__cause__, two.__cause__ = two, one
-    assert len(causes(error_back(one))) == MAX_CAUSES
+    assert len(causes(error_back(one))) == 2
 
 
 def test_a_secret_is_not_stored_with_an_error() -> None:

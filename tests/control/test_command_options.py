@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 from crewai.flow.flow import Flow, start
@@ -49,6 +50,28 @@ def test_without_its_extra_a_command_says_what_for(
     called = CliRunner().invoke(app, command)
     assert called.exit_code == 2
     assert called.output == f"{said}\n"
+
+
+def test_no_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DBOS_SYSTEM_DATABASE_URL", raising=False)
+
+    def told() -> str:
+        called = CliRunner().invoke(app, ["runs", "list"])
+        assert called.exit_code == 2
+        return called.output
+
+    assert "Which database? --db-url sqlite:///app.sqlite names one" in told()
+    with launched("sqlite:///my plants.sqlite"):
+        pass
+    (tmp_path / "photos.db").write_bytes(b"of plants")
+    (tmp_path / "other.sqlite").touch()
+    before = sorted(tmp_path.iterdir())
+    assert "There is one in this folder: --db-url 'sqlite:///my plants.sqlite'." in told()
+    assert sorted(tmp_path.iterdir()) == before
+    with launched("sqlite:///second.db"):
+        pass
+    assert "--db-url sqlite:///app.sqlite names one" in told()
 
 
 @pytest.mark.parametrize("database_url", ["postgres"], indirect=True)

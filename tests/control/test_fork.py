@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -676,3 +677,89 @@ def test_a_fork_of_a_flow_under_another_release(serve: Serve, control: Control) 
     assert len(server.requests) == before
     assert result(control.fork(fork, at="method:more")) == "<last>"
     assert said(server, before) == {"more": 1, "last": 1}
+
+
+# A kickoff under the id of a run that has failed ------------------------------------------
+
+
+def kickoff(crew: DBOSCrew) -> Any:
+    return crew.kickoff()
+
+
+def akickoff(crew: DBOSCrew) -> Any:
+    return asyncio.run(crew.akickoff())
+
+
+def start_it(crew: DBOSCrew) -> Any:
+    return crew.start().get_result()
+
+
+@pytest.mark.parametrize("again", [kickoff, akickoff, start_it])
+@pytest.mark.parametrize("is_built", [True, False], ids=["refused", "nothing recorded"])
+def test_a_kickoff_that_raises_an_old_error_says_so_and_what_to_do(
+    is_built: bool,
+    again: Callable[[DBOSCrew], Any],
+    serve: Serve,
+    control: Control,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    server, broken = serve(lambda request: error(401)), [False]
+
+    def build() -> Crew:
+        if broken[0]:
+            raise LookupError("Where is the API key?")
+        return one_task()
+
+    crew, run_id = named(build), unique("key")
+    broken[0] = not is_built
+    with SetWorkflowID(run_id), pytest.raises(Exception, match=r"(?i)api.?key"):
+        crew.kickoff()
+    assert told_of(run_id, caplog) == []
+    assert bool(DBOS.list_workflow_steps(run_id)) == is_built
+    broken[0] = False
+    requests = len(server.requests)
+    serve(answer)
+    with SetWorkflowID(run_id), pytest.raises(Exception, match=r"(?i)api.?key"):
+        again(crew)
+    (line,) = told_of(run_id, caplog)
+    ended = DBOS.get_workflow_status(run_id).completed_at  # type: ignore[union-attr]
+    when = datetime.fromtimestamp(ended / 1000, timezone.utc)  # type: ignore[operator]
+    assert line == (
+        f"Run {run_id!r} failed at {when:%Y-%m-%d %H:%M:%S} UTC. A kickoff under its id raises the "
+        "error that was recorded then, and does nothing anew. When the cause is mended: "
+        f"crewai-dbos runs fork {run_id}, or take another workflow id."
+    )
+    assert len(server.requests) == requests
+    assert raw(control.fork(run_id)) == ["Clerk on Do it"]
+
+
+def test_a_child_that_failed_is_not_told_of_when_its_parent_is_carried_out_again(
+    serve: Serve, control: Control, caplog: pytest.LogCaptureFixture
+) -> None:
+    serve(lambda request: error(401))
+    crew, run_id = named(lambda: one_task()), unique("parent")
+
+    @DBOS.workflow(name=unique("parent"))
+    def parent() -> str:
+        with SetWorkflowID(f"{run_id}-child"):
+            run = crew.start()
+        try:
+            return str(run.get_result().raw)
+        except Exception as failed:
+            return type(failed).__name__
+
+    with SetWorkflowID(run_id):
+        first = parent()
+    again = DBOS.fork_workflow(run_id, 100)
+    assert again.get_result() == first
+    assert told_of(f"{run_id}-child", caplog) == []
+
+
+def one_task() -> Crew:
+    clerk = agent("Clerk")
+    return Crew(agents=[clerk], tasks=[task("Do it", clerk)])
+
+
+def told_of(run_id: str, caplog: pytest.LogCaptureFixture) -> list[str]:
+    said = [each for each in caplog.records if each.name == "crewai_dbos"]
+    return [each.getMessage() for each in said if f"{run_id!r} failed at" in each.getMessage()]

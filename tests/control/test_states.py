@@ -41,6 +41,9 @@ def asked(state: Any, audience: str | None = None) -> Outline:
     return Outline("0123456789abcdef", "ask#1", "question", state, audience, 0)
 
 
+UNSEEN = "is no worker, so whether it lives is not known"
+
+
 def sealed(_: Any) -> Any:
     raise SealedError("no key")
 
@@ -54,8 +57,8 @@ def noted(**note: Any) -> dict[str, Any]:
     [
         ({"status": "SUCCESS"}, [], "done", None),
         ({"status": "ERROR"}, [], "failed", None),
-        ({}, [], "running", None),
-        ({}, [asked("used")], "running", None),
+        ({}, [], "running", UNSEEN),
+        ({}, [asked("used")], "running", UNSEEN),
         ({}, [asked("open", "support")], "waiting", "for support since"),
         ({"status": "DELAYED"}, [asked("open"), asked("open")], "waiting", "and 1 more"),
         ({"status": "DELAYED"}, [asked("expired")], "waking", None),
@@ -67,7 +70,7 @@ def noted(**note: Any) -> dict[str, Any]:
         ({"status": "ENQUEUED", "version": "v0"}, [], "stranded", "version v0, and v1 is the newe"),
         ({"version": "v0"}, [asked("open")], "stranded", "crewai-dbos runs move r --version v1"),
         ({"status": "DELAYED", "version": "v0"}, [asked("open")], "waiting", "for anybody"),
-        ({"version": "v0", "application": "other"}, [], "running", None),
+        ({"version": "v0", "application": "other"}, [], "running", UNSEEN),
         ({"attributes": noted(waiting="import it")}, [], "stranded", "import it"),
         ({"status": "CANCELLED"}, [], "cancelled", "does not say by whom"),
         (
@@ -98,7 +101,7 @@ def noted(**note: Any) -> dict[str, Any]:
             "put it back",
         ),
         ({"status": "MAX_RECOVERY_ATTEMPTS_EXCEEDED", "attempts": 101}, [], "stopped", "after 101"),
-        ({"attributes": {"crewai_dbos": "of the user's"}}, [], "running", None),
+        ({"attributes": {"crewai_dbos": "of the user's"}}, [], "running", UNSEEN),
     ],
 )
 def test_every_state(row: dict[str, Any], asks: Any, state: str, reason: str | None) -> None:
@@ -125,8 +128,8 @@ GONE = worker(age=30_001)
     [
         (UNDER, [worker(age=29_000)], "running", None),
         (UNDER, [worker(age=29_000), worker("w2", has="x")], "running", None),
-        ({**UNDER, "executor": "w3"}, [GONE, worker("w2")], "running", None),
-        ({**UNDER, "application": "other"}, [GONE], "running", None),
+        ({**UNDER, "executor": "w3"}, [GONE, worker("w2")], "running", UNSEEN),
+        ({**UNDER, "application": "other"}, [GONE], "running", UNSEEN),
         (
             {**UNDER, "application": None},
             [GONE, worker("w2")],

@@ -16,13 +16,14 @@ from crewai.knowledge.source.string_knowledge_source import StringKnowledgeSourc
 from crewai.mcp import MCPServerStdio
 from crewai.memory.unified_memory import Memory
 from crewai.tasks.llm_guardrail import LLMGuardrail
-from crewai.tools import tool
+from crewai.tools import BaseTool, tool
 from dbos import DBOS, SQLAlchemyDatasource
 from pydantic import BaseModel
 
+import crewai_dbos
 from crewai_dbos import DBOSAgent, DBOSCrew, People, StepConfig
 from crewai_dbos.doctor import inspect
-from crewai_dbos.doctor._items import AGAIN, ANSWERED
+from crewai_dbos.doctor._items import AGAIN, ANSWERED, made_twice
 from support.names import unique
 
 Row = tuple[str, str, str | None, str]
@@ -283,3 +284,39 @@ def test_what_people_are_asked() -> None:
         assert asked[1].name.startswith(told)
         (finding,) = [f for f in inspect(crew).findings if f.rule == "waits-for-people"]
         assert asked[1].name in finding.what
+
+
+class WithKey(BaseTool):
+    name: str = "with_key"
+    description: str = "Pays."
+
+    def _run(self, cents: int) -> str:
+        return f"{cents} {crewai_dbos.idempotency_key()}"
+
+
+def test_tools_whose_effect_a_crash_may_double() -> None:
+    @tool
+    def plain(cents: int) -> str:
+        """Pay."""
+        return str(cents)
+
+    @tool
+    @DBOS.step()
+    def recorded(cents: int) -> str:
+        """Pay."""
+        return str(cents)
+
+    @tool
+    @DBOS.step()
+    def keyed(cents: int) -> str:
+        """Pay."""
+        return f"{cents} {crewai_dbos.idempotency_key()}"
+
+    @tool
+    @DBOS.workflow(name=unique("workflow"))
+    def workflow(cents: int) -> str:
+        """Pay."""
+        return str(cents)
+
+    agent = durable(tools=[plain, recorded, keyed, workflow, WithKey()])
+    assert made_twice(inspect(agent).items) == ["plain", "recorded"]

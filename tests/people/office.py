@@ -42,12 +42,12 @@ def writing(*mails: dict[str, Any]) -> Callable[[Request], Reply]:
     return script
 
 
-def office(post: Post, people: People | None = None, **task: Any) -> DBOSCrew:
+def office(post: Post, people: People | None = None, role: str = "Clerk", **task: Any) -> DBOSCrew:
     """A crew with one clerk who writes mails."""
     tools = post.tools()
 
     def build() -> Crew:
-        clerk = Agent(role="Clerk", goal="Write", backstory="Old.", llm="gpt-4o-mini", tools=tools)
+        clerk = Agent(role=role, goal="Write", backstory="Old.", llm="gpt-4o-mini", tools=tools)
         job = Task(description="Write to {who}.", expected_output="A receipt.", agent=clerk, **task)
         return Crew(agents=[clerk], tasks=[job])
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import timedelta
 
 import pytest
 from dbos import DBOS, SetWorkflowID
 
 from crewai_dbos import People, ToolRequest
+from crewai_dbos._people import policy
 from crewai_dbos.control import Approve, Control, Feedback, Reject, Reply
 from crewai_dbos.errors import (
     AlreadyAnswered,
@@ -258,6 +260,73 @@ def test_a_notice_is_given_once(serve: Serve, desk: Desk) -> None:
     run.get_result()
     assert [each.request_id for each in told] == [request.request_id]
     assert told[0].question.arguments == {**MAIL, "copies": 1}
+
+
+def test_a_role_is_shown_with_its_inputs(serve: Serve, desk: Desk) -> None:
+    serve(writing(MAIL))
+    run = office(Post(), QUICK, "{who}'s\n clerk").start({"who": "Ann"})
+    question = desk.next(run.workflow_id).question
+    assert (question.message, question.agent) == ("May Ann's clerk call send_email?", "Ann's clerk")
+    desk.answer(run.workflow_id, Approve())
+    run.get_result()
+
+
+def test_a_request_that_waits_from_before_roles_were_shown_with_inputs(
+    serve: Serve, desk: Desk, control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve(writing(MAIL))
+    post = Post()
+    with monkeypatch.context() as older:
+        older.setattr(policy, "role_of", lambda agent: agent)
+        run = office(post, QUICK, "{who}'s clerk").start({"who": "Ann"})
+        request = desk.next(run.workflow_id)
+        assert request.question.message == "May {who}'s clerk call send_email?"
+        desk.parked(run.workflow_id)
+    desk.answer(run.workflow_id, Approve())
+    until(lambda: status(run.workflow_id) == "SUCCESS", 20)
+    assert len(control.requests(run_id=run.workflow_id, only_open=False)) == 1
+    assert len(post.sent) == 1
+
+
+def waits(caplog: pytest.LogCaptureFixture, run_id: str) -> list[str]:
+    """What a log that nobody has set up shows of a run that waits."""
+    shown = [each for each in caplog.records if each.levelno >= logging.WARNING]
+    said = [each.getMessage() for each in shown if each.name == "crewai_dbos"]
+    return [line for line in said if run_id in line]
+
+
+def test_the_log_says_once_that_a_run_waits(
+    serve: Serve, desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    serve(writing(MAIL))
+    run = office(Post(), QUICK).start({"who": "Ann"})
+    request = desk.next(run.workflow_id)
+    desk.parked(run.workflow_id)
+    DBOS.resume_workflow(run.workflow_id)  # it looks, and waits again
+    until(lambda: status(run.workflow_id) == "PENDING")
+    desk.parked(run.workflow_id)
+    desk.answer(run.workflow_id, Approve())
+    run.get_result()
+    assert waits(caplog, run.workflow_id) == [
+        f"Run {run.workflow_id} waits for a person: May Clerk call send_email? Answer with: "
+        f"crewai-dbos inbox (request {request.request_id[:8]})"
+    ]
+    before = DBOS.fork_workflow(run.workflow_id, 100).get_workflow_id()  # a replay
+    DBOS.retrieve_workflow(before).get_result()
+    assert waits(caplog, before) == []
+
+
+def test_the_log_says_nothing_where_a_prompt_does(
+    serve: Serve,
+    desk: Desk,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    serve(writing(MAIL))
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    run = office(Post(), QUICK).start({"who": "Ann"})
+    run.get_result()
+    assert waits(caplog, run.workflow_id) == []
 
 
 def test_a_notice_that_fails_is_logged(

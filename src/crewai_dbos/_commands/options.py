@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from dbos import Serializer
 from sqlalchemy.exc import SQLAlchemyError
 
+from crewai_dbos._dbos_seam.database import sqlite_files
 from crewai_dbos.control import Control
 from crewai_dbos.errors import (
     AnswerError,
@@ -61,11 +64,31 @@ def serializer() -> Serializer | None:
         raise DefinitionError(f"{KEYS} is set, and can't be used: {error}") from None
 
 
+def _some(db_url: str | None) -> str:
+    """`db_url`, if one was given.
+
+    Raises:
+        DefinitionError: None was.
+    """
+    if db_url:
+        return db_url
+    here = sqlite_files(Path())
+    if len(here) == 1:
+        known = f"There is one in this folder: --db-url {shlex.quote(f'sqlite:///{here[0]}')}"
+    else:
+        known = "--db-url sqlite:///app.sqlite names one, or postgresql://user@host/database"
+    raise DefinitionError(
+        f"Which database? {known}. Or set DBOS_SYSTEM_DATABASE_URL to the system_database_url of "
+        "the application's DBOS config."
+    )
+
+
 @contextmanager
 def open_control(db_url: str | None) -> Iterator[Control]:
     """The database; what is not there or not open ends the command with 1, a bad call with 2."""
     try:
-        with Control(db_url, schema=SCHEMA.get() or "dbos", serializer=serializer()) as control:
+        url, schema = _some(db_url), SCHEMA.get() or "dbos"
+        with Control(url, schema=schema, serializer=serializer()) as control:
             yield control
     except (AnswerError, RunNotFoundError, RunStateError) as error:
         typer.echo(str(error), err=True)

@@ -24,7 +24,8 @@ State = Literal[
 """Of a run:
 
 - ``queued``: on a queue, and not begun
-- ``running``: a process carries it out, as far as the database says
+- ``running``: a process carries it out, as far as the database says; `reason` says where nobody
+  sees whether that lives
 - ``interrupted``: its worker is gone, and another is about to go on with it
 - ``waiting``: for a person; `reason` says for whom and since when
 - ``waking``: answered, and on its queue again

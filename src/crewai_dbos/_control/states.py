@@ -169,13 +169,18 @@ _LAST_MS = int(datetime(9999, 1, 1, tzinfo=timezone.utc).timestamp() * 1000)
 """No run is delayed until after that, but one that waits for a person without a deadline."""
 
 
+_UNSEEN = "its process is no worker, so whether it lives is not known; started again, it goes on"
+
+
 def _alive(run: StoredRun, asked: Sequence[Outline], latest: str | None, fleet: Fleet) -> Standing:
     still = [each for each in asked if each.state == "open"]
     if run.status != ENQUEUED and still:
         return Standing("waiting", _for_whom(still))
     if run.status == PENDING:
         worker = fleet.worker_of(run)
-        if worker is None or worker.is_alive:
+        if worker is None:
+            return Standing("running", _UNSEEN)
+        if worker.is_alive:
             return Standing("running")
         return Standing("interrupted", f"its worker {_named(worker)} is gone; another goes on")
     if any(each.state in ("answered", "expired") for each in asked):

@@ -160,6 +160,7 @@ def _at_work(member: Agent) -> Iterator[Agent]:
             scope.work("agent"),
             body.ending(scope),
             policy.holding(membership.people),
+            policy.working_as(_role(member), " ".join(worker.role.split())),
             spending.counted(scope, membership.budget),
         ):
             yield worker

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -26,6 +28,7 @@ INTERNAL_QUEUE = INTERNAL_QUEUE_NAME
 """Of DBOS: what recovered, resumed and forked runs are taken from that came from no other."""
 ALIVE = (PENDING, ENQUEUED, DELAYED)
 """The statuses of a run that has not ended."""
+_RUNS = SystemDatabase.tables.workflow_status.name
 
 
 def chunks(values: Iterable[str]) -> Iterator[list[str]]:
@@ -117,6 +120,21 @@ class Database:
         """Whether DBOS has made its tables here."""
         with self.engine.connect() as connection:
             return sa.inspect(connection).has_table(self.runs.name, self.schema)
+
+
+def sqlite_files(folder: Path) -> list[Path]:
+    """The SQLite databases of DBOS's that are files in `folder`."""
+    found = (each for pattern in ("*.sqlite*", "*.db") for each in folder.glob(pattern))
+    return sorted(each for each in found if each.is_file() and _is_of_dbos(each))
+
+
+def _is_of_dbos(file: Path) -> bool:
+    query = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?"
+    try:
+        with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as opened:
+            return opened.execute(query, (_RUNS,)).fetchone() is not None
+    except sqlite3.Error:  # it is another kind of file, or nobody may read it
+        return False
 
 
 def launched_database() -> Database:

@@ -22,6 +22,7 @@ from crewai_dbos._leases import RunVar
 from crewai_dbos._people import policy
 from crewai_dbos._people.asking import Asking, Said, ask
 from crewai_dbos._people.policy import ToolRequest
+from crewai_dbos._people.shown import shown
 from crewai_dbos._requests.request import Question
 from crewai_dbos._setting import setting
 from crewai_dbos._stored import names
@@ -82,7 +83,7 @@ def approved(tool: BaseTool, function: Callable[..., Any], call: ToolCall) -> To
     decision = ask(
         scope,
         Call(names.approval(call.what), kind="person", concurrent=True),
-        Asking.by_policy("approval", _question(scope, tool, given)),
+        _asking(scope, tool, given),
         _decision,
     )
     # Under the answer: no other call, be it equal, is answered from the record of this one.
@@ -90,8 +91,17 @@ def approved(tool: BaseTool, function: Callable[..., Any], call: ToolCall) -> To
     return _decided(tool, replace(call, scope=inside), given, decision)
 
 
-def _question(scope: Scope, tool: BaseTool, given: dict[str, Any]) -> Question:
+def _asking(scope: Scope, tool: BaseTool, given: dict[str, Any]) -> Asking:
     agent, task = _who(scope.path)
+    # A request that waits already is known by the role as it is written.
+    known_by = _question(tool, given, agent, task).shown_through(lambda data: shown(scope, data))
+    question = _question(tool, given, policy.role_of(agent), task)
+    return replace(Asking.by_policy("approval", question), about=known_by)
+
+
+def _question(
+    tool: BaseTool, given: dict[str, Any], agent: str | None, task: str | None
+) -> Question:
     arguments = to_jsonable_python(given, fallback=str)
     return Question(
         message=f"May {agent or 'an agent'} call {tool.name}?",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import textwrap
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -30,6 +31,9 @@ logger = logging.getLogger("crewai_dbos")
 T = TypeVar("T")
 
 _RECORDED = "people.recorded"
+
+_LONGEST = 300
+"""Characters of a question in a line of the log."""
 
 
 @dataclass(frozen=True)
@@ -249,7 +253,17 @@ class _Waiter:
         if not asked.notify:
             return
         run_id, request_id = self.scope.run_id, asked.request_id
-        logger.info("Run %s asks (%s): %s", run_id, request_id, request.question.message)
+        # A program that waits must not look like one that hangs; a terminal shows the prompt.
+        level = logging.INFO if terminal.is_there() else logging.WARNING
+        message = textwrap.shorten(request.question.message, _LONGEST)
+        logger.log(
+            level,
+            "Run %s waits for a person: %s Answer with: %s (request %s)",
+            run_id,
+            "its question is encrypted." if sealing.is_wanted() else message,
+            _command_lines.INBOX,
+            request_id[:8],
+        )
         if self.asking.announce is not None:
             self.asking.announce()
         if notify is not None:

@@ -24,7 +24,8 @@ class ToolRequest:
     Attributes:
         tool: The name of the tool.
         arguments: What it is called with, by name.
-        agent: The role of the agent that calls it; of a `DBOSAgent` its name.
+        agent: The role of the agent that calls it, as it is written, with its placeholders; of a
+            `DBOSAgent` its name.
         task: The name of its task, or its number in the crew.
 
     Example::
@@ -134,3 +135,17 @@ def current() -> People:
 def holding(people: People | None) -> AbstractContextManager[Any]:
     """In the block `people` holds; None changes nothing."""
     return setting(_people, current() if people is None else people)
+
+
+_role: RunVar[tuple[str, str] | None] = RunVar("crewai_dbos_role", default=None)
+
+
+def working_as(written: str, role: str) -> AbstractContextManager[Any]:
+    """In the block an agent is at work whose role is `written` so, with its inputs `role`."""
+    return setting(_role, (written, role))
+
+
+def role_of(agent: str | None) -> str | None:
+    """`agent`, a role as it is written, with its inputs, if it is that of who is at work here."""
+    known = _role.get()
+    return known[1] if known is not None and known[0] == agent else agent

@@ -32,11 +32,11 @@ _HOW = {
 
 def offer(request: Request, wait: Wait) -> None:
     """Let whoever sits at the terminal answer `request`, if there is one."""
-    if _is_there():
+    if is_there():
         _prompts.add(request, wait)
 
 
-def _is_there() -> bool:
+def is_there() -> bool:
     """Whether `input` finds somebody: at a terminal, or behind a function put in its place."""
     if type(builtins.input).__name__ != "builtin_function_or_method":
         return True  # as notebooks and tests do

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -10,12 +11,13 @@ from typing import Any
 from dbos import DBOS, DBOSClient, WorkflowStatus
 from dbos import error as dbos_errors
 
-from crewai_dbos import _patches
+from crewai_dbos import _command_lines, _patches
 from crewai_dbos._dbos_seam.context import assigned_workflow_id, detached
 from crewai_dbos._dbos_seam.decorated import get_dbos_func_name
 from crewai_dbos._dbos_seam.instance import constructed_instance, is_launched, is_shut_down
 from crewai_dbos._dbos_seam.waiting import destroyed
 from crewai_dbos._journal import run_scope
+from crewai_dbos._requests.request import at
 from crewai_dbos._runs import unfinished
 from crewai_dbos._secrets import known
 from crewai_dbos._stored import codec, generics, names, sealing, work_order
@@ -27,6 +29,8 @@ from crewai_dbos.errors import (
     RunNotFoundError,
     UnstorableValueError,
 )
+
+logger = logging.getLogger("crewai_dbos")
 
 
 class RunHandle:
@@ -176,6 +180,7 @@ def own_run(order: Mapping[str, Any], workflow: Callable[..., Any]) -> Iterator[
     run_id = assigned_workflow_id()
     begun = None
     if run_id is not None and (status := _refuse_foreign(run_id, order)) is not None:
+        _warn_of_failure(status, order)
         other = status.name != get_dbos_func_name(workflow)
         # What a workflow of the user's starts has to count as a step of it.
         queued = status.queue_name is not None and not run_scope.in_workflow()
@@ -237,6 +242,25 @@ def _warn_of_secrets(order: Mapping[str, Any]) -> None:
             f"What {_kind(order)} is given ({field}) contains the value of {name}. It is "
             "stored with the run. Take it out, and read it inside the tool that needs it."
         )
+
+
+def _warn_of_failure(status: WorkflowStatus, order: Mapping[str, Any]) -> None:
+    """Say that the error which a kickoff is about to raise is an old one, and how to get another.
+
+    A workflow of the user's that is carried out again kicks nothing off anew.
+    """
+    if status.status != "ERROR" or run_scope.in_workflow():
+        return
+    run_id, when = status.workflow_id, at(status.completed_at or status.updated_at)
+    # A batch can't be forked; its items can.
+    fork = "" if "items" in order else f"{_command_lines.fork(run_id)}, or "
+    logger.warning(
+        "Run %r failed at %s. A kickoff under its id raises the error that was recorded then, and "
+        "does nothing anew. When the cause is mended: %stake another workflow id.",
+        run_id,
+        f"{when:%Y-%m-%d %H:%M:%S} UTC",
+        fork,
+    )
 
 
 def _kind(order: Mapping[str, Any]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import pickle
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
 from crewai_dbos import _tracebacks
@@ -30,10 +30,12 @@ def encode_error(error: BaseException, secrets: Iterable[str] = ()) -> Json:
         error: The exception. Of its traceback the files, lines and functions are stored.
         secrets: Texts (API keys) that are replaced by ``***`` wherever they occur; see `cutter`.
     """
-    return _encode_error(error, cutter(secrets), MAX_CAUSES)
+    return _encode_error(error, cutter(secrets), [])
 
 
-def _encode_error(error: BaseException, hide: Callable[[str], str], depth: int) -> Json:
+def _encode_error(
+    error: BaseException, hide: Callable[[str], str], after: Sequence[BaseException]
+) -> Json:
     # The file name of an OSError is in neither its args nor its attributes.
     made_of = error.__reduce__()[1] if isinstance(error, OSError) else error.args
     attributes = getattr(error, "__dict__", {}).items()
@@ -57,9 +59,10 @@ def _encode_error(error: BaseException, hide: Callable[[str], str], depth: int) 
         ]
     if notes := _notes(error):
         data["notes"] = [_hide(note, hide) for note in notes]
-    cause = _tracebacks.cause_of(error)
-    if cause is not None and depth > 1:
-        data["cause"] = _encode_error(cause, hide, depth - 1)
+    cause, told = _tracebacks.cause_of(error), [*after, error]
+    # Some libraries raise an error from itself, which a traceback shows once.
+    if cause is not None and len(told) < MAX_CAUSES and not any(cause is each for each in told):
+        data["cause"] = _encode_error(cause, hide, told)
     return data
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Iterable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -221,6 +222,22 @@ def tool_item(tool: Any, config: ToolStepConfig, owner: str) -> Item:
     else:
         return Item("tool", tool.name, owner, None, AGAIN, tool)
     return Item("tool", tool.name, owner, seam, recovery, tool)
+
+
+def made_twice(items: Iterable[Item]) -> list[str]:
+    """The tools whose effect happens twice if a crash cuts a call of them short after it.
+
+    Those are left out that DBOS keeps from it, and those whose function asks for the key by which a
+    service knows the second call.
+    """
+    tools = [item for item in items if item.kind == "tool" and item.recovery in (ANSWERED, AGAIN)]
+    return list(dict.fromkeys(item.name for item in tools if not _has_key(item.live)))
+
+
+def _has_key(tool: Any) -> bool:
+    function = inspect.unwrap(tool_function(tool)) if isinstance(tool, BaseTool) else None
+    function = getattr(function, "__func__", function)  # of a method
+    return inspect.isfunction(function) and "idempotency_key" in function.__code__.co_names
 
 
 def _tools_of(server: str, config: ToolStepConfig, owner: str) -> Item:

@@ -7,9 +7,15 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from crewai_dbos.doctor._items import made_twice
 from crewai_dbos.doctor._report import Finding, Report, Severity
 
 _STYLES: dict[Severity, str] = {"error": "bold red", "warning": "yellow", "hint": "cyan"}
+
+_CUT_SHORT = (
+    "Tools that are called again if a crash cuts them short, even after their effect, as they do "
+    "not pass idempotency_key() on"
+)
 
 
 def show(report: Report, console: Console) -> None:
@@ -18,6 +24,9 @@ def show(report: Report, console: Console) -> None:
     if report.items:
         console.print(_table(report))
         console.print()
+        if tools := made_twice(report.items):
+            console.print(Text(f"{_CUT_SHORT}: {', '.join(tools)}."))
+            console.print()
     for finding in report.findings:
         _tell(finding, console)
     console.print(_count(report))
