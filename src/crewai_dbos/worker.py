@@ -274,7 +274,9 @@ def _also() -> Definitions:
         for name in registry.names()
         if (found := registry.find(name)) is not None and found.redact is None
     ]
+    queues = claiming.queues()
     return {
+        **({} if queues is None else {names.QUEUES: queues}),
         names.BY_NAME: by_name,
         names.SERIALIZER: [] if serializer is None else [serializer.name()],
     }

@@ -21,7 +21,7 @@ from crewai_dbos._control.workers import Fleet
 from crewai_dbos._dbos_seam.stored_contents import StoredError
 from crewai_dbos._fleet.listing import Listed
 from crewai_dbos._requests.reading import Outline
-from crewai_dbos._stored.names import RUN_ATTRIBUTE
+from crewai_dbos._stored.names import QUEUES, RUN_ATTRIBUTE
 from crewai_dbos.control import Control, Reply
 from crewai_dbos.errors import RunCancelledError, SealedError
 from crewai_dbos.testing import hang, text
@@ -117,6 +117,9 @@ def worker(
     return Listed(executor, "host:7", "app", version, definitions, 30_000, 0, age, {})
 
 
+NO_QUEUE = replace(worker(), also={QUEUES: ("_dbos_internal_queue",)})
+"""As an application that only begins runs, with `DBOS.listen_queues([])`."""
+
 LATE = {"name": "crewai_dbos.flow", "attributes": {RUN_ATTRIBUTE: {"definition": "late"}}}
 MINE = {"name": "mine", "attributes": {}}
 UNDER = {**LATE, "executor": "w1"}
@@ -137,6 +140,15 @@ GONE = worker(age=30_001)
             "w1 (host:7) is",
         ),
         (UNDER, [GONE, worker("w2")], "interrupted", "another goes on"),
+        (UNDER, [GONE, NO_QUEUE], "interrupted", "another goes on"),
+        ({**UNDER, "queue": "q"}, [GONE, NO_QUEUE], "stranded", "no other worker of version v1"),
+        ({**LATE, "status": "ENQUEUED", "queue": "q"}, [NO_QUEUE], "queued", "the queue 'q'"),
+        (
+            {**LATE, "status": "ENQUEUED", "queue": "q", "version": "v0"},
+            [replace(NO_QUEUE, version="v0")],
+            "stranded",
+            "only a process of v0",
+        ),
         (UNDER, [worker(age=None), worker("w2")], "interrupted", "another goes on"),
         (UNDER, [worker("w1", version="v2"), GONE], "stranded", "no other worker of version v1"),
         (UNDER, [GONE, worker("w2", age=None)], "stranded", "no other worker of version v1 lives"),

@@ -111,7 +111,7 @@ def _stranded(run: StoredRun, latest: str | None, fleet: Fleet) -> Standing | No
     worker = fleet.worker_of(run) if run.status == PENDING else None
     if worker is not None and worker.is_alive:
         return None
-    alive, needed = fleet.alive(run, run.version or latest), what_it_needs(run)
+    alive, needed = fleet.taking(run, run.version or latest), what_it_needs(run)
     able = having(alive, needed)
     is_old = run.version is not None and latest not in (None, run.version)
     if worker is not None and not able:
@@ -139,8 +139,10 @@ def _stranded(run: StoredRun, latest: str | None, fleet: Fleet) -> Standing | No
 def _no_worker(run: StoredRun, latest: str | None, fleet: Fleet) -> str | None:
     """Who could take a queued run, where no worker does: the database knows of no other process."""
     needed = what_it_needs(run)
-    if having(fleet.alive(run, run.version or latest), needed):
+    if having(fleet.taking(run, run.version or latest), needed):
         return None
+    if having(fleet.alive(run, run.version or latest), needed):
+        return f"no worker that has it takes runs from the queue {run.queue!r}"
     what = "its workflow" if needed is None else f"the {needed[0]} {needed[1]!r}"
     return (
         f"any process that has launched DBOS with {what} takes it, and no worker with that lives. "

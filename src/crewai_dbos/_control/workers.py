@@ -97,8 +97,12 @@ class Fleet:
             None,
         )
 
+    def taking(self, run: StoredRun, version: str | None) -> list[Listed]:
+        """The workers that live and take runs of this version from its queue."""
+        return [each for each in self.alive(run, version) if each.listens_to(run.queue)]
+
     def alive(self, run: StoredRun, version: str | None) -> list[Listed]:
-        """The workers that live and take runs of this application and version."""
+        """The workers that live and are of its application and this version."""
         return [
             each
             for each in self.workers

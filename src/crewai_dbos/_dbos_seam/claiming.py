@@ -116,6 +116,14 @@ def _now() -> Fits | None:
     return _fits or (None if early is None else early[0])
 
 
+def queues() -> list[str] | None:
+    """The names of the queues that this process takes runs from; None if from all."""
+    dbos = launched_instance()
+    if dbos._listening_queues is None:
+        return None
+    return [*(queue.name for queue in dbos._registry.internal_queues()), *dbos._listening_queues]
+
+
 def workflows() -> list[str]:
     """The names of the workflows that this process has."""
     return sorted(launched_instance()._registry.workflow_info_map)

@@ -51,6 +51,11 @@ class Listed:
         told = (each.partition(":") for each in self.also.get(names.BY_NAME, ()))
         return {name for of, _, name in told if of == noun}
 
+    def listens_to(self, queue: str | None) -> bool:
+        """Whether it takes runs from this queue, or those that come from none."""
+        told = self.also.get(names.QUEUES)
+        return told is None or queue is None or queue in told
+
     @property
     def serializer(self) -> str | None:
         """The name of what its application encrypts with."""

@@ -117,6 +117,8 @@ BY_NAME = "by_name"
 """Key in a worker's lease: ``crew:research``, what may be kicked off by others than its code."""
 SERIALIZER = "serializer"
 """Key in a worker's lease: the name of the serializer that its application encrypts with."""
+QUEUES = "queues"
+"""Key in a worker's lease: the queues that it takes runs from, if not from all."""
 
 
 _AT_THE_ROOT = (LLM, FUNCTION_CALLING_LLM, TOKEN_COUNT, CONVERSION)
