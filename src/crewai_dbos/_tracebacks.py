@@ -32,7 +32,7 @@ def shortened(error: E) -> E:
         seen.append(shown)
         found: TracebackType | None = None
         for each in reversed(_kept(shown)):
-            found = TracebackType(found, each.tb_frame, each.tb_lasti, each.tb_lineno or 0)
+            found = TracebackType(found, each.tb_frame, each.tb_lasti, _line_of(each))
         _with(shown, found)
         shown = cause_of(shown)
     return error
@@ -65,11 +65,16 @@ def places(error: BaseException) -> list[Place]:
         return list(known)
     kept = _without(_OF_THE_ENGINE, list(_entries(error.__traceback__)))
     found = [
-        (each.tb_frame.f_code.co_filename, each.tb_lineno or 0, each.tb_frame.f_code.co_name)
+        (each.tb_frame.f_code.co_filename, _line_of(each), each.tb_frame.f_code.co_name)
         for each in kept or _kept(error)[-1:]
     ]
     half = MOST_PLACES // 2
     return found if len(found) <= MOST_PLACES else found[:half] + found[-half:]
+
+
+def _line_of(traceback: TracebackType) -> int:
+    """Of code that says no line: 0, where Python says None, or -1 in some releases."""
+    return max(traceback.tb_lineno or 0, 0)
 
 
 def remember(error: BaseException, found: list[Place]) -> None:

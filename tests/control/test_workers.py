@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from dbos import DBOS, SetWorkflowID
 from typer.testing import CliRunner
 
 from crewai_dbos import DBOSFlow, Worker
+from crewai_dbos._dbos_seam import claiming
 from crewai_dbos._dbos_seam.database import launched_database
 from crewai_dbos._fleet.leases import Holder, Leases
 from crewai_dbos._fleet.table import workers
@@ -69,14 +71,32 @@ class Setting:
         return run_id
 
 
-@pytest.fixture
-def setting(database_url: str) -> Iterator[Setting]:
+@contextmanager
+def at_work(database_url: str) -> Iterator[Setting]:
     flow = DBOSFlow(flow_name=unique("quick"), orig_flow=Quick)
     DBOS(config={**QUICK, "system_database_url": database_url, "log_level": "CRITICAL"})
     DBOS.listen_queues(["other"])
     with Worker(lease=600, grace=0) as worker:
         DBOS.register_queue("nobody")
         yield Setting(database_url, worker, flow)
+
+
+@pytest.fixture
+def setting(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Setting]:
+    """A worker that takes no runs, and does not say so: it could."""
+    monkeypatch.setattr(claiming, "queues", lambda: None)
+    with at_work(database_url) as setting:
+        yield setting
+
+
+def test_a_worker_of_other_queues_takes_no_run_from_this_one(database_url: str) -> None:
+    with at_work(database_url) as setting, Control(setting.url) as control:
+        run = setting.flow.start(inputs={}, queue="nobody")
+        shown = control.run(run.workflow_id)
+        assert shown.state == "queued"
+        assert shown.reason == "no worker that has it takes runs from the queue 'nobody'"
+        setting.peer("here", [setting.flow.flow_name])
+        assert control.run(run.workflow_id).reason is None
 
 
 def test_workers_and_the_runs_under_them(setting: Setting) -> None:

@@ -44,6 +44,9 @@ def form_of(request: Request) -> Form:
             user=None,
             has_session=False,
             request=request,
+            inputs=None,
+            goes_on=False,
+            following=None,
             fields=forms.fields_of(request),
         )
     )

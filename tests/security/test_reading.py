@@ -320,13 +320,13 @@ def test_an_error_with_a_text_of_its_own_is_stored_again_as_it_was() -> None:
 
 
 def test_a_flag_can_not_be_made_to_fill_the_memory() -> None:
-    kept = []
+    """Its class keeps each combination for good, in most releases of Python."""
     for number in range(4, 10_000):
         try:
-            kept.append(decode({"$enum": f"{__name__}:Bits", "value": number}))
+            decode({"$enum": f"{__name__}:Bits", "value": number})
         except UnstorableValueError:
             break
-    assert len(kept) < 5_000
+    assert len(Bits._value2member_map_) < 5_000
 
 
 class Bits(enum.IntFlag):
