@@ -16,7 +16,7 @@ from crewai_dbos._control import texts
 from crewai_dbos._control.texts import Open
 from crewai_dbos._dbos_seam import stored_contents
 from crewai_dbos._dbos_seam.database import Database
-from crewai_dbos._dbos_seam.rows import RecordedRow
+from crewai_dbos._dbos_seam.rows import RecordedRow, as_json
 from crewai_dbos._journal.entry import read_entry
 from crewai_dbos._stored import work_order
 
@@ -55,9 +55,7 @@ def inputs_of(database: Database, run_id: str, opened: Open) -> Any:
     """What a run of a definition was asked to do, by field; None of another workflow."""
     with database.engine.connect() as connection:
         text = stored_contents.inputs(database, connection, [run_id]).get(run_id, "null")
-    given = _json(text)
-    arguments = given.get("positionalArgs") if isinstance(given, Mapping) else None
-    order = arguments[0] if isinstance(arguments, list) and arguments else None
+    order = stored_contents.first_argument(text)
     if not isinstance(order, Mapping) or not work_order.is_order(order):
         return None
     content = opened(order["sealed"]) if "sealed" in order else order
@@ -71,7 +69,7 @@ def result_of(database: Database, run_id: str, opened: Open) -> Any:
     """What a run of a definition has returned; None if nothing, or not yet."""
     with database.engine.connect() as connection:
         text = stored_contents.outputs(database, connection, [run_id]).get(run_id, "null")
-    return plain(opened(_json(text)))
+    return plain(opened(as_json(text)))
 
 
 def content_of(database: Database, run_id: str, path: str, opened: Open) -> Content | None:
@@ -110,7 +108,7 @@ def _step(
 
 
 def _of(step: stored_contents.StoredStep) -> Any:
-    return _json(step.output or "null")
+    return as_json(step.output or "null")
 
 
 def plain(data: Any) -> Any:
@@ -135,10 +133,3 @@ def plain(data: Any) -> Any:
 
 def _key(key: Any) -> str:
     return key if isinstance(key, str) else json.dumps(key, default=str)
-
-
-def _json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None

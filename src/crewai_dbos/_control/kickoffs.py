@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -51,9 +50,9 @@ class Kickoff:
 
 def offered(database: Database) -> list[str]:
     """The names of the crews and flows that workers have which live."""
-    with database.engine.connect() as connection:
-        alive = [each for each in listing.listed(database, connection) if each.is_alive]
-    return sorted({name for each in alive for noun in _WORKFLOWS for name in each.named(noun)})
+    return sorted(
+        {name for each in _alive(database) for noun in _WORKFLOWS for name in each.named(noun)}
+    )
 
 
 def kick_off(
@@ -100,8 +99,7 @@ def kick_off(
 
 def _worker_of(database: Database, name: str) -> tuple[str, Listed]:
     """The worker that has begun last of those that live and have it, and what it is of."""
-    with database.engine.connect() as connection:
-        alive = [each for each in listing.listed(database, connection) if each.is_alive]
+    alive = _alive(database)
     having = [(noun, each) for noun in _WORKFLOWS for each in alive if name in each.named(noun)]
     if not having:
         raise MissingDefinitionError(f"No live worker has a crew or a flow {name!r}.")
@@ -114,6 +112,11 @@ def _worker_of(database: Database, name: str) -> tuple[str, Listed]:
             "code of yours, or its worker is older than this. Kick it off where it is."
         )
     return noun, worker
+
+
+def _alive(database: Database) -> list[Listed]:
+    with database.engine.connect() as connection:
+        return [each for each in listing.listed(database, connection) if each.is_alive]
 
 
 def _check_serializer(worker: Listed, serializer: Serializer | None) -> None:
@@ -131,9 +134,7 @@ def _check_own(
     """Refuse the id of another run; DBOS keeps that as it is, whatever it is given."""
     with database.engine.connect() as connection:
         text = stored_contents.inputs(database, connection, [run_id]).get(run_id, "null")
-    given = json.loads(text)
-    arguments = given.get("positionalArgs") if isinstance(given, dict) else None
-    stored: Any = arguments[0] if isinstance(arguments, list) and arguments else None
+    stored = stored_contents.first_argument(text)
     if not work_order.is_order(stored) or work_order.opened(stored, serializer) != order:
         raise RunConflictError(
             f"The id {run_id!r} is that of another run, or of one with other inputs."

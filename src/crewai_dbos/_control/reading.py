@@ -8,7 +8,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -21,6 +20,7 @@ from crewai_dbos._control.tree import nodes, seconds_in_calls
 from crewai_dbos._control.workers import Fleet
 from crewai_dbos._dbos_seam import stored_contents, stored_runs
 from crewai_dbos._dbos_seam.database import ALIVE, DELAYED, ENQUEUED, PENDING, Database
+from crewai_dbos._dbos_seam.rows import as_json
 from crewai_dbos._dbos_seam.stored_contents import StoredStep
 from crewai_dbos._dbos_seam.stored_runs import Condition, StoredRun
 from crewai_dbos._events.reading import at_work
@@ -296,7 +296,7 @@ class Reader:
                 found[row.run_id]["definition"] = str(told.get("definition"))
         unnamed = [id for id, each in found.items() if each and "definition" not in each]
         for run_id, text in stored_contents.inputs(self.database, connection, unnamed).items():
-            found[run_id].update(_label_in(text))
+            found[run_id].update(work_order.label(stored_contents.first_argument(text)) or {})
         return found
 
     def _spent(
@@ -307,25 +307,11 @@ class Reader:
         taken_over: defaultdict[str, list[Spent]] = defaultdict(list)
         by_id = {row.run_id: row for row in rows}
         for run_id, text, ended in stored_contents.with_usage(self.database, connection, by_id):
-            if is_payload(entry := _json(text)):
+            if is_payload(entry := as_json(text)):
                 found[run_id] += spent_in(entry)
                 if is_taken_over(by_id[run_id], ended):
                     taken_over[run_id] += spent_in(entry)
         return found, taken_over
-
-
-def _label_in(text: str) -> dict[str, str]:
-    given = _json(text)
-    arguments = given.get("positionalArgs") if isinstance(given, Mapping) else None
-    order = arguments[0] if isinstance(arguments, list) and arguments else None
-    return work_order.label(order) or {}
-
-
-def _json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
 
 
 def _is_storable(text: str) -> bool:

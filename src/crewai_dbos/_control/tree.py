@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ from crewai_dbos._control.run import Node, Run, State
 from crewai_dbos._control.taken_over import is_taken_over
 from crewai_dbos._control.texts import SEALED, Open
 from crewai_dbos._dbos_seam.database import PENDING
-from crewai_dbos._dbos_seam.rows import RecordedRow
+from crewai_dbos._dbos_seam.rows import RecordedRow, as_json
 from crewai_dbos._dbos_seam.stored_contents import StoredStep
 from crewai_dbos._dbos_seam.stored_runs import StoredRun
 from crewai_dbos._events.event import Event
@@ -164,7 +163,7 @@ def _fill(
     """
     last, pinned, until = "", "", 0
     for step in steps:
-        entry = read_entry(RecordedRow(step.step_id, step.name, _json(step.output)))
+        entry = read_entry(RecordedRow(step.step_id, step.name, as_json(step.output)))
         if entry is None:
             place = root.at(pinned) if step.step_id <= until else root
             if step.child is None:
@@ -443,10 +442,3 @@ def _seconds(span: _Span, ended_ms: int | None) -> float | None:
     if span.started_ms is None or ended_ms is None:
         return None
     return max(0, ended_ms - span.started_ms) / 1000
-
-
-def _json(text: str | None) -> Any:
-    try:
-        return None if text is None else json.loads(text)
-    except (ValueError, RecursionError):
-        return None

@@ -7,7 +7,6 @@ that no process takes the fork before it is complete.
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -18,7 +17,7 @@ from dbos._serialization import DBOSPortableJSON
 from dbos._sys_db import SystemDatabase
 
 from crewai_dbos._dbos_seam.database import Database, chunks
-from crewai_dbos._dbos_seam.rows import RecordedRow, rows_of
+from crewai_dbos._dbos_seam.rows import RecordedRow, as_json, rows_of
 
 _EVERY_STEP = 2**31 - 1
 
@@ -217,8 +216,5 @@ def copied(
 
 
 def _json(text: str | None) -> dict[str, Any]:
-    try:
-        found = None if text is None else json.loads(text)
-    except (ValueError, RecursionError):
-        found = None
+    found = as_json(text)
     return found if isinstance(found, dict) else {}

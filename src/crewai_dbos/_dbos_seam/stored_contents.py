@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 from dbos._serialization import DBOSPortableJSON
 
 from crewai_dbos._dbos_seam.database import Database, chunks
-from crewai_dbos._dbos_seam.stored_runs import SUCCESS, has_id
+from crewai_dbos._dbos_seam.rows import as_json
+from crewai_dbos._dbos_seam.stored_runs import SUCCESS, Condition, has_id
 
 
 @dataclass(frozen=True)
@@ -49,53 +51,58 @@ class StoredStep:
 
 def inputs(database: Database, connection: sa.Connection, run_ids: Iterable[str]) -> dict[str, str]:
     """The inputs of those of these runs where they are JSON."""
-    table, given = database.runs, database.system.tables.workflow_input
-    found: dict[str, str] = {}
-    for some in chunks(run_ids):
-        text = sa.func.coalesce(given.c.inputs, table.c.inputs)
-        query = (
-            sa.select(table.c.workflow_uuid, text)
-            .select_from(table.outerjoin(given, database.system._wf_join(table, given)))
-            .where(has_id(database, some), table.c.serialization == DBOSPortableJSON.name())
-        )
-        found.update((run_id, text) for run_id, text in connection.execute(query) if text)
-    return found
+    stored = database.system.tables.workflow_input
+    is_json = database.runs.c.serialization == DBOSPortableJSON.name()
+    found = _texts(database, connection, run_ids, stored.c.inputs, is_json)
+    return {run_id: text for run_id, text, _ in found if text}
+
+
+def first_argument(inputs: str) -> Any:
+    """What a workflow was given first, as JSON data, of inputs that are JSON; None if nothing."""
+    given = as_json(inputs)
+    arguments = given.get("positionalArgs") if isinstance(given, Mapping) else None
+    return arguments[0] if isinstance(arguments, list) and arguments else None
 
 
 def outputs(
     database: Database, connection: sa.Connection, run_ids: Iterable[str]
 ) -> dict[str, str]:
     """What those of these runs have returned that have ended well, where that is JSON."""
-    table, made = database.runs, database.system.tables.workflow_output
-    found: dict[str, str] = {}
-    for some in chunks(run_ids):
-        text = sa.func.coalesce(made.c.output, table.c.output)
-        query = (
-            sa.select(table.c.workflow_uuid, text)
-            .select_from(table.outerjoin(made, database.system._wf_join(table, made)))
-            .where(has_id(database, some), table.c.status == SUCCESS, text.is_not(None))
-            .where(table.c.serialization == DBOSPortableJSON.name())
-        )
-        found.update((run_id, text) for run_id, text in connection.execute(query))
-    return found
+    stored, runs = database.system.tables.workflow_output, database.runs.c
+    wanted = (runs.status == SUCCESS, runs.serialization == DBOSPortableJSON.name())
+    found = _texts(database, connection, run_ids, stored.c.output, *wanted)
+    return {run_id: text for run_id, text, _ in found}
 
 
 def errors(
     database: Database, connection: sa.Connection, run_ids: Iterable[str]
 ) -> dict[str, StoredError]:
     """The errors of those of these runs that have ended with one."""
-    table, made = database.runs, database.system.tables.workflow_output
-    found: dict[str, StoredError] = {}
+    stored = database.system.tables.workflow_output
+    found = _texts(database, connection, run_ids, stored.c.error)
+    return {run_id: StoredError(text, serializer) for run_id, text, serializer in found}
+
+
+def _texts(
+    database: Database,
+    connection: sa.Connection,
+    run_ids: Iterable[str],
+    column: sa.Column[Any],
+    *wanted: Condition,
+) -> Iterator[tuple[str, str, str | None]]:
+    """The run, what is in `column` of it, and the name of its serializer.
+
+    DBOS had that column in the rows of runs, before it had a table for it.
+    """
+    runs, stored = database.runs, column.table
+    text = sa.func.coalesce(column, runs.c[column.name])
     for some in chunks(run_ids):
-        text = sa.func.coalesce(made.c.error, table.c.error)
         query = (
-            sa.select(table.c.workflow_uuid, text, table.c.serialization)
-            .select_from(table.outerjoin(made, database.system._wf_join(table, made)))
-            .where(has_id(database, some), text.is_not(None))
+            sa.select(runs.c.workflow_uuid, text, runs.c.serialization)
+            .select_from(runs.outerjoin(stored, database.system._wf_join(runs, stored)))
+            .where(has_id(database, some), text.is_not(None), *wanted)
         )
-        for run_id, error, serializer in connection.execute(query):
-            found[run_id] = StoredError(error, serializer)
-    return found
+        yield from (tuple(row) for row in connection.execute(query))
 
 
 def with_usage(
