@@ -34,8 +34,6 @@ from support.postgres import Postgres
 
 pytestmark = pytest.mark.crash
 
-pytestmark = pytest.mark.crash
-
 CLOCKS = (0, 150, -150)
 """Of the workers, in seconds: two are five minutes apart."""
 

@@ -36,6 +36,11 @@ class Attempt:
     def run(self) -> str:
         return self.key.split("/")[0]
 
+    @property
+    def branch(self) -> tuple[str, ...]:
+        """The part of the run in which one call comes after the other."""
+        return tuple(self.key.split("/")[:2])
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -115,8 +120,30 @@ class Ledger:
             for kept in every:
                 if kept.mark in recorded and kept.ended is not None:
                     late = [each for each in every if each.begun > kept.ended]
+                    late = [each for each in late if not self._was_under_way(each)]
                     found += [f"{key}: {kept} and then {each}" for each in late]
         return found
+
+    def _was_under_way(self, attempt: Attempt) -> bool:
+        """Whether its worker may have been paused between the decision to call and the call.
+
+        Then it is the first in its branch that this worker begins after the pause.
+        """
+        of_branch = [
+            each
+            for every in self.attempts.values()
+            for each in every
+            if (each.pid, each.branch) == (attempt.pid, attempt.branch)
+        ]
+        for fault in self.faults:
+            if fault.kind != "paused" or attempt.pid not in fault.pids:
+                continue
+            after = [each.begun for each in of_branch if each.begun_at > fault.begun_at]
+            if attempt.begun == min(after, default=None) and (
+                attempt.begun_at <= fault.over_at + SLACK
+            ):
+                return True
+        return False
 
     def unexplained(self, recorded: set[str]) -> list[str]:
         """Attempts that were not recorded, and were in flight at no fault of their worker."""
