@@ -1,4 +1,4 @@
-"""Fixtures of the tests that read runs: one DBOS for a module, on each kind of database."""
+"""The model, the crews and what is looked at in the tests that read runs."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 from crewai import Agent, Crew, Task
 from crewai.tools import tool
 from dbos import DBOS
 
 from crewai_dbos._dbos_seam.stored_runs import StoredRun
-from crewai_dbos.control import Control, Node
+from crewai_dbos.control import Node
 from crewai_dbos.testing import Reply, Request, ToolCall, text, tool_calls
-from support.controlling import one_dbos
 from support.serving import Serve, serving
 
 ROW = StoredRun(
@@ -39,36 +37,9 @@ ROW = StoredRun(
 """A run at work, as it is stored."""
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgres"])
-def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with one_dbos(request, tmp_path_factory) as url:
-        yield url
-
-
-@pytest.fixture
-def control(url: str) -> Iterator[Control]:
-    with Control(url) as found:
-        yield found
-
-
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch, url: str) -> Iterator[Serve]:
     yield from serving(monkeypatch, answering)
-
-
-@pytest.fixture
-def sql(url: str) -> Iterator[Callable[..., Any]]:
-    """Executes a statement; ``{ws}`` and ``{steps}`` in it are DBOS's tables."""
-    engine = sa.create_engine(url)
-    prefix = "" if url.startswith("sqlite") else "dbos."
-
-    def execute(statement: str, **values: Any) -> Any:
-        named = statement.format(ws=f"{prefix}workflow_status", steps=f"{prefix}operation_outputs")
-        with engine.begin() as connection:
-            return connection.execute(sa.text(named), values)
-
-    yield execute
-    engine.dispose()
 
 
 def answering(request: Request) -> Reply:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,28 +15,11 @@ from crewai_dbos.control import Control
 from crewai_dbos.errors import BatchError, DeadlinePassedError, RunCancelledError, RunStateError
 from crewai_dbos.testing import Hang, Reply, Request, hang, text
 from people.conftest import Called, status, until
-from support.controlling import crew_of, one_dbos
+from support.controlling import crew_of
 from support.names import unique
-from support.serving import Serve, serving
+from support.serving import Serve
 
 TOPICS = [{"topic": topic} for topic in ("ants", "bees", "cats", "dogs")]
-
-
-@pytest.fixture(scope="module", params=["sqlite", "postgres"])
-def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with one_dbos(request, tmp_path_factory) as url:
-        yield url
-
-
-@pytest.fixture
-def control(url: str) -> Iterator[Control]:
-    with Control(url) as found:
-        yield found
-
-
-@pytest.fixture
-def serve(monkeypatch: pytest.MonkeyPatch, url: str) -> Iterator[Serve]:
-    yield from serving(monkeypatch, lambda _: text("done"))
 
 
 def about_all_but_ants(held: Hang) -> Callable[[Request], Reply | Hang]:

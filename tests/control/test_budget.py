@@ -44,7 +44,6 @@ from crewai_dbos.errors import (
 )
 from crewai_dbos.testing import ModelServer, Request, ToolCall, text, tool_calls
 from people.conftest import Called, Desk, status, until
-from support.controlling import one_dbos
 from support.names import unique
 from support.serving import serving
 
@@ -52,18 +51,6 @@ QUICK = People(linger=0.05)
 ONE = Budget(tokens=1)
 ASKING = Budget(tokens=1, on_limit="ask")
 PLENTY = 10**9
-
-
-@pytest.fixture(scope="module", params=["sqlite", "postgres"])
-def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with one_dbos(request, tmp_path_factory) as url:
-        yield url
-
-
-@pytest.fixture
-def control(url: str) -> Iterator[Control]:
-    with Control(url) as found:
-        yield found
 
 
 @pytest.fixture

@@ -23,30 +23,13 @@ from crewai_dbos.control import Control
 from crewai_dbos.errors import DeadlinePassedError, RunCancelledError
 from crewai_dbos.testing import Reply, Request, ToolCall, error, hang, text, tool_calls
 from people.conftest import Called, status, until
-from support.controlling import crew_of, one_dbos, ordinary
+from support.controlling import crew_of, ordinary
 from support.names import unique
 from support.python import python
-from support.serving import Serve, serving
+from support.serving import Serve
 
 AT_ONCE = 5.0
 """Seconds within which a caller hears of it, on a busy machine; what is held is never let go."""
-
-
-@pytest.fixture(scope="module", params=["sqlite", "postgres"])
-def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with one_dbos(request, tmp_path_factory) as url:
-        yield url
-
-
-@pytest.fixture
-def control(url: str) -> Iterator[Control]:
-    with Control(url) as found:
-        yield found
-
-
-@pytest.fixture
-def serve(monkeypatch: pytest.MonkeyPatch, url: str) -> Iterator[Serve]:
-    yield from serving(monkeypatch, lambda _: text("done"))
 
 
 class Two(Flow[dict[str, Any]]):

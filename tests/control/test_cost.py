@@ -27,18 +27,11 @@ from crewai_dbos.control import Control, Price, Tokens
 from crewai_dbos.errors import DefinitionError, RunNotFoundError
 from crewai_dbos.testing import ModelServer, Request, ToolCall, error, hang, text, tool_calls
 from crewai_dbos.testing._openai_wire import usage
-from support.controlling import one_dbos
 from support.names import unique
 from support.serving import Serve, serving
 
 ANSWER = text("one two three four")
 PRICES = {"gpt-4o-mini": Price(prompt=1.0, completion=10.0)}
-
-
-@pytest.fixture(scope="module", params=["sqlite", "postgres"])
-def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with one_dbos(request, tmp_path_factory) as url:
-        yield url
 
 
 @pytest.fixture

@@ -29,22 +29,9 @@ from crewai_dbos.encryption import EncryptedSerializer, generate_key
 from crewai_dbos.errors import DefinitionError, RunNotFoundError
 from crewai_dbos.testing import Reply, Request, ToolCall, text, tool_calls
 from people.conftest import until
-from support.controlling import one_dbos
 from support.launching import launched
 from support.names import unique
 from support.serving import Serve, serving
-
-
-@pytest.fixture(scope="module", params=["sqlite", "postgres"])
-def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with one_dbos(request, tmp_path_factory) as url:
-        yield url
-
-
-@pytest.fixture
-def control(url: str) -> Iterator[Control]:
-    with Control(url) as found:
-        yield found
 
 
 def searching(request: Request) -> Reply:

@@ -22,21 +22,8 @@ from crewai_dbos.errors import ForkError, RunNotFoundError, RunStoppedError
 from crewai_dbos.testing import ModelServer, Reply, Request, ToolCall, error, text, tool_calls
 from crews.scenarios import agent, answer, asked, by_role, delegate, role, task, turns
 from flows.scenarios import echo, say
-from support.controlling import one_dbos
 from support.names import unique
 from support.serving import Serve, serving
-
-
-@pytest.fixture(scope="module", params=["sqlite", "postgres"])
-def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with one_dbos(request, tmp_path_factory) as url:
-        yield url
-
-
-@pytest.fixture
-def control(url: str) -> Iterator[Control]:
-    with Control(url) as found:
-        yield found
 
 
 @pytest.fixture

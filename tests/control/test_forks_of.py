@@ -21,24 +21,11 @@ from crews.scenarios import agent, answer, asked, task
 from flows.scenarios import say
 from people.conftest import until
 from people.office import Post, office, writing
-from support.controlling import one_dbos
 from support.names import unique
 from support.runs import begin, follow_plainly
 from support.serving import Serve, serving
 
 MAIL = {"to": "ann@example.org", "body": "Hello."}
-
-
-@pytest.fixture(scope="module", params=["sqlite", "postgres"])
-def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with one_dbos(request, tmp_path_factory) as url:
-        yield url
-
-
-@pytest.fixture
-def control(url: str) -> Iterator[Control]:
-    with Control(url) as found:
-        yield found
 
 
 @pytest.fixture

@@ -34,12 +34,6 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def control(url: str) -> Iterator[Control]:
-    with Control(url) as found:
-        yield found
-
-
-@pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch, url: str) -> Iterator[Serve]:
     yield from serving(monkeypatch, books)
 

@@ -27,7 +27,7 @@ from people.conftest import Desk, status, until
 from people.office import Post, office, writing
 from support.controlling import crew_of, one_dbos, ordinary
 from support.names import unique
-from support.serving import Serve, serving
+from support.serving import Serve
 
 OLD, NOW = "1", "2"
 
@@ -43,17 +43,6 @@ def register_the_old_version() -> None:
     system = launched_database().system
     system.create_application_version(OLD)
     system.update_application_version_timestamp(OLD, 1)
-
-
-@pytest.fixture
-def control(url: str) -> Iterator[Control]:
-    with Control(url) as found:
-        yield found
-
-
-@pytest.fixture
-def serve(monkeypatch: pytest.MonkeyPatch, url: str) -> Iterator[Serve]:
-    yield from serving(monkeypatch, lambda _: text("done"))
 
 
 def update(run_id: str, **values: Any) -> None:

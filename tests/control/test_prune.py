@@ -19,12 +19,7 @@ from people.conftest import until
 from support.names import unique
 from support.serving import Serve
 
-url, control, serve, sql = (
-    reading_runs.url,
-    reading_runs.control,
-    reading_runs.serve,
-    reading_runs.sql,
-)
+serve = reading_runs.serve
 
 DAY = timedelta(days=1)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -29,26 +28,9 @@ from crewai_dbos.errors import (
 from crewai_dbos.testing import ToolCall, hang, text, tool_calls
 from people.conftest import Desk, status, until
 from people.office import Post, office, writing
-from support.controlling import crew_of, one_dbos, ordinary
+from support.controlling import crew_of, ordinary
 from support.names import unique
-from support.serving import Serve, serving
-
-
-@pytest.fixture(scope="module", params=["sqlite", "postgres"])
-def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with one_dbos(request, tmp_path_factory) as url:
-        yield url
-
-
-@pytest.fixture
-def control(url: str) -> Iterator[Control]:
-    with Control(url) as found:
-        yield found
-
-
-@pytest.fixture
-def serve(monkeypatch: pytest.MonkeyPatch, url: str) -> Iterator[Serve]:
-    yield from serving(monkeypatch, lambda _: text("done"))
+from support.serving import Serve
 
 
 def test_a_run_whose_time_was_up_gets_time(control: Control, serve: Serve) -> None:

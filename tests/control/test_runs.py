@@ -31,12 +31,7 @@ from flows.conversation import Desk, replies
 from support.names import unique
 from support.serving import Serve
 
-url, control, serve, sql = (
-    reading_runs.url,
-    reading_runs.control,
-    reading_runs.serve,
-    reading_runs.sql,
-)
+serve = reading_runs.serve
 
 
 class Quick(Flow):

@@ -27,12 +27,7 @@ from crewai_dbos.testing import ToolCall, error, text, tool_calls
 from support.names import unique
 from support.serving import Serve
 
-url, control, serve, sql = (
-    reading_runs.url,
-    reading_runs.control,
-    reading_runs.serve,
-    reading_runs.sql,
-)
+serve = reading_runs.serve
 
 Call = Callable[..., Result]
 

@@ -34,12 +34,7 @@ from support.serving import Serve
 
 HISTORIES = Path(__file__).parents[1] / "histories"
 
-url, control, serve, sql = (
-    reading_runs.url,
-    reading_runs.control,
-    reading_runs.serve,
-    reading_runs.sql,
-)
+serve = reading_runs.serve
 
 
 def crew(*tasks: str, **options: Any) -> DBOSCrew:

@@ -214,7 +214,7 @@ class ModelServer:
         """
         return Counter(request.fingerprint for request in self.requests)
 
-    def wait_for_requests(self, count: int, timeout: float = 10.0) -> list[Request]:
+    def wait_for_requests(self, count: int, timeout: float = 30.0) -> list[Request]:
         """Block until `count` chat requests have arrived and return them.
 
         Raises TimeoutError when they do not arrive in `timeout` seconds.

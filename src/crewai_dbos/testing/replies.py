@@ -92,7 +92,7 @@ class Hang:
         state = "released" if self._released else f"{self._held} held"
         return f"Hang({self.then!r}, partway={self.partway}, {state})"
 
-    def wait_until_held(self, count: int = 1, timeout: float = 10.0) -> None:
+    def wait_until_held(self, count: int = 1, timeout: float = 30.0) -> None:
         """Block until `count` requests have arrived at this reply, else raise TimeoutError.
 
         Example::
