@@ -56,11 +56,22 @@ def _ways(run_id: str, error: DriftError, status: WorkflowStatus | None) -> str:
         told = f" It was moved to this application version. Under the one before it goes on: {back}"
     elif onward is not None:
         told = f" Put the code back and resume it: {_command_lines.resume(run_id)}"
+        if _has_waited(status):
+            told += (
+                ". As it has waited for a person the newest version took it; to one that has that "
+                f"code it goes by: {_command_lines.move(run_id, 'VERSION')}"
+            )
     if onward is None:
         return told
     newest = detached(DBOS.get_latest_application_version)["version_name"]
     here = None if version == newest else version
     return f"{told}. Or let this code finish it, in {onward.told(run_id, here)}"
+
+
+def _has_waited(status: WorkflowStatus | None) -> bool:
+    """Whether a run was of no version for a while, so that nobody knows which one began it."""
+    queue = None if status is None else status.queue_name
+    return (queue or "").startswith(names.resume_queue(None))
 
 
 def _queue_of(status: WorkflowStatus | None) -> str | None:
