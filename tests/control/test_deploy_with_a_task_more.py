@@ -96,7 +96,7 @@ def test_the_commands_of_its_error(tmp_path: Path, monkeypatch: pytest.MonkeyPat
                 until(lambda: control.run(fork["run_id"]).state == "done")
                 done = control.result_of(fork["run_id"])
                 back = "crewai-dbos runs move order-12 --version 1"
-                assert f"{back}. Or" in told
+                assert f"({back}). Or" in told
                 given(back)
                 deploy("1", "third").says("launched")
                 until(lambda: control.run("order-12").state == "done")

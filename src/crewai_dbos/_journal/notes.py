@@ -29,7 +29,7 @@ def stop(run_id: str, error: Exception, redact: Iterable[redaction.Redact] = ())
     for function in redact:
         why = function(why)
     status = detached(DBOS.get_workflow_status, run_id)
-    if isinstance(error, DriftError):
+    if isinstance(error, DriftError) and not has_stopped(run_id, error):
         ways = _ways(run_id, error, status)
         error.args = (f"{error}{ways}",)
         why += ways
@@ -53,19 +53,21 @@ def _ways(run_id: str, error: DriftError, status: WorkflowStatus | None) -> str:
     back = way_back(run_id, attributes, version)
     told = ""
     if back is not None:
-        told = f" It was moved to this application version. Under the one before it goes on: {back}"
+        told = (
+            f" It was moved to this application version. Under the one before it goes on ({back})."
+        )
     elif onward is not None:
-        told = f" Put the code back and resume it: {_command_lines.resume(run_id)}"
+        told = f" Put the code back and resume it ({_command_lines.resume(run_id)})."
         if _has_waited(status):
             told += (
-                ". As it has waited for a person the newest version took it; to one that has that "
-                f"code it goes by: {_command_lines.move(run_id, 'VERSION')}"
+                " As it has waited for a person, the newest version took it: if another one has "
+                f"that code, move it there ({_command_lines.move(run_id, 'VERSION')})."
             )
     if onward is None:
         return told
     newest = detached(DBOS.get_latest_application_version)["version_name"]
     here = None if version == newest else version
-    return f"{told}. Or let this code finish it, in {onward.told(run_id, here)}"
+    return f"{told} Or let this code finish it, in {onward.told(run_id, here)}"
 
 
 def _has_waited(status: WorkflowStatus | None) -> bool:
