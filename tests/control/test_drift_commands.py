@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 from crewai import Crew, Process
-from crewai.flow.flow import Flow, listen, start
+from crewai.flow.flow import Flow, listen, router, start
 from dbos import DBOS
 from typer.testing import CliRunner
 
 import crewai_dbos
 from crewai_dbos import DBOSCrew, DBOSFlow, DriftError
 from crewai_dbos._dbos_seam.database import launched_database
+from crewai_dbos._flows import turns
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.joining import joined, unwrapping_signals
 from crewai_dbos._journal.scope import Scope
@@ -417,6 +418,42 @@ class Stamped(Flow):
         return f"{first} {say('Look')}"
 
 
+class Routed(Flow):
+    @start()
+    def begin(self) -> str:
+        return say("begin")
+
+    @router(begin)
+    def check(self) -> str:
+        say("check")
+        return "well"
+
+    @listen("well")
+    def praise(self) -> str:
+        return say("praise")
+
+    @listen(begin)
+    def last(self) -> str:
+        return say("last")
+
+
+def test_a_router_more_which_the_engine_runs_first(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the fork finds when it comes there has a command of its own."""
+    monkeypatch.setattr(turns, "PATIENCE", 0.5)
+    server, releases = serve(echo), Releases(Short)
+    run = releases.flow().start()
+    run.get_result()
+    releases.build = Routed
+    requests = len(server.requests)
+    told = stopped(forked(drift_of(run.workflow_id)))
+    assert "method:last#1/outcome#1 is recorded to have ended before" in told
+    assert len(server.requests) == requests, "the new method did not begin"
+    DBOS.retrieve_workflow(forked(told)).get_result()
+    assert asked_since(server, requests) == ["check", "last", "praise"]
+
+
 # Calls --------------------------------------------------------------------------------------
 
 
@@ -562,6 +599,8 @@ def test_the_version_whose_code_it_is(serve: Serve) -> None:
         )
         told = stopped(run.workflow_id)
         assert told.endswith(f"--at end --version {NOW}")
+        shown = given(f"crewai-dbos runs show {run.workflow_id}")
+        assert command_in(told) in shown, "to be copied, also where lines are short"
         fork = forked(told)
         DBOS.retrieve_workflow(fork).get_result()
     finally:
