@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from crewai import Crew, Process
+from crewai.flow.conversational import ConversationConfig
 from crewai.flow.flow import Flow, listen, router, start
 from dbos import DBOS
 from typer.testing import CliRunner
@@ -25,6 +26,7 @@ from crewai_dbos._journal.scope import Scope
 from crewai_dbos.cli import app
 from crewai_dbos.testing import ModelServer
 from crews.scenarios import agent, answer, archive, asked, model, search, task
+from flows.conversation import Desk, replies
 from flows.scenarios import echo, say
 from journal.helpers import bare, call, work
 from support.launching import launched
@@ -452,6 +454,35 @@ def test_a_router_more_which_the_engine_runs_first(
     assert len(server.requests) == requests, "the new method did not begin"
     DBOS.retrieve_workflow(forked(told)).get_result()
     assert asked_since(server, requests) == ["check", "last", "praise"]
+
+
+@ConversationConfig(
+    llm="openai/gpt-4o-mini",
+    default_intents=["order", "converse"],
+    intent_llm="openai/gpt-4o-mini",
+)
+class BiggerDesk(Flow):
+    @listen("order")
+    def take_order(self) -> str:
+        return say(f"Confirm {self.state.last_user_message}")
+
+    @listen("order")
+    def thank(self) -> str:
+        return say("thank")
+
+
+def test_a_turn_of_a_conversation(serve: Serve) -> None:
+    """What the next turn begins with is kept anew."""
+    server, releases = serve(replies), Releases(Desk)
+    flow = releases.flow()
+    flow.handle_turn("I want two chairs", session_id="s")
+    run_id = f"{flow.flow_name}/s/1"
+    releases.build = BiggerDesk
+    requests = len(server.requests)
+    told = drift_of(run_id)
+    assert command_in(told).endswith("/session#1'")
+    DBOS.retrieve_workflow(forked(told)).get_result()
+    assert [r.last_user_text for r in server.requests[requests:]] == ["thank"]
 
 
 # Calls --------------------------------------------------------------------------------------
