@@ -213,7 +213,7 @@ def test_a_call_that_nobody_gives_up_any_more_stops_the_run(
     run = run_id()
     assert finish(plan, run, afollow) == "after 1"
     limit = None
-    with pytest.raises(DriftError, match=r"now nobody cuts it short.*fork_workflow"):
+    with pytest.raises(DriftError, match=r"now nobody cuts it short.*the fork does the work"):
         replay(run)
     assert work.done == {"slow": 1, "after": 1}
 

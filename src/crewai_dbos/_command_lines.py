@@ -7,6 +7,9 @@ from shlex import quote
 INBOX = "crewai-dbos inbox"
 """Shows what runs ask people, and takes the answers."""
 
+END = "end"
+"""The place after everything that a run has recorded, as `fork` takes it."""
+
 
 def resume(run_id: str) -> str:
     """Goes on with a run that was stopped. Unlike ``DBOS.resume_workflow`` it keeps its queue."""
@@ -18,10 +21,10 @@ def show(run_id: str) -> str:
     return f"crewai-dbos runs show {quote(run_id)}"
 
 
-def fork(run_id: str, at: str | None = None, version: str | None = None) -> str:
-    """Makes a new run of one, from a place on; from its beginning if none is given."""
-    place = "" if at is None else f" --at {at}"
-    return f"crewai-dbos runs fork {quote(run_id)}{place}{_to(version)}"
+def fork(run_id: str, *places: str, version: str | None = None) -> str:
+    """Makes a new run of one, from places on; from its beginning if none is given."""
+    at = "".join(f" --at {quote(place)}" for place in places)
+    return f"crewai-dbos runs fork {quote(run_id)}{at}{_to(version)}"
 
 
 def move(run_id: str, version: str | None = None) -> str:

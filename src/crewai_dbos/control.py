@@ -8,7 +8,7 @@ for, and answers them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import chain
 from typing import Any
@@ -581,7 +581,7 @@ class Control:
     def fork(
         self,
         run_id: str,
-        at: str | None = None,
+        at: str | Sequence[str] | None = None,
         *,
         inputs: Mapping[str, Any] | None = None,
         edit: Mapping[str, Any] | None = None,
@@ -601,7 +601,8 @@ class Control:
             at: What is made again, with all that depends on it: ``task:2`` or ``task:write``, the
                 number or the name of a task; ``method:draft#2``, the second time that a method was
                 executed, or ``method:draft``, the last time; any name of the journal, or the end
-                of one that no other has: ``agent:Writer/llm#3``.
+                of one that no other has: ``agent:Writer/llm#3``; several of them; or ``end``, which
+                is after all that is recorded, so that nothing is.
             inputs: Of the kickoff, for a fork that keeps nothing.
             edit: Results to go on with, by place: the output of a task, what a method returned, an
                 answer of an LLM, the result of a tool or a step, or what a person answered. What
@@ -626,11 +627,16 @@ class Control:
             fork_id = control.fork(run.workflow_id, edit={"task:1": "About rivers."}, by="ann")
             print(crew.retrieve(fork_id).get_result().raw)
         """
-        wanted = forking.Wanted(at, inputs, edit or {}, version, by or _user.name(), fork_id)
+        by = by or _user.name()
+        wanted = forking.Wanted(_places(at), inputs, edit or {}, version, by, fork_id)
         return forking.fork(self._database, run_id, wanted, self._serializer)
 
     def made_again(
-        self, run_id: str, at: str | None = None, *, edit: Collection[str] = ()
+        self,
+        run_id: str,
+        at: str | Sequence[str] | None = None,
+        *,
+        edit: Collection[str] = (),
     ) -> MadeAgain:
         """What a fork would make again, and have its effects again, by what is recorded now.
 
@@ -650,7 +656,7 @@ class Control:
             print(run.get_result().raw)
             print("again:", control.made_again(run.workflow_id, edit=["task:1"]))
         """
-        return forking.left_out(self._database, run_id, at, edit, self._serializer)
+        return forking.left_out(self._database, run_id, _places(at), edit, self._serializer)
 
     def place_of(self, run_id: str, place: str) -> str:
         """The whole name of what `place` stands for in a run, as `fork` takes it.
@@ -812,6 +818,10 @@ class Control:
 
     def _sealed(self, content: Any) -> Any:
         return sealing.seal(content, self._serializer)
+
+
+def _places(at: str | Sequence[str] | None) -> tuple[str, ...]:
+    return (at,) if isinstance(at, str) else tuple(at or ())
 
 
 def _spent_by_entry(rows: Iterable[RecordedRow]) -> dict[str, list[Spent]]:

@@ -207,8 +207,8 @@ class RunStoppedError(CrewaiDbosError):
 class DriftError(RunStoppedError):
     """On recovery the code asked for other calls than the ones recorded.
 
-    The run is left cancelled with its journal whole: put the code right and
-    resume it (`Control.resume`, `crewai-dbos runs resume`), or fork it.
+    The run is left cancelled with its journal whole. The message ends with the commands: the one
+    that goes on with the code of before, and the fork that the code of now can finish.
     """
 
 

@@ -33,9 +33,8 @@ def test_a_call_that_is_gone_new_or_another_one_stops_the_run(
     run = run_id()
     finish(calling("abcd"), run)
     work.done.clear()
-    with pytest.raises(DriftError, match=rf"next comes work#1/{expected}#1") as caught:
+    with pytest.raises(DriftError, match=rf"next comes work#1/{expected}#1"):
         replay(run, calling(now))
-    assert "Put the code back" in str(caught.value)
     assert work.done.total() == 0
 
 

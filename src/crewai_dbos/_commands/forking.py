@@ -17,11 +17,12 @@ from crewai_dbos.control import MadeAgain, Run
 def fork(
     run_id: RunId,
     at: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             metavar="PLACE",
             help="Made again, with what depends on it: task:2, task:write, method:draft#2, or a "
-            "name of its journal. Without it and --edit, everything is.",
+            "name of its journal; may be given again. At end nothing is, without it and --edit "
+            "everything.",
         ),
     ] = None,
     edit: Annotated[

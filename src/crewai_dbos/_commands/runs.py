@@ -112,7 +112,13 @@ def show(run_id: RunId, db_url: Url = None, as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(as_json_text(asdict(run)))
     else:
-        _console().print(_whole(run))
+        console = _console()
+        console.print(_head(run))
+        if run.reason:
+            # Left to the terminal to break: a command in it is copied whole.
+            console.print(Text("\n") + Text(plain(run.reason)), soft_wrap=True)
+        if run.children:
+            console.print(Text(), _tree(run.children), sep="\n")
 
 
 @app.command()
@@ -172,7 +178,10 @@ def _print_page(page: Page, as_json: bool, none: str, *, whole_reason: bool = Fa
     console.print(_table(page.runs))
     if whole_reason:
         for run in page:
-            console.print(Text(f"\n{plain(run.run_id)}: ", "bold") + Text(plain(run.reason), ""))
+            console.print(
+                Text(f"\n{plain(run.run_id)}: ", "bold") + Text(plain(run.reason), ""),
+                soft_wrap=True,
+            )
     if page.cursor is not None:
         console.print(Text(f"There are more: --cursor {plain(page.cursor)}", "dim"))
 
@@ -236,6 +245,14 @@ def _count(tokens: int) -> str:
 
 def _whole(run: Run) -> RenderableType:
     """What is said of a run, and what is in it."""
+    head = _head(run)
+    if run.reason:
+        head.add_row("why", plain(run.reason))
+    return Group(head, Text(), _tree(run.children)) if run.children else head
+
+
+def _head(run: Run) -> Table:
+    """What is said of a run, but why it stands so."""
     head = Table.grid(padding=(0, 2))
     head.add_column(justify="right", style="dim", no_wrap=True)
     head.add_column(overflow="fold")
@@ -247,7 +264,6 @@ def _whole(run: Run) -> RenderableType:
             " ".join(filter(None, (run.kind, run.definition and plain(run.definition)))),
         ),
         ("state", Text(run.state, colour)),
-        ("why", run.reason and plain(run.reason)),
         ("error", run.error and Text(plain(run.error), "red")),
         ("started", f"{run.created:%Y-%m-%d %H:%M:%S} UTC, {ago(run.created)}"),
         ("took", _took(run.seconds) + _of_it(run)),
@@ -261,7 +277,7 @@ def _whole(run: Run) -> RenderableType:
     for name, value in lines:
         if value:
             head.add_row(name, value)
-    return Group(head, Text(), _tree(run.children)) if run.children else head
+    return head
 
 
 def _tokens(run: Run) -> str:

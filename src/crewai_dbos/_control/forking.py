@@ -11,6 +11,7 @@ from uuid import uuid4
 from dbos import Serializer
 from sqlalchemy.exc import IntegrityError
 
+from crewai_dbos._command_lines import END
 from crewai_dbos._control import edits, places
 from crewai_dbos._control.dependence import Dependents
 from crewai_dbos._control.made_again import MadeAgain, made_again
@@ -30,7 +31,7 @@ class Wanted:
     """A fork that somebody asks for.
 
     Attributes:
-        at: The place that is made again, with what depends on it.
+        at: The places that are made again, with what depends on them.
         inputs: Of the kickoff, in place of those that the run had.
         edit: By place, the result that it is to have.
         version: The application version that takes it; None for the newest.
@@ -38,7 +39,7 @@ class Wanted:
         fork_id: Of the fork; None for a new one.
     """
 
-    at: str | None
+    at: tuple[str, ...]
     inputs: Mapping[str, Any] | None
     edit: Mapping[str, Any]
     version: str | None
@@ -70,7 +71,7 @@ def fork(database: Database, run_id: str, wanted: Wanted, serializer: Serializer
 def left_out(
     database: Database,
     run_id: str,
-    at: str | None,
+    at: tuple[str, ...],
     edit: Collection[str],
     serializer: Serializer | None,
 ) -> MadeAgain:
@@ -92,7 +93,7 @@ def left_out(
             raise RunNotFoundError(run_id)
         _check_kind(run_id, found[0].name)
         recorded = Recorded(run_id, rows_of(database.system, connection, run_id), serializer)
-    if at is None and not edit:
+    if not at and not edit:
         return made_again(recorded.entries, len(recorded.outside))
     plan = _Plan(recorded, serializer)
     values = edit if isinstance(edit, Mapping) else dict.fromkeys(edit)
@@ -114,7 +115,7 @@ def _check_kind(run_id: str, workflow: str) -> None:
 
 
 def _made(database: Database, run_id: str, wanted: Wanted, serializer: Serializer | None) -> str:
-    by_place = wanted.at is not None or bool(wanted.edit)
+    by_place = bool(wanted.at or wanted.edit)
     if by_place and wanted.inputs is not None:
         raise ForkError(
             "Other inputs contradict what a fork keeps of the run, which was made with those that "
@@ -139,7 +140,8 @@ def _made(database: Database, run_id: str, wanted: Wanted, serializer: Serialize
             made.set_order(_with_inputs(run_id, made.order(), wanted.inputs, serializer))
         attributes = made.attributes()
         attributes.pop(names.ATTRIBUTE, None)  # of the state that the run is in
-        note = {"by": wanted.by, "at": wanted.at, "edited": edited, "ms": _now_ms()}
+        at = list(wanted.at) if len(wanted.at) > 1 else next(iter(wanted.at), None)
+        note = {"by": wanted.by, "at": at, "edited": edited, "ms": _now_ms()}
         made.set_attributes({**attributes, names.FORK_ATTRIBUTE: {"of": run_id, **note}})
     return fork_id
 
@@ -194,13 +196,13 @@ class _Plan:
     def __post_init__(self) -> None:
         self.dependents = Dependents(self.recorded)
 
-    def leave_out(self, at: str | None, edit: Mapping[str, Any]) -> list[_Edit]:
+    def leave_out(self, at: tuple[str, ...], edit: Mapping[str, Any]) -> list[_Edit]:
         """Find what goes. Returns what is given, by `edit`."""
         given = [_Edit(self._edited_name(place), place, value) for place, value in edit.items()]
         if twice := {each.name for each in given if [e.name for e in given].count(each.name) > 1}:
             raise ForkError(f"{', '.join(sorted(twice))} is edited twice.")
-        if at is not None:
-            self._go_back_to(at, given)
+        for place in at:
+            self._go_back_to(place, given)
         for each in given:
             if each.is_of_task:
                 self.dependents.drop_inside(each.name)
@@ -212,6 +214,8 @@ class _Plan:
         return [self._changed(each, by) for each in given]
 
     def _go_back_to(self, at: str, given: list[_Edit]) -> None:
+        if at == END:
+            return
         place = places.found(self.recorded, at)
         for each in given:
             if each.name == place or _is_end_of(each.name, place):

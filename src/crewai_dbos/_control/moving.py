@@ -180,7 +180,7 @@ class Mover:
         if _ended(run):
             return (
                 f"Run {run_id!r} has ended ({run.status}), so there is nothing to move. To make "
-                f"it again from a place: {_command_lines.fork(run_id, 'PLACE', target)}"
+                f"it again from a place: {_command_lines.fork(run_id, 'PLACE', version=target)}"
             )
         if (
             run.status != PENDING

@@ -6,7 +6,7 @@ in the wrong place, so the run stops.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,52 +80,90 @@ class Changes:
     texts: tuple[str, ...]
 
 
-def changes(recorded: Fingerprint, now: Fingerprint, begun: set[int] | None = None) -> Changes:
-    """What has changed since `recorded`.
+def changes(recorded: Fingerprint, now: Fingerprint) -> Changes:
+    """What has changed since `recorded`."""
+    return Changes(tuple(_structure(recorded, now)), tuple(_texts(recorded, now)))
+
+
+def unfit(
+    recorded: Fingerprint, now: Fingerprint, begun: Collection[int]
+) -> Iterator[tuple[str, set[int] | None]]:
+    """What has changed of work that something is recorded of: that would be in the wrong place.
+
+    A tool more does not count: what is recorded was done without it.
 
     Args:
-        begun: The numbers of the tasks that something is recorded of, if nothing else matters.
+        begun: The numbers of the tasks that something is recorded of.
+
+    Yields:
+        What it is, and which of these tasks it is about; None if it is about the whole crew.
     """
-    return Changes(
-        tuple(_structure(recorded, now, begun)),
-        tuple(_texts(recorded, now)),
-    )
+    for told in _as_a_whole(recorded, now):
+        yield told, None
+    before, after = recorded["tasks"], now["tasks"]
+    for number in sorted(begun):
+        for told in _of_begun(number, before, after):
+            yield told, {number}
+    roles = {agent["role"]: agent for agent in now["agents"]}
+    for agent in recorded["agents"]:
+        tools = roles.get(agent["role"], agent)["tools"]
+        working = {n for n in begun if _agent_of(before, n) == agent["role"]}
+        if working and any(tool not in tools for tool in agent["tools"]):
+            yield _of_tools(agent, tools), working
 
 
-def _structure(recorded: Fingerprint, now: Fingerprint, begun: set[int] | None) -> Iterator[str]:
+def _of_begun(number: int, before: list[Fingerprint], after: list[Fingerprint]) -> Iterator[str]:
+    old, new = _nth(before, number), _nth(after, number)
+    yield from _of_one_task(number, old, new, before)
+    if old is None or new is None:
+        return
+    if any(tool not in new["tools"] for tool in old["tools"]):
+        yield _aspect("tools", number, old, new)
+    # Without a name another text may be another task, and this one be elsewhere now, or gone.
+    is_another = old["name"] is None and old["text"] != new["text"]
+    if is_another and (len(before) != len(after) or _is_elsewhere(old["text"], before, after)):
+        yield f"{_called(number, old)} has another text, and no name says that it is the same"
+
+
+def _is_elsewhere(text: str, before: list[Fingerprint], after: list[Fingerprint]) -> bool:
+    """Whether a task has this text now where none had it."""
+    places = (n for n, task in enumerate(after, 1) if task["text"] == text)
+    return any((_nth(before, n) or {}).get("text") != text for n in places)
+
+
+def _structure(recorded: Fingerprint, now: Fingerprint) -> Iterator[str]:
+    yield from _as_a_whole(recorded, now)
+    before, after = recorded["tasks"], now["tasks"]
+    for number in range(1, max(len(before), len(after)) + 1):
+        old, new = _nth(before, number), _nth(after, number)
+        yield from _of_one_task(number, old, new, before)
+        if old is not None and new is not None and old["tools"] != new["tools"]:
+            yield _aspect("tools", number, old, new)
+    roles = {agent["role"]: agent for agent in now["agents"]}
+    members = {agent["role"]: agent for agent in recorded["agents"]}
+    for role in [role for role in members if role not in roles]:
+        yield f"the agent {role!r} is gone"
+    for role in [role for role in roles if role not in members]:
+        yield f"the agent {role!r} is new"
+    for role, agent in members.items():
+        if role in roles and roles[role]["tools"] != agent["tools"]:
+            yield _of_tools(agent, roles[role]["tools"])
+
+
+def _as_a_whole(recorded: Fingerprint, now: Fingerprint) -> Iterator[str]:
     for aspect in ("process", "manager", "planning", "memory"):
         if recorded.get(aspect) != now[aspect]:
             yield f"{aspect} was {recorded.get(aspect)!r} and is {now[aspect]!r}"
-    before, after = recorded["tasks"], now["tasks"]
-    relevant = range(1, max(len(before), len(after)) + 1)
-    for number in relevant if begun is None else sorted(begun):
-        old, new = _nth(before, number), _nth(after, number)
-        if old is None or new is None:
-            what = _called(number, old or new)
-            yield f"{what} is gone" if new is None else f"{what} is new"
-            continue
-        yield from _of_one_task(number, old, new, before)
-    roles = {agent["role"]: agent for agent in now["agents"]}
-    members = {agent["role"]: agent for agent in recorded["agents"]}
-    if begun is None:
-        for role in [role for role in members if role not in roles]:
-            yield f"the agent {role!r} is gone"
-        for role in [role for role in roles if role not in members]:
-            yield f"the agent {role!r} is new"
-    working = {task["agent"] for task in before} if begun is None else _at(before, begun, "agent")
-    for role, agent in members.items():
-        changed = role in roles and roles[role]["tools"] != agent["tools"]
-        if changed and (begun is None or role in working):
-            yield (
-                f"the tools of the agent {role!r} were {_listed(agent['tools'])} and are "
-                f"{_listed(roles[role]['tools'])}"
-            )
 
 
 def _of_one_task(
-    number: int, old: Fingerprint, new: Fingerprint, before: list[Fingerprint]
+    number: int, old: Fingerprint | None, new: Fingerprint | None, before: list[Fingerprint]
 ) -> Iterator[str]:
-    what = _called(number, old)
+    """What has changed of a task, but for its tools."""
+    what = _called(number, old or new)
+    if old is None or new is None:
+        yield f"{what} is gone" if new is None else f"{what} is new"
+        return
     if old["name"] != new["name"]:
         yield f"{what} is now {new['name']!r}"
         return
@@ -133,9 +171,20 @@ def _of_one_task(
     if old["name"] is None and old["text"] != new["text"] and others:
         yield f"{what} has the text that task {others[0]} had"
         return
-    for aspect in ("agent", "async", "conditional", "context", "tools", "guardrails", "output"):
+    for aspect in ("agent", "async", "conditional", "context", "guardrails", "output"):
         if old[aspect] != new[aspect]:
-            yield f"{aspect} of {what} was {old[aspect]!r} and is {new[aspect]!r}"
+            yield _aspect(aspect, number, old, new)
+
+
+def _aspect(aspect: str, number: int, old: Fingerprint, new: Fingerprint) -> str:
+    return f"{aspect} of {_called(number, old)} was {old[aspect]!r} and is {new[aspect]!r}"
+
+
+def _of_tools(agent: Fingerprint, now: list[str]) -> str:
+    return (
+        f"the tools of the agent {agent['role']!r} were {_listed(agent['tools'])} and are "
+        f"{_listed(now)}"
+    )
 
 
 def _texts(recorded: Fingerprint, now: Fingerprint) -> Iterator[str]:
@@ -160,8 +209,9 @@ def _nth(tasks: list[Fingerprint], number: int) -> Fingerprint | None:
     return tasks[number - 1] if number <= len(tasks) else None
 
 
-def _at(tasks: list[Fingerprint], numbers: set[int], aspect: str) -> set[Any]:
-    return {tasks[number - 1][aspect] for number in numbers if number <= len(tasks)}
+def _agent_of(tasks: list[Fingerprint], number: int) -> Any:
+    task = _nth(tasks, number)
+    return None if task is None else task["agent"]
 
 
 def _listed(names: list[str]) -> str:

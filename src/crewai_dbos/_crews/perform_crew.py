@@ -11,7 +11,6 @@ from typing import Any
 from crewai import Crew
 from crewai.crews.crew_output import CrewOutput
 
-from crewai_dbos import _command_lines
 from crewai_dbos._crewai_seam.events import forget_tasks
 from crewai_dbos._crews import fingerprint, member, run_crew, work_orders
 from crewai_dbos._crews.ids import Ids
@@ -22,9 +21,10 @@ from crewai_dbos._objects import events, knowledge
 from crewai_dbos._runs import body, made_of, workflows
 from crewai_dbos._runs.definition import CrewDefinition
 from crewai_dbos._runs.kind import Kind
+from crewai_dbos._runs.made_of import Unfit
 from crewai_dbos._runs.registry import crews
 from crewai_dbos._stored import codec, names
-from crewai_dbos.errors import DriftError, UnstorableValueError
+from crewai_dbos.errors import UnstorableValueError
 
 logger = logging.getLogger("crewai_dbos")
 
@@ -120,16 +120,23 @@ def _compare(
 ) -> None:
     if recorded == now:
         return
-    forked = made_of.is_fork(scope)
-    found = fingerprint.changes(recorded, now, _begun(scope) if forked else None)
+    begun = _begun(scope)
+    found = fingerprint.changes(recorded, now)
     if found.structure:
-        scope.fail(
-            DriftError(
-                f"Run {scope.run_id}: the crew {definition.name!r} is not the one that the run "
-                f"began with: {'; '.join(found.structure)}. Put the code back and resume the "
-                f"run ({_command_lines.resume(scope.run_id)}), or fork it from a step of a task "
-                "that has not changed."
-            )
+        unfit = [
+            Unfit(told, ("",) if numbers is None else tuple(begun[n] for n in sorted(numbers)))
+            for told, numbers in fingerprint.unfit(recorded, now, begun)
+        ]
+        does_more = len(now["tasks"]) > len(recorded["tasks"])
+        if does_more and not unfit:
+            unfit = _told_already(scope)
+        made_of.go_on_or_stop(
+            scope,
+            f"crew {definition.name!r}",
+            now,
+            found.structure,
+            unfit,
+            does_more=does_more,
         )
     if found.texts:
         scope.warn_of_drift(
@@ -137,15 +144,20 @@ def _compare(
             f"{', '.join(found.texts)}. What is recorded is used; calls not recorded yet are made "
             "with the new code."
         )
-    if forked and fingerprint.changes(recorded, now).structure:
-        made_of.note(scope, now)
 
 
-def _begun(scope: Scope) -> set[int]:
-    """The numbers of the tasks that something is recorded of."""
+def _begun(scope: Scope) -> dict[int, str]:
+    """By its number, the place of each task that something is recorded of."""
     inside = [name for name, _ in scope.entries()]
-    found = (re.match(r"task:(\d+)", name) for name in inside)
-    return {int(match[1]) for match in found if match}
+    found = (re.match(r"(task:(\d+)[^/]*)/", name) for name in inside)
+    return {int(match[2]): match[1] for match in found if match}
+
+
+def _told_already(scope: Scope) -> list[Unfit]:
+    """What had the output of the crew, which is another with one task more."""
+    first = f"{names.AFTER_KICKOFF}#1"
+    had = any(name == first for name, _ in scope.entries())
+    return [Unfit(f"{names.AFTER_KICKOFF} has had its output", (first,))] if had else []
 
 
 def _storable(output: Any) -> Any:

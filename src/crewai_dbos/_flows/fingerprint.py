@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import unquote
 
-from crewai_dbos import _command_lines
 from crewai_dbos._crewai_seam.flow import definition_of
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._runs import made_of
-from crewai_dbos.errors import DriftError
+from crewai_dbos._runs.made_of import Unfit
+from crewai_dbos._stored import names
 
 Fingerprint = dict[str, dict[str, Any]]
 
@@ -36,36 +37,40 @@ def check(name: str, flow: Any, scope: Scope) -> None:
     """Stop the run if its flow is made up otherwise than when it began."""
     now = of_flow(flow)
     recorded = made_of.recorded(scope, now)
-    if recorded == now:
+    changes = list(_changes(recorded, now))
+    if not changes:
         return
-    forked, every = made_of.is_fork(scope), {*recorded, *now}
-    changes = list(_changes(recorded, now, _begun(scope) if forked else every))
-    if changes:
-        scope.fail(
-            DriftError(
-                f"Run {scope.run_id}: the flow {name!r} is not the one that the run began with: "
-                f"{'; '.join(changes)}. Put the code back and resume the "
-                f"run ({_command_lines.resume(scope.run_id)}), or fork it from a step before "
-                "that method."
-            )
-        )
-    if forked and any(_changes(recorded, now, every)):
-        made_of.note(scope, now)
+    begun = _begun(scope)
+    unfit = [Unfit(told, (begun[method],)) for method, told in changes if method in begun]
+    does_more = bool(now.keys() - recorded.keys())
+    if does_more and not unfit:
+        unfit = _kept_for_the_next_turn(scope)
+    told = [told for _, told in changes]
+    made_of.go_on_or_stop(scope, f"flow {name!r}", now, told, unfit, does_more=does_more)
 
 
-def _changes(before: Fingerprint, now: Fingerprint, relevant: set[str]) -> Iterator[str]:
-    for name in sorted(relevant):
+def _changes(before: Fingerprint, now: Fingerprint) -> Iterator[tuple[str, str]]:
+    """Each method that has changed, and how."""
+    for name in sorted({*before, *now}):
         old, new = before.get(name), now.get(name)
         if old is None or new is None:
-            yield f"method {name!r} is {'new' if old is None else 'gone'}"
+            yield name, f"method {name!r} is {'new' if old is None else 'gone'}"
             continue
         for aspect, was in old.items():
             if was != new[aspect]:
-                yield f"{aspect} of method {name!r} was {was!r} and is {new[aspect]!r}"
+                yield name, f"{aspect} of method {name!r} was {was!r} and is {new[aspect]!r}"
 
 
-def _begun(scope: Scope) -> set[str]:
-    """The methods that something is recorded of."""
-    inside = [name for name, _ in scope.entries()]
-    found = (re.match(r"method:([^/]+)#\d+", name) for name in inside)
-    return {match[1] for match in found if match}
+def _begun(scope: Scope) -> dict[str, str]:
+    """By its name, the first execution of each method that something is recorded of."""
+    found: dict[str, str] = {}
+    for name, _ in scope.entries():
+        if match := re.match(r"(method:([^/]+)#\d+)/", name):
+            found.setdefault(unquote(match[2]), match[1])
+    return found
+
+
+def _kept_for_the_next_turn(scope: Scope) -> list[Unfit]:
+    """The state after a turn of a conversation, in which there is one method more now."""
+    kept = [name for name, entry in scope.entries() if entry.what == names.SESSION]
+    return [Unfit(f"{name} is recorded to have come after it", (name,)) for name in kept[:1]]

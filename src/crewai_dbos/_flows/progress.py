@@ -10,7 +10,6 @@ from typing import Any
 
 from crewai.flow.flow import Flow
 
-from crewai_dbos import _command_lines
 from crewai_dbos._crewai_seam.flow import add_usage, definition_of, now_of, set_now
 from crewai_dbos._flows import interception
 from crewai_dbos._flows.state.changes import FlowState, declared
@@ -18,12 +17,12 @@ from crewai_dbos._flows.state.tracking import Execution
 from crewai_dbos._flows.turns import Turns
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.config import AgentOptions
+from crewai_dbos._journal.drift import drift
 from crewai_dbos._journal.entry import Entry
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._objects.run_objects import RunObjects
 from crewai_dbos._stored import names
 from crewai_dbos._stored.usage import counted
-from crewai_dbos.errors import DriftError
 
 logger = logging.getLogger("crewai_dbos")
 
@@ -118,12 +117,14 @@ class FlowRun:
 
     def _check(self, came: bool, path: str) -> None:
         if not came:
-            first, run_id = (self._left() or ["another method"])[0], self.scope.run_id
+            left = self._left()
+            first = left[0] if left else "another method"
+            places = (each.rpartition("/")[0] for each in left)
             self.scope.fail(
-                DriftError(
-                    f"Run {run_id}: {first} is recorded to have ended before {path}, and "
-                    "now it is not executed. Put the code back and resume the "
-                    f"run ({_command_lines.resume(run_id)}), or fork it."
+                drift(
+                    f"Run {self.scope.run_id}: {first} is recorded to have ended before {path}, "
+                    "and now it is not executed.",
+                    self.scope.onward(*dict.fromkeys(places)),
                 )
             )
 

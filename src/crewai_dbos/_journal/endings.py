@@ -12,9 +12,9 @@ import logging
 from collections.abc import Callable, Collection
 from typing import Any, NoReturn
 
-from crewai_dbos import _command_lines
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.config import PLAIN
+from crewai_dbos._journal.drift import drift
 from crewai_dbos._journal.latch import Latch
 from crewai_dbos._journal.payload import Payload, failure, success
 from crewai_dbos._journal.place import Place
@@ -23,7 +23,6 @@ from crewai_dbos._journal.replay import Replay
 from crewai_dbos._journal.writing import Writer
 from crewai_dbos._signals import ControlSignal
 from crewai_dbos._stored import names
-from crewai_dbos.errors import DriftError
 
 logger = logging.getLogger("crewai_dbos")
 
@@ -110,12 +109,12 @@ class Endings:
         is_a_time = type(worked) in (int, float) and 0 <= worked <= MOST_PATIENCE
         await asyncio.sleep(PATIENCE + (worked if is_a_time else 0))
         self._latch.fail(
-            DriftError(
+            drift(
                 f"Run {self._run_id}: {name} was cut short by its caller, which then went on, and "
-                "now nobody cuts it short. If a time limit was changed, put it back and "
-                f"resume the run ({_command_lines.resume(self._run_id)}). If the program was being "
-                "stopped at that time and only cleaned up, do the work from there on: "
-                f"DBOS.fork_workflow({self._run_id!r}, {mark.step_id})"
+                "now nobody cuts it short. If a time limit was changed, put it back. If the "
+                "program was being stopped at that time and only cleaned up, the fork does the "
+                "work from there on.",
+                self._record.onward(mark.name),
             )
         )
 
@@ -125,13 +124,14 @@ class Endings:
         A call that sync code makes is never marked: this one was made by async code when it was.
         Work of sync code that raised a `CancelledError` of its own does so again, without help.
         """
-        if self._record.abandoned(name) is not None:
+        mark = self._record.abandoned(name)
+        if mark is not None:
             self._latch.fail(
-                DriftError(
+                drift(
                     f"Run {self._run_id}: {name} was cut short by its caller, which then went on. "
                     "It was made by async code, and now sync code makes it, which nobody can cut "
-                    "short. Put the code back and resume the run "
-                    f"({_command_lines.resume(self._run_id)}), or fork it."
+                    "short.",
+                    self._record.onward(mark.name),
                 )
             )
 

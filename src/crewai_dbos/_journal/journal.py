@@ -18,13 +18,14 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from typing import Any, NoReturn, TypeVar, cast
 
-from crewai_dbos import _command_lines, _patches
+from crewai_dbos import _patches
 from crewai_dbos._dbos_seam.context import DBOSContext
 from crewai_dbos._dbos_seam.rows import operation_name
 from crewai_dbos._journal.activity import Activity
 from crewai_dbos._journal.attempt import Attempt
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.config import PLAIN
+from crewai_dbos._journal.drift import drift
 from crewai_dbos._journal.endings import Endings
 from crewai_dbos._journal.entry import Entry
 from crewai_dbos._journal.latch import Latch
@@ -287,9 +288,9 @@ class Journal:
         recorded = self.record.recorded_step(step_id)
         if recorded is not None and operation_name(recorded) != operation_name(step_name):
             self.fail(
-                DriftError(
+                drift(
                     f"Run {self.run_id}: the DBOS step {recorded!r} was recorded where now "
-                    f"{step_name!r} is called. Put the code back and resume the "
-                    f"run ({_command_lines.resume(self.run_id)}), or fork it."
+                    f"{step_name!r} is called.",
+                    self.record.onward_of_step(step_id),
                 )
             )

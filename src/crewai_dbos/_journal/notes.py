@@ -8,8 +8,10 @@ from typing import Any
 
 from dbos import DBOS, WorkflowStatus
 
+from crewai_dbos import _command_lines
 from crewai_dbos._dbos_seam.context import detached
 from crewai_dbos._dbos_seam.database import INTERNAL_QUEUE
+from crewai_dbos._journal.drift import onward_of
 from crewai_dbos._secrets import known
 from crewai_dbos._stored import names, redaction, sealing, work_order
 from crewai_dbos._stored.cancelled import Cancelled, cancelled_in, said_in
@@ -27,9 +29,11 @@ def stop(run_id: str, error: Exception, redact: Iterable[redaction.Redact] = ())
     for function in redact:
         why = function(why)
     status = detached(DBOS.get_workflow_status, run_id)
-    back = _way_back(error, status)
-    logger.error("Run %s stopped: %s%s", run_id, error, back)
-    why += back
+    if isinstance(error, DriftError) and not has_stopped(run_id, error):
+        ways = _ways(run_id, error, status)
+        error.args = (f"{error}{ways}",)
+        why += ways
+    logger.error("Run %s stopped: %s", run_id, error)
     more = error.noted if isinstance(error, BudgetExceeded) else {}
     if (queue := _queue_of(status)) is not None:
         more = {**more, names.QUEUE: queue}  # which DBOS forgets when it cancels
@@ -38,14 +42,38 @@ def stop(run_id: str, error: Exception, redact: Iterable[redaction.Redact] = ())
     vars(error)[_STOPPED] = run_id
 
 
-def _way_back(error: Exception, status: WorkflowStatus | None) -> str:
-    """What to do about a run that was moved to this version, and does not fit its code."""
-    if status is None or not isinstance(error, DriftError):
-        return ""
-    command = way_back(status.workflow_id, status.attributes, status.app_version)
-    if command is None:
-        return ""
-    return f" It was moved to this application version. Under the one before it goes on: {command}"
+def _ways(run_id: str, error: DriftError, status: WorkflowStatus | None) -> str:
+    """What to do about a run that does not fit the code, as sentences to add; the fork comes last.
+
+    Its error may say already what is to be put right, and that it is resumed then.
+    """
+    onward = onward_of(error)
+    version = None if status is None else status.app_version
+    attributes = None if status is None else status.attributes
+    back = way_back(run_id, attributes, version)
+    told = ""
+    if back is not None:
+        told = (
+            f" It was moved to this application version. Under the one before it goes on ({back})."
+        )
+    elif onward is not None:
+        told = f" Put the code back and resume it ({_command_lines.resume(run_id)})."
+        if _has_waited(status):
+            told += (
+                " As it has waited for a person, the newest version took it: if another one has "
+                f"that code, move it there ({_command_lines.move(run_id, 'VERSION')})."
+            )
+    if onward is None:
+        return told
+    newest = detached(DBOS.get_latest_application_version)["version_name"]
+    here = None if version == newest else version
+    return f"{told} Or let this code finish it, in {onward.told(run_id, here)}"
+
+
+def _has_waited(status: WorkflowStatus | None) -> bool:
+    """Whether a run was of no version for a while, so that nobody knows which one began it."""
+    queue = None if status is None else status.queue_name
+    return (queue or "").startswith(names.resume_queue(None))
 
 
 def _queue_of(status: WorkflowStatus | None) -> str | None:

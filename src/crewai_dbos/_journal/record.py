@@ -11,13 +11,13 @@ from bisect import bisect_right
 from collections import defaultdict, deque
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 from dbos import StepReservation
 
-from crewai_dbos import _command_lines
 from crewai_dbos._dbos_seam.context import DBOSContext
 from crewai_dbos._journal.call import Call
+from crewai_dbos._journal.drift import Onward, drift
 from crewai_dbos._journal.entry import Entry, entry_of
 from crewai_dbos._journal.joined_work import JoinedWork
 from crewai_dbos._journal.pages import Pages
@@ -26,7 +26,7 @@ from crewai_dbos._journal.step_ids import StepIds
 from crewai_dbos._journal.watching import Execution
 from crewai_dbos._stored import names, sealing
 from crewai_dbos._stored.names import ENTRY_VERSION as CURRENT
-from crewai_dbos.errors import ConcurrentRunError, DriftError
+from crewai_dbos.errors import ConcurrentRunError
 
 _CALLS = ("embedding", "knowledge", "llm", "mcp", "memory", "person", "step", "tool")
 """Kinds of entries."""
@@ -177,13 +177,15 @@ class Record:
             entry = self._entries.get(name)
             if entry is None and self.abandoned(name):
                 return name, None
-            self._check_outside(name, entry)
-            if entry is not None:
+            skipped = self._skipped(entry)
+            if entry is not None and skipped is None:
                 entry.claimed = True
                 self.ids.advance(entry.last_id)
             # What runs in the background is not before or after anything.
             if place.sequential and not call.background:
                 self._check_sequence(contents, name, entry, call.concurrent)
+            if skipped is not None:
+                self._refuse_to_skip(name, skipped)
             if counted and entry is None:
                 contents.running = name
         return name, entry
@@ -225,17 +227,21 @@ class Record:
         contents.claimed[what] = occurrence
         return names.numbered(path, what, occurrence)
 
-    def _check_outside(self, name: str, entry: Entry | None) -> None:
-        """The workflow's own earlier steps must not be passed over: they would be made again."""
+    def _skipped(self, entry: Entry | None) -> int | None:
+        """The workflow's own earlier step that `entry`, or a new call, would pass over."""
         at = bisect_right(self._outside, self.ids.counter)
         skipped = self._outside[at] if at < len(self._outside) else None
         if skipped is None or (entry is not None and skipped > entry.step_id):
-            return
-        raise DriftError(
+            return None
+        return skipped
+
+    def _refuse_to_skip(self, name: str, skipped: int) -> NoReturn:
+        """The workflow's own earlier steps must not be passed over: they would be made again."""
+        raise drift(
             f"Run {self._run_id}: {name} was called before the workflow's own step {skipped} "
-            f"({self._foreign[skipped]}), which is recorded to come first. If the code changed, "
-            f"put it back and resume the run ({_command_lines.resume(self._run_id)}), or fork it. "
-            "If that step is made beside the run, make it before or after."
+            f"({self._foreign[skipped]}), which is recorded to come first. If that step is made "
+            "beside the run, make it before or after.",
+            Onward(step=skipped),
         )
 
     def _check_sequence(
@@ -249,10 +255,10 @@ class Record:
                 break
             if earlier.claimed or earlier.background or (concurrent and earlier.concurrent):
                 continue
-            raise DriftError(
+            raise drift(
                 f"Run {self._run_id} was recorded by other code: next comes {earlier.name}, but "
-                f"{name} was called. Put the code back and resume the "
-                f"run ({_command_lines.resume(self._run_id)}), or fork it."
+                f"{name} was called.",
+                self.onward(earlier.name),
             )
         while contents.sequence and contents.sequence[0].claimed:
             contents.sequence.popleft()
@@ -282,18 +288,72 @@ class Record:
             DriftError: A call recorded there was not asked for.
         """
         with self._lock:
-            for entry in self._below(path):
-                name = entry.name
-                # What handled an event of a call answered from the record was not asked again.
-                expected = "/event:" not in name and entry.what != names.ABANDONED
-                if names.inside_save(name) or (not background and names.in_background(name)):
-                    continue
-                if expected and not entry.claimed:
-                    raise DriftError(
-                        f"Run {self._run_id} was recorded by other code: {name} is recorded, but "
-                        "was not called. Put the code back and resume the "
-                        f"run ({_command_lines.resume(self._run_id)}), or fork it."
-                    )
+            left = [e for e in self._below(path) if self._is_missed(e, background)]
+            if left:
+                raise drift(
+                    f"Run {self._run_id} was recorded by other code: {left[0].name} is recorded, "
+                    "but was not called.",
+                    self.onward(*_first_ones(left)),
+                )
+
+    def _is_missed(self, entry: Entry, background: bool) -> bool:
+        """Whether code that has come to its end should have asked for `entry`, and has not."""
+        name = entry.name
+        if names.inside_save(name) or (not background and names.in_background(name)):
+            return False
+        # What handled an event of a call answered from the record was not asked again.
+        return not (entry.claimed or "/event:" in name or entry.what == names.ABANDONED)
+
+    # Other code -----------------------------------------------------------------
+
+    def onward(self, *places: str) -> Onward:
+        """The fork that the code of now can finish, as it fits all but these.
+
+        Args:
+            places: Names of entries, or of places with entries in them.
+        """
+        with self._lock:
+            steps = [entry.step_id for place in places for entry in self._of(place)]
+            first = min(steps, default=0)
+            if first and any(step > first for step in self._outside):
+                return Onward(step=first)  # only their numbers tell the user's steps apart
+            return Onward(places) if places else Onward()
+
+    def _of(self, place: str) -> list[Entry]:
+        own = self._entries.get(place)
+        return self._below(place) + ([own] if own is not None else [])
+
+    def onward_of_step(self, step_id: int) -> Onward:
+        """As `onward`, of a DBOS operation that an entry keeps an id for."""
+        with self._lock:
+            pins = (e.name for e in self._entries.values() if e.step_id < step_id <= e.last_id)
+            pin = next(pins, None)
+            return Onward(step=step_id) if pin is None else self.onward(pin)
+
+    def follower(self, path: str) -> tuple[str, Onward] | None:
+        """What began when the work `path` had recorded its last call, and may have its result.
+
+        Returns:
+            What it is, and the fork without it; None if there is none.
+        """
+        above = path.rpartition("/")[0]
+        with self._lock:
+            last = max((e.last_id for e in self._below(path) if not e.background), default=0)
+            began: dict[str, int] = {}
+            for entry in self._below(above):
+                if not (entry.background or names.in_background(entry.name)):
+                    below = entry.name.removeprefix(f"{above}/") if above else entry.name
+                    name = "/".join(filter(None, (above, below.partition("/")[0])))
+                    began.setdefault(name, entry.step_id)
+            later = [(step, name) for name, step in began.items() if step > last and name != path]
+            outside = [] if above else [step for step in self._outside if step > last]
+            if not (later or outside):
+                return None
+            step, name = min(later, default=(0, ""))
+            if outside and (not later or outside[0] < step):
+                told = f"the workflow's own step {outside[0]} ({self._foreign[outside[0]]})"
+                return told, Onward(step=outside[0])
+            return name, self.onward(name)
 
     # Work that joins -----------------------------------------------------------
 
@@ -325,3 +385,15 @@ class Record:
             last = self.ids.reserve(path)
             self.joined.end(path)
         return last
+
+
+def _first_ones(entries: list[Entry]) -> list[str]:
+    """The names of entries, less those that depend on others of them as they come later."""
+    found: list[str] = []
+    passed: set[str] = set()
+    for entry in entries:
+        if entry.path not in passed:
+            found.append(entry.name)
+        if not (entry.concurrent or entry.background):
+            passed.add(entry.path)
+    return found

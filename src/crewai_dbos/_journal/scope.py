@@ -17,6 +17,7 @@ from uuid import UUID
 from crewai_dbos._dbos_seam.context import using_context
 from crewai_dbos._journal import background
 from crewai_dbos._journal.call import Call
+from crewai_dbos._journal.drift import Onward
 from crewai_dbos._journal.entry import Entry
 from crewai_dbos._journal.journal import Journal
 from crewai_dbos._journal.listening import Happening
@@ -195,6 +196,19 @@ class Scope:
     def usage_of(self, entry: Entry) -> Sequence[Mapping[str, Any]]:
         """What LLMs have told in an entry of how many tokens a request took."""
         return self.journal.replay.usage_of(entry)
+
+    def onward(self, *places: str) -> Onward:
+        """The fork that the code of now can finish, as it fits all but these; see `Record`.
+
+        Args:
+            places: Names of entries or places, each relative to this scope; "" is all of it.
+        """
+        whole = (f"{self.path}/{place}" if place else self.path for place in places)
+        return self.journal.record.onward(*whole)
+
+    def follower(self) -> tuple[str, Onward] | None:
+        """What came after the work here, and may have its result; see `Record.follower`."""
+        return self.journal.record.follower(self.path)
 
     def lock(self, key: str) -> threading.Lock:
         """The lock of this scope called `key`."""

@@ -177,8 +177,8 @@ def built(build: Callable[[], T], what: str, scope: Scope) -> T:
             scope.fail(
                 DriftError(
                     f"Run {scope.run_id}: the {what} could not be built "
-                    f"({type(error).__name__}: {error}). Put that right and "
-                    f"{_command_lines.resume(scope.run_id)}."
+                    f"({type(error).__name__}: {error}). Put that right, then: "
+                    f"{_command_lines.resume(scope.run_id)}"
                 )
             )
         raise
@@ -241,7 +241,7 @@ def _loaded(
 ) -> tuple[Any, AbstractContextManager[Any]]:
     """The order, and a block in which the run has what else it was begun with."""
     context = open_workflow()
-    then = f"Then {_command_lines.resume(context.workflow_id)}."
+    then = f"Then: {_command_lines.resume(context.workflow_id)}"
     try:
         opened = work_order.opened(stored)
         values, own = work_order.context_of(opened), work_order.budget_of(opened)

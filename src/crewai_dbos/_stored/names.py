@@ -105,6 +105,7 @@ FORK_ATTRIBUTE = "crewai_dbos_fork"
 """Key of the workflow attribute that says of a fork by place who has made it, where, and of what.
 
 ``{"of": run id, "by": "ann", "at": "task:write", "edited": [names of entries], "ms": when}``
+Several places are a list.
 """
 RUN_ATTRIBUTE = "crewai_dbos.run"
 """Key of the one that says what it is a run of: ``{"definition": "research", "kind": "crew"}``."""
