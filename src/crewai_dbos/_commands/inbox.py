@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import click
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
-from crewai_dbos._commands.options import AsJson, Url, ago, open_control
+from crewai_dbos._commands import tables
+from crewai_dbos._commands.options import AsJson, Url, ago, open_control, plain
+from crewai_dbos._commands.tables import Column, Table
 from crewai_dbos._requests.answers import reply_from
 from crewai_dbos.control import Answer, Approve, Control, Feedback, Reject, Reply, Request
 from crewai_dbos.errors import AnswerError, InvalidAnswer
@@ -65,20 +66,33 @@ def list_requests(
     if as_json:
         typer.echo(json.dumps([request.as_json() for request in requests], indent=2))
         return
-    table = Table(box=None, pad_edge=False, expand=True)
-    for column, width in (("id", 8), ("kind", 9), ("for", 9), ("asked", 8), ("until", 7)):
-        table.add_column(column, no_wrap=True, min_width=width)
-    table.add_column("what", overflow="ellipsis", no_wrap=True, ratio=1)
+    if not requests:
+        typer.echo("Nothing is open.")
+        return
+    tables.show(tables.console(), _table(requests))
+
+
+def _table(requests: Sequence[Request]) -> Table:
+    columns = (
+        Column("id"),
+        Column("kind", 1),
+        Column("for", 2, least=8),
+        Column("asked", 3),
+        Column("until", 4),
+        Column("run", 5),
+    )
+    table = Table(columns, note="what")
     for request in requests:
-        table.add_row(
-            request.request_id[:8],
+        table.row(
+            request.request_id,
             request.kind if request.state == "open" else request.state,
-            escape(request.audience or ""),
+            plain(request.audience or ""),
             ago(request.created),
             ago(request.deadline),
-            escape(request.question.message),
+            plain(request.run_id),
+            note=plain(request.question.message),
         )
-    Console(highlight=False).print(table if requests else "Nothing is open.")
+    return table
 
 
 @app.command()

@@ -19,7 +19,14 @@ from crewai_dbos._control.texts import Open
 from crewai_dbos._control.tree import nodes, seconds_in_calls
 from crewai_dbos._control.workers import Fleet
 from crewai_dbos._dbos_seam import stored_contents, stored_runs
-from crewai_dbos._dbos_seam.database import ALIVE, DELAYED, ENQUEUED, PENDING, Database
+from crewai_dbos._dbos_seam.database import (
+    ALIVE,
+    DELAYED,
+    ENQUEUED,
+    INTERNAL_QUEUE,
+    PENDING,
+    Database,
+)
 from crewai_dbos._dbos_seam.rows import as_json
 from crewai_dbos._dbos_seam.stored_contents import StoredStep
 from crewai_dbos._dbos_seam.stored_runs import Condition, StoredRun
@@ -58,12 +65,14 @@ class Wanted:
         state: In this one only.
         kind: Of this one only.
         since: Created then or later.
+        version: Of this application version only.
     """
 
     definition: str | None = None
     state: State | None = None
     kind: str | None = None
     since: datetime | None = None
+    version: str | None = None
 
     def __post_init__(self) -> None:
         for what, given, known in (("state", self.state, STATUSES), ("kind", self.kind, KINDS)):
@@ -71,6 +80,8 @@ class Wanted:
                 raise DefinitionError(f"There is no {what} {given!r}; there are {', '.join(known)}")
         if not _is_storable(self.definition or ""):
             raise DefinitionError(f"{self.definition!r} is the name of no definition")
+        if not _is_storable(self.version or ""):
+            raise DefinitionError(f"{self.version!r} is no application version")
 
 
 @dataclass(frozen=True)
@@ -164,6 +175,8 @@ class Reader:
         if wanted.since is not None:
             since = int(wanted.since.timestamp() * 1000)
             yield stored_runs.is_created(database, since_ms=since)
+        if wanted.version is not None:
+            yield stored_runs.is_of_version(database, wanted.version)
 
     # One -----------------------------------------------------------------------------
 
@@ -280,6 +293,7 @@ class Reader:
                 executor=row.executor,
                 taken_over=sum((each.tokens for each in taken_over[row.run_id]), Tokens()),
                 taken_over_cost=self.prices.usd(taken_over[row.run_id]),
+                queue=None if row.queue == INTERNAL_QUEUE else row.queue,
             )
             for row, how in found
         )
