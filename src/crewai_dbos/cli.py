@@ -9,7 +9,10 @@ import time
 from contextlib import ExitStack, nullcontext, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
+
+if TYPE_CHECKING:
+    from crewai_dbos.doctor import Report
 
 try:
     import typer
@@ -135,38 +138,62 @@ def demo(
 
 @app.command()
 def doctor(
-    path: Annotated[
-        str,
+    targets: Annotated[
+        list[str],
         typer.Argument(
-            metavar="MODULE:OBJECT", help="A DBOSFlow, DBOSCrew or DBOSAgent, or crewAI's own."
+            metavar="MODULE[:OBJECT]...",
+            help="A DBOSFlow, DBOSCrew or DBOSAgent, or crewAI's own, as app:crew; or a module, or "
+            "its file, for all that `crewai-dbos worker` would carry out.",
         ),
     ],
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the report as JSON and nothing else.")
     ] = False,
 ) -> None:
-    """Read a definition without running it: what is recorded, and what to put right.
+    """Read definitions without running them: what is recorded, and what to put right.
 
-    Exits with 1 if there is an error in it, and with 2 if the path leads nowhere.
+    Exits with 1 if there is an error in one, and with 2 if a path leads nowhere.
     """
-    from rich.console import Console
-
     from crewai_dbos import _import_path
-    from crewai_dbos.doctor import Report, _load, _show, inspect
 
     _import_path.look_here()
     try:
-        found, module = _load.load(path)
-        report = inspect(found, module=module)
-    except _load.BrokenDefinition as broken:
-        report = Report(path, findings=(broken.finding,))
+        reports = _reports(targets)
     except _import_path.NotFoundError as error:
         raise _failed(str(error), 2) from None
     if as_json:
-        typer.echo(json.dumps(report.as_json(), indent=2))
+        each = [report.as_json() for report in reports]
+        is_one = len(targets) == 1 and ":" in targets[0]
+        typer.echo(json.dumps(each[0] if is_one else each, indent=2))
     else:
-        _show.show(report, Console(highlight=False))
-    raise typer.Exit(1 if report.has_errors else 0)
+        from rich.console import Console
+
+        from crewai_dbos.doctor import _show
+
+        console = Console(highlight=False)
+        for number, report in enumerate(reports):
+            if number:
+                console.print()
+            _show.show(report, console)
+    raise typer.Exit(any(report.has_errors for report in reports))
+
+
+def _reports(targets: list[str]) -> list[Report]:
+    """The doctor's, one for each definition."""
+    from crewai_dbos.doctor import Report, _load, inspect
+
+    reports: list[Report] = []
+    seen: list[Any] = []
+    for path in targets:
+        try:
+            found, module = _load.load(path)
+        except _load.BrokenDefinition as broken:
+            reports.append(Report(path, findings=(broken.finding,)))
+            continue
+        new = [each for each in found if all(each is not other for other in seen)]
+        seen += new
+        reports += [inspect(each, module=module) for each in new]
+    return reports
 
 
 @app.command()
