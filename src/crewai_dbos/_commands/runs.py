@@ -256,6 +256,7 @@ def _whole(run: Run) -> RenderableType:
             ("fork of", plain(run.forked_from or "")),
             ("version", plain(run.version or "")),
             ("executor", plain(run.executor or "")),
+            ("taken over", _taken_over(run)),
         )
     )
     return Group(head, Text(), _tree(run.children)) if run.children else head
@@ -271,6 +272,12 @@ def _times(run: Run) -> Iterator[tuple[str, str]]:
         yield "started", _time(begun)
         if run.started is not None and run.started - begun >= timedelta(seconds=1):
             yield "went on", _time(run.started)
+
+
+def _taken_over(run: Run) -> str | None:
+    if run.taken_from is None or run.taken_at is None:
+        return None
+    return f"from {plain(run.taken_from)} at {_time(run.taken_at)}"
 
 
 def _time(when: datetime) -> str:

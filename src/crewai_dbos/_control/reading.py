@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -37,6 +38,7 @@ from crewai_dbos._journal.payload import is_payload
 from crewai_dbos._requests import reading as requests
 from crewai_dbos._requests.request import at
 from crewai_dbos._stored import names, work_order
+from crewai_dbos._stored.handed_on import handed_on_in
 from crewai_dbos._stored.prices import Prices
 from crewai_dbos._stored.usage import Spent, Tokens, spent_in
 from crewai_dbos.errors import DefinitionError, RunNotFoundError
@@ -294,6 +296,7 @@ class Reader:
                 taken_over=sum((each.tokens for each in taken_over[row.run_id]), Tokens()),
                 taken_over_cost=self.prices.usd(taken_over[row.run_id]),
                 queue=None if row.queue == INTERNAL_QUEUE else row.queue,
+                **_taken(row),
             )
             for row, how in found
         )
@@ -326,6 +329,12 @@ class Reader:
                 if is_taken_over(by_id[run_id], ended):
                     taken_over[run_id] += spent_in(entry)
         return found, taken_over
+
+
+def _taken(row: StoredRun) -> dict[str, Any]:
+    """The fields of a run that say whether it was taken over from a worker."""
+    found = handed_on_in(row.attributes, row.created_ms)
+    return {} if found is None else {"taken_from": found.worker, "taken_at": at(found.at)}
 
 
 def _is_storable(text: str) -> bool:

@@ -113,6 +113,9 @@ class Run:
             paid for them.
         taken_over_cost: The same of `cost`.
         queue: The DBOS queue that it is taken from; None of none, and of DBOS's own.
+        taken_from: The worker that it was under when that was gone, and others took it over the
+            last time: its `executor_id`.
+        taken_at: When that was, in UTC.
 
     Example::
 
@@ -141,6 +144,8 @@ class Run:
     taken_over: Tokens = field(default_factory=Tokens)
     taken_over_cost: float | None = 0.0
     queue: str | None = None
+    taken_from: str | None = None
+    taken_at: datetime | None = None
 
     @property
     def begun(self) -> datetime | None:
