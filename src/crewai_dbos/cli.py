@@ -6,13 +6,14 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, nullcontext, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 if TYPE_CHECKING:
-    from crewai_dbos.doctor import Report
+    from crewai_dbos.doctor import Finding, Report
 
 try:
     import typer
@@ -32,23 +33,25 @@ from crewai_dbos._commands import (
     worker,
     workers,
 )
+from crewai_dbos._commands.examples import example
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(inbox.app, name="inbox")
-for command in (
-    stopping.cancel,
-    stopping.resume,
-    moving.move,
-    forking.fork,
-    events.events,
-    cost.cost,
-    cost.raise_budget,
-):
-    runs.app.command()(command)
-app.add_typer(runs.app, name="runs")
-app.command()(worker.worker)
-app.command()(serve.serve)
-app.command()(workers.workers)
+_OF_RUNS: dict[str, Callable[..., None]] = {
+    "cancel": stopping.cancel,
+    "resume": stopping.resume,
+    "move": moving.move,
+    "fork": forking.fork,
+    "events": events.events,
+    "cost": cost.cost,
+    "raise-budget": cost.raise_budget,
+}
+for name, command in _OF_RUNS.items():
+    runs.app.command(name, epilog=example(f"runs {name}"))(command)
+app.add_typer(runs.app, name="runs", short_help="See runs, stop them, fork them, delete them.")
+app.command(epilog=example("worker"))(worker.worker)
+app.command(epilog=example("serve"))(serve.serve)
+app.command(epilog=example("workers"))(workers.workers)
 
 
 def _version(wanted: bool) -> None:
@@ -78,13 +81,14 @@ def _root(
 ) -> None:
     """Durable execution for crewAI agents.
 
-    Exits with 0 if all is well, with 1 if what was asked for is not there or did not go well, and
+    Exits with 0 if all is well;
+    with 1 if what was asked for is not there, or did not go well;
     with 2 if the command was not called as it can be, or the database can't be reached.
     """
     options.SCHEMA.set(schema)
 
 
-@app.command()
+@app.command(epilog=example("demo"))
 def demo(
     keep: Annotated[
         bool, typer.Option("--keep", help="Keep the database and show where it is.")
@@ -136,12 +140,12 @@ def demo(
         screen.kept(folder, outcome.durable.steps)
 
 
-@app.command()
+@app.command(epilog=example("doctor"))
 def doctor(
     targets: Annotated[
         list[str],
         typer.Argument(
-            metavar="MODULE[:OBJECT]...",
+            metavar="MODULE[:OBJECT]",
             help="A DBOSFlow, DBOSCrew or DBOSAgent, or crewAI's own, as app:crew; or a module, or "
             "its file, for all that `crewai-dbos worker` would carry out.",
         ),
@@ -171,10 +175,12 @@ def doctor(
         from crewai_dbos.doctor import _show
 
         console = Console(highlight=False)
+        told: list[Finding] = []
         for number, report in enumerate(reports):
             if number:
                 console.print()
-            _show.show(report, console)
+            _show.show(report, console, told)
+            told += report.findings
     raise typer.Exit(any(report.has_errors for report in reports))
 
 
@@ -196,7 +202,7 @@ def _reports(targets: list[str]) -> list[Report]:
     return reports
 
 
-@app.command()
+@app.command(epilog=example("crashtest"))
 def crashtest(
     target: Annotated[
         str,

@@ -285,14 +285,19 @@ first, second = made('{0}'), [made('{0} 2')]
 """
 
 
-def test_all_that_a_module_defines(module: Callable[[str, str], None], doctor: Run) -> None:
+def test_all_that_a_module_defines(
+    module: Callable[[str, str], None], doctor: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As a worker would carry it out that is given the same."""
+    monkeypatch.setenv("DBOS_SYSTEM_DATABASE_URL", "postgresql://db/app")
     module("several", SEVERAL.format("one"))
     module("more", SEVERAL.format("other"))
     given = report(doctor("several", "more:first", "several:first", "--json"))
     subjects = [each["subject"] for each in given]
     assert subjects == ["DBOSAgent 'one'", "DBOSAgent 'one 2'", "DBOSAgent 'other'"]
     shown = plain(doctor("several:first", "more:first").stdout)
+    assert shown.count("hint  application-version") == 1, "what holds for all is said once"
+    assert shown.endswith("\n\n1 hint (1 of them as above)")
     assert "DBOSAgent 'one'" in shown
     assert "\n\nDBOSAgent 'other'\n" in shown
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from crewai_dbos._commands import tables
+from crewai_dbos._commands.examples import example
 from crewai_dbos._commands.options import AsJson, Url, ago, open_control, plain
 from crewai_dbos._commands.tables import Column, Table
 from crewai_dbos._requests.answers import reply_from
@@ -23,6 +24,7 @@ app = typer.Typer(
     help="See what runs ask people, and answer. At a terminal, without a command: one by one.",
     invoke_without_command=True,
     no_args_is_help=False,
+    epilog=example("inbox"),
 )
 
 Audience = Annotated[str | None, typer.Option(help="Only what is for them.")]
@@ -53,7 +55,7 @@ def inbox(context: typer.Context, db_url: Url = None, audience: Audience = None)
         console.print("Nothing is open." if not requests else "That was all.")
 
 
-@app.command("list")
+@app.command("list", epilog=example("inbox list"))
 def list_requests(
     db_url: Url = None,
     audience: Audience = None,
@@ -95,7 +97,7 @@ def _table(requests: Sequence[Request]) -> Table:
     return table
 
 
-@app.command()
+@app.command(epilog=example("inbox show"))
 def show(request_id: Id, db_url: Url = None, as_json: AsJson = False) -> None:
     """One request, whole."""
     with open_control(db_url) as control:
@@ -106,7 +108,7 @@ def show(request_id: Id, db_url: Url = None, as_json: AsJson = False) -> None:
         _show(Console(highlight=False), request)
 
 
-@app.command()
+@app.command(epilog=example("inbox approve"))
 def approve(
     request_id: Id,
     edit: Annotated[bool, typer.Option("--edit", help="Change the arguments in $EDITOR.")] = False,
@@ -126,7 +128,7 @@ def approve(
     _say(request_id, answer, by, db_url)
 
 
-@app.command()
+@app.command(epilog=example("inbox reject"))
 def reject(
     request_id: Id,
     why: Annotated[str, typer.Option(help="What the model is told.")] = "",
@@ -137,7 +139,7 @@ def reject(
     _say(request_id, lambda _: Reject(why), by, db_url)
 
 
-@app.command()
+@app.command(epilog=example("inbox feedback"))
 def feedback(
     request_id: Id,
     text: Annotated[str, typer.Argument(help="What is to be made better.")],
@@ -148,7 +150,7 @@ def feedback(
     _say(request_id, lambda _: Feedback(text), by, db_url)
 
 
-@app.command()
+@app.command(epilog=example("inbox reply"))
 def reply(
     request_id: Id,
     value: Annotated[str, typer.Argument(help="A text; JSON where the question has a schema.")],

@@ -16,7 +16,7 @@ from crewai_dbos.errors import DefinitionError, RunNotFoundError, RunStateError
 def move(
     run_ids: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[ID]...", help="Of runs; the first letters will do."),
+        typer.Argument(metavar="ID", help="Of runs; the first letters will do."),
     ] = None,
     all_of_version: Annotated[
         str | None,

@@ -16,6 +16,7 @@ from rich.live import Live
 from rich.text import Text
 
 from crewai_dbos._commands import tables
+from crewai_dbos._commands.examples import example
 from crewai_dbos._commands.options import (
     AsJson,
     RunId,
@@ -61,7 +62,7 @@ _LOOK = 1.0
 """Seconds between two looks of `watch`."""
 
 
-@app.command("list")
+@app.command("list", epilog=example("runs list"))
 def list_runs(
     definition: Annotated[
         str | None, typer.Option("--definition", "-d", help="Only runs of this agent, crew, flow.")
@@ -100,7 +101,7 @@ def list_runs(
     _print_page(page, as_json, "There is no such run.", whole_reason=whole)
 
 
-@app.command()
+@app.command(epilog=example("runs stranded"))
 def stranded(
     limit: Limit = 50, cursor: Cursor = None, db_url: Url = None, as_json: AsJson = False
 ) -> None:
@@ -110,7 +111,7 @@ def stranded(
     _print_page(page, as_json, "No run is stranded.", whole_reason=True)
 
 
-@app.command()
+@app.command(epilog=example("runs show"))
 def show(run_id: RunId, db_url: Url = None, as_json: AsJson = False) -> None:
     """One run: how it stands, and what it has done."""
     with open_control(db_url) as control:
@@ -121,7 +122,7 @@ def show(run_id: RunId, db_url: Url = None, as_json: AsJson = False) -> None:
         tables.show(tables.console(), _whole(run))
 
 
-@app.command()
+@app.command(epilog=example("runs watch"))
 def watch(run_id: RunId, db_url: Url = None, as_json: AsJson = False) -> None:
     """One run, as it goes on, until it has ended. With --json a line for each change."""
     console = tables.console()
@@ -133,7 +134,7 @@ def watch(run_id: RunId, db_url: Url = None, as_json: AsJson = False) -> None:
     raise typer.Exit(0 if run.state == "done" else 1)
 
 
-@app.command()
+@app.command(epilog=example("runs prune"))
 def prune(
     older_than: Annotated[
         str, typer.Option(metavar="30d", help="Those that have ended so long ago.")

@@ -16,7 +16,7 @@ def worker(
     targets: Annotated[
         list[str],
         typer.Argument(
-            metavar="MODULE[:DEFINITION]...",
+            metavar="MODULE[:DEFINITION]",
             help="The modules with the definitions, or their files. All that they define is "
             "carried out.",
         ),
