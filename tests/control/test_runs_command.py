@@ -103,7 +103,9 @@ def test_pages(runs: Call) -> None:
     made, _ = begin()
     made.kickoff()
     first = json.loads(runs("list", "-d", made.flow_name, "-n", "1", "--json").stdout)
-    assert first["cursor"] in runs("list", "-d", made.flow_name, "-n", "1").stdout.replace("\n", "")
+    told = runs("list", "-d", made.flow_name, "-n", "1")
+    assert first["cursor"] in told.stderr
+    assert len(told.stdout.splitlines()) == 2
     rest = json.loads(
         runs("list", "-d", made.flow_name, "--cursor", first["cursor"], "--json").stdout
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from rich.text import Text
 
 from crewai_dbos._commands import inbox, runs, tables, workers
 from crewai_dbos.control import Node, Question, Request, Run, Tokens, WorkerInfo
@@ -159,3 +160,15 @@ def test_requests_fit(width: int) -> None:
     assert all(len(line) <= width for line in lines)
     assert any(line.split()[0] == LONG for line in lines)
     assert any("May Clerk call" in line for line in lines)
+
+
+def test_only_the_names_of_facts_are_dim() -> None:
+    out = io.StringIO()
+    where = Console(width=80, file=out, force_terminal=True, color_system="standard")
+    tables.show(where, tables.Facts([("why", "it waits"), ("state", Text("done", "green"))]))
+    tables.show(where, runs._table(RUNS[2:], False))
+    told = out.getvalue()
+    assert "\x1b[2m  why\x1b[0m  it waits\n" in told
+    assert "\x1b[2mstate\x1b[0m  \x1b[32mdone\x1b[0m\n" in told
+    assert "\x1b[31mfailed" in told
+    assert "BadRequestError: No paper.\n" in told

@@ -177,7 +177,7 @@ def _print_page(page: Page, as_json: bool, none: str, *, whole_reason: bool = Fa
         return
     tables.show(console, _table(page.runs, whole_reason))
     if page.cursor is not None:
-        tables.say(console, f"There are more: --cursor {plain(page.cursor)}", "dim")
+        typer.echo(f"There are more: --cursor {plain(page.cursor)}", err=True)  # no row of a list
 
 
 def _table(runs: Sequence[Run], whole_reason: bool) -> Table:

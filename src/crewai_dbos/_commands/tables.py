@@ -142,11 +142,11 @@ class Table:
         room = max(_LEAST, width - len(row.under))
         if self.is_whole:
             for line in _wrapped(row.note, room):
-                yield Text(row.under, "dim").append_text(line)
+                yield Text().append(row.under, "dim").append_text(line)
         else:
             note = row.note.copy()
             note.truncate(room, overflow="ellipsis")
-            yield Text(row.under, "dim").append_text(note)
+            yield Text().append(row.under, "dim").append_text(note)
 
     def _one_below_the_other(self, width: int) -> Iterator[Text]:
         """The first cell of each row, which may be longer than a line, and the others below it."""
@@ -155,7 +155,7 @@ class Table:
             yield first.copy()
             told = Text(" " * _GAP).join(cell for cell in others if cell.plain)
             for line in _wrapped(told, max(_LEAST, width - len(row.under))):
-                yield Text(row.under, "dim").append_text(line)
+                yield Text().append(row.under, "dim").append_text(line)
             yield from self._below(row, width)
 
 
@@ -175,7 +175,7 @@ class Facts:
         for name, value in told:
             begin = name.rjust(widest)
             for line in _wrapped(value, max(_LEAST, options.max_width - widest - _GAP)):
-                whole = Text(begin, "dim").append(" " * _GAP).append_text(line)
+                whole = Text().append(begin, "dim").append(" " * _GAP).append_text(line)
                 whole.no_wrap, whole.overflow = True, "ignore"
                 yield whole
                 begin = " " * widest
@@ -192,11 +192,6 @@ def console() -> Console:
 def show(where: Console, what: RenderableType) -> None:
     """Print it; what is longer than a line by itself, as an id may be, the terminal breaks."""
     where.print(what, crop=False)
-
-
-def say(where: Console, text: str, style: str = "") -> None:
-    """Print a line of text, between words of which a terminal may break it."""
-    where.print(Text(text, style), soft_wrap=True)
 
 
 def _text(given: str | Text) -> Text:
