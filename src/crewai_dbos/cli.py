@@ -6,10 +6,14 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, nullcontext, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
+
+if TYPE_CHECKING:
+    from crewai_dbos.doctor import Finding, Report
 
 try:
     import typer
@@ -29,23 +33,25 @@ from crewai_dbos._commands import (
     worker,
     workers,
 )
+from crewai_dbos._commands.examples import example
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(inbox.app, name="inbox")
-for command in (
-    stopping.cancel,
-    stopping.resume,
-    moving.move,
-    forking.fork,
-    events.events,
-    cost.cost,
-    cost.raise_budget,
-):
-    runs.app.command()(command)
-app.add_typer(runs.app, name="runs")
-app.command()(worker.worker)
-app.command()(serve.serve)
-app.command()(workers.workers)
+_OF_RUNS: dict[str, Callable[..., None]] = {
+    "cancel": stopping.cancel,
+    "resume": stopping.resume,
+    "move": moving.move,
+    "fork": forking.fork,
+    "events": events.events,
+    "cost": cost.cost,
+    "raise-budget": cost.raise_budget,
+}
+for name, command in _OF_RUNS.items():
+    runs.app.command(name, epilog=example(f"runs {name}"))(command)
+app.add_typer(runs.app, name="runs", short_help="See runs, stop them, fork them, delete them.")
+app.command(epilog=example("worker"))(worker.worker)
+app.command(epilog=example("serve"))(serve.serve)
+app.command(epilog=example("workers"))(workers.workers)
 
 
 def _version(wanted: bool) -> None:
@@ -75,13 +81,14 @@ def _root(
 ) -> None:
     """Durable execution for crewAI agents.
 
-    Exits with 0 if all is well, with 1 if what was asked for is not there or did not go well, and
+    Exits with 0 if all is well;
+    with 1 if what was asked for is not there, or did not go well;
     with 2 if the command was not called as it can be, or the database can't be reached.
     """
     options.SCHEMA.set(schema)
 
 
-@app.command()
+@app.command(epilog=example("demo"))
 def demo(
     keep: Annotated[
         bool, typer.Option("--keep", help="Keep the database and show where it is.")
@@ -133,43 +140,69 @@ def demo(
         screen.kept(folder, outcome.durable.steps)
 
 
-@app.command()
+@app.command(epilog=example("doctor"))
 def doctor(
-    path: Annotated[
-        str,
+    targets: Annotated[
+        list[str],
         typer.Argument(
-            metavar="MODULE:OBJECT", help="A DBOSFlow, DBOSCrew or DBOSAgent, or crewAI's own."
+            metavar="MODULE[:OBJECT]",
+            help="A DBOSFlow, DBOSCrew or DBOSAgent, or crewAI's own, as app:crew; or a module, or "
+            "its file, for all that `crewai-dbos worker` would carry out.",
         ),
     ],
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the report as JSON and nothing else.")
     ] = False,
 ) -> None:
-    """Read a definition without running it: what is recorded, and what to put right.
+    """Read definitions without running them: what is recorded, and what to put right.
 
-    Exits with 1 if there is an error in it, and with 2 if the path leads nowhere.
+    Exits with 1 if there is an error in one, and with 2 if a path leads nowhere.
     """
-    from rich.console import Console
-
     from crewai_dbos import _import_path
-    from crewai_dbos.doctor import Report, _load, _show, inspect
 
     _import_path.look_here()
     try:
-        found, module = _load.load(path)
-        report = inspect(found, module=module)
-    except _load.BrokenDefinition as broken:
-        report = Report(path, findings=(broken.finding,))
+        reports = _reports(targets)
     except _import_path.NotFoundError as error:
         raise _failed(str(error), 2) from None
     if as_json:
-        typer.echo(json.dumps(report.as_json(), indent=2))
+        each = [report.as_json() for report in reports]
+        is_one = len(targets) == 1 and ":" in targets[0]
+        typer.echo(json.dumps(each[0] if is_one else each, indent=2))
     else:
-        _show.show(report, Console(highlight=False))
-    raise typer.Exit(1 if report.has_errors else 0)
+        from rich.console import Console
+
+        from crewai_dbos.doctor import _show
+
+        console = Console(highlight=False)
+        told: list[Finding] = []
+        for number, report in enumerate(reports):
+            if number:
+                console.print()
+            _show.show(report, console, told)
+            told += report.findings
+    raise typer.Exit(any(report.has_errors for report in reports))
 
 
-@app.command()
+def _reports(targets: list[str]) -> list[Report]:
+    """The doctor's, one for each definition."""
+    from crewai_dbos.doctor import Report, _load, inspect
+
+    reports: list[Report] = []
+    seen: list[Any] = []
+    for path in targets:
+        try:
+            found, module = _load.load(path)
+        except _load.BrokenDefinition as broken:
+            reports.append(Report(path, findings=(broken.finding,)))
+            continue
+        new = [each for each in found if all(each is not other for other in seen)]
+        seen += new
+        reports += [inspect(each, module=module) for each in new]
+    return reports
+
+
+@app.command(epilog=example("crashtest"))
 def crashtest(
     target: Annotated[
         str,

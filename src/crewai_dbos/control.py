@@ -146,6 +146,7 @@ class Control:
         state: State | None = None,
         kind: str | None = None,
         since: datetime | None = None,
+        version: str | None = None,
         limit: int = 50,
         cursor: str | None = None,
     ) -> Page:
@@ -156,6 +157,7 @@ class Control:
             state: Those that stand so only; see `State`.
             kind: ``agent``, ``crew``, ``flow``, ``batch``, or ``workflow``: one of your own.
             since: Those created then or later only. A time without a zone is a local one.
+            version: Those of this application version only: not those that wait for any.
             limit: At most so many.
             cursor: That of the page before.
 
@@ -170,7 +172,7 @@ class Control:
             if page.cursor is not None:
                 page = control.runs(definition="research", state="failed", cursor=page.cursor)
         """
-        wanted = Wanted(definition=definition, state=state, kind=kind, since=since)
+        wanted = Wanted(definition=definition, state=state, kind=kind, since=since, version=version)
         return self._reader.page(wanted, limit, cursor)
 
     def run(self, run_id: str) -> Run:

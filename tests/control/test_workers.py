@@ -148,17 +148,30 @@ def test_runs_that_no_worker_can_go_on_with(setting: Setting) -> None:
 
 
 def test_the_command(setting: Setting) -> None:
+    def told(*options: str) -> dict[str, Any]:
+        run = CliRunner().invoke(app, ["workers", "--db-url", setting.url, "--json", *options])
+        assert run.exit_code == 0
+        return {each["executor_id"]: each for each in json.loads(run.stdout)}
+
+    setting.peer("ended", ["another"], silent=31)
     setting.peer("gone", ["another"], silent=31)
-    run = CliRunner().invoke(app, ["workers", "--db-url", setting.url, "--json"])
-    assert run.exit_code == 0
-    told = {each["executor_id"]: each for each in json.loads(run.output)}
-    assert set(told) == {"gone", setting.worker.executor_id}
-    assert told["gone"]["alive"] is False
-    assert told["gone"]["definitions"] == {"flow": ["another"]}
+    setting.run_under("gone")
+    assert set(told()) == {"gone", setting.worker.executor_id}, "alive, or with runs left"
+    assert set(told("--all")) == {"ended", "gone", setting.worker.executor_id}
+    assert told()["gone"]["alive"] is False
+    assert told()["gone"]["definitions"] == {"flow": ["another"]}
     shown = CliRunner().invoke(app, ["workers", "--db-url", setting.url], env={"COLUMNS": "200"})
     assert shown.exit_code == 0
     assert "gone" in shown.output
     assert "alive" in shown.output
+
+
+def test_the_command_where_all_have_ended(setting: Setting) -> None:
+    setting.leave(setting.worker.executor_id)
+    setting.peer("ended", ["another"], silent=31)
+    shown = CliRunner().invoke(app, ["workers", "--db-url", setting.url])
+    assert (shown.exit_code, "workers --all" in shown.output) == (0, True)
+    assert "ended" in CliRunner().invoke(app, ["workers", "--db-url", setting.url, "--all"]).stdout
 
 
 def test_the_command_where_there_are_none(tmp_path: Any) -> None:

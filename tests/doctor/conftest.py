@@ -21,7 +21,13 @@ from crewai_dbos._journal import run_scope
 from crewai_dbos._runs.registry import agents, crews, flows
 from crewai_dbos.cli import app
 
-ABOUT_PROCESSES = ("DBOS__APPVERSION", "DBOS__VMID", "WEB_CONCURRENCY", "UVICORN_WORKERS")
+ABOUT_PROCESSES = (
+    "DBOS__APPVERSION",
+    "DBOS__VMID",
+    "DBOS_SYSTEM_DATABASE_URL",
+    "WEB_CONCURRENCY",
+    "UVICORN_WORKERS",
+)
 
 Run = Callable[..., Result]
 

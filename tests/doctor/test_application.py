@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from crewai import Agent
 from dbos import DBOS
 
-from crewai_dbos.doctor import _application
+from crewai_dbos import DBOSAgent
+from crewai_dbos.doctor import _application, inspect
 from crewai_dbos.doctor._application import COMPUTED, Application
 from support.launching import QUICK
 
@@ -93,3 +95,55 @@ def test_how_many_processes_are_asked_for(
 ) -> None:
     monkeypatch.setenv(name, value)
     assert _application.around().processes == processes
+
+
+URL = "'system_database_url': "
+
+
+@pytest.mark.parametrize(
+    ("source", "environment", "sqlite"),
+    [
+        ("", {"DBOS_SYSTEM_DATABASE_URL": "postgresql://db/app"}, False),
+        ("", {"DBOS_SYSTEM_DATABASE_URL": "sqlite:///app.sqlite"}, True),
+        (f"{{{URL}os.environ['DB']}}", {"DB": "postgresql://db/app"}, False),
+        (f"{{{URL}os.environ['DB']}}", {"DB": "sqlite:///app.sqlite"}, True),
+        (f"{{{URL}os.environ['DB']}}", {}, None),
+        (f"{{{URL}environ.get('DB')}}", {"DB": "postgresql://db/app"}, False),
+        (f"{{{URL}os.getenv('DB', 'sqlite:///a')}}", {"DB": "postgresql://db/app"}, False),
+        # It may be set where the program runs.
+        (f"{{{URL}os.getenv('DB', 'sqlite:///a')}}", {}, None),
+        (f"{{{URL}os.getenv('DB') or 'sqlite:///a'}}", {}, None),
+        (f"{{{URL}os.getenv('DB') or 'sqlite:///a'}}", {"DB": "postgresql://db/app"}, False),
+        (f"{{{URL}url()}}", {"DBOS_SYSTEM_DATABASE_URL": "postgresql://db/app"}, False),
+        # DBOS itself asks no environment.
+        ("{'name': 'a'}", {"DBOS_SYSTEM_DATABASE_URL": "postgresql://db/app"}, True),
+    ],
+)
+def test_a_database_that_the_environment_names(
+    source: str,
+    environment: dict[str, str],
+    sqlite: bool | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    found = in_source(f"DBOS(config={source})" if source else "", tmp_path)
+    assert found.on_sqlite is sqlite
+
+
+@pytest.mark.parametrize("url", ["postgresql://db/app", "sqlite:///app.sqlite"])
+def test_the_version_of_what_a_worker_is_given(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its module makes no DBOS: the worker does, with the database of the environment."""
+    monkeypatch.setenv("DBOS_SYSTEM_DATABASE_URL", url)
+    agent = Agent(role="r", goal="g", backstory="b", llm="openai/gpt-4o-mini")
+    found = {
+        each.rule: each
+        for each in inspect(DBOSAgent(agent_name="of a worker", orig_agent=agent)).findings
+    }
+    assert ("application-version" in found) == url.startswith("postgresql")
+    assert "several-processes" not in found, "each worker has an id of its own"
+    if found:
+        told = found["application-version"]
+        assert "as far as can be seen" in told.what
+        assert "--version of crewai-dbos worker" in told.fix

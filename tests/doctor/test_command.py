@@ -150,8 +150,8 @@ def test_the_examples(
 @pytest.mark.parametrize(
     ("path", "says"),
     [
-        ("", "'' is not an import path. It is module:object, as app:agent."),
-        ("named", "'named' is not an import path."),
+        ("", "'' is not an import path. It is a module, or module:object: app, or app:agent."),
+        ("named", "named makes no DBOSAgent, DBOSCrew or DBOSFlow. It has: agent."),
         ("named:", "'named:' is not an import path."),
         ("named:agnt", "named has no 'agnt'. It has: agent."),
         ("named:make", "named:make is a function, not an agent, a crew or a flow. It has: agent."),
@@ -160,14 +160,22 @@ def test_the_examples(
         ("leaves:agent", "Importing leaves failed: SystemExit: 3"),
         ("named.inside:agent", "There is no module 'named.inside' here or installed."),
         ("bad..name:agent", "There is no module 'bad'"),
-        ("../named:agent", "'../named' is not the name of a module. Write it as an import"),
-        ("named.py:agent", "'named.py' is not the name of a module."),
+        ("../named:agent", "'../named' is not the name of a module, as an import statement has it"),
+        ("nowhere.py:agent", "'nowhere.py' is not the name of a module, as an import"),
+        ("not-a-name.py", "'not-a-name.py' has a name that no import statement can have."),
+        ("inside/json.py", "'inside/json.py' is imported as json, and that is another module"),
         ("named:odd.part", "Reading part of named:odd.part failed: ValueError: not now"),
     ],
 )
 def test_a_path_that_leads_nowhere_is_one_line(
-    path: str, says: str, module: Callable[[str, str], None], doctor: Run
+    path: str,
+    says: str,
+    module: Callable[[str, str], None],
+    doctor: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
     module(
         "named",
         "from crewai import Agent\n"
@@ -178,6 +186,9 @@ def test_a_path_that_leads_nowhere_is_one_line(
         "odd = Odd()\n"
         "agent = Agent(role='r', goal='g', backstory='b', llm='openai/gpt-4o-mini')\n",
     )
+    module("not-a-name", "")
+    (tmp_path / "inside").mkdir()
+    module("inside/json", "")
     module("broken", "1 / 0")
     module("needs", "import nobodys")
     module("leaves", "raise SystemExit(3)")
@@ -260,3 +271,55 @@ def test_methods_that_make_no_flow_are_a_finding(
     (finding,) = report(result)["findings"]
     assert (finding["rule"], finding["severity"]) == ("definition", "error")
     assert "references the handler name 'publish'" in finding["what"]
+
+
+SEVERAL = """
+from crewai import Agent
+from crewai_dbos import DBOSAgent
+
+def made(name):
+    agent = Agent(role='r', goal='g', backstory='b', llm='openai/gpt-4o-mini')
+    return DBOSAgent(agent_name=name, orig_agent=agent)
+
+first, second = made('{0}'), [made('{0} 2')]
+"""
+
+
+def test_all_that_a_module_defines(
+    module: Callable[[str, str], None], doctor: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a worker would carry it out that is given the same."""
+    monkeypatch.setenv("DBOS_SYSTEM_DATABASE_URL", "postgresql://db/app")
+    module("several", SEVERAL.format("one"))
+    module("more", SEVERAL.format("other"))
+    given = report(doctor("several", "more:first", "several:first", "--json"))
+    subjects = [each["subject"] for each in given]
+    assert subjects == ["DBOSAgent 'one'", "DBOSAgent 'one 2'", "DBOSAgent 'other'"]
+    shown = plain(doctor("several:first", "more:first").stdout)
+    assert shown.count("hint  application-version") == 1, "what holds for all is said once"
+    assert shown.endswith("\n\n1 hint (1 of them as above)")
+    assert "DBOSAgent 'one'" in shown
+    assert "\n\nDBOSAgent 'other'\n" in shown
+
+
+def test_a_module_by_its_file(
+    module: Callable[[str, str], None],
+    doctor: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "src" / "shop").mkdir(parents=True)
+    module("src/shop/__init__", "")
+    module("src/shop/app", SEVERAL.format("of a file"))
+    try:
+        for target in ("src/shop/app.py:first", "./src/shop/app.py:first"):
+            done = doctor(target, "--json")
+            assert done.exit_code == 0, done.output
+            assert report(done)["subject"] == "DBOSAgent 'of a file'"
+        assert import_module("shop.app").first.role == "r", "under its own name"
+        subjects = [each["subject"] for each in report(doctor("src/shop/app.py", "--json"))]
+        assert subjects == ["DBOSAgent 'of a file'", "DBOSAgent 'of a file 2'"]
+    finally:
+        for name in ("shop", "shop.app"):
+            sys.modules.pop(name, None)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime, timezone
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from crewai.flow.flow import Flow, start
 from dbos import DBOS, SetWorkflowID
+from typer.testing import CliRunner
 
 from crewai_dbos import DBOSFlow, Worker
 from crewai_dbos._dbos_seam.database import Database, launched_database
 from crewai_dbos._fleet.leases import Holder, Leases
 from crewai_dbos._fleet.table import workers
+from crewai_dbos.cli import app
 from crewai_dbos.control import Control
 from people.conftest import until
 from support.launching import QUICK
@@ -101,6 +104,26 @@ def test_its_runs_go_on_and_its_row_stays_for_a_day(database_url: str) -> None:
             connection.execute(mine.values(beat_ms=table.c.beat_ms - DAY_MS - 60_000))
         until(lambda: len(setting.control.workers()) == 2)
         assert setting.state(other) == "stranded"
+
+
+def test_a_run_says_from_whom_it_was_taken_over(database_url: str) -> None:
+    with a_worker(database_url) as setting:
+        setting.gone("dead")
+        run_id = setting.run_under("dead", attributes={"own": 1})
+        plain = setting.run_under("dead", attributes=None)
+        until(lambda: {setting.state(run_id), setting.state(plain)} == {"done"})
+        for each in (run_id, plain):
+            shown = setting.control.run(each)
+            assert shown.taken_from == "dead"
+            assert shown.taken_at is not None
+            assert -1 < (datetime.now(timezone.utc) - shown.taken_at).total_seconds() < 60
+        status = DBOS.get_workflow_status(run_id)
+        assert status is not None
+        assert (status.attributes or {})["own"] == 1, "the user's own are kept"
+        told = CliRunner().invoke(app, ["runs", "show", run_id, "--db-url", database_url])
+        assert "taken over  from dead at 20" in told.stdout
+        fork = setting.control.fork(run_id)
+        assert setting.control.run(fork).taken_from is None
 
 
 @pytest.mark.parametrize("database_url", ["postgres"], indirect=True)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -115,3 +117,22 @@ def files_are_there(words: list[str], line: str) -> None:
     for word in words:
         if word.startswith("examples/"):
             assert (ROOT / Path(word)).exists(), line
+
+
+def every_command(command: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    for name, each in command.commands.items():
+        whole = f"{path} {name}".strip()
+        if getattr(each, "commands", None) is None or each.invoke_without_command:
+            yield whole, each
+        if getattr(each, "commands", None) is not None:
+            yield from every_command(each, whole)
+
+
+def test_the_help_of_each_command_has_an_example() -> None:
+    found = dict(every_command(typer.main.get_command(app)))
+    assert {"runs list", "inbox", "inbox reply", "worker"} <= set(found)
+    for name, command in found.items():
+        label, _, line = (command.epilog or "").partition(": ")
+        assert label == "Example", name
+        assert line.startswith(f"crewai-dbos {name}"), name
+        parses(shlex.split(line)[1:], line)

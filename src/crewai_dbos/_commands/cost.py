@@ -6,10 +6,10 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from crewai_dbos import _command_lines
+from crewai_dbos._commands import tables
 from crewai_dbos._commands.options import AsJson, RunId, Url, as_json_text, open_control, plain
 from crewai_dbos._stored.prices import dollars
 from crewai_dbos.control import Cost, Tokens
@@ -34,7 +34,7 @@ def cost(run_id: RunId, db_url: Url = None, as_json: AsJson = False) -> None:
         table.add_row("all", *_figures(found.tokens))
     if found.taken_over.requests:
         table.add_row("of it taken over", *_figures(found.taken_over))
-    console = Console(highlight=False)
+    console = tables.console()
     console.print(table)
     if found.usd is not None:
         console.print(dollars(found.usd) + _taken_over(found))

@@ -6,9 +6,9 @@ import json
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
+from crewai_dbos._commands import tables
 from crewai_dbos._commands.options import AsJson, RunId, Url, open_control
 from crewai_dbos.control import Event
 
@@ -25,7 +25,7 @@ def events(
     as_json: AsJson = False,
 ) -> None:
     """What happened in a run, one event a line. With --json each line is an object."""
-    console = Console(highlight=False)
+    console = tables.console()
     told = False
     with open_control(db_url) as control:
         for event in control.events(control.id_of(run_id), after, follow=follow):

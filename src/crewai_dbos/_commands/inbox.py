@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import click
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
-from crewai_dbos._commands.options import AsJson, Url, ago, open_control
+from crewai_dbos._commands import tables
+from crewai_dbos._commands.examples import example
+from crewai_dbos._commands.options import AsJson, Url, ago, open_control, plain
+from crewai_dbos._commands.tables import Column, Table
 from crewai_dbos._requests.answers import reply_from
 from crewai_dbos.control import Answer, Approve, Control, Feedback, Reject, Reply, Request
 from crewai_dbos.errors import AnswerError, InvalidAnswer
@@ -22,6 +24,7 @@ app = typer.Typer(
     help="See what runs ask people, and answer. At a terminal, without a command: one by one.",
     invoke_without_command=True,
     no_args_is_help=False,
+    epilog=example("inbox"),
 )
 
 Audience = Annotated[str | None, typer.Option(help="Only what is for them.")]
@@ -52,7 +55,7 @@ def inbox(context: typer.Context, db_url: Url = None, audience: Audience = None)
         console.print("Nothing is open." if not requests else "That was all.")
 
 
-@app.command("list")
+@app.command("list", epilog=example("inbox list"))
 def list_requests(
     db_url: Url = None,
     audience: Audience = None,
@@ -65,23 +68,36 @@ def list_requests(
     if as_json:
         typer.echo(json.dumps([request.as_json() for request in requests], indent=2))
         return
-    table = Table(box=None, pad_edge=False, expand=True)
-    for column, width in (("id", 8), ("kind", 9), ("for", 9), ("asked", 8), ("until", 7)):
-        table.add_column(column, no_wrap=True, min_width=width)
-    table.add_column("what", overflow="ellipsis", no_wrap=True, ratio=1)
+    if not requests:
+        typer.echo("Nothing is open.")
+        return
+    tables.show(tables.console(), _table(requests))
+
+
+def _table(requests: Sequence[Request]) -> Table:
+    columns = (
+        Column("id"),
+        Column("kind", 1),
+        Column("for", 2, least=8),
+        Column("asked", 3),
+        Column("until", 4),
+        Column("run", 5),
+    )
+    table = Table(columns, note="what")
     for request in requests:
-        table.add_row(
-            request.request_id[:8],
+        table.row(
+            request.request_id,
             request.kind if request.state == "open" else request.state,
-            escape(request.audience or ""),
+            plain(request.audience or ""),
             ago(request.created),
             ago(request.deadline),
-            escape(request.question.message),
+            plain(request.run_id),
+            note=plain(request.question.message),
         )
-    Console(highlight=False).print(table if requests else "Nothing is open.")
+    return table
 
 
-@app.command()
+@app.command(epilog=example("inbox show"))
 def show(request_id: Id, db_url: Url = None, as_json: AsJson = False) -> None:
     """One request, whole."""
     with open_control(db_url) as control:
@@ -92,7 +108,7 @@ def show(request_id: Id, db_url: Url = None, as_json: AsJson = False) -> None:
         _show(Console(highlight=False), request)
 
 
-@app.command()
+@app.command(epilog=example("inbox approve"))
 def approve(
     request_id: Id,
     edit: Annotated[bool, typer.Option("--edit", help="Change the arguments in $EDITOR.")] = False,
@@ -112,7 +128,7 @@ def approve(
     _say(request_id, answer, by, db_url)
 
 
-@app.command()
+@app.command(epilog=example("inbox reject"))
 def reject(
     request_id: Id,
     why: Annotated[str, typer.Option(help="What the model is told.")] = "",
@@ -123,7 +139,7 @@ def reject(
     _say(request_id, lambda _: Reject(why), by, db_url)
 
 
-@app.command()
+@app.command(epilog=example("inbox feedback"))
 def feedback(
     request_id: Id,
     text: Annotated[str, typer.Argument(help="What is to be made better.")],
@@ -134,7 +150,7 @@ def feedback(
     _say(request_id, lambda _: Feedback(text), by, db_url)
 
 
-@app.command()
+@app.command(epilog=example("inbox reply"))
 def reply(
     request_id: Id,
     value: Annotated[str, typer.Argument(help="A text; JSON where the question has a schema.")],

@@ -10,13 +10,13 @@ import typer
 
 from crewai_dbos._commands.options import AsJson, Url, open_control, plain
 from crewai_dbos.control import Control, Moves
-from crewai_dbos.errors import RunStateError
+from crewai_dbos.errors import DefinitionError, RunNotFoundError, RunStateError
 
 
 def move(
     run_ids: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[ID]...", help="Of runs; the first letters will do."),
+        typer.Argument(metavar="ID", help="Of runs; the first letters will do."),
     ] = None,
     all_of_version: Annotated[
         str | None,
@@ -38,7 +38,7 @@ def move(
 ) -> None:
     """Let runs go on under another application version, each under its id.
 
-    Exits with 1 if one of them can't be moved as it stands.
+    Exits with 1 if one of them can't be moved as it stands; the others are.
     """
     if bool(run_ids) == (all_of_version is not None):
         raise typer.BadParameter("Say which runs, by their ids or with --all-of-version.")
@@ -48,8 +48,7 @@ def move(
                 all_of_version, version=version, even_if_running=even_if_running, by=by
             )
         else:
-            ids = [control.id_of(begins) for begins in run_ids or ()]
-            moves = _each(control, ids, version, even_if_running, by)
+            moves = _each(control, run_ids or [], version, even_if_running, by)
     if as_json:
         typer.echo(json.dumps(asdict(moves), indent=2))
     else:
@@ -58,22 +57,34 @@ def move(
 
 
 def _each(
-    control: Control, ids: list[str], version: str | None, even_if_running: bool, by: str | None
+    control: Control, begins: list[str], version: str | None, even_if_running: bool, by: str | None
 ) -> Moves:
+    """Move runs, by the first letters of their ids.
+
+    Raises:
+        DefinitionError: There is no such version, of any of them.
+    """
     moved: list[str] = []
     kept: dict[str, str] = {}
     refused: dict[str, str] = {}
-    for run_id in dict.fromkeys(ids):
-        if run_id in moved:
-            continue
+    no_version: list[DefinitionError] = []
+    for given in dict.fromkeys(begins):
         try:
+            run_id = control.id_of(given)
+            if run_id in moved:
+                continue
             moves = control.move(run_id, version=version, even_if_running=even_if_running, by=by)
-        except RunStateError as error:
-            refused[run_id] = str(error)
-            continue
-        moved += moves.moved
-        kept.update(moves.kept)
-        refused.update(moves.refused)
+        except (RunNotFoundError, RunStateError) as error:
+            refused[given] = str(error)
+        except DefinitionError as error:  # of its application
+            no_version.append(error)
+            refused[given] = f"Run {given!r}: {error}"
+        else:
+            moved += moves.moved
+            kept.update(moves.kept)
+            refused.update(moves.refused)
+    if no_version and len(no_version) == len(set(begins)):
+        raise no_version[0]
     return Moves(tuple(moved), kept, refused)
 
 

@@ -46,6 +46,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing els
 
 
 RunId = Annotated[str, typer.Argument(metavar="ID", help="Of the run; its first letters will do.")]
+RunIds = Annotated[
+    list[str], typer.Argument(metavar="ID", help="Of runs; their first letters will do.")
+]
 
 
 def serializer() -> Serializer | None:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
-from datetime import datetime, timezone
-from typing import Annotated, Any
+from datetime import datetime, timedelta, timezone
+from typing import Annotated
 
 import typer
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
+from crewai_dbos._commands import tables
+from crewai_dbos._commands.examples import example
 from crewai_dbos._commands.options import (
     AsJson,
     RunId,
@@ -28,6 +28,7 @@ from crewai_dbos._commands.options import (
     open_control,
     plain,
 )
+from crewai_dbos._commands.tables import Column, Facts, Table
 from crewai_dbos._stored.prices import dollars
 from crewai_dbos.control import Control, Node, Page, Run, State
 
@@ -61,7 +62,7 @@ _LOOK = 1.0
 """Seconds between two looks of `watch`."""
 
 
-@app.command("list")
+@app.command("list", epilog=example("runs list"))
 def list_runs(
     definition: Annotated[
         str | None, typer.Option("--definition", "-d", help="Only runs of this agent, crew, flow.")
@@ -73,7 +74,10 @@ def list_runs(
         str | None, typer.Option(help="Only agent, crew, flow, batch or workflow.")
     ] = None,
     since: Annotated[
-        str | None, typer.Option(metavar="2h | TIME", help="Only those started since then.")
+        str | None, typer.Option(metavar="2h | TIME", help="Only those created since then.")
+    ] = None,
+    version: Annotated[
+        str | None, typer.Option(help="Only those of this application version.")
     ] = None,
     limit: Limit = 50,
     cursor: Cursor = None,
@@ -88,13 +92,16 @@ def list_runs(
             state=state,  # type: ignore[arg-type]  # an unknown one is refused there
             kind=kind,
             since=begun,
+            version=version,
             limit=limit,
             cursor=cursor,
         )
-    _print_page(page, as_json, "There is no such run.")
+    # Of these the reason says what to do.
+    whole = state in ("stopped", "stranded")
+    _print_page(page, as_json, "There is no such run.", whole_reason=whole)
 
 
-@app.command()
+@app.command(epilog=example("runs stranded"))
 def stranded(
     limit: Limit = 50, cursor: Cursor = None, db_url: Url = None, as_json: AsJson = False
 ) -> None:
@@ -104,7 +111,7 @@ def stranded(
     _print_page(page, as_json, "No run is stranded.", whole_reason=True)
 
 
-@app.command()
+@app.command(epilog=example("runs show"))
 def show(run_id: RunId, db_url: Url = None, as_json: AsJson = False) -> None:
     """One run: how it stands, and what it has done."""
     with open_control(db_url) as control:
@@ -112,19 +119,13 @@ def show(run_id: RunId, db_url: Url = None, as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(as_json_text(asdict(run)))
     else:
-        console = _console()
-        console.print(_head(run))
-        if run.reason:
-            # Left to the terminal to break: a command in it is copied whole.
-            console.print(Text("\n") + Text(plain(run.reason)), soft_wrap=True)
-        if run.children:
-            console.print(Text(), _tree(run.children), sep="\n")
+        tables.show(tables.console(), _whole(run))
 
 
-@app.command()
+@app.command(epilog=example("runs watch"))
 def watch(run_id: RunId, db_url: Url = None, as_json: AsJson = False) -> None:
     """One run, as it goes on, until it has ended. With --json a line for each change."""
-    console = _console()
+    console = tables.console()
     with open_control(db_url) as control:
         if console.is_terminal and not as_json:
             run = _watch_live(control, run_id, console)
@@ -133,7 +134,7 @@ def watch(run_id: RunId, db_url: Url = None, as_json: AsJson = False) -> None:
     raise typer.Exit(0 if run.state == "done" else 1)
 
 
-@app.command()
+@app.command(epilog=example("runs prune"))
 def prune(
     older_than: Annotated[
         str, typer.Option(metavar="30d", help="Those that have ended so long ago.")
@@ -160,58 +161,54 @@ def prune(
     typer.echo(f"{len(gone)} {'runs would be' if dry_run else 'runs are'} deleted.", err=dry_run)
 
 
-def _console() -> Console:
-    return Console(highlight=False)
-
-
 # Lists --------------------------------------------------------------------------------
+
+_AT_WORK = ("running", "interrupted", "waiting")
+"""The states of runs of which it is of use to know the process."""
 
 
 def _print_page(page: Page, as_json: bool, none: str, *, whole_reason: bool = False) -> None:
     if as_json:
         typer.echo(as_json_text({"runs": [asdict(run) for run in page], "cursor": page.cursor}))
         return
-    console = _console()
+    console = tables.console()
     if not page:
         console.print(none)
         return
-    console.print(_table(page.runs))
-    if whole_reason:
-        for run in page:
-            console.print(
-                Text(f"\n{plain(run.run_id)}: ", "bold") + Text(plain(run.reason), ""),
-                soft_wrap=True,
-            )
+    tables.show(console, _table(page.runs, whole_reason))
     if page.cursor is not None:
-        console.print(Text(f"There are more: --cursor {plain(page.cursor)}", "dim"))
+        typer.echo(f"There are more: --cursor {plain(page.cursor)}", err=True)  # no row of a list
 
 
-def _table(runs: Sequence[Run]) -> Table:
-    table = Table(box=None, pad_edge=False, expand=True)
-    table.add_column("id", no_wrap=True, max_width=16, min_width=8)
-    table.add_column("definition", no_wrap=True, max_width=14, min_width=6)
-    table.add_column("state", no_wrap=True, min_width=9)
-    table.add_column("started", no_wrap=True, min_width=7)
-    table.add_column("took", no_wrap=True, justify="right", min_width=6)
-    table.add_column("tokens", no_wrap=True, justify="right", min_width=6)
-    table.add_column("why", no_wrap=True, overflow="ellipsis", ratio=1)
+def _table(runs: Sequence[Run], whole_reason: bool) -> Table:
+    table = Table(
+        (
+            Column("id"),
+            Column("definition", 1, least=12),
+            Column("state"),
+            Column("age", 2, is_number=True),
+            Column("took", 4, is_number=True),
+            Column("tokens", 5, is_number=True),
+            Column("version", 3, least=10),
+            Column("executor", 6),
+        ),
+        note="why",
+        is_whole=whole_reason,
+    )
+    several = len({run.version for run in runs if run.version is not None}) > 1
     for run in runs:
-        table.add_row(
-            _short(run.run_id),
+        table.row(
+            plain(run.run_id),
             plain(run.definition or run.kind),
             Text(run.state, _COLOURS[run.state]),
-            ago(run.created),
+            ago(run.created).removesuffix(" ago"),
             _took(run.seconds),
             _count(run.new_tokens),
-            plain(run.error or run.reason or ""),
+            plain(run.version or "") if several else "",
+            plain(run.executor or "") if run.state in _AT_WORK else "",
+            note=plain(run.error or run.reason or ""),
         )
     return table
-
-
-def _short(run_id: str) -> Text:
-    """The id, or so much of it as tells it from others where it was drawn."""
-    drawn = re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", run_id)
-    return Text(plain(run_id[:8] if drawn else run_id), overflow="ellipsis")
 
 
 def _took(seconds: float | None) -> str:
@@ -245,39 +242,47 @@ def _count(tokens: int) -> str:
 
 def _whole(run: Run) -> RenderableType:
     """What is said of a run, and what is in it."""
-    head = _head(run)
-    if run.reason:
-        head.add_row("why", plain(run.reason))
+    head = Facts(
+        (
+            ("run", Text(plain(run.run_id), "bold")),
+            ("definition", plain(" ".join(filter(None, (run.kind, run.definition))))),
+            ("state", Text(run.state, _COLOURS[run.state])),
+            ("why", plain(run.reason or "")),
+            ("error", Text(plain(run.error or ""), "red")),
+            *_times(run),
+            ("took", _took(run.seconds) + _of_it(run)),
+            ("tokens", _tokens(run)),
+            ("cost", _cost(run)),
+            ("started by", plain(run.parent or "")),
+            ("fork of", plain(run.forked_from or "")),
+            ("version", plain(run.version or "")),
+            ("executor", plain(run.executor or "")),
+            ("taken over", _taken_over(run)),
+        )
+    )
     return Group(head, Text(), _tree(run.children)) if run.children else head
 
 
-def _head(run: Run) -> Table:
-    """What is said of a run, but why it stands so."""
-    head = Table.grid(padding=(0, 2))
-    head.add_column(justify="right", style="dim", no_wrap=True)
-    head.add_column(overflow="fold")
-    colour = _COLOURS[run.state]
-    lines: list[tuple[str, Any]] = [
-        ("run", Text(plain(run.run_id), "bold")),
-        (
-            "definition",
-            " ".join(filter(None, (run.kind, run.definition and plain(run.definition)))),
-        ),
-        ("state", Text(run.state, colour)),
-        ("error", run.error and Text(plain(run.error), "red")),
-        ("started", f"{run.created:%Y-%m-%d %H:%M:%S} UTC, {ago(run.created)}"),
-        ("took", _took(run.seconds) + _of_it(run)),
-        ("tokens", _tokens(run)),
-        ("cost", _cost(run)),
-        ("started by", run.parent and plain(run.parent)),
-        ("fork of", run.forked_from and plain(run.forked_from)),
-        ("version", run.version and plain(run.version)),
-        ("executor", run.executor and plain(run.executor)),
-    ]
-    for name, value in lines:
-        if value:
-            head.add_row(name, value)
-    return head
+def _times(run: Run) -> Iterator[tuple[str, str]]:
+    """When it was asked for, begun, and begun again, where these are several times."""
+    begun = run.begun
+    if begun is None or run.queue is not None or (run.queued or 0) >= 1:
+        queue = "" if run.queue is None else f" (queue {plain(run.queue)})"
+        yield "queued", f"{_time(run.created)}{queue}"
+    if begun is not None:
+        yield "started", _time(begun)
+        if run.started is not None and run.started - begun >= timedelta(seconds=1):
+            yield "went on", _time(run.started)
+
+
+def _taken_over(run: Run) -> str | None:
+    if run.taken_from is None or run.taken_at is None:
+        return None
+    return f"from {plain(run.taken_from)} at {_time(run.taken_at)}"
+
+
+def _time(when: datetime) -> str:
+    return f"{when:%Y-%m-%d %H:%M:%S} UTC, {ago(when)}"
 
 
 def _tokens(run: Run) -> str:
@@ -297,21 +302,35 @@ def _cost(run: Run) -> str | None:
 
 
 def _tree(children: Sequence[Node]) -> Table:
-    table = Table.grid(expand=True, padding=(0, 1))
-    table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
-    for width in (9, 8, 7):
-        table.add_column(no_wrap=True, justify="right", width=width)
-    for guide, node in _guided(children):
-        name = Text(guide, "dim") + Text(plain(node.name), "dim" if node.replayed else "")
+    every = list(_guided(children))
+    # Some are runs, whose ids are whole. The name of anything else may be very long.
+    ids = [len(guide) + len(node.name) for guide, node in every if node.path == node.name]
+    table = Table(
+        (
+            Column("name", least=max([20, *ids])),
+            Column("state"),
+            Column("took", 1, is_number=True),
+            Column("tokens", 2, is_number=True),
+        ),
+        note="error",
+        is_whole=True,
+        has_heading=False,
+    )
+    for guide, node in every:
+        name = Text(guide, "dim").append(plain(node.name), "dim" if node.replayed else "")
         if node.attempts > 1:
             name.append(f" ({node.attempts} attempts)", "yellow")
         if node.edited_by is not None:
             name.append(f" (edited by {plain(node.edited_by)})", "magenta")
-        if node.error:
-            name.append(f" {plain(node.error)}", "red")
         told = "recorded" if node.replayed and node.state == "done" else node.state
-        colour = "dim" if told == "recorded" else _COLOURS[node.state]
-        table.add_row(name, Text(told, colour), _took(node.seconds), _count(node.tokens.total))
+        table.row(
+            name,
+            Text(told, "dim" if told == "recorded" else _COLOURS[node.state]),
+            _took(node.seconds),
+            _count(node.tokens.total),
+            note=Text(plain(node.error or ""), "red"),
+            under=_below(guide, node),
+        )
     return table
 
 
@@ -321,6 +340,12 @@ def _guided(nodes: Sequence[Node], before: str = "") -> Iterator[tuple[str, Node
         last = position == len(nodes) - 1
         yield f"{before}{'└ ' if last else '├ '}", node
         yield from _guided(node.children, f"{before}{'  ' if last else '│ '}")
+
+
+def _below(guide: str, node: Node) -> str:
+    """What a line between a node and the next begins with, which explains it."""
+    passed = guide.replace("├ ", "│ ").replace("└ ", "  ")
+    return passed + ("│ " if node.children else "  ")
 
 
 # Watching -------------------------------------------------------------------------------

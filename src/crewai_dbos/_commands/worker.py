@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Iterable
 from typing import Annotated, NoReturn
 
 import typer
@@ -17,8 +16,9 @@ def worker(
     targets: Annotated[
         list[str],
         typer.Argument(
-            metavar="MODULE[:DEFINITION]...",
-            help="The modules with the definitions. All that they define is carried out.",
+            metavar="MODULE[:DEFINITION]",
+            help="The modules with the definitions, or their files. All that they define is "
+            "carried out.",
         ),
     ],
     db_url: Url = None,
@@ -51,15 +51,15 @@ def worker(
 
     Exits with 0 when it was stopped, and with 2 if it can't begin.
     """
-    from crewai_dbos._import_path import NotFoundError, look_here
+    from crewai_dbos import _import_path
     from crewai_dbos.errors import CrewaiDbosError
     from crewai_dbos.worker import Worker
 
-    look_here()
+    _import_path.look_here()
     has_begun = False
     try:
-        _import(targets)
-        _construct(name, targets[0].partition(":")[0].partition(".")[0], db_url, version)
+        module, *_ = [_import_path.target(each)[0].__name__ for each in targets]
+        _construct(name, module.partition(".")[0], db_url, version)
         made = Worker(lease=lease, grace=grace, health_port=health_port, health_host=health_host)
         with made as started:
             has_begun = True
@@ -72,7 +72,7 @@ def worker(
                 typer.echo(f"Its health is served at {health_host}:{started.health_port}.")
             sys.stdout.flush()
             started.run()
-    except (NotFoundError, CrewaiDbosError) as error:
+    except (_import_path.NotFoundError, CrewaiDbosError) as error:
         typer.echo(str(error), err=True)
         if not has_begun:
             raise typer.Exit(2) from None
@@ -88,16 +88,6 @@ def _exit(code: int) -> NoReturn:
             stream.flush()
         os._exit(code)
     raise typer.Exit(code)
-
-
-def _import(targets: Iterable[str]) -> None:
-    from crewai_dbos import _import_path
-
-    for target in targets:
-        if ":" in target:
-            _import_path.load(target)
-        else:
-            _import_path.module(target)
 
 
 def _construct(name: str | None, module: str, db_url: str | None, version: str | None) -> None:

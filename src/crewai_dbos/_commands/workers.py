@@ -2,56 +2,72 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import datetime
+from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from crewai_dbos._commands.options import AsJson, Url, ago, open_control, plain
+from crewai_dbos._commands import tables
+from crewai_dbos._commands.options import AsJson, Url, ago, as_json_text, open_control, plain
+from crewai_dbos._commands.tables import Column, Table
 from crewai_dbos.control import WorkerInfo
 
 
-def workers(db_url: Url = None, as_json: AsJson = False) -> None:
-    """The workers on a database, and those that are gone."""
+def workers(
+    every: Annotated[
+        bool, typer.Option("--all", help="Also those that have ended, for a day.")
+    ] = False,
+    db_url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """The workers on a database that live, and those that are gone and have left runs."""
     with open_control(db_url) as control:
-        found = control.workers()
+        known = control.workers()
+    found = [each for each in known if every or each.alive or each.runs]
     if as_json:
-        each = [asdict(worker) for worker in found]
-        typer.echo(json.dumps(each, indent=2, default=datetime.isoformat))
-    elif not found:
-        typer.echo("No worker has been here. `crewai-dbos worker` starts one.")
+        typer.echo(as_json_text([asdict(worker) for worker in found]))
+    elif found:
+        tables.show(tables.console(), _table(found))
+    elif known:
+        typer.echo(
+            "No worker lives. `crewai-dbos worker` starts one, and `crewai-dbos workers --all` "
+            "shows those that have ended."
+        )
     else:
-        Console(highlight=False).print(_table(found))
+        typer.echo("No worker has been here. `crewai-dbos worker` starts one.")
 
 
 def _table(found: Sequence[WorkerInfo]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    table.add_column("worker", overflow="fold", min_width=8)
-    table.add_column("of", overflow="fold", min_width=6)
-    table.add_column("state", no_wrap=True)
-    table.add_column("beat", no_wrap=True, justify="right")
-    table.add_column("lease", no_wrap=True, justify="right")
-    table.add_column("runs", no_wrap=True, justify="right")
-    table.add_column("began", no_wrap=True, justify="right")
-    table.add_column("has", overflow="fold", ratio=1)
+    table = Table(
+        (
+            Column("worker"),
+            Column("application", 3),
+            Column("version", 2, least=8),
+            Column("state"),
+            Column("runs", is_number=True),
+            Column("beat", 1, is_number=True),
+            Column("lease", 5, is_number=True),
+            Column("began", 4),
+        ),
+        note="has",
+        is_whole=True,
+    )
     for worker in found:
         state = Text("alive", "green") if worker.alive else Text("gone", "bold yellow")
         if worker.age is None:
             state = Text("stopped", "dim")
-        table.add_row(
+        table.row(
             plain(worker.executor_id),
-            f"{plain(worker.application)} {plain(worker.version)}",
+            plain(worker.application),
+            plain(worker.version),
             state,
-            "" if worker.age is None else f"{worker.age:.0f}s",
-            f"{worker.lease:g}s",
             str(worker.runs),
+            "" if worker.age is None else f"{worker.age:.0f}s ago",
+            f"{worker.lease:g}s",
             ago(worker.started),
-            "; ".join(
+            note="; ".join(
                 f"{noun} {', '.join(map(plain, names))}"
                 for noun, names in worker.definitions.items()
             ),

@@ -139,7 +139,8 @@ def _made(database: Database, run_id: str, wanted: Wanted, serializer: Serialize
         elif wanted.inputs is not None:
             made.set_order(_with_inputs(run_id, made.order(), wanted.inputs, serializer))
         attributes = made.attributes()
-        attributes.pop(names.ATTRIBUTE, None)  # of the state that the run is in
+        for other in (names.ATTRIBUTE, names.HANDED_ON_ATTRIBUTE):  # of what became of the run
+            attributes.pop(other, None)
         at = list(wanted.at) if len(wanted.at) > 1 else next(iter(wanted.at), None)
         note = {"by": wanted.by, "at": at, "edited": edited, "ms": _now_ms()}
         made.set_attributes({**attributes, names.FORK_ATTRIBUTE: {"of": run_id, **note}})

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -19,7 +20,14 @@ from crewai_dbos._control.texts import Open
 from crewai_dbos._control.tree import nodes, seconds_in_calls
 from crewai_dbos._control.workers import Fleet
 from crewai_dbos._dbos_seam import stored_contents, stored_runs
-from crewai_dbos._dbos_seam.database import ALIVE, DELAYED, ENQUEUED, PENDING, Database
+from crewai_dbos._dbos_seam.database import (
+    ALIVE,
+    DELAYED,
+    ENQUEUED,
+    INTERNAL_QUEUE,
+    PENDING,
+    Database,
+)
 from crewai_dbos._dbos_seam.rows import as_json
 from crewai_dbos._dbos_seam.stored_contents import StoredStep
 from crewai_dbos._dbos_seam.stored_runs import Condition, StoredRun
@@ -30,6 +38,7 @@ from crewai_dbos._journal.payload import is_payload
 from crewai_dbos._requests import reading as requests
 from crewai_dbos._requests.request import at
 from crewai_dbos._stored import names, work_order
+from crewai_dbos._stored.handed_on import handed_on_in
 from crewai_dbos._stored.prices import Prices
 from crewai_dbos._stored.usage import Spent, Tokens, spent_in
 from crewai_dbos.errors import DefinitionError, RunNotFoundError
@@ -58,12 +67,14 @@ class Wanted:
         state: In this one only.
         kind: Of this one only.
         since: Created then or later.
+        version: Of this application version only.
     """
 
     definition: str | None = None
     state: State | None = None
     kind: str | None = None
     since: datetime | None = None
+    version: str | None = None
 
     def __post_init__(self) -> None:
         for what, given, known in (("state", self.state, STATUSES), ("kind", self.kind, KINDS)):
@@ -71,6 +82,8 @@ class Wanted:
                 raise DefinitionError(f"There is no {what} {given!r}; there are {', '.join(known)}")
         if not _is_storable(self.definition or ""):
             raise DefinitionError(f"{self.definition!r} is the name of no definition")
+        if not _is_storable(self.version or ""):
+            raise DefinitionError(f"{self.version!r} is no application version")
 
 
 @dataclass(frozen=True)
@@ -164,6 +177,8 @@ class Reader:
         if wanted.since is not None:
             since = int(wanted.since.timestamp() * 1000)
             yield stored_runs.is_created(database, since_ms=since)
+        if wanted.version is not None:
+            yield stored_runs.is_of_version(database, wanted.version)
 
     # One -----------------------------------------------------------------------------
 
@@ -280,6 +295,8 @@ class Reader:
                 executor=row.executor,
                 taken_over=sum((each.tokens for each in taken_over[row.run_id]), Tokens()),
                 taken_over_cost=self.prices.usd(taken_over[row.run_id]),
+                queue=None if row.queue == INTERNAL_QUEUE else row.queue,
+                **_taken(row),
             )
             for row, how in found
         )
@@ -312,6 +329,12 @@ class Reader:
                 if is_taken_over(by_id[run_id], ended):
                     taken_over[run_id] += spent_in(entry)
         return found, taken_over
+
+
+def _taken(row: StoredRun) -> dict[str, Any]:
+    """The fields of a run that say whether it was taken over from a worker."""
+    found = handed_on_in(row.attributes, row.created_ms)
+    return {} if found is None else {"taken_from": found.worker, "taken_at": at(found.at)}
 
 
 def _is_storable(text: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal, overload
 
 from crewai_dbos._stored.usage import Tokens
@@ -112,6 +112,10 @@ class Run:
         taken_over: Of `tokens`, those that a fork has from the run that it was made of, which has
             paid for them.
         taken_over_cost: The same of `cost`.
+        queue: The DBOS queue that it is taken from; None of none, and of DBOS's own.
+        taken_from: The worker that it was under when that was gone, and others took it over the
+            last time: its `executor_id`.
+        taken_at: When that was, in UTC.
 
     Example::
 
@@ -139,6 +143,18 @@ class Run:
     in_calls: float | None = None
     taken_over: Tokens = field(default_factory=Tokens)
     taken_over_cost: float | None = 0.0
+    queue: str | None = None
+    taken_from: str | None = None
+    taken_at: datetime | None = None
+
+    @property
+    def begun(self) -> datetime | None:
+        """When a process first took it, in UTC, as far as the rows say; from `Control.run` only."""
+        if self.queued is None:
+            return self.started
+        if self.started is None and not self.children:
+            return None
+        return self.created + timedelta(seconds=self.queued)
 
     @property
     def new_tokens(self) -> int:

@@ -5,6 +5,7 @@ A run is put back when its process has died, or when its process can't carry it 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -86,13 +87,18 @@ def is_recovered_by_conductor() -> bool:
 
 
 def recover(
-    database: Database, connection: sa.Connection, executor_id: str, *which: sa.ColumnElement[bool]
+    database: Database,
+    connection: sa.Connection,
+    executor_id: str,
+    attributes: Mapping[str, Any],
+    *which: sa.ColumnElement[bool],
 ) -> list[str]:
     """Put runs of a process that is gone back on their queues, as DBOS's own recovery does.
 
     Args:
         connection: Of a transaction.
         executor_id: The process.
+        attributes: What their workflows have from now on beside their own attributes.
         which: Conditions on rows of the table of workflows.
 
     Returns:
@@ -110,12 +116,28 @@ def recover(
                 status=ENQUEUED,
                 owner_xid=None,
                 started_at_epoch_ms=None,
+                attributes=_with(database, attributes),
                 queue_name=sa.func.coalesce(runs.c.queue_name, INTERNAL_QUEUE_NAME),
                 updated_at=database.now_ms,
             )
         )
         recovered += connection.execute(put_back.returning(runs.c.workflow_uuid)).scalars()
     return recovered
+
+
+def _with(database: Database, attributes: Mapping[str, Any]) -> sa.ColumnElement[Any]:
+    """The attributes of a run with these put in, as DBOS merges them."""
+    column = database.runs.c.attributes
+    if database.is_sqlite:
+        is_object = sa.func.json_type(column) == "object"
+        found: sa.ColumnElement[Any] = sa.case((is_object, column), else_=sa.literal("{}"))
+        for name, item in attributes.items():
+            path = f"$.{json.dumps(name)}"
+            found = sa.func.json_set(found, path, sa.func.json(json.dumps(item)))
+        return found
+    nothing = sa.literal({}, type_=column.type)
+    before = sa.case((sa.func.jsonb_typeof(column) == "object", column), else_=nothing)
+    return before.op("||")(sa.literal(dict(attributes), column.type))
 
 
 def runs_at_work() -> list[str]:

@@ -149,6 +149,11 @@ def has_status(database: Database, statuses: Iterable[str]) -> Condition:
     return found
 
 
+def is_of_version(database: Database, version: str) -> Condition:
+    condition: Condition = database.runs.c.application_version == version
+    return condition
+
+
 def is_called(database: Database, names: Iterable[str], *, not_so: bool = False) -> Condition:
     """Whether its workflow has one of these names; or none of them."""
     name = database.runs.c.name

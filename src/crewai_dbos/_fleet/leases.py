@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from crewai_dbos._dbos_seam import recovering
 from crewai_dbos._dbos_seam.database import PENDING, Database, close
 from crewai_dbos._fleet.table import workers
+from crewai_dbos._stored.handed_on import HandedOn
 from crewai_dbos._tables import migrate
 
 Definitions = Mapping[str, Sequence[str]]
@@ -200,8 +201,10 @@ class Leases:
             locked = same.with_for_update(skip_locked=True)
             if connection.execute(locked).first() is None:
                 return []
+            now = connection.execute(sa.select(self._database.now_ms)).scalar_one()
+            said = HandedOn(holder.executor_id, int(now)).as_attributes()
             return recovering.recover(
-                self._database, connection, holder.executor_id, *self._at_work(holder)
+                self._database, connection, holder.executor_id, said, *self._at_work(holder)
             )
 
     def without_lease(self) -> dict[str, int]:

@@ -114,6 +114,11 @@ MOVED_ATTRIBUTE = "crewai_dbos.moved"
 
 ``{"from": "1", "to": "2", "by": "ann", "ms": when}``
 """
+HANDED_ON_ATTRIBUTE = "crewai_dbos.handed_on"
+"""Key of the one that says from which worker, which was gone, others have taken it over last.
+
+``{"from": executor id, "ms": when}``
+"""
 BY_NAME = "by_name"
 """Key in a worker's lease: ``crew:research``, what may be kicked off by others than its code."""
 SERIALIZER = "serializer"

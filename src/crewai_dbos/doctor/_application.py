@@ -18,6 +18,9 @@ from crewai_dbos._stored import names
 COMPUTED = object()
 """Stands for a value that only running the program could tell."""
 
+DATABASE_URL = "DBOS_SYSTEM_DATABASE_URL"
+"""The environment variable that a worker and the other commands take for the database."""
+
 
 @dataclass(frozen=True)
 class Application:
@@ -51,12 +54,14 @@ class Application:
     @property
     def on_sqlite(self) -> bool | None:
         """None if that can't be seen."""
-        if self.config is None:
+        config = self.config
+        if config is not None and config.get("system_database_engine") is not None:
             return None
-        url = self.config.get("system_database_url")
-        if url is COMPUTED or self.config.get("system_database_engine") is not None:
-            return None
-        return url is None or str(url).startswith("sqlite")
+        url = COMPUTED if config is None else config.get("system_database_url")
+        if url is COMPUTED:
+            # What a worker takes for its database; in a program of its own DBOS does not.
+            url = os.environ.get(DATABASE_URL) or COMPUTED
+        return None if url is COMPUTED else url is None or str(url).startswith("sqlite")
 
     @property
     def executor_id(self) -> Any:
@@ -157,8 +162,36 @@ def _literal(node: ast.Dict) -> dict[str, Any] | None:
     for key, value in zip(node.keys, node.values, strict=True):
         if not isinstance(key, ast.Constant):
             return None
-        config[str(key.value)] = value.value if isinstance(value, ast.Constant) else COMPUTED
+        name = str(key.value)
+        config[name] = _from_environment(value) if name == "system_database_url" else _value(value)
     return config
+
+
+def _value(node: ast.expr) -> Any:
+    return node.value if isinstance(node, ast.Constant) else COMPUTED
+
+
+def _from_environment(node: ast.expr) -> Any:
+    """What an expression stands for that may ask the environment.
+
+    What is not set here may be set where the program runs, so its default says nothing.
+    """
+    if isinstance(node, ast.BoolOp) and isinstance(node.op, ast.Or):
+        found = [_from_environment(each) for each in node.values]
+        return next((each for each in found if each), found[-1])
+    if isinstance(node, ast.Subscript) and _name(node.value) == "environ":
+        return os.environ.get(str(_value(node.slice)), COMPUTED)
+    if isinstance(node, ast.Call) and node.args and _asks_environment(node.func):
+        return os.environ.get(str(_value(node.args[0])), COMPUTED)
+    return _value(node)
+
+
+def _asks_environment(function: ast.expr) -> bool:
+    """Whether it is ``os.getenv``, or ``os.environ.get``."""
+    if _name(function) == "getenv":
+        return True
+    of = function.value if isinstance(function, ast.Attribute) else function
+    return _name(function) == "get" and _name(of) == "environ"
 
 
 def _name(function: ast.expr) -> str:

@@ -14,15 +14,19 @@ def application_version(subject: Subject) -> Iterator[Finding]:
     if application.version_is_pinned:
         return
     known = application.config is not None
+    unseen = "" if known else ", as far as can be seen"
+    where = '"application_version" in the DBOS config'
+    if not known:
+        where += ", DBOS__APPVERSION, or --version of crewai-dbos worker"
     fix = (
-        'Set "application_version" in the DBOS config, and change it only for a release that must '
-        "not go on with the runs of the one before."
+        f"Set {where}, and change it only for a release that must not go on with the runs of the "
+        "one before."
     )
     if application.workflows:
         yield found(
             "application-version",
             "warning" if known else "hint",
-            f"The application_version is not set{'' if known else ', as far as can be seen'}. DBOS "
+            f"The application_version is not set{unseen}. DBOS "
             "makes one from the source of your @DBOS.workflow() functions: when that changes, runs "
             "that are not finished are not recovered.",
             fix,
@@ -31,9 +35,9 @@ def application_version(subject: Subject) -> Iterator[Finding]:
         yield found(
             "application-version",
             "hint",
-            "The application_version is not set. DBOS makes one that changes after an update of "
-            "DBOS, and with the number of functions decorated @DBOS.step(): nobody goes on with "
-            "the runs of the one before.",
+            f"The application_version is not set{unseen}. DBOS makes one that changes after an "
+            "update of DBOS, and with the number of functions decorated @DBOS.step(): nobody goes "
+            "on with the runs of the one before.",
             fix,
         )
     elif application.steps and known:
@@ -62,7 +66,7 @@ def several_processes(subject: Subject) -> Iterator[Finding]:
             "Let each be a Worker, or give each an executor_id of its own that it keeps over "
             "restarts.",
         )
-    elif executor in (None, "local") and application.on_sqlite is False:
+    elif application.config and executor in (None, "local") and application.on_sqlite is False:
         given = "No executor_id is set, so this process is 'local'"
         if executor is not None:
             given = "The executor_id of this process is 'local'"

@@ -15,6 +15,7 @@ from crewai import Agent, Crew
 
 from crewai_dbos import _import_path
 from crewai_dbos._import_path import NotFoundError
+from crewai_dbos._runs.registry import REGISTRIES
 from crewai_dbos._secrets import known
 from crewai_dbos.doctor._flow import is_flow
 from crewai_dbos.doctor._report import Finding
@@ -32,8 +33,10 @@ class BrokenDefinition(Exception):
         self.finding = finding
 
 
-def load(path: str) -> tuple[Any, ModuleType]:
+def load(path: str) -> tuple[list[Any], ModuleType]:
     """The agent, crew or flow at ``module:object`` and its module.
+
+    Of a module alone all that a worker carries out which is given it.
 
     Raises:
         NotFoundError: There is none.
@@ -42,14 +45,15 @@ def load(path: str) -> tuple[Any, ModuleType]:
     """
     try:
         with _quietly():
-            found = _import_path.load(path, offer=_offer)
+            module, found = _import_path.target(path, offer=_offer)
     except NotFoundError as error:
         if error.__cause__ is not None and _is_about_a_definition(error.__cause__):
             raise BrokenDefinition(_finding(error.__cause__)) from error
         # Of what the module raised.
         raise NotFoundError(known.hide(str(error))) from error.__cause__
-    module_name, name = _import_path.split(path)
-    module = sys.modules[module_name]
+    _, colon, name = path.partition(":")
+    if not colon:
+        return _defined(path, module), module
     if not _is_readable(found):
         what = type(found).__name__
         raise NotFoundError(
@@ -57,7 +61,22 @@ def load(path: str) -> tuple[Any, ModuleType]:
         )
     if isinstance(found, type):
         _check(found)
-    return found, module
+    return [found], module
+
+
+def _defined(path: str, module: ModuleType) -> list[Any]:
+    """The definitions of this process: importing the module has made them."""
+    found = [
+        definition.owner
+        for registry in REGISTRIES.values()
+        for name in registry.names()
+        if (definition := registry.find(name)) is not None
+    ]
+    if not found:
+        raise NotFoundError(
+            f"{path} makes no DBOSAgent, DBOSCrew or DBOSFlow. {_offer(module, path)}"
+        )
+    return found
 
 
 def _check(flow: Any) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
@@ -18,7 +20,8 @@ _CUT_SHORT = (
 )
 
 
-def show(report: Report, console: Console) -> None:
+def show(report: Report, console: Console, told: Collection[Finding] = ()) -> None:
+    """Print a report; of findings that were told before only how many there are."""
     console.print(Text(report.subject, style="bold"))
     console.print()
     if report.items:
@@ -27,9 +30,11 @@ def show(report: Report, console: Console) -> None:
         if tools := made_twice(report.items):
             console.print(Text(f"{_CUT_SHORT}: {', '.join(tools)}."))
             console.print()
-    for finding in report.findings:
+    new = [finding for finding in report.findings if finding not in told]
+    for finding in new:
         _tell(finding, console)
-    console.print(_count(report))
+    again = len(report.findings) - len(new)
+    console.print(_count(report).append(f" ({again} of them as above)" if again else ""))
 
 
 def _table(report: Report) -> Table:

@@ -1,0 +1,174 @@
+"""What the commands print, in terminals of every width and in none."""
+
+from __future__ import annotations
+
+import io
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from rich.console import Console
+from rich.text import Text
+
+from crewai_dbos._commands import inbox, runs, tables, workers
+from crewai_dbos.control import Node, Question, Request, Run, Tokens, WorkerInfo
+
+LONG = "0b54c7de-2c8f-4c57-9d43-0a4b1fa0c0de"
+NOW = datetime.now(timezone.utc)
+WHY = (
+    "it is of application version 2026-11-28, and 2026-11-29 is the newest: only a process of "
+    f"2026-11-28 goes on with it. Start one, or move the run: crewai-dbos runs move {LONG} "
+    "--version 2026-11-29."
+)
+
+
+def printed(what: Any, width: int | None) -> list[str]:
+    out = io.StringIO()
+    tables.show(Console(width=width or 10_000, file=out, highlight=False), what)
+    return out.getvalue().splitlines()
+
+
+def run(run_id: str, state: Any = "done", **more: Any) -> Run:
+    told = {
+        "definition": "research",
+        "kind": "crew",
+        "created": NOW - timedelta(minutes=5, seconds=1),
+        "seconds": 12.34,
+        "tokens": Tokens(total=12_345, requests=3),
+        "version": "2026-11-29",
+        "executor": "worker-7d9f8b6c5-x2v4q:1:a3f9c2",
+    }
+    return Run(run_id=run_id, state=state, **{**told, **more})
+
+
+RUNS = [
+    run(LONG, "stranded", reason=WHY, version="2026-11-28"),
+    run("order-12", "running", definition="a_very_long_name_of_a_crew"),
+    run("12/3", "failed", error="BadRequestError: No paper."),
+]
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 120, 200])
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_list_fits_and_has_whole_ids(width: int, whole: bool) -> None:
+    lines = printed(runs._table(RUNS, whole), width)
+    assert all(len(line) <= width for line in lines)
+    assert {each.run_id for each in RUNS} <= {line.split()[0] for line in lines}
+    assert all(line == line.rstrip() for line in lines)
+    if whole:
+        assert WHY in " ".join(" ".join(lines).split())
+        assert width < 100 or any(f"runs move {LONG} --version 2026" in line for line in lines)
+    else:
+        assert any("it is of application version" in line for line in lines)
+
+
+def test_what_gives_way() -> None:
+    def head(width: int | None) -> list[str]:
+        return printed(runs._table(RUNS, False), width)[0].split()
+
+    assert head(60) == ["id", "definition", "state"]
+    assert head(80) == ["id", "definition", "state", "age", "version"]
+    whole = ["id", "definition", "state", "age", "took", "tokens", "version"]
+    assert head(120) == whole
+    assert head(None) == [*whole, "executor", "why"]
+
+
+def test_the_version_is_shown_where_there_are_several() -> None:
+    assert "version" not in printed(runs._table(RUNS[1:], False), None)[0]
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_a_reason_is_never_squeezed(width: int) -> None:
+    _, _, *told = printed(runs._table(RUNS[:1], True), width)
+    assert all(line.startswith("  ") for line in told)
+    assert all(len(line) > width / 2 for line in told[:-1])
+
+
+def test_without_a_terminal_a_row_is_a_line_and_whole() -> None:
+    lines = printed(runs._table(RUNS, False), None)
+    assert len(lines) == 4
+    assert lines[1].startswith(LONG)
+    assert lines[1].endswith(WHY)
+    assert "a_very_long_name_of_a_crew" in lines[2]
+
+
+def test_an_id_that_is_longer_than_the_terminal() -> None:
+    long = "order-" + "9" * 90
+    for width in (60, 80):
+        lines = printed(runs._table([run(long, "stopped", reason=WHY)], True), width)
+        assert lines[0] == long
+        assert lines[1].split()[:2] == ["research", "stopped"]
+        assert all(len(line) <= width for line in lines[1:])
+
+
+def of_a_tree(width: int | None) -> list[str]:
+    child = Node(LONG, LONG, "crew", "done", seconds=1.0, tokens=Tokens(total=10))
+    tool = Node("m/t", "tool:" + "x" * 70, "tool", "failed", seconds=2.0, error=f"ToolError: {WHY}")
+    method = Node("m", "method:ask", "method", "failed", children=(child, tool))
+    return printed(runs._whole(run(LONG, "failed", reason=WHY, children=(method,))), width)
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_one_run_fits(width: int) -> None:
+    lines = of_a_tree(width)
+    assert all(len(line) <= width for line in lines)
+    mine, of_child = (line.split() for line in lines if line.split()[1:2] == [LONG])
+    assert mine == ["run", LONG]
+    assert of_child[:3] == ["├", LONG, "done"]
+    assert any(line.lstrip("│└├ ").startswith("ToolError: it is of") for line in lines)
+    assert f"crewai-dbos runs move {LONG}" in " ".join(" ".join(lines).split())
+
+
+def test_one_run_without_a_terminal() -> None:
+    lines = of_a_tree(None)
+    assert [line for line in lines if line.endswith(WHY)]
+    assert any("x" * 70 in line and line.endswith(f"ToolError: {WHY}") for line in lines)
+
+
+WORKERS = [
+    WorkerInfo(
+        executor_id="worker-7d9f8b6c5-x2v4q:1:a3f9c2",
+        process="worker-7d9f8b6c5-x2v4q:1",
+        application="support",
+        version="2026-11-29",
+        definitions={"crew": ("research", "triage"), "flow": tuple(f"flow_{n}" for n in range(9))},
+        started=NOW,
+        lease=30.0,
+        age=2.0,
+        alive=True,
+        runs=3,
+    )
+]
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_workers_fit(width: int) -> None:
+    lines = printed(workers._table(WORKERS), width)
+    assert all(len(line) <= width for line in lines)
+    assert lines[1].split()[0] == WORKERS[0].executor_id
+    assert "alive" in lines[1]
+    told = " ".join(" ".join(lines).split())
+    assert "crew research, triage; flow flow_0, flow_1" in told
+    assert "flow_8" in told
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_requests_fit(width: int) -> None:
+    question = Question("May Clerk call send_email? " * 9)
+    asked = Request(LONG, "order-12", "x", "approval", "open", question, "support", created=NOW)
+    lines = printed(inbox._table([asked]), width)
+    assert all(len(line) <= width for line in lines)
+    assert any(line.split()[0] == LONG for line in lines)
+    assert any("May Clerk call" in line for line in lines)
+
+
+def test_only_the_names_of_facts_are_dim() -> None:
+    out = io.StringIO()
+    where = Console(width=80, file=out, force_terminal=True, color_system="standard")
+    tables.show(where, tables.Facts([("why", "it waits"), ("state", Text("done", "green"))]))
+    tables.show(where, runs._table(RUNS[2:], False))
+    told = out.getvalue()
+    assert "\x1b[2m  why\x1b[0m  it waits\n" in told
+    assert "\x1b[2mstate\x1b[0m  \x1b[32mdone\x1b[0m\n" in told
+    assert "\x1b[31mfailed" in told
+    assert "BadRequestError: No paper.\n" in told
