@@ -28,7 +28,10 @@ def stop(run_id: str, error: Exception, redact: Iterable[redaction.Redact] = ())
         why = function(why)
     status = detached(DBOS.get_workflow_status, run_id)
     back = _way_back(error, status)
-    logger.error("Run %s stopped: %s%s", run_id, error, back)
+    told = str(error)
+    logger.error(
+        "Stopped: %s%s", told if told.startswith("Run ") else f"Run {run_id}: {told}", back
+    )
     why += back
     more = error.noted if isinstance(error, BudgetExceeded) else {}
     if (queue := _queue_of(status)) is not None:
