@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any, TypeVar
@@ -26,16 +27,25 @@ def shortened(error: E) -> E:
 
     Those in which an error that is not ours was raised stay: they say what is wrong with us.
     """
-    seen: list[BaseException] = []
-    shown: BaseException | None = error
-    while shown is not None and not any(shown is each for each in seen):
-        seen.append(shown)
-        found: TracebackType | None = None
-        for each in reversed(_kept(shown)):
-            found = TracebackType(found, each.tb_frame, each.tb_lasti, _line_of(each))
-        _with(shown, found)
-        shown = cause_of(shown)
+    for each in _with_causes(error):
+        _with(each, _joined(_kept(each)))
     return error
+
+
+def told(error: BaseException) -> str:
+    """The traceback of `error` in text, without most of crewAI's frames too.
+
+    What is left of it and of each of its causes are the user's frames, and those in which it was
+    raised. `error` stays as it is.
+    """
+    whole = [(each, each.__traceback__) for each in _with_causes(error)]
+    try:
+        for each, _ in whole:
+            _with(each, _joined(_few(_kept(each))))
+        return "".join(traceback.format_exception(error)).rstrip("\n")
+    finally:
+        for each, found in whole:
+            _with(each, found)
 
 
 def carried(copy: E, original: BaseException) -> E:
@@ -112,6 +122,31 @@ def _kept(error: BaseException) -> list[TracebackType]:
     is_told = _RAISED in _attributes(error) or type(error).__module__.split(".")[0] in _OURS
     last = [] if is_told else _last_of_ours(entries)
     return _without(_OURS, entries) + last
+
+
+def _with_causes(error: BaseException) -> list[BaseException]:
+    """`error` and what its traceback shows before it."""
+    found: list[BaseException] = []
+    shown: BaseException | None = error
+    while shown is not None and not any(shown is each for each in found):
+        found.append(shown)
+        shown = cause_of(shown)
+    return found
+
+
+def _joined(entries: list[TracebackType]) -> TracebackType | None:
+    found: TracebackType | None = None
+    for each in reversed(entries):
+        found = TracebackType(found, each.tb_frame, each.tb_lasti, _line_of(each))
+    return found
+
+
+def _few(kept: list[TracebackType]) -> list[TracebackType]:
+    """Of `kept` those that are not crewAI's, and the last ones; of many the first and the last."""
+    half = MOST_PLACES // 2
+    chosen = {id(each) for each in (*_without(_OF_THE_ENGINE, kept), *kept[-half:])}
+    few = [each for each in kept if id(each) in chosen]
+    return few if len(few) <= MOST_PLACES else few[:half] + few[-half:]
 
 
 def _without(packages: tuple[str, ...], entries: list[TracebackType]) -> list[TracebackType]:

@@ -24,6 +24,7 @@ from crewai_dbos._fleet import membership
 from crewai_dbos._fleet.eligibility import Claims
 from crewai_dbos._fleet.leases import Definitions, Holder, Leases
 from crewai_dbos._fleet.membership import Membership
+from crewai_dbos._health.log import WorkerLog
 from crewai_dbos._health.watch import Watch
 from crewai_dbos._runs.registry import REGISTRIES, definitions
 from crewai_dbos._stored import names
@@ -85,6 +86,7 @@ class Worker:
         self._grace = grace
         self._over = threading.Event()
         self._watch = Watch(health_host, health_port, grace, self._is_stopping)
+        self._log = WorkerLog()
         self._why = ""
         self._member: Membership | None = None
         self._is_used = False
@@ -100,6 +102,7 @@ class Worker:
         if recovering.executor_id() == recovering.SHARED:
             recovering.take_executor_id(f"{_process()}:{secrets.token_hex(3)}")
         try:
+            self._log.begin()
             self._watch.begin()
             self._begin()
         except BaseException:
@@ -110,7 +113,7 @@ class Worker:
     def __exit__(self, *_: Any) -> None:
         if self._is_here():
             self._over.set()
-            self._end(self._grace)
+            self._say_what_is_left(self._end(self._grace))
 
     @property
     def executor_id(self) -> str:
@@ -187,7 +190,15 @@ class Worker:
         )
         leases = Leases(database, holder, self._lease, _also)
         claims = Claims(definitions)
-        member = Membership(database, leases, self._lease, definitions, claims, self._lost)
+        member = Membership(
+            database,
+            leases,
+            self._lease,
+            definitions,
+            claims,
+            lost=self._lost,
+            beaten=self._log.beaten,
+        )
         self._member = member
         if (taken := member.begin()) is not None:
             raise DefinitionError(_taken(taken.holder.executor_id, taken.holder.process))
@@ -198,28 +209,43 @@ class Worker:
         member.attend()
         self._watch.works(member)
 
-    def _end(self, grace: float) -> None:
+    def _end(self, grace: float) -> list[str]:
+        """Returns the runs that are left to others."""
+        left: list[str] = []
         try:
             self._say_what_is_at_work(grace)
             self._shut_down(grace)
         finally:
             membership.join(None)
             if self._member is not None:
-                self._member.end()
+                left = self._member.end()
             self._watch.end()
+            self._log.end()
             claiming.confine(None)
             for number, handler in self._handlers.items():
                 signal.signal(number, handler)
+        return left
 
     def _say_what_is_at_work(self, grace: float) -> None:
         if at_work := recovering.runs_at_work():
             logger.warning(
-                "Worker %s stops: %d runs have %g s to end; what is left then goes on at another "
-                "worker, or at the next that is started.",
+                "Worker %s stops: %d runs have %g s to end.",
                 self.executor_id,
                 len(at_work),
                 grace,
             )
+
+    def _say_what_is_left(self, runs: list[str]) -> None:
+        if not runs:
+            logger.info("Worker %s has stopped.", self.executor_id)
+            return
+        logger.warning(
+            "Worker %s has stopped. %d of its runs have not ended, and go on at another worker or "
+            "at the next that is started: %s",
+            self.executor_id,
+            len(runs),
+            membership.listed(runs),
+        )
 
     def _shut_down(self, grace: float) -> None:
         with self._shutting_down:  # once: what is constructed later is another's

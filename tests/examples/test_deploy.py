@@ -210,6 +210,7 @@ def test_the_kubernetes_manifest() -> None:
     by_kind = {each["kind"]: each for each in manifests}
     deployment, budget = by_kind["Deployment"], by_kind["PodDisruptionBudget"]
     assert deployment["spec"]["replicas"] == 3
+    assert deployment["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
     pod = deployment["spec"]["template"]
     labels = pod["metadata"]["labels"]
     assert deployment["spec"]["selector"]["matchLabels"] == labels

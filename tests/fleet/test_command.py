@@ -89,7 +89,7 @@ def test_it_works_off_what_another_program_has_enqueued(tmp_path: Path) -> None:
     process.send_signal(signal.SIGTERM)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 0, said
-    assert "Stopped." in said
+    assert " has stopped." in said
 
 
 def test_what_it_says_and_does_not_carry_out(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_runs_of_another_application_or_version_are_told_of(tmp_path: Path) -> N
     assert "Not taken: 1 waiting or running of application 'app', version '3'" in said
     os.kill(process.pid, signal.SIGTERM)
     process.wait()
-    assert "Stopped." in process.output()
+    assert " has stopped." in process.output()
 
 
 def test_one_whose_id_another_process_takes_ends_beside_a_call_that_hangs(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from crewai_dbos import DBOSFlow, Worker
 from crewai_dbos._dbos_seam.database import Database, launched_database
+from crewai_dbos._fleet import membership
 from crewai_dbos._fleet.leases import Holder, Leases
 from crewai_dbos._fleet.table import workers
 from crewai_dbos.cli import app
@@ -38,11 +39,16 @@ class Setting:
         self.database: Database = launched_database()
         self._flow = DBOSFlow(flow_name=unique("quick"), orig_flow=Quick)
 
-    def gone(self, executor_id: str, *, version: str | None = None) -> Holder:
-        """A worker has a lease, and is gone."""
+    def gone(
+        self, executor_id: str, *, version: str | None = None, released: bool = False
+    ) -> Holder:
+        """A worker has a lease, and is gone, perhaps in good order."""
         version = version or DBOS.application_version
         holder = Holder(executor_id, executor_id, "host:1", "tests", version)
-        assert Leases(self.database, holder, 1).take({}) is None
+        leases = Leases(self.database, holder, 1)
+        assert leases.take({}) is None
+        if released:
+            leases.release()
         return holder
 
     def run_under(self, executor_id: str, **values: Any) -> str:
@@ -124,6 +130,18 @@ def test_a_run_says_from_whom_it_was_taken_over(database_url: str) -> None:
         assert "taken over  from dead at 20" in told.stdout
         fork = setting.control.fork(run_id)
         assert setting.control.run(fork).taken_from is None
+
+
+def test_who_has_died_and_who_was_stopped_are_counted_apart(database_url: str) -> None:
+    with a_worker(database_url) as setting:
+        worker = membership.member()
+        assert worker is not None
+        assert worker.taken_over == {"lease_expired": 0, "handed_over": 0}
+        runs = [setting.run_under(name) for name in ("killed", "stopped", "stopped")]
+        setting.gone("killed")
+        setting.gone("stopped", released=True)
+        until(lambda: [setting.state(each) for each in runs] == ["done"] * 3)
+        until(lambda: worker.taken_over == {"lease_expired": 1, "handed_over": 2})
 
 
 @pytest.mark.parametrize("database_url", ["postgres"], indirect=True)

@@ -406,7 +406,7 @@ def test_what_a_builder_raises(tmp_path: Path, log: Callable[[], str]) -> None:
             fork.get_result()
         noted = (fork.get_status().attributes or {})["crewai_dbos"]["stopped"]
     assert "could not be built (OSError: can't reach postgresql://app:***@db. Refused" in noted
-    assert "stopped: Run" in log()
+    assert "Stopped: Run" in log()
     check(tmp_path, log, secret)
     assert "unknown1" not in everything_in(tmp_path) + log()
 

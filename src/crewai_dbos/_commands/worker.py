@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
@@ -9,7 +10,10 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from crewai_dbos._commands import logs
 from crewai_dbos._commands.options import SCHEMA, Url, serializer
+
+logger = logging.getLogger("crewai_dbos")
 
 
 def worker(
@@ -46,6 +50,17 @@ def worker(
     health_host: Annotated[
         str, typer.Option(help="The address for that: a container is probed from outside.")
     ] = "0.0.0.0",
+    log_level: Annotated[
+        logs.Level | None,
+        typer.Option(
+            case_sensitive=False,
+            help="What is logged; without it info, and of DBOS's own lines warnings.",
+        ),
+    ] = None,
+    log_format: Annotated[
+        logs.Format,
+        typer.Option(case_sensitive=False, help="How a line looks; json is an object in each."),
+    ] = logs.Format.TEXT,
 ) -> None:
     """Carry out runs beside other workers on the same database, until SIGTERM or Ctrl-C.
 
@@ -56,28 +71,31 @@ def worker(
     from crewai_dbos.worker import Worker
 
     _import_path.look_here()
+    logs.set_up(log_level or logs.Level.INFO, log_format)
     has_begun = False
     try:
         module, *_ = [_import_path.target(each)[0].__name__ for each in targets]
         _construct(name, module.partition(".")[0], db_url, version)
+        if log_level is not None:
+            logs.tell_of_dbos(log_level)
         made = Worker(lease=lease, grace=grace, health_port=health_port, health_host=health_host)
         with made as started:
             has_begun = True
             _tell_of_others()
-            typer.echo(
-                f"Worker {started.executor_id} of {_application()} carries out {_known()}. "
-                "Ctrl-C to stop."
+            logger.info(
+                "Worker %s of %s carries out %s. Ctrl-C to stop.",
+                started.executor_id,
+                _application(),
+                _known(),
             )
             if started.health_port is not None:
-                typer.echo(f"Its health is served at {health_host}:{started.health_port}.")
-            sys.stdout.flush()
+                logger.info("Its health is served at %s:%d.", health_host, started.health_port)
             started.run()
     except (_import_path.NotFoundError, CrewaiDbosError) as error:
-        typer.echo(str(error), err=True)
+        logger.error("%s", error)
         if not has_begun:
             raise typer.Exit(2) from None
         _exit(2)
-    typer.echo("Stopped. What has not ended goes on at another worker, or at the next one.")
     _exit(0)
 
 
@@ -146,10 +164,12 @@ def _tell_of_others() -> None:
 
     name, version = recovering.configured_name(), recovering.version()
     for other, its_version, count in recovering.of_others(launched_database(), name, version):
-        typer.echo(
-            f"Not taken: {count} waiting or running of application {other!r}, version "
-            f"{its_version!r} (--name and --version say which are this worker's).",
-            err=True,
+        logger.warning(
+            "Not taken: %d waiting or running of application %r, version %r (--name and --version "
+            "say which are this worker's).",
+            count,
+            other,
+            its_version,
         )
 
 

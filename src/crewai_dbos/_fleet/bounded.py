@@ -9,11 +9,15 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
+class NoAnswer(TimeoutError):
+    """The database has not answered in time."""
+
+
 def within(seconds: float, function: Callable[[], T]) -> T:
     """What `function` returns.
 
     Raises:
-        TimeoutError: It takes longer. It is left behind, on a thread that keeps no process alive.
+        NoAnswer: It takes longer. It is left behind, on a thread that keeps no process alive.
     """
     returned: list[T] = []
     raised: list[BaseException] = []
@@ -30,5 +34,5 @@ def within(seconds: float, function: Callable[[], T]) -> T:
     if raised:
         raise raised[0]
     if not returned:
-        raise TimeoutError(f"no answer in {seconds:g} s")
+        raise NoAnswer(f"no answer in {seconds:g} s")
     return returned[0]

@@ -231,6 +231,16 @@ class Leases:
                 .where(~self._has_runs(lease.holder))
             )
 
+    def unended(self) -> list[str]:
+        """The ids of the runs that are under our lease; none if it is not ours any more."""
+        runs, columns = self._database.runs, self._table.c
+        is_ours = sa.exists().where(*self._is(self.holder), columns.token == self.holder.token)
+        query = sa.select(runs.c.workflow_uuid).where(
+            *self._at_work(self.holder), runs.c.executor_id == self.holder.executor_id, is_ours
+        )
+        with self._transaction() as connection:
+            return list(connection.execute(query.order_by(runs.c.workflow_uuid)).scalars())
+
     def release(self) -> None:
         """Give our lease up: what is left of our runs goes to others at once."""
         self._is_released = True

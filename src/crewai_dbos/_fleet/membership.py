@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,6 +25,9 @@ logger = logging.getLogger("crewai_dbos")
 BEATS = 12
 """How often a lease is beaten while it lasts; after each beat those of peers are looked at."""
 
+LEASE_EXPIRED, HANDED_OVER = REASONS = ("lease_expired", "handed_over")
+"""Why runs of a worker were taken over: it has died, or has given its lease up in good order."""
+
 _SPARING = 20
 """A look at long queues is taken again after so many times as long."""
 
@@ -39,7 +43,8 @@ class Membership:
         definitions: Returns what this worker has.
         claims: What it takes.
         lost: Is called, once, when another process has our executor id.
-        taken_over: How many runs of workers that were gone this one has had go on.
+        beaten: Is called at each beat that was written, with when it was begun.
+        taken_over: How many runs of workers that were gone this one has had go on, by why.
     """
 
     database: Database
@@ -48,7 +53,8 @@ class Membership:
     definitions: Callable[[], Definitions]
     claims: Claims
     lost: Callable[[str], None]
-    taken_over: int = 0
+    beaten: Callable[[float], None]
+    taken_over: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(REASONS, 0)))
     _silence: Silence = field(default_factory=Silence)
     _alive: list[Lease] = field(default_factory=list)
     _over: threading.Event = field(default_factory=threading.Event)
@@ -82,23 +88,35 @@ class Membership:
         self._is_launched = True
         self._start(self._attend)
 
-    def end(self) -> None:
-        """Give our lease up. What is left of our runs goes to others at once."""
+    def end(self) -> list[str]:
+        """Give our lease up. What is left of our runs goes to others at once.
+
+        Returns:
+            The ids of those runs, as far as they are known.
+        """
         self._over.set()
         self._beaten.set()
         for thread in self._threads:
             thread.join(min(self.seconds / 2, 5.0))
+        left: list[str] = []
+        if self._is_launched:
+            with contextlib.suppress(SQLAlchemyError, TimeoutError):
+                left = within(min(self.seconds / 2, 2.0), self.leases.unended)
+        failed = ""
         try:
             self.give_up(min(self.seconds, 5.0))
         except (SQLAlchemyError, TimeoutError) as error:
+            failed = type(error).__name__
+        if failed:
             logger.warning(
                 "Worker %s could not give its lease up (%s): others go on with its runs when it "
                 "has run out.",
                 self.leases.holder.executor_id,
-                type(error).__name__,
+                failed,
             )
         with contextlib.suppress(Exception):
             self.leases.close()
+        return left
 
     def unbeaten_for(self) -> float:
         """Seconds since the last beat that the database has taken."""
@@ -165,6 +183,7 @@ class Membership:
                     return
                 self._written = since
                 self._beaten.set()
+                self.beaten(since)
 
     def _attend(self) -> None:
         with self._trying("count the runs without a lease"):
@@ -228,9 +247,9 @@ class Membership:
                 lease.holder.executor_id,
                 lease.holder.process,
                 len(found),
-                ", ".join(found[:5]) + (", ..." if len(found) > 5 else ""),
+                listed(found),
             )
-            self.taken_over += len(found)
+            self.taken_over[HANDED_OVER if lease.is_released else LEASE_EXPIRED] += len(found)
 
     def _say_what_nobody_takes_over(self) -> None:
         for executor_id, count in within(self.seconds / 2, self.leases.without_lease).items():
@@ -266,6 +285,11 @@ class Membership:
 
     def _left(self) -> list[Left]:
         return self.claims.left(self.database, self.leases.holder)
+
+
+def listed(run_ids: list[str]) -> str:
+    """The first of them, for the log."""
+    return ", ".join(run_ids[:5]) + (", ..." if len(run_ids) > 5 else "")
 
 
 _member: Membership | None = None

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from crewai_dbos._events.event import CALLS
 from crewai_dbos._fleet.membership import Membership
 from crewai_dbos._health.census import Census
 from crewai_dbos._health.shared import Shared
-from crewai_dbos._runs.counting import Counts
+from crewai_dbos._runs.counting import OUTCOMES, Counts
 
 Values = Mapping[tuple[str, ...], float]
 """Numbers, by the values of their labels."""
@@ -70,6 +71,10 @@ class Instrument:
 
 DEFINITION = ("kind", "definition")
 
+# A rate is computed from two numbers: a series that begins with its first event hides that one.
+_NO_CALLS: Values = {(kind, outcome): 0 for kind in CALLS for outcome in ("done", "failed")}
+_NONE_REPLAYED: Values = {(kind,): 0 for kind in CALLS}
+
 INSTRUMENTS = (
     Instrument(
         "crewai_dbos.runs",
@@ -104,21 +109,21 @@ INSTRUMENTS = (
     Instrument(
         "crewai_dbos.executions",
         "Executions of runs that have come to an end in this worker",
-        lambda source: source.counts.executions(),
+        lambda source: {**_no_executions(source), **source.counts.executions()},
         (*DEFINITION, "outcome"),
         is_counter=True,
     ),
     Instrument(
         "crewai_dbos.calls",
         "Calls that this worker has made and recorded",
-        lambda source: source.counts.calls(),
+        lambda source: {**_NO_CALLS, **source.counts.calls()},
         ("kind", "outcome"),
         is_counter=True,
     ),
     Instrument(
         "crewai_dbos.calls.replayed",
         "Calls that this worker has answered from the record",
-        lambda source: source.counts.replayed(),
+        lambda source: {**_NONE_REPLAYED, **source.counts.replayed()},
         ("kind",),
         is_counter=True,
     ),
@@ -131,8 +136,9 @@ INSTRUMENTS = (
     ),
     Instrument(
         "crewai_dbos.takeovers",
-        "Runs of workers that were gone which this worker has had go on",
-        lambda source: {(): source.member.taken_over} if source.member else None,
+        "Runs of other workers that this worker has had go on, by why those did not",
+        lambda source: _taken_over(source),
+        ("reason",),
         is_counter=True,
     ),
     Instrument(
@@ -142,6 +148,23 @@ INSTRUMENTS = (
         unit="seconds",
     ),
 )
+
+
+def _no_executions(source: Source) -> Values:
+    if source.member is None:
+        return {}
+    return {
+        (noun, name, outcome): 0
+        for noun, names in source.member.definitions().items()
+        for name in names
+        for outcome in OUTCOMES
+    }
+
+
+def _taken_over(source: Source) -> Values | None:
+    if source.member is None:
+        return None
+    return {(reason,): number for reason, number in source.member.taken_over.items()}
 
 
 def _at_work(counts: Counts) -> Values:

@@ -126,7 +126,7 @@ class Watch:
                 application=holder.application,
                 version=holder.version,
                 lease={"seconds": member.seconds, "unbeaten_for": round(member.unbeaten_for(), 1)},
-                taken_over=member.taken_over,
+                taken_over=dict(member.taken_over),
                 definitions={noun: names for noun, names in member.definitions().items() if names},
             )
         found["runs"] = self._runs()

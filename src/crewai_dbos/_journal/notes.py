@@ -33,7 +33,8 @@ def stop(run_id: str, error: Exception, redact: Iterable[redaction.Redact] = ())
         ways = _ways(run_id, error, status)
         error.args = (f"{error}{ways}",)
         why += ways
-    logger.error("Run %s stopped: %s", run_id, error)
+    told = str(error)
+    logger.error("Stopped: %s", told if told.startswith("Run ") else f"Run {run_id}: {told}")
     more = error.noted if isinstance(error, BudgetExceeded) else {}
     if (queue := _queue_of(status)) is not None:
         more = {**more, names.QUEUE: queue}  # which DBOS forgets when it cancels

@@ -23,6 +23,9 @@ MOST_MODELS = 50
 
 OTHER = "other"
 
+OUTCOMES = ("done", "failed", "cancelled", "parked", "stopped", "left")
+"""How an execution comes to its end in this process."""
+
 Key = tuple[str, ...]
 
 

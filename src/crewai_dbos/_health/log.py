@@ -1,0 +1,132 @@
+"""What a worker's log says of errors: once that the database is away, and tracebacks in short.
+
+Its own threads, and those of DBOS, try again for as long as the database is away, and each of them
+says so each time. What is left out here is told from the level debug on.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+
+from crewai_dbos import _clock, _tracebacks
+from crewai_dbos._dbos_seam import unreachable
+from crewai_dbos._fleet.bounded import NoAnswer
+from crewai_dbos._runs import failure
+
+logger = logging.getLogger("crewai_dbos")
+
+_LOGGERS = ("crewai_dbos", "dbos")
+
+_QUIET = 3.0
+"""Seconds without a failure, after which the database is back."""
+
+_FROM_HERE = "crewai_dbos_told"
+"""An attribute of the records that are made here."""
+
+
+class WorkerLog:
+    """The log of this process, as long as it is a worker's."""
+
+    def __init__(self) -> None:
+        self._outage = _Outage()
+        self._filter = _Filter(self._outage)
+
+    def begin(self) -> None:
+        for name in _LOGGERS:
+            logging.getLogger(name).addFilter(self._filter)
+
+    def end(self) -> None:
+        for name in _LOGGERS:
+            logging.getLogger(name).removeFilter(self._filter)
+
+    def beaten(self, since: float) -> None:
+        """The database has taken a beat that was begun then, by `_clock`."""
+        if (seconds := self._outage.answered(since)) is not None:
+            _say(logging.WARNING, f"The database answers again, after {seconds:.0f} s.")
+
+
+class _Outage:
+    """Since when the database has not answered. Threads share it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._since: float | None = None
+        self._last = 0.0
+        self._back: float | None = None
+
+    def failed(self) -> bool:
+        """A call has. Returns whether it answered before."""
+        with self._lock:
+            is_first = self._since is None
+            self._last, self._back = _clock.seconds(), None
+            if is_first:
+                self._since = self._last
+        return is_first
+
+    def answered(self, since: float) -> float | None:
+        """A call that was begun then has been answered.
+
+        Returns:
+            For how many seconds none was, if that is over: when none has failed for a while, as
+            some that wait to try again do so only when others were answered.
+        """
+        with self._lock:
+            if self._since is None or since < self._last:
+                return None
+            if self._back is None:
+                self._back = since
+            if _clock.seconds() - self._last < _QUIET:
+                return None
+            seconds, self._since = self._back - self._since, None
+        return seconds
+
+
+class _Filter(logging.Filter):
+    def __init__(self, outage: _Outage) -> None:
+        super().__init__()
+        self._outage = outage
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if hasattr(record, _FROM_HERE) or record.levelno < logging.WARNING:
+            return True
+        if record.levelno == logging.WARNING and (error := _caught_by_who_logs(record)):
+            if self._outage.failed():
+                _say(
+                    logging.ERROR,
+                    f"The database does not answer ({unreachable.told(error)}). Runs wait for it, "
+                    "and nothing is lost. This is said once; what tries again says so at level "
+                    "debug.",
+                )
+            record.levelno, record.levelname = logging.DEBUG, "DEBUG"
+            return logging.getLogger(record.name).isEnabledFor(logging.DEBUG)
+        self._shorten(record)
+        return True
+
+    def _shorten(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        if error is None or logging.getLogger(record.name).isEnabledFor(logging.DEBUG):
+            return
+        if isinstance(error, failure.FailedRun):
+            error = error.original
+        record.exc_text = _tracebacks.told(error)
+
+
+def _caught_by_who_logs(record: logging.LogRecord) -> BaseException | None:
+    """An error that says that the database is away, if the code that logs has caught it.
+
+    What callers of it have caught, or a run has ended with, may be of another database.
+    """
+    error = sys.exc_info()[1]
+    if error is None or error.__traceback__ is None or record.exc_info:
+        return None
+    code = error.__traceback__.tb_frame.f_code
+    if (code.co_filename, code.co_name) != (record.pathname, record.funcName):
+        return None
+    is_away = isinstance(error, NoAnswer) or unreachable.is_unreachable(error)
+    return error if is_away else None
+
+
+def _say(level: int, text: str) -> None:
+    logger.log(level, "%s", text, extra={_FROM_HERE: True})
