@@ -25,6 +25,7 @@ from crewai.agents.step_executor import StepExecutor
 from crewai.core.providers.human_input import SyncHumanInputProvider
 from crewai.events import crewai_event_bus
 from crewai.events.base_events import BaseEvent
+from crewai.events.event_context import get_current_parent_id, push_event_scope
 from crewai.flow import runtime, start
 from crewai.flow.persistence import SQLiteFlowPersistence
 from crewai.flow.runtime import _actions as actions
@@ -55,7 +56,7 @@ from crewai_dbos._agents.run_agent import _Literal
 from crewai_dbos._crewai_seam import agent as agent_seam
 from crewai_dbos._crewai_seam import flow as flow_seam
 from crewai_dbos._crewai_seam import llm as llm_seam
-from crewai_dbos._crewai_seam.events import event_handlers
+from crewai_dbos._crewai_seam.events import event_handlers, scope_kept
 from crewai_dbos._journal.joining import joined
 from crewai_dbos._objects import events, mcp_discovery
 from crewai_dbos._objects.artifacts import StableArtifacts
@@ -342,6 +343,14 @@ def test_only_some_providers_ask_their_server_for_a_token_count() -> None:
     assert not llm_seam.counts_tokens_remotely(Offline(model="offline"), Offline)
 
 
+def test_what_litellm_is_asked_is_put_together_where_we_change_it() -> None:
+    [(name, changed)] = llm_seam.litellm_requests(LLM, dict).items()
+    assert parameters(changed)[0] == "messages"
+    for ask_litellm in (LLM.call, LLM.acall):
+        assert f"params = self.{name}(" in inspect.getsource(ask_litellm)
+    assert llm_seam.litellm_requests(Offline, dict) == {}
+
+
 def test_an_llm_of_the_users_own_class_is_still_one(dbos: None) -> None:
     durable: Any = durable_llm(Offline(model="offline"), role="llm", config=None)
     assert isinstance(durable, Offline)
@@ -547,7 +556,7 @@ def test_a_flow_keeps_its_state_and_its_clock_where_we_look_for_them() -> None:
     private = {"_state", "_cel_now", "_deferred_flow_started_event_id", "_input_history"}
     assert private <= set(Flow.__private_attributes__)
     source = inspect.getsource(runtime)
-    assert all(name in source for name in (*flow_seam.STATE[1:], *flow_seam.OF_THE_ENGINE))
+    assert all(name in source for name in (flow_seam.STATE, *flow_seam.OF_THE_ENGINE))
 
 
 def test_a_flow_has_its_methods_and_what_they_are_made_of_where_we_look_for_them() -> None:
@@ -609,6 +618,13 @@ def test_the_handlers_of_the_bus_are_found_with_the_names_of_their_events() -> N
             crewai_event_bus.on(Happened)(handler)
         found = [function for name, function in event_handlers() if name == "Happened"]
     assert found == [on_thread, on_loop]
+
+
+def test_what_has_no_event_of_its_end_is_left_all_the_same() -> None:
+    with scope_kept():
+        push_event_scope("begun", "task_started")
+        assert get_current_parent_id() == "begun"
+    assert get_current_parent_id() is None
 
 
 @pytest.mark.parametrize("inside", [False, True], ids=["outside a run", "in a run"])
