@@ -25,6 +25,7 @@ from crewai.agents.step_executor import StepExecutor
 from crewai.core.providers.human_input import SyncHumanInputProvider
 from crewai.events import crewai_event_bus
 from crewai.events.base_events import BaseEvent
+from crewai.events.event_context import get_current_parent_id, push_event_scope
 from crewai.flow import runtime, start
 from crewai.flow.persistence import SQLiteFlowPersistence
 from crewai.flow.runtime import _actions as actions
@@ -42,6 +43,7 @@ from crewai.tools.memory_tools import RecallMemoryTool, RememberTool, create_mem
 from crewai.types.usage_metrics import UsageMetrics
 from crewai.utilities import tool_result_artifacts
 from crewai.utilities.agent_utils import extract_tool_call_info
+from crewai.utilities.converter import Converter
 from crewai.utilities.llm_utils import create_llm
 from crewai.utilities.planning_types import TodoItem
 from crewai.utilities.prompts import VALID_DATE_FORMAT_CODES
@@ -55,10 +57,11 @@ from crewai_dbos._agents.run_agent import _Literal
 from crewai_dbos._crewai_seam import agent as agent_seam
 from crewai_dbos._crewai_seam import flow as flow_seam
 from crewai_dbos._crewai_seam import llm as llm_seam
-from crewai_dbos._crewai_seam.events import event_handlers
+from crewai_dbos._crewai_seam.events import event_handlers, scope_kept
 from crewai_dbos._journal.joining import joined
 from crewai_dbos._objects import events, mcp_discovery
 from crewai_dbos._objects.artifacts import StableArtifacts
+from crewai_dbos._objects.conversion import recording
 from crewai_dbos._objects.llm import durable_llm
 from crewai_dbos.testing import ModelServer, error, text
 from support.launching import launched
@@ -270,6 +273,30 @@ def test_a_rate_limit_is_retried_by_the_journal_alone(dbos: None) -> None:
         assert entries(run) == ["work#1/llm#1"]
 
 
+class Letter(BaseModel):
+    text: str
+
+
+def test_what_asks_for_an_object_past_the_llm_makes_one_attempt_in_a_recorded_call(
+    dbos: None,
+) -> None:
+    with ModelServer(lambda request: error(500, retry_after=0.01)) as server:
+        llm = model(server)
+
+        def plan() -> str:
+            with joined("work") as scope:
+                durable: Any = durable_llm(llm, role="llm", config=StepConfig(), scope=scope)
+                converter = recording(Converter)(
+                    llm=durable, text="Hi.", model=Letter, instructions="As JSON.", max_attempts=1
+                )
+                return str(converter.to_json())
+
+        run = run_id()
+        assert "error" in finish(plan, run)
+        assert len(server.requests) == 1
+        assert entries(run) == ["work#1/conversion#1"]
+
+
 @pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
 def test_crewai_does_not_retry_what_the_journal_gave_up(dbos: None, asynchronous: bool) -> None:
     config = StepConfig(retries_allowed=True, max_attempts=2, interval_seconds=0.01)
@@ -342,6 +369,14 @@ def test_only_some_providers_ask_their_server_for_a_token_count() -> None:
     assert not llm_seam.counts_tokens_remotely(Offline(model="offline"), Offline)
 
 
+def test_what_litellm_is_asked_is_put_together_where_we_change_it() -> None:
+    [(name, changed)] = llm_seam.litellm_requests(LLM, dict).items()
+    assert parameters(changed)[0] == "messages"
+    for ask_litellm in (LLM.call, LLM.acall):
+        assert f"params = self.{name}(" in inspect.getsource(ask_litellm)
+    assert llm_seam.litellm_requests(Offline, dict) == {}
+
+
 def test_an_llm_of_the_users_own_class_is_still_one(dbos: None) -> None:
     durable: Any = durable_llm(Offline(model="offline"), role="llm", config=None)
     assert isinstance(durable, Offline)
@@ -387,13 +422,17 @@ def test_a_copy_of_an_agent_has_done_nothing_yet() -> None:
 
 
 def test_a_text_is_known_as_it_was_before_inputs_were_filled_in() -> None:
-    agent = Agent(role="{who} clerk", goal="Work", backstory="Diligent.", llm=model())
-    task = Task(description="Do {what}.", expected_output="It.", agent=agent)
+    agent = Agent(role="{who} clerk", goal="As {who}", backstory="{who} of all", llm=model())
+    task = Task(description="Do {what}.", expected_output="{what} done.", agent=agent)
+    of_agent, of_task = ("role", "goal", "backstory"), ("description", "expected_output")
+    texts = [(agent, field) for field in of_agent] + [(task, field) for field in of_task]
+    written = [getattr(thing, field) for thing, field in texts]
     agent.interpolate_inputs({"who": "Best"})
     task.interpolate_inputs_and_add_conversation_history({"what": "this"})
-    assert (agent.role, task.description) == ("Best clerk", "Do this.")
-    assert agent_seam.original_text(agent, "role") == "{who} clerk"
-    assert agent_seam.original_text(task, "description") == "Do {what}."
+    assert [getattr(thing, field) for thing, field in texts] == [
+        "Best clerk", "As Best", "Best of all", "Do this.", "this done.",
+    ]  # fmt: skip
+    assert [agent_seam.original_text(thing, field) for thing, field in texts] == written
     assert agent_seam.original_text(None, "role") is None
 
 
@@ -547,7 +586,7 @@ def test_a_flow_keeps_its_state_and_its_clock_where_we_look_for_them() -> None:
     private = {"_state", "_cel_now", "_deferred_flow_started_event_id", "_input_history"}
     assert private <= set(Flow.__private_attributes__)
     source = inspect.getsource(runtime)
-    assert all(name in source for name in (*flow_seam.STATE[1:], *flow_seam.OF_THE_ENGINE))
+    assert all(name in source for name in (flow_seam.STATE, *flow_seam.OF_THE_ENGINE))
 
 
 def test_a_flow_has_its_methods_and_what_they_are_made_of_where_we_look_for_them() -> None:
@@ -609,6 +648,14 @@ def test_the_handlers_of_the_bus_are_found_with_the_names_of_their_events() -> N
             crewai_event_bus.on(Happened)(handler)
         found = [function for name, function in event_handlers() if name == "Happened"]
     assert found == [on_thread, on_loop]
+
+
+def test_what_has_no_event_of_its_end_is_left_all_the_same() -> None:
+    before = get_current_parent_id()
+    with scope_kept():
+        push_event_scope("begun", "task_started")
+        assert get_current_parent_id() == "begun"
+    assert get_current_parent_id() == before
 
 
 @pytest.mark.parametrize("inside", [False, True], ids=["outside a run", "in a run"])

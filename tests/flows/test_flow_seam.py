@@ -25,6 +25,7 @@ from crewai.types.usage_metrics import UsageMetrics
 from pydantic import BaseModel
 
 from crewai_dbos._crewai_seam.flow import checkpoint_for_ask, streaming_turn
+from crewai_dbos._flows import people
 from crewai_dbos._flows.progress import depth
 from crewai_dbos._flows.run_flow import _RunFlow
 from crewai_dbos._flows.state.fields import OF_THE_ENGINE
@@ -181,6 +182,13 @@ class Told:
 class Echo:
     def request_input(self, message: str, flow: Any, metadata: Any = None) -> str:
         return f"{message} Yes."
+
+
+def test_a_flow_says_who_is_asked() -> None:
+    echo: Any = Echo()
+    assert people.is_terminal(Counting()._resolve_input_provider())
+    assert Counting(input_provider=echo)._resolve_input_provider() is echo
+    assert "self._resolve_input_provider()" in inspect.getsource(Flow.ask)
 
 
 def test_the_engine_calls_each_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from crewai.flow.human_feedback import HumanFeedbackResult
     from crewai.types.usage_metrics import UsageMetrics
 
-STATE = ("_initial_state", "_state")
-"""The attributes of a flow with the state that it begins with and the one that it has."""
+STATE = "_state"
+"""The attribute of a flow with its state."""
 
 OF_THE_ENGINE = ("_flow_post_init_done", "_skip_auto_memory", "_deferred_flow_started_event_id")
 """Attributes that crewAI sets on a flow beside its fields, for its engine."""

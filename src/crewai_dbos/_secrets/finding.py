@@ -84,7 +84,7 @@ class _Place(NamedTuple):
 
 _SCALARS = (type(None), bool, int, float, complex)
 # What a run works on, and what knowledge consists of: no part of how something was defined.
-_OF_RUNS = ("agent_executor", "initial_state", "tools_results", *flow.STATE)
+_OF_RUNS = ("agent_executor", "initial_state", "tools_results", flow.STATE)
 _DATA = frozenset({*_OF_RUNS, agent.LAST_MESSAGES, "chunks", "chunk_embeddings"})
 
 
