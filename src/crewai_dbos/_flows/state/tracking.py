@@ -56,7 +56,6 @@ def touch(owner: Any, name: str) -> None:
 
 def touch_attribute(flow: Any, name: str, value: Any, *, changed: bool = False) -> None:
     """An attribute of `flow` was set, or read as `value`, by the method at work."""
-    # The engine asks for attributes of its own a hundred times for each method.
     if name in OF_NO_METHOD or not (changed or _may_be_changed(flow, name, value)):
         return
     if _at_work.get() is not None and not name.startswith(OURS):
