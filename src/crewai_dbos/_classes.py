@@ -112,7 +112,10 @@ def _first(namespaces: list[Any], name: str) -> Any:
 
 
 def _is_method(found: Any) -> bool:
-    return inspect.isroutine(found) or isinstance(found, (classmethod, staticmethod))
+    # What has no such name in its class, as most fields of a model, is told apart at once.
+    return found is not None and (
+        inspect.isroutine(found) or isinstance(found, (classmethod, staticmethod))
+    )
 
 
 def with_its_own(copied: Any, mixin: type) -> type:

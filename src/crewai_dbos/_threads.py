@@ -67,6 +67,15 @@ async def on_a_thread(function: Callable[[], T]) -> T:
     return await ended.future
 
 
+async def on_thread_of_loop(function: Callable[..., T], *args: Any) -> T:
+    """As `asyncio.to_thread`, and the pool is given the context as what is run.
+
+    So `_carrying` sees that the job has one, and lends it no other.
+    """
+    run = contextvars.copy_context().run
+    return await asyncio.get_running_loop().run_in_executor(None, run, function, *args)
+
+
 class WorkEnded(BaseException):
     """Carries what work on a loop of its own has raised, and what would end its caller's loop.
 

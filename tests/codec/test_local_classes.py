@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from pydantic import BaseModel, Field
 
 from codec.values import Animal, Dog, back, same
-from crewai_dbos._stored.codec import encode
+from crewai_dbos._stored.codec import decode, encode
 from crewai_dbos.errors import UnstorableValueError
 
 
@@ -55,3 +56,14 @@ def test_a_local_model_keeps_the_classes_of_what_it_holds() -> None:
     decoded = back(Local(pet=Dog(name="Rex", tricks=["sit"]), anything=Dog(name="Bo")), (Local,))
     assert decoded.pet == Dog(name="Rex", tricks=["sit"])
     assert decoded.anything == Dog(name="Bo")
+
+
+def test_plain_data_does_not_ask_which_classes_are_known() -> None:
+    """A flow knows the class of its state, and writes each of its fields on its own."""
+
+    def known() -> Iterator[type]:
+        raise AssertionError("asked")
+        yield
+
+    data = {"texts": ["a", "b"], "number": 1, "pair": (1, 2)}
+    assert decode(encode(data, known()), known()) == data

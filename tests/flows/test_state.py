@@ -351,9 +351,47 @@ def finished(job: Job) -> str:
     return f"{job.name} is done"
 
 
+class Alike(Flow):
+    """One field has values after one another that are equal, or written alike."""
+
+    @start()
+    def number(self) -> None:
+        self.becomes(1)
+
+    @listen(number)
+    def truth(self) -> None:
+        self.becomes(True)
+
+    @listen(truth)
+    def part(self) -> None:
+        self.becomes(1.0)
+
+    @listen(part)
+    def text(self) -> None:
+        self.becomes("1")
+
+    @listen(text)
+    def several(self) -> None:
+        self.becomes(["1"])
+
+    @listen(several)
+    def text_again(self) -> None:
+        self.becomes("1")
+
+    @listen(text_again)
+    def last(self) -> list[str]:
+        self.becomes(None)
+        return list(self.state["seen"])
+
+    def becomes(self, value: Any) -> None:
+        self.state.setdefault("seen", []).append(say(repr(self.state.get("what"))))
+        self.state["what"] = value
+
+
 @pytest.mark.parametrize(
     "flow",
     [
+        Alike,
         Dates,
         Unfinished,
         GivenAList,

@@ -8,7 +8,6 @@ see of itself, spans, attempts and their log lines, and the transaction that rec
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import inspect
 import time
@@ -24,6 +23,7 @@ from dbos._serialization import DBOSPortableJSON
 
 from crewai_dbos._dbos_seam.instance import launched_instance
 from crewai_dbos._dbos_seam.recording import StepRow, record
+from crewai_dbos._threads import on_thread_of_loop
 
 _LONGEST_WAIT = 3600.0
 """Seconds that DBOS waits before another attempt at most."""
@@ -86,7 +86,7 @@ class _Step:
         with self._entered():
             self._begin()
             output = await self._attempted(self._supervised(body))()
-            await asyncio.to_thread(self._record, output)
+            await on_thread_of_loop(self._record, output)
         return output
 
     def _entered(self) -> EnterDBOSStepCtx:

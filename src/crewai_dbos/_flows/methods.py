@@ -8,7 +8,6 @@ the calls that it made answered from the record.
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import inspect
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
@@ -26,7 +25,7 @@ from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.entry import Entry
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._stored import codec, names
-from crewai_dbos._threads import ThreadOrTask
+from crewai_dbos._threads import ThreadOrTask, on_thread_of_loop
 from crewai_dbos.errors import UnstorableValueError
 
 
@@ -186,8 +185,7 @@ class MethodRun:
             with working():
                 return method(*args, **kwargs)
 
-        context = contextvars.copy_context()
-        result = await asyncio.to_thread(context.run, work)
+        result = await on_thread_of_loop(work)
         if asyncio.iscoroutine(result):
             self._scope.runs_on(ThreadOrTask.here())
             with working():

@@ -13,6 +13,7 @@ from crewai_dbos._crewai_seam.flow import definition_of
 from crewai_dbos._flows import feedback, people
 from crewai_dbos._flows.methods import MethodRun, executing
 from crewai_dbos._flows.progress import FlowRun, depth
+from crewai_dbos._flows.state.fields import OF_NO_METHOD
 from crewai_dbos._flows.state.tracking import touch_attribute
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.call import Call
@@ -112,7 +113,8 @@ class _RunFlow(_Base):
 
     def __getattribute__(self, name: str) -> Any:
         value = super().__getattribute__(name)
-        if not name.startswith("__"):
+        # The engine asks for attributes of its own a hundred times for each method.
+        if name not in OF_NO_METHOD and not name.startswith("__"):
             touch_attribute(self, name, value)
         return value
 

@@ -48,7 +48,7 @@ def encode(value: Any, known: Iterable[type] = ()) -> Json:
         UnstorableValueError: `value` holds something without a JSON form.
     """
     try:
-        return _Writer(by_path(known)).written(value)
+        return _Writer(known).written(value)
     except (UnstorableValueError, RuntimeError):  # also of a container that is being changed
         raise
     except Exception as error:  # of a property, a `__repr__`, ... of a class of the user's
@@ -62,12 +62,17 @@ class _Writer:
     """Writes one value.
 
     Args:
-        known: Classes that may be unimportable, by path.
+        known: Classes that may be unimportable.
     """
 
-    def __init__(self, known: Mapping[str, type]) -> None:
-        self._known = known
+    def __init__(self, known: Iterable[type]) -> None:
+        self._given = known
         self._depth = 0
+
+    @cached_property
+    def _known(self) -> Mapping[str, type]:
+        """By path. Most values name no class, and this takes longer than to write them."""
+        return by_path(self._given)
 
     def written(self, value: Any) -> Json:
         kind = type(value)

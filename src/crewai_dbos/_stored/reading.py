@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date, timedelta
 from decimal import Decimal
+from functools import cached_property
 from pathlib import Path
 from types import MemberDescriptorType
 from typing import Any
@@ -39,7 +40,7 @@ def decode(data: Json, known: Iterable[type] = ()) -> Any:
         UnstorableValueError: It names a class that it may not, or is not what `encode` returns.
     """
     try:
-        return _Reader(by_path(known)).read(data)
+        return _Reader(known).read(data)
     except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
         if isinstance(error, UnstorableValueError):
             raise
@@ -52,13 +53,18 @@ class _Reader:
     """Reads one value.
 
     Args:
-        known: Classes by path that need not be looked up.
+        known: Classes that need not be looked up.
     """
 
-    def __init__(self, known: Mapping[str, type]) -> None:
-        self._known = known
+    def __init__(self, known: Iterable[type]) -> None:
+        self._given = known
         self._depth = 0
         self._left = forms.MOST
+
+    @cached_property
+    def _known(self) -> Mapping[str, type]:
+        """By path. Most values name no class, and this takes longer than to read them."""
+        return by_path(self._given)
 
     def read(self, data: Json) -> Any:
         if type(data) is not dict and type(data) is not list:

@@ -43,7 +43,8 @@ def shared(fields: Iterable[tuple[str, Any]]) -> list[Pair]:
 
     try:
         for name, value in fields:
-            walk(value, [name], True)
+            if type(value) not in SCALARS:
+                walk(value, [name], True)
     except RecursionError:  # such a value has no JSON form either
         return []
     return pairs

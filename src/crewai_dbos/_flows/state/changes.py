@@ -78,6 +78,7 @@ class FlowState:
         self._declared = declared
         watch(self._flow)
         self.known = classes(flow)
+        self._scalars: dict[str, tuple[Any, tuple[str, Any, str]]] = {}
         self._committed = {name: mark for name, mark, _, _ in self._fields()}
         self._unsettled: dict[str, list[str]] = {}
 
@@ -240,6 +241,18 @@ class FlowState:
     def _stored(self, value: Any) -> tuple[str, Any, str]:
         return _stored(value, self.known, original_class(type(self._flow)))
 
+    def _stored_field(self, name: str, value: Any) -> tuple[str, Any, str]:
+        """As `_stored`, of a field. Most are looked at again and again and have not changed."""
+        before = self._scalars.get(name)
+        if before is not None and before[0] is value:
+            return before[1]
+        found = self._stored(value)
+        if type(value) in SCALARS:  # the same object is the same value
+            self._scalars[name] = (value, found)
+        else:
+            self._scalars.pop(name, None)
+        return found
+
     def _shared(self) -> list[Pair]:
         return shared(self._values())
 
@@ -255,7 +268,7 @@ class FlowState:
         found = []
         for name, value in self._values():
             if only is None or name in only:
-                mark, stored, why = self._stored(value)
+                mark, stored, why = self._stored_field(name, value)
                 if name in hidden:
                     stored, why = None, _HIDDEN
                 found.append((name, _marked(mark, name, pairs), stored, why))
@@ -312,5 +325,8 @@ def _stored(value: Any, known: tuple[type, ...], own: type) -> tuple[str, Any, s
     raise AssertionError
 
 
+_as_text = json.JSONEncoder(sort_keys=True).encode
+
+
 def _mark(data: Any) -> str:
-    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(_as_text(data).encode()).hexdigest()

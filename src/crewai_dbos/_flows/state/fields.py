@@ -30,6 +30,12 @@ _SETTINGS = {
 }
 """The fields of a flow that a method may set for those after it."""
 
+_ENGINE = frozenset({*Flow.model_fields, *OF_THE_ENGINE} - _SETTINGS)
+_PRIVATE = frozenset(Flow.__private_attributes__)
+
+OF_NO_METHOD = _ENGINE | _PRIVATE
+"""What a flow has beside the attributes in which a user keeps something."""
+
 SCALARS = (str, int, float, bool, bytes, type(None))
 
 
@@ -104,20 +110,19 @@ class Attributes(Fields):
     """What a user keeps in a flow beside the state."""
 
     def items(self) -> list[tuple[str, Any]]:
-        engine = {*Flow.model_fields, *OF_THE_ENGINE} - _SETTINGS
         found = {
             name: value
             for name, value in own_dict(self.owner).items()
-            if name not in engine and not name.startswith(OURS)
+            if name not in _ENGINE and not name.startswith(OURS)
         }
         private = self.owner.__pydantic_private__ or {}
-        own = {n: v for n, v in private.items() if n not in Flow.__private_attributes__}
+        own = {n: v for n, v in private.items() if n not in _PRIVATE}
         return list({**found, **own}.items())
 
     def hidden(self) -> set[str]:
         # crewAI excludes every attribute of a flow; what the user has made private is private.
         cls: Any = original_class(type(self.owner))
-        own = set(cls.__private_attributes__) - set(Flow.__private_attributes__)
+        own = set(cls.__private_attributes__) - _PRIVATE
         return set() if hidden.stores_hidden(cls) else {self.prefix + name for name in own}
 
     def set(self, name: str, value: Any) -> None:

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from crewai_dbos._classes import original_class, overridden
 from crewai_dbos._crewai_seam.flow import set_state, state_of
-from crewai_dbos._flows.state.fields import OF_THE_ENGINE, OURS, SCALARS, as_name, own_dict
+from crewai_dbos._flows.state.fields import OF_NO_METHOD, OURS, SCALARS, as_name, own_dict
 from crewai_dbos._leases import RunVar
 from crewai_dbos._setting import setting
 
@@ -56,11 +56,17 @@ def touch(owner: Any, name: str) -> None:
 
 def touch_attribute(flow: Any, name: str, value: Any, *, changed: bool = False) -> None:
     """An attribute of `flow` was set, or read as `value`, by the method at work."""
-    if _at_work.get() is None or name in OF_THE_ENGINE or name.startswith(OURS):
+    if name in OF_NO_METHOD or not (changed or _may_be_changed(flow, name, value)):
         return
-    private = flow.__pydantic_private__ or {}
-    if changed or (not isinstance(value, SCALARS) and (name in own_dict(flow) or name in private)):
+    if _at_work.get() is not None and not name.startswith(OURS):
         touch(flow, name)
+
+
+def _may_be_changed(flow: Any, name: str, value: Any) -> bool:
+    """Whether who has read `value`, an attribute of `flow`, may change what it holds."""
+    if isinstance(value, SCALARS):
+        return False
+    return name in own_dict(flow) or name in (flow.__pydantic_private__ or ())
 
 
 def watch(flow: Flow[Any]) -> None:
