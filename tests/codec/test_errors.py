@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import math
+import sys
+from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import openai
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 
 from codec.errors import REQUEST, Demanding, error_back, response
 from codec.values import Animal, values
+from crewai_dbos._stored import redaction
+from crewai_dbos._stored.errors import decode_error, encode_error
 from crewai_dbos.errors import CrewaiDbosError, RecordedError
 
 
@@ -68,6 +73,8 @@ def invalid() -> ValidationError:
         Formatted(8, "no"),
         AssertionError(),
         StopIteration("x"),
+        UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"),
+        UnicodeEncodeError("utf-8", "a\ud83d", 1, 2, "surrogates not allowed"),
     ],
     ids=repr,
 )
@@ -88,8 +95,69 @@ def test_a_recorded_error_can_be_raised_and_recorded_again() -> None:
     assert caught.value.status_code == 429
 
 
-def test_an_error_that_can_not_be_rebuilt_has_a_stand_in_of_its_nearest_base() -> None:
-    error = invalid()
+class Checked(BaseModel):
+    """Fails in each way that a validation may fail."""
+
+    name: str
+    count: int = Field(gt=3)
+    level: Literal["low", "high"] = "low"
+
+    @field_validator("name")
+    @classmethod
+    def check(cls, name: str) -> str:
+        assert name != "assert", "said so"
+        if name == "custom":
+            raise PydanticCustomError("odd", "{name} is {what}", {"name": name, "what": "odd"})
+        if name == "value":
+            raise ValueError(f"no {name}: {{x}}")
+        return name
+
+
+class Hidden(BaseModel, hide_input_in_errors=True):
+    count: int
+
+
+def failure_of(validate: Callable[[], Any]) -> ValidationError:
+    with pytest.raises(ValidationError) as caught:
+        validate()
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    "validate",
+    [
+        lambda: Animal(name=1),  # type: ignore[arg-type]
+        lambda: Checked(name="assert", count=2, level="x"),  # type: ignore[arg-type]
+        lambda: Checked(name="custom", count="x"),  # type: ignore[arg-type]
+        lambda: Checked.model_validate({"name": "value"}),
+        lambda: Checked.model_validate_json("# Text, not JSON"),
+        lambda: Checked.model_validate_json('{"name": [], "count": 2.5}'),
+        lambda: Hidden(count="secret"),  # type: ignore[arg-type]
+        lambda: TypeAdapter(list[int]).validate_python([1, "x", None]),
+    ],
+)
+def test_an_error_of_a_validation_comes_back(validate: Callable[[], Any]) -> None:
+    error = failure_of(validate)
+    decoded = error_back(error)
+    assert type(decoded) is ValidationError
+    assert str(decoded) == str(error)
+    assert decoded.title == error.title
+    for one, other in zip(decoded.errors(), error.errors(), strict=True):
+        assert {**one, "ctx": str(one.get("ctx"))} == {**other, "ctx": str(other.get("ctx"))}
+    assert str(error_back(decoded)) == str(error)
+
+
+@pytest.mark.parametrize(
+    "validate",
+    [
+        lambda: Checked.model_validate(object()),  # has no JSON form
+        lambda: Checked.model_validate_json("x" * 2_000_000),  # too large to be kept with it
+    ],
+)
+def test_one_that_can_not_be_made_again_has_a_stand_in_of_its_nearest_base(
+    validate: Callable[[], Any],
+) -> None:
+    error = failure_of(validate)
     decoded = error_back(error)
     assert isinstance(decoded, ValueError)
     assert isinstance(decoded, RecordedError)
@@ -98,10 +166,41 @@ def test_an_error_that_can_not_be_rebuilt_has_a_stand_in_of_its_nearest_base() -
     assert decoded.recorded_type == "pydantic_core._pydantic_core:ValidationError"
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python has no groups of errors")
+def test_a_group_of_errors_comes_back() -> None:
+    class Local(Exception):
+        pass
+
+    group = ExceptionGroup("two", [KeyError("key"), ExceptionGroup("in", [Local("l"), invalid()])])  # noqa: F821
+    decoded: Any = error_back(group)
+    assert type(decoded) is type(group)
+    assert (str(decoded), decoded.message) == (str(group), "two")
+    first, inner = decoded.exceptions
+    assert (type(first), first.args) == (KeyError, ("key",))
+    assert [type(each) for each in inner.exceptions][1] is ValidationError
+    assert isinstance(inner.exceptions[0], RecordedError)
+    assert str(inner.exceptions[0]) == "l"
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python has no groups of errors")
+def test_the_errors_of_a_group_keep_their_classes_when_their_texts_are_redacted() -> None:
+    group = ExceptionGroup("two", [KeyError("key"), ValueError("v")])  # noqa: F821
+    stored: Any = encode_error(group)
+    decoded: Any = decode_error(redaction.redacted_error(stored, lambda _: "-"))
+    assert isinstance(decoded, RecordedError)
+    assert str(decoded) == "-"
+    same: Any = decode_error(
+        redaction.redacted_error(stored, lambda text: text.replace("key", "-"))
+    )
+    assert [(type(each), each.args) for each in same.exceptions] == [
+        (KeyError, ("-",)),
+        (ValueError, ("v",)),
+    ]
+
+
 @pytest.mark.parametrize(
     ("error", "base"),
     [
-        (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"), ValueError),
         (Live(SimpleNamespace(name="x")), Exception),
     ],
     ids=repr,

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import base64
+import builtins
 import contextlib
 import pickle
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
+from pydantic import ValidationError
+
 from crewai_dbos import _tracebacks
 from crewai_dbos._classes import ORIGINAL, original_class
 from crewai_dbos._secrets.cutting import cutter
-from crewai_dbos._stored import forms, modules
+from crewai_dbos._stored import forms, modules, validation
 from crewai_dbos._stored.codec import Json, decode, encode
 from crewai_dbos._stored.forms import is_text
 from crewai_dbos._stored.type_paths import import_path, load_type
 from crewai_dbos.errors import RecordedError, UnstorableValueError
 
 MAX_CAUSES = 4
+
+Group: Any = getattr(builtins, "ExceptionGroup", ())
+"""That of Python, from 3.11; an empty tuple, which nothing is an instance of, before."""
 
 _KNOWN = ("builtins", "crewai", "crewai_dbos", "dbos", "openai")
 """Packages whose errors do nothing to tell their text but put it together."""
@@ -36,8 +42,7 @@ def encode_error(error: BaseException, secrets: Iterable[str] = ()) -> Json:
 def _encode_error(
     error: BaseException, hide: Callable[[str], str], after: Sequence[BaseException]
 ) -> Json:
-    # The file name of an OSError is in neither its args nor its attributes.
-    made_of = error.__reduce__()[1] if isinstance(error, OSError) else error.args
+    told = [*after, error]
     attributes = getattr(error, "__dict__", {}).items()
     data: dict[str, Any] = {
         "type": import_path(original_class(type(error))),
@@ -45,7 +50,7 @@ def _encode_error(
             import_path(cls) for cls in type(error).__mro__[1:] if issubclass(cls, Exception)
         ],
         "message": _hide(_text(error), hide),
-        "args": [_hide(_encode_or_none(arg), hide) for arg in made_of],
+        "args": _pieces(error, hide, told),
         # One without a JSON form is None, and not gone: whoever catches the error asks for it.
         "attrs": {
             name: _hide(_encode_or_none(item), hide)
@@ -59,11 +64,26 @@ def _encode_error(
         ]
     if notes := _notes(error):
         data["notes"] = [_hide(note, hide) for note in notes]
-    cause, told = _tracebacks.cause_of(error), [*after, error]
+    cause = _tracebacks.cause_of(error)
     # Some libraries raise an error from itself, which a traceback shows once.
     if cause is not None and len(told) < MAX_CAUSES and not any(cause is each for each in told):
         data["cause"] = _encode_error(cause, hide, told)
     return data
+
+
+def _pieces(
+    error: BaseException, hide: Callable[[str], str], told: Sequence[BaseException]
+) -> list[Json]:
+    """What `error` is made of: its arguments, if it is of no class that has more."""
+    if isinstance(error, Group) and len(told) < MAX_CAUSES:
+        inside = [_encode_error(each, hide, told) for each in error.exceptions]
+        return [_hide(encode(error.message), hide), *inside]
+    made_of: Iterable[Any] = error.args
+    if isinstance(error, OSError):
+        made_of = error.__reduce__()[1]  # its file name is in neither its args nor its attributes
+    elif type(error) is ValidationError:
+        made_of = validation.pieces(error)
+    return [_hide(_encode_or_none(piece), hide) for piece in made_of]
 
 
 def _notes(error: BaseException) -> list[str]:
@@ -94,7 +114,7 @@ def decode_error(data: Json) -> Exception:
 def _decode_error(data: Json, depth: int) -> Exception:
     if not is_error(data) or depth == 0:
         raise UnstorableValueError("The error was not written by crewai-dbos")
-    error = _rebuild_error(data) or _stand_in(data)
+    error = _rebuild_error(data, depth - 1) or _stand_in(data)
     _tracebacks.remember(error, [(file, line, name) for file, line, name in data.get("raised", ())])
     if "notes" in data:
         _attributes_of(error)["__notes__"] = list(data["notes"])
@@ -125,12 +145,19 @@ def _is_place(data: Any) -> bool:
     return isinstance(data, list) and list(map(type, data)) == [str, int, str]
 
 
-def _rebuild_error(data: Json) -> Exception | None:
+def _rebuild_error(data: Json, depth: int) -> Exception | None:
     try:
         cls = _error_class(data["type"])
-        args = tuple(decode(arg) for arg in data["args"])
+        if issubclass(cls, Group):
+            message, *inside = data["args"]
+            args: tuple[Any, ...] = (decode(message), [_decode_error(e, depth) for e in inside])
+        else:
+            args = tuple(decode(arg) for arg in data["args"])
+        if cls is ValidationError:
+            title, errors = args
+            return validation.again(title, errors, data["message"])
         if not _has_own_text(cls) or modules.is_of_a_definition(cls):
-            error: Exception = _made(cls, args, data)
+            error: Exception = _made(cls, args, data, whole=True)
             return error if _text(error) == data["message"] else None
         # What a library's class says by a method of its own is on record; it is not asked.
         return _made(_saying(cls, data["message"]), args, data) if _may_be_derived(cls) else None
@@ -227,9 +254,13 @@ def _error_class(path: str) -> type[Exception]:
     return cls
 
 
-def _made(cls: type[Exception], args: tuple[Any, ...], data: Json) -> Any:
+def _made(cls: type[Exception], args: tuple[Any, ...], data: Json, *, whole: bool = False) -> Any:
     builtin: Any = next(base for base in cls.__mro__ if base.__module__ == "builtins")
     error = builtin.__new__(cls, *args)
+    if whole and builtin is cls:
+        builtin.__init__(
+            error, *args
+        )  # what a UnicodeError tells, and the value of a StopIteration
     BaseException.args.__set__(error, args)  # type: ignore[attr-defined]
     attributes = _attributes_of(error)
     for name, item in data["attrs"].items():

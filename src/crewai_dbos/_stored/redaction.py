@@ -70,6 +70,11 @@ def redacted_error(error: dict[str, Any], redact: Redact) -> dict[str, Any]:
         **error,
         **{name: redacted(error[name], redact) for name in ("message", "args", "attrs")},
     }
+    if "builtins:ExceptionGroup" in (error["type"], *error["bases"]):
+        made["args"] = [
+            redacted_error(arg, redact) if isinstance(arg, dict) and "bases" in arg else made_arg
+            for arg, made_arg in zip(error["args"], made["args"], strict=True)
+        ]
     if "notes" in error:
         made["notes"] = redacted(error["notes"], redact)
     if "raised" in error:
