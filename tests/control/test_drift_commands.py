@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shlex
 from collections import Counter
@@ -20,7 +21,7 @@ import crewai_dbos
 from crewai_dbos import DBOSCrew, DBOSFlow, DriftError
 from crewai_dbos._dbos_seam.database import launched_database
 from crewai_dbos._flows import turns
-from crewai_dbos._journal import run_scope
+from crewai_dbos._journal import endings, run_scope
 from crewai_dbos._journal.joining import joined, unwrapping_signals
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos.cli import app
@@ -28,10 +29,10 @@ from crewai_dbos.testing import ModelServer
 from crews.scenarios import agent, answer, archive, asked, model, search, task
 from flows.conversation import Desk, replies
 from flows.scenarios import echo, say
-from journal.helpers import bare, call, work
+from journal.helpers import acall, bare, call, work
 from support.launching import launched
 from support.names import unique
-from support.runs import begin, follow_plainly, plans
+from support.runs import afollow, begin, follow_plainly, plans
 from support.serving import Serve, serving
 
 NOW, LATER = "now", "later"
@@ -577,6 +578,33 @@ def test_calls_that_came_beside_each_other(serve: Serve) -> None:
     (left,) = DBOS.retrieve_workflow(forked(told)).get_result()
     assert left[0] == "b"
     assert work.done.keys() <= {"b"}
+
+
+def test_a_call_that_was_cut_short_and_now_is_not(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endings, "PATIENCE", 0.1)
+    limits: list[float | None] = [0.05]
+
+    async def slow() -> str:
+        await asyncio.sleep(60 if limits[-1] else 0)
+        return "at last"
+
+    async def plan() -> list[Any]:
+        with working() as scope:
+            before, found = call(scope, "before"), "too late"
+            with suppress(asyncio.TimeoutError):
+                found = await asyncio.wait_for(acall(scope, "slow", slow), limits[-1])
+            return [before, found, call(scope, "after")]
+
+    run = unique("run")
+    assert begin(plan, run, afollow).get_result()[1] == "too late"
+    limits.append(None)
+    told = drift_of(run)
+    assert "now nobody cuts it short" in told
+    work.done.clear()
+    assert DBOS.retrieve_workflow(forked(told)).get_result()[1] == "at last"
+    assert work.done == {"slow": 1, "after": 1}
 
 
 def test_steps_of_the_users_workflow(serve: Serve) -> None:

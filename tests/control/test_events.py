@@ -592,14 +592,16 @@ def test_on_the_command_line(serve: Serve, url: str) -> None:
     with SetWorkflowID(run_id):
         crew().kickoff({"what": "otters"})
 
-    def run(*arguments: str) -> Any:
-        return CliRunner().invoke(app, ["runs", "events", *arguments, "--db-url", url])
+    def run(*arguments: str, **env: str) -> Any:
+        told = ["runs", "events", *arguments, "--db-url", url]
+        return CliRunner().invoke(app, told, env=env)
 
-    shown = run(run_id)
+    shown = run(run_id, COLUMNS="80")
     assert shown.exit_code == 0, shown.output
     assert len(shown.stdout.splitlines()) == len(OF_THE_CREW)
     assert all(len(line) <= 80 for line in shown.stdout.splitlines())
     assert "task.started" in shown.stdout
+    assert "…" not in run(run_id).stdout, "no terminal, no width"
     as_json = run(run_id, "--json", "--follow", "--after", "2")
     found = [json.loads(line) for line in as_json.stdout.splitlines()]
     assert [each["type"] for each in found] == OF_THE_CREW[2:]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -348,19 +349,24 @@ def test_prune(runs: Call, sql: Callable[..., Any], control: Control) -> None:
     assert "0 runs are deleted." in runs("prune", "--older-than", "1d", "-y").stdout
 
 
-def test_help_and_version_without_crewai() -> None:
+def test_without_crewai(url: str) -> None:
     program = (
         "import sys\n"
         "from typer.testing import CliRunner\n"
         "from crewai_dbos.cli import app\n"
-        "for arguments in (['--version'], ['--help'], ['runs', '--help']):\n"
-        "    done = CliRunner().invoke(app, arguments)\n"
+        "told = ('--version', '--help', 'runs --help', 'runs list', 'workers', 'inbox list')\n"
+        "for arguments in told:\n"
+        "    done = CliRunner().invoke(app, arguments.split())\n"
         "    assert done.exit_code == 0, done.output\n"
         "    print(done.output)\n"
         "assert 'crewai' not in sys.modules\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "DBOS_SYSTEM_DATABASE_URL": url},
     )
     assert done.stdout.startswith("crewai-dbos ")
     assert "Exits with 0" in done.stdout

@@ -172,3 +172,15 @@ def test_only_the_names_of_facts_are_dim() -> None:
     assert "\x1b[2mstate\x1b[0m  \x1b[32mdone\x1b[0m\n" in told
     assert "\x1b[31mfailed" in told
     assert "BadRequestError: No paper.\n" in told
+
+
+def test_what_a_model_says_moves_no_cursor() -> None:
+    bad = "All is well.\x1b[2J\x1b]0;owned\x07 [red]no[/red]"
+    question = Question(bad, tool="send", arguments={"to": bad}, output=f"{bad}\nand more")
+    asked = Request("1f9c", "order-12", "x", "approval", "open", question, bad, created=NOW)
+    out = io.StringIO()
+    inbox._show(Console(width=80, file=out, highlight=False), asked)
+    told = out.getvalue() + "\n".join(printed(inbox._table([asked]), 80))
+    assert not set(told) & {"\x1b", "\x07"}
+    assert "[red]no[/red]" in told
+    assert "\nand more\n" in told

@@ -103,17 +103,21 @@ def test_what_it_says_and_does_not_carry_out(tmp_path: Path) -> None:
         ["worker", "app:gretting", "--db-url", url],
         ["workers", "--db-url", url],
         ["worker", "own", "--name", "other"],
+        ["worker", "./own.py", "--name", "other"],
+        ["worker", "nowhere.py"],
     ]
     order = {"folder": str(tmp_path), "arguments": arguments}
     job = Job(f"{jobs.__name__}:command", order, tmp_path / "log", {})
     told = fork_server(jobs.__name__).start(job).wait().result
-    assert [code for code, _ in told] == [2, 2, 2, 0, 2]
+    assert [code for code, _ in told] == [2, 2, 2, 0, 2, 2, 2]
     expected = (
         "no DBOSAgent",
         "nowhere",
         "Did you mean 'greeting'",
         "No worker has been here",
         "under another name than --name",
+        "under another name than --name",
+        "nor the path of its file",
     )
     for (_, said), part in zip(told, expected, strict=True):
         assert part in said

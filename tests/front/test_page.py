@@ -26,6 +26,7 @@ from crewai_dbos._events.event import RUN_PARKED
 from crewai_dbos._fleet.leases import Holder, Leases
 from crewai_dbos._http.timeline import timeline
 from crewai_dbos._requests.table import requests
+from crewai_dbos._stored.handed_on import HandedOn
 from crewai_dbos.control import Approve, Control, Node, Reply, Request
 from crewai_dbos.http import User, application, page
 from crewai_dbos.testing import ToolCall, structured, text, tool_calls
@@ -104,6 +105,25 @@ def test_one_run_as_a_tree(control: Control) -> None:
     assert "What a call was given is not stored" in call.text
     look(client, "/run/nobody", 404)
     look(client, f"/run/{run_id[:-2]}", 404)
+
+
+def test_when_it_was_queued_and_from_whom_it_was_taken_over(control: Control) -> None:
+    clerks, client = crew(), browser(control)
+    run_id = begun(clerks)
+    in_state(control, run_id, "done")
+    seen = look(client, f"/run/{run_id}").text
+    assert "started " in seen
+    assert "queued " not in seen
+    assert "taken over" not in seen
+    runs = launched_database().runs
+    taken = HandedOn("host:1:abc", 2**41).as_attributes()
+    changed = {"queue_name": "mails", "created_at": runs.c.created_at - 60_000}
+    with launched_database().writing() as connection:
+        mine = sa.update(runs).where(runs.c.workflow_uuid == run_id)
+        connection.execute(mine.values(attributes=taken, **changed))
+    seen = look(client, f"/run/{run_id}").text
+    for part in ("queued ", "started ", "taken over from host:1:abc "):
+        assert part in seen
 
 
 def test_a_large_run_is_looked_into(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:

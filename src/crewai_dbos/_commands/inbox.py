@@ -44,7 +44,7 @@ def inbox(context: typer.Context, db_url: Url = None, audience: Audience = None)
         return
     with open_control(db_url) as control:
         requests = control.requests(audience=audience)
-        console = Console(highlight=False)
+        console = tables.console()
         for request in requests:
             _show(console, request)
             try:
@@ -105,7 +105,7 @@ def show(request_id: Id, db_url: Url = None, as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps(request.as_json(), indent=2))
     else:
-        _show(Console(highlight=False), request)
+        _show(tables.console(), request)
 
 
 @app.command(epilog=example("inbox approve"))
@@ -176,7 +176,7 @@ def _answer(control: Control, request_id: str, answer: Answer, by: str | None) -
 
 def _show(console: Console, request: Request) -> None:
     question = request.question
-    console.print(f"\n[bold]{escape(question.message)}[/bold]")
+    console.print(f"\n[bold]{_safe(question.message)}[/bold]")
     lines: list[tuple[str, Any]] = [
         ("request", request.request_id),
         ("run", request.run_id),
@@ -194,16 +194,21 @@ def _show(console: Console, request: Request) -> None:
     ]
     for name, value in lines:
         if value:
-            console.print(f"[dim]{name:>11}[/dim]  {escape(str(value))}", soft_wrap=True)
+            console.print(f"[dim]{name:>11}[/dim]  {_safe(value)}", soft_wrap=True)
     if question.arguments is not None:
         what = "The limit would be:" if request.kind == "budget" else question.tool or ""
-        console.print(f"\n{escape(what)}")
+        console.print(f"\n{_safe(what)}")
         for name, value in question.arguments.items():
-            console.print(f"  [cyan]{escape(name)}[/cyan] = {escape(json.dumps(value))}")
+            console.print(f"  [cyan]{_safe(name)}[/cyan] = {_safe(json.dumps(value))}")
     if question.output:
-        console.print(f"\n{escape(question.output)}")
+        console.print(f"\n{_safe(question.output)}")
     if question.schema is not None and question.arguments is None:
         console.print(f"\n[dim]schema[/dim] {escape(json.dumps(question.schema))}")
+
+
+def _safe(text: object) -> str:
+    """`text` of a model, as it is: no markup, and nothing that would move a cursor."""
+    return escape("\n".join(map(plain, str(text).splitlines())))
 
 
 def _approval(request: Request) -> Answer | None:
