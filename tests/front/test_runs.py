@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from crewai.flow.flow import Flow, start
@@ -184,16 +185,17 @@ def _edited(run_id: str) -> str:
     return next(name for name in names if name.endswith("/edited#1"))
 
 
-def test_ids_with_slashes(control: Control) -> None:
-    clerks, run_id = crew(), f"{unique('batch')}/1"
-    client = client_of(control, clerks)
+@pytest.mark.parametrize("end", ["/1", "\n1", " \n"])
+def test_ids_with_slashes_and_line_breaks(control: Control, end: str) -> None:
+    clerks, run_id = crew(), f"{unique('batch')}{end}"
+    client, path = client_of(control, clerks), quote(run_id)
     client.post("runs", json={"inputs": {"topic": "otters"}, "run_id": run_id})
-    assert ended(client, run_id)["run_id"] == run_id
-    assert client.get(f"runs/{run_id}/tree").json()["run_id"] == run_id
-    assert client.get(f"status/{run_id}").json()["status"] == "completed"
+    assert ended(client, path)["run_id"] == run_id
+    assert client.get(f"runs/{path}/tree").json()["run_id"] == run_id
+    assert client.get(f"status/{path}").json()["status"] == "completed"
     # The beginning of an id is none.
-    assert client.get(f"runs/{run_id[:-2]}").status_code == 404
-    assert client.post(f"runs/{run_id[:-2]}/cancel").status_code == 404
+    assert client.get(f"runs/{quote(run_id[:-2])}").status_code == 404
+    assert client.post(f"runs/{quote(run_id[:-2])}/cancel").status_code == 404
 
 
 class Ticket(BaseModel):

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Header, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from crewai_dbos._http import trees
+from crewai_dbos._http import paths, trees
 from crewai_dbos._http.api import one_id
 from crewai_dbos._http.guarding import Asking
 from crewai_dbos._http.problems import Problem, documented
@@ -119,7 +119,7 @@ def add(router: APIRouter, scoped: ScopedControl) -> None:
         return KickedOff(kickoff_id=run_id)
 
     @router.get(
-        "/status/{kickoff_id:path}", response_model_exclude_none=True, responses=documented(404)
+        f"/status/{paths.KICKOFF}", response_model_exclude_none=True, responses=documented(404)
     )
     def status(kickoff_id: Annotated[str, Path(max_length=500)], caller: Asking) -> Status:
         """How a run stands, and what has come of it."""

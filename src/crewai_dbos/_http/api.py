@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Path, Query, Response
 from starlette.concurrency import run_in_threadpool
 
-from crewai_dbos._http import events, shapes, trees
+from crewai_dbos._http import events, paths, shapes, trees
 from crewai_dbos._http.guarding import Asking
 from crewai_dbos._http.problems import Problem, documented
 from crewai_dbos._http.runs import MOST, ScopedControl
@@ -67,7 +67,7 @@ def _add_runs(router: APIRouter, scoped: ScopedControl) -> None:
 
     # An id may have slashes in it, so what follows one is looked for first.
 
-    @router.get("/runs/{run_id:path}/tree", responses=known)
+    @router.get(f"/runs/{paths.RUN}/tree", responses=known)
     def tree(
         run_id: RunId,
         caller: Asking,
@@ -79,7 +79,7 @@ def _add_runs(router: APIRouter, scoped: ScopedControl) -> None:
         """A run with what it has done: tasks, agents, methods and calls."""
         return trees.tree(scoped.run(caller, run_id), at, limit)
 
-    @router.get("/runs/{run_id:path}/result", responses=known)
+    @router.get(f"/runs/{paths.RUN}/result", responses=known)
     def result(run_id: RunId, caller: Asking) -> shapes.Whole:
         """A run with what it has returned."""
         run = scoped.run(caller, run_id)
@@ -87,14 +87,14 @@ def _add_runs(router: APIRouter, scoped: ScopedControl) -> None:
             run=replace(run, children=()), result=sendable(scoped.control.result_of(run_id))
         )
 
-    @router.get("/runs/{run_id:path}/cost", responses=known)
+    @router.get(f"/runs/{paths.RUN}/cost", responses=known)
     def cost(run_id: RunId, caller: Asking) -> shapes.CostShape:
         """What the LLM requests of a run have cost until now."""
         scoped.run(caller, run_id)
         return shapes.CostShape.of(scoped.control.cost_of(run_id))
 
     @router.get(
-        "/runs/{run_id:path}/events",
+        f"/runs/{paths.RUN}/events",
         response_class=Response,
         responses={
             **known,
@@ -115,20 +115,20 @@ def _add_runs(router: APIRouter, scoped: ScopedControl) -> None:
         await run_in_threadpool(scoped.run, caller, run_id)
         return events.stream(scoped.control, run_id, number)
 
-    @router.post("/runs/{run_id:path}/cancel", status_code=204, responses=changing)
+    @router.post(f"/runs/{paths.RUN}/cancel", status_code=204, responses=changing)
     def cancel(run_id: RunId, caller: Asking, body: shapes.Cancel | None = None) -> None:
         """Cancel a run; of a batch its items."""
         given = body or shapes.Cancel()
         scoped.run(caller, run_id, "cancel")
         scoped.control.cancel(run_id, reason=given.reason, by=caller.name(given.by))
 
-    @router.post("/runs/{run_id:path}/resume", status_code=204, responses=changing)
+    @router.post(f"/runs/{paths.RUN}/resume", status_code=204, responses=changing)
     def resume(run_id: RunId, caller: Asking, body: shapes.Resume | None = None) -> None:
         """Let a run go on that was cancelled or stopped."""
         scoped.run(caller, run_id, "resume")
         scoped.control.resume(run_id, timeout=None if body is None else body.timeout)
 
-    @router.post("/runs/{run_id:path}/fork", status_code=202, responses=changing)
+    @router.post(f"/runs/{paths.RUN}/fork", status_code=202, responses=changing)
     def fork(
         run_id: RunId,
         caller: Asking,
@@ -152,7 +152,7 @@ def _add_runs(router: APIRouter, scoped: ScopedControl) -> None:
         )
         return shapes.Started(run_id=made)
 
-    @router.get("/runs/{run_id:path}", responses=known)
+    @router.get(f"/runs/{paths.RUN}", responses=known)
     def run(run_id: RunId, caller: Asking) -> Run:
         """How a run stands."""
         return replace(scoped.run(caller, run_id), children=())

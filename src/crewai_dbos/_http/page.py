@@ -18,7 +18,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
-from crewai_dbos._http import events, forms, request_page, run_page, sessions, trees
+from crewai_dbos._http import events, forms, paths, request_page, run_page, sessions, trees
 from crewai_dbos._http.auth import Caller
 from crewai_dbos._http.problems import Problem, problem_of
 from crewai_dbos._http.rendering import back, base_of, caller_of, check, form_of, render, shown_by
@@ -92,14 +92,14 @@ def _add_reading(router: APIRouter, scoped: ScopedControl) -> None:
     def workers(request: Request) -> Response:
         return render(request, "workers.html", workers=scoped.control.workers())
 
-    @router.get("/events/{run_id:path}")
+    @router.get(f"/events/{paths.RUN}")
     async def follow(request: Request, run_id: str) -> Response:
         after = request.query_params.get("after", "")
         number = events.after(request.headers.get("last-event-id") or after, 0)
         await run_in_threadpool(scoped.run, caller_of(request), run_id)
         return events.stream(scoped.control, run_id, number)
 
-    @router.get("/run/{run_id:path}")
+    @router.get(f"/run/{paths.RUN}")
     def run(request: Request, run_id: str) -> Response:
         caller, asked = caller_of(request), request.query_params
         last_event = scoped.last_event(run_id)  # what comes after the look is followed
@@ -138,7 +138,7 @@ def _add_doing(router: APIRouter, scoped: ScopedControl) -> None:
 
         return await run_in_threadpool(work)
 
-    @router.post("/run/{run_id:path}")
+    @router.post(f"/run/{paths.RUN}")
     async def change(request: Request, run_id: str) -> Response:
         form = await form_of(request)
 

@@ -18,7 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from crewai_dbos._http import forms, sessions
+from crewai_dbos._http import forms, paths, sessions
 from crewai_dbos._http.auth import Caller
 from crewai_dbos._http.guarding import limited
 from crewai_dbos._http.problems import HEADERS, Problem, problem_of
@@ -128,7 +128,7 @@ def base_of(request: Request) -> str:
 def _split(request: Request, own: str) -> tuple[str, str]:
     """The path of a request for the route ``own``: what the page is mounted at, and the rest."""
     for name, value in request.path_params.items():
-        own = own.replace(f"{{{name}:path}}", value).replace(f"{{{name}}}", value)
+        own = own.replace(paths.any_id(name), value).replace(f"{{{name}}}", value)
     path, root = str(request.scope["path"]), request.scope.get("root_path", "").rstrip("/")
     before = path.removesuffix(own)
     base = before if f"{before}/".startswith(f"{root}/") else f"{root}{before}"
