@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import ast
 import functools
+import gc
 import importlib
 import importlib.util
 import os
@@ -216,14 +217,24 @@ def _linked(source: str, target: str) -> None:
 # Testing --------------------------------------------------------------------------------
 
 
+PRELOADED = (
+    "crewai_dbos.testing",
+    "crewai_dbos.flow",
+    "crewai_dbos.doctor",
+    "hypothesis",
+    "mcp",
+    "xdist.plugin",
+)
+
+
 def preload() -> None:
-    """Import crewAI, DBOS and what they import, which takes seconds, once for all names.
+    """Import crewAI, DBOS, what they and pytest import, which takes seconds, once for all names.
 
     The one of which a name is renamed is imported anew by each child, from its copy.
     """
     os.environ.update(CREWAI_DISABLE_TELEMETRY="true", OTEL_SDK_DISABLED="true")
     sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
-    for module in ("crewai_dbos.testing", "crewai_dbos.flow", "crewai_dbos.doctor"):
+    for module in PRELOADED:
         importlib.import_module(module)
 
 
@@ -234,12 +245,15 @@ def forget(package: str) -> None:
         del sys.modules[module]
 
 
-def tests_for(package: str, name: str) -> list[str]:
-    """The seam tests of a package; first those that mention the name."""
+def tests_for(package: str, name: str) -> Iterator[list[str]]:
+    """The seam tests of a package; before all of them those that mention the name.
+
+    pytest would not keep an order in which a module comes after tests of its own.
+    """
     paths = seam_tests(package)
-    patched = ROOT / "tests/test_patches.py"
-    first = [f"{path}::{test}" for path in paths for test in mentioning(path, name)]
-    return [*first, *map(str, paths), f"{patched}::test_what_a_row_names_is_there"]
+    if first := [f"{path}::{test}" for path in paths for test in mentioning(path, name)]:
+        yield first
+    yield [*map(str, paths), f"{ROOT / 'tests/test_patches.py'}::test_what_a_row_names_is_there"]
 
 
 def seam_tests(package: str) -> list[Path]:
@@ -272,13 +286,14 @@ def begin(package: str, name: str, folder: Path) -> int:
         renamed_copy(package, name, folder)
     child = os.fork()
     if child == 0:
+        gc.disable()  # it would go through all that is imported, again and again
         forget(package)
-        os._exit(_tested(folder, tests_for(package, name)))
+        os._exit(_tested(folder, list(tests_for(package, name))))
     return child
 
 
-def _tested(folder: Path, tests: list[str]) -> int:
-    """In a child: run the tests, and if they pass the smoke test, on the copy in `folder`.
+def _tested(folder: Path, tests: list[list[str]]) -> int:
+    """In a child: run the lists of tests, and if they pass the smoke test, on the copy in `folder`.
 
     Those on Postgres, which has to be started, come last.
     """
@@ -289,9 +304,13 @@ def _tested(folder: Path, tests: list[str]) -> int:
     os.environ["PYTHONPATH"] = os.pathsep.join(sys.path[:3])
     os.chdir(ROOT)
     importlib.invalidate_caches()
-    args = ["-x", "-q", "-n", "0", "-p", "no:cacheprovider", *tests]
-    quick, rest = [*args, "-k", "not postgres"], [*args, "-k", "postgres"]
-    return _forked(lambda: _pytest(quick)) or _forked(_smoke) or _forked(lambda: _pytest(rest))
+    args = ["-x", "-q", "-n", "0", "-p", "no:cacheprovider"]
+    stages: list[Callable[[], int]] = [
+        *(functools.partial(_pytest, [*args, "-k", "not postgres", *some]) for some in tests),
+        _smoke,
+        functools.partial(_pytest, [*args, "-k", "postgres", *tests[-1]]),
+    ]
+    return next((code for code in map(_forked, stages) if code), 0)
 
 
 def _pytest(args: list[str]) -> int:
@@ -336,7 +355,7 @@ def missed_by(names: Iterable[tuple[str, str]], jobs: int) -> Iterator[tuple[str
 
 def _why(output: str) -> str:
     lines = [line for line in output.splitlines() if line.strip()]
-    told = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
+    told = [line for line in lines if line.startswith(("FAILED", "ERROR "))]
     return (told or lines or ["it failed without a word"])[-1][:160]
 
 

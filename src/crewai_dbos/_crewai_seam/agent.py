@@ -23,6 +23,15 @@ RATE_LIMIT = "_rpm_controller"
 LAST_MESSAGES = "_last_messages"
 """The attribute of an agent with its last conversation."""
 
+_AS_WRITTEN = {
+    "role": "_original_role",
+    "goal": "_original_goal",
+    "backstory": "_original_backstory",
+    "description": "_original_description",
+    "expected_output": "_original_expected_output",
+}
+"""By the text of an agent or a task the attribute with what it was before inputs were filled in."""
+
 
 def forget_agent_state(agent: Agent) -> None:
     """Give a shallow copy of an agent the private state of one that has done nothing yet."""
@@ -76,7 +85,7 @@ def original_text(thing: Any, field: str) -> Any:
         thing: The agent or task; an adapter to another library has its text alone.
         field: ``role``, ``goal``, ``backstory``, ``description`` or ``expected_output``.
     """
-    return getattr(thing, f"_original_{field}", None) or getattr(thing, field, None)
+    return getattr(thing, _AS_WRITTEN[field], None) or getattr(thing, field, None)
 
 
 # Executor ----------------------------------------------------------------------
