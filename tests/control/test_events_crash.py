@@ -69,6 +69,7 @@ def test_a_reader_goes_on_over_a_kill(
     assert Counter(kinds)["llm.started"] == Counter(kinds)["llm.ended"] == 4
 
 
+@pytest.mark.some_entries
 @pytest.mark.parametrize("target", ["crew", "letters", "approved"])
 def test_whenever_it_is_killed(target: str, database_kind: str) -> None:
     options: dict[str, Any] = {"people": approving} if target == "approved" else {}
