@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from itertools import product
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from crewai_dbos.testing.crash import CrashTest, Position, Verdict
 from crewai_dbos.testing.crash.positions import in_order_of_names
 from crewai_dbos.testing.effects import Effect
 from support.crashing import killed_apart, killed_in_chains, some_positions, taking_turns
+from support.databases import some_here, sqlite_here
 
 pytestmark = pytest.mark.crash
 
@@ -29,6 +31,12 @@ MODES = {
     # Two equal calls at the same time, and one that comes again in the next turn.
     "parallel": ("native_postman", models.letters(["Ann", "Bob", "Ann"], ["Bob", "Eve"])),
 }
+
+ON_POSTGRES = {("native", "sync"), ("parallel", "async")}
+"""One call after the other, and several at once. With the others nothing else is written."""
+
+EVERYWHERE = list(product(MODES, ("sync", "async"), ("sqlite", "postgres")))
+HERE = [table for table in EVERYWHERE if table[2] == "sqlite" or table[:2] in ON_POSTGRES]
 
 MOMENTS = {"before", "during", "unrecorded", "after"}
 
@@ -91,8 +99,9 @@ def report(request: pytest.FixtureRequest, all_lines: list[table.Line]) -> Itera
 
 
 @pytest.mark.some_entries
-@pytest.mark.parametrize("entry", ["sync", "async"])
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("mode", "entry", "database_kind"), some_here(EVERYWHERE, HERE), indirect=["database_kind"]
+)
 def test_every_position(
     mode: str, entry: str, database_kind: str, matrix: Any, report: Report
 ) -> None:
@@ -120,6 +129,7 @@ def test_killed_again_and_again(matrix: Any, report: Report) -> None:
     report.check()
 
 
+@sqlite_here("database_kind")
 def test_fresh_interpreters(matrix: Any, report: Report, database_kind: str) -> None:
     """The same without the fork server: a new interpreter imports the module and launches DBOS."""
     of = {"sqlite": ("parallel", "sync", "/tool:")}
@@ -131,6 +141,7 @@ def test_fresh_interpreters(matrix: Any, report: Report, database_kind: str) -> 
     report.check()
 
 
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
 def test_a_sample_is_spread_and_reproducible(matrix: Any) -> None:
     test = matrix("native", "sync")
     every = test.positions()
