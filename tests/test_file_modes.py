@@ -91,18 +91,6 @@ def test_what_a_crash_test_makes(how: str, tmp_path: Path) -> None:
     assert readable_by_others(found) == {}
 
 
-@pytest.mark.crash
-def test_what_the_demo_makes(tmp_path: Path) -> None:
-    database = json.loads(ran(tmp_path, "-m", "crewai_dbos.cli", "demo", "--keep", "--json"))[
-        "database"
-    ]
-    found = modes(tmp_path)
-    assert str(Path(database).relative_to(tmp_path)) in found
-    assert any(path.endswith("sent.jsonl") for path in found)
-    assert any(path.endswith("durable-restarted.log") for path in found)
-    assert readable_by_others(found) == {}
-
-
 def test_a_log_of_effects(no_umask: None, tmp_path: Path) -> None:
     EffectLog(tmp_path / "effects").report("email")
     assert modes(tmp_path) == {"effects": "100600"}
