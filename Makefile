@@ -25,7 +25,7 @@ help:
 	@echo 'make typecheck    mypy'
 	@echo 'make pytest       the test suite; ARGS="-k name" for some of it'
 	@echo 'make quick        the tests that start no processes and replay no whole table'
-	@echo 'make every-moment the crash tests, killed at every moment of every entry'
+	@echo 'make every-moment runs killed at every moment, and replayed from everywhere, at every entry'
 	@echo 'make chaos        faults of every kind around workers, for minutes; CHAOS_SEED, CHAOS_FAULTS'
 	@echo 'make local-model  the test with a real model; needs the extra local-model'
 	@echo 'make smoke        one workflow on each other Python found'
@@ -76,7 +76,7 @@ quick: venv
 	.venv/bin/pytest $(IN_PARALLEL) -m 'not crash and not thorough' --ignore tests/crash $(ARGS)
 
 every-moment: venv
-	.venv/bin/pytest $(IN_PARALLEL) -m every_moment $(ARGS)
+	EVERY_MOMENT=1 .venv/bin/pytest $(IN_PARALLEL) -m 'every_moment or some_entries' $(ARGS)
 
 chaos: venv
 	.venv/bin/pytest -n 0 -s -m chaos $(ARGS) tests/fleet/test_chaos.py

@@ -30,6 +30,7 @@ gc.disable()  # all that is made by an import stays
 
 from crewai_dbos.testing.crash._databases import Databases  # noqa: E402
 from support.cpu import pytest_addoption, pytest_configure  # noqa: E402, F401
+from support.entries import pytest_runtest_setup  # noqa: E402, F401
 from support.postgres import Postgres, running_postgres  # noqa: E402
 
 # Looking at what is still there takes a tenth of the time by default: at crewAI's modules, which

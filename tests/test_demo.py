@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import crewai_dbos
+from test_file_modes import modes, readable_by_others
 
 pytestmark = pytest.mark.crash
 
@@ -30,6 +31,7 @@ def start(folder: Path, *options: str, **env: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        umask=0,
     )
 
 
@@ -81,6 +83,15 @@ def test_the_kept_database_can_be_opened(figures: Any) -> None:
     with sqlite3.connect(figures["database"]) as database:
         rows = database.execute("select function_name from operation_outputs order by function_id")
         assert [name for (name,) in rows] == [step["name"] for step in figures["durable"]["steps"]]
+
+
+def test_what_it_makes_is_its_owners_only(figures: Any, folder: Path) -> None:
+    """Also where the umask would let everybody read it."""
+    found = modes(folder)
+    assert str(Path(figures["database"]).relative_to(folder)) in found
+    assert any(path.endswith("sent.jsonl") for path in found)
+    assert any(path.endswith("durable-restarted.log") for path in found)
+    assert readable_by_others(found) == {}
 
 
 def test_without_a_terminal_the_story_is_plain_lines(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 from collections import Counter
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from crewai_dbos.control import Request as Asked
 from crewai_dbos.testing import ModelServer, Reply, Request, ToolCall, text, tool_calls
 from crewai_dbos.testing.crash._program import RUN
 from support.crashing import survives
+from support.databases import some_here
 from support.python import Program
 
 pytestmark = pytest.mark.crash
@@ -69,7 +71,15 @@ def test_a_reader_goes_on_over_a_kill(
     assert Counter(kinds)["llm.started"] == Counter(kinds)["llm.ended"] == 4
 
 
-@pytest.mark.parametrize("target", ["crew", "letters", "approved"])
+@pytest.mark.some_entries
+@pytest.mark.parametrize(
+    ("target", "database_kind"),
+    some_here(
+        product(["crew", "letters", "approved"], ["sqlite", "postgres"]),
+        [("crew", "sqlite"), ("crew", "postgres"), ("letters", "sqlite"), ("approved", "postgres")],
+    ),
+    indirect=["database_kind"],
+)
 def test_whenever_it_is_killed(target: str, database_kind: str) -> None:
     options: dict[str, Any] = {"people": approving} if target == "approved" else {}
     survives(

@@ -17,9 +17,12 @@ from crewai_dbos.errors import RunCancelledError
 from crewai_dbos.testing import Hang, Reply, Request, ToolCall, hang, text, tool_calls
 from people.conftest import Called, status, until
 from support.controlling import crew_of
+from support.databases import sqlite_here
 from support.launching import launched
 from support.names import unique
 from support.serving import Serve, serving
+
+pytestmark = sqlite_here("database_url")
 
 LOUD = {"log_level": "WARNING", "application_version": "1"}
 """DBOS would warn if it could not find the source of some other test's workflow."""

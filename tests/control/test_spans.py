@@ -19,9 +19,17 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from crewai_dbos import DBOSCrew, DBOSFlow
 from crewai_dbos.testing import Reply, Request, ToolCall, text, tool_calls
+from support.controlling import one_dbos
+from support.databases import SQLITE_HERE
 from support.launching import launched
 from support.names import unique
 from support.serving import Serve, serving
+
+
+@pytest.fixture(scope="module", params=SQLITE_HERE)
+def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with one_dbos(request, tmp_path_factory) as url:
+        yield url
 
 
 @pytest.fixture

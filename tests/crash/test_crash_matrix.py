@@ -1,4 +1,4 @@
-"""A run killed with SIGKILL at every moment of every call is finished by another process.
+"""A run killed with SIGKILL at every moment of calls of each kind is finished by another process.
 
 No completed call is made again, the one in flight at most once, and the answer is the same.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from itertools import product
 from typing import Any
 
 import pytest
@@ -17,7 +18,8 @@ from crash.names import ASK
 from crewai_dbos.testing.crash import CrashTest, Position, Verdict
 from crewai_dbos.testing.crash.positions import in_order_of_names
 from crewai_dbos.testing.effects import Effect
-from support.crashing import killed_apart, killed_in_chains, taking_turns
+from support.crashing import killed_apart, killed_in_chains, some_positions, taking_turns
+from support.databases import some_here, sqlite_here
 
 pytestmark = pytest.mark.crash
 
@@ -29,6 +31,12 @@ MODES = {
     # Two equal calls at the same time, and one that comes again in the next turn.
     "parallel": ("native_postman", models.letters(["Ann", "Bob", "Ann"], ["Bob", "Eve"])),
 }
+
+ON_POSTGRES = {("native", "sync"), ("parallel", "async")}
+"""One call after the other, and several at once. With the others nothing else is written."""
+
+EVERYWHERE = list(product(MODES, ("sync", "async"), ("sqlite", "postgres")))
+HERE = [table for table in EVERYWHERE if table[2] == "sqlite" or table[:2] in ON_POSTGRES]
 
 MOMENTS = {"before", "during", "unrecorded", "after"}
 
@@ -90,8 +98,10 @@ def report(request: pytest.FixtureRequest, all_lines: list[table.Line]) -> Itera
     all_lines.append(reported.line(request.node.callspec.id if name.startswith("every") else name))
 
 
-@pytest.mark.parametrize("entry", ["sync", "async"])
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.some_entries
+@pytest.mark.parametrize(
+    ("mode", "entry", "database_kind"), some_here(EVERYWHERE, HERE), indirect=["database_kind"]
+)
 def test_every_position(
     mode: str, entry: str, database_kind: str, matrix: Any, report: Report
 ) -> None:
@@ -99,13 +109,14 @@ def test_every_position(
     every = test.positions()
     for entry_name in {position.entry for position in every} - {"result"}:
         assert {p.moment for p in every if p.entry == entry_name} == MOMENTS
+    chosen = some_positions(every)
     # What differs by database is the writing, so on the other one the moments take turns.
     if database_kind != "sqlite":
-        report.verdicts += killed_in_chains(test, taking_turns(every))
+        report.verdicts += killed_in_chains(test, some_positions(taking_turns(every)))
     elif (mode, entry) == ("native", "sync"):
-        report.verdicts += killed_apart(test, every)
+        report.verdicts += killed_apart(test, chosen)
     else:
-        report.verdicts += killed_in_chains(test, every, len(MOMENTS))
+        report.verdicts += killed_in_chains(test, chosen, len(MOMENTS))
     report.check()
 
 
@@ -118,6 +129,7 @@ def test_killed_again_and_again(matrix: Any, report: Report) -> None:
     report.check()
 
 
+@sqlite_here("database_kind")
 def test_fresh_interpreters(matrix: Any, report: Report, database_kind: str) -> None:
     """The same without the fork server: a new interpreter imports the module and launches DBOS."""
     of = {"sqlite": ("parallel", "sync", "/tool:")}
@@ -129,6 +141,7 @@ def test_fresh_interpreters(matrix: Any, report: Report, database_kind: str) -> 
     report.check()
 
 
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
 def test_a_sample_is_spread_and_reproducible(matrix: Any) -> None:
     test = matrix("native", "sync")
     every = test.positions()

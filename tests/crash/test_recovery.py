@@ -26,6 +26,7 @@ from crewai_dbos.testing.crash._fork_server import ForkServer
 from crewai_dbos.testing.crash._jobs import PATIENCE, Job
 from crewai_dbos.testing.crash._processes import FreshProcess, Process
 from crewai_dbos.testing.effects import EFFECTS
+from support.databases import sqlite_here
 
 pytestmark = pytest.mark.crash
 
@@ -159,6 +160,7 @@ def lab(server: ForkServer, database_url: str, tmp_path: Path) -> Iterator[Lab]:
 # Definitions ------------------------------------------------------------------
 
 
+@sqlite_here("database_url")
 def test_a_program_that_only_imports_and_launches_finishes_the_run(lab: Lab) -> None:
     lab.killed()
     assert lab.result("only_launch", fresh=True) == "SUCCESS"
@@ -206,6 +208,7 @@ def test_a_relaunch_with_the_import_finishes_what_waited(lab: Lab) -> None:
     assert lab.made() == ([1, 2, 1], {"Ann": 1, "Bob": 1})
 
 
+@sqlite_here("database_url")
 def test_agents_are_no_part_of_the_application_version(lab: Lab) -> None:
     fewer = lab.result("version", names=[])
     assert fewer

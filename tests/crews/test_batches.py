@@ -26,6 +26,7 @@ from crewai_dbos import (
 from crewai_dbos.testing import ModelServer, Request, ToolCall, error, hang, text, tool_calls
 from crews.scenarios import agent, answer, asked, task
 from crews.test_runs import Opaque
+from support.entries import how_many
 from support.names import unique
 from support.python import Program
 from support.serving import Serve
@@ -260,14 +261,20 @@ def test_what_is_refused(serve: Serve) -> None:
 
 
 @pytest.mark.crash
+@pytest.mark.some_entries
 @pytest.mark.parametrize(
-    ("calls_again", "kind", "items"),
-    [(True, "sqlite", 60), (False, "postgres", 200)],
+    ("calls_again", "kind", "wanted"),
+    [(True, "sqlite", (60, 60)), (False, "postgres", (60, 200))],
     ids=["called again", "restarted"],
 )
 def test_many_items_killed_three_times(
-    calls_again: bool, kind: str, items: int, request: pytest.FixtureRequest, tmp_path: Path
+    calls_again: bool,
+    kind: str,
+    wanted: tuple[int, int],
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
 ) -> None:
+    items = how_many(*wanted)
     database_url = f"sqlite:///{tmp_path}/dbos.sqlite"
     if kind == "postgres":
         database_url = request.getfixturevalue("postgres").create_database()

@@ -1,4 +1,4 @@
-"""A crew killed with SIGKILL at every entry of its journal is finished by another process."""
+"""A crew killed with SIGKILL at entries of each kind is finished by another process."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from crews.crashing import STRICT, check, check_memory
 from crews.scenarios import SCENARIOS
 from support.crashing import killed_apart, killed_in_chains, one_moment_each, survives
 
-pytestmark = pytest.mark.crash
+pytestmark = [pytest.mark.crash, pytest.mark.some_entries]
 
 APART = ("sequential", "at once")
 """Scenarios whose every kill has a run of its own, which one process finishes."""
 
 
 @pytest.mark.parametrize("name", STRICT)
-def test_every_entry(name: str) -> None:
+def test_entries_of_each_kind(name: str) -> None:
     apart = name in APART
     check(name, "sqlite", one_moment_each, killed_apart if apart else killed_in_chains)
 
@@ -33,5 +33,5 @@ def test_memory() -> None:
 @pytest.mark.every_moment
 @pytest.mark.parametrize("name", STRICT)
 def test_every_moment(name: str, database_kind: str) -> None:
-    """All four moments of every entry: takes half an hour, so it is run by hand."""
+    """All four moments of every entry: ``make every-moment``."""
     check(name, database_kind, lambda test: test.positions(), killed_apart)

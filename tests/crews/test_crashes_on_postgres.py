@@ -1,16 +1,21 @@
-"""The crashes of test_crashes.py, some of each scenario, on Postgres."""
+"""Some of the crashes of test_crashes.py, on Postgres: what differs there is the writing."""
 
 from __future__ import annotations
 
 import pytest
 
 from crews.crashing import STRICT, check, check_memory
+from support.databases import some_here
 from support.postgres import Postgres
 
 pytestmark = pytest.mark.crash
 
 
-@pytest.mark.parametrize("name", STRICT)
+HERE = ("sequential", "at once", "parallel delegation", "callbacks", "child workflow")
+"""Scenarios that write one after the other, at the same time, what users do, and by DBOS."""
+
+
+@pytest.mark.parametrize("name", some_here(STRICT, HERE))
 def test_some_positions(name: str, postgres: Postgres) -> None:
     check(name, postgres.url("postgres"), lambda test: test.positions(2, seed=len(name)))
 

@@ -1,4 +1,4 @@
-"""A crew behaves with us as without us, undisturbed and when it is replayed from any entry."""
+"""A crew behaves with us as without us, undisturbed and when it is replayed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from crews.scenarios import SCENARIOS, Scenario
 from support.names import unique
 from support.replays import World, check_forks, done, kinds, sent
 
-pytestmark = pytest.mark.thorough
+pytestmark = [pytest.mark.thorough, pytest.mark.some_entries]
 
 
 def outcome(get: Callable[[], Any]) -> Any:
@@ -49,9 +49,7 @@ def without_us(scenario: Scenario, how: str, world: World) -> tuple[Any, Counter
 
 @pytest.mark.parametrize("how", ["kickoff", "akickoff"])
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_same_as_crewai_and_replayed_from_every_entry(
-    name: str, how: str, launched: None, world: World
-) -> None:
+def test_same_as_crewai_and_replayed(name: str, how: str, launched: None, world: World) -> None:
     scenario = SCENARIOS[name]
     expected, requests, effects = without_us(scenario, how, world)
     run_id = unique(name)

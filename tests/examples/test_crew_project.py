@@ -11,6 +11,7 @@ from crewai_dbos.testing.crash import CrashTest
 from examples.models import analyst
 from examples.programs import start
 from support.crashing import killed_in_chains
+from support.databases import sqlite_here
 
 pytestmark = pytest.mark.crash
 
@@ -59,6 +60,7 @@ def test_killed_and_started_again(tmp_path: Path) -> None:
         assert len(server.requests) == 4, "the last one was cut off and made again"
 
 
+@sqlite_here("database_kind")
 def test_crash_matrix(database_kind: str) -> None:
     with CrashTest(
         "examples.programs:latest_ai_crew",

@@ -16,6 +16,7 @@ from crewai_dbos.testing.crash._processes import Process
 from examples.models import reviewer
 from examples.programs import DOCUMENTATION, start
 from support.crashing import killed_in_chains
+from support.databases import sqlite_here
 from support.python import python
 
 pytestmark = pytest.mark.crash
@@ -116,6 +117,7 @@ def test_other_files_are_not_read(path: str, tmp_path: Path) -> None:
     assert read_file.run(path=path) == f"{path} is not one of the listed files."
 
 
+@sqlite_here("database_kind")
 def test_crash_matrix(database_kind: str) -> None:
     with CrashTest(
         "examples.programs:review",

@@ -18,6 +18,7 @@ from crewai_dbos.testing.crash import CrashTest
 from examples.models import support
 from examples.programs import REPLIES, TICKETS, start
 from support.crashing import killed_in_chains
+from support.databases import sqlite_here
 from support.python import python
 
 pytestmark = pytest.mark.crash
@@ -135,6 +136,7 @@ def test_more_tickets_than_a_method_may_be_called_by_default(
     assert len(list((tmp_path / REPLIES).iterdir())) == 111
 
 
+@sqlite_here("database_kind")
 def test_crash_matrix(database_kind: str) -> None:
     with CrashTest(
         "examples.programs:triage",

@@ -1,4 +1,4 @@
-"""An agent behaves with us as without us, undisturbed and when it is replayed from any entry."""
+"""An agent behaves with us as without us, undisturbed and when it is replayed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from support.launching import launched_in
 from support.names import unique
 from support.replays import check_forks, sent
 
-pytestmark = pytest.mark.thorough
+pytestmark = [pytest.mark.thorough, pytest.mark.some_entries]
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def alone(scenario: Scenario) -> tuple[Any, Counter[str], list[str]]:
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_same_as_crewai_and_replayed_from_every_entry(name: str, launched: None) -> None:
+def test_same_as_crewai_and_replayed(name: str, launched: None) -> None:
     scenario = SCENARIOS[name]
     expected, requests, done = alone(scenario)
     effects.clear()

@@ -226,8 +226,12 @@ class Loop(Flow[Draft]):
         return say(f"Publish {len(self.state.drafts)}")
 
 
-class Long(Flow[Draft]):
-    """Three hundred rounds."""
+class Rounds(Draft):
+    wanted: int = 0
+
+
+class Long(Flow[Rounds]):
+    """As many rounds as are wanted."""
 
     max_method_calls: int = 1000
 
@@ -241,7 +245,7 @@ class Long(Flow[Draft]):
     @router(draft)
     def enough(self, said: str) -> str:
         self.state.drafts = [*self.state.drafts[-2:], said]
-        return "accepted" if self.state.rounds == 300 else "again"
+        return "accepted" if self.state.rounds == self.state.wanted else "again"
 
     @listen("accepted")
     def end(self) -> str:

@@ -1,4 +1,4 @@
-"""A flow killed with SIGKILL at every entry of its journal is finished by another process."""
+"""A flow killed with SIGKILL at entries of each kind is finished by another process."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from support.crashing import (
     killed_apart,
     killed_in_chains,
     one_moment_each,
+    some_positions,
     survives,
     taking_turns,
 )
+from support.entries import how_many
 
-pytestmark = pytest.mark.crash
+pytestmark = [pytest.mark.crash, pytest.mark.some_entries]
 
 APART = ("sequence", "persisting")
 """Scenarios whose every kill has a run of its own, which one process finishes."""
@@ -28,7 +30,7 @@ STRICT = [name for name, scenario in SCENARIOS.items() if not scenario.racing]
 
 
 @pytest.mark.parametrize("name", STRICT)
-def test_every_entry(name: str) -> None:
+def test_entries_of_each_kind(name: str) -> None:
     apart = name in APART
     check(name, "sqlite", one_moment_each, killed_apart if apart else killed_in_chains)
 
@@ -46,6 +48,7 @@ def test_a_stream() -> None:
 def test_a_save_of_memory_that_goes_on_when_its_method_has_returned() -> None:
     def around_its_end(test: CrashTest) -> list[Position]:
         every = [p for p in test.positions() if "/method:learn_more#1/" in p.entry]
+        every = some_positions(every)
         return [p for p in taking_turns(every) if "/memory.save(" not in p.entry] + [
             p for p in every if "/embedding(" in p.entry and p.moment in ("before", "unrecorded")
         ]
@@ -65,18 +68,20 @@ def test_a_turn_of_a_conversation() -> None:
     survives("flows.calls:turn", said, model=replies)
 
 
-def test_three_hundred_rounds_killed_ten_times() -> None:
-    with CrashTest("flows.definitions:long", model=echo, timeout=200) as test:
-        assert test.undisturbed.made().total() > 1200
-        kills = random.Random(11).sample(test.positions(), 10)
+def test_many_rounds_killed_again_and_again() -> None:
+    rounds, times = how_many(60, 300), how_many(4, 10)
+    inputs = {"inputs": {"wanted": rounds}}
+    with CrashTest("flows.definitions:long", inputs, model=echo, timeout=200) as test:
+        assert test.undisturbed.made().total() > 4 * rounds
+        kills = random.Random(11).sample(test.positions(), times)
         in_order = [position for position in test.positions() if position in kills]
         verdict = test.run(*in_order)
     assert verdict.ok, str(verdict)
-    assert len(verdict.in_flight) <= 10
+    assert len(verdict.in_flight) <= times
 
 
 @pytest.mark.every_moment
 @pytest.mark.parametrize("name", STRICT)
 def test_every_moment(name: str, database_kind: str) -> None:
-    """All four moments of every entry: takes long, so it is run by hand."""
+    """All four moments of every entry: ``make every-moment``."""
     check(name, database_kind, lambda test: test.positions(), killed_apart)

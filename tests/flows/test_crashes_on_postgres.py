@@ -1,4 +1,4 @@
-"""The same on Postgres, at some positions of each flow: what differs there is the writing."""
+"""Some of the crashes of test_crashes.py, on Postgres: what differs there is the writing."""
 
 from __future__ import annotations
 
@@ -6,11 +6,16 @@ import pytest
 
 from flows.crashing import check
 from flows.test_crashes import STRICT
+from support.databases import some_here
 from support.postgres import Postgres
 
 pytestmark = pytest.mark.crash
 
 
-@pytest.mark.parametrize("name", STRICT)
+HERE = ("sequence", "parallel", "loop", "teams", "own steps", "reviewed", "persisting")
+"""Scenarios that write one after the other, at the same time, what users do, and by DBOS."""
+
+
+@pytest.mark.parametrize("name", some_here(STRICT, HERE))
 def test_some_positions(name: str, postgres: Postgres) -> None:
     check(name, postgres.url("postgres"), lambda test: test.positions(2, seed=len(name)))

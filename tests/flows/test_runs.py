@@ -492,6 +492,7 @@ def test_what_a_person_elsewhere_is_asked_about_is_what_the_method_returned(
     assert "returned as crewAI's own store keeps it: _thread:lock has no JSON form" in warning
 
 
+@pytest.mark.some_entries
 def test_a_person_at_the_console_is_asked_once(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:

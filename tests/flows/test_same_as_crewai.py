@@ -1,4 +1,4 @@
-"""A flow behaves with us as without us, undisturbed and when it is replayed from any entry."""
+"""A flow behaves with us as without us, undisturbed and when it is replayed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from flows.scenarios import SCENARIOS, Scenario
 from support.names import unique
 from support.replays import World, check_forks, done, kinds, sent
 
-pytestmark = pytest.mark.thorough
+pytestmark = [pytest.mark.thorough, pytest.mark.some_entries]
 
 
 def plain(value: Any) -> Any:
@@ -51,9 +51,7 @@ def kicked_off(flow: Any, how: str, inputs: dict[str, Any]) -> Any:
 
 @pytest.mark.parametrize("how", ["kickoff", "akickoff"])
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_same_as_crewai_and_replayed_from_every_entry(
-    name: str, how: str, launched: None, world: World
-) -> None:
+def test_same_as_crewai_and_replayed(name: str, how: str, launched: None, world: World) -> None:
     scenario = SCENARIOS[name]
     with ModelServer(scenario.script) as server:
         log = world("plain", server)

@@ -137,6 +137,7 @@ def executor_of_a_loop(ask: Ask) -> None:
     asyncio.run(both())
 
 
+@pytest.mark.some_entries
 @pytest.mark.parametrize(
     "start_them",
     [
@@ -174,6 +175,7 @@ def asking(ask: Callable[[str], Any]) -> DBOSFlow:
     return DBOSFlow(flow_name=unique("method"), orig_flow=Method)
 
 
+@pytest.mark.some_entries
 def test_a_thread_that_kicks_off_a_crew(serve: Serve) -> None:
     server = serve(answer)
 

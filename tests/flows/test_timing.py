@@ -20,6 +20,7 @@ from crewai_dbos import DBOSFlow
 from crewai_dbos.testing import ModelServer, Reply, Request, text
 from crews.scenarios import model
 from support.names import unique
+from support.replays import starts_of
 
 
 class Delays:
@@ -117,6 +118,7 @@ def forked(flow: DBOSFlow, run_id: str, step: int) -> Any:
     return flow.retrieve(DBOS.fork_workflow(run_id, step).get_workflow_id()).get_result()
 
 
+@pytest.mark.some_entries
 @pytest.mark.parametrize("seed", range(4))
 def test_any_timing(seed: int, delays: Delays) -> None:
     delays.chance = random.Random(seed)
@@ -126,7 +128,7 @@ def test_any_timing(seed: int, delays: Delays) -> None:
     assert expected["count"] == 5
     assert len(expected["heard"]) == 5
     steps = DBOS.list_workflow_steps(flow.flow_name)
-    starts = [1, *(step["function_id"] + 1 for step in steps)]
+    starts = starts_of(steps)
     delays.asked.clear()
     forks = [DBOS.fork_workflow(flow.flow_name, step).get_workflow_id() for step in starts]
     for first, fork in zip(starts, forks, strict=True):

@@ -30,9 +30,10 @@ from journal.helpers import (
     shape,
     work,
 )
+from support.databases import sqlite_here
 from support.runs import Plan, afollow, entries, every_step, finish, fork, replay, run_id, steps
 
-pytestmark = pytest.mark.thorough
+pytestmark = [pytest.mark.thorough, sqlite_here("database")]
 
 OPERATIONS = list(operations(None))
 

@@ -26,8 +26,11 @@ from crewai_dbos.testing import Reply as Answered
 from crewai_dbos.testing import Request, ToolCall, text, tool_calls
 from people.conftest import Called, Desk, status, until
 from people.office import Post, office, writing
+from support.databases import sqlite_here
 from support.names import unique
 from support.serving import Serve
+
+pytestmark = sqlite_here("url")
 
 QUICK = People(linger=0.1)
 

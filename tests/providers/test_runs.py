@@ -24,7 +24,7 @@ from providers.scripts import TOOLS, at_once, object_or_text, one_after_the_othe
 from providers.server import ProviderServer
 from providers.wires import USED
 from support.names import unique
-from support.replays import kind_of
+from support.replays import kind_of, starts_of
 
 found: list[str] = []
 """What the tool was asked."""
@@ -87,7 +87,7 @@ def check_forks(run_id: str, server: ProviderServer) -> None:
     queries = sorted(found)
     steps = DBOS.list_workflow_steps(run_id)
     expected = DBOS.retrieve_workflow(run_id).get_result()
-    for start in [1, *(step["function_id"] + 1 for step in steps)]:
+    for start in starts_of(steps):
         server.requests.clear()
         found.clear()
         fork = DBOS.fork_workflow(run_id, start)
@@ -98,6 +98,7 @@ def check_forks(run_id: str, server: ProviderServer) -> None:
         assert len(found) == len(queries) - searched, start
 
 
+@pytest.mark.some_entries
 @pytest.mark.parametrize("script", TOOLS)
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_tools(provider: str, script: str, serve: Serve, said: Callable[[], list[str]]) -> None:
@@ -108,6 +109,7 @@ def test_tools(provider: str, script: str, serve: Serve, said: Callable[[], list
     assert [message for message in said() if "recorded" in message] == []
 
 
+@pytest.mark.some_entries
 @pytest.mark.parametrize("provider", [name for name, p in PROVIDERS.items() if p.calls_in_streams])
 def test_tools_of_a_stream(provider: str, serve: Serve) -> None:
     """Of the others crewAI reads no tool calls out of a stream."""
@@ -128,6 +130,7 @@ def in_a_crew(agent: Agent | DBOSAgent) -> Any:
     return Crew(agents=[agent], tasks=[task]).kickoff()
 
 
+@pytest.mark.some_entries
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_a_conversation_that_is_too_long_is_summarised(provider: str, serve: Serve) -> None:
     server = serve(provider, too_long)
@@ -168,6 +171,7 @@ def test_usage_has_what_was_cached_and_thought(provider: str, serve: Serve) -> N
     assert usage["reasoning_tokens"] == ("reasoning" in counts) * 2 * USED["reasoning"]
 
 
+@pytest.mark.some_entries
 def test_responses_go_on_from_the_last_one(serve: Serve) -> None:
     """What the provider keeps of a conversation is asked for by its id, also after recovery."""
     server = serve("responses", one_after_the_other)

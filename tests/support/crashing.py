@@ -8,6 +8,7 @@ from typing import Any
 
 from crewai_dbos.testing.crash import CrashTest, Position, Verdict
 from crewai_dbos.testing.crash.verdict import judge
+from support.entries import some
 
 AT_ONCE = 6
 """Positions that are worked on at the same time. A recovery mostly waits for DBOS's queue poll."""
@@ -17,8 +18,13 @@ Kill = Callable[[CrashTest, Sequence[Position]], list[Verdict]]
 
 
 def one_moment_each(test: CrashTest) -> list[Position]:
-    """A position for each entry of the run, the moments taking turns."""
-    return taking_turns(test.positions())
+    """A position for each entry that is chosen, the moments taking turns."""
+    return some_positions(taking_turns(test.positions()))
+
+
+def some_positions(every: Sequence[Position]) -> list[Position]:
+    """Those of the entries that `some` chooses."""
+    return some(every, lambda position: position.entry)
 
 
 def taking_turns(every: Sequence[Position]) -> list[Position]:

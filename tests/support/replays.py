@@ -1,9 +1,9 @@
-"""What a run of a scenario meets and does, and forks of it from every entry."""
+"""What a run of a scenario meets and does, and forks of it from entries of each kind."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -13,6 +13,7 @@ from dbos import DBOS
 
 from crewai_dbos.testing import EffectLog, ModelServer
 from crewai_dbos.testing.effects import EFFECTS
+from support.entries import some
 
 _HOLDERS = {
     "": ("press", "seal", "stamp"),
@@ -73,7 +74,7 @@ def check_forks(
     again: Callable[[], Counter[str]] = Counter,
     only_the_end: bool = False,
 ) -> None:
-    """Forks of a run from every step come to the same, and do nothing that it has a record of.
+    """Forks of a run at entries of each kind come to the same, and do nothing it has a record of.
 
     Args:
         run_id: The run, which has ended.
@@ -86,7 +87,7 @@ def check_forks(
     """
     steps = DBOS.list_workflow_steps(run_id)
     before = len(server.requests)
-    starts = [1, *(step["function_id"] + 1 for step in steps)]
+    starts = starts_of(steps)
     if only_the_end:
         starts = starts[-1:]
     forks = [DBOS.fork_workflow(run_id, start).get_workflow_id() for start in starts]
@@ -105,6 +106,12 @@ def check_forks(
     for effect, times in again().items():
         most = lacking(HELD_BY[effect]) if effect in HELD_BY else did[effect] * (len(starts) - 1)
         assert times <= most, f"{effect} was done {times} times, {most} are not recorded"
+
+
+def starts_of(steps: Sequence[Any]) -> list[int]:
+    """Where to fork a run: before its first step, and after each that `some` chooses."""
+    chosen = some(steps, lambda step: str(step["function_name"]))
+    return [1, *(step["function_id"] + 1 for step in chosen)]
 
 
 def kind_of(step: Any) -> str:

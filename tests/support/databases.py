@@ -1,0 +1,25 @@
+"""On which kinds of database a test runs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Any
+
+import pytest
+
+SQLITE_HERE = ["sqlite", pytest.param("postgres", marks=pytest.mark.every_moment)]
+"""Where no SQL differs below a test: SQLite, and Postgres in ``make every-moment``."""
+
+
+def sqlite_here(fixture: str) -> pytest.MarkDecorator:
+    """The mark of a test whose `fixture` by default makes both kinds."""
+    return pytest.mark.parametrize(fixture, SQLITE_HERE, indirect=True)
+
+
+def some_here(every: Iterable[Any], here: Collection[Any]) -> list[Any]:
+    """Parameters, of which all but those `here` are for ``make every-moment``."""
+    every = [(each, each if isinstance(each, tuple) else (each,)) for each in every]
+    elsewhere = pytest.mark.every_moment
+    return [
+        pytest.param(*values, marks=() if each in here else elsewhere) for each, values in every
+    ]

@@ -1,0 +1,89 @@
+"""Which entries of a run a test goes over: one of each kind, or every one.
+
+A test that replays a run from its entries, or kills it there, takes `some` of them, and is marked
+``some_entries``. ``make every-moment`` runs these tests with EVERY_MOMENT set: over all entries.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+import pytest
+
+from crewai_dbos._stored.names import without_digest
+
+T = TypeVar("T")
+
+EVERY = bool(os.environ.get("EVERY_MOMENT"))
+
+_marked = False
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    global _marked
+    _marked = item.get_closest_marker("some_entries") is not None
+
+
+def some(items: Iterable[T], name: Callable[[T], str]) -> list[T]:
+    """Those of one entry of each kind, of the first and the last entry, and of second rounds.
+
+    Of a round, as of a loop or of a task that is done again, it is one entry: that the place is
+    counted shows there, and what it does is the same as in the first round. Which entry of a kind
+    it is depends on names only, as entries that are made side by side come in any order.
+
+    Args:
+        items: In the order of their entries, of which each may have several.
+        name: What the entry of an item is called in the journal.
+    """
+    assert _marked, "make every-moment does not find this test: mark it with some_entries"
+    every = list(items)
+    if EVERY or not every:
+        return every
+    chosen = {name(every[0]), name(every[-1])}
+    seen: set[str] = set()
+    for entry in sorted({name(item) for item in every}, key=_in_order_of_numbers):
+        shown = {kind(entry), *_later_rounds(entry)}
+        if not shown <= seen:
+            chosen.add(entry)
+            seen |= shown
+    return [item for item in every if name(item) in chosen]
+
+
+def how_many(here: int, everywhere: int) -> int:
+    """`here` in ``make test``, `everywhere` in ``make every-moment``."""
+    assert _marked, "make every-moment does not find this test: mark it with some_entries"
+    return everywhere if EVERY else here
+
+
+def kind(entry: str) -> str:
+    """What an entry is, at what kind of place: its name without numbers, digests and who is there.
+
+    ``crew:research#1/task:2.write#1/agent:Writer#1/llm#3`` is a ``crew/task/agent/llm``. Methods,
+    tools and steps keep their names, as each is code of its own.
+    """
+    return "/".join(map(_kind_of, _parts(entry)))
+
+
+def _parts(entry: str) -> list[str]:
+    """The places and the call. In crash tests those of a child workflow come after its id."""
+    return re.split("/|: ", entry)
+
+
+def _kind_of(part: str) -> str:
+    what = without_digest(re.sub(r"#\d+$|^-\d+$", "", part))
+    return re.sub("^(agent|crew|flow|task|todo):.*", r"\1", what)
+
+
+def _later_rounds(entry: str) -> Iterator[str]:
+    """The kinds of the places of `entry` that are there for the second time or later."""
+    places = _parts(entry)[:-1]
+    for number, place in enumerate(places, 1):
+        if re.search(r"#(?!1$)\d+$", place):
+            yield "/".join([*map(_kind_of, places[:number]), "again"])
+
+
+def _in_order_of_numbers(entry: str) -> list[Any]:
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", entry)]
