@@ -93,7 +93,7 @@ class _Faults:
         self.run_id = run_id
         self.model = model
         self.entries = _Entries(run_id)
-        self.begun: set[tuple[str, str]] = set()
+        self.begun: set[tuple[str, str]] = set()  # calls made up of others, by run and name
         self._log = log
         self._fatal = fatal
 
