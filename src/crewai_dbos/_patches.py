@@ -267,6 +267,11 @@ TABLE = (
         (_SYSTEM_DATABASE, "check_operation_execution", "testing.crash._faults:checking"),
         (_SYSTEM_DATABASE, "record_operation_result", "testing.crash._faults:recording"),
         (_SYSTEM_DATABASE, "update_workflow_outcome", "testing.crash._faults:finishing"),
+        (
+            "crewai_dbos._journal.journal:Journal",
+            "_made_of_calls",
+            "testing.crash._faults:composing",
+        ),
         ("crewai_dbos._requests.store:Store", "ask", "testing.crash._faults:asking"),
         ("crewai_dbos._requests.store:Store", "park", "testing.crash._faults:parking"),
         ("httpx:Client", "send", "testing.crash._faults:sending"),

@@ -259,7 +259,8 @@ def crashtest(
 ) -> None:
     """Kill a run at every entry of its journal, recover it, and compare.
 
-    Exits with 1 if a run did not survive, and with 2 if there is nothing to test.
+    Exits with 1 if a run did not survive, and with 2 if there is nothing to compare: the run fails
+    or records nothing without any crash, or comes out differently each time.
     """
     try:
         from rich.console import Console

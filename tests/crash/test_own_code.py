@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pytest
 
+from crash import models
 from crash.names import ASK
 from crewai_dbos.testing import Reply, Request, ToolCall, text, tool_calls
 from crewai_dbos.testing.crash import CrashTest
@@ -49,3 +50,14 @@ def test_rows_of_each_kind(database_kind: str) -> None:
         kills = some_positions(taking_turns(every))
         wrong = [str(v) for v in killed_in_chains(test, kills) if not v.ok]
     assert not wrong, "\n".join(wrong)
+
+
+def test_a_plain_tool_can_be_killed_before_its_first_line() -> None:
+    """The model's answer that asks for it is recorded by then, and nothing has been sent."""
+    with CrashTest("crash.plain:crew", model=models.letters(["Ann"])) as test:
+        of_tool = [position for position in test.positions() if "/tool:" in position.entry]
+        assert [p.moment for p in of_tool] == ["before", "during", "unrecorded", "after"]
+        verdict = test.run(of_tool[0])
+    assert verdict.ok, str(verdict)
+    assert [effect.kind for effect in verdict.observed.effects] == ["letter"]
+    assert len(verdict.observed.requests) == 2

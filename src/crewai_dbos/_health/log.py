@@ -19,6 +19,11 @@ logger = logging.getLogger("crewai_dbos")
 
 _LOGGERS = ("crewai_dbos", "dbos")
 
+_LASTS = 2.0
+"""Seconds in which calls fail and none is answered, after which the database is away. Where a
+single connection was lost, the next is made at once.
+"""
+
 _QUIET = 3.0
 """Seconds without a failure, after which the database is back."""
 
@@ -55,31 +60,38 @@ class _Outage:
         self._since: float | None = None
         self._last = 0.0
         self._back: float | None = None
+        self._is_told = False
 
     def failed(self) -> bool:
-        """A call has. Returns whether it answered before."""
+        """A call has. Returns whether that is to be told, which it is once."""
         with self._lock:
-            is_first = self._since is None
             self._last, self._back = _clock.seconds(), None
-            if is_first:
+            if self._since is None:
                 self._since = self._last
-        return is_first
+            if self._is_told or self._last - self._since < _LASTS:
+                return False
+            self._is_told = True
+        return True
 
     def answered(self, since: float) -> float | None:
         """A call that was begun then has been answered.
 
         Returns:
-            For how many seconds none was, if that is over: when none has failed for a while, as
-            some that wait to try again do so only when others were answered.
+            For how many seconds none was, if that was told and is over: when none has failed for a
+            while, as some that wait to try again do so only when others were answered.
         """
         with self._lock:
             if self._since is None or since < self._last:
+                return None
+            if not self._is_told:
+                self._since = None
                 return None
             if self._back is None:
                 self._back = since
             if _clock.seconds() - self._last < _QUIET:
                 return None
-            seconds, self._since = self._back - self._since, None
+            seconds = self._back - self._since
+            self._since, self._is_told = None, False
         return seconds
 
 

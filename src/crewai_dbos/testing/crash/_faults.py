@@ -93,6 +93,7 @@ class _Faults:
         self.run_id = run_id
         self.model = model
         self.entries = _Entries(run_id)
+        self.begun: set[tuple[str, str]] = set()  # calls made up of others, by run and name
         self._log = log
         self._fatal = fatal
 
@@ -188,9 +189,21 @@ def checking(check: Callable[..., Any]) -> Callable[..., Any]:
 def watching(moment: str, run_id: str, step_id: int, name: str) -> None:
     """A step of ours, which is known to have no record."""
     row = _faults.entries.row(run_id, step_id, name)
-    _faults.at(row, _MOMENTS[moment])
+    if moment != steps.BEGINS or (run_id, name) not in _faults.begun:
+        _faults.at(row, _MOMENTS[moment])
     if moment == steps.BEGINS:
         _running.set(row)
+
+
+def composing(compose: Callable[..., Any]) -> Callable[..., Any]:
+    """`Journal._made_of_calls`: a call begins whose row comes after what it calls."""
+
+    def composed(self: Any, place: Any, call: Any, name: str, *args: Any) -> Any:
+        _faults.begun.add((self.run_id, name))
+        _faults.at(_faults.entries.of(self.run_id, name), BEFORE)
+        return compose(self, place, call, name, *args)
+
+    return composed
 
 
 _MOMENTS = {steps.BEGINS: BEFORE, steps.ENDED: UNRECORDED, steps.RECORDED: AFTER}

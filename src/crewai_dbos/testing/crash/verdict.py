@@ -163,7 +163,6 @@ def _count_calls(observed: Observed, verdict: Verdict) -> None:
             committed.add(entry)
         elif event.kind == BEFORE and entry in committed:
             verdict.repeated.append(entry)
-        # A call made up of others shows itself by what it does before its row is asked for.
         elif begun.get(entry, event.pid) != event.pid:
             verdict.in_flight.append(entry)
         if event.kind in (BEFORE, DURING):
@@ -195,9 +194,7 @@ def _calls(effect: Effect, observed: Observed) -> set[str]:
             continue
         entry = event.fields["row"]
         if event.at > effect.at:
-            # A server that a tool has started can't tell the call, and a call made up of others
-            # shows itself only when they are done.
-            return {*begun, entry} if pid != effect.pid and event.kind == BEFORE else begun
+            return begun
         if event.kind == AFTER:
             begun.discard(entry)
         elif event.kind in (BEFORE, DURING):
