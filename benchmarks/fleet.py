@@ -66,9 +66,7 @@ def measure(quick: bool, folder: Path) -> list[Row]:
             for number in numbers
         }
         samples = interleaved(sides, rounds)
-        rows += compared(
-            NAME, f"{runs} runs, an instant model", "runs/s", samples, headline=not quick
-        )
+        rows += compared(NAME, f"{runs} runs, an instant model", "runs/s", samples)
         for number in numbers:
             rows += _calls_per_second(starter, number, runs // 2, rounds)
         for worker in workers:

@@ -105,7 +105,6 @@ def measure(quick: bool, folder: Path) -> list[Row]:
                     samples,
                     notes=notes,
                     at_most={OURS: GOAL},
-                    headline=True,
                 )
     return rows
 

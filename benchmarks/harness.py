@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,6 @@ class Row:
         ratio: Each figure divided by the other side's of the same round.
         at_most: The goal of the ratio, if it has one.
         note: What one has to know to read the figure.
-        headline: Whether it is one of the figures to be read first.
     """
 
     benchmark: str
@@ -70,7 +69,6 @@ class Row:
     ratio: Spread | None = None
     at_most: float | None = None
     note: str = ""
-    headline: bool = False
 
     @property
     def met(self) -> bool | None:
@@ -86,10 +84,10 @@ class Row:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Row:
         """The row that `as_json` was called on."""
-        fields = {name: value for name, value in data.items() if name != "met"}
-        fields["figure"] = Spread(**fields["figure"])
-        fields["ratio"] = Spread(**fields["ratio"]) if fields["ratio"] else None
-        return cls(**fields)
+        given = {field.name: data[field.name] for field in fields(cls) if field.name in data}
+        given["figure"] = Spread(**given["figure"])
+        given["ratio"] = Spread(**given["ratio"]) if given["ratio"] else None
+        return cls(**given)
 
 
 Samples = dict[str, list[float]]
@@ -116,7 +114,6 @@ def compared(
     *,
     at_most: Mapping[str, float] | None = None,
     notes: Mapping[str, str] | None = None,
-    headline: bool = False,
 ) -> list[Row]:
     """One row for each side; the first side is the one that the others are held against."""
     reference = next(iter(samples))
@@ -135,7 +132,6 @@ def compared(
                 ratio=None if is_reference else Spread.of([mine / its for mine, its in pairs]),
                 at_most=(at_most or {}).get(side),
                 note=(notes or {}).get(side, ""),
-                headline=headline,
             )
         )
     return rows

@@ -26,7 +26,7 @@ def measure(quick: bool, folder: Path) -> list[Row]:
     sides = {side: partial(_seconds, folder, code) for side, code in SIDES.items()}
     samples = interleaved(sides, 2 if quick else PAIRS)
     case, goal = "a fresh process", {OURS: GOAL}
-    return compared(NAME, case, "s", samples, at_most=goal, headline=True)
+    return compared(NAME, case, "s", samples, at_most=goal)
 
 
 def _seconds(folder: Path, code: str) -> float:

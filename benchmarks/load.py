@@ -45,7 +45,7 @@ def measure(quick: bool, folder: Path) -> list[Row]:
             samples = interleaved(sides, rounds)
             notes = {side: f"{worker.ask('memory'):,.0f} MB" for side, worker in workers.items()}
             case = f"runs at once: {number}"
-            rows += compared(NAME, case, "calls/s", samples, notes=notes, headline=True)
+            rows += compared(NAME, case, "calls/s", samples, notes=notes)
         rows += _in_a_row(dict(list(workers.items())[:2]), in_a_row)
     return rows
 
@@ -72,9 +72,7 @@ def _in_a_row(workers: dict[str, Worker], runs: int) -> list[Row]:
         after = worker.ask("memory")
         samples = {f"{side}, before": [before], f"{side}, after": [after]}
         note = {f"{side}, after": f"{(after - before) * 1000 / runs:,.1f} kB a run"}
-        rows += compared(
-            NAME, f"{runs:,} runs in a row, {side}", "MB", samples, notes=note, headline=True
-        )
+        rows += compared(NAME, f"{runs:,} runs in a row, {side}", "MB", samples, notes=note)
     return rows
 
 

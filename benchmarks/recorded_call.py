@@ -43,7 +43,6 @@ def measure(quick: bool, folder: Path) -> list[Row]:
                             "ms a call",
                             samples,
                             at_most={OURS: GOAL},
-                            headline=True,
                         )
     return rows
 

@@ -39,7 +39,7 @@ def measure(quick: bool, folder: Path) -> list[Row]:
     case = f"start to first new call, after {2 * tool_calls} calls"
     beside = statistics.median(samples[STARTED_AGAIN])
     notes = {STARTED_AGAIN: f"goal: {GOAL} s, {'met' if beside <= GOAL else 'not met'}"}
-    return compared(NAME, case, "s", samples, notes=notes, headline=True)
+    return compared(NAME, case, "s", samples, notes=notes)
 
 
 def _recovered(home: Path, tool_calls: int) -> list[float]:

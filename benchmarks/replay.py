@@ -83,7 +83,6 @@ def _compare(kind: str, url: str, calls: int, rounds: int) -> list[Row]:
         "ms a run",
         samples,
         at_most={OURS: GOAL} if calls >= 1_000 else None,
-        headline=True,
         notes={
             side: f"{statistics.median(figures) / calls:.3f} ms a call"
             for side, figures in samples.items()

@@ -38,9 +38,7 @@ def measure(quick: bool, folder: Path) -> list[Row]:
                 CHECKPOINTS: f"{found['files']} files, {found[CHECKPOINTS] / tasks / 1000:,.1f} kB "
                 "a task",
             }
-            rows += compared(
-                NAME, f"tasks: {tasks}", "kB a run", samples, notes=notes, headline=True
-            )
+            rows += compared(NAME, f"tasks: {tasks}", "kB a run", samples, notes=notes)
     return rows
 
 

@@ -76,7 +76,7 @@ def measure(quick: bool, folder: Path) -> list[Row]:
         rows = []
         for case, each in cases.items():
             mine = {side: samples[str((case, side))] for side in each}
-            rows += compared(NAME, case, "ms a run", mine, notes=_notes(mine, calls), headline=True)
+            rows += compared(NAME, case, "ms a run", mine, notes=_notes(mine, calls))
         written = here.ask("checkpoints")
     rows = [_with_checkpoints(row, written, rounds + 1) for row in rows]
     return rows if python is not None else [*rows, _missing(rows[0], why_not)]

@@ -59,7 +59,7 @@ from crewai_dbos._crewai_seam import flow as flow_seam
 from crewai_dbos._crewai_seam import llm as llm_seam
 from crewai_dbos._crewai_seam.events import event_handlers, scope_kept
 from crewai_dbos._journal.joining import joined
-from crewai_dbos._objects import events, mcp_discovery
+from crewai_dbos._objects import events, mcp_discovery, run_objects
 from crewai_dbos._objects.artifacts import StableArtifacts
 from crewai_dbos._objects.conversion import recording
 from crewai_dbos._objects.llm import durable_llm
@@ -705,6 +705,7 @@ def test_the_tools_of_a_memory_take_another_memory() -> None:
     memory = Memory.model_construct(read_only=False)
     tools = create_memory_tools(memory)
     assert {type(tool) for tool in tools} == {RecallMemoryTool, RememberTool}
+    assert {type(tool).__module__ for tool in tools} == {run_objects._MEMORY_TOOLS}
     other = Memory.model_construct(read_only=False)
     for memory_tool in tools:
         assert memory_tool.memory is memory  # type: ignore[attr-defined]

@@ -9,7 +9,7 @@ from crewai import Agent, Task
 from crewai.llms.base_llm import BaseLLM
 from crewai.tools.base_tool import BaseTool
 from dbos import DBOSClient
-from pydantic import PrivateAttr, SecretStr
+from pydantic import ConfigDict, PrivateAttr, SecretStr
 
 from crewai_dbos import _patches, doctor
 from crewai_dbos._agents import crew_settings
@@ -79,6 +79,9 @@ class DBOSAgent(Agent):
         with SetWorkflowID("ticket-7"):
             print(support.kickoff("My parcel is late.").raw)
     """
+
+    # It becomes a view of an agent that crewAI has built: nothing is validated with this class.
+    model_config = ConfigDict(defer_build=True)
 
     _definition: AgentDefinition = PrivateAttr()
     _defined_as: dict[str, Any] = PrivateAttr()

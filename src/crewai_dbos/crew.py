@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 from crewai import Crew
 from crewai.crews.crew_output import CrewOutput
 from dbos import DBOSClient
-from pydantic import PrivateAttr, SecretStr
+from pydantic import ConfigDict, PrivateAttr, SecretStr
 
 from crewai_dbos import doctor
 from crewai_dbos._crews import batch
@@ -81,6 +81,9 @@ class DBOSCrew(Crew):
         writers = DBOSCrew(crew_name="writers", orig_crew=Crew(agents=[writer], tasks=[report]))
         print(writers.kickoff({"topic": "otters"}).raw)
     """
+
+    # It becomes a view of a crew that crewAI has built: nothing is validated with this class.
+    model_config = ConfigDict(defer_build=True)
 
     _definition: CrewDefinition = PrivateAttr()
 

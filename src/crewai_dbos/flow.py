@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 from crewai.flow.flow import Flow
 from crewai.types.streaming import StreamSession
 from dbos import DBOSClient, SetWorkflowID
-from pydantic import PrivateAttr, SecretStr
+from pydantic import ConfigDict, PrivateAttr, SecretStr
 
 from crewai_dbos import doctor
 from crewai_dbos._dbos_seam.context import assigned_workflow_id
@@ -85,6 +85,9 @@ class DBOSFlow(Flow[Any]):
         letters = DBOSFlow(flow_name="letters", orig_flow=Letters)
         print(letters.kickoff({"ticket": "ticket 7"}))
     """
+
+    # It becomes a view of a flow that crewAI has built: nothing is validated with this class.
+    model_config = ConfigDict(defer_build=True)
 
     _durable: FlowDefinition = PrivateAttr()
     _talking: Any = PrivateAttr(default=None)

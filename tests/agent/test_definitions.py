@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from crewai import Agent
+from crewai import Agent, Crew, Task
 from crewai.state.checkpoint_config import CheckpointConfig
 from crewai.tools import tool
 from dbos import SetWorkflowID
@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from agent.helpers import clerk, echo, job
 from crewai_dbos import (
     DBOSAgent,
+    DBOSCrew,
     DefinitionError,
     RunConflictError,
     StepConfig,
@@ -49,6 +50,24 @@ def test_an_agent_can_be_built_anew_for_each_run() -> None:
         agent.kickoff("One.")
         agent.kickoff("Two.")
         assert len(built) == count + 2
+
+
+def test_a_durable_agent_is_a_field_of_a_model_as_any_other() -> None:
+    """pydantic builds what it validates such a field with when it is asked for the first time."""
+
+    class Team(BaseModel):
+        agent: DBOSAgent
+        crew: DBOSCrew
+
+    agent = Agent(role="r", goal="g", backstory="b", llm="openai/gpt-4o-mini")
+    task = Task(description="d", expected_output="e", agent=agent)
+    durable = DBOSAgent(agent_name=unique("field"), orig_agent=agent)
+    crew = DBOSCrew(crew_name=unique("field"), orig_crew=Crew(agents=[agent], tasks=[task]))
+    team = Team(agent=durable, crew=crew)
+    assert team.agent is durable
+    assert team.crew is crew
+    assert Crew(agents=[durable], tasks=[]).agents == [durable]
+    assert durable.model_dump(include={"role"}) == {"role": "r"}
 
 
 def test_what_another_process_could_not_rebuild_is_refused_before_anything_ran() -> None:

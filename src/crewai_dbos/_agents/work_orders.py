@@ -9,7 +9,6 @@ from typing import Any, cast
 
 from crewai import Task
 from crewai.tools.base_tool import BaseTool
-from crewai.tools.memory_tools import create_memory_tools
 from pydantic import BaseModel
 
 from crewai_dbos._agents import crew_settings
@@ -186,6 +185,9 @@ def _tools_of(definition: AgentDefinition) -> dict[str, BaseTool]:
     agent = definition.build()
     tools = list(agent.tools or [])
     if agent.memory:
+        # As crewAI does: without a memory nobody needs them.
+        from crewai.tools.memory_tools import create_memory_tools
+
         tools += create_memory_tools(agent.memory)
     return {tool.name: tool for tool in tools}
 

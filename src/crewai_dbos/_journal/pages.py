@@ -53,6 +53,7 @@ class Pages:
         self._pages: list[list[int]] = []
         self._page_of: dict[int, int] = {}
         self._held: OrderedDict[int, dict[int, str]] = OrderedDict()
+        self._size = 0
         self._let_go: set[int] = set()
 
     def open(self) -> Iterator[tuple[RowHead, Head | None]]:
@@ -119,8 +120,10 @@ class Pages:
 
     def _hold(self, number: int) -> dict[int, str]:
         page = self._held[number] = self._read(self._pages[number])
-        while len(self._held) > 1 and self._size() > MOST_HELD:
-            gone, _ = self._held.popitem(last=False)
+        self._size += _size(page)
+        while len(self._held) > 1 and self._size > MOST_HELD:
+            gone, let_go = self._held.popitem(last=False)
+            self._size -= _size(let_go)
             self._let_go.add(gone)
         return page
 
@@ -131,9 +134,6 @@ class Pages:
             self._execution.latch.fail(error)
         # Another execution may have recorded something else by that number.
         return {n: text for n, (name, text) in texts.items() if name == self._names[n]}
-
-    def _size(self) -> int:
-        return sum(len(text) for page in self._held.values() for text in page.values())
 
     def _divide(self) -> None:
         """Make pages of what is not short."""
@@ -160,3 +160,7 @@ class Pages:
             return tuple(reversed(found))
 
         return place
+
+
+def _size(page: dict[int, str]) -> int:
+    return sum(map(len, page.values()))

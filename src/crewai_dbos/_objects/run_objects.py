@@ -15,7 +15,6 @@ from crewai.llms.base_llm import BaseLLM
 from crewai.tasks.llm_guardrail import LLMGuardrail
 from crewai.tools.agent_tools.base_agent_tools import BaseAgentTool
 from crewai.tools.base_tool import BaseTool
-from crewai.tools.memory_tools import RecallMemoryTool, RememberTool
 from crewai.utilities.llm_utils import create_llm
 
 from crewai_dbos._crewai_seam.llm import is_llm, share_usage, usage_of
@@ -131,7 +130,7 @@ class RunObjects:
         """
 
         def durable(tool: BaseTool) -> BaseTool:
-            if isinstance(tool, (RecallMemoryTool, RememberTool)):
+            if _is_of_a_memory(tool):
                 # The memory records what they do.
                 return tool.model_copy(update={"memory": memory}) if memory else tool
             if isinstance(tool, BaseAgentTool):
@@ -143,6 +142,15 @@ class RunObjects:
             return self._once(tool, ("tool", id(config)), make)  # type: ignore[no-any-return]
 
         return [durable(tool) for tool in tools]
+
+
+_MEMORY_TOOLS = "crewai.tools.memory_tools"
+
+
+def _is_of_a_memory(tool: BaseTool) -> bool:
+    """Whether `tool` is one of those with which an agent uses its memory."""
+    # By name: crewAI imports their module for the first agent that has one, on any thread.
+    return any(base.__module__ == _MEMORY_TOOLS for base in type(tool).__mro__)
 
 
 def _is_stand_in(llm: Any) -> bool:
