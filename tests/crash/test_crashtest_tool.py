@@ -76,6 +76,16 @@ def test_what_differs_by_itself_is_said_once() -> None:
         assert test.run(during).ok
 
 
+def test_the_ids_of_tasks_may_differ() -> None:
+    """They are in what an output tells of failed tools; a crew that is built anew has new ones."""
+    script = "crash.failing_tool:script"
+    with CrashTest("crash.failing_tool:crew", model=script) as test:
+        last = test.positions()[-1]
+        assert "ToolFailureRecord" in str(test.undisturbed.ended)
+        verdict = test.run(last)
+    assert verdict.ok, str(verdict)
+
+
 def test_a_module_that_starts_a_thread() -> None:
     """Its thread would be missing in a fork."""
     survives(

@@ -16,6 +16,9 @@ _TIME = r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d[\d:.]*(?:Z|[+-]\d\d:\d\d)?"
 _OWN = re.compile(f"{_UUID}|{_TIME}")
 """What each run has of its own in its state."""
 
+_FAILURE = "crewai.tools.tool_failure:ToolFailureRecord"
+"""What outputs tell of a failed tool: with the id of its task, new in a crew that is built anew."""
+
 _WIDTH = 160
 """Characters of a value that are shown."""
 
@@ -67,11 +70,22 @@ def _fields(ended: Mapping[str, Any]) -> dict[str, Any]:
         fields.update({f"result.{name}": result[name] for name in counted})
         result = {name: value for name, value in result.items() if name not in counted}
     return {
-        "result": result,
+        "result": _without_ids(result),
         **fields,
         **{f"state.{name}": value for name, value in (ended.get("state") or {}).items()},
         "left_behind": ended.get("left behind"),
     }
+
+
+def _without_ids(value: Any) -> Any:
+    """`value` less the ids of tasks in what crewAI tells of failed tools."""
+    if isinstance(value, list):
+        return [_without_ids(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if value.get("$model") == _FAILURE and isinstance(value.get("fields"), dict):
+        value = {**value, "fields": {**value["fields"], "task_id": None}}
+    return {name: _without_ids(item) for name, item in value.items()}
 
 
 def _shortened(one: str, other: str) -> tuple[str, str]:
