@@ -25,7 +25,7 @@ help:
 	@echo 'make typecheck    mypy'
 	@echo 'make pytest       the test suite; ARGS="-k name" for some of it'
 	@echo 'make quick        the tests that start no processes and replay no whole table'
-	@echo 'make every-moment runs killed at every moment, and replayed from everywhere, at every entry'
+	@echo 'make every-moment the tests that kill and replay runs, at every moment of every entry'
 	@echo 'make chaos        faults of every kind around workers, for minutes; CHAOS_SEED, CHAOS_FAULTS'
 	@echo 'make local-model  the test with a real model; needs the extra local-model'
 	@echo 'make smoke        one workflow on each other Python found'

@@ -49,10 +49,11 @@ def test_a_journal_by_order_of_arrival_fails() -> None:
     order = {"messages": ASK}
     with CrashTest("crash.broken:native_postman", order, model=script) as broken:
         assert [e.fields["to"] for e in broken.undisturbed.effects]
-        verdicts = list(broken.run_all(broken.positions(), 6))
-    failed = [verdict for verdict in verdicts if not verdict.ok]
-    assert failed
-    assert any(not verdict.result_equal for verdict in failed)
+        # The first crash that does it will do: some come when no letter is recorded, or all are.
+        every = sorted(broken.positions(), key=lambda position: "/tool:" not in position.entry)
+        swapped = next((v for v in map(broken.run, every) if not v.result_equal), None)
+    assert swapped is not None
+    assert not swapped.ok
 
 
 def test_the_state_of_a_flow_is_compared() -> None:
