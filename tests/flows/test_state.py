@@ -8,9 +8,11 @@ import pickle
 import threading
 from collections import Counter, defaultdict, deque
 from dataclasses import dataclass, field
-from datetime import datetime, time, timedelta
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from enum import Enum
 from typing import Any, NamedTuple
+from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import httpx
@@ -279,6 +281,59 @@ class Shared(Flow[Catalogue]):
         return [self.state.model_dump(exclude={"id"}), self.chosen.name]
 
 
+class Size(Enum):
+    SMALL = "s"
+    LARGE = "l"
+
+
+class Aisle(NamedTuple):
+    number: int
+
+
+class Index(BaseModel):
+    items: list[Item] = Field(default_factory=list)
+    by_size: dict[Size, Item] = Field(default_factory=dict)
+    by_other: dict[Any, Item] = Field(default_factory=dict)
+
+
+class SharedByKeys(Flow[Index]):
+    """One object in several places, also under keys that are no texts."""
+
+    @start()
+    def begin(self) -> Item:
+        state = self.state
+        keys: list[Any] = [
+            Size.LARGE,
+            (1, "a"),
+            date(2026, 11, 29),
+            Decimal("1.5"),
+            UUID(int=7),
+            Aisle(3),
+            2.5,
+            None,
+        ]
+        state.items = [Item(name=say(f"{number}")) for number, _ in enumerate(keys)]
+        state.by_size = {Size.SMALL: state.items[0]}
+        state.by_other = dict(zip(keys, state.items, strict=True))
+        self.chosen = {Size.LARGE: {date(2026, 1, 1): state.items[1]}}
+        return state.by_size[Size.SMALL]
+
+    @listen(begin)
+    def edits(self, first: Item) -> None:
+        first.name += " given"
+        self.state.by_size[Size.SMALL].name += " by size"
+        for key, item in self.state.by_other.items():
+            item.name += f" by {key}"
+        self.chosen[Size.LARGE][date(2026, 1, 1)].name += " chosen"
+        say("edited")
+
+    @listen(edits)
+    def last(self) -> list[Any]:
+        self.state.by_size[Size.SMALL].name += say("last")
+        same = [a is b for a, b in zip(self.state.items, self.state.by_other.values(), strict=True)]
+        return [[item.name for item in self.state.items], same]
+
+
 class SharedByTwo(Flow[Catalogue]):
     """The same beside another method that changes one of the places."""
 
@@ -404,6 +459,7 @@ class Alike(Flow):
         Parts,
         ChangesObjects,
         Shared,
+        SharedByKeys,
         SharedByTwo,
     ],
     ids=lambda flow: flow.__name__,

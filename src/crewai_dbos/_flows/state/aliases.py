@@ -15,6 +15,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from crewai_dbos._flows.state.fields import SCALARS, own_dict
+from crewai_dbos._stored import codec
+from crewai_dbos.errors import UnstorableValueError
 
 Path = list[Any]
 Pair = list[Path]
@@ -95,9 +97,20 @@ def _has_fields(value: Any) -> bool:
     )
 
 
+def _is_step(key: Any) -> bool:
+    """Whether `key` of a dict can be stored in a path."""
+    if type(key) in (str, int):
+        return True
+    try:
+        codec.encode(key)
+    except (UnstorableValueError, RecursionError):
+        return False
+    return True
+
+
 def _components(container: Any) -> list[tuple[Any, Any]]:
     if isinstance(container, dict):
-        return [(k, v) for k, v in list(dict.items(container)) if type(k) in (str, int)]
+        return [(k, v) for k, v in list(dict.items(container)) if _is_step(k)]
     if isinstance(container, (list, tuple)):
         return list(enumerate(container))
     if isinstance(container, BaseModel):
