@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from crewai import Agent, Crew, Task
+from crewai.flow.flow import Flow, start
 from crewai.hooks import (
     InterceptionPoint,
     after_tool_call,
@@ -20,7 +21,7 @@ from crewai.project import agent as an_agent
 from crewai.project import task as a_task
 from crewai.tools import tool
 
-from crewai_dbos import DBOSCrew
+from crewai_dbos import DBOSAgent, DBOSCrew, DBOSFlow, StepConfig
 from crewai_dbos.doctor._subject import read
 from crewai_dbos.testing import Request
 from crews.scenarios import agent, search, searching, task, turns
@@ -97,6 +98,42 @@ def test_they_are_called_once_in_each_run(source: str, serve: Serve) -> None:
             [f"{NOTE} 1", f"{NOTE} 1"],
         ]
         assert server.requests[-1].tool_results[0][1] == "found fish!"
+    assert registered() == before
+
+
+class Office(Flow):
+    """A flow that has such a crew from its beginning."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.team = Hooked().crew()
+
+    @start()
+    def work(self) -> str:
+        return str(self.team.kickoff().raw)
+
+
+def test_so_are_those_of_a_crew_that_a_flow_is_built_with(serve: Serve) -> None:
+    before = registered()
+    durable = DBOSFlow(flow_name=unique("hooked"), orig_flow=Office)
+    for _ in range(2):
+        server = serve(script)
+        durable.kickoff()
+        assert [len(notes(request)) for request in server.requests] == [1, 2]
+    assert registered() == before
+
+
+def test_so_are_those_of_an_agent_that_is_built_anew(serve: Serve) -> None:
+    before = registered()
+    durable = DBOSAgent(
+        agent_name=unique("hooked"),
+        orig_agent=lambda: Hooked().clerk(),
+        tool_step_config=StepConfig(),
+    )
+    for _ in range(2):
+        server = serve(script)
+        durable.kickoff("Do it")
+        assert [len(notes(request)) for request in server.requests] == [1, 2]
     assert registered() == before
 
 

@@ -33,7 +33,7 @@ _POINTS = {
 
 @contextmanager
 def collected() -> Iterator[Hooks]:
-    """The hooks that a crew which is built in the block brings; nobody calls them yet."""
+    """The hooks that what is built in the block brings; nobody calls them yet."""
     _patches.apply(_patches.BUILD)
     hooks: Hooks = []
     with setting(_collected, hooks):
