@@ -93,7 +93,7 @@ def with_methods(name: str, found: Any) -> Iterator[tuple[str, Any]]:
     left_out = NOT_CALLED.get(name, ())
     if "" not in left_out:
         yield name, found
-    for method, function in vars(found).items() if isinstance(found, type) else ():
+    for method, function in list(vars(found).items()) if isinstance(found, type) else ():
         function = getattr(function, "__func__", function)
         ours = isinstance(function, types.FunctionType) and function.__module__ == found.__module__
         if ours and not method.startswith("_") and method not in left_out:
