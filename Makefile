@@ -73,7 +73,7 @@ pytest: venv
 	.venv/bin/pytest $(IN_PARALLEL) $(ARGS)
 
 quick: venv
-	.venv/bin/pytest $(IN_PARALLEL) -m 'not crash and not thorough' --ignore tests/crash $(ARGS)
+	.venv/bin/pytest $(IN_PARALLEL) -m 'not crash and not thorough and not every_moment and not chaos and not local_model' --ignore tests/crash $(ARGS)
 
 every-moment: venv
 	EVERY_MOMENT=1 .venv/bin/pytest $(IN_PARALLEL) -m 'every_moment or some_entries' $(ARGS)

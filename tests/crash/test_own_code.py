@@ -47,7 +47,7 @@ def test_rows_of_each_kind(database_kind: str) -> None:
         every = [p for p in test.positions() if p.moment in ("unrecorded", "after")]
         for step in ("pack#1", "stamp#1", "seal#1", "on_tool#1"):
             assert any(position.entry.endswith(step) for position in every)
-        kills = some_positions(taking_turns(every))
+        kills = taking_turns(some_positions(every))
         wrong = [str(v) for v in killed_in_chains(test, kills) if not v.ok]
     assert not wrong, "\n".join(wrong)
 

@@ -19,7 +19,7 @@ Kill = Callable[[CrashTest, Sequence[Position]], list[Verdict]]
 
 def one_moment_each(test: CrashTest) -> list[Position]:
     """A position for each entry that is chosen, the moments taking turns."""
-    return some_positions(taking_turns(test.positions()))
+    return taking_turns(some_positions(test.positions()))
 
 
 def some_positions(every: Sequence[Position]) -> list[Position]:

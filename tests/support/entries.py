@@ -31,7 +31,8 @@ def some(items: Iterable[T], name: Callable[[T], str]) -> list[T]:
     """Those of one entry of each kind, of the first and the last entry, and of second rounds.
 
     Of a round, as of a loop or of a task that is done again, it is one entry: that the place is
-    counted shows there, and what it does is the same as in the first round. Which entry of a kind
+    counted shows there, and what it does is the same as in the first round. So it is of an LLM's
+    second request. Which entry of a kind
     it is depends on names only, as entries that are made side by side come in any order.
 
     Args:
@@ -78,11 +79,15 @@ def _kind_of(part: str) -> str:
 
 
 def _later_rounds(entry: str) -> Iterator[str]:
-    """The kinds of the places of `entry` that are there for the second time or later."""
-    places = _parts(entry)[:-1]
-    for number, place in enumerate(places, 1):
-        if re.search(r"#(?!1$)\d+$", place):
-            yield "/".join([*map(_kind_of, places[:number]), "again"])
+    """The kinds of what is there for the second time or later: places of `entry`, and an LLM.
+
+    A second request to an LLM has what came of the first one; a second call of a tool is like it.
+    """
+    *places, call = _parts(entry)
+    counted = [*places, call] if call.startswith("llm#") else places
+    for number, part in enumerate(counted, 1):
+        if re.search(r"#(?!1$)\d+$", part):
+            yield "/".join([*map(_kind_of, counted[:number]), "again"])
 
 
 def _in_order_of_numbers(entry: str) -> list[Any]:

@@ -197,7 +197,7 @@ class Membership:
             with self._trying("look after its peers"):
                 for lease in self._with_runs(self._look()):
                     with self._trying(f"take over from {lease.holder.executor_id}"):
-                        self._take_over_from(lease)
+                        within(self.seconds, partial(self._take_over_from, lease))
                 self._say_what_is_left()
 
     def _with_runs(self, gone: list[Lease]) -> list[Lease]:
@@ -240,7 +240,8 @@ class Membership:
         return [lease for lease in peers if lease.holder in gone]
 
     def _take_over_from(self, lease: Lease) -> None:
-        found = within(self.seconds, lambda: self.leases.take_over(lease))
+        """Have its runs go on, and say so, also if nobody waits for that any more."""
+        found = self.leases.take_over(lease)
         if found:
             logger.warning(
                 "Worker %s (%s) is gone: %d of its runs go on: %s",
