@@ -23,6 +23,9 @@ _one, _end, _ = Path(certifi.where()).read_text().partition("-----END CERTIFICAT
 _authorities = Path(_home.name, "authorities.pem")
 _authorities.write_text(_one + _end)
 os.environ["SSL_CERT_FILE"] = str(_authorities)
+# Of a terminal that no test has: readline sets them where it is imported, as in xdist's workers.
+for name in ("COLUMNS", "LINES"):
+    os.environ.pop(name, None)
 for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "CREWAI_STORAGE_DIR"):
     os.environ.pop(name, None)
 

@@ -440,7 +440,7 @@ def test_exit_in_a_method_ends_the_program_with_its_status(tmp_path: Path) -> No
     process = run_program(tmp_path, end="sys.exit(5)")
     _, said = process.communicate(timeout=60)
     assert process.returncode == 5
-    assert said.count("Run otters stopped") == 1
+    assert said.count("Stopped: Run 'otters'") == 1
     assert EffectLog(tmp_path / "effects").count("working") == 1
 
 

@@ -18,6 +18,7 @@ from dbos import DBOS, SetWorkflowID, SetWorkflowTimeout
 from typer.testing import CliRunner, Result
 
 from crewai_dbos import DBOSAgent, DBOSFlow, step
+from crewai_dbos._journal import notes
 from crewai_dbos.cli import app
 from crewai_dbos.control import Control
 from crewai_dbos.errors import DeadlinePassedError, RunCancelledError
@@ -289,6 +290,20 @@ def test_on_the_command_line(url: str, serve: Serve, monkeypatch: pytest.MonkeyP
     assert run.get_status().workflow_timeout_ms == 60_000
     assert "is done" in runs("resume", run_id).stderr
     assert runs("resume", "nobody's").exit_code == 1
+
+
+def test_who_cancelled_a_run_stays_if_it_was_only_about_to_begin(
+    control: Control, serve: Serve
+) -> None:
+    held = hang(text("Late."))
+    serve(lambda request: held)
+    run = crew_of().start({"topic": "otters"})
+    held.wait_until_held()
+    control.cancel(run.workflow_id, by="ann", reason="No more.")
+    notes.clear(run.workflow_id, {})  # as its body does first, of what was said before
+    with pytest.raises(RunCancelledError) as caught:
+        run.get_result()
+    assert (caught.value.by, caught.value.reason) == ("ann", "No more.")
 
 
 @pytest.mark.crash

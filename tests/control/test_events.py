@@ -592,9 +592,9 @@ def test_on_the_command_line(serve: Serve, url: str) -> None:
     with SetWorkflowID(run_id):
         crew().kickoff({"what": "otters"})
 
-    def run(*arguments: str, **env: str) -> Any:
+    def run(*arguments: str, COLUMNS: str | None = None) -> Any:
         told = ["runs", "events", *arguments, "--db-url", url]
-        return CliRunner().invoke(app, told, env=env)
+        return CliRunner().invoke(app, told, env={"COLUMNS": COLUMNS})
 
     shown = run(run_id, COLUMNS="80")
     assert shown.exit_code == 0, shown.output

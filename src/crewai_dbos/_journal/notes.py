@@ -10,7 +10,7 @@ from dbos import DBOS, WorkflowStatus
 
 from crewai_dbos import _command_lines
 from crewai_dbos._dbos_seam.context import detached
-from crewai_dbos._dbos_seam.database import INTERNAL_QUEUE
+from crewai_dbos._dbos_seam.database import CANCELLED, INTERNAL_QUEUE
 from crewai_dbos._journal.drift import onward_of
 from crewai_dbos._secrets import known
 from crewai_dbos._stored import names, redaction, sealing, work_order
@@ -101,6 +101,8 @@ def clear(run_id: str, order: Mapping[str, Any]) -> None:
     before = (status.attributes if status else None) or {}
     label = work_order.label(order)
     told = {} if label is None or names.RUN_ATTRIBUTE in before else {names.RUN_ATTRIBUTE: label}
+    if status is not None and status.status == CANCELLED:
+        return  # since it was begun here: it does not go on
     if names.ATTRIBUTE in before:
         kept = {name: value for name, value in before.items() if name != names.ATTRIBUTE}
         detached(DBOS.update_workflow_attributes, run_id, {**kept, **told})
