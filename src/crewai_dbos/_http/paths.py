@@ -11,7 +11,7 @@ class _Id(PathConvertor):
     regex = "(?s:.*)"  # that of its base stops at a line break
 
 
-register_url_convertor(_CONVERTOR, _Id())
+register_url_convertor(_CONVERTOR, _Id())  # for the process, under a name of our own
 
 
 def any_id(name: str) -> str:
