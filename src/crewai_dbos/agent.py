@@ -19,7 +19,6 @@ from crewai_dbos._agents.work_orders import AgentWorkOrder, kickoff_order
 from crewai_dbos._crewai_seam.llm import is_llm, share_usage
 from crewai_dbos._events.event import Events, as_events
 from crewai_dbos._journal.config import AgentOptions, StepConfig, ToolStepConfig
-from crewai_dbos._objects import hooks_of_crews
 from crewai_dbos._objects.conversion import recording
 from crewai_dbos._objects.llm import durable_llm
 from crewai_dbos._objects.tools import check_tools
@@ -101,8 +100,7 @@ class DBOSAgent(Agent):
         events: Events = False,
         budget: Budget | None = None,
     ) -> None:
-        with hooks_of_crews.collected():  # each run has its own
-            template = build_agent(orig_agent)
+        template = build_agent(orig_agent)
         if isinstance(template, DBOSAgent):
             template = template.orig_agent
             orig_agent = template

@@ -23,7 +23,6 @@ from crewai_dbos._journal.config import (
     StepConfig,
     ToolStepConfig,
 )
-from crewai_dbos._objects import hooks_of_crews
 from crewai_dbos._people.policy import People
 from crewai_dbos._people.spending import check_prices
 from crewai_dbos._runs import body, starting, workflows
@@ -102,8 +101,7 @@ class DBOSCrew(Crew):
         events: Events = False,
         budget: Budget | None = None,
     ) -> None:
-        with hooks_of_crews.collected() as hooks:
-            template = build_crew(orig_crew)
+        template = build_crew(orig_crew)
         if isinstance(template, DBOSCrew):
             raise DefinitionError(f"{template.crew_name!r} is a DBOSCrew already: use it as it is")
         starting.show_as(self, template)
@@ -129,7 +127,6 @@ class DBOSCrew(Crew):
             people=people,
             events=as_events(events, redact),
             budget=as_budget(budget),
-            hooks=tuple(hooks),
         )
         crews.add(self._definition)
         doctor.warn(self)

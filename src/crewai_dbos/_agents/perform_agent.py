@@ -17,7 +17,7 @@ from crewai_dbos._agents.work_orders import AgentWorkOrder
 from crewai_dbos._crewai_seam.agent import publish_agent_state
 from crewai_dbos._dbos_seam.context import detached
 from crewai_dbos._journal.scope import Scope, stable_id
-from crewai_dbos._objects import events, hooks_of_crews
+from crewai_dbos._objects import events
 from crewai_dbos._runs import body, workflows
 from crewai_dbos._runs.definition import AgentDefinition
 from crewai_dbos._runs.kind import Kind
@@ -89,12 +89,10 @@ def _agent(
     definition: AgentDefinition, order: AgentWorkOrder, scope: Scope, own: bool
 ) -> Iterator[Agent]:
     """The agent that works in `scope`."""
-    with hooks_of_crews.collected() as hooks:
-        agent = run_agent.agent_of_run(definition, scope, order.given)
+    agent = run_agent.agent_of_run(definition, scope, order.given)
     try:
         # A workflow of the agent's own fails as the agent fails; another goes on, perhaps.
-        ended = nullcontext() if own else body.ending(scope)
-        with ended, hooks_of_crews.in_effect(hooks), _at_work(agent):
+        with nullcontext() if own else body.ending(scope), _at_work(agent):
             yield agent
     finally:
         publish_agent_state(agent, definition.owner)
