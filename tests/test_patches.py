@@ -129,6 +129,7 @@ def test_a_run_has_changed_what_the_table_says_and_no_more(tmp_path: Path) -> No
         _patches.AGENT,
         _patches.RUN,
         _patches.MCP,
+        _patches.BUILD,
         _patches.CREW,
         _patches.THREADS,
         _patches.METHOD,

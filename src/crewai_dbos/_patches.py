@@ -27,6 +27,7 @@ JOURNAL = "a journal is opened"
 AGENT = "a `DBOSAgent` is defined"
 RUN = "a run begins, or work joins a workflow"
 MCP = "an agent asks MCP servers for tools, and a run has begun before"
+BUILD = "an agent, crew or flow of the user's is built"
 CREW = "a run builds its crew"
 THREADS = "a run may start threads"
 METHOD = "a method of a flow is at work"
@@ -172,6 +173,16 @@ TABLE = (
             "request_human_input",
             "_people.hooks:asking",
         ),
+    ),
+    *_rows(
+        BUILD,
+        "hooks that are methods of a `@CrewBase` class are called once, in a run with its object",
+        ("crewai.project.crew_base", "_register_crew_hooks", "_objects.hooks_of_crews:noting"),
+        ("crewai.hooks", "register_before_llm_call_hook", "_objects.hooks_of_crews:taking"),
+        ("crewai.hooks", "register_after_llm_call_hook", "_objects.hooks_of_crews:taking"),
+        ("crewai.hooks", "register_before_tool_call_hook", "_objects.hooks_of_crews:taking"),
+        ("crewai.hooks", "register_after_tool_call_hook", "_objects.hooks_of_crews:taking"),
+        ("crewai.hooks.dispatch", "register", "_objects.hooks_of_crews:taking"),
     ),
     *_rows(
         CREW,

@@ -19,6 +19,7 @@ from crewai_dbos._agents.work_orders import AgentWorkOrder, kickoff_order
 from crewai_dbos._crewai_seam.llm import is_llm, share_usage
 from crewai_dbos._events.event import Events, as_events
 from crewai_dbos._journal.config import AgentOptions, StepConfig, ToolStepConfig
+from crewai_dbos._objects import hooks_of_crews
 from crewai_dbos._objects.conversion import recording
 from crewai_dbos._objects.llm import durable_llm
 from crewai_dbos._objects.tools import check_tools
@@ -100,7 +101,8 @@ class DBOSAgent(Agent):
         events: Events = False,
         budget: Budget | None = None,
     ) -> None:
-        template = build_agent(orig_agent)
+        with hooks_of_crews.defined():
+            template = build_agent(orig_agent)
         if isinstance(template, DBOSAgent):
             template = template.orig_agent
             orig_agent = template
@@ -179,7 +181,8 @@ class DBOSAgent(Agent):
     @property
     def orig_agent(self) -> Agent:
         """The agent that was wrapped, or a new one if a callable was."""
-        return self._definition.build()
+        with hooks_of_crews.defined():
+            return self._definition.build()
 
     def copy(self) -> DBOSAgent:  # type: ignore[override]
         """Another view of the same definition. crewAI copies agents for every item of a batch."""

@@ -23,6 +23,7 @@ from crewai_dbos._journal.config import (
     StepConfig,
     ToolStepConfig,
 )
+from crewai_dbos._objects import hooks_of_crews
 from crewai_dbos._people.policy import People
 from crewai_dbos._people.spending import check_prices
 from crewai_dbos._runs import body, starting, workflows
@@ -101,7 +102,8 @@ class DBOSCrew(Crew):
         events: Events = False,
         budget: Budget | None = None,
     ) -> None:
-        template = build_crew(orig_crew)
+        with hooks_of_crews.defined():
+            template = build_crew(orig_crew)
         if isinstance(template, DBOSCrew):
             raise DefinitionError(f"{template.crew_name!r} is a DBOSCrew already: use it as it is")
         starting.show_as(self, template)
@@ -139,7 +141,8 @@ class DBOSCrew(Crew):
     @property
     def orig_crew(self) -> Crew:
         """The crew that was wrapped, or a new one if a callable or a class was."""
-        return self._definition.build()
+        with hooks_of_crews.defined():
+            return self._definition.build()
 
     def copy(self) -> Crew:  # type: ignore[override]
         """An ordinary crew, as `Crew.train` and `Crew.test` want one to work on."""

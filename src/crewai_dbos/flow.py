@@ -19,6 +19,7 @@ from crewai_dbos._flows.state.changes import classes
 from crewai_dbos._flows.work_orders import FlowWorkOrder
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.config import AgentOptions, StepConfig, ToolStepConfig, recording_others
+from crewai_dbos._objects import hooks_of_crews
 from crewai_dbos._people.policy import People
 from crewai_dbos._runs import starting, workflows
 from crewai_dbos._runs.definition import FlowDefinition, build_flow
@@ -109,7 +110,8 @@ class DBOSFlow(Flow[Any]):
     ) -> None:
         if isinstance(orig_flow, DBOSFlow):
             raise DefinitionError(f"{orig_flow.flow_name!r} is a DBOSFlow already: use it as it is")
-        template = build_flow(orig_flow)
+        with hooks_of_crews.defined():
+            template = build_flow(orig_flow)
         options = AgentOptions(
             llm_step_config=llm_step_config,
             function_calling_llm_step_config=function_calling_llm_step_config,
@@ -155,7 +157,8 @@ class DBOSFlow(Flow[Any]):
     @property
     def orig_flow(self) -> Flow[Any]:
         """A new flow of the kind that was wrapped."""
-        return self._durable.build()
+        with hooks_of_crews.defined():
+            return self._durable.build()
 
     def plot(self, filename: str = "crewai_flow.html", show: bool = True) -> str:
         """As `Flow.plot`, of the flow that was wrapped."""

@@ -17,7 +17,7 @@ from crewai_dbos._agents.work_orders import AgentWorkOrder
 from crewai_dbos._crewai_seam.agent import publish_agent_state
 from crewai_dbos._dbos_seam.context import detached
 from crewai_dbos._journal.scope import Scope, stable_id
-from crewai_dbos._objects import events
+from crewai_dbos._objects import events, hooks_of_crews
 from crewai_dbos._runs import body, workflows
 from crewai_dbos._runs.definition import AgentDefinition
 from crewai_dbos._runs.kind import Kind
@@ -89,10 +89,12 @@ def _agent(
     definition: AgentDefinition, order: AgentWorkOrder, scope: Scope, own: bool
 ) -> Iterator[Agent]:
     """The agent that works in `scope`."""
-    agent = run_agent.agent_of_run(definition, scope, order.given)
+    with hooks_of_crews.of_run() as made:
+        agent = run_agent.agent_of_run(definition, scope, order.given)
     try:
         # A workflow of the agent's own fails as the agent fails; another goes on, perhaps.
-        with nullcontext() if own else body.ending(scope), _at_work(agent):
+        ended = nullcontext() if own else body.ending(scope)
+        with ended, hooks_of_crews.in_effect(made), _at_work(agent):
             yield agent
     finally:
         publish_agent_state(agent, definition.owner)

@@ -12,6 +12,7 @@ from crewai.tools.base_tool import BaseTool
 from pydantic import BaseModel
 
 from crewai_dbos._agents import crew_settings
+from crewai_dbos._objects import hooks_of_crews
 from crewai_dbos._objects.tools import tool_function
 from crewai_dbos._runs.definition import AgentDefinition
 from crewai_dbos._stored import work_order
@@ -182,7 +183,8 @@ def _loaded_tools(used: list[str], definition: AgentDefinition) -> list[BaseTool
 
 
 def _tools_of(definition: AgentDefinition) -> dict[str, BaseTool]:
-    agent = definition.build()
+    with hooks_of_crews.of_run():
+        agent = definition.build()
     tools = list(agent.tools or [])
     if agent.memory:
         # As crewAI does: without a memory nobody needs them.

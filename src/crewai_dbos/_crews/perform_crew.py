@@ -17,7 +17,7 @@ from crewai_dbos._crews.ids import Ids
 from crewai_dbos._crews.work_orders import CrewWorkOrder
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.scope import Scope
-from crewai_dbos._objects import events, knowledge
+from crewai_dbos._objects import events, hooks_of_crews, knowledge
 from crewai_dbos._runs import body, made_of, workflows
 from crewai_dbos._runs.definition import CrewDefinition
 from crewai_dbos._runs.kind import Kind
@@ -71,14 +71,14 @@ def _joined(
 @contextmanager
 def _crew(definition: CrewDefinition, scope: Scope, own: bool) -> Iterator[Crew]:
     """The crew that works in `scope`."""
-    with knowledge.unloaded():
+    with knowledge.unloaded(), hooks_of_crews.of_run() as made:
         template = body.built(definition.build, f"crew {definition.name!r}", scope)
     ids = _check(definition, template, scope)
     crew = run_crew.crew_of_run(definition, template, scope, ids)
     try:
         # A workflow of the crew's own fails as the crew fails; another goes on, perhaps.
         ended = nullcontext() if own else body.ending(scope)
-        with member.remembering(), ended, events.handled():
+        with member.remembering(), ended, events.handled(), hooks_of_crews.in_effect(made):
             try:
                 yield crew
             finally:

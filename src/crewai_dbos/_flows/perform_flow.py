@@ -14,7 +14,7 @@ from crewai_dbos._flows import feedback, fingerprint, run_flow, sessions, work_o
 from crewai_dbos._flows.state import changes, tracking
 from crewai_dbos._flows.work_orders import FlowWorkOrder
 from crewai_dbos._journal.scope import Scope, stable_id
-from crewai_dbos._objects import events
+from crewai_dbos._objects import events, hooks_of_crews
 from crewai_dbos._runs import body, results, workflows
 from crewai_dbos._runs.definition import FlowDefinition
 from crewai_dbos._runs.kind import Kind
@@ -79,7 +79,8 @@ def _flow(
     definition: FlowDefinition, order: FlowWorkOrder, scope: Scope, own: bool
 ) -> Iterator[Flow[Any]]:
     """The flow that works in `scope`."""
-    built = body.built(definition.build, f"flow {definition.name!r}", scope)
+    with hooks_of_crews.of_run() as made:
+        built = body.built(definition.build, f"flow {definition.name!r}", scope)
     scope.look_for_secrets(built)
     fingerprint.check(definition.name, built, scope)
     begins = sessions.begins(order, scope)
@@ -90,7 +91,8 @@ def _flow(
         changes.set_id(built, run_id)
     flow, recorded = run_flow.flow_of_run(built, scope, definition.options)
     # A workflow of the flow's own fails as the flow fails; another goes on, perhaps.
-    with nullcontext() if own else body.ending(scope), recorded, events.handled():
+    ended = nullcontext() if own else body.ending(scope)
+    with ended, recorded, events.handled(), hooks_of_crews.in_effect(made):
         try:
             yield flow
         finally:

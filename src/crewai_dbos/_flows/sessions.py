@@ -21,6 +21,7 @@ from crewai_dbos._flows.work_orders import FlowWorkOrder
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.entry import read_entry
 from crewai_dbos._journal.scope import Scope
+from crewai_dbos._objects import hooks_of_crews
 from crewai_dbos._runs.definition import FlowDefinition
 from crewai_dbos._stored import codec, names
 from crewai_dbos.errors import UnstorableValueError
@@ -116,7 +117,7 @@ def live_state(flow: Flow[Any], definition: FlowDefinition, shows: str | None, t
 def _if_filled(flow: Flow[Any], definition: FlowDefinition) -> Any:
     """The state of `flow`, which has not run, if somebody has put something into it."""
     known = classes(flow)
-    with contextlib.suppress(UnstorableValueError):
+    with contextlib.suppress(UnstorableValueError), hooks_of_crews.of_run():
         ours, new, another = (
             _fields(each, known) for each in (flow, definition.build(), definition.build())
         )
