@@ -101,7 +101,7 @@ class DBOSAgent(Agent):
         events: Events = False,
         budget: Budget | None = None,
     ) -> None:
-        with hooks_of_crews.collected():  # each run has its own
+        with hooks_of_crews.defined():
             template = build_agent(orig_agent)
         if isinstance(template, DBOSAgent):
             template = template.orig_agent
@@ -181,7 +181,8 @@ class DBOSAgent(Agent):
     @property
     def orig_agent(self) -> Agent:
         """The agent that was wrapped, or a new one if a callable was."""
-        return self._definition.build()
+        with hooks_of_crews.defined():
+            return self._definition.build()
 
     def copy(self) -> DBOSAgent:  # type: ignore[override]
         """Another view of the same definition. crewAI copies agents for every item of a batch."""

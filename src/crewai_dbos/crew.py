@@ -102,7 +102,7 @@ class DBOSCrew(Crew):
         events: Events = False,
         budget: Budget | None = None,
     ) -> None:
-        with hooks_of_crews.collected() as hooks:
+        with hooks_of_crews.defined():
             template = build_crew(orig_crew)
         if isinstance(template, DBOSCrew):
             raise DefinitionError(f"{template.crew_name!r} is a DBOSCrew already: use it as it is")
@@ -129,7 +129,6 @@ class DBOSCrew(Crew):
             people=people,
             events=as_events(events, redact),
             budget=as_budget(budget),
-            hooks=tuple(hooks),
         )
         crews.add(self._definition)
         doctor.warn(self)
@@ -142,7 +141,8 @@ class DBOSCrew(Crew):
     @property
     def orig_crew(self) -> Crew:
         """The crew that was wrapped, or a new one if a callable or a class was."""
-        return self._definition.build()
+        with hooks_of_crews.defined():
+            return self._definition.build()
 
     def copy(self) -> Crew:  # type: ignore[override]
         """An ordinary crew, as `Crew.train` and `Crew.test` want one to work on."""

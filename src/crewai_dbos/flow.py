@@ -110,7 +110,7 @@ class DBOSFlow(Flow[Any]):
     ) -> None:
         if isinstance(orig_flow, DBOSFlow):
             raise DefinitionError(f"{orig_flow.flow_name!r} is a DBOSFlow already: use it as it is")
-        with hooks_of_crews.collected():  # each run has its own
+        with hooks_of_crews.defined():
             template = build_flow(orig_flow)
         options = AgentOptions(
             llm_step_config=llm_step_config,
@@ -157,7 +157,8 @@ class DBOSFlow(Flow[Any]):
     @property
     def orig_flow(self) -> Flow[Any]:
         """A new flow of the kind that was wrapped."""
-        return self._durable.build()
+        with hooks_of_crews.defined():
+            return self._durable.build()
 
     def plot(self, filename: str = "crewai_flow.html", show: bool = True) -> str:
         """As `Flow.plot`, of the flow that was wrapped."""

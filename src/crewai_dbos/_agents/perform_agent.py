@@ -89,12 +89,12 @@ def _agent(
     definition: AgentDefinition, order: AgentWorkOrder, scope: Scope, own: bool
 ) -> Iterator[Agent]:
     """The agent that works in `scope`."""
-    with hooks_of_crews.collected() as hooks:
+    with hooks_of_crews.of_run() as made:
         agent = run_agent.agent_of_run(definition, scope, order.given)
     try:
         # A workflow of the agent's own fails as the agent fails; another goes on, perhaps.
         ended = nullcontext() if own else body.ending(scope)
-        with ended, hooks_of_crews.in_effect(hooks), _at_work(agent):
+        with ended, hooks_of_crews.in_effect(made), _at_work(agent):
             yield agent
     finally:
         publish_agent_state(agent, definition.owner)

@@ -183,7 +183,7 @@ def _loaded_tools(used: list[str], definition: AgentDefinition) -> list[BaseTool
 
 
 def _tools_of(definition: AgentDefinition) -> dict[str, BaseTool]:
-    with hooks_of_crews.collected():
+    with hooks_of_crews.of_run():
         agent = definition.build()
     tools = list(agent.tools or [])
     if agent.memory:

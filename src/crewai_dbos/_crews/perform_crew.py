@@ -71,14 +71,14 @@ def _joined(
 @contextmanager
 def _crew(definition: CrewDefinition, scope: Scope, own: bool) -> Iterator[Crew]:
     """The crew that works in `scope`."""
-    with knowledge.unloaded(), hooks_of_crews.collected() as hooks:
+    with knowledge.unloaded(), hooks_of_crews.of_run() as made:
         template = body.built(definition.build, f"crew {definition.name!r}", scope)
     ids = _check(definition, template, scope)
     crew = run_crew.crew_of_run(definition, template, scope, ids)
     try:
         # A workflow of the crew's own fails as the crew fails; another goes on, perhaps.
         ended = nullcontext() if own else body.ending(scope)
-        with member.remembering(), ended, events.handled(), hooks_of_crews.in_effect(hooks):
+        with member.remembering(), ended, events.handled(), hooks_of_crews.in_effect(made):
             try:
                 yield crew
             finally:

@@ -79,7 +79,7 @@ def _flow(
     definition: FlowDefinition, order: FlowWorkOrder, scope: Scope, own: bool
 ) -> Iterator[Flow[Any]]:
     """The flow that works in `scope`."""
-    with hooks_of_crews.collected() as hooks:
+    with hooks_of_crews.of_run() as made:
         built = body.built(definition.build, f"flow {definition.name!r}", scope)
     scope.look_for_secrets(built)
     fingerprint.check(definition.name, built, scope)
@@ -92,7 +92,7 @@ def _flow(
     flow, recorded = run_flow.flow_of_run(built, scope, definition.options)
     # A workflow of the flow's own fails as the flow fails; another goes on, perhaps.
     ended = nullcontext() if own else body.ending(scope)
-    with ended, recorded, events.handled(), hooks_of_crews.in_effect(hooks):
+    with ended, recorded, events.handled(), hooks_of_crews.in_effect(made):
         try:
             yield flow
         finally:

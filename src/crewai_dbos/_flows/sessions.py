@@ -117,7 +117,7 @@ def live_state(flow: Flow[Any], definition: FlowDefinition, shows: str | None, t
 def _if_filled(flow: Flow[Any], definition: FlowDefinition) -> Any:
     """The state of `flow`, which has not run, if somebody has put something into it."""
     known = classes(flow)
-    with contextlib.suppress(UnstorableValueError), hooks_of_crews.collected():
+    with contextlib.suppress(UnstorableValueError), hooks_of_crews.of_run():
         ours, new, another = (
             _fields(each, known) for each in (flow, definition.build(), definition.build())
         )

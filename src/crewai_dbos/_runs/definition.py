@@ -8,8 +8,6 @@ from typing import Any
 
 from crewai import Agent, Crew, Task
 from crewai.flow.flow import Flow
-from crewai.hooks import InterceptionPoint
-from crewai.hooks.dispatch import HookFn
 
 from crewai_dbos._classes import replaced_methods
 from crewai_dbos._crewai_seam.agent import original_text
@@ -72,7 +70,6 @@ class CrewDefinition:
         people: As of an `AgentDefinition`.
         events: As of an `AgentDefinition`.
         budget: As of an `AgentDefinition`.
-        hooks: Those that its crew brings, each with its point; every run has its own.
     """
 
     name: str
@@ -85,7 +82,6 @@ class CrewDefinition:
     people: People | None = None
     events: Events = False
     budget: Budget | None = None
-    hooks: tuple[tuple[InterceptionPoint, HookFn], ...] = ()
 
     def options_of(self, agent: Any, own: AgentDefinition | None) -> AgentOptions:
         """How the calls of one of its agents are recorded.

@@ -22,7 +22,6 @@ from crewai_dbos._journal.config import StepConfig, ToolStepConfig, for_tool
 from crewai_dbos._objects.llm import DBOSLLM
 from crewai_dbos._objects.tools import tool_function
 from crewai_dbos._people.policy import People
-from crewai_dbos._runs.definition import CrewDefinition
 from crewai_dbos._stored import names
 from crewai_dbos._stored.budget import Budget
 from crewai_dbos.doctor._report import Item
@@ -165,12 +164,6 @@ def of_crew(crew: Crew, *, durable: bool = False) -> Iterator[Item]:
             callback = callback_behind(callback)
             if not _is_crewais(callback):
                 yield _code("callback", field, callback, owner, seam if durable else None)
-
-
-def of_hooks(definition: CrewDefinition) -> Iterator[Item]:
-    """Hooks that the crew of `definition` brings: they see its runs."""
-    for point, hook in definition.hooks:
-        yield _code("hook", point.value, hook, CREW)
 
 
 def of_process() -> Iterator[Item]:

@@ -88,8 +88,6 @@ def read(what: Any, module: ModuleType | None) -> Subject:
     if isinstance(what, Crew):
         items += _items.of_crew(what, durable=crew is not None)
         texts += _texts.of_crew(what)
-    if crew is not None:
-        items += _items.of_hooks(crew)
     people = [each for each in (crew, *map(_definition, members)) if each is not None]
     for each in people:
         items += _items.of_people(each.people, f"{_noun(each)} {each.name!r}")
