@@ -17,6 +17,7 @@ from crewai_dbos._versions import TESTED, compared
 from crewai_dbos.errors import DefinitionError
 
 T = TypeVar("T")
+M = TypeVar("M", bound=BaseModel)
 
 ORIGINAL = "__crewai_dbos_original__"
 """Where a class made here has the class that it was made from."""
@@ -55,7 +56,27 @@ def overridden(mixin: type, cls: type[T], body: Mapping[str, Any] | None = None)
         # Its instances are made by others, so nothing is validated with it: that takes 20 ms.
         attributes["model_config"] = ConfigDict(defer_build=True)
     made: type[T] = type(cls.__name__, (mixin, cls), attributes)
+    if issubclass(made, BaseModel):
+        _serialize_as_base(made)
     return made
+
+
+def without_fields(cls: type[M]) -> type[M]:
+    """`cls`, which is of ``defer_build`` and has the fields of its base, for all but validation.
+
+    pydantic does the rest when somebody validates with it. Classes derived from it are whole at
+    once, as they may have fields.
+    """
+    _serialize_as_base(cls)
+    made_with = inspect.signature(cls.__init__)
+    cls.__signature__ = made_with.replace(parameters=[*made_with.parameters.values()][1:])
+    cls.model_config = {**cls.model_config, "defer_build": False}
+    return cls
+
+
+def _serialize_as_base(cls: type[BaseModel]) -> None:
+    # What stands there until it is built refuses an object in a field of Any, as in a state.
+    del cls.__pydantic_serializer__
 
 
 def _check(mixin: type, cls: type) -> None:

@@ -16,6 +16,7 @@ from crewai_dbos._agents import crew_settings
 from crewai_dbos._agents.executor import DBOSAgentExecutor
 from crewai_dbos._agents.perform_agent import KIND
 from crewai_dbos._agents.work_orders import AgentWorkOrder, kickoff_order
+from crewai_dbos._classes import without_fields
 from crewai_dbos._crewai_seam.llm import is_llm, share_usage
 from crewai_dbos._events.event import Events, as_events
 from crewai_dbos._journal.config import AgentOptions, StepConfig, ToolStepConfig
@@ -36,6 +37,7 @@ from crewai_dbos._stored.redaction import Redact, as_redact
 from crewai_dbos._threads import in_event_loop
 
 
+@without_fields
 class DBOSAgent(Agent):
     """Wraps a crewAI agent: each of its runs is a DBOS workflow that a fresh process finishes.
 

@@ -11,6 +11,7 @@ from dbos import DBOSClient
 from pydantic import ConfigDict, PrivateAttr, SecretStr
 
 from crewai_dbos import doctor
+from crewai_dbos._classes import without_fields
 from crewai_dbos._crews import batch
 from crewai_dbos._crews.options import chosen_options
 from crewai_dbos._crews.perform_crew import KIND
@@ -37,6 +38,7 @@ from crewai_dbos._threads import on_a_thread
 from crewai_dbos.errors import DefinitionError
 
 
+@without_fields
 class DBOSCrew(Crew):
     """Wraps a crewAI crew: each of its kickoffs is a DBOS workflow that a fresh process finishes.
 

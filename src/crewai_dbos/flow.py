@@ -11,6 +11,7 @@ from dbos import DBOSClient, SetWorkflowID
 from pydantic import ConfigDict, PrivateAttr, SecretStr
 
 from crewai_dbos import doctor
+from crewai_dbos._classes import without_fields
 from crewai_dbos._dbos_seam.context import assigned_workflow_id
 from crewai_dbos._events.event import Events, as_events
 from crewai_dbos._flows import sessions
@@ -33,6 +34,7 @@ from crewai_dbos._threads import off_the_loop
 from crewai_dbos.errors import DefinitionError
 
 
+@without_fields
 class DBOSFlow(Flow[Any]):
     """Wraps a crewAI flow: each of its kickoffs is a DBOS workflow that a fresh process finishes.
 

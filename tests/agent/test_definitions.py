@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from crewai import Agent, Crew, Task
+from crewai.agents.agent_builder.base_agent import BaseAgent
+from crewai.flow.flow import Flow, start
 from crewai.state.checkpoint_config import CheckpointConfig
 from crewai.tools import tool
 from dbos import SetWorkflowID
-from pydantic import BaseModel
+from pydantic import BaseModel, SerializeAsAny, TypeAdapter, ValidationError, field_serializer
+from pydantic_core import to_jsonable_python
 
 from agent.helpers import clerk, echo, job
 from crewai_dbos import (
     DBOSAgent,
     DBOSCrew,
+    DBOSFlow,
     DefinitionError,
     RunConflictError,
     StepConfig,
     UnstorableInputError,
 )
+from crewai_dbos._classes import overridden
 from crewai_dbos.testing import ModelServer
 from support.names import unique
 
@@ -68,6 +78,95 @@ def test_a_durable_agent_is_a_field_of_a_model_as_any_other() -> None:
     assert team.crew is crew
     assert Crew(agents=[durable], tasks=[]).agents == [durable]
     assert durable.model_dump(include={"role"}) == {"role": "r"}
+
+
+class State(BaseModel):
+    id: str = ""
+    worker: Any = None
+    workers: list[SerializeAsAny[BaseAgent]] = []
+
+
+class Working(Flow[State]):
+    worker: Any = None
+
+    @start()
+    def work(self) -> str:
+        self.state.worker, self.state.workers = self.worker, [self.worker]
+        return str(self.state.model_dump()["worker"]["role"])
+
+
+def serialized_in_a_fresh_process() -> None:
+    """Nobody may have validated with these classes or asked an object for its fields before."""
+    clerk = Agent(role="r", goal="g", backstory="b", llm="openai/gpt-4o-mini")
+    agent = DBOSAgent(agent_name="a", orig_agent=clerk)
+    task = Task(description="d", expected_output="e", agent=clerk)
+    crew = DBOSCrew(crew_name="c", orig_crew=Crew(agents=[clerk], tasks=[task]))
+    flow = DBOSFlow(flow_name="f", orig_flow=Working)
+
+    class Holder(BaseModel):
+        any: Any
+        agent: SerializeAsAny[Agent]
+
+    def check(_: int) -> None:
+        dumped = Holder(any=[agent, crew, flow], agent=agent).model_dump()
+        assert [*dumped["any"][0]] == [*clerk.model_dump()]
+        assert dumped["any"][1]["name"] == "crew"
+        assert dumped["any"][2]["entity_type"] == "flow"
+        assert dumped["agent"]["role"] == to_jsonable_python(agent, fallback=str)["role"] == "r"
+        assert '"role":"r"' in Holder(any=agent, agent=agent).model_dump_json(fallback=str)
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(check, range(16)))
+    own = Working()
+    own.worker = agent
+    assert own.kickoff() == "r"
+    assert [each["role"] for each in own.state.model_dump()["workers"]] == ["r"]
+    # A plain agent is none. (crewAI looks for a dict first.)
+    for validate in (DBOSAgent.model_validate, TypeAdapter(DBOSAgent).validate_python):
+        assert validate(agent) is agent
+        with pytest.raises((ValidationError, AttributeError)):
+            validate(clerk)
+    assert to_jsonable_python(agent, fallback=str)["role"] == "r"
+
+    class Named(DBOSAgent):
+        more: str = "m"
+
+    assert Holder(any=Named(agent_name="n", orig_agent=clerk), agent=agent).model_dump()["any"]
+    assert Named.model_fields.keys() - DBOSAgent.model_fields.keys() == {"more"}
+    assert DBOSAgent.model_json_schema(mode="serialization")["title"] == "DBOSAgent"
+    for cls in (DBOSAgent, DBOSCrew, DBOSFlow):
+        assert [*inspect.signature(cls).parameters] == [
+            *inspect.signature(cls.__init__).parameters
+        ][1:]
+
+
+@pytest.mark.crash
+def test_a_durable_object_in_any_field_is_serialized() -> None:
+    code = "from agent import test_definitions as t; t.serialized_in_a_fresh_process()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_object_of_a_class_that_is_made_for_a_run_is_serialized_as_one_of_the_users() -> None:
+    class Note(BaseModel):
+        text: str
+
+        @field_serializer("text")
+        def shout(self, text: str) -> str:
+            return text.upper()
+
+    class Mixin:
+        pass
+
+    class Holder(BaseModel):
+        any: Any
+
+    note = Note(text="a")
+    note.__class__ = overridden(Mixin, Note)
+    assert Holder(any=note).model_dump() == {"any": {"text": "A"}}
+    assert to_jsonable_python([note]) == [{"text": "A"}]
+    assert note.model_dump() == {"text": "A"}
+    assert type(note).model_validate({"text": "b"}).text == "b"
 
 
 def test_what_another_process_could_not_rebuild_is_refused_before_anything_ran() -> None:

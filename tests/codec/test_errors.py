@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
+import pickle
 import sys
+import tracemalloc
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -13,10 +16,17 @@ import openai
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    create_model,
+    field_validator,
+)
 from pydantic_core import PydanticCustomError
 
-from codec.errors import REQUEST, Demanding, error_back, response
+from codec.errors import REQUEST, Demanding, error_back, response, stored_error
 from codec.values import Animal, values
 from crewai_dbos._stored import redaction
 from crewai_dbos._stored.errors import decode_error, encode_error
@@ -115,6 +125,12 @@ class Checked(BaseModel):
 
 class Hidden(BaseModel, hide_input_in_errors=True):
     count: int
+    odd: Any = None
+
+    @field_validator("odd")
+    @classmethod
+    def check(cls, odd: Any) -> Any:
+        raise PydanticCustomError("odd", "It is odd: input_value=no", {"given": odd})
 
 
 def failure_of(validate: Callable[[], Any]) -> ValidationError:
@@ -132,7 +148,6 @@ def failure_of(validate: Callable[[], Any]) -> ValidationError:
         lambda: Checked.model_validate({"name": "value"}),
         lambda: Checked.model_validate_json("# Text, not JSON"),
         lambda: Checked.model_validate_json('{"name": [], "count": 2.5}'),
-        lambda: Hidden(count="secret"),  # type: ignore[arg-type]
         lambda: TypeAdapter(list[int]).validate_python([1, "x", None]),
     ],
 )
@@ -150,20 +165,94 @@ def test_an_error_of_a_validation_comes_back(validate: Callable[[], Any]) -> Non
 @pytest.mark.parametrize(
     "validate",
     [
-        lambda: Checked.model_validate(object()),  # has no JSON form
-        lambda: Checked.model_validate_json("x" * 2_000_000),  # too large to be kept with it
+        lambda: Hidden(count="4111-1111"),  # type: ignore[arg-type]
+        lambda: Hidden.model_validate({"cuont": "4111-1111"}),
+        lambda: Hidden.model_validate({"count": {"input_value=": "4111-1111"}}),
+        lambda: Hidden(count=1, odd="4111-1111"),
     ],
 )
-def test_one_that_can_not_be_made_again_has_a_stand_in_of_its_nearest_base(
+def test_an_input_that_a_model_hides_is_not_stored(validate: Callable[[], Any]) -> None:
+    error = failure_of(validate)
+    assert "4111" not in stored_error(error)
+    decoded = error_back(error)
+    assert type(decoded) is ValidationError
+    assert str(decoded) == str(error)
+    assert [each["loc"] for each in decoded.errors()] == [each["loc"] for each in error.errors()]
+
+
+Wide: Any = create_model("Wide", **dict.fromkeys([f"f{i}" for i in range(60)], (int, ...)))
+
+
+@pytest.mark.parametrize(
+    "validate",
+    [
+        lambda: Checked.model_validate(object()),  # has no JSON form
+        lambda: Checked(name="assert", count="x" * 5_000),  # type: ignore[arg-type]
+        lambda: Checked(name=["x" * 1_000] * 5, count=4),  # type: ignore[arg-type]
+        lambda: Checked(name="custom " * 1_000, count="é" * 60),  # type: ignore[arg-type]
+        lambda: Checked.model_validate_json("x" * 2_000_000),
+        lambda: Wide.model_validate({"document": "x" * 3_000_000}),
+        lambda: Wide.model_validate(dict.fromkeys(range(100_000))),
+        lambda: Wide.model_validate({"small": "x" * 100}),  # sixty times that
+    ],
+)
+def test_of_large_inputs_no_more_is_stored_than_the_message_has(
     validate: Callable[[], Any],
 ) -> None:
     error = failure_of(validate)
+    tracemalloc.start()
+    stored = stored_error(error)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 15_000_000
+    assert "x" * 60 not in stored
+    decoded = error_back(error)
+    assert type(decoded) is ValidationError
+    assert str(decoded) == str(error) == str(error_back(decoded))
+    assert str(pickle.loads(pickle.dumps(decoded))) == str(error)
+    for one, other in zip(decoded.errors(), error.errors(), strict=True):
+        assert (one["loc"], one["msg"], one["type"]) == (other["loc"], other["msg"], other["type"])
+
+
+class Own(dict[str, Any]):
+    """Comes back as a plain dict."""
+
+
+def test_an_input_that_is_another_one_as_data_looks_as_it_did() -> None:
+    error = failure_of(lambda: Animal(name=Own(a=1)))  # type: ignore[arg-type]
+    decoded = error_back(error)
+    assert type(decoded) is ValidationError
+    assert str(decoded) == str(error)
+
+
+class InTwoLines:
+    def __repr__(self) -> str:
+        return "two\nlines"
+
+
+def test_one_that_can_not_be_made_again_has_a_stand_in_of_its_nearest_base() -> None:
+    error = failure_of(lambda: Checked.model_validate(InTwoLines()))
     decoded = error_back(error)
     assert isinstance(decoded, ValueError)
     assert isinstance(decoded, RecordedError)
     assert isinstance(decoded, CrewaiDbosError)
     assert str(decoded) == str(error)
     assert decoded.recorded_type == "pydantic_core._pydantic_core:ValidationError"
+
+
+def test_the_errors_of_a_validation_are_stored_without_secrets() -> None:
+    error = failure_of(lambda: Checked.model_validate({"name": "n", "count": "sesame-81"}))
+    assert "sesame-81" not in stored_error(error, "sesame-81")
+    decoded = error_back(error, "sesame-81")
+    assert type(decoded) is ValidationError
+    assert decoded.errors()[0]["input"] == "***"
+    long = failure_of(lambda: Checked.model_validate({"name": "n", "count": "4111 " * 2_000}))
+    stored: Any = encode_error(long)
+    redacted: Any = redaction.redacted_error(stored, lambda text: text.replace("4111", "####"))
+    assert "4111" not in json.dumps(redacted)
+    again = decode_error(redacted)
+    assert type(again) is ValidationError
+    assert str(again) == redacted["message"]
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="Python has no groups of errors")
