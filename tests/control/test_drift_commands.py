@@ -11,9 +11,10 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
-from crewai import Crew, Process
+from crewai import Crew, Process, Task
 from crewai.flow.conversational import ConversationConfig
 from crewai.flow.flow import Flow, listen, router, start
+from crewai.tasks.conditional_task import ConditionalTask
 from dbos import DBOS
 from typer.testing import CliRunner
 
@@ -457,11 +458,14 @@ def test_a_router_more_which_the_engine_runs_first(
     assert asked_since(server, requests) == ["check", "last", "praise"]
 
 
-@ConversationConfig(
+CHAT = ConversationConfig(
     llm="openai/gpt-4o-mini",
     default_intents=["order", "converse"],
     intent_llm="openai/gpt-4o-mini",
 )
+
+
+@CHAT
 class BiggerDesk(Flow):
     @listen("order")
     def take_order(self) -> str:
@@ -472,9 +476,21 @@ class BiggerDesk(Flow):
         return say("thank")
 
 
-def test_a_turn_of_a_conversation(serve: Serve) -> None:
+@CHAT
+class QuietDesk(Flow):
+    @listen("order")
+    def take_order(self) -> str:
+        return say(f"Confirm {self.state.last_user_message}")
+
+    @listen("never")
+    def thank(self) -> str:
+        return say("thank")
+
+
+@pytest.mark.parametrize("before", [Desk, QuietDesk])
+def test_a_turn_of_a_conversation(before: type[Flow], serve: Serve) -> None:
     """What the next turn begins with is kept anew."""
-    server, releases = serve(replies), Releases(Desk)
+    server, releases = serve(replies), Releases(before)
     flow = releases.flow()
     flow.handle_turn("I want two chairs", session_id="s")
     run_id = f"{flow.flow_name}/s/1"
@@ -638,6 +654,85 @@ def test_what_came_after_a_crew_that_has_a_task_more(serve: Serve) -> None:
     assert one.startswith("Writer on Two")
     assert last.startswith("Writer on Last")
     assert asked_since(server, requests) == ["Last", "Two"]
+
+
+def run_before_another(server: ModelServer, first: Any) -> tuple[str, int]:
+    """A workflow in which a crew uses the result of `first`. Returns its id, and what it asked."""
+    second = DBOSCrew(crew_name=unique("second"), orig_crew=lambda: crew_of("Use {x}"))
+    run = unique("own")
+
+    def plan() -> list[str]:
+        found = first.kickoff()
+        result = str(getattr(found, "raw", found))
+        return [result, second.kickoff({"x": result}).raw]
+
+    begin(plan, run, follow_plainly).get_result()
+    return run, len(server.requests)
+
+
+class Quiet(Flow):
+    @start()
+    def begin(self) -> str:
+        return say("begin")
+
+    @listen("never")
+    def more(self) -> str:
+        return say("more")
+
+
+class Loud(Flow):
+    @start()
+    def begin(self) -> str:
+        return say("begin")
+
+    @listen(begin)
+    def more(self) -> str:
+        return say("more")
+
+
+def test_what_came_after_a_flow_in_which_another_method_begins(serve: Serve) -> None:
+    server, releases = serve(echo), Releases(Quiet)
+    run, requests = run_before_another(server, releases.flow())
+    releases.build = Loud
+    told = drift_of(run)
+    assert "may have its result" in told
+    outputs: list[str] = DBOS.retrieve_workflow(forked(told)).get_result()
+    first, second = outputs
+    assert first == "<more>"
+    assert "Use <more>" in second
+    assert len(server.requests) == requests + 2
+
+
+def deciding(last: type[Task] | None, *, yes: bool = False) -> Callable[[], Crew]:
+    """A crew of which the last task may have a condition, or may be missing."""
+
+    def build() -> Crew:
+        writer = agent("Writer")
+        tasks = [task("One", writer, name="one")]
+        if last is not None:
+            given: dict[str, Any] = {"description": "Two", "expected_output": "A text."}
+            if last is ConditionalTask:
+                given["condition"] = lambda _: yes
+            tasks.append(last(**given, agent=writer, name="two"))
+        return Crew(agents=[writer], tasks=tasks)
+
+    return build
+
+
+@pytest.mark.parametrize("yes", [False, True], ids=["skipped", "executed"])
+@pytest.mark.parametrize(("last", "result"), [(Task, "Two"), (None, "One")])
+def test_a_task_with_a_condition_before_another_crew(
+    last: type[Task] | None, result: str, yes: bool, serve: Serve
+) -> None:
+    server, releases = serve(echo), Releases(deciding(ConditionalTask, yes=yes))
+    run, requests = run_before_another(server, releases.crew())
+    releases.build = deciding(last)
+    told = drift_of(run)
+    outputs: list[str] = DBOS.retrieve_workflow(forked(told)).get_result()
+    first, second = outputs
+    assert f"Current Task: {result}" in first
+    assert f"Current Task: {result}" in second.partition("Use")[2]
+    assert len(server.requests) == requests + (2 if last else 1)
 
 
 # Versions -----------------------------------------------------------------------------------
