@@ -637,6 +637,22 @@ def test_steps_of_the_users_workflow(serve: Serve) -> None:
     assert work.done["x"] == work.done["bare z"] == 1
 
 
+def test_a_step_of_the_users_workflow_that_comes_later_now(serve: Serve) -> None:
+    """Another call comes first in the work, too."""
+    run = unique("run")
+
+    def before() -> list[Any]:
+        return [bare("z"), *calling("ab")()]
+
+    begin(before, run, follow_plainly).get_result()
+    plans[run] = calling("xb", then="z")
+    told = drift_of(run)
+    work.done.clear()
+    handle = eval(told[told.rindex("DBOS.fork_workflow(") :], {"DBOS": DBOS})
+    assert len(handle.get_result()) == 3
+    assert work.done == {"x": 1, "b": 1, "bare z": 1}
+
+
 def test_what_came_after_a_crew_that_has_a_task_more(serve: Serve) -> None:
     server, releases = serve(), Releases(lambda: crew_of("One"))
     first, second = releases.crew(), DBOSCrew(crew_name=unique("second"), orig_crew=crew_of("Last"))

@@ -183,7 +183,7 @@ class Record:
                 self.ids.advance(entry.last_id)
             # What runs in the background is not before or after anything.
             if place.sequential and not call.background:
-                self._check_sequence(contents, name, entry, call.concurrent)
+                self._check_sequence(contents, name, entry, call.concurrent, skipped)
             if skipped is not None:
                 self._refuse_to_skip(name, skipped)
             if counted and entry is None:
@@ -245,9 +245,18 @@ class Record:
         )
 
     def _check_sequence(
-        self, contents: _Contents, name: str, entry: Entry | None, concurrent: bool
+        self,
+        contents: _Contents,
+        name: str,
+        entry: Entry | None,
+        concurrent: bool,
+        skipped: int | None,
     ) -> None:
-        """A recorded call whose turn has passed means that the code now asks for other calls."""
+        """A recorded call whose turn has passed means that the code now asks for other calls.
+
+        Args:
+            skipped: The workflow's own step that it would pass over, too.
+        """
         if concurrent and entry is not None:
             return
         for earlier in contents.sequence:
@@ -255,10 +264,13 @@ class Record:
                 break
             if earlier.claimed or earlier.background or (concurrent and earlier.concurrent):
                 continue
+            onward = self.onward(earlier.name)
+            if skipped is not None:
+                onward = Onward(step=min(skipped, earlier.step_id))
             raise drift(
                 f"Run {self._run_id} was recorded by other code: next comes {earlier.name}, but "
                 f"{name} was called.",
-                self.onward(earlier.name),
+                onward,
             )
         while contents.sequence and contents.sequence[0].claimed:
             contents.sequence.popleft()
