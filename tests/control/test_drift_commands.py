@@ -672,6 +672,31 @@ def test_what_came_after_a_crew_that_has_a_task_more(serve: Serve) -> None:
     assert asked_since(server, requests) == ["Last", "Two"]
 
 
+def test_several_at_once_that_came_after_a_crew_that_has_a_task_more(serve: Serve) -> None:
+    """What came after these depends on them, and needs no place of its own."""
+    server, releases = serve(echo), Releases(lambda: crew_of("One"))
+    first = releases.crew()
+    left, right, last = (
+        DBOSCrew(crew_name=unique(name), orig_crew=lambda name=name: crew_of(f"{name} {{x}}"))
+        for name in ("Left", "Right", "Last")
+    )
+    run = unique("own")
+
+    async def plan() -> list[str]:
+        got = {"x": (await first.akickoff({})).raw}
+        both = await asyncio.gather(left.akickoff(got), right.akickoff(got))
+        return [each.raw for each in (*both, await last.akickoff({"x": both[0].raw}))]
+
+    begin(plan, run, afollow).get_result()
+    releases.build = lambda: crew_of("One", "Two")
+    requests = len(server.requests)
+    told = drift_of(run)
+    assert command_in(told).count("--at") == 2
+    results: list[str] = DBOS.retrieve_workflow(forked(told)).get_result()
+    assert all("Two" in each for each in results)
+    assert len(server.requests) == requests + 4
+
+
 def run_before_another(server: ModelServer, first: Any) -> tuple[str, int]:
     """A workflow in which a crew uses the result of `first`. Returns its id, and what it asked."""
     second = DBOSCrew(crew_name=unique("second"), orig_crew=lambda: crew_of("Use {x}"))

@@ -342,11 +342,12 @@ class Record:
             pin = next(pins, None)
             return Onward(step=step_id) if pin is None else self.onward(pin)
 
-    def follower(self, path: str) -> tuple[str, Onward] | None:
+    def followers(self, path: str) -> tuple[list[str], Onward] | None:
         """What began when the work `path` had recorded its last call, and may have its result.
 
         Returns:
-            What it is, and the fork without it; None if there is none.
+            What it is, less what came after some of it, and the fork without it; None if there is
+            none.
         """
         above = path.rpartition("/")[0]
         with self._lock:
@@ -357,15 +358,16 @@ class Record:
                     below = entry.name.removeprefix(f"{above}/") if above else entry.name
                     name = "/".join(filter(None, (above, below.partition("/")[0])))
                     began.setdefault(name, entry.step_id)
-            later = [(step, name) for name, step in began.items() if step > last and name != path]
+            later = {name: s for name, s in began.items() if s > last and name != path}
             outside = [] if above else [step for step in self._outside if step > last]
             if not (later or outside):
                 return None
-            step, name = min(later, default=(0, ""))
-            if outside and (not later or outside[0] < step):
+            if outside and outside[0] < min(later.values(), default=outside[0] + 1):
                 told = f"the workflow's own step {outside[0]} ({self._foreign[outside[0]]})"
-                return told, Onward(step=outside[0])
-            return name, self.onward(name)
+                return [told], Onward(step=outside[0])
+            ended = min(max(entry.last_id for entry in self._of(name)) for name in later)
+            first_ones = [name for name, step in later.items() if step <= ended]
+            return first_ones, self.onward(*first_ones)
 
     # Work that joins -----------------------------------------------------------
 

@@ -101,11 +101,12 @@ def _what_is_left(
         places = dict.fromkeys(place for each in unfit for place in each.places)
         places = {"": None} if "" in places else places
         return [each.told for each in unfit], scope.onward(*places)
-    follower = scope.follower() if may_end_otherwise else None
-    if follower is None:
+    followers = scope.followers() if may_end_otherwise else None
+    if followers is None:
         return [], Onward()
-    name, onward = follower
-    return [f"{name} is recorded to have come after it, and may have its result"], onward
+    found, onward = followers
+    then = "is recorded to have come after it, and may have its result"
+    return [f"{name} {then}" for name in found], onward
 
 
 def _has_done_nothing(scope: Scope) -> bool:
