@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import shlex
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -16,13 +18,15 @@ from crewai.flow.conversational import ConversationConfig
 from crewai.flow.flow import Flow, listen, router, start
 from crewai.tasks.conditional_task import ConditionalTask
 from dbos import DBOS
+from dbos._schemas.system_database import SystemSchema
 from typer.testing import CliRunner
 
 import crewai_dbos
 from crewai_dbos import DBOSCrew, DBOSFlow, DriftError
 from crewai_dbos._dbos_seam.database import launched_database
 from crewai_dbos._flows import turns
-from crewai_dbos._journal import endings, run_scope
+from crewai_dbos._journal import endings, notes, run_scope
+from crewai_dbos._journal.drift import Onward, drift
 from crewai_dbos._journal.joining import joined, unwrapping_signals
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos.cli import app
@@ -801,3 +805,43 @@ def test_the_version_whose_code_it_is(serve: Serve) -> None:
     finally:
         system.update_application_version_timestamp(LATER, 1)
     assert asked_since(server, 1) == ["Two"]
+
+
+def test_no_version_is_known(serve: Serve) -> None:
+    """The run stops all the same, and its fork is of its own version."""
+    releases = Releases(lambda: crew_of("One"))
+    serve()
+    run = releases.crew().start({})
+    run.get_result()
+    releases.build = lambda: crew_of("One", "Two")
+    system = launched_database().system
+    with system.engine.begin() as connection:
+        connection.execute(SystemSchema.application_versions.delete())
+    try:
+        told = drift_of(run.workflow_id)
+    finally:
+        system.create_application_version(NOW)
+    assert told.endswith(f"--at end --version {NOW}")
+
+
+def test_threads_that_stop_for_the_same_error(serve: Serve) -> None:
+    for _ in range(3):
+        run = unique("run")
+        begin(calling("a"), run, follow_plainly).get_result()
+        DBOS.rewind_workflow(run, start_step=99)
+        DBOS.retrieve_workflow(run).get_result()
+        error = drift(f"Run {run}: it does not fit.", Onward())
+        together = threading.Barrier(4)
+
+        def at_once(text: str, together: threading.Barrier = together) -> str:
+            together.wait(10)
+            return text
+
+        with ThreadPoolExecutor(4) as threads:
+            stops = [threads.submit(notes.stop, run, error, [at_once]) for _ in range(4)]
+        assert [each.result() for each in stops] == [None] * 4
+        status = DBOS.get_workflow_status(run)
+        assert status is not None
+        told = (status.attributes or {})["crewai_dbos"]["stopped"]
+        assert told.endswith(f"crewai-dbos runs fork {run} --at end")
+        assert str(error) == told
