@@ -22,14 +22,16 @@ from dbos._schemas.system_database import SystemSchema
 from typer.testing import CliRunner
 
 import crewai_dbos
-from crewai_dbos import DBOSCrew, DBOSFlow, DriftError
+from crewai_dbos import DBOSCrew, DBOSFlow, DriftError, ForkError
 from crewai_dbos._dbos_seam.database import launched_database
 from crewai_dbos._flows import turns
 from crewai_dbos._journal import endings, notes, run_scope
 from crewai_dbos._journal.drift import Onward, drift
 from crewai_dbos._journal.joining import joined, unwrapping_signals
 from crewai_dbos._journal.scope import Scope
+from crewai_dbos._runs import body
 from crewai_dbos.cli import app
+from crewai_dbos.control import Control
 from crewai_dbos.testing import ModelServer
 from crews.scenarios import agent, answer, archive, asked, model, search, task
 from flows.conversation import Desk, replies
@@ -778,6 +780,47 @@ def test_a_task_with_a_condition_before_another_crew(
     assert f"Current Task: {result}" in first
     assert f"Current Task: {result}" in second.partition("Use")[2]
     assert len(server.requests) == requests + (2 if last else 1)
+
+
+# Places -------------------------------------------------------------------------------------
+
+
+def test_no_place_at_all(url: str, serve: Serve) -> None:
+    """It would be the fork that makes everything again."""
+    server, releases = serve(), Releases(lambda: crew_of("One"))
+    run = releases.crew().start({})
+    run.get_result()
+    with Control(url) as control:
+        for ask in (control.fork, control.made_again):
+            with pytest.raises(ForkError, match="at='end'"):
+                ask(run.workflow_id, [])
+    assert len(server.requests) == 1
+
+
+def test_the_failure_of_joined_work_is_named_by_its_number(url: str, serve: Serve) -> None:
+    """`end` is after all that is recorded, also where an entry ends so."""
+    serve()
+    works = [False]
+    run = unique("own")
+
+    def plan() -> str:
+        with suppress(ValueError), working() as scope, body.ending(scope):
+            call(scope, "a")
+            if not works[0]:
+                raise ValueError("not yet")
+            return "well"
+        return "failed"
+
+    begin(plan, run, follow_plainly).get_result()
+    works[0] = True
+    work.done.clear()
+    with Control(url) as control:
+        results = [
+            DBOS.retrieve_workflow(control.fork(run, at)).get_result()
+            for at in ("end", "end#1", "work#1/end")
+        ]
+    assert results == ["failed", "well", "well"]
+    assert not work.done
 
 
 # Versions -----------------------------------------------------------------------------------
