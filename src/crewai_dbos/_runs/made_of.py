@@ -22,6 +22,9 @@ from crewai_dbos._stored import names
 FIRST = Call(names.DEFINITION, kind="definition")
 """What the work was made of when it began."""
 
+_AGAIN = Call(names.DEFINITION, kind="definition", background=True)
+"""What it goes on as: of a fork, or of a run of which nothing was recorded."""
+
 _BEFORE_ANY_CALL = (names.DEFINITION, names.STATE, names.WORK_ORDER)
 """What is recorded of work that has done nothing yet."""
 
@@ -121,7 +124,3 @@ def _is_fork(scope: Scope) -> bool:
 
 def _note(scope: Scope, now: dict[str, Any]) -> None:
     scope.run(_AGAIN, lambda: now)
-
-
-_AGAIN = Call(names.DEFINITION, kind="definition", background=True)
-"""What a crew is made of, stored with its run, and what of it has changed since."""
