@@ -52,7 +52,7 @@ from crewai_dbos._stored.prices import Price as Price
 from crewai_dbos._stored.prices import Prices
 from crewai_dbos._stored.usage import Spent
 from crewai_dbos._stored.usage import Tokens as Tokens
-from crewai_dbos.errors import RunNotFoundError, UnknownRequest
+from crewai_dbos.errors import ForkError, RunNotFoundError, UnknownRequest
 
 __all__ = [
     "Answer",
@@ -630,7 +630,7 @@ class Control:
             print(crew.retrieve(fork_id).get_result().raw)
         """
         by = by or _user.name()
-        wanted = forking.Wanted(_places(at), inputs, edit or {}, version, by, fork_id)
+        wanted = forking.Wanted(_places(run_id, at, edit), inputs, edit or {}, version, by, fork_id)
         return forking.fork(self._database, run_id, wanted, self._serializer)
 
     def made_again(
@@ -658,7 +658,8 @@ class Control:
             print(run.get_result().raw)
             print("again:", control.made_again(run.workflow_id, edit=["task:1"]))
         """
-        return forking.left_out(self._database, run_id, _places(at), edit, self._serializer)
+        wanted = _places(run_id, at, edit)
+        return forking.left_out(self._database, run_id, wanted, edit, self._serializer)
 
     def place_of(self, run_id: str, place: str) -> str:
         """The whole name of what `place` stands for in a run, as `fork` takes it.
@@ -822,8 +823,17 @@ class Control:
         return sealing.seal(content, self._serializer)
 
 
-def _places(at: str | Sequence[str] | None) -> tuple[str, ...]:
-    return (at,) if isinstance(at, str) else tuple(at or ())
+def _places(
+    run_id: str, at: str | Sequence[str] | None, edit: Collection[str] | None
+) -> tuple[str, ...]:
+    if at is None:
+        return ()
+    if not (at or edit):
+        raise ForkError(
+            f"No place of run {run_id!r} is given. at='end' keeps all that is recorded; leave at "
+            "out to make everything again."
+        )
+    return (at,) if isinstance(at, str) else tuple(at)
 
 
 def _spent_by_entry(rows: Iterable[RecordedRow]) -> dict[str, list[Spent]]:

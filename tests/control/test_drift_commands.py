@@ -5,26 +5,33 @@ from __future__ import annotations
 import asyncio
 import json
 import shlex
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
-from crewai import Crew, Process
+from crewai import Crew, Process, Task
 from crewai.flow.conversational import ConversationConfig
 from crewai.flow.flow import Flow, listen, router, start
+from crewai.tasks.conditional_task import ConditionalTask
 from dbos import DBOS
+from dbos._schemas.system_database import SystemSchema
 from typer.testing import CliRunner
 
 import crewai_dbos
-from crewai_dbos import DBOSCrew, DBOSFlow, DriftError
+from crewai_dbos import DBOSCrew, DBOSFlow, DriftError, ForkError
 from crewai_dbos._dbos_seam.database import launched_database
 from crewai_dbos._flows import turns
-from crewai_dbos._journal import endings, run_scope
+from crewai_dbos._journal import endings, notes, run_scope
+from crewai_dbos._journal.drift import Onward, drift
 from crewai_dbos._journal.joining import joined, unwrapping_signals
 from crewai_dbos._journal.scope import Scope
+from crewai_dbos._runs import body
 from crewai_dbos.cli import app
+from crewai_dbos.control import Control
 from crewai_dbos.testing import ModelServer
 from crews.scenarios import agent, answer, archive, asked, model, search, task
 from flows.conversation import Desk, replies
@@ -457,11 +464,14 @@ def test_a_router_more_which_the_engine_runs_first(
     assert asked_since(server, requests) == ["check", "last", "praise"]
 
 
-@ConversationConfig(
+CHAT = ConversationConfig(
     llm="openai/gpt-4o-mini",
     default_intents=["order", "converse"],
     intent_llm="openai/gpt-4o-mini",
 )
+
+
+@CHAT
 class BiggerDesk(Flow):
     @listen("order")
     def take_order(self) -> str:
@@ -472,9 +482,21 @@ class BiggerDesk(Flow):
         return say("thank")
 
 
-def test_a_turn_of_a_conversation(serve: Serve) -> None:
+@CHAT
+class QuietDesk(Flow):
+    @listen("order")
+    def take_order(self) -> str:
+        return say(f"Confirm {self.state.last_user_message}")
+
+    @listen("never")
+    def thank(self) -> str:
+        return say("thank")
+
+
+@pytest.mark.parametrize("before", [Desk, QuietDesk])
+def test_a_turn_of_a_conversation(before: type[Flow], serve: Serve) -> None:
     """What the next turn begins with is kept anew."""
-    server, releases = serve(replies), Releases(Desk)
+    server, releases = serve(replies), Releases(before)
     flow = releases.flow()
     flow.handle_turn("I want two chairs", session_id="s")
     run_id = f"{flow.flow_name}/s/1"
@@ -621,6 +643,22 @@ def test_steps_of_the_users_workflow(serve: Serve) -> None:
     assert work.done["x"] == work.done["bare z"] == 1
 
 
+def test_a_step_of_the_users_workflow_that_comes_later_now(serve: Serve) -> None:
+    """Another call comes first in the work, too."""
+    run = unique("run")
+
+    def before() -> list[Any]:
+        return [bare("z"), *calling("ab")()]
+
+    begin(before, run, follow_plainly).get_result()
+    plans[run] = calling("xb", then="z")
+    told = drift_of(run)
+    work.done.clear()
+    handle = eval(told[told.rindex("DBOS.fork_workflow(") :], {"DBOS": DBOS})
+    assert len(handle.get_result()) == 3
+    assert work.done == {"x": 1, "b": 1, "bare z": 1}
+
+
 def test_what_came_after_a_crew_that_has_a_task_more(serve: Serve) -> None:
     server, releases = serve(), Releases(lambda: crew_of("One"))
     first, second = releases.crew(), DBOSCrew(crew_name=unique("second"), orig_crew=crew_of("Last"))
@@ -638,6 +676,151 @@ def test_what_came_after_a_crew_that_has_a_task_more(serve: Serve) -> None:
     assert one.startswith("Writer on Two")
     assert last.startswith("Writer on Last")
     assert asked_since(server, requests) == ["Last", "Two"]
+
+
+def test_several_at_once_that_came_after_a_crew_that_has_a_task_more(serve: Serve) -> None:
+    """What came after these depends on them, and needs no place of its own."""
+    server, releases = serve(echo), Releases(lambda: crew_of("One"))
+    first = releases.crew()
+    left, right, last = (
+        DBOSCrew(crew_name=unique(name), orig_crew=lambda name=name: crew_of(f"{name} {{x}}"))
+        for name in ("Left", "Right", "Last")
+    )
+    run = unique("own")
+
+    async def plan() -> list[str]:
+        got = {"x": (await first.akickoff({})).raw}
+        both = await asyncio.gather(left.akickoff(got), right.akickoff(got))
+        return [each.raw for each in (*both, await last.akickoff({"x": both[0].raw}))]
+
+    begin(plan, run, afollow).get_result()
+    releases.build = lambda: crew_of("One", "Two")
+    requests = len(server.requests)
+    told = drift_of(run)
+    assert command_in(told).count("--at") == 2
+    results: list[str] = DBOS.retrieve_workflow(forked(told)).get_result()
+    assert all("Two" in each for each in results)
+    assert len(server.requests) == requests + 4
+
+
+def run_before_another(server: ModelServer, first: Any) -> tuple[str, int]:
+    """A workflow in which a crew uses the result of `first`. Returns its id, and what it asked."""
+    second = DBOSCrew(crew_name=unique("second"), orig_crew=lambda: crew_of("Use {x}"))
+    run = unique("own")
+
+    def plan() -> list[str]:
+        found = first.kickoff()
+        result = str(getattr(found, "raw", found))
+        return [result, second.kickoff({"x": result}).raw]
+
+    begin(plan, run, follow_plainly).get_result()
+    return run, len(server.requests)
+
+
+class Quiet(Flow):
+    @start()
+    def begin(self) -> str:
+        return say("begin")
+
+    @listen("never")
+    def more(self) -> str:
+        return say("more")
+
+
+class Loud(Flow):
+    @start()
+    def begin(self) -> str:
+        return say("begin")
+
+    @listen(begin)
+    def more(self) -> str:
+        return say("more")
+
+
+def test_what_came_after_a_flow_in_which_another_method_begins(serve: Serve) -> None:
+    server, releases = serve(echo), Releases(Quiet)
+    run, requests = run_before_another(server, releases.flow())
+    releases.build = Loud
+    told = drift_of(run)
+    assert "may have its result" in told
+    outputs: list[str] = DBOS.retrieve_workflow(forked(told)).get_result()
+    first, second = outputs
+    assert first == "<more>"
+    assert "Use <more>" in second
+    assert len(server.requests) == requests + 2
+
+
+def deciding(last: type[Task] | None, *, yes: bool = False) -> Callable[[], Crew]:
+    """A crew of which the last task may have a condition, or may be missing."""
+
+    def build() -> Crew:
+        writer = agent("Writer")
+        tasks = [task("One", writer, name="one")]
+        if last is not None:
+            given: dict[str, Any] = {"description": "Two", "expected_output": "A text."}
+            if last is ConditionalTask:
+                given["condition"] = lambda _: yes
+            tasks.append(last(**given, agent=writer, name="two"))
+        return Crew(agents=[writer], tasks=tasks)
+
+    return build
+
+
+@pytest.mark.parametrize("yes", [False, True], ids=["skipped", "executed"])
+@pytest.mark.parametrize(("last", "result"), [(Task, "Two"), (None, "One")])
+def test_a_task_with_a_condition_before_another_crew(
+    last: type[Task] | None, result: str, yes: bool, serve: Serve
+) -> None:
+    server, releases = serve(echo), Releases(deciding(ConditionalTask, yes=yes))
+    run, requests = run_before_another(server, releases.crew())
+    releases.build = deciding(last)
+    told = drift_of(run)
+    outputs: list[str] = DBOS.retrieve_workflow(forked(told)).get_result()
+    first, second = outputs
+    assert f"Current Task: {result}" in first
+    assert f"Current Task: {result}" in second.partition("Use")[2]
+    assert len(server.requests) == requests + (2 if last else 1)
+
+
+# Places -------------------------------------------------------------------------------------
+
+
+def test_no_place_at_all(url: str, serve: Serve) -> None:
+    """It would be the fork that makes everything again."""
+    server, releases = serve(), Releases(lambda: crew_of("One"))
+    run = releases.crew().start({})
+    run.get_result()
+    with Control(url) as control:
+        for ask in (control.fork, control.made_again):
+            with pytest.raises(ForkError, match="at='end'"):
+                ask(run.workflow_id, [])
+    assert len(server.requests) == 1
+
+
+def test_the_failure_of_joined_work_is_named_by_its_number(url: str, serve: Serve) -> None:
+    """`end` is after all that is recorded, also where an entry ends so."""
+    serve()
+    works = [False]
+    run = unique("own")
+
+    def plan() -> str:
+        with suppress(ValueError), working() as scope, body.ending(scope):
+            call(scope, "a")
+            if not works[0]:
+                raise ValueError("not yet")
+            return "well"
+        return "failed"
+
+    begin(plan, run, follow_plainly).get_result()
+    works[0] = True
+    work.done.clear()
+    with Control(url) as control:
+        results = [
+            DBOS.retrieve_workflow(control.fork(run, at)).get_result()
+            for at in ("end", "end#1", "work#1/end")
+        ]
+    assert results == ["failed", "well", "well"]
+    assert not work.done
 
 
 # Versions -----------------------------------------------------------------------------------
@@ -665,3 +848,43 @@ def test_the_version_whose_code_it_is(serve: Serve) -> None:
     finally:
         system.update_application_version_timestamp(LATER, 1)
     assert asked_since(server, 1) == ["Two"]
+
+
+def test_no_version_is_known(serve: Serve) -> None:
+    """The run stops all the same, and its fork is of its own version."""
+    releases = Releases(lambda: crew_of("One"))
+    serve()
+    run = releases.crew().start({})
+    run.get_result()
+    releases.build = lambda: crew_of("One", "Two")
+    system = launched_database().system
+    with system.engine.begin() as connection:
+        connection.execute(SystemSchema.application_versions.delete())
+    try:
+        told = drift_of(run.workflow_id)
+    finally:
+        system.create_application_version(NOW)
+    assert told.endswith(f"--at end --version {NOW}")
+
+
+def test_threads_that_stop_for_the_same_error(serve: Serve) -> None:
+    for _ in range(3):
+        run = unique("run")
+        begin(calling("a"), run, follow_plainly).get_result()
+        DBOS.rewind_workflow(run, start_step=99)
+        DBOS.retrieve_workflow(run).get_result()
+        error = drift(f"Run {run}: it does not fit.", Onward())
+        together = threading.Barrier(4)
+
+        def at_once(text: str, together: threading.Barrier = together) -> str:
+            together.wait(10)
+            return text
+
+        with ThreadPoolExecutor(4) as threads:
+            stops = [threads.submit(notes.stop, run, error, [at_once]) for _ in range(4)]
+        assert [each.result() for each in stops] == [None] * 4
+        status = DBOS.get_workflow_status(run)
+        assert status is not None
+        told = (status.attributes or {})["crewai_dbos"]["stopped"]
+        assert told.endswith(f"crewai-dbos runs fork {run} --at end")
+        assert str(error) == told

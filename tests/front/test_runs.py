@@ -161,6 +161,13 @@ def test_cancel_resume_and_fork(control: Control) -> None:
     client.post(f"requests/{asked['request_id']}/answer", json={"is": "approve"})
     assert ended(client, run_id)["state"] == "done"
     assert client.post(f"runs/{run_id}/fork", json={"at": "task:nine"}).status_code == 422
+    assert client.post(f"runs/{run_id}/fork", json={"at": []}).status_code == 422
+    places = client.post(f"runs/{run_id}/fork", json={"at": ["task:job", "end"]})
+    assert places.status_code == 202, places.text
+    status = DBOS.get_workflow_status(places.json()["run_id"])
+    assert status is not None
+    assert (status.attributes or {})["crewai_dbos_fork"]["at"] == ["task:job", "end"]
+    client.post(f"runs/{places.json()['run_id']}/cancel")
     edit = {"edit": {"task:job": "Another line."}, "by": "ann"}
     fork = client.post(f"runs/{run_id}/fork", json=edit)
     assert fork.status_code == 202

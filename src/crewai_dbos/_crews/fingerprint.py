@@ -112,6 +112,24 @@ def unfit(
             yield _of_tools(agent, tools), working
 
 
+def conditional_tasks(of: Fingerprint) -> list[int]:
+    """The numbers of the tasks that have a condition."""
+    return [number for number, task in enumerate(of["tasks"], 1) if task["conditional"]]
+
+
+def may_end_otherwise(recorded: Fingerprint, now: Fingerprint, begun: Collection[int]) -> bool:
+    """Whether the output may be another: a task is new, or has changed before it began.
+
+    Args:
+        begun: The numbers of the tasks that something is recorded of.
+    """
+    before = recorded["tasks"]
+    return any(
+        number not in begun and any(_of_one_task(number, _nth(before, number), task, before))
+        for number, task in enumerate(now["tasks"], 1)
+    )
+
+
 def _of_begun(number: int, before: list[Fingerprint], after: list[Fingerprint]) -> Iterator[str]:
     old, new = _nth(before, number), _nth(after, number)
     yield from _of_one_task(number, old, new, before)

@@ -120,15 +120,15 @@ def _compare(
 ) -> None:
     if recorded == now:
         return
-    begun = _begun(scope)
+    begun = _begun(scope, recorded, now)
     found = fingerprint.changes(recorded, now)
     if found.structure:
         unfit = [
             Unfit(told, ("",) if numbers is None else tuple(begun[n] for n in sorted(numbers)))
             for told, numbers in fingerprint.unfit(recorded, now, begun)
         ]
-        does_more = len(now["tasks"]) > len(recorded["tasks"])
-        if does_more and not unfit:
+        may_end_otherwise = fingerprint.may_end_otherwise(recorded, now, begun)
+        if may_end_otherwise and not unfit:
             unfit = _told_already(scope)
         made_of.go_on_or_stop(
             scope,
@@ -136,7 +136,7 @@ def _compare(
             now,
             found.structure,
             unfit,
-            does_more=does_more,
+            may_end_otherwise=may_end_otherwise,
         )
     if found.texts:
         scope.warn_of_drift(
@@ -146,15 +146,26 @@ def _compare(
         )
 
 
-def _begun(scope: Scope) -> dict[int, str]:
-    """By its number, the place of each task that something is recorded of."""
+def _begun(
+    scope: Scope, recorded: fingerprint.Fingerprint, now: fingerprint.Fingerprint
+) -> dict[int, str]:
+    """By its number, the place of each task that something is recorded of.
+
+    That is its condition where it was skipped, or has no condition any more.
+    """
     inside = [name for name, _ in scope.entries()]
     found = (re.match(r"(task:(\d+)[^/]*)/", name) for name in inside)
-    return {int(match[2]): match[1] for match in found if match}
+    begun = {int(match[2]): match[1] for match in found if match}
+    conditional = fingerprint.conditional_tasks(now)
+    for nth, number in enumerate(fingerprint.conditional_tasks(recorded), 1):
+        asked = names.numbered("", names.CONDITION, nth)
+        if asked in inside and (number not in begun or number not in conditional):
+            begun[number] = asked
+    return begun
 
 
 def _told_already(scope: Scope) -> list[Unfit]:
-    """What had the output of the crew, which is another with one task more."""
+    """What had the output of the crew, which may be another with what it does now."""
     first = f"{names.AFTER_KICKOFF}#1"
     had = any(name == first for name, _ in scope.entries())
     return [Unfit(f"{names.AFTER_KICKOFF} has had its output", (first,))] if had else []

@@ -42,11 +42,14 @@ def check(name: str, flow: Any, scope: Scope) -> None:
         return
     begun = _begun(scope)
     unfit = [Unfit(told, (begun[method],)) for method, told in changes if method in begun]
-    does_more = bool(now.keys() - recorded.keys())
-    if does_more and not unfit:
+    # What had not begun may begin now: another trigger is as good as a method that is new.
+    may_end_otherwise = any(method in now and method not in begun for method, _ in changes)
+    if may_end_otherwise and not unfit:
         unfit = _kept_for_the_next_turn(scope)
     told = [told for _, told in changes]
-    made_of.go_on_or_stop(scope, f"flow {name!r}", now, told, unfit, does_more=does_more)
+    made_of.go_on_or_stop(
+        scope, f"flow {name!r}", now, told, unfit, may_end_otherwise=may_end_otherwise
+    )
 
 
 def _changes(before: Fingerprint, now: Fingerprint) -> Iterator[tuple[str, str]]:
@@ -71,6 +74,6 @@ def _begun(scope: Scope) -> dict[str, str]:
 
 
 def _kept_for_the_next_turn(scope: Scope) -> list[Unfit]:
-    """The state after a turn of a conversation, in which there is one method more now."""
+    """The state after a turn of a conversation, in which another method may begin now."""
     kept = [name for name, entry in scope.entries() if entry.what == names.SESSION]
     return [Unfit(f"{name} is recorded to have come after it", (name,)) for name in kept[:1]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -191,7 +191,7 @@ class ScopedControl:
         self,
         caller: Caller,
         run_id: str,
-        at: str | None = None,
+        at: str | Sequence[str] | None = None,
         *,
         edit: Mapping[str, Any] | None = None,
         by: str | None = None,

@@ -39,7 +39,7 @@ class Resume(Body):
 
 
 class Fork(Body):
-    at: Name | None = None
+    at: Name | list[Name] | None = Field(default=None, description="A place, or several.")
     inputs: dict[str, Json] | None = None
     edit: dict[Name, Json] | None = None
     version: Name | None = None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from dbos import DBOS, WorkflowStatus
@@ -21,19 +23,19 @@ from crewai_dbos.errors import BudgetExceeded, DriftError, SealedError
 logger = logging.getLogger("crewai_dbos")
 
 _STOPPED = "__crewai_dbos_stopped__"
+_WAYS = "__crewai_dbos_ways__"
+_ADDING = threading.Lock()
 
 
 def stop(run_id: str, error: Exception, redact: Iterable[redaction.Redact] = ()) -> None:
     """Cancel a run that does not fit the code, and say why where its status is looked up."""
-    why = known.hide(str(error))
+    status = detached(DBOS.get_workflow_status, run_id)
+    ways = _added_ways(run_id, error, status)
+    told = str(error)
+    why = known.hide(told.removesuffix(ways))
     for function in redact:
         why = function(why)
-    status = detached(DBOS.get_workflow_status, run_id)
-    if isinstance(error, DriftError) and not has_stopped(run_id, error):
-        ways = _ways(run_id, error, status)
-        error.args = (f"{error}{ways}",)
-        why += ways
-    told = str(error)
+    why += ways
     logger.error("Stopped: %s", told if told.startswith("Run ") else f"Run {run_id}: {told}")
     more = error.noted if isinstance(error, BudgetExceeded) else {}
     if (queue := _queue_of(status)) is not None:
@@ -41,6 +43,18 @@ def stop(run_id: str, error: Exception, redact: Iterable[redaction.Redact] = ())
     add(run_id, {"stopped": sealing.seal(why), "error": type(error).__name__, **more})
     detached(DBOS.cancel_workflow, run_id)
     vars(error)[_STOPPED] = run_id
+
+
+def _added_ways(run_id: str, error: Exception, status: WorkflowStatus | None) -> str:
+    """What `error` says at its end to do about the run; added now unless it was."""
+    with _ADDING:  # threads of a run stop because of the same error
+        ways: str | None = vars(error).get(_WAYS)
+        if ways is None:
+            ways = _ways(run_id, error, status) if isinstance(error, DriftError) else ""
+            if ways:
+                error.args = (f"{error}{ways}",)
+            vars(error)[_WAYS] = ways
+    return ways
 
 
 def _ways(run_id: str, error: DriftError, status: WorkflowStatus | None) -> str:
@@ -66,7 +80,9 @@ def _ways(run_id: str, error: DriftError, status: WorkflowStatus | None) -> str:
             )
     if onward is None:
         return told
-    newest = detached(DBOS.get_latest_application_version)["version_name"]
+    newest = None
+    with suppress(Exception):  # the run stops all the same, and its fork names its own version
+        newest = detached(DBOS.get_latest_application_version)["version_name"]
     here = None if version == newest else version
     return f"{told} Or let this code finish it, in {onward.told(run_id, here)}"
 

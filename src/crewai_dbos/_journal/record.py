@@ -183,7 +183,7 @@ class Record:
                 self.ids.advance(entry.last_id)
             # What runs in the background is not before or after anything.
             if place.sequential and not call.background:
-                self._check_sequence(contents, name, entry, call.concurrent)
+                self._check_sequence(contents, name, entry, call.concurrent, skipped)
             if skipped is not None:
                 self._refuse_to_skip(name, skipped)
             if counted and entry is None:
@@ -245,9 +245,18 @@ class Record:
         )
 
     def _check_sequence(
-        self, contents: _Contents, name: str, entry: Entry | None, concurrent: bool
+        self,
+        contents: _Contents,
+        name: str,
+        entry: Entry | None,
+        concurrent: bool,
+        skipped: int | None,
     ) -> None:
-        """A recorded call whose turn has passed means that the code now asks for other calls."""
+        """A recorded call whose turn has passed means that the code now asks for other calls.
+
+        Args:
+            skipped: The workflow's own step that it would pass over, too.
+        """
         if concurrent and entry is not None:
             return
         for earlier in contents.sequence:
@@ -255,10 +264,13 @@ class Record:
                 break
             if earlier.claimed or earlier.background or (concurrent and earlier.concurrent):
                 continue
+            onward = self.onward(earlier.name)
+            if skipped is not None:
+                onward = Onward(step=min(skipped, earlier.step_id))
             raise drift(
                 f"Run {self._run_id} was recorded by other code: next comes {earlier.name}, but "
                 f"{name} was called.",
-                self.onward(earlier.name),
+                onward,
             )
         while contents.sequence and contents.sequence[0].claimed:
             contents.sequence.popleft()
@@ -330,11 +342,12 @@ class Record:
             pin = next(pins, None)
             return Onward(step=step_id) if pin is None else self.onward(pin)
 
-    def follower(self, path: str) -> tuple[str, Onward] | None:
+    def followers(self, path: str) -> tuple[list[str], Onward] | None:
         """What began when the work `path` had recorded its last call, and may have its result.
 
         Returns:
-            What it is, and the fork without it; None if there is none.
+            What it is, less what came after some of it, and the fork without it; None if there is
+            none.
         """
         above = path.rpartition("/")[0]
         with self._lock:
@@ -345,15 +358,16 @@ class Record:
                     below = entry.name.removeprefix(f"{above}/") if above else entry.name
                     name = "/".join(filter(None, (above, below.partition("/")[0])))
                     began.setdefault(name, entry.step_id)
-            later = [(step, name) for name, step in began.items() if step > last and name != path]
+            later = {name: s for name, s in began.items() if s > last and name != path}
             outside = [] if above else [step for step in self._outside if step > last]
             if not (later or outside):
                 return None
-            step, name = min(later, default=(0, ""))
-            if outside and (not later or outside[0] < step):
+            if outside and outside[0] < min(later.values(), default=outside[0] + 1):
                 told = f"the workflow's own step {outside[0]} ({self._foreign[outside[0]]})"
-                return told, Onward(step=outside[0])
-            return name, self.onward(name)
+                return [told], Onward(step=outside[0])
+            ended = min(max(entry.last_id for entry in self._of(name)) for name in later)
+            first_ones = [name for name, step in later.items() if step <= ended]
+            return first_ones, self.onward(*first_ones)
 
     # Work that joins -----------------------------------------------------------
 

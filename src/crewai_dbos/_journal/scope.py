@@ -206,9 +206,9 @@ class Scope:
         whole = (f"{self.path}/{place}" if place else self.path for place in places)
         return self.journal.record.onward(*whole)
 
-    def follower(self) -> tuple[str, Onward] | None:
-        """What came after the work here, and may have its result; see `Record.follower`."""
-        return self.journal.record.follower(self.path)
+    def followers(self) -> tuple[list[str], Onward] | None:
+        """What came after the work here, and may have its result; see `Record.followers`."""
+        return self.journal.record.followers(self.path)
 
     def lock(self, key: str) -> threading.Lock:
         """The lock of this scope called `key`."""

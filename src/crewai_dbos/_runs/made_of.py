@@ -22,6 +22,9 @@ from crewai_dbos._stored import names
 FIRST = Call(names.DEFINITION, kind="definition")
 """What the work was made of when it began."""
 
+_AGAIN = Call(names.DEFINITION, kind="definition", background=True)
+"""What it goes on as: of a fork, or of a run of which nothing was recorded."""
+
 _BEFORE_ANY_CALL = (names.DEFINITION, names.STATE, names.WORK_ORDER)
 """What is recorded of work that has done nothing yet."""
 
@@ -59,7 +62,7 @@ def go_on_or_stop(
     changes: Sequence[str],
     unfit: Sequence[Unfit],
     *,
-    does_more: bool,
+    may_end_otherwise: bool,
 ) -> None:
     """The structure of the work in `scope` has changed: it goes on as `now`, or stops its run.
 
@@ -68,7 +71,8 @@ def go_on_or_stop(
         now: A fingerprint of the code that is here.
         changes: What has changed.
         unfit: What of that is recorded.
-        does_more: Whether there is work in it that there was not.
+        may_end_otherwise: Whether its result may be another, though nothing recorded is in a
+            wrong place.
     """
     if _has_done_nothing(scope):
         scope.warn_of_drift(
@@ -77,7 +81,7 @@ def go_on_or_stop(
         )
         _note(scope, now)
         return
-    left, onward = _what_is_left(scope, unfit, does_more)
+    left, onward = _what_is_left(scope, unfit, may_end_otherwise)
     forked = _is_fork(scope)
     if forked and not left:
         _note(scope, now)
@@ -93,18 +97,19 @@ def go_on_or_stop(
 
 
 def _what_is_left(
-    scope: Scope, unfit: Sequence[Unfit], does_more: bool
+    scope: Scope, unfit: Sequence[Unfit], may_end_otherwise: bool
 ) -> tuple[list[str], Onward]:
     """Why a fork that keeps all can't go on, and the fork that can."""
     if unfit:
         places = dict.fromkeys(place for each in unfit for place in each.places)
         places = {"": None} if "" in places else places
         return [each.told for each in unfit], scope.onward(*places)
-    follower = scope.follower() if does_more else None
-    if follower is None:
+    followers = scope.followers() if may_end_otherwise else None
+    if followers is None:
         return [], Onward()
-    name, onward = follower
-    return [f"{name} is recorded to have come after it, and may have its result"], onward
+    found, onward = followers
+    then = "is recorded to have come after it, and may have its result"
+    return [f"{name} {then}" for name in found], onward
 
 
 def _has_done_nothing(scope: Scope) -> bool:
@@ -119,7 +124,3 @@ def _is_fork(scope: Scope) -> bool:
 
 def _note(scope: Scope, now: dict[str, Any]) -> None:
     scope.run(_AGAIN, lambda: now)
-
-
-_AGAIN = Call(names.DEFINITION, kind="definition", background=True)
-"""What a crew is made of, stored with its run, and what of it has changed since."""
