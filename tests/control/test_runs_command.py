@@ -7,7 +7,8 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 from uuid import uuid4
@@ -16,6 +17,7 @@ import pytest
 from crewai.flow.flow import Flow, start
 from crewai.tools import tool
 from dbos import DBOS, SetWorkflowID
+from sqlalchemy.exc import OperationalError
 from typer.testing import CliRunner, Result
 
 from control import reading_runs
@@ -316,6 +318,84 @@ def test_many_are_cancelled_and_resumed(runs: Call, sql: Callable[..., Any]) -> 
     refused = runs("resume", done, "--json")
     assert (refused.exit_code, refused.stdout) == (1, "")
     assert "is done" in refused.stderr
+
+
+@contextmanager
+def gone_after(name: str, calls: int) -> Iterator[None]:
+    """Have the database go in the next call of a method of `Control` but so many."""
+    real, left = getattr(Control, name), [calls]
+
+    def call(*given: Any, **options: Any) -> Any:
+        if not left[0]:
+            raise OperationalError("UPDATE", {}, Exception("server closed the connection"))
+        left[0] -= 1
+        return real(*given, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Control, name, call)
+        yield
+
+
+def three(sql: Callable[..., Any]) -> tuple[DBOSFlow, list[str]]:
+    made, first = begin()
+    every = [first, unique("run"), unique("run")]
+    for run_id in every[1:]:
+        with SetWorkflowID(run_id):
+            made.kickoff()
+    at_work(sql, *every)
+    return made, every
+
+
+def test_what_was_done_before_the_database_went_is_told(
+    runs: Call, control: Control, sql: Callable[..., Any]
+) -> None:
+    made, every = three(sql)
+    first, second, third = every
+    with gone_after("cancel", 1):
+        told = runs("cancel", *every, "--json")
+    assert told.exit_code == 2
+    assert "can't be reached: OperationalError" in told.stderr
+    said = json.loads(told.stdout)
+    assert said["cancelled"] == [first]
+    assert "not known whether" in said["refused"][second]
+    assert f"crewai-dbos runs show {second}" in said["refused"][second]
+    assert "not tried" in said["refused"][third]
+    assert [control.run(each).state == "cancelled" for each in every] == [True, False, False]
+    with gone_after("id_of", 1):
+        told = runs("cancel", second, third)
+    assert (told.exit_code, told.stdout.split()[0]) == (2, second)
+    assert f"{third!r}: not tried" in told.stderr
+    assert "1 cancelled, 1 refused." in told.stderr
+    with gone_after("run", 0):
+        told = runs("resume", first, second, "--json")
+    assert (told.exit_code, json.loads(told.stdout)["resumed"]) == (0, [first, second])
+    assert "can't be read" in told.stderr
+    for run_id in (first, second):
+        assert made.retrieve(run_id).get_result() == "done"
+    runs("cancel", third)
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_what_was_moved_before_the_database_went_is_told(
+    runs: Call, sql: Callable[..., Any], as_json: bool
+) -> None:
+    made, every = three(sql)
+    first, second, third = every
+    for run_id in every:
+        sql("UPDATE {ws} SET application_version = 'v0' WHERE workflow_uuid = :run", run=run_id)
+    with gone_after("move", 1):
+        told = runs("move", *every, "--even-if-running", *["--json"][: int(as_json)])
+    assert told.exit_code == 2
+    assert "can't be reached: OperationalError" in told.stderr
+    if as_json:
+        said = json.loads(told.stdout)
+        assert said["moved"] == [first]
+        assert set(said["refused"]) == {second, third}
+    else:
+        assert told.stdout.split() == [first]
+        assert f"{third!r}: not tried" in told.stderr
+    assert made.retrieve(first).get_result() == "done"
+    runs("cancel", second, third)
 
 
 def test_when_it_was_queued_and_begun(runs: Call, sql: Callable[..., Any]) -> None:
