@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import threading
@@ -247,7 +248,7 @@ def in_terminal(columns: int, *arguments: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-@pytest.mark.parametrize("columns", [60, 80, 120])
+@pytest.mark.parametrize("columns", [60, 80, 100])
 def test_ids_are_whole_in_a_terminal(runs: Call, sql: Callable[..., Any], columns: int) -> None:
     made, run_id = DBOSFlow(flow_name=unique("flow"), orig_flow=Quick), str(uuid4())
     with SetWorkflowID(run_id):
@@ -263,8 +264,18 @@ def test_ids_are_whole_in_a_terminal(runs: Call, sql: Callable[..., Any], column
         shown = in_terminal(columns, "show", run_id)
         for lines in (listed, stranded, shown):
             assert any(run_id in line.split() for line in lines)
-            assert all(len(line) <= columns for line in lines)
-        assert f"crewai-dbos runs move {run_id} --version" in " ".join(" ".join(stranded).split())
+            commands = [line for line in lines if line.startswith("crewai-dbos ")]
+            assert all(len(line) <= columns for line in lines if line not in commands)
+        for lines in (stranded, shown):
+            (command,) = [line for line in lines if line.startswith("crewai-dbos runs")]
+            words = shlex.split(command)
+            assert words[:-1] == ["crewai-dbos", "runs", "move", run_id, "--version"]
+            assert runs(*words[2:], "--even-if-running").exit_code == 0
+            sql(
+                "UPDATE {ws} SET application_version = 'v0', queue_name = 'none' "
+                "WHERE workflow_uuid = :run",
+                run=run_id,
+            )
         (piped,) = [line for line in runs("stranded").stdout.splitlines() if run_id in line]
         assert piped.startswith(run_id)
         assert f"crewai-dbos runs move {run_id} --version" in piped

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Annotated
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
@@ -127,7 +128,7 @@ def watch(run_id: RunId, db_url: Url = None, as_json: AsJson = False) -> None:
     """One run, as it goes on, until it has ended. With --json a line for each change."""
     console = tables.console()
     with open_control(db_url) as control:
-        if console.is_terminal and not as_json:
+        if sys.stdout.isatty() and not as_json:
             run = _watch_live(control, run_id, console)
         else:
             run = _watch_in_lines(control, run_id, _json_line if as_json else _line)
@@ -304,7 +305,7 @@ def _cost(run: Run) -> str | None:
 def _tree(children: Sequence[Node]) -> Table:
     every = list(_guided(children))
     # Some are runs, whose ids are whole. The name of anything else may be very long.
-    ids = [len(guide) + len(node.name) for guide, node in every if node.path == node.name]
+    ids = [cell_len(guide + node.name) for guide, node in every if node.path == node.name]
     table = Table(
         (
             Column("name", least=max([20, *ids])),
