@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import Any
 from uuid import uuid4
 
@@ -27,7 +27,7 @@ from crewai_dbos import Budget, BudgetExceeded, DBOSCrew, DBOSFlow
 from crewai_dbos._commands import runs as command
 from crewai_dbos._stored.prices import dollars
 from crewai_dbos.cli import app
-from crewai_dbos.control import Control, Node, Run
+from crewai_dbos.control import Control, Node, Run, State
 from crewai_dbos.testing import ToolCall, error, text, tool_calls
 from support.names import unique
 from support.serving import Serve
@@ -181,6 +181,33 @@ def test_a_run_is_watched_by_a_program(runs: Call) -> None:
     assert (method["what"].rpartition("/")[2], method["state"]) == ("method:only#1", "done")
     assert (end["what"], end["state"]) == (run_id, "done")
     assert all(datetime.fromisoformat(each["at"]).tzinfo is not None for each in changes)
+
+
+def test_a_run_that_waits_again_is_told_again(runs: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    stands: list[tuple[State, str | None]] = [
+        ("running", None),
+        ("waiting", "for anybody: approval 1"),
+        ("waiting", "for anybody: approval 1"),
+        ("running", None),
+        ("waiting", "for anybody: approval 2"),
+        ("waiting", "for anybody: approval 3"),
+        ("running", None),
+        ("done", None),
+    ]
+    left = iter(stands)
+    method = Node("m", "method:ask", "method", "done")
+
+    def stood(control: Control, run_id: str) -> Run:
+        state, reason = next(left)
+        now = datetime.now(timezone.utc)
+        return Run("r", None, "flow", state, now, reason=reason, children=(method,))
+
+    monkeypatch.setattr(Control, "run", stood)
+    told = [json.loads(line) for line in runs("watch", "r", "--json").stdout.splitlines()]
+    assert [(each["state"], each["more"] or None) for each in told if each["what"] == "r"] == [
+        stand for position, stand in enumerate(stands) if position != 2
+    ]
+    assert [each["what"] for each in told].count("m") == 1
 
 
 def test_a_run_is_cancelled_and_resumed_by_a_program(runs: Call, sql: Callable[..., Any]) -> None:

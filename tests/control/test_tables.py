@@ -234,6 +234,27 @@ def test_columns_are_those_of_a_terminal() -> None:
     assert cut[1].startswith(" 错误  research")
 
 
+def test_what_is_watched_is_whole_in_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "_LOOK", 0)
+    child = Node(LONG, LONG, "crew", "done")
+    stands: list[Any] = ["running", "running", "stopped"]
+    left = iter(run(LONG, state, reason=WHY, children=(child,)) for state in stands)
+
+    class Told:
+        def run(self, run_id: str) -> Run:
+            return next(left)
+
+    out = io.StringIO()
+    where = Console(width=30, height=60, file=out, force_terminal=True, color_system=None)
+    runs._watch_live(Told(), LONG, where)  # type: ignore[arg-type]
+    *frames, whole = filter(str.strip, out.getvalue().replace("\x1b[1A", "").split("\x1b[2K"))
+    assert len(frames) >= 3
+    for frame in frames:
+        assert "".join(frame.split()).count(LONG) == 3  # in its head, in the command, in the tree
+        assert all(cell_len(line) <= 30 for line in frame.splitlines()[1:-1])
+    assert {f"       run  {LONG}", MOVE, f"└ {LONG}"} <= set(whole.splitlines())
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True

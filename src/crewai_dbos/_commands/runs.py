@@ -353,31 +353,39 @@ def _below(guide: str, node: Node) -> str:
 
 
 def _watch_live(control: Control, run_id: str, console: Console) -> Run:
+    """The run as it stands, over and over at one place, where what is too long is broken."""
     run = control.run(run_id)
-    with Live(_whole(run), console=console, auto_refresh=False) as live:
-        while run.state not in _OVER:
-            time.sleep(_LOOK)
-            run = control.run(run.run_id)
-            live.update(_whole(run), refresh=True)
+    try:
+        with Live(_whole(run), console=console, auto_refresh=False, transient=True) as live:
+            while run.state not in _OVER:
+                time.sleep(_LOOK)
+                run = control.run(run.run_id)
+                live.update(_whole(run), refresh=True)
+    finally:
+        tables.show(console, _whole(run))
     return run
 
 
 def _watch_in_lines(control: Control, run_id: str, line: Callable[[str, str, str], str]) -> Run:
     """A line for all that ends, and whenever the run stands otherwise."""
     told: set[tuple[str, str]] = set()
+    stood: tuple[str, str] | None = None
 
     def tell(what: str, state: str, more: str) -> None:
-        if (what, state) not in told:
-            told.add((what, state))
-            typer.echo(line(what, state, more.strip()))
+        typer.echo(line(what, state, more.strip()))
 
     while True:
         run = control.run(run_id)
         run_id = run.run_id
         for _, node in _guided(run.children):
-            if node.state != "running" and not node.children:
+            ended = (node.path, node.state)
+            if node.state != "running" and not node.children and ended not in told:
+                told.add(ended)
                 tell(node.path, node.state, f"{_took(node.seconds)} {node.error or ''}")
-        tell(run.run_id, run.state, run.error or run.reason or "")
+        stands = (run.state, run.error or run.reason or "")  # it may wait several times
+        if stands != stood:
+            stood = stands
+            tell(run.run_id, *stands)
         if run.state in _OVER:
             return run
         time.sleep(_LOOK)
