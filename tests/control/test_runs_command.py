@@ -213,8 +213,12 @@ def test_a_run_that_waits_again_is_told_again(runs: Call, monkeypatch: pytest.Mo
 def test_a_run_is_cancelled_and_resumed_by_a_program(runs: Call, sql: Callable[..., Any]) -> None:
     made, run_id = begin()
     sql("UPDATE {ws} SET status = 'PENDING' WHERE workflow_uuid = :run", run=run_id)
-    assert json.loads(runs("cancel", run_id, "--json").stdout) == {"run_id": run_id}
-    assert json.loads(runs("resume", run_id, "--json").stdout) == {"run_id": run_id}
+    for verb, done in (("cancel", "cancelled"), ("resume", "resumed")):
+        assert json.loads(runs(verb, run_id, "--json").stdout) == {
+            "run_id": run_id,
+            done: [run_id],
+            "refused": {},
+        }
     assert made.retrieve(run_id).get_result() == "done"
 
 
@@ -354,7 +358,9 @@ def test_many_are_cancelled_and_resumed(runs: Call, sql: Callable[..., Any]) -> 
     for run_id in (first, second):
         assert made.retrieve(run_id).get_result() == "done"
     refused = runs("resume", done, "--json")
-    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert refused.exit_code == 1
+    said = json.loads(refused.stdout)
+    assert said == {"resumed": [], "refused": {done: refused.stderr.rstrip()}}
     assert "is done" in refused.stderr
 
 

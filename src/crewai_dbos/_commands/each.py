@@ -99,8 +99,9 @@ def each(
 ) -> None:
     """Do something with each run, and say of each what became of it, whatever becomes of the rest.
 
-    As JSON that is one object: ``{"run_id": ...}`` of a single run, or else the ids under `done`,
-    and under ``refused`` why, by what was given.
+    As JSON that is one object: the ids under `done`, and under ``refused`` why, by what was given.
+    Of a single run it has ``run_id`` too, if it was done, and the error stream says why if not: so
+    it was in release 0.3.0.
 
     Args:
         begins: Their ids, or the first letters.
@@ -126,13 +127,10 @@ def each(
                 typer.echo(plain(outcome.value))
             then(outcome.run_id)
     finally:
-        if not (did or refused):
-            pass
-        elif as_json and several:
-            typer.echo(as_json_text({done: did, "refused": refused}))
-        elif as_json and did:
-            typer.echo(as_json_text({"run_id": did[0]}))
-        elif several:
+        if as_json and (did or refused):
+            of_one = {} if several or not did else {"run_id": did[0]}
+            typer.echo(as_json_text({**of_one, done: did, "refused": refused}))
+        elif several and (did or refused):
             typer.echo(f"{len(did)} {done}, {len(refused)} refused.", err=True)
     if refused:
         raise typer.Exit(1)
