@@ -224,6 +224,13 @@ def test_a_command_is_copied_whole(width: int) -> None:
         assert f"failed. Say {resume} and wait for the process that takes it {fork} That" in told
 
 
+def test_a_value_that_begins_with_a_command_has_its_name() -> None:
+    resume = _command_lines.resume(LONG)
+    told = printed(tables.Facts([("why", f"{resume} asks again."), ("state", "stopped")]), 60)
+    assert told == ["  why", resume, "       asks again.", "state  stopped"]
+    assert printed(tables.Facts([("why", resume)]), 60) == ["why", resume]
+
+
 def test_columns_are_those_of_a_terminal() -> None:
     why = "错误 信息 " * 12 + "错误" * 40 + f" {LONG}{LONG} and so on."
     lines = printed(runs._table([run("a", "stopped", reason=why)], True), 60)

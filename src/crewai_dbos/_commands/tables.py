@@ -221,6 +221,9 @@ def _below(
     room = _room(begin, width)
     for piece, is_command in [(text, False)] if text.cell_len <= room else _pieces(text):
         if is_command:
+            if then is not None and begin != then:
+                yield Text(begin.rstrip(), "dim")
+                begin = then
             yield piece
             continue
         for line in _wrapped(console, piece, room):
