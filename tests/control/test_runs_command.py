@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
-from datetime import datetime
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
 from typing import Any
 from uuid import uuid4
 
@@ -16,6 +18,7 @@ import pytest
 from crewai.flow.flow import Flow, start
 from crewai.tools import tool
 from dbos import DBOS, SetWorkflowID
+from sqlalchemy.exc import OperationalError
 from typer.testing import CliRunner, Result
 
 from control import reading_runs
@@ -24,7 +27,7 @@ from crewai_dbos import Budget, BudgetExceeded, DBOSCrew, DBOSFlow
 from crewai_dbos._commands import runs as command
 from crewai_dbos._stored.prices import dollars
 from crewai_dbos.cli import app
-from crewai_dbos.control import Control, Node, Run
+from crewai_dbos.control import Control, Node, Run, State
 from crewai_dbos.testing import ToolCall, error, text, tool_calls
 from support.names import unique
 from support.serving import Serve
@@ -180,11 +183,42 @@ def test_a_run_is_watched_by_a_program(runs: Call) -> None:
     assert all(datetime.fromisoformat(each["at"]).tzinfo is not None for each in changes)
 
 
+def test_a_run_that_waits_again_is_told_again(runs: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    stands: list[tuple[State, str | None]] = [
+        ("running", None),
+        ("waiting", "for anybody: approval 1"),
+        ("waiting", "for anybody: approval 1"),
+        ("running", None),
+        ("waiting", "for anybody: approval 2"),
+        ("waiting", "for anybody: approval 3"),
+        ("running", None),
+        ("done", None),
+    ]
+    left = iter(stands)
+    method = Node("m", "method:ask", "method", "done")
+
+    def stood(control: Control, run_id: str) -> Run:
+        state, reason = next(left)
+        now = datetime.now(timezone.utc)
+        return Run("r", None, "flow", state, now, reason=reason, children=(method,))
+
+    monkeypatch.setattr(Control, "run", stood)
+    told = [json.loads(line) for line in runs("watch", "r", "--json").stdout.splitlines()]
+    assert [(each["state"], each["more"] or None) for each in told if each["what"] == "r"] == [
+        stand for position, stand in enumerate(stands) if position != 2
+    ]
+    assert [each["what"] for each in told].count("m") == 1
+
+
 def test_a_run_is_cancelled_and_resumed_by_a_program(runs: Call, sql: Callable[..., Any]) -> None:
     made, run_id = begin()
     sql("UPDATE {ws} SET status = 'PENDING' WHERE workflow_uuid = :run", run=run_id)
-    assert json.loads(runs("cancel", run_id, "--json").stdout) == {"run_id": run_id}
-    assert json.loads(runs("resume", run_id, "--json").stdout) == {"run_id": run_id}
+    for verb, done in (("cancel", "cancelled"), ("resume", "resumed")):
+        assert json.loads(runs(verb, run_id, "--json").stdout) == {
+            "run_id": run_id,
+            done: [run_id],
+            "refused": {},
+        }
     assert made.retrieve(run_id).get_result() == "done"
 
 
@@ -245,7 +279,7 @@ def in_terminal(columns: int, *arguments: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-@pytest.mark.parametrize("columns", [60, 80, 120])
+@pytest.mark.parametrize("columns", [60, 80, 100])
 def test_ids_are_whole_in_a_terminal(runs: Call, sql: Callable[..., Any], columns: int) -> None:
     made, run_id = DBOSFlow(flow_name=unique("flow"), orig_flow=Quick), str(uuid4())
     with SetWorkflowID(run_id):
@@ -261,8 +295,18 @@ def test_ids_are_whole_in_a_terminal(runs: Call, sql: Callable[..., Any], column
         shown = in_terminal(columns, "show", run_id)
         for lines in (listed, stranded, shown):
             assert any(run_id in line.split() for line in lines)
-            assert all(len(line) <= columns for line in lines)
-        assert f"crewai-dbos runs move {run_id} --version" in " ".join(" ".join(stranded).split())
+            commands = [line for line in lines if line.startswith("crewai-dbos ")]
+            assert all(len(line) <= columns for line in lines if line not in commands)
+        for lines in (stranded, shown):
+            (command,) = [line for line in lines if line.startswith("crewai-dbos runs")]
+            words = shlex.split(command)
+            assert words[:-1] == ["crewai-dbos", "runs", "move", run_id, "--version"]
+            assert runs(*words[2:], "--even-if-running").exit_code == 0
+            sql(
+                "UPDATE {ws} SET application_version = 'v0', queue_name = 'none' "
+                "WHERE workflow_uuid = :run",
+                run=run_id,
+            )
         (piped,) = [line for line in runs("stranded").stdout.splitlines() if run_id in line]
         assert piped.startswith(run_id)
         assert f"crewai-dbos runs move {run_id} --version" in piped
@@ -314,8 +358,88 @@ def test_many_are_cancelled_and_resumed(runs: Call, sql: Callable[..., Any]) -> 
     for run_id in (first, second):
         assert made.retrieve(run_id).get_result() == "done"
     refused = runs("resume", done, "--json")
-    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert refused.exit_code == 1
+    said = json.loads(refused.stdout)
+    assert said == {"resumed": [], "refused": {done: refused.stderr.rstrip()}}
     assert "is done" in refused.stderr
+
+
+@contextmanager
+def gone_after(name: str, calls: int) -> Iterator[None]:
+    """Have the database go in the next call of a method of `Control` but so many."""
+    real, left = getattr(Control, name), [calls]
+
+    def call(*given: Any, **options: Any) -> Any:
+        if not left[0]:
+            raise OperationalError("UPDATE", {}, Exception("server closed the connection"))
+        left[0] -= 1
+        return real(*given, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Control, name, call)
+        yield
+
+
+def three(sql: Callable[..., Any]) -> tuple[DBOSFlow, list[str]]:
+    made, first = begin()
+    every = [first, unique("run"), unique("run")]
+    for run_id in every[1:]:
+        with SetWorkflowID(run_id):
+            made.kickoff()
+    at_work(sql, *every)
+    return made, every
+
+
+def test_what_was_done_before_the_database_went_is_told(
+    runs: Call, control: Control, sql: Callable[..., Any]
+) -> None:
+    made, every = three(sql)
+    first, second, third = every
+    with gone_after("cancel", 1):
+        told = runs("cancel", *every, "--json")
+    assert told.exit_code == 2
+    assert "can't be reached: OperationalError" in told.stderr
+    said = json.loads(told.stdout)
+    assert said["cancelled"] == [first]
+    assert "not known whether" in said["refused"][second]
+    assert f"crewai-dbos runs show {second}" in said["refused"][second]
+    assert "not tried" in said["refused"][third]
+    assert [control.run(each).state == "cancelled" for each in every] == [True, False, False]
+    with gone_after("id_of", 1):
+        told = runs("cancel", second, third)
+    assert (told.exit_code, told.stdout.split()[0]) == (2, second)
+    assert f"{third!r}: not tried" in told.stderr
+    assert "1 cancelled, 1 refused." in told.stderr
+    with gone_after("run", 0):
+        told = runs("resume", first, second, "--json")
+    assert (told.exit_code, json.loads(told.stdout)["resumed"]) == (0, [first, second])
+    assert "can't be read" in told.stderr
+    for run_id in (first, second):
+        assert made.retrieve(run_id).get_result() == "done"
+    runs("cancel", third)
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_what_was_moved_before_the_database_went_is_told(
+    runs: Call, sql: Callable[..., Any], as_json: bool
+) -> None:
+    made, every = three(sql)
+    first, second, third = every
+    for run_id in every:
+        sql("UPDATE {ws} SET application_version = 'v0' WHERE workflow_uuid = :run", run=run_id)
+    with gone_after("move", 1):
+        told = runs("move", *every, "--even-if-running", *["--json"][: int(as_json)])
+    assert told.exit_code == 2
+    assert "can't be reached: OperationalError" in told.stderr
+    if as_json:
+        said = json.loads(told.stdout)
+        assert said["moved"] == [first]
+        assert set(said["refused"]) == {second, third}
+    else:
+        assert told.stdout.split() == [first]
+        assert f"{third!r}: not tried" in told.stderr
+    assert made.retrieve(first).get_result() == "done"
+    runs("cancel", second, third)
 
 
 def test_when_it_was_queued_and_begun(runs: Call, sql: Callable[..., Any]) -> None:

@@ -302,6 +302,29 @@ def test_all_that_a_module_defines(
     assert "\n\nDBOSAgent 'other'\n" in shown
 
 
+def test_a_module_without_a_definition_is_not_passed_over(
+    module: Callable[[str, str], None], doctor: Run
+) -> None:
+    module("some", SEVERAL.format("here"))
+    module("empty", "import json\nfrom typing import Any\n")
+    module("imports", "import some\n")
+    module("takes", "from imports import some as them\nfirst = them.first\n")
+    module("by_function", "from some import made\n")
+    for given in (["empty"], ["some", "empty"], ["empty", "some"], ["some:first", "empty"]):
+        result = doctor(*given, "--json")
+        assert (result.exit_code, result.stdout) == (2, ""), given
+        assert result.stderr == (
+            "empty makes no DBOSAgent, DBOSCrew or DBOSFlow. Name the module that does.\n"
+        )
+        sys.modules.pop("empty")
+    for given in (["imports"], ["some", "imports"], ["some", "takes"], ["some", "by_function"]):
+        result = doctor(*given, "--json")
+        assert [each["subject"] for each in report(result)] == [
+            "DBOSAgent 'here'",
+            "DBOSAgent 'here 2'",
+        ]
+
+
 def test_a_module_by_its_file(
     module: Callable[[str, str], None],
     doctor: Run,

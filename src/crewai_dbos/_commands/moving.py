@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
+from crewai_dbos._commands.each import Refused, one_by_one
 from crewai_dbos._commands.options import AsJson, Url, open_control, plain
 from crewai_dbos.control import Control, Moves
-from crewai_dbos.errors import DefinitionError, RunNotFoundError, RunStateError
 
 
 def move(
@@ -47,19 +48,18 @@ def move(
             moves = control.move_all(
                 all_of_version, version=version, even_if_running=even_if_running, by=by
             )
+            _print(moves, as_json)
         else:
-            moves = _each(control, run_ids or [], version, even_if_running, by)
-    if as_json:
-        typer.echo(json.dumps(asdict(moves), indent=2))
-    else:
-        _print(moves)
+
+            def do(run_id: str) -> Moves:
+                return control.move(run_id, version=version, even_if_running=even_if_running, by=by)
+
+            moves = _each(control, run_ids or [], do, as_json)
     raise typer.Exit(1 if moves.refused else 0)
 
 
-def _each(
-    control: Control, begins: list[str], version: str | None, even_if_running: bool, by: str | None
-) -> Moves:
-    """Move runs, by the first letters of their ids.
+def _each(control: Control, begins: list[str], do: Callable[[str], Moves], as_json: bool) -> Moves:
+    """Move runs, by the first letters of their ids, and print what is known, in any case.
 
     Raises:
         DefinitionError: There is no such version, of any of them.
@@ -67,28 +67,26 @@ def _each(
     moved: list[str] = []
     kept: dict[str, str] = {}
     refused: dict[str, str] = {}
-    no_version: list[DefinitionError] = []
-    for given in dict.fromkeys(begins):
-        try:
-            run_id = control.id_of(given)
-            if run_id in moved:
-                continue
-            moves = control.move(run_id, version=version, even_if_running=even_if_running, by=by)
-        except (RunNotFoundError, RunStateError) as error:
-            refused[given] = str(error)
-        except DefinitionError as error:  # of its application
-            no_version.append(error)
-            refused[given] = f"Run {given!r}: {error}"
-        else:
-            moved += moves.moved
-            kept.update(moves.kept)
-            refused.update(moves.refused)
-    if no_version and len(no_version) == len(set(begins)):
-        raise no_version[0]
-    return Moves(tuple(moved), kept, refused)
+
+    try:
+        for each in one_by_one(control, begins, do):
+            if isinstance(each, Refused):
+                refused[each.given] = each.why
+            else:
+                moved += each.value.moved
+                kept.update(each.value.kept)
+                refused.update(each.value.refused)
+    finally:
+        moves = Moves(tuple(moved), kept, refused)
+        if moved or kept or refused:
+            _print(moves, as_json)
+    return moves
 
 
-def _print(moves: Moves) -> None:
+def _print(moves: Moves, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(asdict(moves), indent=2))
+        return
     for run_id in moves.moved:
         typer.echo(plain(run_id))
     for told in moves.kept.values():

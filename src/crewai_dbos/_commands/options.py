@@ -100,8 +100,15 @@ def open_control(db_url: str | None) -> Iterator[Control]:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None
     except SQLAlchemyError as error:
-        typer.echo(f"The database can't be reached: {type(error).__name__}", err=True)
+        typer.echo(what_failed(error), err=True)
         raise typer.Exit(2) from None
+
+
+def what_failed(error: BaseException) -> str:
+    """An error in words. One of the database has its address in it, and maybe a password."""
+    if isinstance(error, SQLAlchemyError):
+        return f"The database can't be reached: {type(error).__name__}"
+    return str(error) if isinstance(error, CrewaiDbosError) else type(error).__name__
 
 
 def as_json_text(value: Any) -> str:

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Annotated
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
@@ -127,7 +128,7 @@ def watch(run_id: RunId, db_url: Url = None, as_json: AsJson = False) -> None:
     """One run, as it goes on, until it has ended. With --json a line for each change."""
     console = tables.console()
     with open_control(db_url) as control:
-        if console.is_terminal and not as_json:
+        if sys.stdout.isatty() and not as_json:
             run = _watch_live(control, run_id, console)
         else:
             run = _watch_in_lines(control, run_id, _json_line if as_json else _line)
@@ -304,7 +305,7 @@ def _cost(run: Run) -> str | None:
 def _tree(children: Sequence[Node]) -> Table:
     every = list(_guided(children))
     # Some are runs, whose ids are whole. The name of anything else may be very long.
-    ids = [len(guide) + len(node.name) for guide, node in every if node.path == node.name]
+    ids = [cell_len(guide + node.name) for guide, node in every if node.path == node.name]
     table = Table(
         (
             Column("name", least=max([20, *ids])),
@@ -352,31 +353,39 @@ def _below(guide: str, node: Node) -> str:
 
 
 def _watch_live(control: Control, run_id: str, console: Console) -> Run:
+    """The run as it stands, over and over at one place, where what is too long is broken."""
     run = control.run(run_id)
-    with Live(_whole(run), console=console, auto_refresh=False) as live:
-        while run.state not in _OVER:
-            time.sleep(_LOOK)
-            run = control.run(run.run_id)
-            live.update(_whole(run), refresh=True)
+    try:
+        with Live(_whole(run), console=console, auto_refresh=False, transient=True) as live:
+            while run.state not in _OVER:
+                time.sleep(_LOOK)
+                run = control.run(run.run_id)
+                live.update(_whole(run), refresh=True)
+    finally:
+        tables.show(console, _whole(run))
     return run
 
 
 def _watch_in_lines(control: Control, run_id: str, line: Callable[[str, str, str], str]) -> Run:
     """A line for all that ends, and whenever the run stands otherwise."""
     told: set[tuple[str, str]] = set()
+    stood: tuple[str, str] | None = None
 
     def tell(what: str, state: str, more: str) -> None:
-        if (what, state) not in told:
-            told.add((what, state))
-            typer.echo(line(what, state, more.strip()))
+        typer.echo(line(what, state, more.strip()))
 
     while True:
         run = control.run(run_id)
         run_id = run.run_id
         for _, node in _guided(run.children):
-            if node.state != "running" and not node.children:
+            ended = (node.path, node.state)
+            if node.state != "running" and not node.children and ended not in told:
+                told.add(ended)
                 tell(node.path, node.state, f"{_took(node.seconds)} {node.error or ''}")
-        tell(run.run_id, run.state, run.error or run.reason or "")
+        stands = (run.state, run.error or run.reason or "")  # it may wait several times
+        if stands != stood:
+            stood = stands
+            tell(run.run_id, *stands)
         if run.state in _OVER:
             return run
         time.sleep(_LOOK)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from sqlalchemy.exc import SQLAlchemyError
 
 from crewai_dbos import _command_lines
 from crewai_dbos._commands.each import each
-from crewai_dbos._commands.options import AsJson, RunIds, Url, open_control, plain
+from crewai_dbos._commands.options import AsJson, RunIds, Url, open_control, plain, what_failed
+from crewai_dbos.errors import CrewaiDbosError
 
 
 def cancel(
@@ -47,9 +49,15 @@ def resume(
 
         def do(run_id: str) -> str:
             control.resume(run_id, timeout=timeout)
-            run = control.run(run_id)
-            if run.state == "stranded":
-                typer.echo(plain(run.reason), err=True)
             return f"{run_id} goes on as soon as a process takes it."
 
-        each(control, run_ids, do, "resumed", as_json)
+        def look(run_id: str) -> None:
+            try:
+                run = control.run(run_id)
+            except (CrewaiDbosError, SQLAlchemyError) as error:  # it is resumed all the same
+                typer.echo(f"How it stands can't be read: {plain(what_failed(error))}", err=True)
+                return
+            if run.state == "stranded":
+                typer.echo(plain(run.reason), err=True)
+
+        each(control, run_ids, do, "resumed", as_json, look)

@@ -1,21 +1,26 @@
 """What the commands print for people: as wide as the terminal, and every id whole.
 
 Where a terminal is too narrow, columns give way one after another, and what explains a row stands
-in lines of its own below it. In a pipe or a file there is no width: each row is one line, whole.
+in lines of its own below it. A command in that has a line to itself, so that it can be copied
+whole. In a pipe or a file there is no width: each row is one line, whole.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import textwrap
+import shutil
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.text import Text
 
-_ANY_WIDTH = 100_000
+from crewai_dbos import _command_lines
+
+_ANY_WIDTH, _ANY_HEIGHT = 100_000, 100
 _GAP = 2
 _READABLE = 60
 """An explanation stands beside its row if there are so many characters for it, or enough."""
@@ -77,14 +82,10 @@ class Table:
         self.rows.append(Row([_text(cell) for cell in cells], _text(note), under))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        for line in self._lines(options.max_width):
-            line.no_wrap, line.overflow = True, "ignore"
-            yield line
-
-    def _lines(self, width: int) -> Iterator[Text]:
+        width = options.max_width
         widths = self._widths(width)
         if widths is None:
-            yield from self._one_below_the_other(width)
+            yield from self._one_below_the_other(console, width)
             return
         room = width - _sum(widths.values()) - _GAP
         longest = max((row.note.cell_len for row in self.rows), default=0)
@@ -101,12 +102,12 @@ class Table:
             note.truncate(max(1, room), overflow="ellipsis")
             yield self._line(widths, cells, note)
             if not beside:
-                yield from self._below(row, width)
+                yield from self._below(console, row, width)
 
     def _widths(self, width: int) -> dict[int, int] | None:
         """How wide each column is that there is room for; None if there is too little."""
         needed = {
-            number: max([len(column.name) * self.has_heading, *lengths])
+            number: max([cell_len(column.name) * self.has_heading, *lengths])
             for number, column in enumerate(self.columns)
             if any(lengths := [row.cells[number].cell_len for row in self.rows])
         }
@@ -136,27 +137,24 @@ class Table:
         line.rstrip()
         return line
 
-    def _below(self, row: Row, width: int) -> Iterator[Text]:
+    def _below(self, console: Console, row: Row, width: int) -> Iterator[Text]:
         if not row.note.plain:
             return
-        room = max(_LEAST, width - len(row.under))
         if self.is_whole:
-            for line in _wrapped(row.note, room):
-                yield Text().append(row.under, "dim").append_text(line)
+            yield from _below(console, row.note, row.under, width)
         else:
             note = row.note.copy()
-            note.truncate(room, overflow="ellipsis")
+            note.truncate(_room(row.under, width), overflow="ellipsis")
             yield Text().append(row.under, "dim").append_text(note)
 
-    def _one_below_the_other(self, width: int) -> Iterator[Text]:
+    def _one_below_the_other(self, console: Console, width: int) -> Iterator[Text]:
         """The first cell of each row, which may be longer than a line, and the others below it."""
         for row in self.rows:
             first, *others = row.cells
             yield first.copy()
             told = Text(" " * _GAP).join(cell for cell in others if cell.plain)
-            for line in _wrapped(told, max(_LEAST, width - len(row.under))):
-                yield Text().append(row.under, "dim").append_text(line)
-            yield from self._below(row, width)
+            yield from _below(console, told, row.under, width)
+            yield from self._below(console, row, width)
 
 
 @dataclass(frozen=True)
@@ -171,31 +169,32 @@ class Facts:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         told = [(name, _text(value)) for name, value in self.facts if value]
-        widest = max((len(name) for name, _ in told), default=0)
+        widest = max((cell_len(name) for name, _ in told), default=0)
         for name, value in told:
-            begin = name.rjust(widest)
-            for line in _wrapped(value, max(_LEAST, options.max_width - widest - _GAP)):
-                whole = Text().append(begin, "dim").append(" " * _GAP).append_text(line)
-                whole.no_wrap, whole.overflow = True, "ignore"
-                yield whole
-                begin = " " * widest
+            begin = name.rjust(widest) + " " * _GAP
+            yield from _below(console, value, begin, options.max_width, " " * (widest + _GAP))
 
 
 def console() -> Console:
     """Where people read: as wide as their terminal, or as COLUMNS says; else without a width."""
-    made = Console(highlight=False)
-    if not made.is_terminal and not os.environ.get("COLUMNS", "").isdigit():
-        made.width = _ANY_WIDTH
-    return made
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdecimal() and int(columns) > 0:
+        return Console(highlight=False, width=int(columns))
+    if not sys.stdout.isatty():  # rich takes FORCE_COLOR for a terminal
+        return Console(highlight=False, width=_ANY_WIDTH, height=_ANY_HEIGHT)
+    # rich follows a window that changes, but takes COLUMNS=0 as a width.
+    return Console(highlight=False, width=shutil.get_terminal_size().columns if columns else None)
 
 
 def show(where: Console, what: RenderableType) -> None:
     """Print it; what is longer than a line by itself, as an id may be, the terminal breaks."""
-    where.print(what, crop=False)
+    where.print(what, crop=False, no_wrap=True, overflow="ignore")
 
 
 def _text(given: str | Text) -> Text:
-    return Text(given) if isinstance(given, str) else given
+    made = Text(given) if isinstance(given, str) else given.copy()
+    made.expand_tabs(1)
+    return made
 
 
 def _sum(widths: Iterable[int]) -> int:
@@ -203,18 +202,58 @@ def _sum(widths: Iterable[int]) -> int:
     return sum(every) + _GAP * max(0, len(every) - 1)
 
 
-def _wrapped(text: Text, width: int) -> list[Text]:
-    """`text` in lines. A word is never broken, as it may be an id; nor a command that fits."""
-    whole = _COMMAND.sub(lambda found: _glued(found[0], width), text.plain)
-    lines = textwrap.wrap(whole, width, break_long_words=False, break_on_hyphens=False)
-    if len(lines) <= 1:
-        return [text]
-    return [Text(line.replace(_GLUE, " "), text.style) for line in lines]
+def _room(begin: str, width: int) -> int:
+    return max(_LEAST, width - cell_len(begin))
 
 
-_COMMAND = re.compile(r"crewai-dbos(?: \S*[^\s.,;:)])*(?: \S+)?")
-_GLUE = "\N{NO-BREAK SPACE}"
+def _below(
+    console: Console, text: Text, begin: str, width: int, then: str | None = None
+) -> Iterator[Text]:
+    """`text` in lines. One begins with the first column and is not broken if it is a command.
+
+    Args:
+        console: Where it goes.
+        text: What is told.
+        begin: What is before it in its first line.
+        width: How wide the lines are.
+        then: What is before it in the others; None for the same.
+    """
+    room = _room(begin, width)
+    for piece, is_command in [(text, False)] if text.cell_len <= room else _pieces(text):
+        if is_command:
+            if then is not None and begin != then:
+                yield Text(begin.rstrip(), "dim")
+                begin = then
+            yield piece
+            continue
+        for line in _wrapped(console, piece, room):
+            yield Text().append(begin, "dim").append_text(line)
+            begin = begin if then is None else then
 
 
-def _glued(command: str, width: int) -> str:
-    return command.replace(" ", _GLUE) if len(command) <= width else command
+def _wrapped(console: Console, text: Text, room: int) -> Iterator[Text]:
+    """`text` in lines. A word that is longer stands alone, whole, as it may be an id."""
+    plain, end = text.plain, 0
+    for word in re.finditer(rf"\s*([!-~]{{{room + 1},}})\s*|\Z", plain):
+        if end < word.start():
+            for line in text[end : word.start()].wrap(console, room, overflow="fold"):
+                line.rstrip()
+                yield line
+        if word[1]:
+            yield text[word.start(1) : word.end(1)]
+        end = word.end()
+
+
+def _pieces(text: Text) -> Iterator[tuple[Text, bool]]:
+    """`text`, and whether it is a command, piece by piece, without the marks around commands."""
+    plain, end = text.plain, 0
+    for start, stop in [*_command_lines.places_in(plain), (len(plain), len(plain))]:
+        before = plain[end:start].rstrip()
+        if plain[stop : stop + 1] == ")":
+            before = before.removesuffix("(").rstrip()
+        skipped = len(before) - len(before.lstrip(".,:;) ")) if end else 0
+        if before[skipped:]:
+            yield text[end + skipped : end + len(before)], False
+        if start < stop:
+            yield text[start:stop], True
+        end = stop

@@ -100,6 +100,12 @@ class Registry(Generic[D]):
         with self._changed:
             return sorted(self._definitions)
 
+    def module_of(self, name: str) -> str | None:
+        """The name of the user's module that has made the definition called `name`."""
+        with self._changed:
+            site = self._sites.get(name)
+            return None if site is None else site.module
+
     def clear(self) -> None:
         with self._changed:
             self._definitions.clear()

@@ -8,14 +8,14 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 from crewai import Agent, Crew
 
 from crewai_dbos import _import_path
 from crewai_dbos._import_path import NotFoundError
-from crewai_dbos._runs.registry import REGISTRIES
+from crewai_dbos._runs.registry import REGISTRIES, definitions
 from crewai_dbos._secrets import known
 from crewai_dbos.doctor._flow import is_flow
 from crewai_dbos.doctor._report import Finding
@@ -43,6 +43,7 @@ def load(path: str) -> tuple[list[Any], ModuleType]:
         BrokenDefinition: Importing the module raises a `DefinitionError`, or the class of a flow
             has methods that make none.
     """
+    before = definitions()
     try:
         with _quietly():
             module, found = _import_path.target(path, offer=_offer)
@@ -53,7 +54,9 @@ def load(path: str) -> tuple[list[Any], ModuleType]:
         raise NotFoundError(known.hide(str(error))) from error.__cause__
     _, colon, name = path.partition(":")
     if not colon:
-        return _defined(path, module), module
+        if definitions() == before and not _holds_some(module):
+            raise NotFoundError(_none_in(path, module))
+        return _defined(), module
     if not _is_readable(found):
         what = type(found).__name__
         raise NotFoundError(
@@ -64,19 +67,47 @@ def load(path: str) -> tuple[list[Any], ModuleType]:
     return [found], module
 
 
-def _defined(path: str, module: ModuleType) -> list[Any]:
-    """The definitions of this process: importing the module has made them."""
-    found = [
+def _defined() -> list[Any]:
+    """The definitions of this process."""
+    return [
         definition.owner
         for registry in REGISTRIES.values()
         for name in registry.names()
         if (definition := registry.find(name)) is not None
     ]
-    if not found:
-        raise NotFoundError(
-            f"{path} makes no DBOSAgent, DBOSCrew or DBOSFlow. {_offer(module, path)}"
-        )
-    return found
+
+
+def _holds_some(module: ModuleType) -> bool:
+    """Whether a definition was made in a module, or in one that it has something of."""
+    made_in = {
+        registry.module_of(name) for registry in REGISTRIES.values() for name in registry.names()
+    }
+    owners = {id(owner) for owner in _defined()}
+    seen, left = {module.__name__}, [module]
+    while left:
+        each = left.pop()
+        if each.__name__ in made_in or owners & {id(value) for value in list(vars(each).values())}:
+            return True
+        for other in _known_to(each):
+            if other.__name__ not in seen:
+                seen.add(other.__name__)
+                left.append(other)
+    return False
+
+
+def _known_to(module: ModuleType) -> Iterator[ModuleType]:
+    """The modules that a module has imported, or has something of."""
+    for value in list(vars(module).values()):
+        if isinstance(value, (type, FunctionType)):
+            value = sys.modules.get(value.__module__)
+        if isinstance(value, ModuleType):
+            yield value
+
+
+def _none_in(path: str, module: ModuleType) -> str:
+    told = f"{path} makes no DBOSAgent, DBOSCrew or DBOSFlow."
+    plain = _readable_in(module)
+    return f"{told} It has: {', '.join(plain)}." if plain else f"{told} Name the module that does."
 
 
 def _check(flow: Any) -> None:
@@ -115,8 +146,12 @@ def _finding(error: BaseException) -> Finding:
 
 
 def _offer(module: ModuleType, _: str) -> str:
-    names = [name for name, value in vars(module).items() if _is_readable(value)]
+    names = _readable_in(module)
     return f"It has: {', '.join(names)}." if names else "It has no agents, crews or flows."
+
+
+def _readable_in(module: ModuleType) -> list[str]:
+    return [name for name, value in vars(module).items() if _is_readable(value)]
 
 
 def _is_readable(value: Any) -> bool:
