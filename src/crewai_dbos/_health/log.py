@@ -7,8 +7,12 @@ says so each time. What is left out here is told from the level debug on.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import threading
+import traceback
+
+import dbos
 
 from crewai_dbos import _clock, _tracebacks
 from crewai_dbos._dbos_seam import unreachable
@@ -18,6 +22,13 @@ from crewai_dbos._runs import failure
 logger = logging.getLogger("crewai_dbos")
 
 _LOGGERS = ("crewai_dbos", "dbos")
+
+_FOLDERS = tuple(
+    os.path.join(os.path.dirname(str(each.__file__)), "") for each in (dbos, _tracebacks)
+)
+"""Where the code of DBOS and of this package is. A user's step may log by `DBOS.logger`, too."""
+
+_DRIVERS = ("sqlalchemy", "psycopg", "psycopg_binary", "psycopg_c")
 
 _LASTS = 2.0
 """Seconds in which calls fail and none is answered, after which the database is away. Where a
@@ -103,7 +114,7 @@ class _Filter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         if hasattr(record, _FROM_HERE) or record.levelno < logging.WARNING:
             return True
-        if record.levelno == logging.WARNING and (error := _caught_by_who_logs(record)):
+        if record.levelno == logging.WARNING and (error := _of_the_database(record)):
             if self._outage.failed():
                 _say(
                     logging.ERROR,
@@ -125,19 +136,37 @@ class _Filter(logging.Filter):
         record.exc_text = _tracebacks.told(error)
 
 
-def _caught_by_who_logs(record: logging.LogRecord) -> BaseException | None:
-    """An error that says that the database is away, if the code that logs has caught it.
+def _of_the_database(record: logging.LogRecord) -> BaseException | None:
+    """An error that says that DBOS's database is away, if this is a line of who has caught it.
 
-    What callers of it have caught, or a run has ended with, may be of another database.
+    What callers of it have caught, or a step of the user's has ended with, may be of another one.
     """
-    error = sys.exc_info()[1]
-    if error is None or error.__traceback__ is None or record.exc_info:
+    if not record.pathname.startswith(_FOLDERS):
         return None
-    code = error.__traceback__.tb_frame.f_code
-    if (code.co_filename, code.co_name) != (record.pathname, record.funcName):
+    error = record.exc_info[1] if record.exc_info else _caught_in(record)
+    if error is None or not _has_begun_here(error):
         return None
     is_away = isinstance(error, NoAnswer) or unreachable.is_unreachable(error)
     return error if is_away else None
+
+
+def _caught_in(record: logging.LogRecord) -> BaseException | None:
+    """The error that the function which logs is handling."""
+    error = sys.exc_info()[1]
+    if error is None or error.__traceback__ is None:
+        return None
+    code = error.__traceback__.tb_frame.f_code
+    is_its = (code.co_filename, code.co_name) == (record.pathname, record.funcName)
+    return error if is_its else None
+
+
+def _has_begun_here(error: BaseException) -> bool:
+    """Whether DBOS or this package has called the database, and no code of the user's has."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+        if package not in _LOGGERS and package not in sys.stdlib_module_names:
+            return package in _DRIVERS
+    return True
 
 
 def _say(level: int, text: str) -> None:
