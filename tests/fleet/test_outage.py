@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import random
 import threading
 from collections.abc import Iterator
 from contextlib import nullcontext
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,14 +17,21 @@ import sqlalchemy as sa
 from dbos import DBOS
 from dbos._sys_db import SystemDatabase, db_retry
 
-from crewai_dbos import _clock
-from crewai_dbos._health import log
+from crewai_dbos import Worker, _clock
+from crewai_dbos._fleet import membership
+from crewai_dbos._fleet.bounded import within
+from crewai_dbos._fleet.membership import BEATS
+from crewai_dbos._health import outage
 from crewai_dbos._health.log import WorkerLog
+from crewai_dbos._health.outage import Outage, Told
+from crewai_dbos._health.shared import Shared
+from fleet.test_worker import construct
+from people.conftest import until
 
 
 @pytest.fixture
 def worker_log(caplog: pytest.LogCaptureFixture) -> Iterator[WorkerLog]:
-    found = WorkerLog()
+    found = WorkerLog(lambda: None)
     found.begin()
     of_dbos = logging.getLogger("dbos")
     before = of_dbos.propagate, of_dbos.level
@@ -77,8 +86,8 @@ def test_one_lost_connection_is_no_outage(
 def test_what_lasts_is_said_once(
     worker_log: WorkerLog, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(log, "_LASTS", 0.0)
-    monkeypatch.setattr(log, "_QUIET", 0.0)
+    monkeypatch.setattr(outage, "LASTS", 0.0)
+    monkeypatch.setattr(outage, "QUIET", 0.0)
     tries_again(3)
     worker_log.beaten(_clock.seconds())
     (away, back) = caplog.messages
@@ -90,7 +99,7 @@ def test_what_lasts_is_said_once(
 def test_a_line_in_a_handler_of_the_users_is_left_alone(
     worker_log: WorkerLog, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(log, "_LASTS", 0.0)
+    monkeypatch.setattr(outage, "LASTS", 0.0)
     of_the_users()
     try:
         raise lost()
@@ -102,7 +111,7 @@ def test_a_line_in_a_handler_of_the_users_is_left_alone(
 def test_a_call_of_the_users_that_dbos_tells_of_is_left_alone(
     worker_log: WorkerLog, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(log, "_LASTS", 0.0)
+    monkeypatch.setattr(outage, "LASTS", 0.0)
 
     def step() -> None:
         raise lost()
@@ -123,3 +132,90 @@ def test_a_line_of_dbos_with_a_traceback_is_of_the_outage(
     its = SimpleNamespace(poll_limiter=nullcontext(), engine=engine(1))
     SystemDatabase.recv_check(its, "run", None, threading.Event())  # type: ignore[arg-type]
     assert caplog.messages == []
+
+
+class Times:
+    """What is told at which second, when a beat follows a failure within a second."""
+
+    def __init__(self, lease: float, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._outage = Outage()
+        self._now = 0.0
+        self._pause = lease / BEATS
+        self.told: list[tuple[int, Told, bool]] = []
+        monkeypatch.setattr(_clock, "seconds", lambda: self._now)
+
+    def fail(self, moments: list[float], until: float, waited: float = 0.0) -> None:
+        """Calls fail then; beats are answered until then."""
+        left, beat = sorted(moments), 0.0
+        while left or beat <= until:
+            if left and left[0] <= beat:
+                self._now = left.pop(0)
+                if (found := self._outage.failed(waited)) is not None:
+                    self.told.append((round(self._now), found, False))
+                beat = min(beat, self._now + 1.0)
+            else:
+                self._now = beat
+                if (over := self._outage.answered(beat)) is not None:
+                    self.told.append((round(self._now), over[0], True))
+                beat += self._pause
+
+
+def of_stuck_calls(count: int, until: float, chance: random.Random) -> list[float]:
+    """When calls fail that DBOS tries again, each less and less often."""
+    moments = []
+    for _ in range(count):
+        now, pause = 100 + 5 * chance.random(), 1.0
+        while now < until:
+            moments.append(now)
+            now += pause * (0.5 + chance.random())
+            pause = min(2 * pause, 60.0)
+    return moments
+
+
+@pytest.mark.parametrize("count", [1, 5, 50])
+def test_calls_that_go_on_failing_beside_beats_that_are_answered(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in range(20):
+        times = Times(30.0, monkeypatch)
+        times.fail(of_stuck_calls(count, 3600.0, random.Random(seed)), 4000.0)
+        (at, some, _), (over, _, is_over) = times.told
+        assert (some, is_over) == (Told.SOME, True), times.told
+        assert at < 130
+        assert over > 3600
+
+
+def test_two_lost_connections_between_beats_that_are_rare(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = Times(300.0, monkeypatch)
+    times.fail([1.0, 4.0], 100.0)
+    assert times.told == []
+
+
+def test_one_call_that_is_slow_beside_beats_that_are_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    times = Times(300.0, monkeypatch)
+    times.fail([200.0], 300.0, waited=150.0)
+    assert times.told == []
+
+
+def test_a_database_that_hangs_is_away_since_the_call_was_begun(
+    worker_log: WorkerLog, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outage, "LASTS", 0.01)
+    frozen = threading.Event()
+    Shared(partial(within, 0.02, frozen.wait), "count the runs").value()
+    frozen.set()
+    (away,) = caplog.messages
+    assert away.startswith("The database does not answer (no answer in 0.02 s).")
+
+
+def test_a_lost_connection_brings_a_beat_at_once(database_url: str) -> None:
+    construct(database_url)
+    with Worker(lease=300):
+        member = membership.member()
+        assert member is not None
+        begun = _clock.seconds()
+        logging.getLogger("dbos").setLevel(logging.WARNING)
+        tries_again()
+        until(lambda: _clock.seconds() - member.unbeaten_for() > begun, seconds=10)

@@ -9,14 +9,15 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import threading
 import traceback
+from collections.abc import Callable
 
 import dbos
 
-from crewai_dbos import _clock, _tracebacks
+from crewai_dbos import _tracebacks
 from crewai_dbos._dbos_seam import unreachable
 from crewai_dbos._fleet.bounded import NoAnswer
+from crewai_dbos._health.outage import Outage, Told
 from crewai_dbos._runs import failure
 
 logger = logging.getLogger("crewai_dbos")
@@ -30,24 +31,38 @@ _FOLDERS = tuple(
 
 _DRIVERS = ("sqlalchemy", "psycopg", "psycopg_binary", "psycopg_c")
 
-_LASTS = 2.0
-"""Seconds in which calls fail and none is answered, after which the database is away. Where a
-single connection was lost, the next is made at once.
-"""
-
-_QUIET = 3.0
-"""Seconds without a failure, after which the database is back."""
+_SAID = {
+    Told.ALL: (
+        logging.ERROR,
+        "The database does not answer ({}). Runs wait for it, and nothing is lost.",
+    ),
+    Told.SOME: (
+        logging.WARNING,
+        "Some calls of the database fail ({}), and others are answered. What called it tries "
+        "again, and nothing is lost.",
+    ),
+}
+_ONCE = "This is said once; what tries again says so at level debug."
+_OVER = {
+    Told.ALL: "The database answers again, after",
+    Told.SOME: "The database answers all calls again; some have failed for",
+}
 
 _FROM_HERE = "crewai_dbos_told"
 """An attribute of the records that are made here."""
 
 
 class WorkerLog:
-    """The log of this process, as long as it is a worker's."""
+    """The log of this process, as long as it is a worker's.
 
-    def __init__(self) -> None:
-        self._outage = _Outage()
-        self._filter = _Filter(self._outage)
+    Args:
+        failed: Is called when a call of the database has failed. A beat then, whether it is taken
+            or not, says whether that is all that fails.
+    """
+
+    def __init__(self, failed: Callable[[], None]) -> None:
+        self._outage = Outage()
+        self._filter = _Filter(self._outage, failed)
 
     def begin(self) -> None:
         for name in _LOGGERS:
@@ -59,69 +74,26 @@ class WorkerLog:
 
     def beaten(self, since: float) -> None:
         """The database has taken a beat that was begun then, by `_clock`."""
-        if (seconds := self._outage.answered(since)) is not None:
-            _say(logging.WARNING, f"The database answers again, after {seconds:.0f} s.")
-
-
-class _Outage:
-    """Since when the database has not answered. Threads share it."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._since: float | None = None
-        self._last = 0.0
-        self._back: float | None = None
-        self._is_told = False
-
-    def failed(self) -> bool:
-        """A call has. Returns whether that is to be told, which it is once."""
-        with self._lock:
-            self._last, self._back = _clock.seconds(), None
-            if self._since is None:
-                self._since = self._last
-            if self._is_told or self._last - self._since < _LASTS:
-                return False
-            self._is_told = True
-        return True
-
-    def answered(self, since: float) -> float | None:
-        """A call that was begun then has been answered.
-
-        Returns:
-            For how many seconds none was, if that was told and is over: when none has failed for a
-            while, as some that wait to try again do so only when others were answered.
-        """
-        with self._lock:
-            if self._since is None or since < self._last:
-                return None
-            if not self._is_told:
-                self._since = None
-                return None
-            if self._back is None:
-                self._back = since
-            if _clock.seconds() - self._last < _QUIET:
-                return None
-            seconds = self._back - self._since
-            self._since, self._is_told = None, False
-        return seconds
+        if (over := self._outage.answered(since)) is not None:
+            told, seconds = over
+            _say(logging.WARNING, f"{_OVER[told]} {seconds:.0f} s.")
 
 
 class _Filter(logging.Filter):
-    def __init__(self, outage: _Outage) -> None:
+    def __init__(self, outage: Outage, failed: Callable[[], None]) -> None:
         super().__init__()
         self._outage = outage
+        self._failed = failed
 
     def filter(self, record: logging.LogRecord) -> bool:
         if hasattr(record, _FROM_HERE) or record.levelno < logging.WARNING:
             return True
         if record.levelno == logging.WARNING and (error := _of_the_database(record)):
-            if self._outage.failed():
-                _say(
-                    logging.ERROR,
-                    f"The database does not answer ({unreachable.told(error)}). Runs wait for it, "
-                    "and nothing is lost. This is said once; what tries again says so at level "
-                    "debug.",
-                )
+            waited = error.seconds if isinstance(error, NoAnswer) else 0.0
+            if (found := self._outage.failed(waited)) is not None:
+                level, said = _SAID[found]
+                _say(level, f"{said.format(unreachable.told(error))} {_ONCE}")
+            self._failed()
             record.levelno, record.levelname = logging.DEBUG, "DEBUG"
             return logging.getLogger(record.name).isEnabledFor(logging.DEBUG)
         self._shorten(record)
