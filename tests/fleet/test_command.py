@@ -124,6 +124,16 @@ def test_what_it_says_and_does_not_carry_out(tmp_path: Path) -> None:
         assert "Traceback" not in said
 
 
+@pytest.mark.parametrize("root", ["", ", 'root': {'handlers': []}"])
+def test_it_says_why_it_ends_whatever_logging_is_set_up(tmp_path: Path, root: str) -> None:
+    module = f"import logging.config\nlogging.config.dictConfig({{'version': 1{root}}})\n"
+    (tmp_path / "quiet.py").write_text(module)
+    process = command(tmp_path, "quiet")
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "There is no DBOSAgent, DBOSCrew or DBOSFlow" in said
+
+
 def test_runs_of_another_application_or_version_are_told_of(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(APP)
     url = f"sqlite:///{tmp_path}/app.sqlite"

@@ -54,7 +54,8 @@ def worker(
         logs.Level | None,
         typer.Option(
             case_sensitive=False,
-            help="What is logged; without it info, and of DBOS's own lines warnings.",
+            help="What is logged; without it info, and of DBOS's own lines warnings. Of libraries "
+            "warnings, whatever it is.",
         ),
     ] = None,
     log_format: Annotated[
@@ -71,10 +72,12 @@ def worker(
     from crewai_dbos.worker import Worker
 
     _import_path.look_here()
-    logs.set_up(log_level or logs.Level.INFO, log_format)
+    packages = [each.partition(":")[0].partition(".")[0] for each in targets]
+    logs.set_up(log_level or logs.Level.INFO, log_format, packages)
     has_begun = False
     try:
         module, *_ = [_import_path.target(each)[0].__name__ for each in targets]
+        logs.hold()
         _construct(name, module.partition(".")[0], db_url, version)
         if log_level is not None:
             logs.tell_of_dbos(log_level)
@@ -92,7 +95,7 @@ def worker(
                 logger.info("Its health is served at %s:%d.", health_host, started.health_port)
             started.run()
     except (_import_path.NotFoundError, CrewaiDbosError) as error:
-        logger.error("%s", error)
+        logs.tell_the_end(str(error))
         if not has_begun:
             raise typer.Exit(2) from None
         _exit(2)
