@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from enum import Enum
 from pathlib import PurePath
@@ -89,6 +90,22 @@ def tell_the_end(message: str) -> None:
         logger.error("%s", message)
     else:
         typer.echo(message, err=True)
+
+
+@contextlib.contextmanager
+def without_failed_launch() -> Iterator[None]:
+    """Leave out that a launch has failed, with a traceback, which the command tells in a line."""
+
+    def is_another(record: logging.LogRecord) -> bool:
+        is_debug = logging.getLogger(record.name).isEnabledFor(logging.DEBUG)
+        return is_debug or not record.getMessage().startswith("DBOS failed to launch")
+
+    of_dbos = logging.getLogger("dbos")
+    of_dbos.addFilter(is_another)
+    try:
+        yield
+    finally:
+        of_dbos.removeFilter(is_another)
 
 
 def _is_written(by: logging.Logger | None) -> bool:

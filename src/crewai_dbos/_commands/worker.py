@@ -67,7 +67,11 @@ def worker(
 
     Exits with 0 when it was stopped, and with 2 if it can't begin.
     """
+    from dbos import error as dbos_errors
+    from sqlalchemy.exc import SQLAlchemyError
+
     from crewai_dbos import _import_path
+    from crewai_dbos._dbos_seam import unreachable
     from crewai_dbos.errors import CrewaiDbosError
     from crewai_dbos.worker import Worker
 
@@ -82,7 +86,7 @@ def worker(
         if log_level is not None:
             logs.tell_of_dbos(log_level)
         made = Worker(lease=lease, grace=grace, health_port=health_port, health_host=health_host)
-        with made as started:
+        with logs.without_failed_launch(), made as started:
             has_begun = True
             _tell_of_others()
             logger.info(
@@ -98,6 +102,11 @@ def worker(
         logs.tell_the_end(str(error))
         if not has_begun:
             raise typer.Exit(2) from None
+        _exit(2)
+    except (SQLAlchemyError, dbos_errors.DBOSException) as error:
+        if has_begun:
+            raise
+        logs.tell_the_end(f"The worker can't begin: {unreachable.told(error)}")
         _exit(2)
     _exit(0)
 
