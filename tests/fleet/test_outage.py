@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import random
+import sys
 import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import nullcontext
 from functools import partial
@@ -17,7 +19,7 @@ import sqlalchemy as sa
 from dbos import DBOS
 from dbos._sys_db import SystemDatabase, db_retry
 
-from crewai_dbos import Worker, _clock
+from crewai_dbos import Worker, _clock, _tracebacks
 from crewai_dbos._fleet import membership
 from crewai_dbos._fleet.bounded import within
 from crewai_dbos._fleet.membership import BEATS
@@ -219,3 +221,57 @@ def test_a_lost_connection_brings_a_beat_at_once(database_url: str) -> None:
         logging.getLogger("dbos").setLevel(logging.WARNING)
         tries_again()
         until(lambda: _clock.seconds() - member.unbeaten_for() > begun, seconds=10)
+
+
+class Watched(ValueError):
+    """Notes how many frames it has when it is told."""
+
+    def __init__(self, seen: list[int]) -> None:
+        super().__init__(seen)
+        self._seen = seen
+
+    def __str__(self) -> str:
+        self._seen.append(len(traceback.extract_tb(self.__traceback__)))
+        return "it is wrong"
+
+
+def of_crewai(error: Exception) -> None:
+    """Raises it thirty calls deep in crewAI."""
+    of_it = {"__name__": "crewai.deep", "error": error}
+    exec("def deep(left):\n    if left: deep(left - 1)\n    raise error", of_it)
+    of_it["deep"](30)  # type: ignore[operator]
+
+
+def test_an_error_whose_traceback_is_told_in_short_stays_as_it_is() -> None:
+    seen: list[int] = []
+    first, second, third = (Watched(seen) for _ in range(3))
+    try:
+        try:
+            try:
+                of_crewai(first)
+            except Watched as error:
+                third.__cause__ = error
+                of_crewai(second)
+        finally:
+            of_crewai(third)
+    except Watched as error:
+        said = _tracebacks.told(error)
+    assert said.count("it is wrong") == 2, "a cause, or else what was handled then"
+    assert said.count("in deep") < 15
+    assert min(seen) >= 32
+    assert third.__context__ is second
+    odd = ValueError("of something else")
+    odd.exceptions = None  # type: ignore[attr-defined]
+    assert _tracebacks.told(odd) == "ValueError: of something else"
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="there are no groups")
+def test_errors_of_a_group_are_told_in_short() -> None:
+    error = Watched([])
+    try:
+        of_crewai(error)
+    except Watched:
+        group = ExceptionGroup("two", [error, KeyError("key")])  # noqa: F821
+    said = _tracebacks.told(group)
+    assert "it is wrong" in said
+    assert said.count("in deep") < 8
