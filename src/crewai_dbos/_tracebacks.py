@@ -35,17 +35,31 @@ def shortened(error: E) -> E:
 def told(error: BaseException) -> str:
     """The traceback of `error` in text, without most of crewAI's frames too.
 
-    What is left of it and of each of its causes are the user's frames, and those in which it was
-    raised. `error` stays as it is.
+    What is left of it, of each of its causes and of what it is a group of are the user's frames,
+    and those in which it was raised. `error` stays as it is: other threads may raise or read it.
     """
-    whole = [(each, each.__traceback__) for each in _with_causes(error)]
-    try:
-        for each, _ in whole:
-            _with(each, _joined(_few(_kept(each))))
-        return "".join(traceback.format_exception(error)).rstrip("\n")
-    finally:
-        for each, found in whole:
-            _with(each, found)
+    whole = traceback.TracebackException.from_exception(error, lookup_lines=False)
+    left: list[tuple[traceback.TracebackException | None, BaseException | None]] = [(whole, error)]
+    while left:
+        text, its = left.pop()
+        if text is None or its is None:
+            continue
+        text.stack = _of(text.stack, its)
+        left += [(text.__cause__, its.__cause__), (text.__context__, its.__context__)]
+        if of_group := getattr(text, "exceptions", None):  # Python 3.10 has none
+            inner: Any = its
+            left += zip(of_group, inner.exceptions, strict=False)
+    return "".join(whole.format()).rstrip("\n")
+
+
+def _of(stack: traceback.StackSummary, error: BaseException) -> traceback.StackSummary:
+    """What is told of the traceback of `error`."""
+    entries = list(_entries(error.__traceback__))
+    if len(entries) != len(stack):
+        return stack  # there is a sys.tracebacklimit
+    few = {id(each) for each in _few(_kept(error))}
+    shown = [each for each, entry in zip(stack, entries, strict=True) if id(entry) in few]
+    return traceback.StackSummary.from_list(shown)
 
 
 def carried(copy: E, original: BaseException) -> E:

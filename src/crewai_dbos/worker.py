@@ -86,7 +86,7 @@ class Worker:
         self._grace = grace
         self._over = threading.Event()
         self._watch = Watch(health_host, health_port, grace, self._is_stopping)
-        self._log = WorkerLog()
+        self._log = WorkerLog(self._beat_soon)
         self._why = ""
         self._member: Membership | None = None
         self._is_used = False
@@ -252,6 +252,10 @@ class Worker:
             is_first, self._is_shut_down = not self._is_shut_down, True
             if is_first and is_constructed():
                 DBOS.destroy(workflow_completion_timeout_sec=math.ceil(grace))
+
+    def _beat_soon(self) -> None:
+        if self._member is not None:
+            self._member.beat_soon()
 
     def _is_stopping(self) -> bool:
         return self._is_told or self._over.is_set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sqlite3
@@ -122,6 +123,37 @@ def test_what_it_says_and_does_not_carry_out(tmp_path: Path) -> None:
     for (_, said), part in zip(told, expected, strict=True):
         assert part in said
         assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("root", ["", ", 'root': {'handlers': []}"])
+def test_it_says_why_it_ends_whatever_logging_is_set_up(tmp_path: Path, root: str) -> None:
+    module = f"import logging.config\nlogging.config.dictConfig({{'version': 1{root}}})\n"
+    (tmp_path / "quiet.py").write_text(module)
+    process = command(tmp_path, "quiet")
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "There is no DBOSAgent, DBOSCrew or DBOSFlow" in said
+
+
+def test_a_worker_that_cannot_begin_says_so_in_a_line(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(APP)
+    url = f"sqlite:///{tmp_path}/app.sqlite"
+    ask(url)
+    away = "postgresql+psycopg://nobody@127.0.0.1:1/none"
+    arguments = [
+        ["app", "--db-url", away],
+        ["app", "--db-url", url, "--name", "other", "--version", "1"],
+    ]
+    reasons = ("Connection refused", "registered by application 'app'")
+    for its, why in zip(arguments, reasons, strict=True):
+        process = command(tmp_path, *its, "--log-format", "json")
+        said, _ = process.communicate(timeout=60)
+        assert process.returncode == 2, said
+        (line,) = said.splitlines()
+        told = json.loads(line)
+        assert told["level"] == "error"
+        assert told["message"].startswith("The worker can't begin: ")
+        assert why in told["message"]
 
 
 def test_runs_of_another_application_or_version_are_told_of(tmp_path: Path) -> None:

@@ -89,6 +89,57 @@ def test_lines_of_json(start: Start, tmp_path: Path) -> None:
     assert "carries out" in told[0]["message"]
 
 
+SHOP = """
+import logging
+logging.basicConfig(level=logging.DEBUG)
+logger = logging.getLogger("shop")
+logger.debug("a small line")
+logger.info("a line")
+exec(compile("logging.getLogger('books').info('a line of a library')", LIBRARY, "exec"))
+logging.getLogger("tax").setLevel(logging.INFO)
+exec(compile("logging.getLogger('tax').info('a line that is wanted')", LIBRARY, "exec"))
+"""
+
+
+@pytest.mark.parametrize(("level", "small"), [(None, False), ("debug", True), ("warning", None)])
+def test_lines_of_the_application_and_of_libraries(
+    start: Start, tmp_path: Path, level: str | None, small: bool | None
+) -> None:
+    module = SHOP.replace("LIBRARY", repr(os.path.join(os.path.dirname(pytest.__file__), "x.py")))
+    # A worker that logs warnings only says nothing of its start.
+    begun = "" if small is not None else "logging.getLogger('shop').warning('carries out')\n"
+    options = [] if level is None else ["--log-level", level]
+    url = f"sqlite:///{tmp_path}/app.sqlite"
+    process = start(f"{module}{APP}{begun}", url, *options)
+    if level == "warning":
+        process.kill()
+        said = process.output()
+    else:
+        said = stop(process)
+    told = [text for _, name, text in lines(said) if name in ("shop", "books", "tax")]
+    of_shop = ["a small line"] * bool(small) + ["a line"] * (small is not None)
+    assert told == [*of_shop, "a line that is wanted", *(["carries out"] if begun else [])], said
+
+
+@pytest.mark.parametrize("disables", [True, False])
+def test_the_logging_that_a_module_sets_up_holds_for_all(
+    start: Start, tmp_path: Path, disables: bool
+) -> None:
+    config = {
+        "version": 1,
+        "disable_existing_loggers": disables,
+        "formatters": {"its": {"format": "MINE %(name)s %(message)s"}},
+        "handlers": {"its": {"class": "logging.StreamHandler", "formatter": "its"}},
+        "root": {"handlers": ["its"], "level": "INFO"},
+    }
+    module = f"import logging.config\nlogging.config.dictConfig({config!r})\n{APP}"
+    url = f"sqlite:///{tmp_path}/app.sqlite"
+    said = stop(start(module, url, "--log-level", "info"))
+    assert "MINE dbos DBOS launched!" in said
+    assert re.search(r"MINE crewai_dbos Worker .* carries out", said)
+    assert all(line.startswith("MINE ") for line in said.splitlines()), said
+
+
 def test_the_last_line_names_what_has_not_ended(start: Start, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/app.sqlite"
     ask(url)

@@ -54,7 +54,8 @@ def worker(
         logs.Level | None,
         typer.Option(
             case_sensitive=False,
-            help="What is logged; without it info, and of DBOS's own lines warnings.",
+            help="What is logged; without it info, and of DBOS's own lines warnings. Of libraries "
+            "warnings, whatever it is.",
         ),
     ] = None,
     log_format: Annotated[
@@ -66,20 +67,26 @@ def worker(
 
     Exits with 0 when it was stopped, and with 2 if it can't begin.
     """
+    from dbos import error as dbos_errors
+    from sqlalchemy.exc import SQLAlchemyError
+
     from crewai_dbos import _import_path
+    from crewai_dbos._dbos_seam import unreachable
     from crewai_dbos.errors import CrewaiDbosError
     from crewai_dbos.worker import Worker
 
     _import_path.look_here()
-    logs.set_up(log_level or logs.Level.INFO, log_format)
+    packages = [each.partition(":")[0].partition(".")[0] for each in targets]
+    logs.set_up(log_level or logs.Level.INFO, log_format, packages)
     has_begun = False
     try:
         module, *_ = [_import_path.target(each)[0].__name__ for each in targets]
+        logs.hold()
         _construct(name, module.partition(".")[0], db_url, version)
         if log_level is not None:
             logs.tell_of_dbos(log_level)
         made = Worker(lease=lease, grace=grace, health_port=health_port, health_host=health_host)
-        with made as started:
+        with logs.without_failed_launch(), made as started:
             has_begun = True
             _tell_of_others()
             logger.info(
@@ -92,9 +99,14 @@ def worker(
                 logger.info("Its health is served at %s:%d.", health_host, started.health_port)
             started.run()
     except (_import_path.NotFoundError, CrewaiDbosError) as error:
-        logger.error("%s", error)
+        logs.tell_the_end(str(error))
         if not has_begun:
             raise typer.Exit(2) from None
+        _exit(2)
+    except (SQLAlchemyError, dbos_errors.DBOSException) as error:
+        if has_begun:
+            raise
+        logs.tell_the_end(f"The worker can't begin: {unreachable.told(error)}")
         _exit(2)
     _exit(0)
 

@@ -10,7 +10,11 @@ T = TypeVar("T")
 
 
 class NoAnswer(TimeoutError):
-    """The database has not answered in time."""
+    """The database has not answered in so many seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"no answer in {seconds:g} s")
+        self.seconds = seconds
 
 
 def within(seconds: float, function: Callable[[], T]) -> T:
@@ -34,5 +38,5 @@ def within(seconds: float, function: Callable[[], T]) -> T:
     if raised:
         raise raised[0]
     if not returned:
-        raise NoAnswer(f"no answer in {seconds:g} s")
+        raise NoAnswer(seconds)
     return returned[0]

@@ -60,6 +60,7 @@ class Membership:
     _over: threading.Event = field(default_factory=threading.Event)
     _written: float = 0.0
     _beaten: threading.Event = field(default_factory=threading.Event)
+    _soon: threading.Event = field(default_factory=threading.Event)
     _is_launched: bool = False
     _next_look_at_queues: float = 0.0
     _said: set[tuple[str, str, bool]] = field(default_factory=set)
@@ -96,6 +97,7 @@ class Membership:
         """
         self._over.set()
         self._beaten.set()
+        self._soon.set()
         for thread in self._threads:
             thread.join(min(self.seconds / 2, 5.0))
         left: list[str] = []
@@ -121,6 +123,10 @@ class Membership:
     def unbeaten_for(self) -> float:
         """Seconds since the last beat that the database has taken."""
         return _clock.seconds() - self._written
+
+    def beat_soon(self) -> None:
+        """Beat within a second, to see whether the database answers."""
+        self._soon.set()
 
     def is_stuck(self) -> bool:
         """Whether the thread that beats stands still; no database can hold it up for so long."""
@@ -171,7 +177,7 @@ class Membership:
                 self._over.wait(taken.seconds / BEATS)
 
     def _beat(self) -> None:
-        while not self._over.wait(self._pause()):
+        while not self._is_over_before_the_next():
             self._turned = since = _clock.seconds()
             with self._trying("beat its lease"):
                 if self._is_launched and not is_launched():
@@ -184,6 +190,15 @@ class Membership:
                 self._written = since
                 self._beaten.set()
                 self.beaten(since)
+
+    def _is_over_before_the_next(self) -> bool:
+        """Wait until the next beat is due. Returns whether there is to be none."""
+        pause = self._pause()
+        least = min(pause, 1.0)
+        if not self._over.wait(least):
+            self._soon.wait(pause - least)
+            self._soon.clear()
+        return self._over.is_set()
 
     def _attend(self) -> None:
         with self._trying("count the runs without a lease"):

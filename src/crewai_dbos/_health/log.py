@@ -7,36 +7,62 @@ says so each time. What is left out here is told from the level debug on.
 from __future__ import annotations
 
 import logging
+import os
 import sys
-import threading
+import traceback
+from collections.abc import Callable
 
-from crewai_dbos import _clock, _tracebacks
+import dbos
+
+from crewai_dbos import _tracebacks
 from crewai_dbos._dbos_seam import unreachable
 from crewai_dbos._fleet.bounded import NoAnswer
+from crewai_dbos._health.outage import Outage, Told
 from crewai_dbos._runs import failure
 
 logger = logging.getLogger("crewai_dbos")
 
 _LOGGERS = ("crewai_dbos", "dbos")
 
-_LASTS = 2.0
-"""Seconds in which calls fail and none is answered, after which the database is away. Where a
-single connection was lost, the next is made at once.
-"""
+_FOLDERS = tuple(
+    os.path.join(os.path.dirname(str(each.__file__)), "") for each in (dbos, _tracebacks)
+)
+"""Where the code of DBOS and of this package is. A user's step may log by `DBOS.logger`, too."""
 
-_QUIET = 3.0
-"""Seconds without a failure, after which the database is back."""
+_DRIVERS = ("sqlalchemy", "psycopg", "psycopg_binary", "psycopg_c")
+
+_SAID = {
+    Told.ALL: (
+        logging.ERROR,
+        "The database does not answer ({}). Runs wait for it, and nothing is lost.",
+    ),
+    Told.SOME: (
+        logging.WARNING,
+        "Some calls of the database fail ({}), and others are answered. What called it tries "
+        "again, and nothing is lost.",
+    ),
+}
+_ONCE = "This is said once; what tries again says so at level debug."
+_OVER = {
+    Told.ALL: "The database answers again, after",
+    Told.SOME: "The database answers all calls again; some have failed for",
+}
 
 _FROM_HERE = "crewai_dbos_told"
 """An attribute of the records that are made here."""
 
 
 class WorkerLog:
-    """The log of this process, as long as it is a worker's."""
+    """The log of this process, as long as it is a worker's.
 
-    def __init__(self) -> None:
-        self._outage = _Outage()
-        self._filter = _Filter(self._outage)
+    Args:
+        failed: Is called when a call of the database has failed. A beat then, whether it is taken
+            or not, says whether that is all that fails.
+    """
+
+    def __init__(self, failed: Callable[[], None]) -> None:
+        self._outage = Outage()
+        self._filter = _Filter(self._outage, failed)
 
     def begin(self) -> None:
         for name in _LOGGERS:
@@ -48,69 +74,26 @@ class WorkerLog:
 
     def beaten(self, since: float) -> None:
         """The database has taken a beat that was begun then, by `_clock`."""
-        if (seconds := self._outage.answered(since)) is not None:
-            _say(logging.WARNING, f"The database answers again, after {seconds:.0f} s.")
-
-
-class _Outage:
-    """Since when the database has not answered. Threads share it."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._since: float | None = None
-        self._last = 0.0
-        self._back: float | None = None
-        self._is_told = False
-
-    def failed(self) -> bool:
-        """A call has. Returns whether that is to be told, which it is once."""
-        with self._lock:
-            self._last, self._back = _clock.seconds(), None
-            if self._since is None:
-                self._since = self._last
-            if self._is_told or self._last - self._since < _LASTS:
-                return False
-            self._is_told = True
-        return True
-
-    def answered(self, since: float) -> float | None:
-        """A call that was begun then has been answered.
-
-        Returns:
-            For how many seconds none was, if that was told and is over: when none has failed for a
-            while, as some that wait to try again do so only when others were answered.
-        """
-        with self._lock:
-            if self._since is None or since < self._last:
-                return None
-            if not self._is_told:
-                self._since = None
-                return None
-            if self._back is None:
-                self._back = since
-            if _clock.seconds() - self._last < _QUIET:
-                return None
-            seconds = self._back - self._since
-            self._since, self._is_told = None, False
-        return seconds
+        if (over := self._outage.answered(since)) is not None:
+            told, seconds = over
+            _say(logging.WARNING, f"{_OVER[told]} {seconds:.0f} s.")
 
 
 class _Filter(logging.Filter):
-    def __init__(self, outage: _Outage) -> None:
+    def __init__(self, outage: Outage, failed: Callable[[], None]) -> None:
         super().__init__()
         self._outage = outage
+        self._failed = failed
 
     def filter(self, record: logging.LogRecord) -> bool:
         if hasattr(record, _FROM_HERE) or record.levelno < logging.WARNING:
             return True
-        if record.levelno == logging.WARNING and (error := _caught_by_who_logs(record)):
-            if self._outage.failed():
-                _say(
-                    logging.ERROR,
-                    f"The database does not answer ({unreachable.told(error)}). Runs wait for it, "
-                    "and nothing is lost. This is said once; what tries again says so at level "
-                    "debug.",
-                )
+        if record.levelno == logging.WARNING and (error := _of_the_database(record)):
+            waited = error.seconds if isinstance(error, NoAnswer) else 0.0
+            if (found := self._outage.failed(waited)) is not None:
+                level, said = _SAID[found]
+                _say(level, f"{said.format(unreachable.told(error))} {_ONCE}")
+            self._failed()
             record.levelno, record.levelname = logging.DEBUG, "DEBUG"
             return logging.getLogger(record.name).isEnabledFor(logging.DEBUG)
         self._shorten(record)
@@ -125,19 +108,37 @@ class _Filter(logging.Filter):
         record.exc_text = _tracebacks.told(error)
 
 
-def _caught_by_who_logs(record: logging.LogRecord) -> BaseException | None:
-    """An error that says that the database is away, if the code that logs has caught it.
+def _of_the_database(record: logging.LogRecord) -> BaseException | None:
+    """An error that says that DBOS's database is away, if this is a line of who has caught it.
 
-    What callers of it have caught, or a run has ended with, may be of another database.
+    What callers of it have caught, or a step of the user's has ended with, may be of another one.
     """
-    error = sys.exc_info()[1]
-    if error is None or error.__traceback__ is None or record.exc_info:
+    if not record.pathname.startswith(_FOLDERS):
         return None
-    code = error.__traceback__.tb_frame.f_code
-    if (code.co_filename, code.co_name) != (record.pathname, record.funcName):
+    error = record.exc_info[1] if record.exc_info else _caught_in(record)
+    if error is None or not _has_begun_here(error):
         return None
     is_away = isinstance(error, NoAnswer) or unreachable.is_unreachable(error)
     return error if is_away else None
+
+
+def _caught_in(record: logging.LogRecord) -> BaseException | None:
+    """The error that the function which logs is handling."""
+    error = sys.exc_info()[1]
+    if error is None or error.__traceback__ is None:
+        return None
+    code = error.__traceback__.tb_frame.f_code
+    is_its = (code.co_filename, code.co_name) == (record.pathname, record.funcName)
+    return error if is_its else None
+
+
+def _has_begun_here(error: BaseException) -> bool:
+    """Whether DBOS or this package has called the database, and no code of the user's has."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+        if package not in _LOGGERS and package not in sys.stdlib_module_names:
+            return package in _DRIVERS
+    return True
 
 
 def _say(level: int, text: str) -> None:
