@@ -34,6 +34,12 @@ def move(run_id: str, version: str | None = None) -> str:
     return f"crewai-dbos runs move {_word(run_id)}{_to(version)}"
 
 
+def raise_budget(run_id: str, unit: str, limit: float) -> str:
+    """Lets a run that has stopped at its budget cost more, once it is resumed."""
+    number = int(limit) if unit == "tokens" else f"{limit:.12g}"
+    return f"crewai-dbos runs raise-budget {quote(run_id)} --{unit} {number}"
+
+
 def worker() -> str:
     """Starts a worker with what is defined in a module."""
     return "crewai-dbos worker MODULE"

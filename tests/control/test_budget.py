@@ -141,7 +141,8 @@ def test_at_the_limit_it_stops_and_goes_on_from_there_when_it_is_raised(
     assert len(server.requests) == 1
     used = control.cost_of(run_id).tokens.total
     assert (stopped.value.limit, stopped.value.used, stopped.value.unit) == (1, used, "tokens")
-    assert f"has used {used:,} tokens of 1 tokens" in str(stopped.value)
+    command = f"crewai-dbos runs raise-budget {run_id} --tokens {used + 1}"
+    assert f"Raise it: {command} (more than {used:,} tokens)" in str(stopped.value)
     with pytest.raises(BudgetExceeded) as again:
         thrifty.retrieve(run_id).get_result()
     assert vars(again.value)["used"] == used
@@ -152,7 +153,7 @@ def test_at_the_limit_it_stops_and_goes_on_from_there_when_it_is_raised(
         thrifty.retrieve(run_id).get_result()
     assert len(server.requests) == 1
     for wrong in ({"tokens": used}, {"usd": 5}, {"tokens": -1}, {}):
-        with pytest.raises(InvalidAnswer, match="give a limit above that"):
+        with pytest.raises(InvalidAnswer, match=f"Give a limit above that: {command}"):
             control.raise_budget(run_id, **wrong)  # type: ignore[arg-type]
     control.raise_budget(run_id, tokens=PLENTY)
     DBOS.resume_workflow(run_id)
@@ -174,7 +175,10 @@ def test_it_asks_and_goes_on_as_is_said(serve: Serve, desk: Desk, control: Contr
     request = desk.next(run.workflow_id)
     used = control.cost_of(run.workflow_id).tokens.total
     assert (request.kind, request.state) == ("budget", "open")
-    assert f"has used {used:,} tokens of 1 tokens. Raise the limit to" in request.question.message
+    assert (
+        f"has used {used:,} tokens, with a limit of 1 token. Raise it to"
+        in request.question.message
+    )
     assert request.question.arguments == {"tokens": used + 1}
     desk.parked(run.workflow_id)
     assert len(server.requests) == 1
@@ -424,7 +428,7 @@ def flow_of(inner: DBOSCrew, **options: Any) -> DBOSFlow:
 @ABOVE_SQL
 def test_a_flow_counts_what_its_crews_use(serve: Serve) -> None:
     server = serve()
-    with pytest.raises(BudgetExceeded, match=r"of 1 tokens \(flow:") as stopped:
+    with pytest.raises(BudgetExceeded, match=r"limit of 1 token \(flow:") as stopped:
         flow_of(crew("First {which}."), budget=ONE).kickoff()
     assert len(server.requests) == 1
     assert "crew:" not in (stopped.value.path or "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -242,10 +243,13 @@ def test_a_budget_is_raised(runs: Call, serve: Serve) -> None:
         crew_name=unique("crew"), orig_crew=crew_of("find", "tell"), budget=Budget(tokens=1)
     )
     run_id = unique("dear")
-    with SetWorkflowID(run_id), pytest.raises(BudgetExceeded):
+    with SetWorkflowID(run_id), pytest.raises(BudgetExceeded) as stopped:
         made.kickoff()
     assert "--tokens or --usd" in runs("raise-budget", run_id).output
-    assert "limit above that" in runs("raise-budget", run_id, "--tokens", "1").output
+    refused = " ".join(runs("raise-budget", run_id, "--tokens", "1").output.split())
+    (given,) = re.findall(r"crewai-dbos runs (raise-budget \S+ --tokens \d+)", str(stopped.value))
+    assert f"Give a limit above that: crewai-dbos runs {given}" in refused
+    assert runs(*given.split()).exit_code == 0, "what the messages say can be given"
     told = runs("raise-budget", run_id, "--tokens", "1000000").stdout
     command = told.rpartition("crewai-dbos runs ")[2].split()
     assert runs(*command).exit_code == 0

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from crewai_dbos import _command_lines
 from crewai_dbos._stored import names
-from crewai_dbos._stored.budget import amount, is_amount
+from crewai_dbos._stored.budget import amount, higher, is_amount
 from crewai_dbos._stored.cancelled import said_in
 from crewai_dbos._stored.prices import Prices
 from crewai_dbos._stored.usage import Spent, Tokens, spent_in
@@ -110,9 +111,11 @@ def raised(
     wanted = {unit: limit for unit, limit in limits.items() if limit is not None}
     unit, used = str(reached.get("unit")), reached.get("used") or 0
     if not all(is_amount(limit) for limit in wanted.values()) or wanted.get(unit, 0) <= used:
+        limit = reached.get("limit")
+        enough = higher(limit if is_amount(limit) else max(used, 1), used)
         raise InvalidAnswer(
-            f"Run {run_id!r} has used {amount(unit, used)}: give a limit above that, as "
-            f"raise_budget({run_id!r}, {unit}=...)."
+            f"Run {run_id!r} has used {amount(unit, used)}. Give a limit above that: "
+            f"{_command_lines.raise_budget(run_id, unit, enough)}"
         )
     before = attributes.get(names.BUDGET_ATTRIBUTE)
     every = dict(before) if isinstance(before, Mapping) else {}

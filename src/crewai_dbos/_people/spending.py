@@ -20,7 +20,7 @@ from crewai_dbos._people import policy
 from crewai_dbos._people.asking import Asking, Said, ask, stop
 from crewai_dbos._requests.request import Question
 from crewai_dbos._stored import names
-from crewai_dbos._stored.budget import Budget, amount, is_amount
+from crewai_dbos._stored.budget import Budget, amount, higher, is_amount
 from crewai_dbos._stored.prices import PRICES_FILE, Prices
 from crewai_dbos._stored.usage import Spent, Tokens, spent_in
 from crewai_dbos._threads import start_thread
@@ -253,10 +253,11 @@ class _Meter:
         unit = self._reached() or next(iter(self._limits))
         used, limit, run_id = self._spent()[unit], self._limits[unit], self._scope.run_id
         return BudgetExceeded(
-            f"Run {run_id!r} has used {amount(unit, used)} of {amount(unit, limit)} "
-            f"({self._scope.path or 'the whole run'}){why}. Raise the limit, in the definition or "
-            f"with Control.raise_budget({run_id!r}, {unit}=...), then "
-            f"{_command_lines.resume(run_id)}: it goes on from there.",
+            f"Run {run_id!r} has used {amount(unit, used)}, with a limit of {amount(unit, limit)} "
+            f"({self._scope.path or 'the whole run'}){why}. Raise it: "
+            f"{_command_lines.raise_budget(run_id, unit, higher(limit, used))} (more than "
+            f"{amount(unit, used)}), or in the definition. Then {_command_lines.resume(run_id)}: "
+            "it goes on from there.",
             limit=limit,
             used=used,
             unit=unit,
@@ -269,8 +270,8 @@ class _Meter:
         more = max(limit + self._budget.limits[unit], used + self._budget.limits[unit])
         number = {"type": "integer" if unit == "tokens" else "number", "exclusiveMinimum": used}
         question = Question(
-            f"{self._scope.path or 'The run'} has used {amount(unit, used)} of "
-            f"{amount(unit, limit)}. Raise the limit to {amount(unit, more)}?",
+            f"{self._scope.path or 'The run'} has used {amount(unit, used)}, with a "
+            f"limit of {amount(unit, limit)}. Raise it to {amount(unit, more)}?",
             arguments={unit: more},
             schema={
                 "type": "object",

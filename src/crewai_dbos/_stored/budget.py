@@ -121,10 +121,15 @@ def is_amount(value: Any) -> bool:
     return type(value) in (int, float) and math.isfinite(value) and value > 0
 
 
+def higher(limit: float, used: float) -> float:
+    """The next multiple of `limit` with which work that has used so much can go on."""
+    return limit * max(2, math.floor(used / limit) + 1)
+
+
 def amount(unit: str, number: float) -> str:
     """So many of `unit`, in words."""
     if unit == "tokens":
-        return f"{int(number):,} tokens"
+        return f"{int(number):,} token{'' if number == 1 else 's'}"
     cents = round(number, 2) == round(number, 6)
     return f"${number:,.2f}" if cents else f"${number:,.6f}".rstrip("0")
 
