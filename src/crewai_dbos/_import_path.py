@@ -48,8 +48,8 @@ def load(path: str, offer: Callable[[ModuleType, str], str] = _similar) -> Any:
     Raises:
         NotFoundError: There is none. If importing the module failed, that error is its cause.
     """
-    split(path)
-    return target(path, offer)[1]
+    where, name = split(path)
+    return _inside(module(where), where, name, offer)
 
 
 def target(path: str, offer: Callable[[ModuleType, str], str] = _similar) -> tuple[ModuleType, Any]:
@@ -73,6 +73,12 @@ def target(path: str, offer: Callable[[ModuleType, str], str] = _similar) -> tup
     imported = module(where)
     if not colon:
         return imported, None
+    return imported, _inside(imported, where, name, offer)
+
+
+def _inside(
+    imported: ModuleType, where: str, name: str, offer: Callable[[ModuleType, str], str]
+) -> Any:
     found: Any = imported
     for part in name.split("."):
         try:
@@ -80,8 +86,10 @@ def target(path: str, offer: Callable[[ModuleType, str], str] = _similar) -> tup
         except AttributeError:
             raise NotFoundError(f"{where} has no {name!r}. {offer(imported, name)}") from None
         except Exception as error:
-            raise NotFoundError(f"Reading {part} of {path} failed: {_in_a_line(error)}") from error
-    return imported, found
+            raise NotFoundError(
+                f"Reading {part} of {where}:{name} failed: {_in_a_line(error)}"
+            ) from error
+    return found
 
 
 def module(name: str) -> ModuleType:

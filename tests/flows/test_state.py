@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import pickle
 import threading
+import tracemalloc
 from collections import Counter, defaultdict, deque
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
@@ -24,6 +25,9 @@ from pydantic import BaseModel, Field, PrivateAttr
 
 import crewai_dbos
 from crewai_dbos import ConcurrentRunError, DBOSFlow
+from crewai_dbos._flows.state import aliases, changes
+from crewai_dbos._flows.state.tracking import Execution
+from crewai_dbos._stored import codec
 from flows.scenarios import say, stamp
 from flows.test_runs import durable
 from support.names import unique
@@ -566,3 +570,37 @@ def test_a_stream_each_time(serve: Serve) -> None:
         assert isinstance(session, StreamSession)
         assert list(session)
         assert session.result == "<inside>"
+
+
+class OnlyBegins(Flow):  # type: ignore[type-arg]
+    @start()
+    def go(self) -> None: ...
+
+
+def test_what_a_field_held_that_is_gone_is_not_kept() -> None:
+    flow = OnlyBegins()
+    state = changes.FlowState(flow, changes.declared(flow))
+    tracemalloc.start()
+    for number in range(20):
+        flow.state[f"page{number}"] = "x" * 100_000 + str(number)
+        state.changes(Execution("go"), [])
+        del flow.state[f"page{number}"]
+        state.changes(Execution("go"), [])
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    state.release()
+    assert held < 500_000
+
+
+def test_of_keys_only_those_of_what_may_be_shared_are_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+    encode = codec.encode
+    monkeypatch.setattr(codec, "encode", lambda value: asked.append(value) or encode(value))
+    one: list[int] = []
+    days = {date(2000, 1, 1) + timedelta(at): float(at) for at in range(100)}
+    held = {**days, (1, 2): one, object(): one, "a": one}
+    assert aliases.shared([("held", held)]) == [[["held", "a"], ["held", (1, 2)]]]
+    assert aliases.find(one, held) == [(1, 2)]
+    assert not {*asked} & days.keys()

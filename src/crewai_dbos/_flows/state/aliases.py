@@ -40,7 +40,7 @@ def shared(fields: Iterable[tuple[str, Any]]) -> list[Pair]:
             first[id(value)] = path
         settable = not isinstance(value, tuple)
         for at, item in _components(value):
-            if not isinstance(item, SCALARS):
+            if not isinstance(item, SCALARS) and _is_step(at):
                 walk(item, [*path, at], settable)
 
     try:
@@ -57,7 +57,7 @@ def find(value: Any, container: Any, depth: int = 3) -> list[Any] | None:
     if container is value:
         return []
     for at, item in _components(container) if depth else ():
-        if isinstance(item, SCALARS):
+        if isinstance(item, SCALARS) or not _is_step(at):
             continue
         if (inside := find(value, item, depth - 1)) is not None:
             return [at, *inside]
@@ -98,7 +98,7 @@ def _has_fields(value: Any) -> bool:
 
 
 def _is_step(key: Any) -> bool:
-    """Whether `key` of a dict can be stored in a path."""
+    """Whether `key` of a dict can be stored in a path: asked of few, as an odd one is encoded."""
     if type(key) in (str, int):
         return True
     try:
@@ -110,7 +110,7 @@ def _is_step(key: Any) -> bool:
 
 def _components(container: Any) -> list[tuple[Any, Any]]:
     if isinstance(container, dict):
-        return [(k, v) for k, v in list(dict.items(container)) if _is_step(k)]
+        return list(dict.items(container))
     if isinstance(container, (list, tuple)):
         return list(enumerate(container))
     if isinstance(container, BaseModel):

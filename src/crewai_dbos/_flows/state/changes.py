@@ -266,7 +266,11 @@ class FlowState:
         pairs = pairs if pairs is not None else self._shared()
         hidden = {name for owner in self._owners() for name in owner.hidden()}
         found = []
-        for name, value in self._values():
+        values = self._values()
+        if only is None:
+            for name in set(self._scalars) - {name for name, _ in values}:
+                self._scalars.pop(name, None)
+        for name, value in values:
             if only is None or name in only:
                 mark, stored, why = self._stored_field(name, value)
                 if name in hidden:
