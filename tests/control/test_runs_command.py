@@ -28,7 +28,7 @@ from crewai_dbos import Budget, BudgetExceeded, DBOSCrew, DBOSFlow
 from crewai_dbos._commands import runs as command
 from crewai_dbos._stored.prices import dollars
 from crewai_dbos.cli import app
-from crewai_dbos.control import Control, Node, Run, State
+from crewai_dbos.control import Control, Moves, Node, Run, State
 from crewai_dbos.testing import ToolCall, error, text, tool_calls
 from support.names import unique
 from support.serving import Serve
@@ -444,6 +444,25 @@ def test_what_was_moved_before_the_database_went_is_told(
         assert f"{third!r}: not tried" in told.stderr
     assert made.retrieve(first).get_result() == "done"
     runs("cancel", second, third)
+
+
+def test_a_run_that_was_moved_with_another_is_not_moved_again(
+    runs: Call, monkeypatch: pytest.MonkeyPatch, sql: Callable[..., Any]
+) -> None:
+    _, every = three(sql)
+    asked: list[str] = []
+
+    def move(control: Control, run_id: str, **_: Any) -> Moves:
+        asked.append(run_id)
+        return Moves((every[0], every[1]))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Control, "move", move)
+        told = runs("move", every[0], every[1])
+    assert (told.exit_code, told.stdout.split()) == (0, every[:2])
+    assert asked == every[:1]
+    assert "2 runs are moved." in told.stderr
+    runs("cancel", *every)
 
 
 def test_when_it_was_queued_and_begun(runs: Call, sql: Callable[..., Any]) -> None:

@@ -68,8 +68,11 @@ def _each(control: Control, begins: list[str], do: Callable[[str], Moves], as_js
     kept: dict[str, str] = {}
     refused: dict[str, str] = {}
 
+    def unless_moved(run_id: str) -> Moves:
+        return Moves() if run_id in moved else do(run_id)  # it may have gone with another
+
     try:
-        for each in one_by_one(control, begins, do):
+        for each in one_by_one(control, begins, unless_moved):
             if isinstance(each, Refused):
                 refused[each.given] = each.why
             else:
