@@ -55,7 +55,7 @@ def worker(
         typer.Option(
             case_sensitive=False,
             help="What is logged; without it info, and of DBOS's own lines warnings. Of libraries "
-            "warnings, whatever it is.",
+            "no more than warnings.",
         ),
     ] = None,
     log_format: Annotated[
