@@ -37,7 +37,7 @@ def move(run_id: str, version: str | None = None) -> str:
 def raise_budget(run_id: str, unit: str, limit: float) -> str:
     """Lets a run that has stopped at its budget cost more, once it is resumed."""
     number = int(limit) if unit == "tokens" else f"{limit:.12g}"
-    return f"crewai-dbos runs raise-budget {quote(run_id)} --{unit} {number}"
+    return f"crewai-dbos runs raise-budget {_word(run_id)} --{unit} {number}"
 
 
 def worker() -> str:
@@ -67,6 +67,7 @@ _WORD = rf"(?:{_QUOTED}|[A-Za-z0-9_@%+=:,./-])*(?:{_QUOTED}|[A-Za-z0-9_@%+=/-])"
 _COMMAND = re.compile(
     r"crewai-dbos (?:"
     rf"inbox(?: list\b)?|worker(?: MODULE)?\b|runs move --even-if-running|"
-    rf"runs (?:resume|show|fork|move) {_WORD}(?: --(?:at|version) {_WORD}| --even-if-running)*)"
+    rf"runs (?:resume|show|fork|move|raise-budget) {_WORD}"
+    rf"(?: --(?:at|version|tokens|usd) {_WORD}| --even-if-running)*)"
 )
 """What the functions above make, and what else our messages name."""

@@ -64,13 +64,13 @@ def hold() -> None:
 
     Its ``dictConfig`` disables what it does not name, if it does not say otherwise.
     """
-    for each in (logger, logging.getLogger("dbos")):
-        each.disabled = False
+    logger.disabled = False
     _have_dbos_write_to_the_root()
 
 
 def _have_dbos_write_to_the_root() -> None:
     of_dbos = logging.getLogger("dbos")
+    of_dbos.disabled = False
     if any(each.name == _CONSOLE for each in of_dbos.handlers):
         of_dbos.handlers = [each for each in of_dbos.handlers if each.name != _CONSOLE]
         of_dbos.propagate = True
