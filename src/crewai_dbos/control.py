@@ -27,6 +27,7 @@ from crewai_dbos._control.opening import opened
 from crewai_dbos._control.pruning import Pruning
 from crewai_dbos._control.reading import Reader, Wanted
 from crewai_dbos._control.recorded import Recorded
+from crewai_dbos._control.run import Fork as Fork
 from crewai_dbos._control.run import Node as Node
 from crewai_dbos._control.run import Page as Page
 from crewai_dbos._control.run import Run as Run
@@ -62,6 +63,7 @@ __all__ = [
     "Cost",
     "Event",
     "Feedback",
+    "Fork",
     "MadeAgain",
     "Moves",
     "Node",
@@ -389,7 +391,9 @@ class Control:
         for each, at_ms in said.items():
             self._events.say(each, RUN_CANCELLED, {"by": name}, at_ms)
 
-    def resume(self, run_id: str, *, timeout: float | None = None) -> None:
+    def resume(
+        self, run_id: str, *, timeout: float | None = None, even_if_forked: bool = False
+    ) -> None:
         """Let a run go on that was cancelled or stopped, from what it has recorded.
 
         It is taken from the queue that it came from. What it asks people can be answered for as
@@ -399,17 +403,19 @@ class Control:
             run_id: Which; of a batch the items that were cancelled go on.
             timeout: Seconds that it may take from when a process takes it. None for no limit,
                 whatever `SetWorkflowTimeout` it began with.
+            even_if_forked: Also if a fork goes on for it, or has: both make what is left.
 
         Raises:
             RunNotFoundError: There is no such run.
             RunStateError: It has ended, or has not been stopped.
+            RunForkedError: A fork goes on for it, or has; a `RunStateError`.
 
         Example::
 
             control.cancel(run_id, reason="The prices are being changed.")
             control.resume(run_id, timeout=600)  # the next day
         """
-        stopping.resume(self._database, self._store, run_id, timeout, self._opened)
+        stopping.resume(self._database, self._store, run_id, timeout, self._opened, even_if_forked)
 
     # Other versions of the program --------------------------------------------------
 
@@ -590,6 +596,7 @@ class Control:
         version: str | None = None,
         by: str | None = None,
         fork_id: str | None = None,
+        even_if_forked: bool = False,
     ) -> str:
         """Begin a new run with what another has recorded, less what depends on a place in it.
 
@@ -612,6 +619,8 @@ class Control:
             version: The application version whose processes take the fork; by default the newest.
             by: Who does it; by default the user of the operating system.
             fork_id: The workflow id of the fork. A fork of this run that has it is not made again.
+            even_if_forked: Also if the run has not ended, and another fork goes on for it, or has:
+                both make what is left.
 
         Returns:
             The workflow id of the fork.
@@ -620,6 +629,8 @@ class Control:
             RunNotFoundError: There is no such run.
             RunConflictError: `fork_id` is the id of a run that is no fork of this one.
             ForkError: There is no such place, or several; or an edit does not fit.
+            RunForkedError: The run has not ended, and another fork goes on for it, or has; a
+                `ForkError`.
             SealedError: The run is encrypted, and this `Control` has no serializer that reads it.
 
         Example::
@@ -630,7 +641,9 @@ class Control:
             print(crew.retrieve(fork_id).get_result().raw)
         """
         by = by or _user.name()
-        wanted = forking.Wanted(_places(at), inputs, edit or {}, version, by, fork_id)
+        wanted = forking.Wanted(
+            _places(at), inputs, edit or {}, version, by, fork_id, even_if_forked
+        )
         return forking.fork(self._database, run_id, wanted, self._serializer)
 
     def made_again(
