@@ -425,6 +425,7 @@ class Control:
         *,
         version: str | None = None,
         even_if_running: bool = False,
+        even_if_forked: bool = False,
         by: str | None = None,
     ) -> Moves:
         """Let a run go on under another version of the program, under its id.
@@ -438,11 +439,14 @@ class Control:
             version: The application version; by default the newest of its application.
             even_if_running: Also if a process is at work at it, or may be: it records nothing more,
                 and the calls that it is at are made again.
+            even_if_forked: Also if it has stopped, and a fork goes on for it, or has: both make
+                what is left.
             by: Who does it; by default the user of the operating system.
 
         Raises:
             RunNotFoundError: There is no such run.
-            RunStateError: It has ended; or a process is at work at it, or may be.
+            RunStateError: It has ended; or a process is at work at it, or may be; or it has stopped
+                and was forked.
             DefinitionError: No process was ever launched as that version.
 
         Example::
@@ -450,7 +454,7 @@ class Control:
             moves = control.move(run_id)  # or version="2"
             print(moves.moved, moves.kept)
         """
-        return self._mover(version, even_if_running, by).move(run_id)
+        return self._mover(version, even_if_running, even_if_forked, by).move(run_id)
 
     def move_all(
         self,
@@ -458,6 +462,7 @@ class Control:
         *,
         version: str | None = None,
         even_if_running: bool = False,
+        even_if_forked: bool = False,
         by: str | None = None,
     ) -> Moves:
         """Move all runs of agents, crews and flows that have not ended and are of one version.
@@ -467,7 +472,7 @@ class Control:
         Args:
             from_version: The application version that they are of.
             version: As of `move`.
-            even_if_running: As of `move`.
+            even_if_running, even_if_forked: As of `move`.
             by: As of `move`.
 
         Raises:
@@ -478,10 +483,12 @@ class Control:
             moves = control.move_all("1")  # or version="2"
             print(len(moves.moved), moves.refused)
         """
-        return self._mover(version, even_if_running, by).move_all(from_version)
+        return self._mover(version, even_if_running, even_if_forked, by).move_all(from_version)
 
-    def _mover(self, version: str | None, even_if_running: bool, by: str | None) -> Mover:
-        wanted = WantedMove(version, even_if_running, by or _user.name())
+    def _mover(
+        self, version: str | None, even_if_running: bool, even_if_forked: bool, by: str | None
+    ) -> Mover:
+        wanted = WantedMove(version, even_if_running, by or _user.name(), even_if_forked)
         return Mover(self._database, self._store, self._opened, wanted)
 
     # People ----------------------------------------------------------------------

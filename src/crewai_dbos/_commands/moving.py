@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
+from crewai_dbos._commands.asking import EvenIfForked
 from crewai_dbos._commands.options import AsJson, Url, open_control, plain
 from crewai_dbos.control import Control, Moves
 from crewai_dbos.errors import DefinitionError, RunNotFoundError, RunStateError
@@ -32,6 +34,7 @@ def move(
             help="Also what a process is at, or may be: its calls in flight are made again.",
         ),
     ] = False,
+    even_if_forked: EvenIfForked = False,
     by: Annotated[str | None, typer.Option(help="Who; by default your user name.")] = None,
     db_url: Url = None,
     as_json: AsJson = False,
@@ -45,10 +48,24 @@ def move(
     with open_control(db_url) as control:
         if all_of_version is not None:
             moves = control.move_all(
-                all_of_version, version=version, even_if_running=even_if_running, by=by
+                all_of_version,
+                version=version,
+                even_if_running=even_if_running,
+                even_if_forked=even_if_forked,
+                by=by,
             )
         else:
-            moves = _each(control, run_ids or [], version, even_if_running, by)
+
+            def move_one(run_id: str) -> Moves:
+                return control.move(
+                    run_id,
+                    version=version,
+                    even_if_running=even_if_running,
+                    even_if_forked=even_if_forked,
+                    by=by,
+                )
+
+            moves = _each(control, run_ids or [], move_one)
     if as_json:
         typer.echo(json.dumps(asdict(moves), indent=2))
     else:
@@ -56,9 +73,7 @@ def move(
     raise typer.Exit(1 if moves.refused else 0)
 
 
-def _each(
-    control: Control, begins: list[str], version: str | None, even_if_running: bool, by: str | None
-) -> Moves:
+def _each(control: Control, begins: list[str], move_one: Callable[[str], Moves]) -> Moves:
     """Move runs, by the first letters of their ids.
 
     Raises:
@@ -73,7 +88,7 @@ def _each(
             run_id = control.id_of(given)
             if run_id in moved:
                 continue
-            moves = control.move(run_id, version=version, even_if_running=even_if_running, by=by)
+            moves = move_one(run_id)
         except (RunNotFoundError, RunStateError) as error:
             refused[given] = str(error)
         except DefinitionError as error:  # of its application

@@ -26,7 +26,7 @@ def check_not_forked(
     """Refuse a run that has not ended, and that a fork goes on for.
 
     Args:
-        verb: What was to be done with it: ``fork`` or ``resume``, as the command is called.
+        verb: What was to be done with it, as the command is called: ``fork``, ``resume``, ``move``.
 
     Raises:
         RunForkedError: There is such a fork.
