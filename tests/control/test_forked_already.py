@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -19,7 +20,6 @@ from crewai_dbos.control import Control, Fork
 from crewai_dbos.errors import DriftError, RunCancelledError, RunForkedError
 from crewai_dbos.testing import Request, ToolCall, text, tool_calls
 from crews.scenarios import agent, asked, task
-from people.conftest import until
 from support.names import unique
 from support.serving import Serve
 
@@ -79,7 +79,12 @@ class Given:
         return self.crew.retrieve(run_id).get_result()
 
     def forks(self) -> int:
-        return sum(each.forked_from == self.id for each in self.control.runs(limit=100))
+        return len(self.control.run(self.id).forks)
+
+    def end(self) -> None:
+        """Wait for all its forks."""
+        for fork in self.control.run(self.id).forks:
+            self.result(fork.run_id)
 
 
 @pytest.fixture
@@ -116,8 +121,8 @@ def test_a_stopped_run_is_not_forked_again(given: Given, control: Control, runs:
     assert control.fork(given.id, at="end", fork_id=fork) == fork
     assert runs("fork", given.id, "--at", "end", "--even-if-forked").exit_code == 0
     given.result(control.fork(given.id, at="end", even_if_forked=True))
-    until(lambda: len(bought) == 3)
-    assert given.forks() == 3
+    given.end()
+    assert (len(bought), given.forks()) == (3, 3)
 
 
 def test_it_is_shown(given: Given, control: Control, runs: Any) -> None:
@@ -148,7 +153,8 @@ def test_at_a_terminal_it_is_asked(
         assert fork in called.stderr
     assert (bought, given.forks()) == (["a ticket"], 1)
     assert runs("fork", given.id, "--at", "end", typed="y\n").exit_code == 0
-    until(lambda: len(bought) == 2)
+    given.end()
+    assert len(bought) == 2
     assert runs("resume", given.id, typed="y\n").exit_code == 0
     given.result(given.id)
     assert len(bought) == 3
@@ -166,6 +172,20 @@ def test_a_run_is_not_resumed_beside_its_fork(given: Given, control: Control, ru
     assert runs("resume", given.id, "--even-if-forked").exit_code == 0
     given.result(given.id)
     assert bought == ["a ticket"] * 2
+
+
+def test_of_forks_at_the_same_time_one_is_made(given: Given, control: Control) -> None:
+    def fork(_: int) -> str | None:
+        try:
+            return control.fork(given.id, at="end")
+        except RunForkedError:
+            return None
+
+    with ThreadPoolExecutor(4) as pool:
+        made = [each for each in pool.map(fork, range(4)) if each is not None]
+    (one,) = made
+    given.result(one)
+    assert (bought, given.forks()) == (["a ticket"], 1)
 
 
 def test_a_fork_that_was_given_up_does_not_count(given: Given, control: Control) -> None:
