@@ -27,6 +27,7 @@ from crewai_dbos._control.opening import opened
 from crewai_dbos._control.pruning import Pruning
 from crewai_dbos._control.reading import Reader, Wanted
 from crewai_dbos._control.recorded import Recorded
+from crewai_dbos._control.run import Fork as Fork
 from crewai_dbos._control.run import Node as Node
 from crewai_dbos._control.run import Page as Page
 from crewai_dbos._control.run import Run as Run
@@ -62,6 +63,7 @@ __all__ = [
     "Cost",
     "Event",
     "Feedback",
+    "Fork",
     "MadeAgain",
     "Moves",
     "Node",
@@ -389,7 +391,9 @@ class Control:
         for each, at_ms in said.items():
             self._events.say(each, RUN_CANCELLED, {"by": name}, at_ms)
 
-    def resume(self, run_id: str, *, timeout: float | None = None) -> None:
+    def resume(
+        self, run_id: str, *, timeout: float | None = None, even_if_forked: bool = False
+    ) -> None:
         """Let a run go on that was cancelled or stopped, from what it has recorded.
 
         It is taken from the queue that it came from. What it asks people can be answered for as
@@ -399,17 +403,19 @@ class Control:
             run_id: Which; of a batch the items that were cancelled go on.
             timeout: Seconds that it may take from when a process takes it. None for no limit,
                 whatever `SetWorkflowTimeout` it began with.
+            even_if_forked: Also if a fork goes on for it, or has: both make what is left.
 
         Raises:
             RunNotFoundError: There is no such run.
             RunStateError: It has ended, or has not been stopped.
+            RunForkedError: A fork goes on for it, or has; a `RunStateError`.
 
         Example::
 
             control.cancel(run_id, reason="The prices are being changed.")
             control.resume(run_id, timeout=600)  # the next day
         """
-        stopping.resume(self._database, self._store, run_id, timeout, self._opened)
+        stopping.resume(self._database, self._store, run_id, timeout, self._opened, even_if_forked)
 
     # Other versions of the program --------------------------------------------------
 
@@ -419,6 +425,7 @@ class Control:
         *,
         version: str | None = None,
         even_if_running: bool = False,
+        even_if_forked: bool = False,
         by: str | None = None,
     ) -> Moves:
         """Let a run go on under another version of the program, under its id.
@@ -432,11 +439,14 @@ class Control:
             version: The application version; by default the newest of its application.
             even_if_running: Also if a process is at work at it, or may be: it records nothing more,
                 and the calls that it is at are made again.
+            even_if_forked: Also if it has stopped, and a fork goes on for it, or has: both make
+                what is left.
             by: Who does it; by default the user of the operating system.
 
         Raises:
             RunNotFoundError: There is no such run.
-            RunStateError: It has ended; or a process is at work at it, or may be.
+            RunStateError: It has ended; or a process is at work at it, or may be; or it has stopped
+                and was forked.
             DefinitionError: No process was ever launched as that version.
 
         Example::
@@ -444,7 +454,7 @@ class Control:
             moves = control.move(run_id)  # or version="2"
             print(moves.moved, moves.kept)
         """
-        return self._mover(version, even_if_running, by).move(run_id)
+        return self._mover(version, even_if_running, even_if_forked, by).move(run_id)
 
     def move_all(
         self,
@@ -452,6 +462,7 @@ class Control:
         *,
         version: str | None = None,
         even_if_running: bool = False,
+        even_if_forked: bool = False,
         by: str | None = None,
     ) -> Moves:
         """Move all runs of agents, crews and flows that have not ended and are of one version.
@@ -461,7 +472,7 @@ class Control:
         Args:
             from_version: The application version that they are of.
             version: As of `move`.
-            even_if_running: As of `move`.
+            even_if_running, even_if_forked: As of `move`.
             by: As of `move`.
 
         Raises:
@@ -472,10 +483,12 @@ class Control:
             moves = control.move_all("1")  # or version="2"
             print(len(moves.moved), moves.refused)
         """
-        return self._mover(version, even_if_running, by).move_all(from_version)
+        return self._mover(version, even_if_running, even_if_forked, by).move_all(from_version)
 
-    def _mover(self, version: str | None, even_if_running: bool, by: str | None) -> Mover:
-        wanted = WantedMove(version, even_if_running, by or _user.name())
+    def _mover(
+        self, version: str | None, even_if_running: bool, even_if_forked: bool, by: str | None
+    ) -> Mover:
+        wanted = WantedMove(version, even_if_running, by or _user.name(), even_if_forked)
         return Mover(self._database, self._store, self._opened, wanted)
 
     # People ----------------------------------------------------------------------
@@ -590,6 +603,7 @@ class Control:
         version: str | None = None,
         by: str | None = None,
         fork_id: str | None = None,
+        even_if_forked: bool = False,
     ) -> str:
         """Begin a new run with what another has recorded, less what depends on a place in it.
 
@@ -612,6 +626,8 @@ class Control:
             version: The application version whose processes take the fork; by default the newest.
             by: Who does it; by default the user of the operating system.
             fork_id: The workflow id of the fork. A fork of this run that has it is not made again.
+            even_if_forked: Also if the run has not ended, and another fork goes on for it, or has:
+                both make what is left.
 
         Returns:
             The workflow id of the fork.
@@ -620,6 +636,8 @@ class Control:
             RunNotFoundError: There is no such run.
             RunConflictError: `fork_id` is the id of a run that is no fork of this one.
             ForkError: There is no such place, or several; or an edit does not fit.
+            RunForkedError: The run has not ended, and another fork goes on for it, or has; a
+                `ForkError`.
             SealedError: The run is encrypted, and this `Control` has no serializer that reads it.
 
         Example::
@@ -630,7 +648,8 @@ class Control:
             print(crew.retrieve(fork_id).get_result().raw)
         """
         by = by or _user.name()
-        wanted = forking.Wanted(_places(run_id, at, edit), inputs, edit or {}, version, by, fork_id)
+        places = _places(run_id, at, edit)
+        wanted = forking.Wanted(places, inputs, edit or {}, version, by, fork_id, even_if_forked)
         return forking.fork(self._database, run_id, wanted, self._serializer)
 
     def made_again(

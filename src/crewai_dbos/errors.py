@@ -40,6 +40,7 @@ __all__ = [
     "RunAbortedError",
     "RunCancelledError",
     "RunConflictError",
+    "RunForkedError",
     "RunNotFoundError",
     "RunStateError",
     "RunStoppedError",
@@ -134,24 +135,35 @@ class RunCancelledError(CrewaiDbosError, _dbos.DBOSAwaitedWorkflowCancelledError
         workflow_id: Its id.
         by: Who has cancelled it; None if that was not said.
         reason: Why; None if that was not said.
+        fork: The fork that goes on for it, or has its result; None if there is none.
     """
 
     _why = "was cancelled"
     _then = "."
 
-    def __init__(self, workflow_id: str, by: str | None = None, reason: str | None = None) -> None:
+    def __init__(
+        self,
+        workflow_id: str,
+        by: str | None = None,
+        reason: str | None = None,
+        fork: str | None = None,
+    ) -> None:
         super().__init__(workflow_id)
         self.by = by
         self.reason = reason
+        self.fork = fork
         why = self._why + (f" by {by}" if by else "") + (f": {reason}" if reason else "")
         _say(
             self,
             f"Run {workflow_id!r} {why.rstrip('.')}. What it has recorded is kept. To go on from "
-            f"there: {_command_lines.resume(workflow_id)}{self._then}",
+            f"there: {_command_lines.resume(workflow_id)}{self._then}"
+            if fork is None
+            else f"Run {workflow_id!r} {why.rstrip('.')}. The result is that of its fork {fork!r}: "
+            f"{_command_lines.show(fork)}",
         )
 
     def __reduce__(self) -> Any:
-        return type(self), (self.workflow_id, self.by, self.reason)
+        return type(self), (self.workflow_id, self.by, self.reason, self.fork)
 
 
 class DeadlinePassedError(RunCancelledError):
@@ -161,6 +173,7 @@ class DeadlinePassedError(RunCancelledError):
         workflow_id: Its id.
         by: None.
         reason: None.
+        fork: As of `RunCancelledError`.
     """
 
     _why = "was cancelled, as its deadline has passed"
@@ -263,6 +276,25 @@ class BudgetExceeded(RunStoppedError):
 
 class ForkError(CrewaiDbosError, ValueError):
     """A run can't be forked as asked: no such place in it, or an edit that does not fit."""
+
+
+class RunForkedError(ForkError, RunStateError):
+    """A fork makes what was left of the run, or has made it, so it is not forked or resumed too.
+
+    Attributes:
+        workflow_id: The id of the run.
+        status: DBOS's status of it.
+        forks: The ids of the forks.
+    """
+
+    def __init__(
+        self, workflow_id: str, status: str, message: str, forks: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(workflow_id, status, message)
+        self.forks = forks
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.workflow_id, self.status, str(self), self.forks)
 
 
 class SealedError(CrewaiDbosError):

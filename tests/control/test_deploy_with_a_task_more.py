@@ -97,7 +97,11 @@ def test_the_commands_of_its_error(tmp_path: Path, monkeypatch: pytest.MonkeyPat
                 done = control.result_of(fork["run_id"])
                 back = "crewai-dbos runs move order-12 --version 1"
                 assert f"({back}). Or" in told
-                given(back)
+                # What the fork has made would be made twice, unless that is said to be meant.
+                refused = CliRunner().invoke(app, shlex.split(back)[1:])
+                assert refused.exit_code == 1
+                assert fork["run_id"] in refused.stderr
+                given(f"{back} --even-if-forked")
                 deploy("1", "third").says("launched")
                 until(lambda: control.run("order-12").state == "done")
         finally:

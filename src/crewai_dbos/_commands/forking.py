@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from crewai_dbos._commands.asking import EvenIfForked, asked_if_forked, is_terminal
 from crewai_dbos._commands.options import AsJson, RunId, Url, as_json_text, open_control, plain
 from crewai_dbos.control import MadeAgain, Run
 
@@ -48,6 +48,7 @@ def fork(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what would be made again.")
     ] = False,
+    even_if_forked: EvenIfForked = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     db_url: Url = None,
     as_json: AsJson = False,
@@ -55,7 +56,8 @@ def fork(
     """Begin a new run with what another has recorded, less what depends on a place in it.
 
     The other run stays as it is. Tools that are made again have their effects again: what that is
-    it says, and asks at a terminal. Exits with 2 if it can't be forked so.
+    it says, and asks at a terminal. Exits with 2 if it can't be forked so, and with 1 if it has not
+    ended, and another fork makes what is left of it.
     """
     edits = dict(_edit(each) for each in edit or ())
     given = None if inputs is None else _json(inputs, "--inputs")
@@ -71,9 +73,20 @@ def fork(
         if again and not (is_there or yes) and is_terminal():
             typer.echo(_told(again), err=True)
             typer.confirm("Fork it?", abort=True, err=True)
-        fork_id = control.fork(
-            run_id, at, inputs=given, edit=edits, version=version, by=by, fork_id=new_id
-        )
+
+        def do(even_if_forked: bool) -> str:
+            return control.fork(
+                run_id,
+                at,
+                inputs=given,
+                edit=edits,
+                version=version,
+                by=by,
+                fork_id=new_id,
+                even_if_forked=even_if_forked,
+            )
+
+        fork_id = asked_if_forked(do, even_if_forked, "fork", not yes)
         fork = control.run(fork_id)
     if as_json:
         told = {"run_id": fork_id, "forked_from": run_id}
@@ -137,8 +150,3 @@ def _json(text: str, what: str) -> Any:
 def _bad(message: str) -> typer.Exit:
     typer.echo(message, err=True)
     return typer.Exit(2)
-
-
-def is_terminal() -> bool:
-    """Whether somebody can be asked."""
-    return sys.stdin.isatty()

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from crewai_dbos._commands.asking import EvenIfForked
 from crewai_dbos._commands.each import Refused, one_by_one
 from crewai_dbos._commands.options import AsJson, Url, open_control, plain
 from crewai_dbos.control import Control, Moves
@@ -33,6 +34,7 @@ def move(
             help="Also what a process is at, or may be: its calls in flight are made again.",
         ),
     ] = False,
+    even_if_forked: EvenIfForked = False,
     by: Annotated[str | None, typer.Option(help="Who; by default your user name.")] = None,
     db_url: Url = None,
     as_json: AsJson = False,
@@ -46,13 +48,23 @@ def move(
     with open_control(db_url) as control:
         if all_of_version is not None:
             moves = control.move_all(
-                all_of_version, version=version, even_if_running=even_if_running, by=by
+                all_of_version,
+                version=version,
+                even_if_running=even_if_running,
+                even_if_forked=even_if_forked,
+                by=by,
             )
             _print(moves, as_json)
         else:
 
             def do(run_id: str) -> Moves:
-                return control.move(run_id, version=version, even_if_running=even_if_running, by=by)
+                return control.move(
+                    run_id,
+                    version=version,
+                    even_if_running=even_if_running,
+                    even_if_forked=even_if_forked,
+                    by=by,
+                )
 
             moves = _each(control, run_ids or [], do, as_json)
     raise typer.Exit(1 if moves.refused else 0)

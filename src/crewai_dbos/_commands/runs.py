@@ -256,6 +256,7 @@ def _whole(run: Run) -> RenderableType:
             ("cost", _cost(run)),
             ("started by", plain(run.parent or "")),
             ("fork of", plain(run.forked_from or "")),
+            ("forked as", ", ".join(f"{plain(f.run_id)} ({f.state})" for f in run.forks)),
             ("version", plain(run.version or "")),
             ("executor", plain(run.executor or "")),
             ("taken over", _taken_over(run)),

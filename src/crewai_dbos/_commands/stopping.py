@@ -8,6 +8,7 @@ import typer
 from sqlalchemy.exc import SQLAlchemyError
 
 from crewai_dbos import _command_lines
+from crewai_dbos._commands.asking import EvenIfForked, asked_if_forked
 from crewai_dbos._commands.each import each
 from crewai_dbos._commands.options import AsJson, RunIds, Url, open_control, plain, what_failed
 from crewai_dbos.errors import CrewaiDbosError
@@ -28,9 +29,18 @@ def cancel(
 
         def do(run_id: str) -> str:
             control.cancel(run_id, reason=reason, by=by)
-            return f"{run_id} is cancelled. To go on: {_command_lines.resume(run_id)}"
+            return f"{run_id} is cancelled. {_then(control.run(run_id))}"
 
         each(control, run_ids, do, "cancelled", as_json)
+
+
+def _then(run: Run) -> str:
+    """How to come to the result of a run that is cancelled."""
+    forks = [fork for fork in run.forks if fork.state not in ("cancelled", "stopped")]
+    if not forks:
+        return f"To go on: {_command_lines.resume(run.run_id)}"
+    named = ", ".join(f"{fork.run_id} ({fork.state})" for fork in forks)
+    return f"The result is that of its {'fork' if len(forks) == 1 else 'forks'} {named}."
 
 
 def resume(
@@ -38,6 +48,7 @@ def resume(
     timeout: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="What each may take; else no limit.")
     ] = None,
+    even_if_forked: EvenIfForked = False,
     db_url: Url = None,
     as_json: AsJson = False,
 ) -> None:
@@ -48,7 +59,10 @@ def resume(
     with open_control(db_url) as control:
 
         def do(run_id: str) -> str:
-            control.resume(run_id, timeout=timeout)
+            def go_on(even_if_forked: bool) -> None:
+                control.resume(run_id, timeout=timeout, even_if_forked=even_if_forked)
+
+            asked_if_forked(go_on, even_if_forked, "resume", not as_json)
             return f"{run_id} goes on as soon as a process takes it."
 
         def look(run_id: str) -> None:

@@ -14,8 +14,10 @@ from sqlalchemy.exc import IntegrityError
 from crewai_dbos._command_lines import END
 from crewai_dbos._control import edits, places
 from crewai_dbos._control.dependence import Dependents
+from crewai_dbos._control.forked import check_not_forked
 from crewai_dbos._control.made_again import MadeAgain, made_again
 from crewai_dbos._control.recorded import Recorded
+from crewai_dbos._dbos_seam import stopping
 from crewai_dbos._dbos_seam.copying import CopiedRun, copied
 from crewai_dbos._dbos_seam.database import Database
 from crewai_dbos._dbos_seam.rows import rows_of
@@ -37,6 +39,7 @@ class Wanted:
         version: The application version that takes it; None for the newest.
         by: Who asks.
         fork_id: Of the fork; None for a new one.
+        even_if_forked: Also of a run that another fork goes on for.
     """
 
     at: tuple[str, ...]
@@ -45,6 +48,7 @@ class Wanted:
     version: str | None
     by: str
     fork_id: str | None = None
+    even_if_forked: bool = False
 
 
 def fork(database: Database, run_id: str, wanted: Wanted, serializer: Serializer | None) -> str:
@@ -58,6 +62,7 @@ def fork(database: Database, run_id: str, wanted: Wanted, serializer: Serializer
         ForkError: It can't be forked so.
         SealedError: What is needed of it is encrypted.
         RunConflictError: The id of the fork is that of another run.
+        RunForkedError: Another fork goes on for the run.
     """
     try:
         return _made(database, run_id, wanted, serializer)
@@ -128,6 +133,10 @@ def _made(database: Database, run_id: str, wanted: Wanted, serializer: Serialize
                 if there.forked_from == run_id:
                     return fork_id
                 raise RunConflictError(f"The id {fork_id!r} is that of another run.")
+        if not wanted.even_if_forked:
+            # Locked: two who fork at the same time come one after the other.
+            for run in stopping.standing(database, connection, run_id):
+                check_not_forked(database, connection, run, "fork")
         made = copied(database, connection, run_id, fork_id, steps=by_place, version=wanted.version)
         if made is None:
             raise RunNotFoundError(run_id)

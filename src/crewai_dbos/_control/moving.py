@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import sqlalchemy as sa
 
 from crewai_dbos import _command_lines
+from crewai_dbos._control.forked import check_not_forked
 from crewai_dbos._control.stopping import Json, has_stopped, let_go_on, queue_of_items
 from crewai_dbos._dbos_seam import moving, stopping
 from crewai_dbos._dbos_seam.database import CANCELLED, PENDING, Database
@@ -17,7 +18,7 @@ from crewai_dbos._requests.store import Store
 from crewai_dbos._stored import names
 from crewai_dbos._stored.cancelled import said_in, without_notes
 from crewai_dbos._stored.moved import Moved, with_moved
-from crewai_dbos.errors import DefinitionError, RunNotFoundError, RunStateError
+from crewai_dbos.errors import DefinitionError, RunForkedError, RunNotFoundError, RunStateError
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,13 @@ class Wanted:
         version: To this application version; None for the newest of their application.
         even_if_running: Also what a process is at, or may be.
         by: Who does it.
+        even_if_forked: Also what has stopped, and a fork goes on for.
     """
 
     version: str | None
     even_if_running: bool
     by: str
+    even_if_forked: bool = False
 
 
 @dataclass(frozen=True)
@@ -182,6 +185,12 @@ class Mover:
                 f"Run {run_id!r} has ended ({run.status}), so there is nothing to move. To make "
                 f"it again from a place: {_command_lines.fork(run_id, 'PLACE', version=target)}"
             )
+        if has_stopped(run) and not self.wanted.even_if_forked:
+            # Moved, it is taken up again.
+            try:
+                check_not_forked(self.database, connection, run, "move")
+            except RunForkedError as forked:
+                return str(forked)
         if (
             run.status != PENDING
             or self.wanted.even_if_running

@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from crewai_dbos._control import texts
-from crewai_dbos._control.run import Page, Run, State
+from crewai_dbos._control.run import Fork, Page, Run, State
 from crewai_dbos._control.states import STATUSES, Standing, standing
 from crewai_dbos._control.taken_over import is_taken_over
 from crewai_dbos._control.texts import Open
@@ -28,6 +28,7 @@ from crewai_dbos._dbos_seam.database import (
     PENDING,
     Database,
 )
+from crewai_dbos._dbos_seam.forks import forks_of
 from crewai_dbos._dbos_seam.rows import as_json
 from crewai_dbos._dbos_seam.stored_contents import StoredStep
 from crewai_dbos._dbos_seam.stored_runs import Condition, StoredRun
@@ -194,12 +195,15 @@ class Reader:
                 self.database, connection, [stored_runs.is_child_of(self.database, [row.run_id])]
             )
             children = self._with_standings(connection, below[::-1], around)
+            forks = sorted(forks_of(self.database, connection, [row.run_id]), key=_forked)
+            stand = self._standings(connection, forks, around)
         begun = at_work(self.events, self.opened, row.run_id) if row.status == PENDING else []
         made = nodes(row, run.state, steps, asked, begun, children, self.opened)
         costs = [run.cost, *(child.cost for child in children)]
         return replace(
             run,
             children=made,
+            forks=tuple(Fork(fork.run_id, stand[fork.run_id].state) for fork in forks),
             queued=_queued(row, steps),
             in_calls=seconds_in_calls(made),
             tokens=sum((n.tokens for n in made), Tokens()),
@@ -335,6 +339,13 @@ def _taken(row: StoredRun) -> dict[str, Any]:
     """The fields of a run that say whether it was taken over from a worker."""
     found = handed_on_in(row.attributes, row.created_ms)
     return {} if found is None else {"taken_from": found.worker, "taken_at": at(found.at)}
+
+
+def _forked(fork: StoredRun) -> tuple[int, int]:
+    """When it was made. DBOS's clock on SQLite may count whole seconds: a fork says it itself."""
+    said = fork.attributes.get(names.FORK_ATTRIBUTE)
+    ms = said.get("ms") if isinstance(said, Mapping) else None
+    return fork.created_ms, ms if isinstance(ms, int) else 0
 
 
 def _is_storable(text: str) -> bool:

@@ -82,6 +82,24 @@ class Node:
 
 
 @dataclass(frozen=True)
+class Fork:
+    """A fork of a run.
+
+    Attributes:
+        run_id: Its id.
+        state: How it stands.
+
+    Example::
+
+        for fork in control.run(run_id).forks:
+            print(fork.run_id, fork.state)
+    """
+
+    run_id: str
+    state: State
+
+
+@dataclass(frozen=True)
 class Run:
     """A run of a definition.
 
@@ -116,6 +134,7 @@ class Run:
         taken_from: The worker that it was under when that was gone, and others took it over the
             last time: its `executor_id`.
         taken_at: When that was, in UTC.
+        forks: The forks that were made of it, the oldest first; from `Control.run` only.
 
     Example::
 
@@ -146,6 +165,7 @@ class Run:
     queue: str | None = None
     taken_from: str | None = None
     taken_at: datetime | None = None
+    forks: tuple[Fork, ...] = ()
 
     @property
     def begun(self) -> datetime | None:

@@ -16,6 +16,7 @@ from crewai_dbos._dbos_seam.stored_runs import ERROR, GIVEN_UP, SUCCESS, StoredR
 from crewai_dbos._fleet.listing import Listed
 from crewai_dbos._requests.reading import Outline
 from crewai_dbos._requests.request import at
+from crewai_dbos._stored import names
 from crewai_dbos._stored.cancelled import said_in
 from crewai_dbos.errors import SealedError
 
@@ -79,7 +80,10 @@ def standing(
 
 def _cancelled(run: StoredRun, told: Mapping[str, Any], opened: Open) -> Standing:
     if "cancelled" in told:
-        return Standing("cancelled", _by_whom(told["cancelled"], opened))
+        said = [_by_whom(told["cancelled"], opened)]
+        if names.STOPPED_BEFORE in told:
+            said.append(f"it had stopped: {_text(told[names.STOPPED_BEFORE], opened, '')}")
+        return Standing("cancelled", "; ".join(filter(None, said)) or None)
     if "stopped" in told:
         return Standing("stopped", _text(told["stopped"], opened, str(told.get("error", ""))))
     if is_late(run.deadline_ms, run.ended_ms):

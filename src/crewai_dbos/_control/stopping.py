@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from crewai_dbos import _command_lines
+from crewai_dbos._control.forked import check_not_forked, where_the_result_is
 from crewai_dbos._dbos_seam import stopping
 from crewai_dbos._dbos_seam.database import CANCELLED, DELAYED, ENQUEUED, PENDING, Database
 from crewai_dbos._dbos_seam.stopping import Standing
@@ -44,7 +45,7 @@ def cancel(
         found = with_items(database, connection, run_id)
         alive = [each for each in found if each.is_alive or has_stopped(each)]
         if not alive:
-            raise _ended(found[0])
+            raise _ended(database, connection, found[0])
         now = stopping.now_of(database, connection)
         attributes = {}
         for each in alive:
@@ -57,11 +58,17 @@ def cancel(
 
 
 def resume(
-    database: Database, store: Store, run_id: str, timeout: float | None, opened: Json
+    database: Database,
+    store: Store,
+    run_id: str,
+    timeout: float | None,
+    opened: Json,
+    even_if_forked: bool = False,
 ) -> None:
     """Let a run go on that was cancelled or stopped; of a batch its items.
 
     Raises:
+        RunForkedError: A fork goes on for it, or for an item.
         RunNotFoundError: There is no such run.
         RunStateError: It has ended, or has not been stopped.
         DefinitionError: `timeout` is no time.
@@ -77,6 +84,9 @@ def resume(
         stopped = [each for each in found if _is_stopped(each)]
         if not stopped:
             raise _not_stopped(found[0])
+        if not even_if_forked:
+            for each in stopped:
+                check_not_forked(database, connection, each, "resume")
         of_items = queue_of_items(database, connection, found[0])
         for each in stopped:
             queue = None if each is found[0] else of_items
@@ -152,9 +162,10 @@ def queue_of_items(database: Database, connection: sa.Connection, batch: Standin
         return None
 
 
-def _ended(run: Standing) -> RunStateError:
+def _ended(database: Database, connection: sa.Connection, run: Standing) -> RunStateError:
     if run.status == CANCELLED:
-        told = f"was cancelled already. To go on: {_command_lines.resume(run.run_id)}"
+        then = where_the_result_is(database, connection, run.run_id)
+        told = f"was cancelled already. {then}"
     else:
         told = f"has ended ({run.status}), so there is nothing to cancel."
     return RunStateError(run.run_id, run.status, f"Run {run.run_id!r} {told}")

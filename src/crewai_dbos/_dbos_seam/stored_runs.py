@@ -181,6 +181,11 @@ def is_child_of(database: Database, run_ids: list[str]) -> Condition:
     return condition
 
 
+def is_fork_of(database: Database, run_ids: list[str]) -> Condition:
+    condition: Condition = database.runs.c.forked_from.in_(run_ids)
+    return condition
+
+
 def has_attribute(database: Database, key: str, field: str, value: str) -> Condition:
     """Whether the attribute `key` of its workflow has `value` in `field`."""
     if database.is_sqlite:

@@ -126,7 +126,8 @@ def _add_runs(router: APIRouter, scoped: ScopedControl) -> None:
     def resume(run_id: RunId, caller: Asking, body: shapes.Resume | None = None) -> None:
         """Let a run go on that was cancelled or stopped."""
         scoped.run(caller, run_id, "resume")
-        scoped.control.resume(run_id, timeout=None if body is None else body.timeout)
+        given = body or shapes.Resume()
+        scoped.control.resume(run_id, timeout=given.timeout, even_if_forked=given.even_if_forked)
 
     @router.post(f"/runs/{paths.RUN}/fork", status_code=202, responses=changing)
     def fork(
@@ -149,6 +150,7 @@ def _add_runs(router: APIRouter, scoped: ScopedControl) -> None:
             inputs=given.inputs,
             version=given.version,
             fork_id=one_id(given.run_id, idempotency_key),
+            even_if_forked=given.even_if_forked,
         )
         return shapes.Started(run_id=made)
 

@@ -132,6 +132,7 @@ _STATUSES: tuple[tuple[type[Exception], int, str], ...] = (
     (errors.UnknownRequest, 404, "unknown-request"),
     (errors.MissingDefinitionError, 404, "unknown-definition"),
     (errors.AlreadyAnswered, 409, "already-answered"),
+    (errors.RunForkedError, 409, "forked"),
     (errors.RunStateError, 409, "run-state"),
     (errors.RunConflictError, 409, "run-conflict"),
     (errors.RequestExpired, 410, "expired"),

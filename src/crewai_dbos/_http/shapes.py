@@ -36,6 +36,7 @@ class Cancel(Body):
 
 class Resume(Body):
     timeout: float | None = Field(default=None, gt=0, le=10**9, description="Seconds.")
+    even_if_forked: bool = Field(default=False, description="A fork makes what is left, too.")
 
 
 class Fork(Body):
@@ -45,6 +46,7 @@ class Fork(Body):
     version: Name | None = None
     by: Name | None = None
     run_id: Name | None = Field(default=None, description="Of the fork. Sent twice, it is one.")
+    even_if_forked: bool = Field(default=False, description="Another makes what is left, too.")
 
 
 class ApproveBody(Body):

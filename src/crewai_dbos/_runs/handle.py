@@ -13,6 +13,7 @@ from dbos import error as dbos_errors
 
 from crewai_dbos import _command_lines, _patches
 from crewai_dbos._dbos_seam.context import assigned_workflow_id, detached
+from crewai_dbos._dbos_seam.database import Database, database_of, launched_database
 from crewai_dbos._dbos_seam.decorated import get_dbos_func_name
 from crewai_dbos._dbos_seam.instance import constructed_instance, is_launched, is_shut_down
 from crewai_dbos._dbos_seam.waiting import destroyed
@@ -132,7 +133,12 @@ class RunHandle:
                     if is_shut_down() or run_scope.in_workflow():
                         raise destroyed(self.workflow_id) from None
                     continue
-                raise unfinished.as_raised(self.workflow_id, error, self._status) from None
+                raise unfinished.as_raised(
+                    self.workflow_id, error, self._status, self._database
+                ) from None
+
+    def _database(self) -> Database:
+        return launched_database() if self._client is None else database_of(self._client)
 
     async def get_result_async(self) -> Any:
         """As `get_result`, for async code.

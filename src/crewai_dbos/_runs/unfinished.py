@@ -9,6 +9,8 @@ from dbos import DBOS, WorkflowStatus
 from dbos import error as dbos_errors
 
 from crewai_dbos._dbos_seam.context import detached
+from crewai_dbos._dbos_seam.database import Database, launched_database
+from crewai_dbos._dbos_seam.forks import going_on_for
 from crewai_dbos._dbos_seam.stored_runs import is_late
 from crewai_dbos._journal import notes
 from crewai_dbos._runs import failure
@@ -53,7 +55,10 @@ def run_of(error: Any) -> str:
 
 
 def as_raised(
-    run_id: str, error: Exception, look: Callable[[], WorkflowStatus | None] | None = None
+    run_id: str,
+    error: Exception,
+    look: Callable[[], WorkflowStatus | None] | None = None,
+    database: Callable[[], Database] = launched_database,
 ) -> Exception:
     """What a caller gets in place of `error`, which DBOS raises to it as the end of a run.
 
@@ -61,6 +66,7 @@ def as_raised(
         run_id: The run's id.
         error: What DBOS raises.
         look: Looks up the run's status; by default in the launched instance.
+        database: Where it is; by default that of this instance.
     """
     status = detached(look or (lambda: DBOS.get_workflow_status(run_id)))
     if status is None:
@@ -72,7 +78,7 @@ def as_raised(
             return BudgetExceeded(note["stopped"], **note.get("budget", {}))
         return _STOPPED.get(str(note.get("error")), RunStoppedError)(note["stopped"])
     if _is_of(run_id, error):
-        return _without_result(status, error)
+        return _without_result(status, error, database)
     return failure.as_raised(error) if ours else error
 
 
@@ -81,19 +87,37 @@ def _is_of(run_id: str, error: Exception) -> bool:
     return isinstance(error, OF_DBOS) and run_of(error) == run_id
 
 
-def _without_result(status: WorkflowStatus, error: Exception) -> Exception:
+def _without_result(
+    status: WorkflowStatus, error: Exception, database: Callable[[], Database]
+) -> Exception:
     run_id = status.workflow_id
     if isinstance(error, _GIVEN_UP):
         return RecoveryLimitError(run_id)
     if isinstance(error, dbos_errors.DBOSAwaitedWorkflowCancelledError):
-        return cancelled(status)
+        return cancelled(status, database())
     return error
 
 
-def cancelled(status: WorkflowStatus) -> RunCancelledError:
-    """The error of a run that was cancelled: by whom and why, as far as that was said."""
+def cancelled(status: WorkflowStatus, database: Database | None = None) -> RunCancelledError:
+    """The error of a run that was cancelled: by whom and why, as far as that was said.
+
+    Args:
+        database: Where it is; by default that of the launched instance.
+    """
     run_id = status.workflow_id
+    fork = _fork_of(run_id, database or launched_database())
     if (said := notes.cancelled(status.attributes)) is not None:
-        return RunCancelledError(run_id, said.by, said.reason)
+        return RunCancelledError(run_id, said.by, said.reason, fork)
     late = is_late(status.workflow_deadline_epoch_ms, status.completed_at)
-    return DeadlinePassedError(run_id) if late else RunCancelledError(run_id)
+    return (DeadlinePassedError if late else RunCancelledError)(run_id, fork=fork)
+
+
+def _fork_of(run_id: str, database: Database) -> str | None:
+    """The last fork that goes on for a run; None if there is none."""
+
+    def look() -> str | None:
+        with database.engine.connect() as connection:
+            found = going_on_for(database, connection, run_id)
+        return found[-1].run_id if found else None
+
+    return database.patiently(look)

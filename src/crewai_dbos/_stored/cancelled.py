@@ -47,6 +47,8 @@ def with_cancelled(
     said = {name: value for name, value in asdict(cancelled).items() if value is not None}
     before = said_in(attributes)
     kept = {name: item for name, item in before.items() if name not in _OTHER_ENDS}
+    if "stopped" in before:
+        kept[names.STOPPED_BEFORE] = before["stopped"]
     note = {**kept, names.CANCELLED: seal(said)}
     return {**attributes, names.ATTRIBUTE: note}
 

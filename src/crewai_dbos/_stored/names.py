@@ -101,6 +101,8 @@ QUEUE = "queue"
 """Of what is in there: the queue that a run was taken from which has stopped."""
 CANCELLED = "cancelled"
 """Of what is in there: by whom the run was cancelled, why, when, and from what queue."""
+STOPPED_BEFORE = "stopped_before"
+"""Of what is in there: why a run that was cancelled had stopped before."""
 FORK_ATTRIBUTE = "crewai_dbos_fork"
 """Key of the workflow attribute that says of a fork by place who has made it, where, and of what.
 
