@@ -32,7 +32,9 @@ def test_a_fork_where_nobody_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         assert run.get_result() == "green"
     told = CliRunner().invoke(app, ["runs", "fork", run.workflow_id, "--id", "again"])
     assert told.exit_code == 0, told.output
-    assert re.search(rf"It is queued: any process .* flow '{flow.flow_name}' takes it", told.output)
+    assert re.search(
+        rf"Queued\. No live worker has the flow '{flow.flow_name}'\. Start one", told.output
+    )
     with Control(url) as control:
         (queued,) = control.runs(state="queued")
         assert "Start one: crewai-dbos worker MODULE" in str(queued.reason)

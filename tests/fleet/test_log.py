@@ -98,7 +98,7 @@ def test_the_last_line_names_what_has_not_ended(start: Start, tmp_path: Path) ->
     level, _, said = lines(stop(process))[-1]
     assert level == "WARNING"
     assert said.endswith(
-        " has stopped. 1 of its runs have not ended, and go on at another worker or at the next "
+        " has stopped. 1 of its runs has not ended, and goes on at another worker or at the next "
         "that is started: one"
     )
 
