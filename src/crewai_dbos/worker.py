@@ -229,9 +229,10 @@ class Worker:
     def _say_what_is_at_work(self, grace: float) -> None:
         if at_work := recovering.runs_at_work():
             logger.warning(
-                "Worker %s stops: %d runs have %g s to end.",
+                "Worker %s stops: %d %s %g s to end.",
                 self.executor_id,
                 len(at_work),
+                "run has" if len(at_work) == 1 else "runs have",
                 grace,
             )
 
@@ -240,10 +241,11 @@ class Worker:
             logger.info("Worker %s has stopped.", self.executor_id)
             return
         logger.warning(
-            "Worker %s has stopped. %d of its runs have not ended, and go on at another worker or "
-            "at the next that is started: %s",
+            "Worker %s has stopped. %d of its runs %s on at another worker or at the next that is "
+            "started: %s",
             self.executor_id,
             len(runs),
+            "has not ended, and goes" if len(runs) == 1 else "have not ended, and go",
             membership.listed(runs),
         )
 

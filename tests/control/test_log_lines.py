@@ -144,6 +144,15 @@ def test_a_run_that_goes_on_is_one_line(serve: Serve, lines: Lines, database_url
     assert told == f"Run {run_id} goes on: 2 calls from the record."
 
 
+def test_a_program_that_is_no_worker_does_not_say_that_runs_begin_and_end(
+    serve: Serve, lines: Lines, database_url: str
+) -> None:
+    serve(lambda _: text("done"))
+    with launched(database_url, **LOUD):
+        kickoff(crew_of(), unique("run"))
+    assert lines.of("crewai_dbos") == []
+
+
 def test_one_that_was_asked_for_is_no_warning(
     serve: Serve, lines: Lines, database_url: str
 ) -> None:

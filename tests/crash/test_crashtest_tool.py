@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import subprocess
@@ -9,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from crash import models
 from crash.names import ASK
-from crewai_dbos.testing.crash import CrashTest, CrashTestError, Verdict
+from crewai_dbos.testing.crash import CrashTest, CrashTestError, Verdict, report
 from pages.blocks import blocks, text_of
 from support.crashing import survives
 from support.python import python
@@ -75,6 +77,25 @@ def test_what_differs_by_itself_is_said_once() -> None:
     assert len(said) < 700, "what is the same is not printed"
     with CrashTest("crash.stateful:varying", ignore=["state.process"]) as test:
         assert test.run(during).ok
+
+
+def test_effects_that_nobody_reports_and_tools_that_are_not_recorded() -> None:
+    script = models.letters(["Ann"])
+    with CrashTest("crash.silent:agent", {"messages": ASK}, model=script) as test:
+        verdict = test.run(test.positions()[-1])
+        log = test.undisturbed.log
+    assert verdict.ok, str(verdict)
+    shown = io.StringIO()
+    console = Console(file=shown, width=160)
+    report.show([verdict], console)
+    console.print(report.line(verdict, 1, 1))
+    told = " ".join(shown.getvalue().split())
+    assert "No effects were reported: put report_effect into your tools" in told
+    assert "effects not reported" in told
+    assert "Not recorded, so made again in every run that goes on: send_letter." in told
+    data = report.as_data([verdict])
+    assert (data["effects_reported"], data["unrecorded_tools"]) == (False, ["send_letter"])
+    assert "DBOS launched" not in log, "what goes well is no part of a report"
 
 
 def test_the_ids_of_tasks_may_differ() -> None:

@@ -169,7 +169,8 @@ def test_runs_of_another_application_or_version_are_told_of(tmp_path: Path) -> N
     until(lambda: "carries out" in process.output())
     said = process.output()
     assert "of application 'other', version '7' carries out flow greeting" in said
-    assert "Not taken: 1 waiting or running of application 'app', version '3'" in said
+    assert "Not taken: 1 run of application 'app', version '3' (--name" in said
+    assert "are this worker's): one" in said
     os.kill(process.pid, signal.SIGTERM)
     process.wait()
     assert " has stopped." in process.output()

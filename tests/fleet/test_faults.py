@@ -129,7 +129,7 @@ def test_connections_that_are_frozen(fleet: Fleet) -> None:
         beat = f"SELECT beat_ms FROM {LEASES} WHERE process LIKE '%:{worker.pid}'"
         before = rows(fleet, beat)
         until(lambda: rows(fleet, beat) != before, seconds=180)
-        until(lambda: "1 of its runs go on: x" in worker.output(), seconds=180)
+        until(lambda: "1 of its runs goes on: x" in worker.output(), seconds=180)
         os.kill(worker.pid, signal.SIGTERM)
         until(lambda: has_ended(worker), seconds=180)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from crewai_dbos.control import Control
-from crewai_dbos.testing import ModelServer, error
+from crewai_dbos.testing import ModelServer, error, text
 from crewai_dbos.testing.crash._fork_server import fork_server
 from crewai_dbos.testing.crash._jobs import Job
 from crewai_dbos.testing.crash._processes import Process
@@ -149,9 +149,26 @@ def test_the_last_line_names_what_has_not_ended(start: Start, tmp_path: Path) ->
     level, _, said = lines(stop(process))[-1]
     assert level == "WARNING"
     assert said.endswith(
-        " has stopped. 1 of its runs have not ended, and go on at another worker or at the next "
+        " has stopped. 1 of its runs has not ended, and goes on at another worker or at the next "
         "that is started: one"
     )
+
+
+def test_a_run_that_begins_and_ends_is_told_of(start: Start, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/app.sqlite"
+    with ModelServer(lambda _: text("done")) as model:
+        process = start(CREW, url, **model.env)
+        with Control(url) as control:
+            control.kickoff("answers", {}, run_id="well")
+            until(lambda: control.run("well").state == "done")
+            tokens = control.run("well").tokens.total
+    of_run = [line for line in lines(stop(process)) if "Run well" in line[2]]
+    begun, done = of_run
+    assert begun == ("INFO", "crewai_dbos", "Run well (crew answers) begins.")
+    assert done[0] == "INFO"
+    assert re.fullmatch(
+        rf"Run well \(crew answers\) is done: \d+\.\d s, {tokens} tokens\.", done[2]
+    ), done
 
 
 @pytest.mark.parametrize("level", ["info", "debug"])
@@ -165,6 +182,11 @@ def test_a_model_that_refuses(start: Start, tmp_path: Path, level: str) -> None:
     said = stop(process)
     logged = said[said.index("Exception encountered in background workflow") :]
     assert "Incorrect API key" in logged
+    errors = [told for what, _, told in lines(said) if what == "ERROR"]
+    (failed,) = [told for told in errors if told.startswith("Run refused")]
+    at = r"crew:answers#1/\S*/llm#\d+"
+    assert re.match(rf"Run refused \(crew answers\) failed at {at}: AuthenticationError: ", failed)
+    assert "Incorrect API key" in failed
     assert ("_journal" in logged) == (level == "debug")
     if level == "info":
         assert logged.count("Traceback (most recent call last)") == 1

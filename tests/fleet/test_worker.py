@@ -114,7 +114,7 @@ def test_runs_under_a_program_that_was_no_worker_are_told_of(
         until(lambda: started.workflow_id in waiting)
     construct(database_url, application_version="v1")
     with Worker(grace=0), caplog.at_level("WARNING"):
-        until(lambda: "1 runs of this application and version are under 'local'" in caplog.text)
+        until(lambda: "1 run is of this application and version under 'local'" in caplog.text)
 
 
 waiting: set[str] = set()

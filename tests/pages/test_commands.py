@@ -136,3 +136,16 @@ def test_the_help_of_each_command_has_an_example() -> None:
         assert label == "Example", name
         assert line.startswith(f"crewai-dbos {name}"), name
         parses(shlex.split(line)[1:], line)
+
+
+def test_the_shape_of_json_is_told_for_each_command_that_prints_it() -> None:
+    page = (ROOT / "docs/control.md").read_text()
+    rows = re.findall(r"(?m)^\| (`.*?`) \|", page.partition("## What --json prints")[2])
+    told = {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
+    every = every_command(typer.main.get_command(app))
+    with_json = {
+        path.removeprefix("crewai-dbos").strip()
+        for path, command in every
+        if any("--json" in option.opts for option in command.params)
+    }
+    assert told == with_json

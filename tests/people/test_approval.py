@@ -9,7 +9,7 @@ import pytest
 from dbos import DBOS, SetWorkflowID
 
 from crewai_dbos import People, ToolRequest
-from crewai_dbos._people import policy
+from crewai_dbos._people import asking, policy
 from crewai_dbos.control import Approve, Control, Feedback, Reject, Reply
 from crewai_dbos.errors import (
     AlreadyAnswered,
@@ -314,6 +314,34 @@ def test_the_log_says_once_that_a_run_waits(
     before = DBOS.fork_workflow(run.workflow_id, 100).get_workflow_id()  # a replay
     DBOS.retrieve_workflow(before).get_result()
     assert waits(caplog, before) == []
+
+
+def test_the_log_of_another_process_says_once_that_a_run_still_waits(
+    serve: Serve, desk: Desk, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notified: list[str] = []
+    serve(writing(MAIL))
+    people = People(
+        approve_tools=["send_email"],
+        linger=0.1,
+        notify=lambda request: notified.append(request.request_id),
+    )
+    run = office(Post(), people).start({"who": "Ann"})
+    request = desk.next(run.workflow_id)
+    desk.parked(run.workflow_id)
+    monkeypatch.setattr(asking, "_told_here", asking._ToldHere())  # as in a process begun anew
+    for _ in range(2):
+        DBOS.resume_workflow(run.workflow_id)
+        until(lambda: status(run.workflow_id) == "PENDING")
+        desk.parked(run.workflow_id)
+    desk.answer(run.workflow_id, Approve())
+    run.get_result()
+    told = [line for line in waits(caplog, run.workflow_id) if "still" in line]
+    assert told == [
+        f"Run {run.workflow_id} still waits for a person: May Clerk call send_email? Answer with: "
+        f"crewai-dbos inbox (request {request.request_id[:8]})"
+    ]
+    assert notified == [request.request_id]
 
 
 def test_the_log_says_nothing_where_a_prompt_does(

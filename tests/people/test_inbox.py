@@ -46,7 +46,10 @@ def test_listed_shown_and_approved_in_an_editor(
     assert request.request_id in [each["request_id"] for each in listed]
     assert json.loads(inbox("list", "--json", "--audience", "sales").stdout) == []
     short = request.request_id[:8]
-    assert short in inbox("list").stdout
+    told = inbox("list").stdout
+    assert short in told
+    arguments = json.dumps(request.question.arguments)
+    assert f"{request.question.message} {arguments[:40]}" in " ".join(told.split())
     shown = inbox("show", short).stdout
     assert 'to = "ann@example.org"' in shown
     assert run.workflow_id in shown

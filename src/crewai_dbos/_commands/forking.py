@@ -100,6 +100,8 @@ def fork(
 
 def _taken_by(fork: Run) -> str:
     """Who carries it out, as far as the database says."""
+    if fork.reason and fork.state == "queued":
+        return f"Queued. {plain(fork.reason[0].upper() + fork.reason[1:])}."
     if fork.reason:
         return f"It is {fork.state}: {plain(fork.reason)}"
     return "It is queued, and a worker takes it." if fork.state == "queued" else "It is begun."

@@ -92,9 +92,23 @@ def _table(requests: Sequence[Request]) -> Table:
             ago(request.created),
             ago(request.deadline),
             plain(request.run_id),
-            note=plain(request.question.message),
+            note=plain(_asked(request)),
         )
     return table
+
+
+_SHOWN = 40
+"""Characters of the arguments that a list shows."""
+
+
+def _asked(request: Request) -> str:
+    """The question, and the beginning of the arguments with which a tool is to be called."""
+    question = request.question
+    if request.kind != "approval" or not question.arguments:
+        return question.message
+    arguments = json.dumps(question.arguments, ensure_ascii=False)
+    cut = arguments if len(arguments) <= _SHOWN else f"{arguments[:_SHOWN]}…"
+    return f"{question.message} {cut}"
 
 
 @app.command(epilog=example("inbox show"))

@@ -175,13 +175,16 @@ def _tell_of_others() -> None:
     from crewai_dbos._dbos_seam.database import launched_database
 
     name, version = recovering.configured_name(), recovering.version()
-    for other, its_version, count in recovering.of_others(launched_database(), name, version):
+    found = recovering.of_others(launched_database(), name, version)
+    for other, its_version, count, run_ids in found:
         logger.warning(
-            "Not taken: %d waiting or running of application %r, version %r (--name and --version "
-            "say which are this worker's).",
+            "Not taken: %d %s of application %r, version %r (--name and --version say which are "
+            "this worker's): %s",
             count,
+            "run" if count == 1 else "runs",
             other,
             its_version,
+            ", ".join(run_ids) + (", ..." if count > len(run_ids) else ""),
         )
 
 

@@ -111,8 +111,8 @@ def raised(
     wanted = {unit: limit for unit, limit in limits.items() if limit is not None}
     unit, used = str(reached.get("unit")), reached.get("used") or 0
     if not all(is_amount(limit) for limit in wanted.values()) or wanted.get(unit, 0) <= used:
-        limit = reached.get("limit")
-        enough = higher(limit if limit and is_amount(limit) else max(used, 1), used)
+        limit: Any = reached.get("limit")
+        enough = higher(limit if is_amount(limit) else max(used, 1), used)
         raise InvalidAnswer(
             f"Run {run_id!r} has used {amount(unit, used)}. Give a limit above that: "
             f"{_command_lines.raise_budget(run_id, unit, enough)}"

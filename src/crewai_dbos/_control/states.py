@@ -149,8 +149,8 @@ def _no_worker(run: StoredRun, latest: str | None, fleet: Fleet) -> str | None:
         return f"no worker that has it takes runs from the queue {run.queue!r}"
     what = "its workflow" if needed is None else f"the {needed[0]} {needed[1]!r}"
     return (
-        f"any process that has launched DBOS with {what} takes it, and no worker with that lives. "
-        f"Start one: {_command_lines.worker()}"
+        f"no live worker has {what}. Start one ({_command_lines.worker()}), or any program that "
+        "defines it"
     )
 
 

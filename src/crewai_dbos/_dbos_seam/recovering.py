@@ -218,20 +218,37 @@ def _deadline_before(runs: sa.Table) -> sa.ColumnElement[int | None]:
     return sa.case((by_this_claim, None), else_=columns.workflow_deadline_epoch_ms)
 
 
-def of_others(database: Database, application: str, version: str) -> list[tuple[str, str, int]]:
+def of_others(
+    database: Database, application: str, version: str, most: int = 3
+) -> list[tuple[str, str, int, list[str]]]:
     """The runs in a database that wait and that a process of this application does not take.
 
     Returns:
-        Application, version and how many runs, for each.
+        Application, version, how many runs, and the ids of the first `most`, for each.
     """
     runs = database.runs.c
     name, its_version = runs.application_name, runs.application_version
-    query = (
+    others = runs.status.in_((PENDING, ENQUEUED)) & sa.or_(
+        name != application, its_version != version
+    )
+    counted = (
         sa.select(name, its_version, sa.func.count())
-        .where(runs.status.in_((PENDING, ENQUEUED)))
-        .where(sa.or_(name != application, its_version != version))
+        .where(others)
         .group_by(name, its_version)
         .order_by(name, its_version)
     )
+    first = sa.select(runs.workflow_uuid).order_by(runs.created_at, runs.workflow_uuid).limit(most)
     with database.engine.connect() as connection:
-        return [(str(row[0]), str(row[1]), int(row[2])) for row in connection.execute(query)]
+        return [
+            (
+                str(other),
+                str(of_version),
+                int(count),
+                list(
+                    connection.scalars(
+                        first.where(others, name == other, its_version == of_version)
+                    )
+                ),
+            )
+            for other, of_version, count in connection.execute(counted).all()
+        ]

@@ -259,10 +259,11 @@ class Membership:
         found = self.leases.take_over(lease)
         if found:
             logger.warning(
-                "Worker %s (%s) is gone: %d of its runs go on: %s",
+                "Worker %s (%s) is gone: %d of its runs %s on: %s",
                 lease.holder.executor_id,
                 lease.holder.process,
                 len(found),
+                "goes" if len(found) == 1 else "go",
                 listed(found),
             )
             self.taken_over[HANDED_OVER if lease.is_released else LEASE_EXPIRED] += len(found)
@@ -270,11 +271,12 @@ class Membership:
     def _say_what_nobody_takes_over(self) -> None:
         for executor_id, count in within(self.seconds / 2, self.leases.without_lease).items():
             logger.warning(
-                "%d runs of this application and version are under %r, which holds no lease: it is "
-                "no Worker, and may live. If it does not, nobody goes on with them: start it once "
+                "%d %s of this application and version under %r, which holds no lease: it is no "
+                "Worker, and may live. If it does not, nobody goes on with that: start it once "
                 "more under that id (DBOS__VMID) with DBOS.launch(), or DBOS.resume_workflow() "
                 "each.",
                 count,
+                "run is" if count == 1 else "runs are",
                 executor_id,
             )
 

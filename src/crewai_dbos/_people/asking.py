@@ -135,6 +135,29 @@ async def aask(scope: Scope, call: Call, asking: Asking, read: Callable[[Said], 
         await on_a_thread(waiter.settle)
 
 
+class _ToldHere:
+    """The requests that the log of this process tells of. Threads share it; the oldest go."""
+
+    MOST = 4096
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._ids: dict[str, None] = {}
+
+    def is_news(self, request_id: str) -> bool:
+        """Whether it is told of for the first time; from now on it is not."""
+        with self._lock:
+            if request_id in self._ids:
+                return False
+            self._ids[request_id] = None
+            if len(self._ids) > self.MOST:
+                del self._ids[next(iter(self._ids))]
+        return True
+
+
+_told_here = _ToldHere()
+
+
 @dataclass
 class _Waiter:
     """Asks in one place of a run, and waits there."""
@@ -250,20 +273,24 @@ class _Waiter:
 
     def _tell(self, asked: Asked, request: Request) -> None:
         notify = policy.current().notify
-        if not asked.notify:
-            return
         run_id, request_id = self.scope.run_id, asked.request_id
+        if not asked.notify and not _told_here.is_news(request_id):
+            return
         # A program that waits must not look like one that hangs; a terminal shows the prompt.
         level = logging.INFO if terminal.is_there() else logging.WARNING
         message = textwrap.shorten(request.question.message, _LONGEST)
         logger.log(
             level,
-            "Run %s waits for a person: %s Answer with: %s (request %s)",
+            "Run %s %s for a person: %s Answer with: %s (request %s)",
             run_id,
+            "waits" if asked.notify else "still waits",
             "its question is encrypted." if sealing.is_wanted() else message,
             _command_lines.INBOX,
             request_id[:8],
         )
+        if not asked.notify:
+            return  # a process before this one has told whoever else is to be told
+        _told_here.is_news(request_id)
         if self.asking.announce is not None:
             self.asking.announce()
         if notify is not None:

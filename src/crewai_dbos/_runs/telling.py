@@ -1,4 +1,4 @@
-"""Telling of a run: its events, in the database, and its spans, in the user's tracing."""
+"""Telling of a run: its events in the database, its spans, and lines in the log of a worker."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from crewai_dbos._dbos_seam.context import DBOSContext, open_workflow
 from crewai_dbos._journal import executions
 from crewai_dbos._journal.listening import Happening
 from crewai_dbos._journal.scope import Scope
-from crewai_dbos._runs import counting, event_stream, spans
+from crewai_dbos._runs import counting, event_stream, saying, spans
 from crewai_dbos._runs.event_stream import EventStream
 from crewai_dbos._threads import on_a_thread
 
@@ -29,6 +29,8 @@ def of_joined(definition: Any, scope: Scope, *, is_own: bool) -> Iterator[None]:
     spans.listen(journal)
     counting.listen(journal)
     kind = scope.path.rpartition("/")[2].partition(":")[0]
+    if is_own:
+        saying.begins(kind, definition.name, journal)
     stream = _heard(definition, scope, kind, is_own=is_own) if definition.events else None
     try:
         with journal.listeners.told(Happening(scope.path, kind)):
@@ -58,7 +60,8 @@ def of_run(definition: Any, noun: str) -> Iterator[None]:
     context = open_workflow()
     run_id = context.workflow_id
     counted = counting.of_run(noun, definition.name, run_id)
-    with counted, spans.of_run(noun, definition.name, run_id, spans.begun_in(run_id)):
+    said = saying.of_run(noun, definition.name, context)
+    with said, counted, spans.of_run(noun, definition.name, run_id, spans.begun_in(run_id)):
         try:
             yield
         except BaseException as error:
@@ -74,7 +77,8 @@ async def of_async_run(definition: Any, noun: str) -> AsyncIterator[None]:
     run_id = context.workflow_id
     began_in = await on_a_thread(lambda: spans.begun_in(run_id)) if spans.tracer() else None
     counted = counting.of_run(noun, definition.name, run_id)
-    with counted, spans.of_run(noun, definition.name, run_id, began_in):
+    said = saying.of_run(noun, definition.name, context)
+    with said, counted, spans.of_run(noun, definition.name, run_id, began_in):
         try:
             yield
         except GeneratorExit:

@@ -99,7 +99,13 @@ def _launched(order: Mapping[str, Any]) -> Any:
             "Put that under `if __name__ == '__main__':`, or into a module that is not imported."
         )
     _faults.install(RUN, **order["fault"])
-    dbos = DBOS(config={"name": "crash-test", "system_database_url": order["database_url"]})
+    dbos = DBOS(
+        config={
+            "name": "crash-test",
+            "system_database_url": order["database_url"],
+            "log_level": "WARNING",  # the report shows the last lines of a run that failed
+        }
+    )
     poll_internal_queue(dbos, POLL)
     DBOS.launch()
     return target

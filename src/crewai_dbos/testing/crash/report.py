@@ -33,6 +33,8 @@ def as_data(verdicts: Sequence[Verdict]) -> dict[str, Any]:
         "survived": sum(verdict.ok for verdict in verdicts),
         "completed": sum(verdict.completed for verdict in verdicts),
         "repeated": sum(len(verdict.repeated) for verdict in verdicts),
+        "effects_reported": _are_reported(verdicts),
+        "unrecorded_tools": _unrecorded_tools(verdicts),
         "runs": rows,
     }
 
@@ -61,6 +63,25 @@ def show(verdicts: Sequence[Verdict], console: Console) -> None:
         f"{data['survived']} of {data['positions']} survived. Of {data['completed']} completed "
         f"calls {data['repeated']} were made again."
     )
+    if unrecorded := data["unrecorded_tools"]:
+        console.print(
+            f"Not recorded, so made again in every run that goes on: {', '.join(unrecorded)}. "
+            "Decorate them with @DBOS.step().",
+            markup=False,
+        )
+    if verdicts and not data["effects_reported"]:
+        console.print(
+            "No effects were reported: put report_effect into your tools, or this says nothing of "
+            "what they do."
+        )
+
+
+def _are_reported(verdicts: Sequence[Verdict]) -> bool:
+    return any(verdict.observed.effects for verdict in verdicts)
+
+
+def _unrecorded_tools(verdicts: Sequence[Verdict]) -> list[str]:
+    return sorted({tool for verdict in verdicts for tool in verdict.unrecorded_tools})
 
 
 def _effects(verdict: Verdict) -> str:
@@ -68,4 +89,4 @@ def _effects(verdict: Verdict) -> str:
         return f"{len(verdict.effects_repeated)} again"
     if verdict.effects_in_flight:
         return f"{len(verdict.effects_in_flight)} again, in flight"
-    return "each once"
+    return "each once" if verdict.observed.effects else "not reported"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,9 @@ from crewai_dbos.testing.crash._outcome import USAGE, Difference, differences
 from crewai_dbos.testing.crash.positions import Position
 from crewai_dbos.testing.effects import Effect
 from crewai_dbos.testing.request import Request
+
+_UNRECORDED = re.compile(r"Tool '(.+?)' is not recorded: ")
+"""What a run says once of such a tool."""
 
 
 @dataclass
@@ -92,6 +96,11 @@ class Verdict:
     def ok(self) -> bool:
         """Whether the run survived."""
         return not self.problems
+
+    @property
+    def unrecorded_tools(self) -> list[str]:
+        """The tools that were called and are not recorded: each call of a run is made again."""
+        return list(dict.fromkeys(_UNRECORDED.findall(self.observed.log)))
 
     def __str__(self) -> str:
         where = " then ".join(map(str, self.positions))
