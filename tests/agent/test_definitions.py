@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -143,7 +144,8 @@ def serialized_in_a_fresh_process() -> None:
 @pytest.mark.crash
 def test_a_durable_object_in_any_field_is_serialized() -> None:
     code = "from agent import test_definitions as t; t.serialized_in_a_fresh_process()"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 

@@ -176,7 +176,8 @@ def test_requests_fit(width: int) -> None:
 
 def test_only_the_names_of_facts_are_dim() -> None:
     out = io.StringIO()
-    where = Console(width=80, file=out, force_terminal=True, color_system="standard")
+    colours = {"color_system": "standard", "no_color": False}
+    where = Console(width=80, file=out, force_terminal=True, **colours)  # type: ignore[arg-type]
     tables.show(where, tables.Facts([("why", "it waits"), ("state", Text("done", "green"))]))
     tables.show(where, runs._table(RUNS[2:], False))
     told = out.getvalue()

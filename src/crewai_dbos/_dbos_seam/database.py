@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -166,11 +167,23 @@ def separate_database() -> Database:
     )
     try:
         if config.get("run_migrations", True):
-            system.run_migrations()
+            _migrate(system)
     except BaseException:
         close(Database(system))
         raise
     return Database(system)
+
+
+def _migrate(system: SystemDatabase) -> None:
+    """Make or complete DBOS's tables. Of processes that begin on one SQLite file, one waits."""
+    for pause in (0.1, 0.2, 0.5, 1.0, 2.0, None):
+        try:
+            system.run_migrations()
+            return
+        except sa.exc.OperationalError as error:
+            if pause is None or "database is locked" not in str(error):
+                raise
+            time.sleep(pause)
 
 
 def close(database: Database) -> None:
