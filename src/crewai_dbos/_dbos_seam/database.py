@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -165,25 +164,14 @@ def separate_database() -> Database:
         retry_connection_errors=False,
         sharding=config.get("sharding", False),
     )
+    database = Database(system)
     try:
         if config.get("run_migrations", True):
-            _migrate(system)
+            database.patiently(system.run_migrations)  # another may begin on the same SQLite file
     except BaseException:
-        close(Database(system))
+        close(database)
         raise
-    return Database(system)
-
-
-def _migrate(system: SystemDatabase) -> None:
-    """Make or complete DBOS's tables. Of processes that begin on one SQLite file, one waits."""
-    for pause in (0.1, 0.2, 0.5, 1.0, 2.0, None):
-        try:
-            system.run_migrations()
-            return
-        except sa.exc.OperationalError as error:
-            if pause is None or "database is locked" not in str(error):
-                raise
-            time.sleep(pause)
+    return database
 
 
 def close(database: Database) -> None:
