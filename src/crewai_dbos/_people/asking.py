@@ -274,7 +274,8 @@ class _Waiter:
     def _tell(self, asked: Asked, request: Request) -> None:
         notify = policy.current().notify
         run_id, request_id = self.scope.run_id, asked.request_id
-        if not asked.notify and not _told_here.is_news(request_id):
+        is_news = _told_here.is_news(request_id)
+        if not (asked.notify or is_news):
             return
         # A program that waits must not look like one that hangs; a terminal shows the prompt.
         level = logging.INFO if terminal.is_there() else logging.WARNING
@@ -290,7 +291,6 @@ class _Waiter:
         )
         if not asked.notify:
             return  # a process before this one has told whoever else is to be told
-        _told_here.is_news(request_id)
         if self.asking.announce is not None:
             self.asking.announce()
         if notify is not None:
