@@ -31,6 +31,7 @@ for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "CREWAI_STORA
 
 gc.disable()  # all that is made by an import stays
 
+from crewai_dbos.control import Control  # noqa: E402
 from crewai_dbos.testing.crash._databases import Databases  # noqa: E402
 from support.cpu import pytest_addoption, pytest_configure  # noqa: E402, F401
 from support.entries import pytest_runtest_setup  # noqa: E402, F401
@@ -86,3 +87,10 @@ def database_kind(request: pytest.FixtureRequest) -> str:
     if request.param == "sqlite":
         return "sqlite"
     return str(request.getfixturevalue("postgres").url("postgres"))
+
+
+@pytest.fixture
+def control(url: str) -> Iterator[Control]:
+    """Of the database `url`, which a module or a package of tests has."""
+    with Control(url) as found:
+        yield found

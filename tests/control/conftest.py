@@ -1,4 +1,4 @@
-"""One DBOS for all tests of a module, on each kind of database, and `Control` of it."""
+"""One DBOS for all tests of a module, on each kind of database."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from crewai_dbos.control import Control
 from crewai_dbos.testing import text
 from support.controlling import one_dbos
 from support.serving import Serve, serving
@@ -18,12 +17,6 @@ from support.serving import Serve, serving
 def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with one_dbos(request, tmp_path_factory) as url:
         yield url
-
-
-@pytest.fixture
-def control(url: str) -> Iterator[Control]:
-    with Control(url) as found:
-        yield found
 
 
 @pytest.fixture

@@ -69,12 +69,6 @@ def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         yield url
 
 
-@pytest.fixture
-def control(url: str) -> Iterator[Control]:
-    with Control(url) as found:
-        yield found
-
-
 @pytest.fixture(autouse=True)
 def model(monkeypatch: pytest.MonkeyPatch, url: str) -> Iterator[Serve]:
     for serve in serving(monkeypatch, sending):

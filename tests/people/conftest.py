@@ -23,12 +23,6 @@ def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture
-def control(url: str) -> Iterator[Control]:
-    with Control(url) as found:
-        yield found
-
-
-@pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch, url: str) -> Iterator[Serve]:
     yield from serving(monkeypatch, lambda _: text("done"))
 
