@@ -1,4 +1,4 @@
-"""Many runs at once in one process, and hundreds in a row: calls a second, and memory."""
+"""Many runs at once in one process: calls a second, and memory."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CALLS = 3
 
 
 def measure(quick: bool, folder: Path) -> list[Row]:
-    rounds, runs, in_a_row = (1, 8, 20) if quick else (2, 32, 500)
+    rounds, runs = (1, 8) if quick else (2, 32)
     at_once = AT_ONCE[: 2 if quick else None]
     rows: list[Row] = []
     with databases(folder) as made, ExitStack() as stack:
@@ -46,7 +46,6 @@ def measure(quick: bool, folder: Path) -> list[Row]:
             notes = {side: f"{worker.ask('memory'):,.0f} MB" for side, worker in workers.items()}
             case = f"runs at once: {number}"
             rows += compared(NAME, case, "calls/s", samples, notes=notes)
-        rows += _in_a_row(dict(list(workers.items())[:2]), in_a_row)
     return rows
 
 
@@ -61,19 +60,6 @@ def _worker(stack: ExitStack, folder: Path, env: dict[str, str], name: str, url:
 
 def _throughput(worker: Worker, runs: int, at_once: int) -> float:
     return runs * CALLS / float(worker.ask("run", runs=runs, at_once=at_once))
-
-
-def _in_a_row(workers: dict[str, Worker], runs: int) -> list[Row]:
-    """Memory before and after many runs, the first of which nobody measures."""
-    rows = []
-    for side, worker in workers.items():
-        before = worker.ask("memory")
-        worker.ask("run", runs=runs, at_once=1)
-        after = worker.ask("memory")
-        samples = {f"{side}, before": [before], f"{side}, after": [after]}
-        note = {f"{side}, after": f"{(after - before) * 1000 / runs:,.1f} kB a run"}
-        rows += compared(NAME, f"{runs:,} runs in a row, {side}", "MB", samples, notes=note)
-    return rows
 
 
 # The worker ------------------------------------------------------------------------------

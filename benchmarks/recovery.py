@@ -96,7 +96,7 @@ def _serve(tool_calls: int) -> None:
     def taken(source: object, event: AgentExecutionStartedEvent) -> None:
         say([time.monotonic()])
 
-    with launched(f"sqlite:///{Path.cwd()}/run.sqlite", eager=False):
+    with launched(f"sqlite:///{Path.cwd()}/run.sqlite"):
         say([imported, time.monotonic()])
         if tool_calls:
             task = Task(description=model.order(tool_calls), expected_output="A summary.")

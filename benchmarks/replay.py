@@ -40,7 +40,7 @@ def measure(quick: bool, folder: Path) -> list[Row]:
     with databases(folder) as made:
         for kind in kinds(quick):
             url = made.fresh(kind)
-            with launched(url):
+            with launched(url, eager=True):
                 for calls, rounds in (QUICK_ROUNDS if quick else ROUNDS).items():
                     rows += _compare(kind, url, calls, rounds)
                 rows += _opened(kind, url, *(OPENED_QUICK if quick else OPENED))

@@ -1,4 +1,4 @@
-"""Crews that wait for a person: what they cost while they wait, and how soon they go on."""
+"""Crews that wait for a person: what they cost while they wait, and how they are worked off."""
 
 from __future__ import annotations
 
@@ -30,22 +30,20 @@ class Sizes:
     """How much is measured.
 
     Attributes:
-        latencies: Answers to one run, on each kind of database.
         looks: How often the memory of a process is looked at whose runs wait and go on.
         cycles: Runs between two looks.
         many: Runs that wait at the same time.
         alone: Requests of these that are answered while no process works.
     """
 
-    latencies: int
     looks: int
     cycles: int
     many: int
     alone: int
 
 
-WHOLE = Sizes(latencies=15, looks=6, cycles=96, many=2_000, alone=300)
-QUICK = Sizes(latencies=2, looks=2, cycles=4, many=8, alone=3)
+WHOLE = Sizes(looks=6, cycles=96, many=2_000, alone=300)
+QUICK = Sizes(looks=2, cycles=4, many=8, alone=3)
 
 
 def measure(quick: bool, folder: Path) -> list[Row]:
@@ -53,16 +51,8 @@ def measure(quick: bool, folder: Path) -> list[Row]:
     rows: list[Row] = []
     with databases(folder) as made, ExitStack() as stack:
         env = stack.enter_context(model.running(folder))
-        for kind in kinds(quick):
-            url = made.fresh(kind)
-            worker = _worker(stack, folder, env, f"{kind}-latency", url)
-            worker.ask("park", runs=1)
-            worker.ask("answer")
-            woken = [worker.ask("latency") for _ in range(sizes.latencies)]
-            rows += compared(NAME, "from an answer to the next call", "s", {kind: woken})
-            worker.kill()
-        url = made.fresh(kinds(quick)[-1])
-        rows += _cycles(_worker(stack, folder, env, "cycles", url), sizes)
+        kind = kinds(quick)[-1]
+        rows += _cycles(worker_on(made.fresh(kind), stack, folder, env, "cycles"), sizes)
         rows += _many(stack, folder, env, made.fresh(kind), made.fresh(kind), sizes)
     return rows
 
@@ -86,14 +76,14 @@ def _many(
     stack: ExitStack, folder: Path, env: dict[str, str], empty: str, url: str, sizes: Sizes
 ) -> list[Row]:
     """Many runs wait: what a process costs that is started then, and how they are worked off."""
-    parking = [_worker(stack, folder, env, f"parking-{number}", url) for number in range(2)]
+    parking = [worker_on(url, stack, folder, env, f"parking-{number}") for number in range(2)]
     for worker in parking:
         worker.tell("park", runs=sizes.many // 2)
     for worker in parking:
         worker.read()
         worker.kill()
-    idle = _worker(stack, folder, env, "idle", empty)
-    worker = _worker(stack, folder, env, "waiting", url)
+    idle = worker_on(empty, stack, folder, env, "idle")
+    worker = worker_on(url, stack, folder, env, "waiting")
     time.sleep(5)  # for what a launch does in the background
     rows = []
     for what, unit in (("memory", "MB"), ("threads", "threads")):
@@ -106,7 +96,7 @@ def _many(
     worker.kill()
     alone = list(islice(_answers(url), sizes.alone))
     rows += compared(NAME, "an answer, while no process works", "ms", {"an answer": alone})
-    worker = _worker(stack, folder, env, "working", url)
+    worker = worker_on(url, stack, folder, env, "working")
     worker.tell("work_off")
     beside = list(_answers(url))
     done = worker.read()
@@ -124,7 +114,8 @@ def _answers(url: str) -> Iterator[float]:
             yield timed(answer) * 1000
 
 
-def _worker(stack: ExitStack, folder: Path, env: dict[str, str], name: str, url: str) -> Worker:
+def worker_on(url: str, stack: ExitStack, folder: Path, env: dict[str, str], name: str) -> Worker:
+    """A process whose runs wait on the database `url`."""
     home = folder / name
     home.mkdir()
     worker = Worker("benchmarks.waiting", home=home, env={**env, DATABASE: url})

@@ -15,9 +15,8 @@ import pytest
 from crewai_dbos.control import Answer, Approve, Control, Event
 from crewai_dbos.control import Request as Asked
 from crewai_dbos.testing import ModelServer, Reply, Request, ToolCall, text, tool_calls
-from crewai_dbos.testing.crash import CrashTest, Position
 from crewai_dbos.testing.crash._program import RUN
-from support.crashing import one_moment_each, survives
+from support.crashing import survives
 from support.databases import some_here
 from support.python import Program
 
@@ -72,11 +71,6 @@ def test_a_reader_goes_on_over_a_kill(
     assert Counter(kinds)["llm.started"] == Counter(kinds)["llm.ended"] == 4
 
 
-def but_for_its_end(test: CrashTest) -> list[Position]:
-    """Killed between the event of its end and its result, a run has no other event of its end."""
-    return [p for p in one_moment_each(test) if (p.entry, p.moment) != ("result", "unrecorded")]
-
-
 @pytest.mark.some_entries
 @pytest.mark.parametrize(
     ("target", "database_kind"),
@@ -91,7 +85,6 @@ def test_whenever_it_is_killed(target: str, database_kind: str) -> None:
     survives(
         f"support.told:{target}",
         {},
-        but_for_its_end,
         model=script,
         left_behind="support.told:told",
         database=database_kind,

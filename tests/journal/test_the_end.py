@@ -16,7 +16,7 @@ from dbos._error import DBOSAwaitedWorkflowCancelledError
 
 from crewai_dbos import DriftError, LostContextError
 from crewai_dbos._dbos_seam.database import launched_database
-from crewai_dbos._journal import watching
+from crewai_dbos._journal import execution
 from crewai_dbos._journal.joining import joined, unwrapping_signals
 from crewai_dbos._journal.run_scope import enclosing, for_call
 from crewai_dbos._journal.scope import Scope
@@ -130,7 +130,7 @@ def test_what_another_process_did_meanwhile_stops_the_next_call(
     dbos: None, how: str, is_async: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """This process hears of it by looking."""
-    monkeypatch.setattr(watching, "RECENT", 0)
+    monkeypatch.setattr(execution, "RECENT", 0)
     changed = threading.Event()
 
     def change() -> None:

@@ -18,10 +18,11 @@ from crewai_dbos import StepConfig
 from crewai_dbos._journal import background
 from crewai_dbos._journal.attempt import Attempt
 from crewai_dbos._journal.call import Call
+from crewai_dbos._journal.execution import Execution, Moment
+from crewai_dbos._journal.in_flight import InFlight
 from crewai_dbos._journal.joining import joined
 from crewai_dbos._journal.latch import Latch
 from crewai_dbos._journal.open_calls import OpenCall
-from crewai_dbos._journal.watching import Execution, Moment, Stay
 from journal.helpers import QUICK, acall, call, only_sqlite, work
 from support.runs import begin, entries, finish, replay, result, run_id
 
@@ -129,6 +130,6 @@ def test_a_time_limit_is_not_for_what_goes_on_in_the_background() -> None:
 
         execution = Execution("run", None, Latch("run"))
         execution.goes_on(Moment.now())
-        stay = Stay(execution)
-        body = Attempt(OpenCall("run", "tool:send#1"), call, (), stay).of_async(send)
+        in_flight = InFlight(execution)
+        body = Attempt(OpenCall("run", "tool:send#1"), call, (), in_flight).of_async(send)
         assert asyncio.run(body())["result"] == "sent"

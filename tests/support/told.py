@@ -23,7 +23,7 @@ from crewai_dbos.testing import report_effect
 from crewai_dbos.testing.crash._program import RUN
 from support.launching import launched
 
-BY_EXECUTION = ("run.resumed", "run.parked")
+BY_EXECUTION = ("run.resumed", "run.parked", "run.ended")
 """Types of events of which there are as many as there were executions."""
 
 
@@ -136,9 +136,11 @@ def told() -> dict[str, Any]:
         "wrong": wrong,
         "in order": numbers == sorted(set(numbers)),
         "ended": sorted(
-            (event.path, event.data["status"], event.data.get("error"))
-            for event in once
-            if event.type.endswith(".ended")
+            {
+                (event.path, event.data["status"], event.data.get("error") or "")
+                for event in found
+                if event.type.endswith(".ended")
+            }
         ),
         "answers": {path: attempts[max(attempts)] for path, attempts in sorted(answers.items())},
         "last": found[-1].type if found else None,

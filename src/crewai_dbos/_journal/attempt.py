@@ -15,10 +15,10 @@ from crewai_dbos._dbos_seam.errors import DBOSStepTimeoutError
 from crewai_dbos._journal.background import collecting
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.config import StepConfig
+from crewai_dbos._journal.in_flight import InFlight
 from crewai_dbos._journal.open_calls import OpenCall, inside_call
 from crewai_dbos._journal.payload import Payload, failure, success
 from crewai_dbos._journal.retry import retry_after
-from crewai_dbos._journal.watching import Stay
 from crewai_dbos._threads import finished, on_a_thread
 
 T = TypeVar("T")
@@ -34,14 +34,14 @@ class Attempt:
         opened: The call, for what it does to find itself in.
         call: What is called.
         secrets: Texts that must not be stored if it fails.
-        stay: Leaves it when the run is over.
+        in_flight: Leaves it when the run is over.
         raised: The error that it has failed with for good, with its traceback.
     """
 
     opened: OpenCall
     call: Call
     secrets: Collection[str]
-    stay: Stay
+    in_flight: InFlight
     raised: list[Exception] = field(default_factory=list)
 
     def of(self, function: Callable[[], Any]) -> Callable[[], Any]:
@@ -55,18 +55,18 @@ class Attempt:
         leaves = self.call.kind == "llm"
 
         def body() -> dict[str, Any]:
-            self.stay.execution.check()
+            self.in_flight.execution.check()
             started = time.time()
             with inside_call(self.opened), collecting() as left:
                 try:
                     try:
-                        value = self.stay.waiting_for(function) if leaves else function()
+                        value = self.in_flight.waiting_for(function) if leaves else function()
                     finally:
                         left.wait()
                 except Exception as error:
                     if not self._may_retry() or not finished(self._wanted(error)):
                         return self._failed(error, started)
-                    self.stay.sleep(_extra_wait(self.call.config, error))
+                    self.in_flight.sleep(_extra_wait(self.call.config, error))
                     raise
                 return self._returned(value, started)
 
@@ -78,13 +78,13 @@ class Attempt:
         stays = self.call.kind == "person"  # whose answer is looked for elsewhere
 
         async def body() -> dict[str, Any]:
-            await self.stay.execution.acheck()
+            await self.in_flight.execution.acheck()
             started = time.time()
             with inside_call(self.opened), collecting() as left:
                 try:
                     try:
                         work = _within(limit, self.opened.name, function())
-                        value = await (work if stays else self.stay.awaiting(work))
+                        value = await (work if stays else self.in_flight.awaiting(work))
                     finally:  # which the time limit is not for
                         await left.await_end()
                 except Exception as error:
@@ -93,7 +93,8 @@ class Attempt:
                         wanted = await wanted
                     if not wanted:
                         return self._failed(error, started)
-                    await self.stay.awaiting(asyncio.sleep(_extra_wait(self.call.config, error)))
+                    wait = asyncio.sleep(_extra_wait(self.call.config, error))
+                    await self.in_flight.awaiting(wait)
                     raise
                 return self._returned(value, started)
 

@@ -28,6 +28,8 @@ from crewai_dbos._journal.config import PLAIN
 from crewai_dbos._journal.drift import drift
 from crewai_dbos._journal.endings import Endings
 from crewai_dbos._journal.entry import Entry
+from crewai_dbos._journal.execution import Execution
+from crewai_dbos._journal.in_flight import InFlight
 from crewai_dbos._journal.latch import Latch
 from crewai_dbos._journal.listening import Happening, Listeners
 from crewai_dbos._journal.open_calls import OpenCall
@@ -35,7 +37,7 @@ from crewai_dbos._journal.payload import Payload, failure, pin, success
 from crewai_dbos._journal.place import Place
 from crewai_dbos._journal.record import Record
 from crewai_dbos._journal.replay import Replay
-from crewai_dbos._journal.watching import Execution, Stay, watcher
+from crewai_dbos._journal.watching import watcher
 from crewai_dbos._journal.writing import Writer
 from crewai_dbos._secrets import known
 from crewai_dbos._secrets.given import Given
@@ -132,8 +134,8 @@ class Journal:
             try:
                 self.endings.check_not_abandoned(name)
                 self._pass_gate(name, call)
-                with self.activity.working(), watcher.staying(self.execution) as stay:
-                    attempt = self._attempt(name, call, stay)
+                with self.activity.working(), watcher.in_flight(self.execution) as in_flight:
+                    attempt = self._attempt(name, call, in_flight)
                     body = attempt.of(function)
                     reservation = self.record.ids.reserve(place.path)
                     payload = self.writer.write(reservation, name, call.config, body)
@@ -153,8 +155,8 @@ class Journal:
             started = time.time()
             try:
                 await self._apass_gate(name, call)
-                with self.activity.working(), watcher.staying(self.execution) as stay:
-                    attempt = self._attempt(name, call, stay)
+                with self.activity.working(), watcher.in_flight(self.execution) as in_flight:
+                    attempt = self._attempt(name, call, in_flight)
                     body = attempt.of_async(function)
                     reservation = self.record.ids.reserve(place.path)
                     payload = await self.writer.awrite(reservation, name, call.config, body)
@@ -252,8 +254,8 @@ class Journal:
         for count in list(self.meters.values()):
             count(name, payload)
 
-    def _attempt(self, name: str, call: Call, stay: Stay) -> Attempt:
-        return Attempt(OpenCall(self.run_id, name), call, self.secrets, stay)
+    def _attempt(self, name: str, call: Call, in_flight: InFlight) -> Attempt:
+        return Attempt(OpenCall(self.run_id, name), call, self.secrets, in_flight)
 
     # DBOS operations of the user's code ----------------------------------------
 

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from crewai_dbos._dbos_seam.rows import RowHead, as_json, row_heads, row_texts
+from crewai_dbos._journal.execution import Execution
 from crewai_dbos._journal.head import LENGTH, Head, head_in, head_of
-from crewai_dbos._journal.watching import Execution
 from crewai_dbos.errors import JournalCorruptError
 
 SHORT = 2_000

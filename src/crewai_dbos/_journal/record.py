@@ -19,11 +19,11 @@ from crewai_dbos._dbos_seam.context import DBOSContext
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.drift import Onward, drift
 from crewai_dbos._journal.entry import Entry, entry_of
+from crewai_dbos._journal.execution import Execution
 from crewai_dbos._journal.joined_work import JoinedWork
 from crewai_dbos._journal.pages import Pages
 from crewai_dbos._journal.place import Place
 from crewai_dbos._journal.step_ids import StepIds
-from crewai_dbos._journal.watching import Execution
 from crewai_dbos._stored import names, sealing
 from crewai_dbos._stored.names import ENTRY_VERSION as CURRENT
 from crewai_dbos.errors import ConcurrentRunError

@@ -11,8 +11,8 @@ from dbos import StepReservation
 
 from crewai_dbos._dbos_seam.steps import arun_new_step, run_new_step
 from crewai_dbos._journal.config import StepConfig
+from crewai_dbos._journal.execution import Execution, Moment
 from crewai_dbos._journal.payload import Payload, opened, redacted, sealed
-from crewai_dbos._journal.watching import Execution, Moment
 from crewai_dbos._signals import ControlSignal
 from crewai_dbos._stored.redaction import Redact
 from crewai_dbos._threads import in_event_loop, off_the_loop

@@ -18,9 +18,10 @@ from crewai_dbos._dbos_seam.errors import DBOSBaseException
 from crewai_dbos._dbos_seam.threads import on_the_loop_of_dbos, on_the_own_loop_of_dbos
 from crewai_dbos._fleet import membership
 from crewai_dbos._journal import executions, joining, notes, run_scope
+from crewai_dbos._journal.execution import Execution
 from crewai_dbos._journal.latch import Latch
 from crewai_dbos._journal.scope import Scope
-from crewai_dbos._journal.watching import Execution, watcher
+from crewai_dbos._journal.watching import watcher
 from crewai_dbos._objects import mcp
 from crewai_dbos._people import policy, spending, waiting
 from crewai_dbos._runs import aborted, failure, results, telling
@@ -116,7 +117,7 @@ def _left_behind_when_over(abandon: Callable[[BaseException], None]) -> Iterator
         timer.daemon = True
         timer.start()
 
-    with watcher.staying(execution) as stay, stay.leaving(leave):
+    with watcher.in_flight(execution) as wait, wait.leaving(leave):
         yield
 
 

@@ -96,19 +96,15 @@ class EventStream:
     def ends(self, error: BaseException | None) -> None:
         """This execution of the run has ended, with `error` or with a result."""
         if error is None:
-            self._add(self._end(""), {"status": "done"})
-            return
-        if isinstance(error, ControlSignal):
+            self._end_run({"status": "done"})
+        elif isinstance(error, ControlSignal):
             store = self._writer.store
             is_kept = store.database.patiently(lambda: store.is_alive(self._run_id))
             type_ = events.RUN_SUSPENDED if is_kept else events.RUN_STOPPED
             self._add(self._next(type_), {"error": type(error.error).__name__})
-        elif isinstance(error, FailedRun):
-            name = type(error.original).__name__
-            self._add(self._end(""), {"status": "failed", "error": name})
         elif isinstance(error, Exception):
-            name = type(error).__name__
-            self._add(self._end(""), {"status": "failed", "error": name})
+            raised = error.original if isinstance(error, FailedRun) else error
+            self._end_run({"status": "failed", "error": type(raised).__name__})
         elif isinstance(error, RunParked):
             self._add(self._next(events.RUN_PARKED), {})
         elif isinstance(error, (RunCancelled, DBOSWorkflowCancelledError)):
@@ -280,8 +276,13 @@ class EventStream:
             part += 1
         return part
 
-    def _end(self, path: str, type_: str = events.RUN_ENDED) -> Key:
-        """The end of a place, or of the run: another one if more was done since it ended."""
+    def _end_run(self, facts: Mapping[str, Any]) -> None:
+        """A reader has heard that this execution began, so it hears of its end, too."""
+        times = self._times(events.RUN_ENDED, "")
+        self._add(Key(events.RUN_ENDED, "", times), facts)
+
+    def _end(self, path: str, type_: str) -> Key:
+        """The end of a place: another one if more was done in it since it ended."""
         times = self._times(type_, path)
         with self._lock:
             is_another = path in self._made

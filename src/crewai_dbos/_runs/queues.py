@@ -17,8 +17,9 @@ from crewai_dbos._dbos_seam.database import CANCELLED, Database, launched_databa
 from crewai_dbos._dbos_seam.errors import DBOSWorkflowCancelledError
 from crewai_dbos._dbos_seam.instance import is_shut_down
 from crewai_dbos._journal import notes
+from crewai_dbos._journal.execution import Execution
 from crewai_dbos._journal.latch import Latch
-from crewai_dbos._journal.watching import Execution, watcher
+from crewai_dbos._journal.watching import watcher
 from crewai_dbos._runs import aborted, labels, spans
 from crewai_dbos._signals import ControlSignal, RunSuspended
 from crewai_dbos._stored import names, sealing
@@ -64,7 +65,7 @@ def enqueue(stored: Mapping[str, Any], run_item: Callable[[dict[str, Any]], Any]
 def _await_items(context: DBOSContext, queue: str, stored: Mapping[str, Any]) -> None:
     batch_id, database = context.workflow_id, launched_database()
     execution = Execution(batch_id, context.owner_xid, Latch(batch_id))
-    with watcher.staying(execution) as stay:
+    with watcher.in_flight(execution) as wait:
         notes.clear(batch_id, stored)
         database.patiently(lambda: _resume_items(database, batch_id, queue))
         for pause in itertools.chain([POLLING] * 240, itertools.repeat(1.0)):
@@ -72,7 +73,7 @@ def _await_items(context: DBOSContext, queue: str, stored: Mapping[str, Any]) ->
                 break
             if is_shut_down():
                 raise RunSuspended("DBOS is shut down")
-            stay.sleep(pause)
+            wait.sleep(pause)
 
 
 def _are_at_work(database: Database, batch_id: str) -> bool:
