@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from crewai.flow.flow import Flow, start
+from crewai.flow.flow import Flow, listen, start
 from crewai.tools import tool
 from dbos import DBOS, SetWorkflowID, SetWorkflowTimeout
 from typer.testing import CliRunner, Result
 
-from crewai_dbos import DBOSAgent, DBOSFlow, step
+from crewai_dbos import DBOSAgent, DBOSFlow, StepConfig, step
 from crewai_dbos._journal import notes
 from crewai_dbos.cli import app
 from crewai_dbos.control import Control
@@ -229,6 +229,67 @@ def test_a_run_on_a_queue_that_has_not_begun(control: Control, serve: Serve) -> 
     with pytest.raises(RunCancelledError, match="by ann: Nobody needs it"):
         run.get_result()
     assert server.requests == []
+
+
+@pytest.mark.parametrize("config", [None, StepConfig(), StepConfig(retries_allowed=True)])
+def test_no_tool_begins_after_it(config: StepConfig | None, control: Control) -> None:
+    """A method works on, as nothing cuts short what it does by itself."""
+    run_id, begun = unique("run"), []
+
+    @tool("note")
+    def note(what: str) -> str:
+        """Note."""
+        begun.append(what)
+        return "noted"
+
+    class Notes(Flow[dict[str, Any]]):
+        @start()
+        def one(self) -> str:
+            if not begun:
+                begun.append("one")
+                control.cancel(run_id, by="ann")
+            return str(note.run(what="otters"))
+
+    made = DBOSFlow(flow_name=unique("flow"), orig_flow=Notes, tool_step_config=config)
+    with SetWorkflowID(run_id), pytest.raises(RunCancelledError, match="by ann"):
+        made.kickoff()
+    assert begun == ["one"]
+    control.resume(run_id)
+    assert made.retrieve(run_id).get_result() == "noted"
+    assert begun == ["one", "otters"]
+
+
+def test_no_method_begins_after_it(control: Control) -> None:
+    """It is cancelled while it goes on with what is recorded."""
+    run_id, begun, cancels = unique("run"), [], ["in two", "as it is built"]
+
+    class Notes(Flow[dict[str, Any]]):
+        @start()
+        def one(self) -> str:
+            return "one"
+
+        @listen(one)
+        def two(self, _: str) -> str:
+            begun.append("two")
+            if cancels and cancels[0] == "in two":
+                control.cancel(run_id, by=cancels.pop(0))
+            return "two"
+
+    def build() -> Notes:
+        if cancels and cancels[0] == "as it is built":
+            control.cancel(run_id, by=cancels.pop(0))
+        return Notes()
+
+    made = DBOSFlow(flow_name=unique("flow"), orig_flow=build)
+    with SetWorkflowID(run_id), pytest.raises(RunCancelledError, match="in two"):
+        made.kickoff()
+    control.resume(run_id)
+    with pytest.raises(RunCancelledError, match="as it is built"):
+        made.retrieve(run_id).get_result()
+    assert begun == ["two"]
+    control.resume(run_id)
+    assert made.retrieve(run_id).get_result() == "two"
+    assert begun == ["two", "two"]
 
 
 @pytest.mark.parametrize("is_async", [False, True])

@@ -121,6 +121,7 @@ class MethodRun:
 
     async def _anew(self, method: Any, args: Any, kwargs: Any) -> Any:
         await self._run.caught_up(self._scope.path)
+        await self._scope.journal.execution.acheck()
         started = time.time()
         failed: Exception | None = None
         value: Any = None
