@@ -16,7 +16,7 @@ from crewai_dbos import _clock
 from crewai_dbos._dbos_seam.database import CANCELLED, Database, RunRow, launched_database
 from crewai_dbos._dbos_seam.stopping import cancels
 from crewai_dbos._journal.latch import Latch
-from crewai_dbos._threads import on_a_thread
+from crewai_dbos._threads import off_the_loop, on_a_thread
 
 RECENT = 0.25
 """Seconds for which a run that was seen to be this execution's is taken to be so."""
@@ -63,8 +63,9 @@ class Execution:
     def check(self, *, surely: bool = False) -> None:
         """Return if a call may begin: a moment ago the run was this execution's.
 
-        This asks the database, and waits for it, if nothing has told so lately. What stood still
-        meanwhile, this process or its machine, has lost that moment.
+        This asks the database, on a thread without an event loop, and waits for it, if nothing
+        has told so lately. What stood still meanwhile, this process or its machine, has lost that
+        moment.
 
         Args:
             surely: Whether the database is asked, whatever was told lately.
@@ -77,8 +78,10 @@ class Execution:
             return
         try:
             at, database = Moment.now(), launched_database()
-            row = database.patiently(lambda: rows_of(database, {self.run_id})).get(self.run_id)
-            error = self.lost_to(row)
+            found = off_the_loop(
+                lambda: database.patiently(lambda: rows_of(database, {self.run_id}))
+            )
+            error = self.lost_to(found.get(self.run_id))
         except Exception as raised:
             error = raised
         if error is not None:

@@ -198,7 +198,7 @@ class Journal:
         started = time.time()
         raised, opened = [], OpenCall(self.run_id, name)
         try:
-            self.check_begin()
+            self.execution.check()
             with self.activity.working():
                 try:
                     value = function(opened)
@@ -219,14 +219,6 @@ class Journal:
         told.payload = payload
         self._count(name, payload)
         return self.replay.first_answer(name, payload, call, raised)
-
-    def check_begin(self) -> None:
-        """Return if code of the user's may begin: a moment ago the run was this execution's.
-
-        Raises:
-            ControlSignal: The run is over.
-        """
-        off_the_loop(self.execution.check)
 
     def check_complete(self, path: str, *, background: bool = True) -> None:
         """Stop the run if a call recorded under `path` was not asked for.

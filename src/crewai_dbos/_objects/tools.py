@@ -182,7 +182,7 @@ def _recorded(
             return scope.run(call, _bound(function, args, kwargs))
         if kind is None:
             _warn_unrecorded(tool.name)
-        scope.journal.check_begin()
+        scope.journal.execution.check()
         inside = scope.child(what, runs_on=ThreadOrTask.here())
         with scope.journal.activity.working(), inside.entered():
             try:
