@@ -25,6 +25,7 @@ from crewai_dbos._commands import (
     events,
     forking,
     inbox,
+    kickoff,
     moving,
     options,
     runs,
@@ -38,6 +39,7 @@ from crewai_dbos._commands.examples import example
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(inbox.app, name="inbox")
 _OF_RUNS: dict[str, Callable[..., None]] = {
+    "kickoff": kickoff.kickoff,
     "cancel": stopping.cancel,
     "resume": stopping.resume,
     "move": moving.move,
@@ -48,7 +50,9 @@ _OF_RUNS: dict[str, Callable[..., None]] = {
 }
 for name, command in _OF_RUNS.items():
     runs.app.command(name, epilog=example(f"runs {name}"))(command)
-app.add_typer(runs.app, name="runs", short_help="See runs, stop them, fork them, delete them.")
+app.add_typer(
+    runs.app, name="runs", short_help="Begin runs, see them, stop them, fork them, delete them."
+)
 app.command(epilog=example("worker"))(worker.worker)
 app.command(epilog=example("serve"))(serve.serve)
 app.command(epilog=example("workers"))(workers.workers)

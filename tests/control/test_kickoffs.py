@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,10 +13,12 @@ from crewai.flow.flow import Flow, start
 from dbos import DBOS, SetWorkflowID
 from fastapi import FastAPI
 from starlette.testclient import TestClient
+from typer.testing import CliRunner
 
 from crewai_dbos import DBOSFlow, Worker
 from crewai_dbos._dbos_seam.database import launched_database
 from crewai_dbos._fleet.leases import Holder, Leases
+from crewai_dbos.cli import app
 from crewai_dbos.control import Control
 from crewai_dbos.encryption import EncryptedSerializer, generate_key
 from crewai_dbos.errors import (
@@ -97,12 +101,44 @@ def test_a_run_of_what_a_worker_has(database_url: str) -> None:
             control.kickoff(old)
 
 
+def test_on_the_command_line(tmp_path: Any) -> None:
+    url = f"sqlite:///{tmp_path}/dbos.sqlite"
+    file = tmp_path / "inputs.json"
+    file.write_text('{"who": "ann"}')
+
+    def kickoff(*arguments: str) -> Any:
+        return CliRunner().invoke(app, ["runs", "kickoff", *arguments, "--db-url", url])
+
+    with working(url) as (flow, _), Control(url) as control:
+        name = flow.flow_name
+        begun = kickoff(name, "--inputs", f"@{file}", "--id", "ann", "--queue", "jobs")
+        assert (begun.exit_code, begun.stdout) == (0, "ann\n")
+        assert result(control, "ann") == "Hello ann"
+        begun = kickoff(name, "--inputs", '{"who": "bob"}', "--json")
+        assert result(control, json.loads(begun.stdout)["run_id"]) == "Hello bob"
+
+        for arguments, code, why in (
+            ([name, "--inputs", '{"who": "eve"}', "--id", "ann"], 1, "with other inputs"),
+            (["nobody"], 1, f"no live worker has a crew or a flow 'nobody'. there are .*{name}"),
+            ([name, "--queue", "none"], 2, "no queue 'none'"),
+            ([name, "--inputs", "[1]"], 2, "--inputs is no json object"),
+            ([name, "--inputs", "{who: ann}"], 2, "--inputs is not json"),
+            ([name, "--inputs", "@none.json"], 2, "none.json can't be read"),
+        ):
+            refused = kickoff(*arguments)
+            assert (refused.exit_code, refused.stdout) == (code, ""), refused.output
+            assert re.search(why, refused.stderr.lower()), refused.stderr
+    refused = kickoff(name)
+    assert refused.exit_code == 1
+    assert "crewai-dbos workers" in refused.stderr
+
+
 def test_over_http(tmp_path: Any) -> None:
     url = f"sqlite:///{tmp_path}/dbos.sqlite"
     with working(url) as (flow, redacting), Control(url) as control:
-        app = FastAPI()
-        app.include_router(router(control, definitions="workers", tokens=[TOKEN]))
-        client = TestClient(app, headers={"Authorization": f"Bearer {TOKEN}"})
+        served = FastAPI()
+        served.include_router(router(control, definitions="workers", tokens=[TOKEN]))
+        client = TestClient(served, headers={"Authorization": f"Bearer {TOKEN}"})
         body = {"inputs": {"who": "ann"}, "definition": flow.flow_name, "kickoff_id": "k1"}
         assert client.post("/kickoff", json=body).json() == {"kickoff_id": "k1"}
         assert result(control, "k1") == "Hello ann"
@@ -116,9 +152,9 @@ def test_over_http(tmp_path: Any) -> None:
         asked = client.get("/inputs", params={"definition": flow.flow_name})
         assert (asked.status_code, asked.json()["type"]) == (501, "urn:crewai-dbos:no-inputs")
     with Control(url) as control:  # the worker is gone
-        app = FastAPI()
-        app.include_router(router(control, definitions="workers", tokens=[TOKEN]))
-        client = TestClient(app, headers={"Authorization": f"Bearer {TOKEN}"})
+        served = FastAPI()
+        served.include_router(router(control, definitions="workers", tokens=[TOKEN]))
+        client = TestClient(served, headers={"Authorization": f"Bearer {TOKEN}"})
         assert client.post("/runs", json={**body, "run_id": "k3"}).status_code == 404
 
 

@@ -16,6 +16,7 @@ _EXAMPLES = {
     "inbox reject": 'crewai-dbos inbox reject 1f9c --why "The customer has called it off."',
     "inbox feedback": 'crewai-dbos inbox feedback 1f9c "Shorter, and without the prices."',
     "inbox reply": 'crewai-dbos inbox reply 1f9c "12-A"',
+    "runs kickoff": 'crewai-dbos runs kickoff research --inputs \'{"topic": "tea"}\' --id tea',
     "runs list": "crewai-dbos runs list --definition research --state failed --since 2h",
     "runs stranded": "crewai-dbos runs stranded",
     "runs show": "crewai-dbos runs show order-12",

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from crewai_dbos._commands import typed
 from crewai_dbos._commands.asking import EvenIfForked, asked_if_forked, is_terminal
 from crewai_dbos._commands.options import AsJson, RunId, Url, as_json_text, open_control, plain
 from crewai_dbos.control import MadeAgain, Run
@@ -35,7 +36,7 @@ def fork(
     ] = None,
     inputs: Annotated[
         str | None,
-        typer.Option(metavar="JSON", help="Other inputs, for a fork that keeps nothing."),
+        typer.Option(metavar="JSON | @FILE", help="Other inputs, for a fork that keeps nothing."),
     ] = None,
     version: Annotated[
         str | None,
@@ -60,9 +61,7 @@ def fork(
     ended, and another fork makes what is left of it.
     """
     edits = dict(_edit(each) for each in edit or ())
-    given = None if inputs is None else _json(inputs, "--inputs")
-    if given is not None and not isinstance(given, dict):
-        raise _bad("--inputs is no JSON object.")
+    given = None if inputs is None else typed.as_object(inputs, "--inputs")
     with open_control(db_url) as control:
         run_id = control.id_of(run_id)
         again = control.made_again(run_id, at, edit=edits)
@@ -120,35 +119,20 @@ def _told(again: MadeAgain) -> str:
 def _edit(text: str) -> tuple[str, Any]:
     place, mark, value = text.partition("=")
     if not mark or not place:
-        raise _bad(f"--edit {text!r} is not PLACE=VALUE.")
+        raise typed.refused(f"--edit {text!r} is not PLACE=VALUE.")
     if not value.startswith("@"):
         return place, _json_or_text(value, f"--edit {place}")
     file = Path(value[1:])
-    try:
-        content = file.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise _bad(f"--edit {place}: {file} can't be read: {error}") from None
-    return place, _json(content, str(file)) if file.suffix == ".json" else content
+    content = typed.content(file, f"--edit {place}")
+    return place, typed.as_json(content, str(file)) if file.suffix == ".json" else content
 
 
 def _json_or_text(text: str, what: str) -> Any:
     """JSON, or a text without quotes, which a shell takes away."""
-    if not text:
-        raise _bad(f"{what} has no value. An empty text is '\"\"'.")  # a variable that is not set
+    if not text:  # a variable that is not set
+        raise typed.refused(f"{what} has no value. An empty text is '\"\"'.")
     try:
         return json.loads(text)
     except ValueError:
         # Meant as an object; stored as a text it would be one that nobody can read.
-        return _json(text, what) if text.startswith("{") else text
-
-
-def _json(text: str, what: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise _bad(f"{what} is not JSON: {error}") from None
-
-
-def _bad(message: str) -> typer.Exit:
-    typer.echo(message, err=True)
-    return typer.Exit(2)
+        return typed.as_json(text, what) if text.startswith("{") else text

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from crewai_dbos._commands import tables
+from crewai_dbos._commands import tables, typed
 from crewai_dbos._commands.examples import example
 from crewai_dbos._commands.options import AsJson, Url, ago, open_control, plain
 from crewai_dbos._commands.tables import Column, Table
@@ -137,7 +137,7 @@ def approve(
     def answer(request: Request) -> Answer:
         if edit:
             return Approve(_edited(request))
-        return Approve(None if arguments is None else _json(arguments, "--arguments"))
+        return Approve(None if arguments is None else typed.as_json(arguments, "--arguments"))
 
     _say(request_id, answer, by, db_url)
 
@@ -266,7 +266,7 @@ def _edited(request: Request) -> dict[str, Any]:
     text = click.edit(json.dumps(given, indent=2), extension=".json")
     if text is None:
         raise InvalidAnswer("The editor was left without saving: nothing is answered.")
-    after = _json(text, "What was edited")
+    after = typed.as_json(text, "What was edited")
     if not isinstance(after, dict):
         raise InvalidAnswer("What was edited is no object with the arguments: nothing is answered.")
     if missing := sorted(given.keys() - after.keys()):
@@ -275,11 +275,3 @@ def _edited(request: Request) -> dict[str, Any]:
             "out: nothing is answered."
         )
     return after
-
-
-def _json(text: str, what: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        typer.echo(f"{what} is not JSON: {error}", err=True)
-        raise typer.Exit(2) from None

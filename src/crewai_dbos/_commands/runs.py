@@ -34,7 +34,7 @@ from crewai_dbos._stored.prices import dollars
 from crewai_dbos.control import Control, Node, Page, Run, State
 
 app = typer.Typer(
-    help="See runs, stop them, let them go on, fork them, and delete old ones. "
+    help="Begin runs, see them, stop them, let them go on, fork them, and delete old ones. "
     "Exits with 0 if all is well; with 1 if there is no such run, it is in no state for that, or "
     "the run that is watched did not end well; with 2 if it was not called as it can be, or the "
     "database can't be reached.",
