@@ -13,7 +13,7 @@ from crewai.agents.parser import AgentFinish
 from crewai.flow.runtime import FlowState
 from crewai.utilities.agent_utils import extract_tool_call_info, is_inside_event_loop
 from crewai.utilities.string_utils import sanitize_tool_name
-from pydantic import Field, SkipValidation
+from pydantic import ConfigDict, Field, SkipValidation
 
 from crewai_dbos._classes import overrides
 from crewai_dbos._crewai_seam.agent import has_artifacts, has_step_executor, keep_artifacts_in
@@ -31,6 +31,8 @@ from crewai_dbos._threads import ThreadOrTask
 class StateWithId(FlowState, AgentExecutorState):
     """The class that crewAI makes anew, of the same name, for each executor: that takes 10 ms."""
 
+    model_config = ConfigDict(defer_build=True)
+
 
 @overrides(AgentExecutor)
 class DBOSAgentExecutor(AgentExecutor):
@@ -40,6 +42,8 @@ class DBOSAgentExecutor(AgentExecutor):
     process can find: this is the ``executor_class`` of every `DBOSAgent`. With an ordinary agent
     it is an ordinary executor, and says so once.
     """
+
+    model_config = ConfigDict(defer_build=True)
 
     # Validated once more, a crew would get a memory, a log and a clock anew, and a task its
     # guardrails: those of crewAI, which are not recorded.
