@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from dbos import DBOSClient, WorkflowSerializationFormat
@@ -33,6 +34,7 @@ class Fleet:
         self._hold = folder / "hold"
         self._folder = folder
         self._processes: list[Process] = []
+        self._looking: psycopg.Connection | None = None
 
     def hold(self) -> None:
         """From now on the second step of a run does not end."""
@@ -138,6 +140,12 @@ class Fleet:
         with self.connected() as connection:
             return list(connection.execute(sa.text(f"SELECT beat_ms FROM {self.leases}")).scalars())
 
+    def rows(self, query: str) -> list[Any]:
+        """What Postgres answers; over one connection, as a new one costs more than a query."""
+        if self._looking is None:
+            self._looking = psycopg.connect(self.url, autocommit=True)
+        return self._looking.execute(query).fetchall()
+
     def status(self, run_id: str) -> str:
         client = DBOSClient(system_database_url=self.url)
         try:
@@ -146,6 +154,8 @@ class Fleet:
             client.destroy()
 
     def end(self) -> None:
+        if self._looking is not None:
+            self._looking.close()
         for process in self._processes:
             process.end()
 

@@ -159,6 +159,7 @@ def disturbed(postgres: Postgres, folder: Path, lease: float, faults: int, pause
     assert ledger.wrongly_dead(lease) == []
 
 
+@pytest.mark.every_moment
 def test_a_fault_of_each_kind(postgres: Postgres, tmp_path: Path) -> None:
     disturbed(postgres, tmp_path, lease=2, faults=len(KINDS), pause=12)
 

@@ -16,6 +16,7 @@ from dbos import DBOS, DBOSClient, WorkflowSerializationFormat
 
 from crewai_dbos.testing.crash._fork_server import fork_server
 from crewai_dbos.testing.crash._jobs import Job
+from crewai_dbos.testing.crash._processes import Process
 from fleet import jobs
 from people.conftest import until
 from support.launching import QUICK
@@ -66,6 +67,7 @@ def ask(url: str) -> None:
 
 
 def command(folder: Path, *arguments: str) -> Any:
+    """As a shell starts it, which takes seconds."""
     return subprocess.Popen(
         [sys.executable, "-m", "crewai_dbos.cli", "worker", *arguments],
         cwd=folder,
@@ -74,6 +76,14 @@ def command(folder: Path, *arguments: str) -> Any:
         stderr=subprocess.STDOUT,
         text=True,
     )
+
+
+def forked(folder: Path, *arguments: str) -> Process:
+    """The same in a process that finds crewAI imported."""
+    order = {"folder": str(folder), "arguments": ["worker", *arguments]}
+    log = folder / f"{len(list(folder.glob('*.log')))}.log"
+    job = Job(f"{jobs.__name__}:command_until_stopped", order, log, {})
+    return fork_server(jobs.__name__).start(job)
 
 
 def test_it_works_off_what_another_program_has_enqueued(tmp_path: Path) -> None:
@@ -129,10 +139,9 @@ def test_what_it_says_and_does_not_carry_out(tmp_path: Path) -> None:
 def test_it_says_why_it_ends_whatever_logging_is_set_up(tmp_path: Path, root: str) -> None:
     module = f"import logging.config\nlogging.config.dictConfig({{'version': 1{root}}})\n"
     (tmp_path / "quiet.py").write_text(module)
-    process = command(tmp_path, "quiet")
-    said, _ = process.communicate(timeout=60)
-    assert process.returncode == 2
-    assert "There is no DBOSAgent, DBOSCrew or DBOSFlow" in said
+    process = forked(tmp_path, "quiet")
+    assert process.wait().code == 2
+    assert "There is no DBOSAgent, DBOSCrew or DBOSFlow" in process.output()
 
 
 def test_a_worker_that_cannot_begin_says_so_in_a_line(tmp_path: Path) -> None:
@@ -146,10 +155,9 @@ def test_a_worker_that_cannot_begin_says_so_in_a_line(tmp_path: Path) -> None:
     ]
     reasons = ("Connection refused", "registered by application 'app'")
     for its, why in zip(arguments, reasons, strict=True):
-        process = command(tmp_path, *its, "--log-format", "json")
-        said, _ = process.communicate(timeout=60)
-        assert process.returncode == 2, said
-        (line,) = said.splitlines()
+        process = forked(tmp_path, *its, "--log-format", "json")
+        assert process.wait().code == 2, process.output()
+        (line,) = process.output().splitlines()
         told = json.loads(line)
         assert told["level"] == "error"
         assert told["message"].startswith("The worker can't begin: ")
@@ -162,10 +170,7 @@ def test_runs_of_another_application_or_version_are_told_of(tmp_path: Path) -> N
     ask(url)
     with sqlite3.connect(tmp_path / "app.sqlite") as connection:
         connection.execute("UPDATE workflow_status SET application_version = '3'")
-    arguments = ["worker", "app", "--db-url", url, "--name", "other", "--version", "7"]
-    order = {"folder": str(tmp_path), "arguments": arguments}
-    job = Job(f"{jobs.__name__}:command_until_stopped", order, tmp_path / "log", {})
-    process = fork_server(jobs.__name__).start(job)
+    process = forked(tmp_path, "app", "--db-url", url, "--name", "other", "--version", "7")
     until(lambda: "carries out" in process.output())
     said = process.output()
     assert "of application 'other', version '7' carries out flow greeting" in said
@@ -182,10 +187,7 @@ def test_one_whose_id_another_process_takes_ends_beside_a_call_that_hangs(tmp_pa
     url = f"sqlite:///{tmp_path}/app.sqlite"
     ask(url)
     of_ours = ["app", "--db-url", url, "--version", "1"]
-    arguments = ["worker", *of_ours, "--lease", "1", "--grace", "0"]
-    order = {"folder": str(tmp_path), "arguments": arguments}
-    job = Job(f"{jobs.__name__}:command_until_stopped", order, tmp_path / "log", {})
-    process = fork_server(jobs.__name__).start(job)
+    process = forked(tmp_path, *of_ours, "--lease", "1", "--grace", "0")
     until(lambda: (tmp_path / "begun").exists())
     with sqlite3.connect(tmp_path / "app.sqlite", timeout=60) as connection:
         connection.execute("UPDATE crewai_dbos_workers SET token = 'another'")

@@ -10,22 +10,25 @@ import pytest
 
 from crewai_dbos.control import Control
 from crewai_dbos.errors import DefinitionError, RunStateError
+from crewai_dbos.testing.crash._databases import migrate
 from fleet import jobs
 from fleet.conftest import RUNS, Fleet
 from people.conftest import until
+from support.databases import some_here, sqlite_here
 
 pytestmark = pytest.mark.crash
 
 
 @pytest.fixture
 def control(fleet: Fleet) -> Iterator[Control]:
-    first = fleet.worker(version="v1", lease=1, at_once=1)  # DBOS makes its tables
-    os.kill(first.pid, signal.SIGTERM)
-    first.wait()
+    migrate(fleet.url)
     with Control(fleet.url) as found:
         yield found
 
 
+@pytest.mark.parametrize(
+    "database_url", some_here(["sqlite", "postgres"], here=["postgres"]), indirect=True
+)
 def test_runs_of_a_dead_worker_go_on_under_the_new_version(fleet: Fleet, control: Control) -> None:
     fleet.hold()
     old = fleet.worker(version="v1", ids=RUNS)
@@ -46,6 +49,7 @@ def test_runs_of_a_dead_worker_go_on_under_the_new_version(fleet: Fleet, control
     assert control.move_all("v1", version="v2") == control.move_all("v2", version="v2")
 
 
+@sqlite_here("database_url")
 def test_a_worker_that_is_at_work_records_nothing_more(fleet: Fleet, control: Control) -> None:
     fleet.hold()
     old = fleet.worker(version="v1", ids=RUNS)
@@ -66,6 +70,7 @@ def test_a_worker_that_is_at_work_records_nothing_more(fleet: Fleet, control: Co
         assert fleet.steps("begun", run_id) == [1, 2, 2, 3]
 
 
+@sqlite_here("database_url")
 def test_an_old_worker_that_comes_back_finds_nothing(fleet: Fleet, control: Control) -> None:
     fleet.hold()
     old = fleet.process(job="without_a_lease", version="v1", ids=RUNS, executor_id="pod-0")
@@ -87,6 +92,7 @@ def test_an_old_worker_that_comes_back_finds_nothing(fleet: Fleet, control: Cont
         assert fleet.steps("ended", run_id) == [1, 2, 3]
 
 
+@sqlite_here("database_url")
 def test_a_run_that_does_not_fit_is_moved_back(fleet: Fleet, control: Control) -> None:
     fleet.hold()
     old = fleet.worker(version="v1", ids=["otters"])
@@ -106,6 +112,7 @@ def test_a_run_that_does_not_fit_is_moved_back(fleet: Fleet, control: Control) -
     assert fleet.steps("begun", "otters") == [1, 2, 2, 3]
 
 
+@sqlite_here("database_url")
 def test_runs_on_a_queue(fleet: Fleet, control: Control) -> None:
     fleet.hold()
     old = fleet.worker(version="v1", ids=["a", "b", "c"], queue=jobs.QUEUE, at_once=1)
@@ -120,6 +127,7 @@ def test_runs_on_a_queue(fleet: Fleet, control: Control) -> None:
     assert all(fleet.steps("begun", run_id) == [1, 2, 3] for run_id in "abc")
 
 
+@sqlite_here("database_url")
 def test_a_version_that_nobody_has(fleet: Fleet, control: Control) -> None:
     fleet.hold()
     old = fleet.worker(version="v1", ids=["otters"])

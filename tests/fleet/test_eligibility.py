@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from crewai_dbos._dbos_seam.database import launched_database
 from crewai_dbos._fleet import eligibility
 from crewai_dbos._runs import registry
 from people.conftest import until
+from support.databases import some_here
 from support.launching import QUICK
 from support.names import unique
 
@@ -60,29 +62,42 @@ class Setting:
 
 
 @contextmanager
-def working(url: str, **queue: Any) -> Iterator[Setting]:
+def working(url: str, lease: float = 1, **queue: Any) -> Iterator[Setting]:
     setting = Setting(url)
     DBOS(config={**QUICK, "system_database_url": url, "log_level": "CRITICAL"})
-    with Worker(lease=1, grace=0):
+    with Worker(lease=lease, grace=0):
         DBOS.register_queue("jobs", polling_interval_sec=0.05, **queue)
         yield setting
         setting.client.destroy()
 
 
-QUEUES: list[dict[str, Any]] = [
-    {},
-    {"worker_concurrency": 1},
-    {"global_concurrency": 1},
-    {"limiter": {"limit": 100, "period": 60}},
-    {"partition_concurrency": 1},
-    {"partition_concurrency": 2},
+QUEUES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "worker_concurrency": {"worker_concurrency": 1},
+    "global_concurrency": {"global_concurrency": 1},
+    "limiter": {"limiter": {"limit": 100, "period": 60}},
+    "partition_concurrency1": {"partition_concurrency": 1},
+    "partition_concurrency2": {"partition_concurrency": 2},
+}
+HERE = [
+    ("sqlite", "plain"),
+    ("postgres", "worker_concurrency"),
+    ("postgres", "global_concurrency"),
+    ("sqlite", "limiter"),
+    ("sqlite", "partition_concurrency1"),
+    ("postgres", "partition_concurrency2"),
 ]
 
 
-@pytest.mark.parametrize("queue", QUEUES, ids=lambda each: "-".join(each) or "plain")
+@pytest.mark.parametrize(
+    ("database_url", "kind"),
+    some_here(itertools.product(["sqlite", "postgres"], QUEUES), HERE),
+    indirect=["database_url"],
+)
 def test_what_it_lacks_stays_on_the_queue_and_in_nobodys_way(
-    database_url: str, queue: dict[str, Any], caplog: pytest.LogCaptureFixture
+    database_url: str, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    queue = QUEUES[kind]
     partition = {"queue_partition_key": "one"} if "partition_concurrency" in queue else {}
     with working(database_url, **queue) as setting, caplog.at_level(logging.WARNING):
         for number in range(5):
@@ -176,7 +191,7 @@ def test_names_that_no_database_has_and_very_many(
     odd = ["\0", "\ud800", "it's", '"', "}{", *(f"d{number}" for number in range(40_000))]
     names: Callable[[Any], list[str]] = registry.Registry.names
     monkeypatch.setattr(registry.Registry, "names", lambda self: [*names(self), *odd])
-    with working(database_url) as setting:
+    with working(database_url, lease=30) as setting:  # each beat looks for all of them
         setting.ask(setting.had, "had")
         setting.ask(setting.late, "late")
         until(lambda: setting.is_done("had"))

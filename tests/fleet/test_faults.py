@@ -7,7 +7,6 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import psycopg
 import pytest
@@ -25,11 +24,6 @@ pytestmark = [
 LEASES = "dbos.crewai_dbos_workers"
 
 
-def rows(fleet: Fleet, query: str) -> list[Any]:
-    with psycopg.connect(fleet.url, autocommit=True) as connection:
-        return connection.execute(query).fetchall()
-
-
 @contextmanager
 def locked(fleet: Fleet, table: str) -> Iterator[None]:
     with psycopg.connect(fleet.url) as connection:
@@ -44,7 +38,7 @@ def frozen_leases(fleet: Fleet) -> Iterator[int]:
     found = f"SELECT pid FROM pg_stat_activity WHERE query LIKE '%{LEASES}%' OR query = 'COMMIT'"
     # Not one at work, which may hold what the whole server waits for.
     idle = f"SELECT pid FROM pg_stat_activity WHERE state = 'idle' AND pid IN ({found})"
-    pids = [pid for (pid,) in rows(fleet, f"{idle} AND pid <> pg_backend_pid()")]
+    pids = [pid for (pid,) in fleet.rows(f"{idle} AND pid <> pg_backend_pid()")]
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     try:
@@ -91,7 +85,7 @@ def test_no_run_is_taken_before_the_lease_is_held(fleet: Fleet) -> None:
     fleet.worker(deaf=True, ids=RUNS, queue=jobs.QUEUE)
     with locked(fleet, LEASES):
         new = fleet.process()
-        until(lambda: rows(fleet, "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"))
+        until(lambda: fleet.rows("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"))
         time.sleep(3)  # in which it would look at the queue
         assert fleet.begun(new, 1) == []
     new.hear("worker")
@@ -102,13 +96,13 @@ def test_a_worker_that_wakes_makes_no_call_beside_the_new_owner(fleet: Fleet) ->
     fleet.hold()
     first = fleet.worker(flow="between", ids=RUNS)
     until(lambda: between(fleet, first))
-    beat = rows(fleet, f"SELECT beat_ms FROM {LEASES}")
+    beat = fleet.rows(f"SELECT beat_ms FROM {LEASES}")
     os.kill(first.pid, signal.SIGSTOP)
     second = fleet.worker()
     until(lambda: between(fleet, second))
     os.kill(first.pid, signal.SIGCONT)
     mine = f"SELECT beat_ms FROM {LEASES} WHERE process LIKE '%:{first.pid}'"
-    until(lambda: rows(fleet, mine) != beat)  # it beats again, before its runs go on
+    until(lambda: fleet.rows(mine) != beat)  # it beats again, before its runs go on
     fleet.go_on()
     fleet.results()
     os.kill(first.pid, signal.SIGTERM)
@@ -127,8 +121,8 @@ def test_connections_that_are_frozen(fleet: Fleet) -> None:
     with frozen_leases(fleet) as count:
         assert count > 0
         beat = f"SELECT beat_ms FROM {LEASES} WHERE process LIKE '%:{worker.pid}'"
-        before = rows(fleet, beat)
-        until(lambda: rows(fleet, beat) != before, seconds=180)
+        before = fleet.rows(beat)
+        until(lambda: fleet.rows(beat) != before, seconds=180)
         until(lambda: "1 of its runs goes on: x" in worker.output(), seconds=180)
         os.kill(worker.pid, signal.SIGTERM)
         until(lambda: has_ended(worker), seconds=180)
@@ -152,8 +146,7 @@ def test_runs_that_are_put_back_while_connections_are_cut(fleet: Fleet) -> None:
     ids = [f"run-{number}" for number in range(6)]
     for run_id in ids:
         fleet.ask("late", run_id)
-        rows(
-            fleet,
+        fleet.rows(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid()",
         )
@@ -170,7 +163,7 @@ def test_a_second_signal_ends_the_process_and_its_lease(fleet: Fleet) -> None:
     until(lambda: "2 runs have 30 s to end" in first.output())
     os.kill(first.pid, signal.SIGTERM)
     assert first.wait().code == 128 + signal.SIGTERM
-    assert {status for (status,) in rows(fleet, "SELECT status FROM dbos.workflow_status")} == {
+    assert {status for (status,) in fleet.rows("SELECT status FROM dbos.workflow_status")} == {
         "PENDING"
     }
     fleet.go_on()

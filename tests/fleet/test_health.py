@@ -42,6 +42,7 @@ from crewai_dbos.control import Control, Reply
 from crewai_dbos.errors import DefinitionError
 from crewai_dbos.testing import Request, ToolCall, text, tool_calls
 from people.conftest import until
+from support.databases import sqlite_here
 from support.launching import QUICK
 from support.names import unique
 from support.postgres import Postgres
@@ -126,6 +127,7 @@ def terminate() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
+@sqlite_here("database_url")
 def test_a_worker_tells_that_it_lives_is_ready_and_what_it_works_on(database_url: str) -> None:
     held = Held()
     flow = held_flow(held)
@@ -186,6 +188,7 @@ def test_dbos_is_destroyed_in_the_block(database_url: str) -> None:
         assert json.loads(get(worker, "/status")[1])["runs"] == []
 
 
+@sqlite_here("database_url")
 def test_a_port_that_is_taken_is_told_of_before_any_run_is_taken(database_url: str) -> None:
     held = Held()
     held.may_end.set()
@@ -232,6 +235,7 @@ def searching_crew() -> DBOSCrew:
     return DBOSCrew(crew_name=unique("found"), orig_crew=build)
 
 
+@sqlite_here("database_url")
 def test_metrics_of_what_it_has_done(database_url: str, serve: Serve) -> None:
     serve(searching)
     crew = searching_crew()
@@ -291,6 +295,7 @@ def steps_made() -> str:
     return step(str, 1)
 
 
+@sqlite_here("database_url")
 def test_how_executions_end(database_url: str) -> None:
     def fails() -> None:
         raise LookupError("nothing there")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +12,7 @@ import pytest
 from crewai_dbos._health.metrics import INSTRUMENTS
 from fleet.test_page import PROGRAMS
 from pages.blocks import blocks, text_of
+from support.python import Program
 
 PAGE = text_of("docs/operations.md")
 
@@ -34,18 +33,14 @@ def test_the_table_has_every_metric() -> None:
 def test_the_program(tmp_path: Path) -> None:
     (block,) = blocks("docs/operations.md")
     (tmp_path / "program.py").write_text(block + PROGRAMS["sync"])
-    process = subprocess.Popen(
-        [sys.executable, "program.py", f"sqlite:///{tmp_path}/support.sqlite"],
-        cwd=tmp_path,
-        env={**os.environ, "CREWAI_DISABLE_TELEMETRY": "true", "OTEL_SDK_DISABLED": "false"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert process.stdout is not None
-    while "works as" not in (line := process.stdout.readline()):
-        assert line, "it has ended"
-    process.send_signal(signal.SIGTERM)
-    said, _ = process.communicate(timeout=60)
-    assert process.returncode == 0, said
+    url = f"sqlite:///{tmp_path}/support.sqlite"
+    env = {**os.environ, "OTEL_SDK_DISABLED": "false"}
+    program = Program("program.py", url, folder=tmp_path, env=env)
+    try:
+        program.says("works as")
+        program.send_signal(signal.SIGTERM)
+        said, errors = program.communicate(timeout=60)
+    finally:
+        program.end()
+    assert program.returncode == 0, errors
     assert '"name": "crewai_dbos.requests.open"' in said

@@ -29,6 +29,7 @@ from crewai_dbos._health.outage import Outage, Told
 from crewai_dbos._health.shared import Shared
 from fleet.test_worker import construct
 from people.conftest import until
+from support.databases import sqlite_here
 
 
 @pytest.fixture
@@ -212,6 +213,7 @@ def test_a_database_that_hangs_is_away_since_the_call_was_begun(
     assert away.startswith("The database does not answer (no answer in 0.02 s).")
 
 
+@sqlite_here("database_url")
 def test_a_lost_connection_brings_a_beat_at_once(database_url: str) -> None:
     construct(database_url)
     with Worker(lease=300):

@@ -21,6 +21,7 @@ from crewai_dbos._fleet.table import workers
 from crewai_dbos.cli import app
 from crewai_dbos.control import Control
 from people.conftest import until
+from support.databases import sqlite_here
 from support.launching import QUICK
 from support.names import unique
 
@@ -132,6 +133,7 @@ def test_a_run_says_from_whom_it_was_taken_over(database_url: str) -> None:
         assert setting.control.run(fork).taken_from is None
 
 
+@sqlite_here("database_url")
 def test_who_has_died_and_who_was_stopped_are_counted_apart(database_url: str) -> None:
     with a_worker(database_url) as setting:
         worker = membership.member()

@@ -24,6 +24,7 @@ from crewai_dbos._fleet.table import workers
 from crewai_dbos.control import Control
 from crewai_dbos.errors import DefinitionError, NotLaunchedError
 from people.conftest import until
+from support.databases import sqlite_here
 from support.launching import launched
 from support.postgres import Postgres
 
@@ -49,6 +50,7 @@ def whose() -> str:
     return str(run.executor_id)
 
 
+@sqlite_here("database_url")
 def test_an_id_that_was_given_is_kept(database_url: str) -> None:
     construct(database_url, executor_id="pod-7")
     with Worker() as worker:
@@ -66,6 +68,7 @@ def test_the_tables_are_those_of_a_launch(postgres: Postgres) -> None:
             assert connection.execute(sa.text(query)).scalar() == 1
 
 
+@sqlite_here("database_url")
 def test_what_a_worker_refuses(database_url: str) -> None:
     with pytest.raises(NotLaunchedError, match=r"construct DBOS\(config=\.\.\.\) before it"):
         Worker().__enter__()
@@ -77,6 +80,7 @@ def test_what_a_worker_refuses(database_url: str) -> None:
         Worker(grace=-1)
 
 
+@sqlite_here("database_url")
 def test_a_worker_is_used_once(database_url: str) -> None:
     construct(database_url)
     with Worker() as worker:
@@ -86,6 +90,7 @@ def test_a_worker_is_used_once(database_url: str) -> None:
         worker.__enter__()
 
 
+@sqlite_here("database_url")
 def test_dbos_is_destroyed_in_the_block(database_url: str) -> None:
     construct(database_url, executor_id="pod-7")
     with Worker(grace=0):
@@ -97,6 +102,7 @@ def test_dbos_is_destroyed_in_the_block(database_url: str) -> None:
         assert time.monotonic() - begun < 9, "the lease was given up"
 
 
+@sqlite_here("database_url")
 def test_a_worker_whose_dbos_is_destroyed_gives_its_lease_up(database_url: str) -> None:
     """The process goes on, and its runs elsewhere."""
     construct(database_url)
@@ -151,6 +157,7 @@ def forked(work: Callable[[], object]) -> int:
     return pid
 
 
+@sqlite_here("database_url")
 def test_a_process_that_is_forked_from_a_worker_is_none(database_url: str) -> None:
     """It does not give up the lease of the worker, nor survive a signal as it would."""
     construct(database_url)
@@ -178,6 +185,7 @@ def test_a_process_that_is_forked_from_a_worker_is_none(database_url: str) -> No
     assert ended == [-signal.SIGTERM]
 
 
+@sqlite_here("database_url")
 def test_a_worker_that_has_lost_its_id_leaves_what_is_constructed_later(database_url: str) -> None:
     construct(database_url)
     with Worker(grace=0) as worker:

@@ -11,6 +11,7 @@ import pytest
 from fleet import jobs
 from fleet.conftest import RUNS, Fleet
 from people.conftest import until
+from support.databases import sqlite_here
 
 pytestmark = pytest.mark.crash
 
@@ -33,6 +34,7 @@ def test_a_worker_that_is_killed(fleet: Fleet) -> None:
     assert "2 of its runs go on" in second.output()
 
 
+@sqlite_here("database_url")
 def test_a_worker_that_stood_still_records_nothing(fleet: Fleet) -> None:
     fleet.hold()
     first = fleet.worker(ids=RUNS)
@@ -78,6 +80,7 @@ def test_what_does_not_end_in_time_is_handed_over_at_once(fleet: Fleet) -> None:
     assert len(fleet.results()) == 2
 
 
+@sqlite_here("database_url")
 def test_only_workers_that_have_the_definition_take_a_run(fleet: Fleet) -> None:
     """One that has it dies: nobody takes its runs, until there is another that has it."""
     fleet.hold()
@@ -110,6 +113,7 @@ def test_the_same_executor_id_again_after_a_kill(fleet: Fleet) -> None:
         assert fleet.steps("begun", run_id) == [1, 2, 2, 3]
 
 
+@sqlite_here("database_url")
 def test_a_database_that_takes_no_writes_for_long(fleet: Fleet) -> None:
     """It answers meanwhile. No worker is dead: none can beat."""
     fleet.hold()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -11,7 +12,9 @@ from crewai_dbos.control import Request as Asked
 from crewai_dbos.testing import Reply as Answered
 from crewai_dbos.testing import Request, ToolCall, text, tool_calls
 from crewai_dbos.testing.crash import CrashTest
-from support.crashing import killed_in_chains, some_positions
+from support.crashing import killed_in_chains, some_positions, taking_turns
+from support.databases import some_here
+from support.entries import EVERY
 
 pytestmark = [pytest.mark.crash, pytest.mark.some_entries]
 
@@ -36,7 +39,14 @@ def script(request: Request) -> Answered:
     return text(request.tool_results[0][1])
 
 
-@pytest.mark.parametrize("target", ["mailing", "intake"])
+@pytest.mark.parametrize(
+    ("target", "database_kind"),
+    some_here(
+        itertools.product(["mailing", "intake"], ["sqlite", "postgres"]),
+        here=[("mailing", "sqlite"), ("intake", "postgres")],
+    ),
+    indirect=["database_kind"],
+)
 def test_around_every_wait(target: str, database_kind: str) -> None:
     options: dict[str, Any] = {"model": script} if target == "mailing" else {}
     with CrashTest(
@@ -52,7 +62,8 @@ def test_around_every_wait(target: str, database_kind: str) -> None:
             if position.entry in entries and position.moment != "before"
         ]
         # Whoever was killed in a notice gives it again, as with every effect that was cut short.
-        verdicts = killed_in_chains(test, some_positions(around))
+        chosen = some_positions(around)
+        verdicts = killed_in_chains(test, chosen if EVERY else taking_turns(chosen))
         wrong = [str(verdict) for verdict in verdicts if not verdict.ok]
         assert not wrong, "\n".join(wrong)
         for verdict in verdicts:

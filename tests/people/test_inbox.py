@@ -13,7 +13,10 @@ from crewai_dbos import People
 from crewai_dbos.cli import app
 from people.conftest import Desk
 from people.office import Post, office, writing
+from support.databases import sqlite_here
 from support.serving import Serve
+
+pytestmark = sqlite_here("url")
 
 MAIL = {"to": "ann@example.org", "body": "Hello."}
 

@@ -12,8 +12,11 @@ from crewai_dbos._journal.journal import Journal
 from crewai_dbos.control import Approve
 from people.conftest import Desk, status, until
 from people.office import Post, office, writing
+from support.databases import sqlite_here
 from support.leaks import left_by
 from support.serving import Serve
+
+pytestmark = sqlite_here("url")
 
 MAIL = {"to": "ann@example.org", "body": "Hello."}
 
@@ -55,5 +58,5 @@ def test_runs_that_wait_and_go_on_leave_nothing(serve: Serve, desk: Desk) -> Non
         for run in runs:
             run.get_result()
 
-    wait_and_go_on(8)
-    assert left_by(server, lambda: wait_and_go_on(6), 6) == {}
+    wait_and_go_on(6)
+    assert left_by(server, lambda: wait_and_go_on(4), 4) == {}

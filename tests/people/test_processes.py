@@ -17,6 +17,8 @@ from crewai_dbos.testing.crash._jobs import Job
 from crewai_dbos.testing.crash._processes import Process
 from crewai_dbos.testing.effects import EFFECTS
 from people.conftest import until
+from support.databases import sqlite_here
+from support.entries import how_many
 from support.postgres import Postgres
 
 pytestmark = pytest.mark.crash
@@ -86,6 +88,7 @@ def test_an_answer_while_no_process_lives(lab: Lab) -> None:
     assert lab.delivered() == ["yes"]
 
 
+@sqlite_here("database_url")
 def test_a_deadline_that_passes_while_no_process_lives(lab: Lab) -> None:
     lab.killed_when_parked("hurried")
     with Control(lab.url) as control:
@@ -96,6 +99,7 @@ def test_a_deadline_that_passes_while_no_process_lives(lab: Lab) -> None:
     assert lab.finished() == ["delivered nobody"]
 
 
+@sqlite_here("database_url")
 def test_a_deploy(lab: Lab) -> None:
     lab.killed_when_parked(version="v1")
     # On SQLite DBOS may count whole seconds, and tells by them which version is the newer one.
@@ -106,6 +110,7 @@ def test_a_deploy(lab: Lab) -> None:
     assert lab.finished(version="v2") == ["delivered yes"]
 
 
+@sqlite_here("database_url")
 def test_a_worker_without_the_definition(lab: Lab) -> None:
     lab.killed_when_parked()
     with Control(lab.url) as control:
@@ -117,6 +122,7 @@ def test_a_worker_without_the_definition(lab: Lab) -> None:
     assert lab.delivered() == ["yes"]
 
 
+@sqlite_here("database_url")
 def test_a_workflow_of_the_user_s_own(lab: Lab) -> None:
     begun = lab.process("begin_own")
     begun.hear("there")
@@ -132,18 +138,20 @@ def test_a_workflow_of_the_user_s_own(lab: Lab) -> None:
         ]
 
 
+@pytest.mark.some_entries
 def test_a_database_that_is_started_again_while_many_wait(
     postgres: Postgres, tmp_path: Path
 ) -> None:
     """In memory and as rows: nobody is asked twice, and every answer counts."""
     lab = Lab(postgres.create_database(), tmp_path)
-    parked = [f"parked-{number}" for number in range(15)]
-    waiting = [f"waiting-{number}" for number in range(15)]
+    each = how_many(3, 15)
+    parked = [f"parked-{number}" for number in range(each)]
+    waiting = [f"waiting-{number}" for number in range(each)]
     try:
         first = lab.parked("question", ids=parked)
         second = lab.parked("patient", ids=waiting, status="PENDING", version="v2")
         with Control(lab.url) as control:
-            before = until(lambda: len(found := control.requests()) == 30 and found)
+            before = until(lambda: len(found := control.requests()) == 2 * each and found)
         postgres.stop()
         postgres.start()
         with Control(lab.url) as control:

@@ -30,11 +30,13 @@ from crewai_dbos.testing import Reply as Answered
 from crewai_dbos.testing import Request, ToolCall, text, tool_calls
 from people.conftest import Called, Desk, status, until
 from people.office import Post, office, writing
+from support.databases import sqlite_here
 from support.names import unique
 from support.serving import Serve
 
 MAIL = {"to": "ann@example.org", "body": "Hello."}
 QUICK = People(approve_tools=["send_email"], linger=0.1)
+ABOVE_SQL = sqlite_here("url")
 
 prices: Iterator[int] = itertools.count(100, 800)
 
@@ -46,6 +48,7 @@ class Paying(Flow[dict[str, Any]]):
         return f"{ask(f'Pay {price}?')}: paid {price}"
 
 
+@ABOVE_SQL
 def test_a_question_that_is_another_one_when_the_run_is_woken(desk: Desk) -> None:
     flow = DBOSFlow(flow_name=unique("paying"), orig_flow=Paying, people=QUICK)
     run = flow.start()
@@ -64,6 +67,7 @@ def test_a_question_that_is_another_one_when_the_run_is_woken(desk: Desk) -> Non
     DBOS.cancel_workflow(run.workflow_id)
 
 
+@ABOVE_SQL
 def test_who_was_asked_is_heeded_whatever_the_policy_says_later(serve: Serve, desk: Desk) -> None:
     serve(writing(MAIL))
     post, wanted = Post(), [True]
@@ -76,6 +80,7 @@ def test_who_was_asked_is_heeded_whatever_the_policy_says_later(serve: Serve, de
     assert post.sent == []
 
 
+@ABOVE_SQL
 def test_an_edited_call_is_not_taken_for_an_equal_one(serve: Serve, desk: Desk) -> None:
     first, second = {"to": "bob", "body": "x"}, {"to": "ann", "body": "x"}
 
@@ -109,6 +114,7 @@ def test_an_edited_call_is_not_taken_for_an_equal_one(serve: Serve, desk: Desk) 
     assert [mail["to"] for mail in post.sent] == ["bob"]
 
 
+@ABOVE_SQL
 def test_a_gate_stays_shut_when_nobody_answers(serve: Serve) -> None:
     def gate(context: ToolCallHookContext) -> bool | None:
         said = context.request_human_input("Send it?")
@@ -124,6 +130,7 @@ def test_a_gate_stays_shut_when_nobody_answers(serve: Serve) -> None:
         unregister_before_tool_call_hook(gate)
 
 
+@ABOVE_SQL
 def test_a_tool_by_the_name_that_models_know(serve: Serve, desk: Desk) -> None:
     from crewai import Agent, Crew, Task
 
@@ -157,6 +164,7 @@ def test_a_tool_by_the_name_that_models_know(serve: Serve, desk: Desk) -> None:
     assert sent == []
 
 
+@ABOVE_SQL
 def test_nothing_is_called_unasked_where_nobody_can_be_asked(serve: Serve) -> None:
     serve(writing(MAIL))
     post = Post()
@@ -188,6 +196,7 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     return gate
 
 
+@ABOVE_SQL
 def test_a_task_that_is_cancelled_while_its_request_is_made(
     slow: threading.Event, desk: Desk
 ) -> None:
@@ -219,6 +228,7 @@ def post_slowly() -> str:
     return "posted"
 
 
+@ABOVE_SQL
 def test_work_beside_a_wait_is_not_cut_short(desk: Desk) -> None:
     class Beside(Flow[dict[str, Any]]):
         @start()
@@ -245,6 +255,7 @@ def test_work_beside_a_wait_is_not_cut_short(desk: Desk) -> None:
     assert posts == ["begun", "done"]
 
 
+@ABOVE_SQL
 def test_a_failure_of_the_database_is_no_answer(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -268,7 +279,10 @@ def test_a_failure_of_the_database_is_no_answer(
     assert flow.retrieve(run.workflow_id).get_result() == "fine"
 
 
-def test_silence_is_no_review_and_the_work_is_not_done_again(serve: Serve, desk: Desk) -> None:
+@ABOVE_SQL
+def test_silence_is_no_review_and_the_work_is_not_done_again(
+    serve: Serve, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     server = serve(lambda _: text("The draft."))
     people = People(deadline=timedelta(seconds=1), linger=0.1)
     crew = office(Post(), people, human_input=True)
@@ -276,12 +290,14 @@ def test_silence_is_no_review_and_the_work_is_not_done_again(serve: Serve, desk:
     with pytest.raises(RequestExpired, match="Nobody has answered in time"):
         run.get_result()
     assert len(server.requests) == 1
+    monkeypatch.setattr(People, "seconds", None)  # from now on there is no deadline to miss
     DBOS.resume_workflow(run.workflow_id)
     desk.answer(run.workflow_id, Approve())
     assert crew.retrieve(run.workflow_id).get_result().raw == "The draft."
     assert len(server.requests) == 1
 
 
+@ABOVE_SQL
 def test_a_redacted_answer_is_kept_redacted(desk: Desk) -> None:
     class Asking(Flow[dict[str, Any]]):
         @start()

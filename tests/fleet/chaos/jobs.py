@@ -90,8 +90,10 @@ def begin(order: Order) -> list[str]:
         thread.start()
         threads.append(thread)
         say(begun=True)
-        time.sleep(order["pause"])
-        if Path(order["enough"]).exists():
+        end, enough = time.monotonic() + order["pause"], Path(order["enough"])
+        while not enough.exists() and time.monotonic() < end:
+            time.sleep(0.05)
+        if enough.exists():
             break
     for thread in threads:
         thread.join()
