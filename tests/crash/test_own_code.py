@@ -13,6 +13,7 @@ from crash.names import ASK
 from crewai_dbos.testing import Reply, Request, ToolCall, text, tool_calls
 from crewai_dbos.testing.crash import CrashTest
 from support.crashing import killed_in_chains, some_positions, taking_turns
+from support.databases import sqlite_here
 
 pytestmark = [pytest.mark.crash, pytest.mark.some_entries]
 
@@ -34,6 +35,7 @@ def script(request: Request) -> Reply:
     return text(" ".join(f"{call}={result}" for call, result in request.tool_results))
 
 
+@sqlite_here("database_kind")
 def test_rows_of_each_kind(database_kind: str) -> None:
     with CrashTest(
         "crash.office:clerk",

@@ -65,10 +65,10 @@ if __name__ == "__main__":
 """
 
 
-def run(folder: Path, *args: str, real: bool = True) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, *args: str, real: bool = False) -> subprocess.CompletedProcess[str]:
     """Run Python, `real` or forked from a process that has imported crewAI."""
     env = {**os.environ, "HOME": str(folder)}
-    if args == AS_A_MODULE or not real:
+    if not real:
         return python(*args, folder=folder, env=env)
     return subprocess.run(
         [sys.executable, *args],
@@ -94,9 +94,9 @@ def test_either_goes_on_with_what_the_other_began(
     first: tuple[str, ...], second: tuple[str, ...], tmp_path: Path
 ) -> None:
     (tmp_path / "app.py").write_text(PROGRAM)
-    begun = run(tmp_path, *first)
+    begun = run(tmp_path, *first, real=first is AS_A_PROGRAM)
     assert begun.returncode == 9, begun.stderr
-    ended = run(tmp_path, *second, real=first is not AS_A_MODULE)
+    ended = run(tmp_path, *second)
     assert "found: True text='kept'" in ended.stdout, ended.stdout + ended.stderr
     assert (tmp_path / "effects").read_text() == "written\n"
     assert "no module name" not in begun.stderr + ended.stderr
@@ -104,9 +104,9 @@ def test_either_goes_on_with_what_the_other_began(
 
 def test_a_program_without_a_name_is_told_so_and_goes_on_as_it_was_started(tmp_path: Path) -> None:
     (tmp_path / "my-app.py").write_text(PROGRAM)
-    begun = run(tmp_path, "my-app.py", real=False)
+    begun = run(tmp_path, "my-app.py")
     assert begun.returncode == 9, begun.stderr
     assert "no module name" in begun.stderr
-    ended = run(tmp_path, "my-app.py", real=False)
+    ended = run(tmp_path, "my-app.py")
     assert "found: True text='kept'" in ended.stdout, ended.stdout + ended.stderr
     assert (tmp_path / "effects").read_text() == "written\n"

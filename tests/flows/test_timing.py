@@ -6,7 +6,7 @@ import asyncio
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -116,7 +116,14 @@ class Busy(Flow[State]):
 
 def forked(flow: DBOSFlow, run_id: str, step: int) -> Any:
     """What another process would return that finds the entries before `step`."""
-    return flow.retrieve(DBOS.fork_workflow(run_id, step).get_workflow_id()).get_result()
+    return next(forked_at_once(flow, run_id, [step]))
+
+
+def forked_at_once(flow: DBOSFlow, run_id: str, steps: Iterable[int]) -> Iterator[Any]:
+    """As `forked`, of several processes at the same time."""
+    forks = [DBOS.fork_workflow(run_id, step).get_workflow_id() for step in steps]
+    for fork in forks:
+        yield flow.retrieve(fork).get_result()
 
 
 @pytest.mark.some_entries
@@ -131,9 +138,9 @@ def test_any_timing(seed: int, delays: Delays) -> None:
     steps = DBOS.list_workflow_steps(flow.flow_name)
     starts = starts_of(steps)
     delays.asked.clear()
-    forks = [DBOS.fork_workflow(flow.flow_name, step).get_workflow_id() for step in starts]
-    for first, fork in zip(starts, forks, strict=True):
-        assert flow.retrieve(fork).get_result() == expected, f"forked at {first}"
+    found = forked_at_once(flow, flow.flow_name, starts)
+    for first, each in zip(starts, found, strict=True):
+        assert each == expected, f"forked at {first}"
     made = sum(
         "/llm" in step["function_name"] and step["function_id"] >= first
         for step in steps
@@ -192,8 +199,9 @@ def test_calls_beside_each_other_in_one_method(delays: Delays) -> None:
     assert expected[-2:] == ["<winner>", "<after the race>"]
     steps = DBOS.list_workflow_steps(flow.flow_name)
     assert any("given_up" in step["function_name"] for step in steps)
-    for begin in starts_of(steps):
-        assert forked(flow, flow.flow_name, begin) == expected, f"forked at {begin}"
+    starts = starts_of(steps)
+    for begin, found in zip(starts, forked_at_once(flow, flow.flow_name, starts), strict=True):
+        assert found == expected, f"forked at {begin}"
 
 
 class Race(Flow[State]):
@@ -326,9 +334,10 @@ def test_a_change_that_another_one_s_end_has_stored_is_not_lost(
     with SetWorkflowID(flow.flow_name):
         expected = flow.kickoff()
     state = flow.state.model_dump() if isinstance(flow.state, BaseModel) else dict(flow.state)
-    for step in DBOS.list_workflow_steps(flow.flow_name):
-        # As after a crash right behind it: once the slow one had not ended, and once it had.
-        assert forked(flow, flow.flow_name, step["function_id"] + 1) == expected
+    # As after a crash right behind each: once the slow one had not ended, and once it had.
+    steps = [step["function_id"] + 1 for step in DBOS.list_workflow_steps(flow.flow_name)]
+    for found in forked_at_once(flow, flow.flow_name, steps):
+        assert found == expected
         assert isinstance(flow.state, BaseModel) or flow.state.keys() == state.keys()
 
 
