@@ -362,6 +362,7 @@ class Twice(Flow[State]):
         return "end"
 
 
+@pytest.mark.some_entries
 def test_a_method_beside_itself(delays: Delays) -> None:
     for first in ("route <one>", "route <two>"):
         delays.seconds = {first: 0.3}
@@ -371,11 +372,12 @@ def test_a_method_beside_itself(delays: Delays) -> None:
         expected = {"<one>": "<route <one>>", "<two>": "<route <two>>"}
         assert flow.state.own == expected
         delays.seconds = {}
-        for step in DBOS.list_workflow_steps(flow.flow_name):
-            forked(flow, flow.flow_name, step["function_id"] + 1)
+        starts = starts_of(DBOS.list_workflow_steps(flow.flow_name))
+        for _ in forked_at_once(flow, flow.flow_name, starts):
             assert flow.state.own == expected
 
 
+@pytest.mark.some_entries
 def test_an_end_that_is_written_faster_does_not_overtake(
     delays: Delays, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -393,8 +395,8 @@ def test_an_end_that_is_written_faster_does_not_overtake(
         flow.kickoff()
     expected = {"<one>": "<route <one>>", "<two>": "<route <two>>"}
     assert flow.state.own == expected
-    for step in DBOS.list_workflow_steps(flow.flow_name):
-        forked(flow, flow.flow_name, step["function_id"] + 1)
+    starts = starts_of(DBOS.list_workflow_steps(flow.flow_name))
+    for _ in forked_at_once(flow, flow.flow_name, starts):
         assert flow.state.own == expected
 
 
