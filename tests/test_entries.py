@@ -33,6 +33,19 @@ def test_one_of_each_kind_and_of_a_second_round() -> None:
     assert some(reversed(LOOP), str) == chosen[::-1], "whatever order they were made in"
 
 
+@pytest.mark.some_entries
+def test_of_a_run_of_a_table_its_middle_and_what_no_other_has_shown() -> None:
+    shown: set[str] = set()
+    assert [LOOP.index(entry) for entry in some(LOOP, str, shown)] == (
+        list(range(len(LOOP))) if entries.EVERY else [0, 1, 2, 3, 5, 6, 10]
+    )
+    other = [entry.replace("draft", "edit") for entry in LOOP[:-1]]
+    other.append("flow:rounds#1/method:publish#1/knowledge.query#1")
+    assert [other.index(entry) for entry in some(other, str, shown)] == (
+        list(range(len(other))) if entries.EVERY else [5, 10]
+    )
+
+
 @pytest.mark.parametrize("digits", ["0d7069aa", "0d706947caab41ea935e2069116f232f"])
 def test_digests_and_whose_they_are_make_no_kind(digits: str) -> None:
     assert kind(f"crew:a b#1/task:2.x#3/agent:O%2Fp#1/around:tool:search({digits})#12") == (

@@ -15,11 +15,14 @@ import pytest
 
 from crash import models, table
 from crash.names import ASK
+from crash.test_command_lines import SECRET, at_work
+from crewai_dbos.testing import Reply, Request
 from crewai_dbos.testing.crash import CrashTest, Position, Verdict
 from crewai_dbos.testing.crash.positions import in_order_of_names
 from crewai_dbos.testing.effects import Effect
-from support.crashing import killed_apart, killed_in_chains, some_positions
+from support.crashing import killed_apart, killed_in_chains, some_positions, taking_turns
 from support.databases import some_here, sqlite_here
+from support.entries import EVERY
 
 pytestmark = pytest.mark.crash
 
@@ -32,11 +35,13 @@ MODES = {
     "parallel": ("native_postman", models.letters(["Ann", "Bob", "Ann"], ["Bob", "Eve"])),
 }
 
-ON_POSTGRES = {("native", "sync"), ("parallel", "async")}
-"""One call after the other, and several at once. With the others nothing else is written."""
-
 EVERYWHERE = list(product(MODES, ("sync", "async"), ("sqlite", "postgres")))
-HERE = [table for table in EVERYWHERE if table[2] == "sqlite" or table[:2] in ON_POSTGRES]
+HERE = [
+    ("native", "sync", "sqlite"),
+    ("react", "async", "sqlite"),
+    ("parallel", "sync", "sqlite"),
+    ("parallel", "async", "postgres"),  # one call after the other: test_killed_again_and_again
+]
 
 MOMENTS = {"before", "during", "unrecorded", "after"}
 
@@ -46,13 +51,14 @@ def matrix(database_kind: str) -> Iterator[Callable[..., CrashTest]]:
     """Builds a matrix on a kind of database."""
     with ExitStack() as stack:
 
-        def build(mode: str, entry: str, **options: Any) -> CrashTest:
+        def build(mode: str, entry: str, more: str = "", **options: Any) -> CrashTest:
             agent, script = MODES[mode]
+            asks = f"{ASK}{more}"
             return stack.enter_context(
                 CrashTest(
                     f"crash.application:{agent}",
-                    TASK if entry == "sync" else {"messages": ASK},
-                    model=script,
+                    {**TASK, "description": asks} if entry == "sync" else {"messages": asks},
+                    model=options.pop("model", script),
                     asynchronous=entry == "async",
                     database=database_kind,
                     **options,
@@ -111,15 +117,22 @@ def test_every_position(
         assert {p.moment for p in every if p.entry == entry_name} == MOMENTS
     chosen = some_positions(every)
     if database_kind != "sqlite":  # what differs by database is the writing
-        around = [position for position in chosen if position.moment in ("unrecorded", "after")]
-        report.verdicts += killed_in_chains(test, around)
-    elif (mode, entry) == ("native", "sync"):
+        chosen = [position for position in chosen if position.moment in ("unrecorded", "after")]
+    all_of_them = EVERY or mode == "react"
+    if not all_of_them:
+        chosen = taking_turns(chosen)
+    if (mode, entry, database_kind) == ("native", "sync", "sqlite"):
         report.verdicts += killed_apart(test, chosen)
     else:
-        report.verdicts += killed_in_chains(test, chosen, len(MOMENTS))
+        # A chain for each moment, where there are all.
+        chains = len(MOMENTS) if all_of_them and database_kind == "sqlite" else None
+        report.verdicts += killed_in_chains(test, chosen, chains)
     report.check()
 
 
+@pytest.mark.parametrize(
+    "database_kind", some_here(("sqlite", "postgres"), ("postgres",)), indirect=True
+)
 def test_killed_again_and_again(matrix: Any, report: Report) -> None:
     """Each process gets one call further: it is killed before it could record the next one."""
     # Not the parallel calls: which of them the last process had recorded is a matter of chance.
@@ -131,14 +144,28 @@ def test_killed_again_and_again(matrix: Any, report: Report) -> None:
 
 @sqlite_here("database_kind")
 def test_fresh_interpreters(matrix: Any, report: Report, database_kind: str) -> None:
-    """The same without the fork server: a new interpreter imports the module and launches DBOS."""
+    """The same without the fork server: a new interpreter imports the module and launches DBOS.
+
+    What it is given is on no command line.
+    """
+    lines: list[list[str]] = []
+
+    def watched(request: Request) -> Reply:
+        lines.extend(at_work())
+        assert SECRET in str(request.messages)
+        return MODES[mode][1](request)
+
     of = {"sqlite": ("parallel", "sync", "/tool:")}
     mode, entry, kind = of.get(database_kind, ("react", "async", "/llm#"))
-    test = matrix(mode, entry, fresh=True)
-    test._undisturbed = matrix(mode, entry).undisturbed  # of a fork, which takes seconds less
+    given = {"more": f" {SECRET}", "environment": {"PASSWORD": SECRET}}
+    test = matrix(mode, entry, fresh=True, model=watched, **given)
+    # Of a fork, which takes seconds less.
+    test._undisturbed = matrix(mode, entry, **given).undisturbed
     during = [p for p in test.positions() if p.moment == "during" and kind in p.entry]
     report.verdicts.append(test.run(during[1]))
     report.check()
+    assert "crash._inside" in str(lines)
+    assert SECRET not in str(lines)
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)

@@ -17,6 +17,7 @@ from crash.names import ASK
 from crewai_dbos.testing.crash import CrashTest, CrashTestError, Verdict, report
 from pages.blocks import blocks, text_of
 from support.crashing import survives
+from support.entries import EVERY, how_many
 from support.python import python
 
 pytestmark = pytest.mark.crash
@@ -51,8 +52,9 @@ def test_a_journal_by_order_of_arrival_fails() -> None:
     order = {"messages": ASK}
     with CrashTest("crash.broken:native_postman", order, model=script) as broken:
         assert [e.fields["to"] for e in broken.undisturbed.effects]
-        # The first crash that does it will do: some come when no letter is recorded, or all are.
-        every = sorted(broken.positions(), key=lambda position: "/tool:" not in position.entry)
+        # The first crash that does it will do: rather one that comes when most are recorded.
+        latest_first = reversed(broken.positions())
+        every = sorted(latest_first, key=lambda position: "/tool:" not in position.entry)
         swapped = next((v for v in map(broken.run, every) if not v.result_equal), None)
     assert swapped is not None
     assert not swapped.ok
@@ -123,6 +125,7 @@ def command(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return python(*CLI, *arguments, folder=folder, timeout=280, crash_tests=True)
 
 
+@pytest.mark.some_entries
 def test_the_page_of_the_docs(tmp_path: Path) -> None:
     for block in BLOCKS:
         name = block.splitlines()[0].removeprefix("# ")
@@ -133,16 +136,21 @@ def test_the_page_of_the_docs(tmp_path: Path) -> None:
         "-q",
         "-p",
         "no:cacheprovider",
+        *([] if EVERY else ["-k", "crew or during"]),
         folder=tmp_path,
         timeout=280,
         crash_tests=True,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert f"{int(SURVIVED) + 4} passed" in ran.stdout
+    told = ran.stdout.splitlines()[-1]
+    passed, *left_out = map(int, re.findall(r"(\d+) (?:passed|deselected)", told))
+    assert passed + sum(left_out) == int(SURVIVED) + 4, told
+    assert EVERY or passed == 4 + 4
     ran = python("by_hand.py", folder=tmp_path, timeout=280, crash_tests=True)
     assert ran.stdout.splitlines()[-1:] == ["True"], ran.stdout + ran.stderr
 
 
+@pytest.mark.some_entries
 def test_the_command_says_what_survived_and_what_did_not(tmp_path: Path) -> None:
     (tmp_path / "good.py").write_text(BLOCKS[0])
     prints = BLOCKS[0].replace("@tool\n@DBOS.step()\n", "print('imported')\n\n\n@tool\n")
@@ -150,13 +158,16 @@ def test_the_command_says_what_survived_and_what_did_not(tmp_path: Path) -> None
     (tmp_path / "bad.py").write_text(prints)
     options = ["--inputs", '{"messages": "Tell Ann and Bob."}']
 
-    good = command("good:agent", "--model", "good:script", *options, folder=tmp_path)
+    number = how_many(5, int(SURVIVED))
+    some = ["--positions", str(number)]
+    good = command("good:agent", "--model", "good:script", *options, *some, folder=tmp_path)
     assert good.returncode == 0, good.stdout + good.stderr
     told = " ".join(good.stdout.split())
-    assert TOLD in told
+    assert TOLD.replace(SURVIVED, str(number)) in told
 
     (tmp_path / "inputs.json").write_text(options[1])
-    options = ["--inputs", "@inputs.json", "--json"]
+    number = how_many(5, 10)
+    options = ["--inputs", "@inputs.json", "--json", "--positions", str(number)]
     bad = command("bad:agent", "--model", "bad:script", *options, folder=tmp_path)
     assert bad.returncode == 1, bad.stdout + bad.stderr
     figures: dict[str, Any] = json.loads(bad.stdout)
@@ -164,8 +175,8 @@ def test_the_command_says_what_survived_and_what_did_not(tmp_path: Path) -> None
     # Any kill repeats their emails, but for one before they were sent or after the run has ended.
     survived = [run["position"].rpartition("/")[2] for run in figures["runs"] if run["ok"]]
     assert all(each.startswith("llm#1-") or each == "result-after" for each in survived)
-    assert figures["survived"] == len(survived) == 5
-    assert figures["positions"] == 10
+    assert figures["survived"] == len(survived) == how_many(3, 5)
+    assert figures["positions"] == number
     again = [run["effects_repeated"] for run in figures["runs"] if not run["ok"]]
     assert any('email {"to": "ann"}' in effects for effects in again)
     problems = " ".join(problem for run in figures["runs"] for problem in run["problems"])

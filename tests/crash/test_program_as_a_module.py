@@ -65,9 +65,10 @@ if __name__ == "__main__":
 """
 
 
-def run(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, *args: str, real: bool = False) -> subprocess.CompletedProcess[str]:
+    """Run Python, `real` or forked from a process that has imported crewAI."""
     env = {**os.environ, "HOME": str(folder)}
-    if args == AS_A_MODULE:  # which needs no `__main__` of its own
+    if not real:
         return python(*args, folder=folder, env=env)
     return subprocess.run(
         [sys.executable, *args],
@@ -93,7 +94,7 @@ def test_either_goes_on_with_what_the_other_began(
     first: tuple[str, ...], second: tuple[str, ...], tmp_path: Path
 ) -> None:
     (tmp_path / "app.py").write_text(PROGRAM)
-    begun = run(tmp_path, *first)
+    begun = run(tmp_path, *first, real=first is AS_A_PROGRAM)
     assert begun.returncode == 9, begun.stderr
     ended = run(tmp_path, *second)
     assert "found: True text='kept'" in ended.stdout, ended.stdout + ended.stderr

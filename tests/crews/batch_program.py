@@ -1,4 +1,4 @@
-"""A program with a batch of kickoffs: ``python -m crews.batch_program database items [call]``."""
+"""A program with a batch: ``python -m crews.batch_program database items at-once [call]``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def build() -> Crew:
     return Crew(agents=[clerk], tasks=[task("Item {number}", clerk)])
 
 
-def main(database_url: str, items: int, calls: bool) -> None:
+def main(database_url: str, items: int, at_once: int, calls: bool) -> None:
     crew = DBOSCrew(crew_name="batch", orig_crew=build)
     DBOS(config={"name": "batch-program", "system_database_url": database_url})
     DBOS.launch()
@@ -30,10 +30,10 @@ def main(database_url: str, items: int, calls: bool) -> None:
         return
     inputs = [{"number": number} for number in range(1, items + 1)]
     with SetWorkflowID(BATCH):
-        outputs = crew.kickoff_for_each(inputs)
+        outputs = crew.kickoff_for_each(inputs, concurrency=at_once)
     for number, output in enumerate(outputs, 1):
         print(f"{number}: {output.raw}", flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), sys.argv[3:] == ["call"])
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:] == ["call"])

@@ -11,8 +11,8 @@ from support.postgres import Postgres
 pytestmark = pytest.mark.crash
 
 
-HERE = ("sequential", "at once", "parallel delegation", "callbacks", "child workflow")
-"""Scenarios that write one after the other, at the same time, what users do, and by DBOS."""
+HERE = ("at once", "child workflow")
+"""Scenarios that write at the same time, and by DBOS."""
 
 
 @pytest.mark.parametrize("name", some_here(STRICT, HERE))
@@ -20,5 +20,6 @@ def test_some_positions(name: str, postgres: Postgres) -> None:
     check(name, postgres.url("postgres"), lambda test: test.positions(2, seed=len(name)))
 
 
+@pytest.mark.every_moment
 def test_memory(postgres: Postgres) -> None:
     check_memory(postgres.url("postgres"), 3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 from unittest.mock import MagicMock, Mock
 
@@ -18,6 +19,7 @@ import crewai_dbos
 from crewai_dbos import DBOSAgent, DBOSCrew, DBOSFlow, StepConfig
 from crewai_dbos.testing import Reply, Request, ToolCall, text, tool_calls
 from crews.scenarios import agent, search, searching, task
+from support.databases import some_here
 from support.names import unique
 from support.serving import Serve
 
@@ -69,17 +71,20 @@ def crew_with(what: str, function: Any) -> Crew:
     return Crew(agents=[clerk], tasks=[do], **({} if what in ("callback", "agent_step") else given))
 
 
-@pytest.mark.parametrize("make", [mock, magic_mock, Proxy])
+CALLBACKS = {
+    "callback": mock,
+    "task_callback": magic_mock,
+    "step_callback": Proxy,
+    "agent_step": mock,
+    "before_kickoff_callbacks": Proxy,
+    "after_kickoff_callbacks": magic_mock,
+}
+"""Each with what stands in for it in ``make test``."""
+
+
 @pytest.mark.parametrize(
-    "what",
-    [
-        "callback",
-        "task_callback",
-        "step_callback",
-        "agent_step",
-        "before_kickoff_callbacks",
-        "after_kickoff_callbacks",
-    ],
+    ("what", "make"),
+    some_here(product(CALLBACKS, (mock, magic_mock, Proxy)), list(CALLBACKS.items())),
 )
 def test_a_callback(what: str, make: Callable[[], Any], serve: Serve) -> None:
     serve(looking)
@@ -186,8 +191,17 @@ class Shelf:
         return []
 
 
-@pytest.mark.parametrize("make", [Shelf, lambda: MagicMock(spec=Knowledge)])
-@pytest.mark.parametrize("of", ["agent", "crew"])
+def knowledge_mock() -> MagicMock:
+    return MagicMock(spec=Knowledge)
+
+
+@pytest.mark.parametrize(
+    ("of", "make"),
+    some_here(
+        product(("agent", "crew"), (Shelf, knowledge_mock)),
+        [("agent", Shelf), ("crew", knowledge_mock)],
+    ),
+)
 def test_knowledge(
     of: str, make: Callable[[], Any], serve: Serve, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import shutil
 import sys
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -13,25 +15,40 @@ from dbos import DBOS, SetWorkflowID
 
 from crewai_dbos import DBOSCrew
 from crewai_dbos.errors import RunCancelledError
-from crewai_dbos.testing import EffectLog, Reply, Request, ToolCall, text, tool_calls
+from crewai_dbos.testing import (
+    EffectLog,
+    Reply,
+    Request,
+    ToolCall,
+    report_effect,
+    text,
+    tool_calls,
+)
 from crewai_dbos.testing.effects import EFFECTS
 from crews.scenarios import agent, task
+from support.databases import some_here
 from support.names import unique
 from support.serving import Serve
 
 pytestmark = pytest.mark.crash
 
+QUICK, SDK = "quick_mcp_server.py", "mcp_server.py"
+PLACES = ("after the first call", "in the second request")
 
-@pytest.mark.parametrize("where", ["after the first call", "in the second request"])
+
+@pytest.mark.parametrize(
+    ("program", "where"), some_here(product((QUICK, SDK), PLACES), list(product((QUICK,), PLACES)))
+)
 def test_a_moved_server(
-    where: str, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    program: str, where: str, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(EFFECTS, str(tmp_path / "effects"))
     release = "rel1"
     for each in ("rel1", "rel2"):
         (tmp_path / each).mkdir()
-        program = Path(__file__).with_name("mcp_server.py")
-        shutil.copy(program, tmp_path / each / "server.py")
+        shutil.copy(Path(__file__).with_name(program), tmp_path / each / "server.py")
+    effects_folder = str(Path(str(inspect.getsourcefile(report_effect))).parent)
+    flags, folder = (["-I", "-S"], [effects_folder]) if program == QUICK else ([], [])
     asked: list[Request] = []
     name = unique("moved")
 
@@ -47,7 +64,7 @@ def test_a_moved_server(
     def build() -> Crew:
         server = MCPServerStdio(
             command=sys.executable,
-            args=[str(tmp_path / release / "server.py")],
+            args=[*flags, str(tmp_path / release / "server.py"), *folder],
             env={EFFECTS: str(tmp_path / "effects")},
         )
         clerk = agent("Clerk", mcps=[server])

@@ -38,6 +38,7 @@ from crews.scenarios import (
     task,
     turns,
 )
+from support.entries import how_many
 from support.leaks import left_by
 from support.names import unique
 from support.schemas import any_value_of
@@ -285,18 +286,20 @@ def test_tasks_at_once_are_at_work_at_once(serve: Serve) -> None:
     assert [task.raw for task in run.get_result().tasks_output[:3]] == ["A part."] * 3
 
 
-def test_thirty_two_kickoffs_at_once(serve: Serve) -> None:
+@pytest.mark.some_entries
+def test_many_kickoffs_at_once(serve: Serve) -> None:
     server = serve(turns(lambda request: searching(asked(request))))
     crew = durable()
-    topics = [f"topic {number}" for number in range(32)]
-    with ThreadPoolExecutor(32) as pool:
+    number = how_many(10, 32)
+    topics = [f"topic {each}" for each in range(number)]
+    with ThreadPoolExecutor(number) as pool:
         outputs = list(pool.map(lambda topic: crew.kickoff({"topic": topic}), topics))
     for topic, output in zip(topics, outputs, strict=True):
         research = f"{topic} Researcher on Research {topic} with found Research {topic}"
         assert output.tasks_output[0].raw == research
         assert research in output.raw
         assert output.token_usage.successful_requests == 4
-    assert len(server.requests) == 4 * 32
+    assert len(server.requests) == 4 * number
 
 
 # Stopping ---------------------------------------------------------------------------------
@@ -678,6 +681,7 @@ def test_no_line_of_a_log_is_written_twice(serve: Serve, tmp_path: Path) -> None
 # A long-lived worker ------------------------------------------------------------------------
 
 
+@pytest.mark.some_entries
 def test_many_kickoffs_leave_no_thread_and_little_memory(serve: Serve) -> None:
     server = serve()
     crew = durable(small)
@@ -686,9 +690,10 @@ def test_many_kickoffs_leave_no_thread_and_little_memory(serve: Serve) -> None:
         for number in range(times):
             crew.kickoff({"topic": f"topic {number}"})
 
-    kick_off(10)
+    runs = how_many(8, 15)
+    kick_off(runs)
     # A number: crewAI renews the clock of a crew with max_rpm, as others here have, each minute.
     threads = threading.active_count()
-    assert left_by(server, lambda: kick_off(15), 15) == {}
+    assert left_by(server, lambda: kick_off(runs), runs) == {}
     # A pool of crewAI's may not have been full.
     assert threading.active_count() < threads + 15

@@ -12,7 +12,6 @@ from flows.crashing import check
 from flows.scenarios import SCENARIOS, echo
 from support.crashing import (
     killed_apart,
-    killed_in_chains,
     one_moment_each,
     some_positions,
     survives,
@@ -22,17 +21,21 @@ from support.entries import how_many
 
 pytestmark = [pytest.mark.crash, pytest.mark.some_entries]
 
-APART = ("sequence", "persisting")
-"""Scenarios whose every kill has a run of its own, which one process finishes."""
-
 STRICT = [name for name, scenario in SCENARIOS.items() if not scenario.racing]
 """The scenarios that are the same every time."""
 
 
+_shown: set[str] = set()
+"""The kinds of entries that other scenarios were killed at."""
+
+
 @pytest.mark.parametrize("name", STRICT)
 def test_entries_of_each_kind(name: str) -> None:
-    apart = name in APART
-    check(name, "sqlite", one_moment_each, killed_apart if apart else killed_in_chains)
+    check(name, "sqlite", _one_moment_each)
+
+
+def _one_moment_each(test: CrashTest) -> list[Position]:
+    return one_moment_each(test, _shown)
 
 
 def test_a_flow_that_is_built_when_its_module_is_imported() -> None:
@@ -42,7 +45,8 @@ def test_a_flow_that_is_built_when_its_module_is_imported() -> None:
 
 def test_a_stream() -> None:
     scenario = SCENARIOS["sequence"]
-    survives("flows.calls:stream", {"inputs": scenario.inputs}, model=scenario.script)
+    inputs = {"inputs": scenario.inputs}
+    survives("flows.calls:stream", inputs, _one_moment_each, model=scenario.script)
 
 
 def test_a_save_of_memory_that_goes_on_when_its_method_has_returned() -> None:
@@ -65,11 +69,11 @@ def test_a_save_of_memory_that_goes_on_when_its_method_has_returned() -> None:
 
 def test_a_turn_of_a_conversation() -> None:
     said = {"message": "I want two chairs", "session_id": "s"}
-    survives("flows.calls:turn", said, model=replies)
+    survives("flows.calls:turn", said, _one_moment_each, model=replies)
 
 
 def test_many_rounds_killed_again_and_again() -> None:
-    rounds, times = how_many(60, 300), how_many(4, 10)
+    rounds, times = how_many(30, 300), how_many(3, 10)
     inputs = {"inputs": {"wanted": rounds}}
     with CrashTest("flows.definitions:long", inputs, model=echo, timeout=200) as test:
         assert test.undisturbed.made().total() > 4 * rounds

@@ -12,8 +12,8 @@ from support.postgres import Postgres
 pytestmark = pytest.mark.crash
 
 
-HERE = ("sequence", "parallel", "loop", "teams", "own steps", "reviewed", "persisting")
-"""Scenarios that write one after the other, at the same time, what users do, and by DBOS."""
+HERE = ("parallel", "own steps", "reviewed")
+"""Scenarios that write at the same time, by DBOS, and what people say."""
 
 
 @pytest.mark.parametrize("name", some_here(STRICT, HERE))

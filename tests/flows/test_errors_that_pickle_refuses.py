@@ -7,6 +7,7 @@ import pickle
 import re
 import threading
 from collections.abc import Callable, Iterator
+from itertools import product
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from crewai_dbos.errors import RecordedError
 from crews.scenarios import agent, task
 from flows.scenarios import say
 from flows.test_runs import durable
+from support.databases import some_here
 from support.names import unique
 from support.serving import Serve
 
@@ -86,10 +88,17 @@ WAYS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-@pytest.mark.parametrize("make", ERRORS, ids=NAMES)
-@pytest.mark.parametrize("way", WAYS)
-def test_of_a_flow(make: Callable[[], Exception], way: str, serve: Serve) -> None:
+HERE = [
+    *product(("kickoff",), NAMES),
+    ("kickoff_async", "lock"),
+    *product(("in a workflow",), ("hook", "local", "demanding")),
+]
+
+
+@pytest.mark.parametrize(("way", "name"), some_here(product(WAYS, NAMES), HERE))
+def test_of_a_flow(way: str, name: str, serve: Serve) -> None:
     serve()
+    make = dict(zip(NAMES, ERRORS, strict=True))[name]
     plain = make()
 
     class Failing(Flow):

@@ -7,6 +7,7 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from multiprocessing.pool import ThreadPool
 from typing import Any
 
@@ -22,6 +23,7 @@ from flows.scenarios import echo
 from flows.test_worker_threads import Question, answers, asked
 from flows.workers import ask_model
 from support import calls
+from support.databases import some_here
 from support.names import unique
 from support.permits import Permits
 from support.replays import check_forks
@@ -232,8 +234,13 @@ def with_a_permit(text: str) -> str:
         return ask_model(text)
 
 
-@pytest.mark.parametrize("asks", [in_a_slot, with_a_permit])
-@pytest.mark.parametrize("where", ["thread", "method", "pool"])
+@pytest.mark.parametrize(
+    ("where", "asks"),
+    some_here(
+        product(("thread", "method", "pool"), (in_a_slot, with_a_permit)),
+        [("thread", in_a_slot), ("method", with_a_permit), ("pool", in_a_slot)],
+    ),
+)
 def test_a_permit_is_no_job_of_who_has_put_it_back(
     asks: Callable[[str], str], where: str, serve: Serve
 ) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -19,6 +19,7 @@ from pydantic import BaseModel, Field
 from crewai_dbos import DBOSFlow
 from crewai_dbos.testing import ModelServer, Reply, Request, text
 from crews.scenarios import model
+from support.databases import some_here
 from support.names import unique
 from support.replays import starts_of
 
@@ -115,11 +116,18 @@ class Busy(Flow[State]):
 
 def forked(flow: DBOSFlow, run_id: str, step: int) -> Any:
     """What another process would return that finds the entries before `step`."""
-    return flow.retrieve(DBOS.fork_workflow(run_id, step).get_workflow_id()).get_result()
+    return next(forked_at_once(flow, run_id, [step]))
+
+
+def forked_at_once(flow: DBOSFlow, run_id: str, steps: Iterable[int]) -> Iterator[Any]:
+    """As `forked`, of several processes at the same time."""
+    forks = [DBOS.fork_workflow(run_id, step).get_workflow_id() for step in steps]
+    for fork in forks:
+        yield flow.retrieve(fork).get_result()
 
 
 @pytest.mark.some_entries
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", some_here(range(4), (0,)))
 def test_any_timing(seed: int, delays: Delays) -> None:
     delays.chance = random.Random(seed)
     flow = DBOSFlow(flow_name=unique("busy"), orig_flow=Busy)
@@ -130,9 +138,9 @@ def test_any_timing(seed: int, delays: Delays) -> None:
     steps = DBOS.list_workflow_steps(flow.flow_name)
     starts = starts_of(steps)
     delays.asked.clear()
-    forks = [DBOS.fork_workflow(flow.flow_name, step).get_workflow_id() for step in starts]
-    for first, fork in zip(starts, forks, strict=True):
-        assert flow.retrieve(fork).get_result() == expected, f"forked at {first}"
+    found = forked_at_once(flow, flow.flow_name, starts)
+    for first, each in zip(starts, found, strict=True):
+        assert each == expected, f"forked at {first}"
     made = sum(
         "/llm" in step["function_name"] and step["function_id"] >= first
         for step in steps
@@ -182,6 +190,7 @@ class Beside(Flow[State]):
         return [*said, *won, str(await model().acall("after the race"))]
 
 
+@pytest.mark.some_entries
 def test_calls_beside_each_other_in_one_method(delays: Delays) -> None:
     delays.seconds = {"slow task": 0.5, "slow thread": 0.5, "slow loser": 3.0}
     flow = DBOSFlow(flow_name=unique("beside"), orig_flow=Beside)
@@ -190,9 +199,9 @@ def test_calls_beside_each_other_in_one_method(delays: Delays) -> None:
     assert expected[-2:] == ["<winner>", "<after the race>"]
     steps = DBOS.list_workflow_steps(flow.flow_name)
     assert any("given_up" in step["function_name"] for step in steps)
-    for step in steps:
-        name = step["function_name"]
-        assert forked(flow, flow.flow_name, step["function_id"] + 1) == expected, name
+    starts = starts_of(steps)
+    for begin, found in zip(starts, forked_at_once(flow, flow.flow_name, starts), strict=True):
+        assert found == expected, f"forked at {begin}"
 
 
 class Race(Flow[State]):
@@ -325,9 +334,10 @@ def test_a_change_that_another_one_s_end_has_stored_is_not_lost(
     with SetWorkflowID(flow.flow_name):
         expected = flow.kickoff()
     state = flow.state.model_dump() if isinstance(flow.state, BaseModel) else dict(flow.state)
-    for step in DBOS.list_workflow_steps(flow.flow_name):
-        # As after a crash right behind it: once the slow one had not ended, and once it had.
-        assert forked(flow, flow.flow_name, step["function_id"] + 1) == expected
+    # As after a crash right behind each: once the slow one had not ended, and once it had.
+    steps = [step["function_id"] + 1 for step in DBOS.list_workflow_steps(flow.flow_name)]
+    for found in forked_at_once(flow, flow.flow_name, steps):
+        assert found == expected
         assert isinstance(flow.state, BaseModel) or flow.state.keys() == state.keys()
 
 
@@ -352,6 +362,7 @@ class Twice(Flow[State]):
         return "end"
 
 
+@pytest.mark.some_entries
 def test_a_method_beside_itself(delays: Delays) -> None:
     for first in ("route <one>", "route <two>"):
         delays.seconds = {first: 0.3}
@@ -361,11 +372,12 @@ def test_a_method_beside_itself(delays: Delays) -> None:
         expected = {"<one>": "<route <one>>", "<two>": "<route <two>>"}
         assert flow.state.own == expected
         delays.seconds = {}
-        for step in DBOS.list_workflow_steps(flow.flow_name):
-            forked(flow, flow.flow_name, step["function_id"] + 1)
+        starts = starts_of(DBOS.list_workflow_steps(flow.flow_name))
+        for _ in forked_at_once(flow, flow.flow_name, starts):
             assert flow.state.own == expected
 
 
+@pytest.mark.some_entries
 def test_an_end_that_is_written_faster_does_not_overtake(
     delays: Delays, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -383,8 +395,8 @@ def test_an_end_that_is_written_faster_does_not_overtake(
         flow.kickoff()
     expected = {"<one>": "<route <one>>", "<two>": "<route <two>>"}
     assert flow.state.own == expected
-    for step in DBOS.list_workflow_steps(flow.flow_name):
-        forked(flow, flow.flow_name, step["function_id"] + 1)
+    starts = starts_of(DBOS.list_workflow_steps(flow.flow_name))
+    for _ in forked_at_once(flow, flow.flow_name, starts):
         assert flow.state.own == expected
 
 

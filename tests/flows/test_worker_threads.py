@@ -8,7 +8,6 @@ import gc
 import json
 import os
 import queue
-import subprocess
 import sys
 import threading
 import time
@@ -33,6 +32,7 @@ from crews.scenarios import agent, answer, model, task
 from flows.scenarios import echo, search
 from flows.workers import SERVICES, InPool, Subclassed, Unhooked, Worker, ask_model
 from support.names import unique
+from support.python import python
 from support.replays import World, done, kind_of
 from support.serving import Serve
 
@@ -169,17 +169,11 @@ def test_a_worker_that_was_waiting_before_there_was_a_durable_flow(
     serve: Serve, tmp_path: Path
 ) -> None:
     server = serve()
-    done = subprocess.run(
-        [sys.executable, "-m", "flows.early_worker", tmp_path],
-        cwd=Path(__file__).parents[1],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))},
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    recorded = json.loads(done.stdout.splitlines()[-1])
+    folder = Path(__file__).parents[1]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
+    ran = python("-m", "flows.early_worker", tmp_path, folder=folder, env=env)
+    assert ran.returncode == 0, ran.stderr
+    recorded = json.loads(ran.stdout.splitlines()[-1])
     assert sum("/method:ask#1/llm" in name for name in recorded) == 1
     assert asked(server) == ["A"]
 

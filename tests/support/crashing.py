@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -17,20 +18,28 @@ Choice = Callable[[CrashTest], Sequence[Position]]
 Kill = Callable[[CrashTest, Sequence[Position]], list[Verdict]]
 
 
-def one_moment_each(test: CrashTest) -> list[Position]:
-    """A position for each entry that is chosen, the moments taking turns."""
-    return taking_turns(some_positions(test.positions()))
+def one_moment_each(test: CrashTest, shown: set[str] | None = None) -> list[Position]:
+    """A position for each entry that is chosen, the moments taking turns.
+
+    Args:
+        test: What is killed.
+        shown: As of `some`: the run is one of a table.
+    """
+    chosen = some_positions(test.positions(), shown)
+    # Where a run is killed once or twice, each run of a table begins with another moment.
+    first = 0 if shown is None else zlib.crc32(chosen[0].entry.encode())
+    return taking_turns(chosen, first)
 
 
-def some_positions(every: Sequence[Position]) -> list[Position]:
+def some_positions(every: Sequence[Position], shown: set[str] | None = None) -> list[Position]:
     """Those of the entries that `some` chooses."""
-    return some(every, lambda position: position.entry)
+    return some(every, lambda position: position.entry, shown)
 
 
-def taking_turns(every: Sequence[Position]) -> list[Position]:
-    """A position for each entry, the moments taking turns."""
+def taking_turns(every: Sequence[Position], first: int = 0) -> list[Position]:
+    """A position for each entry, the moments taking turns, from the `first` on."""
     chosen = []
-    for number, entry in enumerate(dict.fromkeys(position.entry for position in every)):
+    for number, entry in enumerate(dict.fromkeys(position.entry for position in every), first):
         moments = [position for position in every if position.entry == entry]
         chosen.append(moments[number % len(moments)])
     return chosen

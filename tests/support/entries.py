@@ -27,7 +27,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     _marked = item.get_closest_marker("some_entries") is not None
 
 
-def some(items: Iterable[T], name: Callable[[T], str]) -> list[T]:
+def some(items: Iterable[T], name: Callable[[T], str], shown: set[str] | None = None) -> list[T]:
     """Those of one entry of each kind, of the first and the last entry, and of second rounds.
 
     Of a round, as of a loop or of a task that is done again, it is one entry: that the place is
@@ -38,19 +38,38 @@ def some(items: Iterable[T], name: Callable[[T], str]) -> list[T]:
     Args:
         items: In the order of their entries, of which each may have several.
         name: What the entry of an item is called in the journal.
+        shown: The kinds that other runs of a table have shown, to which those of this one are
+            added. Of such a run it is the entry in its middle, and those of kinds that are new;
+            here methods of all names are of one kind.
     """
     assert _marked, "make every-moment does not find this test: mark it with some_entries"
     every = list(items)
     if EVERY or not every:
         return every
-    chosen = {name(every[0]), name(every[-1])}
-    seen: set[str] = set()
-    for entry in sorted({name(item) for item in every}, key=_in_order_of_numbers):
-        shown = {kind(entry), *_later_rounds(entry)}
-        if not shown <= seen:
-            chosen.add(entry)
-            seen |= shown
+    entries = sorted({name(item) for item in every}, key=_in_order_of_numbers)
+    if shown is None:
+        chosen = _of_new_kinds(entries, set(), str) | {name(every[0]), name(every[-1])}
+    else:
+        chosen = _of_new_kinds(entries, shown, _without_names_of_methods)
+        chosen.add(entries[len(entries) // 2])
     return [item for item in every if name(item) in chosen]
+
+
+def _of_new_kinds(
+    entries: Iterable[str], seen: set[str], known_as: Callable[[str], str]
+) -> set[str]:
+    """Those that show what is not among the kinds `seen`, which gets to know it."""
+    chosen = set()
+    for entry in entries:
+        shows = {known_as(each) for each in (kind(entry), *_later_rounds(entry))}
+        if not shows <= seen:
+            chosen.add(entry)
+            seen |= shows
+    return chosen
+
+
+def _without_names_of_methods(kind: str) -> str:
+    return re.sub("method:[^/]*", "method", kind)
 
 
 def how_many(here: int, everywhere: int) -> int:

@@ -13,7 +13,7 @@ from dbos import DBOS
 
 from crewai_dbos.testing import EffectLog, ModelServer
 from crewai_dbos.testing.effects import EFFECTS
-from support.entries import some
+from support.entries import EVERY, some
 
 _HOLDERS = {
     "": ("press", "seal", "stamp"),
@@ -73,6 +73,7 @@ def check_forks(
     did: Mapping[str, int] = MappingProxyType({}),
     again: Callable[[], Counter[str]] = Counter,
     only_the_end: bool = False,
+    shown: set[str] | None = None,
 ) -> None:
     """Forks of a run at entries of each kind come to the same, and do nothing it has a record of.
 
@@ -84,10 +85,11 @@ def check_forks(
         did: How many effects of each kind it had.
         again: How many the forks have had until now; by default nobody counts them.
         only_the_end: Fork it after its last step only.
+        shown: As of `some`: the run is one of a table.
     """
     steps = DBOS.list_workflow_steps(run_id)
     before = len(server.requests)
-    starts = starts_of(steps)
+    starts = starts_of(steps, shown)
     if only_the_end:
         starts = starts[-1:]
     forks = [DBOS.fork_workflow(run_id, start).get_workflow_id() for start in starts]
@@ -108,10 +110,19 @@ def check_forks(
         assert times <= most, f"{effect} was done {times} times, {most} are not recorded"
 
 
-def starts_of(steps: Sequence[Any]) -> list[int]:
-    """Where to fork a run: before its first step, and after each that `some` chooses."""
-    chosen = some(steps, lambda step: str(step["function_name"]))
-    return [1, *(step["function_id"] + 1 for step in chosen)]
+def starts_of(steps: Sequence[Any], shown: set[str] | None = None) -> list[int]:
+    """Where to fork a run: before its first step, and after each that `some` chooses.
+
+    Of a run of a table it is after the chosen ones and the last one: before the first step it is
+    like the run itself, and like the others of the table.
+    """
+    chosen = [
+        step["function_id"] + 1
+        for step in some(steps, lambda step: str(step["function_name"]), shown)
+    ]
+    if shown is None or EVERY:
+        return [1, *chosen]
+    return sorted({*chosen, steps[-1]["function_id"] + 1})
 
 
 def kind_of(step: Any) -> str:
