@@ -135,6 +135,9 @@ _LITELLM = {"litellm": Provider(AzureWire, _litellm, objects_in_streams=False, c
 WITH_LITELLM = os.environ.get("PROVIDER_TEST_WITH") == "litellm"
 PROVIDERS = _LITELLM if WITH_LITELLM else _NATIVE
 
+KILLED = ["anthropic", "litellm", "own"]
+"""In ``make test``: thoughts that are signed, and an LLM of the user's own whose calls have no ids."""
+
 
 def covering(*ways: Sequence[str]) -> list[Any]:
     """Providers with ways to ask: each with one of every sequence in turn, in ``make test``.
