@@ -136,7 +136,7 @@ WITH_LITELLM = os.environ.get("PROVIDER_TEST_WITH") == "litellm"
 PROVIDERS = _LITELLM if WITH_LITELLM else _NATIVE
 
 KILLED = ["anthropic", "litellm", "own"]
-"""In ``make test``: thoughts that are signed, and an LLM of the user's own whose calls have no ids."""
+"""In ``make test``: one with thoughts that are signed, and one whose calls have no ids."""
 
 
 def covering(*ways: Sequence[str]) -> list[Any]:
