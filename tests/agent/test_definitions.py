@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import os
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,6 +31,7 @@ from crewai_dbos import (
 from crewai_dbos._classes import overridden
 from crewai_dbos.testing import ModelServer
 from support.names import unique
+from support.python import python
 
 
 def test_a_name_is_needed_and_unique() -> None:
@@ -96,7 +95,7 @@ class Working(Flow[State]):
         return str(self.state.model_dump()["worker"]["role"])
 
 
-def serialized_in_a_fresh_process() -> None:
+def serialized_in_another_process() -> None:
     """Nobody may have validated with these classes or asked an object for its fields before."""
     clerk = Agent(role="r", goal="g", backstory="b", llm="openai/gpt-4o-mini")
     agent = DBOSAgent(agent_name="a", orig_agent=clerk)
@@ -117,7 +116,7 @@ def serialized_in_a_fresh_process() -> None:
         assert '"role":"r"' in Holder(any=agent, agent=agent).model_dump_json(fallback=str)
 
     with ThreadPoolExecutor(8) as threads:
-        list(threads.map(check, range(16)))
+        list(threads.map(check, range(8)))
     own = Working()
     own.worker = agent
     assert own.kickoff() == "r"
@@ -143,9 +142,8 @@ def serialized_in_a_fresh_process() -> None:
 
 @pytest.mark.crash
 def test_a_durable_object_in_any_field_is_serialized() -> None:
-    code = "from agent import test_definitions as t; t.serialized_in_a_fresh_process()"
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    code = "from agent import test_definitions as t; t.serialized_in_another_process()"
+    done = python("-c", code, folder=Path(__file__).parents[1])
     assert done.returncode == 0, done.stderr
 
 

@@ -15,6 +15,7 @@ from dbos import DBOS, SetWorkflowID
 from agent.helpers import clerk, echo, job, note, now, replays, trace
 from crewai_dbos import DBOSAgent
 from crewai_dbos.testing import ModelServer, Reply, Request, ToolCall, delayed, text, tool_calls
+from support.entries import how_many
 from support.names import unique
 
 
@@ -102,10 +103,11 @@ def test_runs_on_threads_find_their_own_record_whichever_comes_first() -> None:
         assert len(server.requests) == 3
 
 
+@pytest.mark.some_entries
 def test_threads_that_are_the_first_to_record_share_one_journal() -> None:
     with ModelServer(echo) as server:
         now["agent"] = DBOSAgent(agent_name=unique("threads"), orig_agent=clerk(server))
-        for _ in range(5):
+        for _ in range(how_many(1, 5)):
             now["threads"] = []
             run_id = unique("crowd")
             with SetWorkflowID(run_id):

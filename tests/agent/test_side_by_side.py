@@ -28,6 +28,7 @@ from crewai_dbos.testing import (
     text,
     tool_calls,
 )
+from support.entries import how_many
 from support.names import unique
 
 
@@ -46,6 +47,7 @@ async def ask_for_both() -> list[Any]:
     return [name.pydantic.name, age.pydantic.age]
 
 
+@pytest.mark.some_entries
 def test_equal_questions_with_other_answers_wanted_keep_theirs() -> None:
     def script(request: Request) -> Reply:
         return structured({"age": 36} if request.schema_name == "Age" else {"name": "Ada"})
@@ -56,7 +58,7 @@ def test_equal_questions_with_other_answers_wanted_keep_theirs() -> None:
         with SetWorkflowID(run_id):
             handle = DBOS.start_workflow(ask_for_both)
         assert handle.get_result() == ["Ada", 36]
-        for _ in range(5):
+        for _ in range(how_many(2, 5)):
             assert DBOS.fork_workflow(run_id, 10_000).get_result() == ["Ada", 36]
         replays(run_id, server)
 
@@ -67,6 +69,7 @@ async def sample() -> list[str]:
     return [note(answer.raw) for answer in answers]
 
 
+@pytest.mark.some_entries
 def test_equal_questions_in_a_gather_keep_their_answers() -> None:
     with ModelServer(lambda request: text(f"rolled {request.number}")) as server:
         now["agent"] = DBOSAgent(agent_name=unique("dice"), orig_agent=clerk(server))
@@ -75,7 +78,7 @@ def test_equal_questions_in_a_gather_keep_their_answers() -> None:
             handle = DBOS.start_workflow(sample)
         expected = handle.get_result()
         assert sorted(expected) == ["rolled 1", "rolled 2", "rolled 3"]
-        for _ in range(5):
+        for _ in range(how_many(2, 5)):
             assert DBOS.fork_workflow(run_id, 10_000).get_result() == expected
 
 
@@ -120,6 +123,7 @@ def crew_at_work() -> list[str]:
     return [output.raw for output in now["crew"]().kickoff(inputs=now.get("inputs")).tasks_output]
 
 
+@pytest.mark.some_entries
 def test_guardrails_of_tasks_on_threads_keep_their_verdicts() -> None:
     slow = threading.Event()
 
@@ -160,7 +164,7 @@ def test_guardrails_of_tasks_on_threads_keep_their_verdicts() -> None:
             expected = crew_at_work()
         assert expected[:2] == ["ALPHA better", "BETA fine"]
         made = len(server.requests)
-        for _ in range(4):
+        for _ in range(how_many(2, 4)):
             assert DBOS.fork_workflow(run_id, 10_000).get_result() == expected
         assert len(server.requests) == made
 

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from codec.values import Dog, back, stored, values
 from crewai_dbos.errors import UnstorableValueError
+from support.examples import examples
 
 
 class Place(NamedTuple):
@@ -107,7 +108,7 @@ def test_a_container_works_as_before() -> None:
     assert back(Counter("aab")).most_common(1) == [("a", 2)]
 
 
-@settings(deadline=None)
+@examples(30, 100)
 @given(st.lists(values, max_size=3))
 def test_any_content_comes_back(content: list[Any]) -> None:
     assert stored(back(deque(content))) == stored(deque(content))

@@ -11,12 +11,13 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from codec.values import back, stored
 from crewai_dbos._stored.codec import decode, encode
 from crewai_dbos.errors import UnstorableValueError
+from support.examples import examples
 
 BERLIN = ZoneInfo("Europe/Berlin")
 
@@ -161,7 +162,7 @@ NAMED = st.timezone_keys(allow_prefix=False).map(ZoneInfo)
 ZONED_MOMENTS = st.datetimes(timezones=NAMED)
 
 
-@settings(deadline=None)
+@examples(30, 100)
 @given(ZONED_MOMENTS, st.times(timezones=NAMED))
 def test_any_zone_comes_back(moment: datetime, at: time) -> None:
     found = back([moment, at])

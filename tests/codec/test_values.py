@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from openai.types.chat import ChatCompletionMessageFunctionToolCall
 from pydantic import AnyUrl, HttpUrl, WebsocketUrl
@@ -38,16 +38,17 @@ from codec.values import (
     values,
 )
 from crewai_dbos._stored.codec import decode, encode
+from support.examples import examples
 
 
 @pytest.mark.thorough
-@settings(deadline=None, max_examples=400)
+@examples(80, 400)
 @given(values)
 def test_any_value_comes_back_with_its_types_from_strict_json(value: Any) -> None:
     assert same(back(value), value)
 
 
-@settings(deadline=None)
+@examples(30, 100)
 @given(st.sets(hashable_scalars) | st.frozensets(hashable_scalars))
 def test_sets_come_back_as_sets(value: Any) -> None:
     decoded = back(value)
@@ -74,7 +75,7 @@ json_values = st.recursive(
 )
 
 
-@settings(deadline=None)
+@examples(30, 100)
 @given(json_values)
 def test_what_is_json_already_is_stored_as_it_is(value: Any) -> None:
     assert same(encode(value), value)

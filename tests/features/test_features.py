@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -13,9 +13,10 @@ from dbos import SetWorkflowID
 from crewai_dbos import DBOSAgent
 from crewai_dbos.testing import ModelServer
 from features.scenarios import SCENARIOS, Scenario, effects
+from support.entries import EVERY, kind
 from support.launching import launched_in
 from support.names import unique
-from support.replays import check_forks, sent
+from support.replays import check_forks, sent, starts_of
 
 pytestmark = [pytest.mark.thorough, pytest.mark.some_entries]
 
@@ -53,6 +54,23 @@ def alone(scenario: Scenario) -> tuple[Any, Counter[str], list[str]]:
         return answer, sent(server), sorted(effects)
 
 
+_shown: set[str] = set()
+"""From which kinds of entries runs have been forked in this process."""
+
+
+def starts(steps: Sequence[Any]) -> list[int]:
+    """Where to fork a run: after its last step, in its middle, and where none was before it."""
+    if EVERY:
+        return starts_of(steps)
+    begin = [] if _shown else [1]
+    chosen = {steps[len(steps) // 2]["function_id"], steps[-1]["function_id"]}
+    for step in steps:
+        if (what := kind(str(step["function_name"]))) not in _shown:
+            _shown.add(what)
+            chosen.add(step["function_id"])
+    return [*begin, *(step_id + 1 for step_id in sorted(chosen))]
+
+
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_same_as_crewai_and_replayed(name: str, launched: None) -> None:
     scenario = SCENARIOS[name]
@@ -80,5 +98,6 @@ def test_same_as_crewai_and_replayed(name: str, launched: None) -> None:
             expected,
             did=did,
             again=kinds_of_effects,
+            starting=starts,
             only_the_end=scenario.shared_state,
         )

@@ -25,6 +25,7 @@ from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
 from crewai_dbos.testing._history_shape import checked
+from support.entries import EVERY
 
 HISTORIES = [
     json.loads(file.read_text()) for file in sorted(Path(__file__).parent.glob("*/*.json"))
@@ -95,7 +96,7 @@ def changed(draw: st.DrawFn) -> Any:
 
 # Its explanations of a failure trace this process, which the watch hears of.
 WATCHED = settings(
-    max_examples=1000,
+    max_examples=1000 if EVERY else 200,
     deadline=None,
     database=None,
     phases=[Phase.generate, Phase.shrink],

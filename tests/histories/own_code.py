@@ -20,6 +20,7 @@ from crash.names import ASK
 from crash.test_own_code import script
 from crewai_dbos.testing import EffectLog, ModelServer, history
 from crewai_dbos.testing.effects import EFFECTS
+from support.entries import EVERY, kind
 from support.launching import launched
 
 RUN = "a day at work"
@@ -53,10 +54,13 @@ def main(folder: str) -> None:
 
 
 def not_whole(saved: Any) -> Iterator[tuple[str, Any]]:
-    """Histories that end before one row, and those that lack one of the user's own."""
-    steps = saved["runs"][RUN]["steps"]
+    """Histories that end before one row of each kind, and those that lack one of the user's own."""
+    steps, seen = saved["runs"][RUN]["steps"], set()
     for at, step in enumerate(steps):
         name = step["function_name"]
+        if kind(name) in seen and not EVERY:
+            continue
+        seen.add(kind(name))
         yield f"all from {name}", with_steps(saved, steps[:at])
         if name in OF_THE_USER:
             yield name, with_steps(saved, [*steps[:at], *steps[at + 1 :]])

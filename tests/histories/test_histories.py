@@ -5,6 +5,7 @@ A release that would break runs in flight fails here.
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -13,16 +14,30 @@ import pytest
 from crewai_dbos.testing import ModelServer, error, history
 from crewai_dbos.testing.effects import EFFECTS, EffectLog
 from histories.programs import PROGRAMS
+from support.databases import some_here
 from support.launching import launched
 
 FILES = sorted(Path(__file__).parent.glob("*/*.json"))
+
+
+def named(given: Path | str) -> str:
+    return given if isinstance(given, str) else f"{given.parent.name}-{given.stem}"
 
 
 def test_there_are_histories_of_every_program() -> None:
     assert {file.stem for file in FILES} == set(PROGRAMS)
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}-{file.stem}")
+NEWEST = FILES[-1].parent
+# DBOS's rows of a kind each: what reads them is the same on both.
+ON_BOTH = [NEWEST / f"{name}.json" for name in ("crew", "flow", "office")]
+RUNS = some_here(
+    itertools.product(FILES, ["sqlite", "postgres"]),
+    [*((file, "sqlite") for file in FILES), *((file, "postgres") for file in ON_BOTH)],
+)
+
+
+@pytest.mark.parametrize(("file", "database_url"), RUNS, indirect=["database_url"], ids=named)
 def test_a_recorded_run_is_replayed(
     file: Path, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

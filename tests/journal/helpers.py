@@ -22,6 +22,7 @@ from pydantic import BaseModel
 
 from crewai_dbos import StepConfig
 from crewai_dbos._journal.joining import joined
+from support.entries import how_many
 from support.runs import Plan, Work, every_step, fork, result, steps
 
 work = Work()
@@ -133,10 +134,14 @@ def failing(times: int, error: Exception | None = None) -> Callable[[], str]:
     return attempt
 
 
-def replays_from_every_step(run: str, expected: Any) -> None:
-    """Forks from every step give what is recorded before it, and do the rest anew, once."""
+def replays_from_steps(run: str, expected: Any) -> None:
+    """Forks from a third of the steps give what is recorded before, and do the rest anew, once.
+
+    From every step in ``make every-moment``.
+    """
     recorded = {step["function_id"]: repr(step["output"]) for step in steps(run)}
-    for step in every_step(run):
+    every = every_step(run)
+    for step in sorted({*every[:: how_many(3, 1)], every[-1]}):
         kept = " ".join(output for id, output in recorded.items() if id < step)
         work.done.clear()
         again = fork(run, step)

@@ -17,12 +17,13 @@ from journal.helpers import (
     call,
     in_threads,
     only_sqlite,
-    replays_from_every_step,
+    replays_from_steps,
     shape,
     texts,
     thread,
     work,
 )
+from support.databases import sqlite_here
 from support.runs import Plan, afollow, entries, every_step, finish, fork, replay, run_id, steps
 
 
@@ -53,6 +54,7 @@ def test_parallel_calls_keep_their_results_when_they_arrive_in_another_order(dbo
         assert again[2] == ("c 1" if step > 1 else again[2])
 
 
+@sqlite_here("database")
 def test_calls_of_an_unordered_scope_are_told_apart_by_what_they_ask(dbos: None) -> None:
     questions = {"one": "x", "two": "y", "three": "z"}
 
@@ -91,6 +93,7 @@ def test_equal_calls_at_the_same_time_are_each_made_once(dbos: None) -> None:
     assert work.done == {"a": 2}
 
 
+@sqlite_here("database")
 def test_branches_of_an_event_loop_keep_their_results_when_they_take_turns_otherwise(
     dbos: None,
 ) -> None:
@@ -121,6 +124,7 @@ def test_branches_of_an_event_loop_keep_their_results_when_they_take_turns_other
         assert shape(fork(run, step, plan_with([5, 0, 5]))) == shape(expected)
 
 
+@sqlite_here("database")
 def test_a_step_of_the_workflow_beside_a_run_is_replayed_or_refused_but_never_mistaken(
     dbos: None,
 ) -> None:
@@ -164,6 +168,8 @@ def test_a_step_beside_a_run_is_warned_of_before_any_crash(
     assert caplog.text.count("made a DBOS step of its own while an agent was at work") == 1
 
 
+@pytest.mark.some_entries
+@sqlite_here("database")
 def test_an_async_workflow_has_parallel_branches_too(dbos: None) -> None:
     async def plan() -> Any:
         with joined("work") as scope:
@@ -180,7 +186,7 @@ def test_an_async_workflow_has_parallel_branches_too(dbos: None) -> None:
 
     run = run_id()
     expected = finish(plan, run, afollow)
-    replays_from_every_step(run, expected)
+    replays_from_steps(run, expected)
 
 
 @only_sqlite

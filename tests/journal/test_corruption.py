@@ -11,6 +11,7 @@ from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.joining import joined
 from crewai_dbos._journal.run_scope import enclosing
 from journal.helpers import as_crewai_does, call, shape, work
+from support.databases import sqlite_here
 from support.runs import Rows, finish, fork, replay, run_id
 
 DAMAGED = {
@@ -32,6 +33,7 @@ DAMAGED = {
 }
 
 
+@sqlite_here("database")
 @pytest.mark.parametrize("name", DAMAGED)
 def test_an_entry_that_can_not_be_read_stops_the_run(dbos: None, rows: Rows, name: str) -> None:
     def plan() -> Any:

@@ -26,14 +26,15 @@ from journal.helpers import (
     durable_child,
     in_threads,
     operations,
-    replays_from_every_step,
+    replays_from_steps,
     shape,
     work,
 )
 from support.databases import sqlite_here
+from support.entries import how_many
 from support.runs import Plan, afollow, entries, every_step, finish, fork, replay, run_id, steps
 
-pytestmark = [pytest.mark.thorough, sqlite_here("database")]
+pytestmark = [pytest.mark.thorough, pytest.mark.some_entries, sqlite_here("database")]
 
 OPERATIONS = list(operations(None))
 
@@ -51,7 +52,7 @@ def test_an_operation_of_dbos_between_calls_replays(dbos: None, ledger: Any, nam
 
     run = run_id()
     expected = finish(plan, run)
-    replays_from_every_step(run, expected)
+    replays_from_steps(run, expected)
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
@@ -81,7 +82,7 @@ def test_operations_of_dbos_in_parallel_threads_keep_their_results(
     work.done.clear()
     assert replay(run, plan_in("zxyyxz")) == expected
     assert work.done.total() == 0
-    for step in every_step(run)[:: max(1, len(steps(run)) // 5)]:
+    for step in every_step(run)[:: max(1, len(steps(run)) // how_many(2, 5))]:
         assert shape(fork(run, step, plan_in("yxzxzy"))) == shape(expected)
 
 
@@ -158,7 +159,7 @@ def test_operations_of_dbos_in_a_gather_keep_their_results(dbos: None) -> None:
 
     run = run_id()
     expected = finish(plan, run, afollow)
-    replays_from_every_step(run, expected)
+    replays_from_steps(run, expected)
 
 
 def test_a_transaction_in_a_run_is_made_once(dbos: None, ledger: Any) -> None:
@@ -198,7 +199,7 @@ def test_steps_around_and_between_two_runs_of_one_workflow_replay(dbos: None) ->
     run = run_id()
     expected = finish(plan, run)
     assert len(expected) == 13
-    replays_from_every_step(run, expected)
+    replays_from_steps(run, expected)
 
 
 def test_a_step_after_a_run_that_failed_replays(dbos: None) -> None:
@@ -218,7 +219,7 @@ def test_a_step_after_a_run_that_failed_replays(dbos: None) -> None:
     run = run_id()
     expected = finish(plan, run)
     assert expected == ["a 1", "b 1", "bare after 1"]
-    replays_from_every_step(run, expected)
+    replays_from_steps(run, expected)
 
 
 @DBOS.step(name="review#1")
@@ -235,7 +236,7 @@ def test_a_step_of_the_user_may_have_a_name_that_looks_like_ours(dbos: None) -> 
 
     run = run_id()
     expected = finish(plan, run)
-    replays_from_every_step(run, expected)
+    replays_from_steps(run, expected)
 
 
 def test_what_a_child_workflow_does_is_recorded_in_the_child(dbos: None) -> None:

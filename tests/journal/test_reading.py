@@ -26,6 +26,7 @@ from crewai_dbos._journal.scope import Scope
 from crewai_dbos._threads import in_event_loop
 from crewai_dbos.encryption import EncryptedSerializer, generate_key
 from journal.helpers import call, only_sqlite, work
+from support.databases import sqlite_here
 from support.runs import Plan, Rows, afollow, entries, finish, fork, replay, run_id
 
 SIZE = 5_000
@@ -94,6 +95,7 @@ def test_a_result_is_read_when_it_is_asked_for(reads: Reads, rows: Rows) -> None
     assert work.done.total() == 0
 
 
+@sqlite_here("database")
 def test_short_results_are_read_with_their_names(reads: Reads) -> None:
     def plan() -> list[Any]:
         scope = enclosing()
@@ -107,6 +109,7 @@ def test_short_results_are_read_with_their_names(reads: Reads) -> None:
     assert (reads.statements, reads.decoded) == (1, 2)
 
 
+@sqlite_here("database")
 def test_what_was_at_work_side_by_side_is_read_one_after_the_other(
     reads: Reads, rows: Rows
 ) -> None:
@@ -120,6 +123,7 @@ def test_what_was_at_work_side_by_side_is_read_one_after_the_other(
     assert work.done.total() == 0
 
 
+@sqlite_here("database")
 def test_what_is_held_of_a_run_does_not_grow_with_it(
     reads: Reads, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,6 +157,7 @@ def test_what_is_held_no_more_is_read_again(
     assert work.done.total() == 0
 
 
+@sqlite_here("database")
 def test_a_page_that_is_held_no_more_is_not_read_whole_again(
     reads: Reads, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,6 +178,7 @@ def test_a_page_that_is_held_no_more_is_not_read_whole_again(
     assert len(read) < 2 * 300
 
 
+@sqlite_here("database")
 def test_an_event_loop_does_not_wait_for_what_is_read(
     reads: Reads, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,6 +239,7 @@ def test_a_long_entry_in_another_form_is_read_when_the_run_is_opened(
     assert work.done.total() == 0
 
 
+@sqlite_here("database")
 def test_an_entry_that_is_gone_when_it_is_asked_for_ends_the_run(reads: Reads, rows: Rows) -> None:
     run = long_run(rows, [f"work#1/a#{n}" for n in range(1, 4)])
 

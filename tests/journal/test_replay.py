@@ -15,6 +15,7 @@ from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.joining import joined
 from crewai_dbos._journal.scope import Scope
 from journal.helpers import Pet, acall, call, shape, work
+from support.databases import sqlite_here
 from support.runs import afollow, entries, finish, fork, replay, result, run_id
 
 
@@ -63,6 +64,7 @@ def test_a_run_that_stopped_halfway_goes_on_where_it_was(dbos: None) -> None:
     assert work.done == {"a": 1, "b": 2, "c": 1}
 
 
+@sqlite_here("database")
 def test_the_first_run_gets_the_same_copy_as_a_replay(dbos: None) -> None:
     pet = Pet(name="Rex", tricks=["sit"])
 
@@ -100,6 +102,7 @@ def test_an_error_is_recorded_and_raised_again(dbos: None) -> None:
     assert work.done == {"a": 1, "b": 1}
 
 
+@sqlite_here("database")
 def test_a_summary_is_replayed_without_going_inside_and_from_inside_if_it_is_missing(
     dbos: None,
 ) -> None:
@@ -129,6 +132,7 @@ def test_a_summary_is_replayed_without_going_inside_and_from_inside_if_it_is_mis
     assert entered == 2
 
 
+@sqlite_here("database")
 def test_a_summary_that_fails_is_recorded_as_failed(dbos: None) -> None:
     def plan() -> Any:
         with joined("work") as scope:
@@ -146,6 +150,7 @@ def test_a_summary_that_fails_is_recorded_as_failed(dbos: None) -> None:
     assert replay(run) == "inside 1"
 
 
+@sqlite_here("database")
 def test_what_a_call_left_behind_is_put_back_on_replay(dbos: None) -> None:
     tokens: list[int] = []
 
@@ -165,6 +170,7 @@ def test_what_a_call_left_behind_is_put_back_on_replay(dbos: None) -> None:
     assert tokens == [7]
 
 
+@sqlite_here("database")
 def test_a_call_made_in_a_running_event_loop_is_recorded_too(dbos: None) -> None:
     async def plan() -> list[Any]:
         with joined("work") as scope:
@@ -175,6 +181,7 @@ def test_a_call_made_in_a_running_event_loop_is_recorded_too(dbos: None) -> None
     assert replay(run) == ["a 1", "b 1", "c 1"]
 
 
+@sqlite_here("database")
 def test_a_coroutine_function_can_be_a_sync_call(dbos: None) -> None:
     async def body() -> str:
         await asyncio.sleep(0)

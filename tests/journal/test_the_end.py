@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import itertools
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +32,7 @@ from journal.helpers import (
     thread_without_context,
     work,
 )
+from support.databases import some_here, sqlite_here
 from support.runs import Plan, begin, finish, follow_plainly, plans, replay, result, run_id
 
 
@@ -72,6 +74,7 @@ def test_a_drift_is_not_hidden_by_what_is_swallowed(
     assert work.done.total() == 0
 
 
+@sqlite_here("database")
 @pytest.mark.parametrize("swallow", SWALLOWING)
 def test_a_cancel_is_not_hidden_by_what_is_swallowed(
     dbos: None, swallow: Callable[[Scope, str], None]
@@ -124,8 +127,10 @@ ELSEWHERE: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("is_async", [False, True])
-@pytest.mark.parametrize("how", ELSEWHERE)
+@pytest.mark.parametrize(
+    ("how", "is_async"),
+    some_here(itertools.product(ELSEWHERE, [False, True]), [("cancelled", False), ("taken", True)]),
+)
 def test_what_another_process_did_meanwhile_stops_the_next_call(
     dbos: None, how: str, is_async: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

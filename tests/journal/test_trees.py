@@ -14,6 +14,7 @@ from dbos import DBOS, DBOSClient, SetWorkflowID
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from support.entries import how_many
 from support.python import python
 from support.runs import run_id, steps
 from support.trees import (
@@ -30,7 +31,7 @@ from support.trees import (
     texts,
 )
 
-pytestmark = pytest.mark.thorough
+pytestmark = [pytest.mark.thorough, pytest.mark.some_entries]
 
 names = st.sampled_from("ab")
 leaf_kinds = st.sampled_from(["call", "call", "step", "failing"])
@@ -63,7 +64,7 @@ forks = st.lists(st.tuples(st.integers(0, 40), seeds), max_size=2)
 @pytest.fixture
 def examples(database: str) -> int:
     """How many to try on this kind of database."""
-    return 60 if database.startswith("sqlite") else 20
+    return how_many(15, 60) if database.startswith("sqlite") else how_many(5, 20)
 
 
 # The threads of DBOS use `random` while hypothesis draws.
@@ -132,7 +133,7 @@ def test_a_killed_process_is_taken_over_by_the_next_one(
     chance = random.Random(kind)
     kept: dict[int, set[str]] = {}
     lines_before: dict[int, int] = {}
-    kills = 5 if kind == "sqlite" else 3
+    kills = how_many(3, 5) if kind == "sqlite" else how_many(2, 3)
     for seed in range(kills):
         pieces = len(places(grown(seed)))
         killed = process(url, log, seed, seed, chance.randint(1, pieces))

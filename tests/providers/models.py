@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ from providers.wires import (
     OwnWire,
     ResponsesWire,
 )
+from support.databases import some_here
 
 KEY = "kT7-provider-key-Zq81xw"
 SECRET = "wJalr-provider-secret-K7MDENG90"
@@ -132,6 +134,25 @@ _LITELLM = {"litellm": Provider(AzureWire, _litellm, objects_in_streams=False, c
 # Both do not fit into one environment.
 WITH_LITELLM = os.environ.get("PROVIDER_TEST_WITH") == "litellm"
 PROVIDERS = _LITELLM if WITH_LITELLM else _NATIVE
+
+KILLED = ["anthropic", "litellm", "own"]
+"""In ``make test``: one with thoughts that are signed, and one whose calls have no ids."""
+
+
+def covering(*ways: Sequence[str]) -> list[Any]:
+    """Providers with ways to ask: each with one of every sequence in turn, in ``make test``.
+
+    With LiteLLM, which `make every-moment` has not, it is every way.
+    """
+    every = list(itertools.product(PROVIDERS, [way for each in ways for way in each]))
+    if WITH_LITELLM:
+        return every
+    here = [
+        (provider, each[(number + place) % len(each)])
+        for number, provider in enumerate(PROVIDERS)
+        for place, each in enumerate(ways)
+    ]
+    return some_here(every, here)
 
 
 def environment(url: str) -> dict[str, str]:

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import pytest
 
 from crewai_dbos.testing.crash import CrashTest, Position
-from providers.models import PROVIDERS, environment
+from providers.models import KILLED, PROVIDERS, environment
 from providers.scripts import one_after_the_other
 from providers.server import ProviderServer
+from support.databases import some_here
 
 pytestmark = pytest.mark.crash
 
@@ -24,7 +25,7 @@ def server() -> Iterator[ProviderServer]:
         yield server
 
 
-@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("provider", some_here(PROVIDERS, KILLED))
 def test_killed_after_a_tool_and_in_the_last_request(provider: str, server: ProviderServer) -> None:
     server.wire = PROVIDERS[provider].wire()
     with CrashTest("providers.crashing:find_out", {"provider": provider}) as test:

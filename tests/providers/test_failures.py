@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from crewai_dbos import DBOSLLM, DBOSCrew, StepConfig
 from crewai_dbos.testing import drop, error, structured, text
 from providers.conftest import Serve
-from providers.models import KEY, PROVIDERS
+from providers.models import KEY, PROVIDERS, covering
 from providers.server import Asked, ProviderServer, Reply
 from providers.wires import AzureWire
 from support.names import unique
@@ -62,6 +62,10 @@ WAYS: dict[str, tuple[Callable[[], Any], dict[str, Any], dict[str, Any]]] = {
 }
 """How a request is made, with which options of the LLM and of the request."""
 
+# A provider has a client for each.
+SYNC = [way for way in WAYS if "async" not in way]
+ASYNC = [way for way in WAYS if "async" in way]
+
 
 def in_order(*replies: Reply) -> Callable[[Asked], Reply]:
     left = list(replies)
@@ -80,8 +84,7 @@ def answer(provider: str, way: str) -> Any:
     return answered
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize(("provider", "way"), covering(SYNC, ASYNC))
 def test_what_can_pass_is_tried_again_by_one_layer(provider: str, way: str, serve: Serve) -> None:
     """The clients of SDKs retry too, outside a run."""
     arrivals: list[float] = []
@@ -98,8 +101,7 @@ def test_what_can_pass_is_tried_again_by_one_layer(provider: str, way: str, serv
     assert arrivals[1] - arrivals[0] >= 0.4
 
 
-@pytest.mark.parametrize("way", ["sync", "async", "object", "async object"])
-@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize(("provider", "way"), covering(["sync", "async object", "async", "object"]))
 def test_as_often_as_it_is_told_to(provider: str, way: str, serve: Serve) -> None:
     """It has not merely outlived the retries of an SDK."""
     server = serve(provider, lambda asked: error(503))
@@ -108,8 +110,7 @@ def test_as_often_as_it_is_told_to(provider: str, way: str, serve: Serve) -> Non
     assert len(server.requests) == FAST.attempts
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize(("provider", "way"), covering(SYNC, ASYNC))
 def test_a_wrong_key_is_asked_once_and_said_as_crewai_says_it(
     provider: str, way: str, serve: Serve
 ) -> None:

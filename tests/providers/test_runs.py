@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import logging
 import re
@@ -19,10 +20,11 @@ from crewai_dbos import DBOSLLM, DBOSAgent, DBOSCrew, StepConfig
 from crewai_dbos._stored.usage import Tokens, spent_in
 from crewai_dbos.testing import text
 from providers.conftest import Serve
-from providers.models import PROVIDERS
+from providers.models import PROVIDERS, covering
 from providers.scripts import TOOLS, at_once, object_or_text, one_after_the_other, too_long
 from providers.server import ProviderServer
 from providers.wires import USED
+from support.databases import some_here
 from support.names import unique
 from support.replays import kind_of, starts_of
 
@@ -99,8 +101,17 @@ def check_forks(run_id: str, server: ProviderServer) -> None:
 
 
 @pytest.mark.some_entries
-@pytest.mark.parametrize("script", TOOLS)
-@pytest.mark.parametrize("provider", PROVIDERS)
+# Of one call after the other it is those that have to be told their thoughts again.
+@pytest.mark.parametrize(
+    ("provider", "script"),
+    some_here(
+        itertools.product(PROVIDERS, TOOLS),
+        [
+            *((provider, "parallel") for provider in PROVIDERS),
+            *((provider, "sequential") for provider in ("anthropic", "gemini", "litellm")),
+        ],
+    ),
+)
 def test_tools(provider: str, script: str, serve: Serve, said: Callable[[], list[str]]) -> None:
     server = serve(provider, TOOLS[script])
     run_id = check_as_plain(provider, server, lambda agent: agent.kickoff("Find out."))
@@ -141,7 +152,7 @@ def test_a_conversation_that_is_too_long_is_summarised(provider: str, serve: Ser
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("provider", PROVIDERS)
-def test_entries_say_what_each_request_took_and_of_which_model(
+def test_entries_and_usage_say_what_requests_took_and_entries_of_which_model(
     provider: str, stream: bool, serve: Serve
 ) -> None:
     calls = not stream or PROVIDERS[provider].calls_in_streams
@@ -158,12 +169,8 @@ def test_entries_say_what_each_request_took_and_of_which_model(
     assert tokens.total == usage["total_tokens"]
     assert tokens.cached == usage["cached_prompt_tokens"]
     assert tokens.reasoning == usage["reasoning_tokens"]
-
-
-@pytest.mark.parametrize("provider", PROVIDERS)
-def test_usage_has_what_was_cached_and_thought(provider: str, serve: Serve) -> None:
-    serve(provider, at_once)
-    usage = durable(clerk(provider)).kickoff("Find out.").usage_metrics
+    if stream:
+        return
     counts = PROVIDERS[provider].counts
     assert usage["prompt_tokens"] == 2 * USED["prompt"]
     assert usage["completion_tokens"] == 2 * USED["completion"]
@@ -230,10 +237,11 @@ def name_of(person: Any) -> str:
     return getattr(person, "name", person)
 
 
-@pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("asynchronous", [False, True])
-@pytest.mark.parametrize("provider", PROVIDERS)
-def test_texts_and_objects(provider: str, asynchronous: bool, stream: bool, serve: Serve) -> None:
+@pytest.mark.parametrize(
+    ("provider", "way"), covering(["sync", "stream"], ["async", "async stream"])
+)
+def test_texts_and_objects(provider: str, way: str, serve: Serve) -> None:
+    asynchronous, stream = "async" in way, "stream" in way
     server = serve(provider, object_or_text)
     now["model"] = Person if PROVIDERS[provider].objects_in_streams or not stream else None
     now["llm"] = DBOSLLM(PROVIDERS[provider].build(stream=stream))

@@ -6,19 +6,20 @@ import json
 import string
 
 import pytest
-from hypothesis import assume, example, given, settings
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from crewai_dbos._secrets.cutting import cutter
 from crewai_dbos._secrets.forms import squeezed
 from secrecy.forms import FORMS, MASKED
+from support.examples import examples
 
 PRINTABLE = st.characters(codec="utf-8", categories=("L", "N", "P", "S", "Zs"))
 SECRETS = st.text(PRINTABLE, min_size=12, max_size=60).filter(lambda text: len(squeezed(text)) >= 8)
 KEYS = st.text(string.ascii_letters + string.digits + "-_", min_size=12, max_size=60)
 TEXTS = st.text(max_size=40)
 
-unhurried = settings(deadline=None, max_examples=50)
+unhurried = examples(10, 50)
 
 
 @pytest.mark.thorough
@@ -43,6 +44,7 @@ def test_it_is_cut_where_it_is_masked(form: str, key: str, others: list[str]) ->
     assert cutter([key, *others])(f"Incorrect key: {shown}.") == "Incorrect key: ***."
 
 
+@examples(30, 100)
 @given(
     secrets=st.lists(SECRETS, max_size=5), text=st.text(string.ascii_lowercase + " .,;\n%&\\\"'/")
 )

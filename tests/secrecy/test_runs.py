@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from secrets import choice, token_hex
@@ -24,6 +24,7 @@ from pydantic import PrivateAttr, SecretStr
 
 import crewai_dbos
 from crewai_dbos import DBOSLLM, DBOSAgent, DBOSCrew, DBOSFlow, DriftError, StepConfig
+from crewai_dbos._secrets import known
 from crewai_dbos.testing import ModelServer, Reply, Request, ToolCall, error, text, tool_calls
 from secrecy.forms import FORMS, MASKED
 from secrecy.stored import everything_in
@@ -181,30 +182,95 @@ PLACES: dict[str, Callable[[str], Place]] = {
         )
     },
     "URL in the environment": lambda s: Place(environment={"SHOP": f"https://me:{s}@shop.test"}),
-    "query in the environment": lambda s: Place(environment={"SHOP": f"https://shop.test?sig={s}"}),
-    "JSON in the environment": lambda s: Place(environment={"SHOP": f'{{"client_secret": "{s}"}}'}),
+    "query in the environment": lambda s: Place(environment={"MALL": f"https://shop.test?sig={s}"}),
+    "JSON in the environment": lambda s: Place(environment={"MART": f'{{"client_secret": "{s}"}}'}),
 }
 
 
+@dataclass
+class Everywhere:
+    """One run with a secret in each of these places, all of which its error tells."""
+
+    secrets: dict[str, str]
+    statuses: list[str]
+    stored: str
+    said: str
+
+
+class Said(logging.Handler):
+    """What our logger says in a block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.texts += [*map(str, vars(record).values()), self.format(record)]
+
+    def __enter__(self) -> list[str]:
+        self._log = logging.getLogger("crewai_dbos")
+        self._before = self._log.level
+        self._log.addHandler(self)
+        self._log.setLevel(logging.DEBUG)
+        return self.texts
+
+    def __exit__(self, *_: object) -> None:
+        self._log.setLevel(self._before)
+        self._log.removeHandler(self)
+
+
+def together(options: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Options with the lists and dicts that several give under one name."""
+    both: dict[str, Any] = {}
+    for name, value in (item for each in options for item in each.items()):
+        if isinstance(value, dict):
+            both[name] = together([both.get(name, {}), value])
+        else:
+            both[name] = [*both.get(name, []), *value] if isinstance(value, list) else value
+    return both
+
+
+@pytest.fixture(scope="module")
+def everywhere(tmp_path_factory: pytest.TempPathFactory) -> Everywhere:
+    folder = tmp_path_factory.mktemp("everywhere")
+    secrets = {name: new_secret() for name in PLACES}
+    message = "\n".join(f"({n}) {repeated(each)}" for n, each in enumerate(secrets.values()))
+    with pytest.MonkeyPatch.context() as patch, Said() as said:
+        patch.setattr(known, "_known", known._Known())
+        places = [PLACES[name](secret) for name, secret in secrets.items()]
+        for name, value in together(place.environment for place in places).items():
+            patch.setenv(name, value)
+        with (
+            ModelServer(lambda request: error(401, message=message)) as server,
+            launched_in(folder),
+        ):
+            other = LLM(model=MODEL, api_key="test", base_url=server.base_url)
+            agent = worker(server, **together(place.llm for place in places))
+            idle = [
+                Agent(role=f"Idle {n}", goal="Wait", backstory="B", llm=other, **place.idle)
+                for n, place in enumerate(places)
+                if place.idle
+            ]
+            task = Task(description="Work.", expected_output="Work.", agent=agent)
+            crew = Crew(agents=[agent, *idle], tasks=[task])
+            durable = DBOSCrew(
+                crew_name=unique("crew"),
+                orig_crew=crew,
+                **together(place.crew for place in places),
+            )
+            with pytest.raises(Exception, match="Refused"):
+                durable.kickoff()
+            statuses = [row.status for row in DBOS.list_workflows()]
+    return Everywhere(secrets, statuses, everything_in(folder), "\n".join(said))
+
+
 @pytest.mark.parametrize("name", PLACES)
-def test_a_secret_of_this_place_is_not_stored(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: Callable[[], str]
-) -> None:
-    secret = new_secret()
-    place = PLACES[name](secret)
-    for variable, value in place.environment.items():
-        monkeypatch.setenv(variable, value)
-    with ModelServer(refusing(secret)) as server, launched_in(tmp_path):
-        agent = worker(server, **place.llm)
-        other = LLM(model=MODEL, api_key="test", base_url=server.base_url)
-        idle = Agent(role="Idle", goal="Wait", backstory="B", llm=other, **place.idle)
-        task = Task(description="Work.", expected_output="Work.", agent=agent)
-        crew = Crew(agents=[agent, idle], tasks=[task])
-        durable = DBOSCrew(crew_name=unique("crew"), orig_crew=crew, **place.crew)
-        with pytest.raises(Exception, match="Refused"):
-            durable.kickoff()
-        assert [row.status for row in DBOS.list_workflows()] == ["ERROR"]
-    check(tmp_path, log, secret)
+def test_a_secret_of_this_place_is_not_stored(name: str, everywhere: Everywhere) -> None:
+    secret = everywhere.secrets[name]
+    assert everywhere.statuses == ["ERROR"]
+    assert f"({[*PLACES].index(name)}) Refused: [plain] ***" in everywhere.stored
+    assert leaks(secret, everywhere.stored) == []
+    assert leaks(secret, everywhere.said) == []
 
 
 # Where it comes up -----------------------------------------------------------------

@@ -15,7 +15,7 @@ from crewai.flow.flow import Flow, listen, start
 from crewai.llms.base_llm import BaseLLM
 from crewai.tools import tool
 from dbos import DBOS, Serializer, SetWorkflowID
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
@@ -26,6 +26,7 @@ from crewai_dbos.control import Control, Reply
 from crewai_dbos.encryption import EncryptedSerializer, generate_key
 from crewai_dbos.testing import ModelServer, Request, error, text, tool_calls
 from crewai_dbos.testing.replies import ToolCall
+from support.examples import examples
 from support.launching import launched
 from support.names import unique
 from test_secrets import stored_texts
@@ -310,7 +311,7 @@ class Thing:
         self.name = name
 
 
-@settings(deadline=None)
+@examples(30, 100)
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists))
 def test_what_is_encrypted_comes_back(value: Any) -> None:
     serializer = EncryptedSerializer({"new": NEW, "old": OLD})

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from codec.values import values
@@ -25,6 +25,7 @@ from crewai_dbos._stored.codec import decode, encode
 from crewai_dbos._stored.errors import decode_error
 from crewai_dbos.errors import CrewaiDbosError, UnstorableValueError
 from security import traps
+from support.examples import examples
 
 pytestmark = pytest.mark.thorough
 
@@ -142,9 +143,7 @@ errors = st.builds(
     st.none() | rows,
 )
 
-fuzzed = settings(
-    max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=False
-)
+fuzzed = examples(80, 400, suppress_health_check=[HealthCheck.too_slow], derandomize=False)
 
 
 @fuzzed

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 import types
 from pathlib import Path
@@ -28,7 +27,7 @@ from test_secrets import stored_texts
 def test_the_page_about_encryption(tmp_path: Path) -> None:
     (block,) = blocks("docs/encryption.md")
     command = re.findall(r"^python -c '(.*)'$", text_of("docs/encryption.md"), re.MULTILINE)[0]
-    key = subprocess.check_output([sys.executable, "-c", command], text=True).strip()
+    key = python("-c", command, folder=tmp_path).stdout.strip()
     (tmp_path / "program.py").write_text(block)
     with ModelServer(lambda request: text("Dear customer.")) as server:
         done = python(

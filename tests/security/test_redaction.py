@@ -13,7 +13,7 @@ from crewai import LLM, Agent, Crew, Task
 from crewai.flow.flow import Flow, listen, start
 from crewai.tools import tool
 from dbos import DBOS, SetWorkflowID
-from hypothesis import given, settings
+from hypothesis import given
 from pydantic import BaseModel
 
 from codec.values import stored as as_stored
@@ -31,6 +31,7 @@ from crewai_dbos._stored.codec import decode, encode
 from crewai_dbos._stored.redaction import redacted
 from crewai_dbos.testing import ModelServer, Request, error, text, tool_calls
 from crewai_dbos.testing.replies import ToolCall
+from support.examples import examples
 from support.launching import launched
 from support.names import unique
 from test_secrets import stored_texts
@@ -199,14 +200,14 @@ def test_redact_is_no_async_function() -> None:
         DBOSFlow(flow_name=unique("flow"), orig_flow=Flow, redact=later)
 
 
-@settings(deadline=None)
+@examples(30, 100)
 @given(values)
 def test_a_value_is_itself_if_redact_changes_nothing(value: Any) -> None:
     data = encode(value)
     assert redacted(data, lambda said: said) == data
 
 
-@settings(deadline=None)
+@examples(30, 100)
 @given(values)
 def test_what_is_left_of_a_value_can_be_read(value: Any) -> None:
     data = redacted(encode(value), lambda said: f"<{said}>")

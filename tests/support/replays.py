@@ -72,6 +72,7 @@ def check_forks(
     *,
     did: Mapping[str, int] = MappingProxyType({}),
     again: Callable[[], Counter[str]] = Counter,
+    starting: Callable[[Sequence[Any]], list[int]] | None = None,
     only_the_end: bool = False,
     shown: set[str] | None = None,
 ) -> None:
@@ -84,12 +85,13 @@ def check_forks(
         expected: What became of this one.
         did: How many effects of each kind it had.
         again: How many the forks have had until now; by default nobody counts them.
+        starting: Says where to fork it, given its steps; by default it is `starts_of`.
         only_the_end: Fork it after its last step only.
         shown: As of `some`: the run is one of a table.
     """
     steps = DBOS.list_workflow_steps(run_id)
     before = len(server.requests)
-    starts = starts_of(steps, shown)
+    starts = starts_of(steps, shown) if starting is None else starting(steps)
     if only_the_end:
         starts = starts[-1:]
     forks = [DBOS.fork_workflow(run_id, start).get_workflow_id() for start in starts]
