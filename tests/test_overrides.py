@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 from crewai.agents.agent_builder.utilities.base_output_converter import OutputConverter
 from crewai.utilities.converter import Converter
@@ -14,6 +11,7 @@ from crewai_dbos import DefinitionError
 from crewai_dbos._classes import durable_class, overridden, overrides
 from crewai_dbos._objects.conversion import recording
 from crewai_dbos._versions import TESTED, installed
+from support.new import said_by
 
 
 class Answer(BaseModel):
@@ -93,13 +91,12 @@ CASES = [
     ("AgentExecutor", "_ensure_step_executor", "crewai_dbos.agent"),
 ]
 MOVED = """
-import os, sys
 from crewai import Crew, Task
 from crewai.agents.agent_executor import AgentExecutor
 from crewai.flow.flow import Flow
 from crewai.flow.runtime import Flow as RuntimeFlow
 
-of, name, module = sys.argv[1:]
+of, name, module = {case!r}
 moved = globals()[of]
 setattr(moved, name + "_renamed", vars(moved)[name])
 delattr(moved, name)
@@ -109,40 +106,21 @@ try:
 except DefinitionError as error:
     print(error)
 """
-EACH = f"""
-import os, sys
-import crewai, crewai.agents.agent_executor, crewai.flow.runtime  # once for all, as it takes long
-for case in {CASES!r}:
-    if pid := os.fork():
-        os.waitpid(pid, 0)
-        continue
-    sys.argv[1:] = case
-    print(case, flush=True)
-    exec({MOVED!r})
-    sys.stdout.flush()
-    os._exit(0)
-"""
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> str:
-    ran = subprocess.run(
-        [sys.executable, "-c", EACH],
-        cwd=tmp_path_factory.mktemp("moved"),
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    return ran.stdout + ran.stderr
+def told(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str, str], str]:
+    """What a program says at its start, for each case."""
+    programs = [MOVED.format(case=case) for case in CASES]
+    said = said_by(programs, tmp_path_factory.mktemp("moved"))
+    return {case: "".join(each) for case, each in zip(CASES, said, strict=True)}
 
 
 @pytest.mark.crash
 @pytest.mark.parametrize("case", CASES)
 def test_a_program_does_not_start_with_a_crewai_that_has_moved_a_method(
-    case: tuple[str, str, str], told: str
+    case: tuple[str, str, str], told: dict[tuple[str, str, str], str]
 ) -> None:
     """Its unfinished runs stay as they are; they would fail, or go on without a record."""
-    assert str(case) in told
-    of_this = told.partition(str(case))[2].partition("\n(")[0]
-    assert f"has no {case[1]!r}" in of_this, told
-    assert f"crewai=={TESTED['crewai']}" in of_this
+    assert f"has no {case[1]!r}" in told[case]
+    assert f"crewai=={TESTED['crewai']}" in told[case]

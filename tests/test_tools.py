@@ -417,26 +417,38 @@ def test_a_failing_tool_is_retried_inside_one_entry() -> None:
 
 
 MCP_SERVER = """
-import os, sys
-from mcp.server.fastmcp import FastMCP
-log = sys.argv[1]
-with open(log, "a") as f:
-    f.write("started\\n")
-server = FastMCP("shop")
-@server.tool()
-def price(item: str) -> str:
-    "The price of an item."
-    with open(log, "a") as f:
-        f.write(f"price {item}\\n")
-    return f"{item} costs 3"
-server.run()
+import json, sys
+
+def tell(what):
+    with open(sys.argv[1], "a") as log:
+        log.write(f"{what}\\n")
+
+def answer(method, params):
+    if method == "initialize":
+        told = {"name": "shop", "version": "1"}
+        version = params["protocolVersion"]
+        return {"protocolVersion": version, "capabilities": {"tools": {}}, "serverInfo": told}
+    if method == "tools/list":
+        schema = {"type": "object", "properties": {"item": {"type": "string"}}}
+        return {"tools": [{"name": "price", "description": "A price.", "inputSchema": schema}]}
+    item = params["arguments"]["item"]
+    tell(f"price {item}")
+    return {"content": [{"type": "text", "text": f"{item} costs 3"}]}
+
+tell("started")
+for line in sys.stdin:
+    sent = json.loads(line)
+    if "id" in sent:
+        result = answer(sent["method"], sent.get("params") or {})
+        print(json.dumps({"jsonrpc": "2.0", "id": sent["id"], "result": result}), flush=True)
 """
+"""Without the SDK, which takes a second to import."""
 
 
 def test_mcp_tools_are_discovered_and_called_once(tmp_path: Path) -> None:
     program, log = tmp_path / "shop.py", tmp_path / "log"
     program.write_text(MCP_SERVER)
-    mcp = MCPServerStdio(command=sys.executable, args=[str(program), str(log)])
+    mcp = MCPServerStdio(command=sys.executable, args=["-I", "-S", str(program), str(log)])
 
     def reply(request: Request) -> Reply:
         if request.tool_results:
