@@ -106,9 +106,3 @@ def test_a_process_that_fails_says_why(tmp_path: Path) -> None:
     assert failing.returncode == 1
     assert errors.startswith("The demo failed. The process 'durable' ")
     assert "no crewai today" in errors
-
-
-def test_the_command_line_does_not_wait_for_crewai() -> None:
-    loaded = "import sys, crewai_dbos.cli; sys.exit('crewai' in sys.modules)"
-    env = {**os.environ, "PYTHONPATH": SOURCE}
-    assert subprocess.run([sys.executable, "-c", loaded], env=env).returncode == 0

@@ -11,7 +11,6 @@ from crewai_dbos import DefinitionError
 from crewai_dbos._classes import durable_class, overridden, overrides
 from crewai_dbos._objects.conversion import recording
 from crewai_dbos._versions import TESTED, installed
-from support.new import said_by
 
 
 class Answer(BaseModel):
@@ -83,44 +82,3 @@ class Plain(OutputConverter):
 def test_a_converter_of_the_users_that_has_nothing_to_override_is_left_as_it_is() -> None:
     assert recording(Plain) is Plain
     assert recording(Converter) is recording(recording(Converter)) is not Converter
-
-
-CASES = [
-    ("RuntimeFlow", "_persist_method_completion", "crewai_dbos.flow"),
-    ("Crew", "_create_crew_output", "crewai_dbos.crew"),
-    ("AgentExecutor", "_ensure_step_executor", "crewai_dbos.agent"),
-]
-MOVED = """
-from crewai import Crew, Task
-from crewai.agents.agent_executor import AgentExecutor
-from crewai.flow.flow import Flow
-from crewai.flow.runtime import Flow as RuntimeFlow
-
-of, name, module = {case!r}
-moved = globals()[of]
-setattr(moved, name + "_renamed", vars(moved)[name])
-delattr(moved, name)
-from crewai_dbos import DefinitionError
-try:
-    __import__(module)
-except DefinitionError as error:
-    print(error)
-"""
-
-
-@pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str, str], str]:
-    """What a program says at its start, for each case."""
-    programs = [MOVED.format(case=case) for case in CASES]
-    said = said_by(programs, tmp_path_factory.mktemp("moved"))
-    return {case: "".join(each) for case, each in zip(CASES, said, strict=True)}
-
-
-@pytest.mark.crash
-@pytest.mark.parametrize("case", CASES)
-def test_a_program_does_not_start_with_a_crewai_that_has_moved_a_method(
-    case: tuple[str, str, str], told: dict[tuple[str, str, str], str]
-) -> None:
-    """Its unfinished runs stay as they are; they would fail, or go on without a record."""
-    assert f"has no {case[1]!r}" in told[case]
-    assert f"crewai=={TESTED['crewai']}" in told[case]
