@@ -152,7 +152,7 @@ def test_a_run_whose_deadline_passes(database: str, serve: Serve) -> None:
 @DBOS.workflow()
 def _until_cancelled(name: str) -> None:
     while True:
-        DBOS.sleep(0.02)
+        DBOS.sleep(0.1)
 
 
 def test_a_kickoff_whose_deadline_passes(database: str, serve: Serve) -> None:
@@ -160,7 +160,7 @@ def test_a_kickoff_whose_deadline_passes(database: str, serve: Serve) -> None:
         @start()
         def one(self) -> None:
             while True:
-                DBOS.sleep(0.02)
+                DBOS.sleep(0.1)
 
     flow = DBOSFlow(flow_name=unique("slow"), orig_flow=Slow)
     with SetWorkflowTimeout(0.5), pytest.raises(DeadlinePassedError):
