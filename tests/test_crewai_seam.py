@@ -6,8 +6,6 @@ import ast
 import asyncio
 import copy
 import inspect
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -729,40 +727,3 @@ def test_mcp_servers_are_asked_through_a_name_that_we_replace() -> None:
     resolver = vars(tool_resolver)["MCPToolResolver"]
     functions = [f for _, f in inspect.getmembers(resolver, inspect.isfunction)]
     assert any("MCPClient" in function.__code__.co_names for function in functions)
-
-
-BUILT_AT_ONCE = """
-import os, sys, threading
-from concurrent.futures import ThreadPoolExecutor
-import openai.types.chat
-from crewai_dbos._objects.clients import build_response_models
-
-def build():
-    start.wait()
-    build_response_models()
-
-sys.setswitchinterval(1e-6)
-ends = []
-for _ in range(10):
-    pid = os.fork()
-    if pid == 0:
-        start = threading.Barrier(8)
-        with ThreadPoolExecutor(8) as pool:
-            built = [pool.submit(build) for _ in range(8)]
-        os._exit(any(each.exception() for each in built))
-    ends.append(os.waitpid(pid, 0)[1])
-print(ends)
-"""
-
-
-@pytest.mark.crash
-def test_threads_that_come_first_together_find_the_classes_of_a_response_built() -> None:
-    """In processes that have not built them: before the lock most of these ended with an error."""
-    ran = subprocess.run(
-        [sys.executable, "-c", BUILT_AT_ONCE],
-        capture_output=True,
-        text=True,
-        timeout=110,
-        check=False,
-    )
-    assert ran.stdout == f"{[0] * 10}\n", ran.stderr

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import os
-import sqlite3
 import subprocess
 import sys
-from collections import Counter
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 import crewai_dbos
-from test_file_modes import modes, readable_by_others
+from crewai_dbos._demo import process
+from crewai_dbos.cli import app
+from support.databases import some_here
+from support.python import Program
 
 pytestmark = pytest.mark.crash
 
@@ -35,69 +39,53 @@ def start(folder: Path, *options: str, **env: str) -> subprocess.Popen[str]:
     )
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("demo")
+class Forked:
+    """As the `Popen` of a process of the demo, which takes seconds to import crewAI."""
+
+    def __init__(self, command: list[str], *, cwd: Path, env: Mapping[str, str], **_: Any) -> None:
+        *_, module, role = command
+        self._pipes = tempfile.TemporaryDirectory()
+        given, told = (Path(self._pipes.name, name) for name in ("given", "told"))
+        for pipe in (given, told):
+            os.mkfifo(pipe)
+        order = (BETWEEN_PIPES, given, told, module, role)
+        self._program = Program("-c", *order, folder=cwd, env=env, umask=0o077)
+        self.pid = self._program.pid
+        self.stdin, self.stdout = given.open("w"), told.open()
+
+    def poll(self) -> None:
+        self._program.check_is_there()
+
+    def kill(self) -> None:
+        self._program.end()
+
+    def wait(self) -> None:
+        self._pipes.cleanup()
 
 
-@pytest.fixture(scope="module")
-def figures(folder: Path) -> Any:
-    process = start(folder, "--json", "--keep")
-    output, errors = process.communicate(timeout=110)
-    assert (process.returncode, errors) == (0, "")
-    return json.loads(output)
+BETWEEN_PIPES = """
+import os, runpy, sys
+_, given, told, module, role = sys.argv
+for number, pipe, mode in ((0, given, os.O_RDONLY), (1, told, os.O_WRONLY)):
+    os.dup2(os.open(pipe, mode), number)
+sys.argv[1:] = [role]
+runpy.run_module(module, run_name="__main__", alter_sys=True)
+"""
 
 
-def test_each_email_goes_out_once_with_us_and_again_without(figures: Any) -> None:
-    durable, plain = figures["durable"], figures["plain"]
-    people = ["ada@example.com", "grace@example.com", "edsger@example.com"]
-    assert durable["emails"] == people
-    assert durable["emails_sent_twice"] == []
-    assert plain["emails"] == [*people[:2], *people]
-    assert plain["emails_sent_twice"] == people[:2]
-
-
-def test_the_same_crash_and_the_same_result(figures: Any) -> None:
-    for way in figures["durable"], figures["plain"]:
-        assert (way["processes"], way["llm_calls_cut_off"]) == (2, 1)
-        assert way["result"] == "Ada, Grace and Edsger are invited to the review on Friday."
-
-
-def test_what_is_replayed_is_what_crewai_alone_pays_again(figures: Any) -> None:
-    durable, plain = figures["durable"], figures["plain"]
-    assert (durable["replayed_llm_calls"], durable["replayed_tool_calls"]) == (2, 2)
-    assert plain["llm_calls"] - durable["llm_calls"] == durable["replayed_llm_calls"]
-    assert plain["tokens"] - durable["tokens"] == durable["tokens_saved"] > 0
-    assert (plain["replayed_llm_calls"], plain["tokens_saved"]) == (0, 0)
-
-
-def test_every_call_is_in_the_journal_once(figures: Any) -> None:
-    durable = figures["durable"]
-    kinds = Counter(step["kind"] for step in durable["steps"])
-    assert kinds["llm"] == durable["llm_calls"] - durable["llm_calls_cut_off"]
-    assert kinds["tool"] == len(durable["emails"])
-    assert sum(step["tokens"] for step in durable["steps"]) == durable["tokens"]
-
-
-def test_the_kept_database_can_be_opened(figures: Any) -> None:
-    with sqlite3.connect(figures["database"]) as database:
-        rows = database.execute("select function_name from operation_outputs order by function_id")
-        assert [name for (name,) in rows] == [step["name"] for step in figures["durable"]["steps"]]
-
-
-def test_what_it_makes_is_its_owners_only(figures: Any, folder: Path) -> None:
-    """Also where the umask would let everybody read it."""
-    found = modes(folder)
-    assert str(Path(figures["database"]).relative_to(folder)) in found
-    assert any(path.endswith("sent.jsonl") for path in found)
-    assert any(path.endswith("durable-restarted.log") for path in found)
-    assert readable_by_others(found) == {}
-
-
-def test_without_a_terminal_the_story_is_plain_lines(tmp_path: Path) -> None:
-    process = start(tmp_path)
-    output, errors = process.communicate(timeout=110)
-    assert (process.returncode, errors) == (0, "")
+@pytest.mark.parametrize("how", some_here(["forked", "fresh"], ["forked"]))
+def test_without_a_terminal_the_story_is_plain_lines(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if how == "forked":
+        monkeypatch.setattr(process, "subprocess", SimpleNamespace(Popen=Forked, PIPE=-1))
+    told = tmp_path / "told"
+    told.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(told))
+    monkeypatch.setenv("COLUMNS", "80")
+    done = CliRunner().invoke(app, ["demo"])
+    assert (done.exit_code, done.stderr) == (0, "")
+    output = done.stdout
     assert "\x1b" not in output
     assert max(map(len, output.splitlines())) <= 80
     story = [" ".join(line.split()[1:]) for line in output.splitlines()]
@@ -106,21 +94,15 @@ def test_without_a_terminal_the_story_is_plain_lines(tmp_path: Path) -> None:
     assert story.count("email to edsger@example.com") == 2
     assert output.count("kill -9") == 2
     assert "tokens saved by replay" in output
-    assert list(tmp_path.iterdir()) == [], "nothing is left in the temporary folder"
+    assert list(told.iterdir()) == [], "nothing is left in the temporary folder"
 
 
 def test_a_process_that_fails_says_why(tmp_path: Path) -> None:
     modules = tmp_path / "modules"
     modules.mkdir()
     (modules / "crewai.py").write_text("raise ImportError('no crewai today')")
-    process = start(tmp_path, PYTHONPATH=str(modules))
-    _, errors = process.communicate(timeout=110)
-    assert process.returncode == 1
+    failing = start(tmp_path, PYTHONPATH=str(modules))
+    _, errors = failing.communicate(timeout=110)
+    assert failing.returncode == 1
     assert errors.startswith("The demo failed. The process 'durable' ")
     assert "no crewai today" in errors
-
-
-def test_the_command_line_does_not_wait_for_crewai() -> None:
-    loaded = "import sys, crewai_dbos.cli; sys.exit('crewai' in sys.modules)"
-    env = {**os.environ, "PYTHONPATH": SOURCE}
-    assert subprocess.run([sys.executable, "-c", loaded], env=env).returncode == 0

@@ -11,7 +11,8 @@ import re
 import sys
 import textwrap
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -119,36 +120,60 @@ def database_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def names(
-    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest,
+    database_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[dict[str, Any]]:
-    """What an example finds: a definition of each kind, and a model that answers."""
+    """What an example finds of a definition of each kind, a request, and a model that answers."""
     monkeypatch.chdir(tmp_path)
     for registry in (agents, crews, flows):
         monkeypatch.setattr(registry, "_definitions", {})
-    clerk = Agent(role="Clerk", goal="Answer", backstory="Old.", llm="gpt-4o-mini")
-    about = Task(description="Write about {topic}", expected_output="A line", agent=clerk)
     # Where a class of an example is looked for that is stored.
     page = types.ModuleType(unique("page"))
     monkeypatch.setitem(sys.modules, page.__name__, page)
-    vars(page).update(
-        agent=DBOSAgent(agent_name=unique("agent"), orig_agent=clerk),
-        crew=DBOSCrew(crew_name=unique("crew"), orig_crew=Crew(agents=[clerk], tasks=[about])),
-        flow=DBOSFlow(flow_name=unique("flow"), orig_flow=Letter),
-        chat=DBOSFlow(flow_name=unique("chat"), orig_flow=Desk),
-        database_url=database_url,
-        **asked(database_url, tmp_path),
-    )
-    before = dict(os.environ)
-    with ModelServer(replies) as server:
-        os.environ.update(server.env)
+    (tmp_path / "support.sqlite").symlink_to(database_url.removeprefix("sqlite:///"))
+    vars(page)["database_url"] = database_url
+    used = names_in(examples_of(PUBLIC[request.node.callspec.params["name"]]))
+    with ExitStack() as stack:
+        for made, make in MAKE.items():
+            if made in used:
+                vars(page)[made] = make()
+        if used & {"control", "run_id", "request", "request_id"}:
+            control = stack.enter_context(Control(database_url))
+            vars(page).update(asked(control), control=control)
+        before = dict(os.environ)
+        os.environ.update(stack.enter_context(ModelServer(replies)).env)
         yield vars(page)
     os.environ.clear()
     os.environ.update(before)
 
 
-def asked(database_url: str, folder: Path) -> dict[str, Any]:
+def names_in(examples: list[str]) -> set[str]:
+    nodes = (node for each in examples for node in ast.walk(ast.parse(each)))
+    return {node.id for node in nodes if isinstance(node, ast.Name)}
+
+
+def clerk() -> Agent:
+    return Agent(role="Clerk", goal="Answer", backstory="Old.", llm="gpt-4o-mini")
+
+
+def about() -> Crew:
+    agent = clerk()
+    task = Task(description="Write about {topic}", expected_output="A line", agent=agent)
+    return Crew(agents=[agent], tasks=[task])
+
+
+MAKE: dict[str, Callable[[], Any]] = {
+    "agent": lambda: DBOSAgent(agent_name=unique("agent"), orig_agent=clerk()),
+    "crew": lambda: DBOSCrew(crew_name=unique("crew"), orig_crew=about()),
+    "flow": lambda: DBOSFlow(flow_name=unique("flow"), orig_flow=Letter),
+    "chat": lambda: DBOSFlow(flow_name=unique("chat"), orig_flow=Desk),
+}
+
+
+def asked(control: Control) -> dict[str, Any]:
     """A request that a run waits for which nobody carries out, and who can answer it."""
-    (folder / "support.sqlite").symlink_to(database_url.removeprefix("sqlite:///"))
     run_id = unique("asking")
     with SetWorkflowID(run_id):
         DBOS.enqueue_workflow("nobody", waits)
@@ -156,10 +181,8 @@ def asked(database_url: str, folder: Path) -> dict[str, Any]:
     question = Question("May it?", tool="send_email", arguments={"to": "ann"}, schema=schema)
     store = Store(launched_database())
     made = store.ask(run_id, "tool#1", "approval", question.as_json(), audience="support")
-    control = Control(database_url)
     request = control.request(made.request_id)
-    given = {"request": request, "request_id": request.request_id}
-    return {"control": control, "run_id": run_id, **given}
+    return {"run_id": run_id, "request": request, "request_id": request.request_id}
 
 
 @DBOS.workflow()

@@ -21,6 +21,7 @@ from crewai_dbos.errors import NotLaunchedError
 from crewai_dbos.testing import Reply, Request, ToolCall, text, tool_calls
 from people.conftest import Called, until
 from support.controlling import crew_of
+from support.databases import some_here
 from support.launching import launched
 from support.names import unique
 from support.serving import Serve, serving
@@ -73,14 +74,17 @@ READ_ONLY = ("PRAGMA query_only=ON", "PRAGMA query_only=OFF")
 REPLICA = ("SET transaction_read_only = on", "")
 
 
-@pytest.mark.parametrize("is_async", [False, True])
+HERE = [
+    (FULL, "dbos.sqlite is full, or its quota", "sqlite", False),
+    (READ_ONLY, "dbos.sqlite is read-only", "sqlite", True),
+    (REPLICA, "is read-only, as a replica is", "postgres", False),
+]
+EVERY = [(*case, is_async) for *case, _ in HERE for is_async in (False, True)]
+
+
 @pytest.mark.parametrize(
-    ("pragmas", "told", "database_url"),
-    [
-        (FULL, "dbos.sqlite is full, or its quota", "sqlite"),
-        (READ_ONLY, "dbos.sqlite is read-only", "sqlite"),
-        (REPLICA, "is read-only, as a replica is", "postgres"),
-    ],
+    ("pragmas", "told", "database_url", "is_async"),
+    some_here(EVERY, HERE),
     indirect=["database_url"],
 )
 def test_a_run_waits_and_goes_on(

@@ -22,6 +22,7 @@ from crewai_dbos.testing import hang, text
 from people.conftest import Called, Desk, until
 from people.office import Post, office, writing
 from support.controlling import crew_of
+from support.databases import sqlite_here
 from support.launching import QUICK, launched
 from support.names import unique
 from support.serving import Serve, serving
@@ -64,6 +65,7 @@ def began(run_id: str) -> DBOSFlow:
     return flow
 
 
+@sqlite_here("database_url")
 def test_whoever_waits_hears_of_it(database_url: str) -> None:
     run_id = unique("run")
     with launched(database_url):
@@ -99,6 +101,7 @@ def waits(run_id: str, of_ours: bool) -> str:
 WAITED_FOR: dict[str, DBOSFlow] = {}
 
 
+@sqlite_here("database_url")
 @pytest.mark.parametrize("of_ours", [True, False], ids=["ours", "dbos"])
 def test_a_workflow_that_waits_is_not_ended_by_it(
     database_url: str, of_ours: bool, monkeypatch: pytest.MonkeyPatch
@@ -117,6 +120,7 @@ def test_a_workflow_that_waits_is_not_ended_by_it(
         assert DBOS.retrieve_workflow(waiting).get_result() == run_id
 
 
+@sqlite_here("database_url")
 def test_a_call_is_left_while_the_others_end(database_url: str, serve: Serve) -> None:
     """The run is cancelled in the time that a destroy gives to what is at work."""
     at_llm = hang(text("Late."))
@@ -134,6 +138,7 @@ def test_a_call_is_left_while_the_others_end(database_url: str, serve: Serve) ->
     at_llm.release()
 
 
+@sqlite_here("database_url")
 def test_a_wait_goes_on_with_the_next_launch(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import signal
@@ -13,6 +14,7 @@ import pytest
 from crewai.flow.flow import Flow, start
 
 from crewai_dbos import DBOSFlow
+from support.databases import some_here, sqlite_here
 from support.launching import launched
 from support.names import unique
 from support.python import Program, python
@@ -128,10 +130,19 @@ def said_by(program: str, url: str, folder: Path, **env: str) -> int:
     return ended.stderr.count(SAID)
 
 
-@pytest.mark.parametrize("program", [WORKS, LAUNCHES_FIRST], ids=["works", "launches first"])
+PROGRAMS = {"works": WORKS, "launches first": LAUNCHES_FIRST}
+HERE = [("works", "sqlite"), ("works", "postgres"), ("launches first", "sqlite")]
+
+
+@pytest.mark.parametrize(
+    ("name", "database_url"),
+    some_here(itertools.product(PROGRAMS, ("sqlite", "postgres")), HERE),
+    indirect=["database_url"],
+)
 def test_the_second_process_says_it_once(
-    program: str, database_url: str, executor_id: str, tmp_path: Path
+    name: str, database_url: str, executor_id: str, tmp_path: Path
 ) -> None:
+    program = PROGRAMS[name]
     with live(database_url):
         assert said_by(program, database_url, tmp_path) == 1
         # Nobody takes over the runs of another executor, another release, another application.
@@ -140,6 +151,7 @@ def test_the_second_process_says_it_once(
     assert said_by(program, database_url, tmp_path) == 0
 
 
+@sqlite_here("database_url")
 def test_what_it_says_names_the_executor_and_what_to_do(
     database_url: str, executor_id: str, tmp_path: Path
 ) -> None:

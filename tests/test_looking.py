@@ -18,6 +18,7 @@ from crewai_dbos import DBOSAgent, DBOSCrew, DBOSFlow
 from crewai_dbos.errors import EventLoopError, NotLaunchedError, RunCancelledError, RunNotFoundError
 from crewai_dbos.testing import EffectLog, text
 from crewai_dbos.testing.effects import EFFECTS
+from support.databases import sqlite_here
 from support.launching import launched, launched_in
 from support.names import unique
 from support.python import Program
@@ -51,6 +52,7 @@ class Letters(Flow[dict[str, Any]]):
         return Letter(to="Ann")
 
 
+@sqlite_here("database_url")
 def test_a_client_has_all_that_a_launched_process_has(serve: Serve, database_url: str) -> None:
     serve()
     agent = DBOSAgent(agent_name=unique("clerk"), orig_agent=clerk())

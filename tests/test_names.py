@@ -27,6 +27,9 @@ from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.entry import read_entry
 from crewai_dbos._stored import names
 from crewai_dbos._stored.digest import digest, short
+from support.entries import EVERY
+
+EXAMPLES = 100 if EVERY else 30
 
 
 class Size(Enum):
@@ -129,7 +132,8 @@ def test_names_are_those_of_the_runs_that_users_have_in_flight(made: str, stored
 # Digests ----------------------------------------------------------------------------
 
 
-@settings(deadline=None)
+@pytest.mark.some_entries
+@settings(deadline=None, max_examples=EXAMPLES)
 @given(json_values, json_values)
 def test_a_digest_tells_values_apart_and_does_not_depend_on_their_order(a: Any, b: Any) -> None:
     shuffled = dict(reversed(a.items())) if isinstance(a, dict) else a
@@ -138,6 +142,8 @@ def test_a_digest_tells_values_apart_and_does_not_depend_on_their_order(a: Any, 
         assert digest(a) != digest(b)
 
 
+@pytest.mark.some_entries
+@settings(deadline=None, max_examples=EXAMPLES)
 @given(st.lists(st.dictionaries(st.text(), st.text() | json_values)) | json_values)
 def test_a_digest_is_that_of_the_sorted_json(value: Any) -> None:
     text = json.dumps(value, sort_keys=True)
@@ -218,29 +224,26 @@ def test_an_argument_is_not_named_by_its_address() -> None:
 
 @pytest.mark.crash
 def test_names_are_the_same_in_every_process() -> None:
-    program = (
-        "import test_names as t\n"
-        "values = [{'b': 1, 'a': {'x', 'y', 'z'}}, *sum(t.PAIRS, ()), object(), t.Order, len]\n"
-        "print([t.digest(value) for value in values])"
-    )
+    values = "[{'b': 1, 'a': {'x', 'y', 'z'}}, *sum(t.PAIRS, ()), object(), t.Order, len]"
+    digests = f"[t.digest(value) for value in {values}]"
     path = os.pathsep.join([str(Path(__file__).parent), *map(os.path.abspath, sys.path)])
-    told = {
-        subprocess.run(
-            [sys.executable, "-c", program],
-            env={**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": seed},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for seed in ("1", "2")
-    }
-    assert len(told) == 1
+    seed = "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2"
+    told = subprocess.run(
+        [sys.executable, "-c", f"import test_names as t; print({digests})"],
+        env={**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": seed},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    here = eval(digests, {"t": sys.modules[__name__]})
+    assert told.stdout.strip() == str(here)
 
 
 # Paths ------------------------------------------------------------------------------
 
 
-@settings(deadline=None)
+@pytest.mark.some_entries
+@settings(deadline=None, max_examples=EXAMPLES)
 @given(texts, texts)
 def test_a_part_of_a_path_does_not_break_the_path_and_stays_its_own(a: str, b: str) -> None:
     part = names.escaped(a)
@@ -249,7 +252,8 @@ def test_a_part_of_a_path_does_not_break_the_path_and_stays_its_own(a: str, b: s
     assert (part == names.escaped(b)) == (a == b)
 
 
-@settings(deadline=None)
+@pytest.mark.some_entries
+@settings(deadline=None, max_examples=EXAMPLES)
 @given(st.lists(texts.filter(bool), min_size=1, max_size=3), st.integers(1, 10**6))
 def test_a_name_is_read_as_it_was_made(parts: list[str], occurrence: int) -> None:
     *above, what = map(names.escaped, parts)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 from crewai.agents.agent_builder.utilities.base_output_converter import OutputConverter
 from crewai.utilities.converter import Converter
@@ -85,64 +82,3 @@ class Plain(OutputConverter):
 def test_a_converter_of_the_users_that_has_nothing_to_override_is_left_as_it_is() -> None:
     assert recording(Plain) is Plain
     assert recording(Converter) is recording(recording(Converter)) is not Converter
-
-
-CASES = [
-    ("RuntimeFlow", "_persist_method_completion", "crewai_dbos.flow"),
-    ("Crew", "_create_crew_output", "crewai_dbos.crew"),
-    ("AgentExecutor", "_ensure_step_executor", "crewai_dbos.agent"),
-]
-MOVED = """
-import os, sys
-from crewai import Crew, Task
-from crewai.agents.agent_executor import AgentExecutor
-from crewai.flow.flow import Flow
-from crewai.flow.runtime import Flow as RuntimeFlow
-
-of, name, module = sys.argv[1:]
-moved = globals()[of]
-setattr(moved, name + "_renamed", vars(moved)[name])
-delattr(moved, name)
-from crewai_dbos import DefinitionError
-try:
-    __import__(module)
-except DefinitionError as error:
-    print(error)
-"""
-EACH = f"""
-import os, sys
-import crewai, crewai.agents.agent_executor, crewai.flow.runtime  # once for all, as it takes long
-for case in {CASES!r}:
-    if pid := os.fork():
-        os.waitpid(pid, 0)
-        continue
-    sys.argv[1:] = case
-    print(case, flush=True)
-    exec({MOVED!r})
-    sys.stdout.flush()
-    os._exit(0)
-"""
-
-
-@pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> str:
-    ran = subprocess.run(
-        [sys.executable, "-c", EACH],
-        cwd=tmp_path_factory.mktemp("moved"),
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    return ran.stdout + ran.stderr
-
-
-@pytest.mark.crash
-@pytest.mark.parametrize("case", CASES)
-def test_a_program_does_not_start_with_a_crewai_that_has_moved_a_method(
-    case: tuple[str, str, str], told: str
-) -> None:
-    """Its unfinished runs stay as they are; they would fail, or go on without a record."""
-    assert str(case) in told
-    of_this = told.partition(str(case))[2].partition("\n(")[0]
-    assert f"has no {case[1]!r}" in of_this, told
-    assert f"crewai=={TESTED['crewai']}" in of_this

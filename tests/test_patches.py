@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +11,7 @@ import crewai_dbos
 from crewai_dbos import _patches
 from crewai_dbos._patches import Patch
 from support.foreign import assignments
+from support.new import said_by
 from support.patch_table import rendered
 
 SOURCES = Path(crewai_dbos.__file__).parent
@@ -26,22 +24,6 @@ SETTING = ": GlobalParams.executor_id = executor_id"
 
 def named(patch: Patch) -> str:
     return f"{patch.owner} {patch.name}"
-
-
-def run(*arguments: str) -> str:
-    """What a program of its own prints: a patch stays for as long as the process."""
-    environment = {**os.environ, "CREWAI_DISABLE_TELEMETRY": "true", "OTEL_SDK_DISABLED": "true"}
-    ran = subprocess.run(
-        [sys.executable, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-        env={**environment, "PYTHONPATH": os.pathsep.join(map(str, (SOURCES.parent, "tests")))},
-        cwd=PAGE.parent,
-    )
-    assert ran.returncode == 0, ran.stderr
-    return ran.stdout
 
 
 @pytest.mark.parametrize("patch", _patches.TABLE, ids=named)
@@ -116,10 +98,17 @@ def test_what_is_ours_may_be_assigned_to(source: str) -> None:
     assert assignments(source) == []
 
 
+CHANGED = """
+from support import patched
+
+patched.main({folder!r})
+"""
+
+
 @pytest.mark.crash
-def test_a_run_has_changed_what_the_table_says_and_no_more(tmp_path: Path) -> None:
+def test_a_run_has_changed_what_the_table_says_and_no_more(said: dict[str, str]) -> None:
     """Of what is called through variables, too: classes are compared with what they were."""
-    printed = run("-m", "support.patched", str(tmp_path)).splitlines()
+    printed = said[CHANGED].splitlines()
     changed = {(owner, name) for owner, name in json.loads(printed[-1])}
     moments = (
         _patches.DEFINITION,
@@ -182,17 +171,6 @@ for function in (queue.Queue.put, threading.Thread.start, Early.call, Late.call)
 """
 
 
-def test_threads_that_apply_a_patch_at_once_make_it_once() -> None:
-    """Also in classes that derive from its owner, defined before and after."""
-    assert run("-c", APPLIED_AT_ONCE) == "1\n" * 4
-
-
-@pytest.mark.crash
-def test_a_run_without_mcp_servers_does_not_load_what_speaks_to_them(tmp_path: Path) -> None:
-    """crewAI does not either, and it takes a good part of a second."""
-    assert run("-c", WITHOUT_MCP, str(tmp_path)).splitlines()[-1] == "False"
-
-
 WITHOUT_MCP = """
 import sys
 from crewai.flow.flow import Flow, start
@@ -205,12 +183,72 @@ class Letters(Flow):
         return "sent"
 
 flow = DBOSFlow(flow_name="letters", orig_flow=Letters)
-DBOS(config={
-    "name": "tests", "system_database_url": f"sqlite:///{sys.argv[1]}/dbos.sqlite",
+DBOS(config={{
+    "name": "tests", "system_database_url": "sqlite:///{folder}/dbos.sqlite",
     "notification_listener_polling_interval_sec": 0.02,
-})
+}})
 DBOS.launch()
 assert flow.kickoff() == "sent"
 DBOS.destroy()
 print("mcp" in sys.modules)
 """
+
+
+BUILT_AT_ONCE = """
+import os, sys, threading
+from concurrent.futures import ThreadPoolExecutor
+import openai.types.chat
+from crewai_dbos._objects.clients import build_response_models
+
+def build():
+    start.wait()
+    build_response_models()
+
+sys.setswitchinterval(1e-6)
+ends = []
+for _ in range(10):
+    pid = os.fork()
+    if pid == 0:
+        start = threading.Barrier(8)
+        with ThreadPoolExecutor(8) as pool:
+            built = [pool.submit(build) for _ in range(8)]
+        os._exit(any(each.exception() for each in built))
+    ends.append(os.waitpid(pid, 0)[1])
+print(ends)
+"""
+
+
+@pytest.fixture(scope="module")
+def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What each program prints, in a process of its own: a patch stays for as long as that."""
+    folder = tmp_path_factory.mktemp("patches")
+    programs = {
+        CHANGED: CHANGED.format(folder=str(folder)),
+        APPLIED_AT_ONCE: APPLIED_AT_ONCE,
+        WITHOUT_MCP: WITHOUT_MCP.format(folder=str(folder)),
+        BUILT_AT_ONCE: BUILT_AT_ONCE,
+    }
+    told = said_by([*programs.values()], folder)
+    for _, errors in told:
+        assert "Traceback" not in errors, errors
+    return {name: output for name, (output, _) in zip(programs, told, strict=True)}
+
+
+@pytest.mark.crash
+def test_threads_that_apply_a_patch_at_once_make_it_once(said: dict[str, str]) -> None:
+    """Also in classes that derive from its owner, defined before and after."""
+    assert said[APPLIED_AT_ONCE] == "1\n" * 4
+
+
+@pytest.mark.crash
+def test_a_run_without_mcp_servers_does_not_load_what_speaks_to_them(said: dict[str, str]) -> None:
+    """crewAI does not either, and it takes a good part of a second."""
+    assert said[WITHOUT_MCP].splitlines()[-1] == "False"
+
+
+@pytest.mark.crash
+def test_threads_that_come_first_together_find_the_classes_of_a_response_built(
+    said: dict[str, str],
+) -> None:
+    """In processes that have not built them: before the lock most of these ended with an error."""
+    assert said[BUILT_AT_ONCE] == f"{[0] * 10}\n"

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from support.python import python
+
 pytestmark = pytest.mark.crash
 
 CONFTEST = """
@@ -21,9 +23,9 @@ def pytest_sessionfinish(session):
 """
 
 
-def pytest_in(folder: Path, *arguments: str) -> str:
-    """What pytest prints in a process of its own, with the plugins that are installed."""
-    command = [sys.executable, "-m", "pytest", "-s", "-p", "no:cacheprovider", *arguments]
+def pytest_in(folder: Path) -> str:
+    """What pytest prints in a new interpreter, with the plugins that are installed."""
+    command = [sys.executable, "-m", "pytest", "-s", "-p", "no:cacheprovider"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -50,10 +52,11 @@ def test_a_log_of_effects_does_not_import_crewai(tmp_path: Path) -> None:
 
 
 def test_pytest_describes_the_mark_and_the_fixtures(tmp_path: Path) -> None:
-    assert "@pytest.mark.crash_matrix(target, inputs, *, model, " in pytest_in(
-        tmp_path, "--markers"
+    markers, fixtures = (
+        python("-m", "pytest", "-p", "no:cacheprovider", f"--{what}", folder=tmp_path).stdout
+        for what in ("markers", "fixtures")
     )
-    fixtures = pytest_in(tmp_path, "--fixtures")
+    assert "@pytest.mark.crash_matrix(target, inputs, *, model, " in markers
     assert "What became of the run that was killed at this test's position." in fixtures
     assert "Counts what `report_effect` is told" in fixtures
     for name in ("crash_run", "effect_log"):

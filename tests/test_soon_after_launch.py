@@ -13,6 +13,7 @@ from crewai_dbos import DBOSFlow
 from crewai_dbos._dbos_seam import claiming
 from crewai_dbos._dbos_seam.database import launched_database
 from people.conftest import until
+from support.databases import sqlite_here
 from support.launching import QUICK, go_on_as_dbos_does
 from support.names import unique
 
@@ -120,6 +121,7 @@ def test_a_workflow_that_is_registered_later_is_not_taken_before_dbos_would(
     assert setting.status == "ENQUEUED"
 
 
+@sqlite_here("database_url")
 @pytest.mark.usefixtures("before_dbos")
 def test_a_workflow_of_the_users_is_not_taken_before_dbos_would(setting: Setting) -> None:
     """What its code needs may be made after the launch."""
@@ -130,6 +132,7 @@ def test_a_workflow_of_the_users_is_not_taken_before_dbos_would(setting: Setting
     assert setting.status == "ENQUEUED"
 
 
+@sqlite_here("database_url")
 def test_a_workflow_of_the_users_is_taken_when_dbos_would(setting: Setting) -> None:
     """Not at DBOS's second look: here that comes in ten minutes."""
     setting.change(name="soon_after_launch.mine")
@@ -138,6 +141,7 @@ def test_a_workflow_of_the_users_is_taken_when_dbos_would(setting: Setting) -> N
     until(lambda: setting.status == "SUCCESS")
 
 
+@sqlite_here("database_url")
 def test_what_is_said_of_the_pace_after_a_launch_holds_for_the_next(setting: Setting) -> None:
     until(lambda: setting.has_slowed_down)
     setting.queue._polling_interval_sec = 0.5
@@ -148,6 +152,7 @@ def test_what_is_said_of_the_pace_after_a_launch_holds_for_the_next(setting: Set
     setting.queue._polling_interval_sec = SELDOM
 
 
+@sqlite_here("database_url")
 def test_two_launches_in_a_row_leave_dbos_its_own_pace(setting: Setting) -> None:
     DBOS.destroy()
     setting.launch()

@@ -12,6 +12,7 @@ import pytest
 from crewai_dbos.testing import Delayed, Hang, ModelServer, Reply, Request, hang
 from pages.blocks import blocks, text_of
 from pages.diffs import apply
+from people.conftest import until
 from support.python import Program, python
 
 pytestmark = pytest.mark.crash
@@ -118,9 +119,8 @@ class Reader:
 
     def inbox(self, waits: Program) -> str:
         """What is asked, as soon as something is."""
-        while "send_report" not in (said := self.calls("crewai-dbos inbox list")):
-            waits.check_is_there()
-        return said
+        until(lambda: waits.check_is_there() or "waits for a person" in waits._texts()[1])
+        return self.calls("crewai-dbos inbox list")
 
 
 def write(block: str, project: Path, mode: str = "w") -> Any:

@@ -1,9 +1,8 @@
-"""Which releases of crewAI and DBOS there are tests of, and what is said of newer ones."""
+"""Which releases of crewAI and DBOS there are tests of, and what is said of others."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import pytest
 
 from crewai_dbos import _versions
 from crewai_dbos._versions import TESTED
+from support.new import said_by
 
 ROOT = Path(__file__).parent.parent
 
@@ -74,7 +74,9 @@ def test_nothing_is_said_of_what_the_suite_has_run_on() -> None:
         _versions.warn_of_newer()
 
 
-NEWER = """
+WARNED = """
+import sys
+sys.path.insert(0, {folder!r})
 import json, warnings
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
@@ -83,41 +85,70 @@ with warnings.catch_warnings(record=True) as caught:
 told = [[each.category.__name__, str(each.message)] for each in caught]
 print(json.dumps([each for each in told if "was tested with" in each[1]]))
 """
+RELEASES = {
+    "newer": {"crewai": "1.15.100", "dbos": "4.0.0rc1"},
+    "older": {"crewai": "1.15.4", "dbos": "3.3.9"},
+}
+CASES = [
+    ("RuntimeFlow", "_persist_method_completion", "crewai_dbos.flow"),
+    ("Crew", "_create_crew_output", "crewai_dbos.crew"),
+    ("AgentExecutor", "_ensure_step_executor", "crewai_dbos.agent"),
+]
+MOVED = """
+from crewai import Crew, Task
+from crewai.agents.agent_executor import AgentExecutor
+from crewai.flow.flow import Flow
+from crewai.flow.runtime import Flow as RuntimeFlow
+
+of, name, module = {case!r}
+moved = globals()[of]
+setattr(moved, name + "_renamed", vars(moved)[name])
+delattr(moved, name)
+from crewai_dbos import DefinitionError
+try:
+    __import__(module)
+except DefinitionError as error:
+    print(error)
+"""
 
 
-def said_with(tmp_path: Path, **releases: str) -> list[list[str]]:
-    """The warnings of a program that finds these releases installed."""
-    for package, release in releases.items():
-        folder = tmp_path / f"{package}-{release}.dist-info"
-        folder.mkdir()
-        told = f"Metadata-Version: 2.1\nName: {package}\nVersion: {release}\n"
-        (folder / "METADATA").write_text(told)
-    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
-    ran = subprocess.run(
-        [sys.executable, "-c", NEWER],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-    )
-    said: list[list[str]] = json.loads(ran.stdout.splitlines()[-1])
-    return said
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> dict[object, tuple[str, str]]:
+    """What a program says at its start, with other releases and with moved methods."""
+    programs: dict[object, str] = {case: MOVED.format(case=case) for case in CASES}
+    for name, releases in RELEASES.items():
+        folder = tmp_path_factory.mktemp(name)
+        programs[name] = WARNED.format(folder=str(folder))
+        for package, release in releases.items():
+            about = f"Metadata-Version: 2.1\nName: {package}\nVersion: {release}\n"
+            (made := folder / f"{package}-{release}.dist-info").mkdir()
+            (made / "METADATA").write_text(about)
+    said = said_by([*programs.values()], tmp_path_factory.mktemp("programs"))
+    return dict(zip(programs, said, strict=True))
 
 
 @pytest.mark.crash
-def test_what_is_newer_is_warned_of_once_with_both_releases(tmp_path: Path) -> None:
-    said = said_with(tmp_path, crewai="1.15.100", dbos="4.0.0rc1")
-    assert [category for category, _ in said] == ["UserWarning", "UserWarning"]
-    for (_, message), (package, newer) in zip(
-        said, {"crewai": "1.15.100", "dbos": "4.0.0rc1"}.items(), strict=True
-    ):
-        assert f"{package} {newer} is installed" in message
+def test_what_is_newer_is_warned_of_once_with_both_releases(
+    told: dict[object, tuple[str, str]],
+) -> None:
+    newer = json.loads(told["newer"][0].splitlines()[-1])
+    assert [category for category, _ in newer] == ["UserWarning", "UserWarning"]
+    for (_, message), (package, release) in zip(newer, RELEASES["newer"].items(), strict=True):
+        assert f"{package} {release} is installed" in message
         assert f"tested with {package} {TESTED[package]}" in message
         assert f"install {package}=={TESTED[package]}" in message
 
 
 @pytest.mark.crash
-def test_what_is_older_is_not(tmp_path: Path) -> None:
-    assert said_with(tmp_path, crewai="1.15.4", dbos="3.3.9") == []
+def test_what_is_older_is_not(told: dict[object, tuple[str, str]]) -> None:
+    assert json.loads(told["older"][0].splitlines()[-1]) == []
+
+
+@pytest.mark.crash
+@pytest.mark.parametrize("case", CASES)
+def test_a_program_does_not_start_with_a_crewai_that_has_moved_a_method(
+    case: tuple[str, str, str], told: dict[object, tuple[str, str]]
+) -> None:
+    """Its unfinished runs stay as they are; they would fail, or go on without a record."""
+    assert f"has no {case[1]!r}" in "".join(told[case])
+    assert f"crewai=={TESTED['crewai']}" in "".join(told[case])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import itertools
 import json
 import traceback
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from crewai_dbos import DBOSCrew, DBOSFlow, errors
 from crewai_dbos._stored.errors import decode_error, encode_error
 from crewai_dbos.testing import error as refusal
 from crewai_dbos.testing import text
+from support.databases import some_here
 from support.launching import launched
 from support.names import unique
 from support.serving import serving
@@ -139,10 +141,16 @@ def check_tells_of_it(error: BaseException) -> None:
     assert "4711" not in note
 
 
-@pytest.mark.parametrize("ask", [kickoff, akickoff])
-@pytest.mark.parametrize("make", MAKE.values(), ids=MAKE)
-def test_a_run(make: Callable[[], Any], ask: Any) -> None:
-    durable, run_id = make(), unique("run")
+ASK = {"sync": kickoff, "async": akickoff}
+OF_ITS_OWN_WAY = [(what, "async") for what in ("task callback", "async step", "method")]
+
+
+@pytest.mark.parametrize(
+    ("what", "how"),
+    some_here(itertools.product(MAKE, ASK), [*((what, "sync") for what in MAKE), *OF_ITS_OWN_WAY]),
+)
+def test_a_run(what: str, how: str) -> None:
+    durable, ask, run_id = MAKE[what](), ASK[how], unique("run")
     with pytest.raises(Lost, match="It is gone") as caught:
         ask(durable, run_id)
     check_leads_to_the_user(caught.value)

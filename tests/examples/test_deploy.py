@@ -7,8 +7,6 @@ import os
 import re
 import shlex
 import signal
-import subprocess
-import sys
 import threading
 import urllib.request
 from collections import Counter
@@ -26,6 +24,7 @@ from prometheus_client.parser import text_string_to_metric_families
 import crewai_dbos
 from crewai_dbos.testing import ModelServer, Request, text
 from people.conftest import until
+from support.python import Program
 
 DEPLOY = Path(__file__).parents[2] / "examples" / "deploy"
 SOURCE = str(Path(crewai_dbos.__file__).parents[1])
@@ -54,7 +53,7 @@ def service(name: str) -> dict[str, Any]:
 class Part:
     """A container of the compose file, as a process."""
 
-    process: subprocess.Popen[str]
+    process: Program
     port: int
 
     def get(self, path: str) -> str:
@@ -87,31 +86,23 @@ class Compose:
             **told,
         }
 
-    def start(self, command: list[str]) -> subprocess.Popen[str]:
-        program = {
-            "crewai-dbos": [sys.executable, "-m", "crewai_dbos.cli"],
-            "python": [sys.executable],
-        }[command[0]]
-        return subprocess.Popen(
-            [*program, *command[1:]],
-            cwd=DEPLOY,
-            env=self._environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+    def start(self, command: list[str]) -> Program:
+        program = {"crewai-dbos": ["-m", "crewai_dbos.cli"], "python": []}[command[0]]
+        return Program(*program, *command[1:], folder=DEPLOY, env=self._environment)
 
     def up(self) -> list[Part]:
         processes = [self.start(self.command) for _ in range(self.replicas)]
         return [Part(process, _port(process)) for process in processes]
 
 
-def _port(process: subprocess.Popen[str]) -> int:
-    assert process.stdout is not None
-    while not (match := re.search(r"health is served at .*:(\d+)", process.stdout.readline())):
-        assert process.poll() is None, "it has ended"
-    threading.Thread(target=process.stdout.read, daemon=True).start()  # lest it waits for us
-    return int(match[1])
+def _port(process: Program) -> int:
+    said = r"health is served at .*:(\d+)"
+    return int(until(lambda: _found(said, process))[1])
+
+
+def _found(pattern: str, process: Program) -> re.Match[str] | None:
+    process.check_is_there()
+    return re.search(pattern, "".join(process._texts()))
 
 
 class Scribe:
@@ -142,10 +133,10 @@ def test_a_worker_of_the_compose_file_is_killed(compose: Any) -> None:
         parts += composed.up()
         assert len({part.port for part in parts}) == 3
         asked = composed.start(["python", "enqueue.py", *TOPICS])
-        said, _ = asked.communicate(timeout=120)
-        assert asked.returncode == 0, said
+        said, errors = asked.communicate(timeout=120)
+        assert asked.returncode == 0, errors
         runs = [f"research-{topic}" for topic in TOPICS]
-        assert said.split() == runs
+        assert (said + errors).split() == runs
         until(lambda: sorted(run for part in parts for run in part.runs()) == sorted(runs))
         until(lambda: _asked(model)["write"] == len(runs))
         # All tell the same of the database.
@@ -168,11 +159,12 @@ def test_a_worker_of_the_compose_file_is_killed(compose: Any) -> None:
         assert sum(part.measured("crewai_dbos_takeovers_total") for part in left) >= len(lost)
         for part in left:
             part.process.send_signal(signal.SIGTERM)
-        assert [part.process.wait(60) for part in left] == [0, 0]
+            part.process.communicate(timeout=60)
+        assert [part.process.returncode for part in left] == [0, 0]
     finally:
         scribe.may_write.set()
         for part in parts:
-            part.process.kill()
+            part.process.end()
 
 
 def _asked(model: ModelServer) -> Counter[str]:

@@ -17,6 +17,7 @@ from examples.models import reviewer
 from examples.programs import DOCUMENTATION, start
 from support.crashing import killed_in_chains
 from support.databases import sqlite_here
+from support.entries import how_many
 from support.python import python
 
 pytestmark = pytest.mark.crash
@@ -117,6 +118,7 @@ def test_other_files_are_not_read(path: str, tmp_path: Path) -> None:
     assert read_file.run(path=path) == f"{path} is not one of the listed files."
 
 
+@pytest.mark.some_entries
 @sqlite_here("database_kind")
 def test_crash_matrix(database_kind: str) -> None:
     with CrashTest(
@@ -132,7 +134,7 @@ def test_crash_matrix(database_kind: str) -> None:
         assert Counter(map(read, undisturbed.effects)) == {
             (researcher, file): 1 for researcher in ("promises", "commands") for file in files
         }
-        chosen = test.positions(8 if database_kind == "sqlite" else 2, seed=3)
+        chosen = test.positions(how_many(3, 8) if database_kind == "sqlite" else 2, seed=3)
         verdicts = killed_in_chains(test, chosen)
     wrong = [str(verdict) for verdict in verdicts if not verdict.ok]
     assert not wrong, "\n".join(wrong)

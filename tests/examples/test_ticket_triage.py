@@ -19,6 +19,7 @@ from examples.models import support
 from examples.programs import REPLIES, TICKETS, start
 from support.crashing import killed_in_chains
 from support.databases import sqlite_here
+from support.entries import how_many
 from support.python import python
 
 pytestmark = pytest.mark.crash
@@ -118,6 +119,7 @@ def test_texts_for_a_model_that_calls_no_tools(tmp_path: Path) -> None:
     assert replies(tmp_path)["summary.md"] == SUMMARY.replace("2 drafts", "1 draft")
 
 
+@pytest.mark.some_entries
 def test_more_tickets_than_a_method_may_be_called_by_default(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,14 +130,16 @@ def test_more_tickets_than_a_method_may_be_called_by_default(
     monkeypatch.setattr(Triage, "_draft", draft)
     refused = Review(accepted=False, remark="No.")
     monkeypatch.setattr(Triage, "_verdict", lambda flow, ticket, draft: refused)
-    for number in range(110):
+    count = how_many(35, 110)  # drafted three times each, which is more than a hundred calls
+    for number in range(count):
         (tmp_path / f"{number}.txt").write_text("A ticket.")
     flow: Any = Triage()
     flow.kickoff({"folder": str(tmp_path), "replies": str(tmp_path / REPLIES)})
-    assert [answer.rounds for answer in flow.state.answered] == [3] * 110
-    assert len(list((tmp_path / REPLIES).iterdir())) == 111
+    assert [answer.rounds for answer in flow.state.answered] == [3] * count
+    assert len(list((tmp_path / REPLIES).iterdir())) == count + 1
 
 
+@pytest.mark.some_entries
 @sqlite_here("database_kind")
 def test_crash_matrix(database_kind: str) -> None:
     with CrashTest(
@@ -154,7 +158,7 @@ def test_crash_matrix(database_kind: str) -> None:
         files += [("written", file) for file in WRITTEN]
         seen = Counter((effect.kind, effect.fields["file"]) for effect in undisturbed.effects)
         assert seen == dict.fromkeys(files, 1)
-        chosen = test.positions(8 if database_kind == "sqlite" else 2, seed=3)
+        chosen = test.positions(how_many(3, 8) if database_kind == "sqlite" else 2, seed=3)
         verdicts = killed_in_chains(test, chosen)
     wrong = [str(verdict) for verdict in verdicts if not verdict.ok]
     assert not wrong, "\n".join(wrong)

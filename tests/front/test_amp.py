@@ -11,13 +11,15 @@ from starlette.testclient import TestClient
 from crewai_dbos import DBOSCrew, People
 from crewai_dbos.control import Control
 from crewai_dbos.testing import ApiError, ToolCall, text, tool_calls
-from front.conftest import approved, client_of, crew, send
+from front.conftest import approved, client_of, crew, over, send
 from people.conftest import until
 from support.names import unique
 from support.serving import Serve
 
 
 def ended(client: TestClient, kickoff_id: str) -> dict[str, Any]:
+    over(kickoff_id)
+
     def found() -> Any:
         status = client.get(f"status/{kickoff_id}").json()
         return status if status["status"] in ("completed", "error") else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -53,6 +54,15 @@ def test_nobody_is_let_in_by_chance(control: Control, given: dict[str, Any]) -> 
         router(control, **given)
 
 
+@pytest.fixture(scope="module")
+def local(url: str) -> Iterator[FastAPI]:
+    """For this machine only."""
+    with Control(url) as control:
+        app = FastAPI()
+        app.include_router(router(control, local_only=True))
+        yield app
+
+
 @pytest.mark.parametrize(
     ("host", "address", "headers", "status"),
     [
@@ -75,11 +85,9 @@ def test_nobody_is_let_in_by_chance(control: Control, given: dict[str, Any]) -> 
     ],
 )
 def test_this_machine_only(
-    control: Control, host: str, address: str, headers: dict[str, str], status: int
+    local: FastAPI, host: str, address: str, headers: dict[str, str], status: int
 ) -> None:
-    app = FastAPI()
-    app.include_router(router(control, local_only=True))
-    client = TestClient(app, base_url="http://localhost", client=(address, 1))
+    client = TestClient(local, base_url="http://localhost", client=(address, 1))
     response = client.get("/runs", headers={"Host": host, **headers})
     assert response.status_code == status
     assert "access-control-allow-origin" not in response.headers

@@ -30,7 +30,7 @@ from crewai_dbos._stored.handed_on import HandedOn
 from crewai_dbos.control import Approve, Control, Node, Reply, Request
 from crewai_dbos.http import User, application, page
 from crewai_dbos.testing import ToolCall, structured, text, tool_calls
-from front.conftest import TOKEN, Account, approved, crew, refund
+from front.conftest import TOKEN, Account, approved, crew, over, refund
 from front.html import Page
 from front.tools import SENT, mail
 from people.conftest import until
@@ -75,6 +75,8 @@ def asked(control: Control, run_id: str) -> Request:
 
 
 def in_state(control: Control, run_id: str, state: str) -> None:
+    if state == "done":
+        over(run_id)
     until(lambda: control.run(run_id).state == state)
 
 

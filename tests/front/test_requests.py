@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 
 from crewai_dbos.control import Control, Request, Run
 from crewai_dbos.http import User
-from front.conftest import approved, client_of, crew, refund
+from front.conftest import approved, client_of, crew, over, refund
 from people.conftest import until
 from support.names import unique
 
@@ -67,7 +67,8 @@ def test_the_first_answer_counts(control: Control) -> None:
     problem = second.json()
     assert (problem["type"], problem["by"]) == ("urn:crewai-dbos:already-answered", "ann")
     assert problem["at"] == answered.json()["answered"].replace("Z", "+00:00")
-    until(lambda: client.get(f"runs/{run_id}").json()["state"] == "done")
+    over(run_id)
+    assert client.get(f"runs/{run_id}").json()["state"] == "done"
     result = client.get(f"runs/{run_id}/result").json()["result"]
     assert "sent to ann 3 times" in result["raw"]
     assert client.get("requests", params={"run_id": run_id}).json() == {"requests": []}
@@ -79,7 +80,8 @@ def test_too_late(control: Control) -> None:
     client = client_of(control, approved(deadline=timedelta(seconds=1)))
     run_id = begun(client)
     request = asked(client, run_id)
-    until(lambda: client.get(f"runs/{run_id}").json()["state"] == "done")
+    over(run_id)
+    assert client.get(f"runs/{run_id}").json()["state"] == "done"
     late = client.post(f"requests/{request['request_id']}/answer", json={"is": "approve"})
     assert late.status_code == 410
     assert late.json()["type"] == "urn:crewai-dbos:expired"
@@ -130,7 +132,8 @@ def test_a_request_is_for_its_audience(control: Control) -> None:
     assert client.post(f"{path}/answer", json=wrong, headers=as_("bob")).status_code == 422
     answered = client.post(f"{path}/answer", json=body, headers=as_("bob"))
     assert answered.json()["answered_by"] == "bob"  # and not whom he names
-    until(lambda: client.get(f"runs/{run_id}", headers=as_("ann")).json()["state"] == "done")
+    over(run_id)
+    assert client.get(f"runs/{run_id}", headers=as_("ann")).json()["state"] == "done"
 
 
 def test_nobody_edits_what_is_for_others_to_decide(control: Control) -> None:
@@ -144,10 +147,10 @@ def test_nobody_edits_what_is_for_others_to_decide(control: Control) -> None:
     )
     answer = f"requests/{request['request_id']}/answer"
     client.post(answer, json={"is": "reject", "reason": "no!"}, headers=as_("bob"))
-    until(lambda: control.run(run_id).state == "done")
+    over(run_id)
     # Forked by somebody who may not answer it, the decision stays, and so in a fork of the fork.
     kept = client.post(f"runs/{run_id}/fork", json={"at": "llm#2"}, headers=as_("ann")).json()
-    until(lambda: control.run(kept["run_id"]).state == "done")
+    over(kept["run_id"])
     path = request["path"]
     for forked in (run_id, kept["run_id"]):
         for place in (path, "/".join(path.split("/")[-2:]), "task:job"):
@@ -159,7 +162,7 @@ def test_nobody_edits_what_is_for_others_to_decide(control: Control) -> None:
         made = client.post(f"runs/{forked}/fork", json=edit, headers=as_(name))
         assert made.status_code == 202
         fork_id = made.json()["run_id"]
-        until(lambda run_id=fork_id: control.run(run_id).state == "done")
+        over(fork_id)
         assert "sent to ann" in control.result_of(fork_id)["raw"]
 
 
@@ -216,7 +219,7 @@ def test_what_somebody_may_not_see_is_not_there(control: Control) -> None:
         body = {"definition": name.crew_name, "inputs": {"topic": "otters"}}
         body["run_id"] = f"{begins}-{number}"
         assert client.post("runs", json=body, headers=eve).status_code == 202
-        until(lambda run_id=body["run_id"]: control.run(run_id).state == "done")
+        over(body["run_id"])
 
     found, texts, cursor = [], "", None
     for _ in range(4):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import pytest
 from crewai.flow.flow import Flow, start
@@ -20,7 +20,7 @@ from crewai_dbos._http import events
 from crewai_dbos.control import Control
 from crewai_dbos.errors import DefinitionError
 from crewai_dbos.http import router
-from front.conftest import TOKEN, approved, client_of, crew, send
+from front.conftest import TOKEN, approved, client_of, crew, over, send
 from people.conftest import until
 from support.names import unique
 from support.serving import Serve
@@ -28,6 +28,7 @@ from support.serving import Serve
 
 def ended(client: TestClient, run_id: str) -> dict[str, Any]:
     """The run, when it has ended."""
+    over(unquote(run_id))
 
     def found() -> Any:
         run = client.get(f"runs/{run_id}").json()

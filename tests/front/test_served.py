@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from crewai_dbos.testing import Request, ToolCall, text, tool_calls
 from front.conftest import BEARER, TOKEN
 from people.conftest import until
 from support.names import unique
+from support.python import Program
 from support.serving import Serve
 
 pytestmark = pytest.mark.crash
@@ -38,23 +38,18 @@ def server(url: str, port: int, folder: Path) -> Iterator[Callable[[], None]]:
     """A process that serves `url`. Yields what kills it; it is dead after the block."""
     code = f"from front.serving import serve; serve({url!r}, {port}, {TOKEN!r})"
     path = os.pathsep.join(entry for entry in sys.path if entry)
-    env = {**os.environ, "PYTHONPATH": path}
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=folder, env=env)
+    process = Program("-c", code, folder=folder, env={**os.environ, "PYTHONPATH": path})
 
     def answers() -> bool:
+        process.check_is_there()
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", port)) == 0
 
-    def kill() -> None:
-        process.kill()
-        process.wait(60)
-
     try:
         until(answers)
-        yield kill
+        yield process.kill
     finally:
-        if process.returncode is None:
-            kill()
+        process.end()
 
 
 def test_a_reader_goes_on_at_the_next_server(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +28,7 @@ from crewai_dbos.testing import (
 )
 from model_server import adder
 from model_server.helpers import ADD, HELLO, TWO_CALLS, Serve, ask, client, expect
+from support.python import python
 
 KEY = "sk-not-to-be-found-anywhere"
 
@@ -68,7 +68,7 @@ def adding(request: Request) -> Reply:
 
 
 @pytest.mark.crash
-def test_an_agent_gets_the_same_answer_in_a_fresh_process(
+def test_an_agent_gets_the_same_answer_in_another_process(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in adder.QUIET.items():
@@ -84,14 +84,8 @@ def test_an_agent_gets_the_same_answer_in_a_fresh_process(
 
     # Another day, and streamed: neither changes what is asked.
     with ModelServer(recorded(path)) as server:
-        done = subprocess.run(
-            [sys.executable, adder.__file__, server.base_url, path.with_name("answer")],
-            env={**os.environ, "HOME": str(path.parent)},
-            capture_output=True,
-            text=True,
-            timeout=110,
-            check=False,
-        )
+        command = (adder.__file__, server.base_url, path.with_name("answer"))
+        done = python(*command, folder=path.parent, env={**os.environ, "HOME": str(path.parent)})
     assert done.returncode == 0, done.stdout + done.stderr
     assert path.with_name("answer").read_text() == "5 and 9"
     assert len(server.requests) == 2

@@ -80,11 +80,7 @@ def test_an_address_that_another_process_knows_beforehand() -> None:
     with ModelServer([]) as any_server:
         port = urlsplit(any_server.base_url).port
     address = f"http://127.0.0.1:{port}/known-beforehand/v1"
-    program = (
-        "import sys, openai;"
-        "client = openai.OpenAI(base_url=sys.argv[1], api_key='test');"
-        "print([model.id for model in client.models.list()])"
-    )
+    program = "import sys, urllib.request as u;print(u.urlopen(sys.argv[1] + '/models').read())"
     with ModelServer([], port=port or 0, token="known-beforehand") as server:
         assert server.base_url == address
         ran = subprocess.run(

@@ -18,8 +18,7 @@ from crewai_dbos.testing import ModelServer
 from front.conftest import BEARER, TOKEN, approved, sending
 from people.conftest import until
 from support.controlling import one_dbos
-
-EXAMPLES = 8
+from support.entries import how_many
 
 
 @pytest.fixture(scope="module", params=["postgres"])  # which takes fewer texts than SQLite
@@ -45,6 +44,7 @@ def known(url: str) -> Iterator[tuple[Any, dict[str, str]]]:
             yield schemathesis.openapi.from_asgi("/openapi.json", app), ids
 
 
+@pytest.mark.some_entries
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
 def test_endpoints(mode: GenerationMode, known: tuple[Any, dict[str, str]]) -> None:
     schema, ids = known
@@ -55,7 +55,7 @@ def test_endpoints(mode: GenerationMode, known: tuple[Any, dict[str, str]]) -> N
             continue
 
         @settings(
-            max_examples=EXAMPLES,
+            max_examples=how_many(3, 8),
             deadline=None,
             derandomize=True,
             database=None,

@@ -41,12 +41,12 @@ def _assigned(node: ast.AST) -> Iterator[ast.expr]:
 
 
 def _set_by_call(call: ast.Call) -> Iterator[ast.expr]:
-    name = ast.unparse(call.func).rpartition(".")[2]
+    name = getattr(call.func, "attr", getattr(call.func, "id", ""))
     if name in _SETTERS and call.args:
         yield call.args[0]
     elif isinstance(call.func, ast.Attribute) and name in _CHANGES:
         yield from [call.func.value] if _is_namespace(call.func.value) else []
-    elif ast.unparse(call.func).endswith("event.listen"):
+    elif name == "listen" and ast.unparse(call.func).endswith("event.listen"):
         yield call.args[0]
 
 

@@ -1,4 +1,4 @@
-"""A program that runs a flow with a crew, and prints what that has changed of others' classes."""
+"""Runs a flow with a crew, and prints what that has changed of others' classes."""
 
 from __future__ import annotations
 
@@ -78,7 +78,3 @@ def main(folder: str) -> None:
         if (value is not before[key] if key in before else is_ours(value))
     }
     print("\n" + json.dumps(sorted(changed)))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])
