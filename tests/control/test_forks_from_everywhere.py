@@ -19,7 +19,7 @@ from crews import scenarios as crews
 from crews.test_same_as_crewai import outcome as outcome_of_crew
 from flows import scenarios as flows
 from flows.test_same_as_crewai import outcome as outcome_of_flow
-from support.entries import some
+from support.entries import some_new
 from support.launching import launched
 from support.names import unique
 from support.replays import HELD_BY, World, kinds, world_in
@@ -39,6 +39,9 @@ def world(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> World:
     return world_in(tmp_path, monkeypatch)
 
 
+_shown: set[str] = set()
+
+
 def check(
     url: str,
     run_id: str,
@@ -47,12 +50,12 @@ def check(
     expected: Any,
     effects: Callable[[], Counter[str]],
 ) -> None:
-    """Forks at places of each kind come to the same, and do nothing that they have a record of."""
+    """Forks at places of new kinds come to the same, and do nothing that they have a record of."""
     recorded = Recorded(run_id, recorded_rows(run_id), None)
     before = len(server.requests)
     forks, lacking = {}, Counter[str]()
     with Control(url) as control:
-        for name in some(recorded.names(), str):
+        for name in some_new(recorded.names(), str, _shown):
             forks[name] = control.fork(run_id, at=name)
             dependents = Dependents(recorded)
             dependents.drop(name)

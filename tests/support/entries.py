@@ -53,6 +53,28 @@ def some(items: Iterable[T], name: Callable[[T], str]) -> list[T]:
     return [item for item in every if name(item) in chosen]
 
 
+def some_new(items: Iterable[T], name: Callable[[T], str], shown: set[str]) -> list[T]:
+    """Of `some`, those of kinds that no earlier scenario has shown; one at least, of the middle.
+
+    For tests over scenarios that ask the same of every entry: what a method or a tool is called
+    makes no difference there.
+
+    Args:
+        items: As of `some`, and so is `name`.
+        shown: The kinds until now, to which these are added.
+    """
+    chosen = some(items, name)
+    if EVERY:
+        return chosen
+    new = []
+    for item in chosen:
+        what = re.sub(r":[^/]*", "", kind(name(item)))
+        if what not in shown:
+            shown.add(what)
+            new.append(item)
+    return new or chosen[len(chosen) // 2 :][:1]
+
+
 def how_many(here: int, everywhere: int) -> int:
     """`here` in ``make test``, `everywhere` in ``make every-moment``."""
     assert _marked, "make every-moment does not find this test: mark it with some_entries"
