@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from support import entries
-from support.entries import kind, some
+from support.entries import kind, some, some_new
 
 LOOP = [
     "flow:rounds#1/definition#1",
@@ -31,6 +31,19 @@ def test_one_of_each_kind_and_of_a_second_round() -> None:
     assert [LOOP.index(entry) for entry in chosen] == [0, 1, 2, 3, 5, 6, 9, 10]
     assert {kind(entry) for entry in chosen} == {kind(entry) for entry in LOOP}
     assert some(reversed(LOOP), str) == chosen[::-1], "whatever order they were made in"
+
+
+@pytest.mark.some_entries
+def test_of_a_later_scenario_only_new_kinds() -> None:
+    shown: set[str] = set()
+    if entries.EVERY:
+        assert some_new(LOOP, str, shown) == LOOP
+        return
+    # Which method it is makes no difference here.
+    assert [LOOP.index(entry) for entry in some_new(LOOP, str, shown)] == [0, 1, 2, 3, 5, 6, 10]
+    assert some_new(LOOP, str, shown) == [LOOP[5]], "one at least"
+    asked = "flow:rounds#1/method:draft#1/ask#1"
+    assert some_new([*LOOP, asked], str, shown) == [asked]
 
 
 @pytest.mark.parametrize("digits", ["0d7069aa", "0d706947caab41ea935e2069116f232f"])

@@ -13,7 +13,7 @@ from crewai_dbos.control import Request as Asked
 from crewai_dbos.testing import ModelServer, Reply, Request, ToolCall, text, tool_calls
 from crewai_dbos.testing.crash import CrashTest
 from support.crashing import killed_in_chains, taking_turns
-from support.databases import some_here
+from support.databases import some_here, sqlite_here
 from support.python import python
 
 pytestmark = pytest.mark.crash
@@ -33,6 +33,7 @@ def script(request: Request) -> Reply:
     return text(request.tool_results[-1][1])
 
 
+@sqlite_here("database_kind")
 def test_around_the_request_it_asks_once_and_goes_on_once(database_kind: str) -> None:
     target = "control.budget_jobs:asking"
     with CrashTest(target, {}, people=people, database=database_kind, model=script) as test:

@@ -19,6 +19,7 @@ from crewai_dbos.testing.crash import CrashTest, Position
 from crewai_dbos.testing.crash._program import RUN
 from support.crashing import one_moment_each, survives
 from support.databases import some_here, sqlite_here
+from support.entries import EVERY
 from support.python import Program
 
 pytestmark = pytest.mark.crash
@@ -78,6 +79,15 @@ def but_for_its_end(test: CrashTest) -> list[Position]:
     return [p for p in one_moment_each(test) if (p.entry, p.moment) != ("result", "unrecorded")]
 
 
+def around_a_request(test: CrashTest) -> list[Position]:
+    """What else there is where a tool is approved, is as in "crew"."""
+    if EVERY:
+        return but_for_its_end(test)
+    every = test.positions()
+    (first, *_) = [position.entry for position in every if "/approval:" in position.entry]
+    return [p for p in every if p.entry == first and p.moment != "before"]
+
+
 @pytest.mark.some_entries
 @pytest.mark.parametrize(
     ("target", "database_kind"),
@@ -88,11 +98,13 @@ def but_for_its_end(test: CrashTest) -> list[Position]:
     indirect=["database_kind"],
 )
 def test_whenever_it_is_killed(target: str, database_kind: str) -> None:
-    options: dict[str, Any] = {"people": approving} if target == "approved" else {}
+    choose, options = but_for_its_end, dict[str, Any]()
+    if target == "approved":
+        choose, options = around_a_request, {"people": approving}
     survives(
         f"support.told:{target}",
         {},
-        but_for_its_end,
+        choose,
         model=script,
         left_behind="support.told:told",
         database=database_kind,

@@ -68,9 +68,10 @@ def some_new(items: Iterable[T], name: Callable[[T], str], shown: set[str]) -> l
         return chosen
     new = []
     for item in chosen:
-        what = re.sub(r":[^/]*", "", kind(name(item)))
-        if what not in shown:
-            shown.add(what)
+        kinds = (kind(name(item)), *_later_rounds(name(item)))
+        plain = {re.sub(r":[^/]*", "", each) for each in kinds}
+        if not plain <= shown:
+            shown |= plain
             new.append(item)
     return new or chosen[len(chosen) // 2 :][:1]
 
