@@ -18,7 +18,7 @@ from crewai_dbos.testing import ModelServer, Reply, Request, ToolCall, text, too
 from crewai_dbos.testing.crash import CrashTest, Position
 from crewai_dbos.testing.crash._program import RUN
 from support.crashing import one_moment_each, survives
-from support.databases import some_here, sqlite_here
+from support.databases import some_here
 from support.entries import EVERY
 from support.python import Program
 
@@ -35,7 +35,9 @@ def approving(_: Asked) -> Answer:
     return Approve()
 
 
-@sqlite_here("database_url")
+@pytest.mark.parametrize(
+    "database_url", some_here(["sqlite", "postgres"], ["postgres"]), indirect=True
+)
 def test_a_reader_goes_on_over_a_kill(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -93,7 +95,7 @@ def around_a_request(test: CrashTest) -> list[Position]:
     ("target", "database_kind"),
     some_here(
         product(["crew", "letters", "approved"], ["sqlite", "postgres"]),
-        [("crew", "sqlite"), ("letters", "sqlite"), ("approved", "postgres")],
+        [("crew", "sqlite"), ("letters", "sqlite"), ("approved", "sqlite")],
     ),
     indirect=["database_kind"],
 )
