@@ -1,4 +1,4 @@
-"""One DBOS for all tests of a module, on each kind of database."""
+"""One DBOS for all tests of a module, on SQLite; those of which SQL differs are on both kinds."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import sqlalchemy as sa
 
 from crewai_dbos.testing import text
 from support.controlling import one_dbos
+from support.databases import SQLITE_HERE
 from support.serving import Serve, serving
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgres"])
+@pytest.fixture(scope="module", params=SQLITE_HERE)
 def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with one_dbos(request, tmp_path_factory) as url:
         yield url

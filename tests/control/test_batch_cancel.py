@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from crewai_dbos.errors import BatchError, DeadlinePassedError, RunCancelledErro
 from crewai_dbos.testing import Hang, Reply, Request, hang, text
 from people.conftest import Called, status, until
 from support.controlling import crew_of
+from support.databases import some_here
 from support.names import unique
 from support.serving import Serve
 
@@ -42,7 +44,14 @@ def begun(batch_id: str, made: Any = None) -> Called:
     return Called(kickoff)
 
 
-@pytest.mark.parametrize("how", ["control", "dbos", "with children"])
+@pytest.mark.parametrize(
+    ("how", "url"),
+    some_here(
+        product(["control", "dbos", "with children"], ["sqlite", "postgres"]),
+        [("control", "sqlite"), ("control", "postgres"), ("with children", "sqlite")],
+    ),
+    indirect=["url"],
+)
 def test_a_batch_takes_its_items_with_it(how: str, control: Control, serve: Serve) -> None:
     held = hang(text("Late."))
     server = serve(about_all_but_ants(held))

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from functools import partial
+from itertools import product
 from queue import Queue
 from typing import Any
 
@@ -44,7 +45,7 @@ from crewai_dbos.errors import (
 )
 from crewai_dbos.testing import ModelServer, Request, ToolCall, text, tool_calls
 from people.conftest import Called, Desk, status, until
-from support.databases import sqlite_here
+from support.databases import both_here, some_here
 from support.names import unique
 from support.serving import serving
 
@@ -53,7 +54,7 @@ ONE = Budget(tokens=1)
 ASKING = Budget(tokens=1, on_limit="ask")
 PLENTY = 10**9
 
-ABOVE_SQL = sqlite_here("url")
+BOTH = both_here("url")
 
 
 @pytest.fixture
@@ -120,7 +121,6 @@ def crew(*tasks: str, beside: int = 0, tools: Any = (), **options: Any) -> DBOSC
 # At the limit ------------------------------------------------------------------
 
 
-@ABOVE_SQL
 def test_below_its_budget_a_run_is_as_without(serve: Serve) -> None:
     server = serve()
     plain = crew("First.", "Second.").kickoff()
@@ -131,6 +131,7 @@ def test_below_its_budget_a_run_is_as_without(serve: Serve) -> None:
     assert (thrifty.raw, thrifty.token_usage) == (plain.raw, plain.token_usage)
 
 
+@BOTH
 def test_at_the_limit_it_stops_and_goes_on_from_there_when_it_is_raised(
     serve: Serve, control: Control
 ) -> None:
@@ -169,6 +170,7 @@ def until_ended(run_id: str) -> None:
     until(lambda: status(run_id) in ("CANCELLED", "SUCCESS", "ERROR"))
 
 
+@BOTH
 def test_it_asks_and_goes_on_as_is_said(serve: Serve, desk: Desk, control: Control) -> None:
     server = serve()
     run = crew("First.", "Second.", "Third.", budget=ASKING).start()
@@ -248,7 +250,6 @@ def test_whoever_rejects_stops_the_run_which_asks_anew_when_it_is_resumed(
     assert len(server.requests) == 2
 
 
-@ABOVE_SQL
 @pytest.mark.parametrize(
     ("on_deadline", "ends"), [("reject", BudgetExceeded), ("fail", RunStoppedError)]
 )
@@ -260,7 +261,6 @@ def test_nobody_answers_in_time(serve: Serve, on_deadline: Any, ends: type[Excep
     assert len(server.requests) == 1
 
 
-@ABOVE_SQL
 def test_a_deadline_may_approve(serve: Serve) -> None:
     server = serve()
     soon = People(linger=5, deadline=timedelta(seconds=0.3), on_deadline="approve")
@@ -271,7 +271,13 @@ def test_a_deadline_may_approve(serve: Serve) -> None:
 # What counts ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize(
+    ("asynchronous", "url"),
+    some_here(
+        product([False, True], ["sqlite", "postgres"]), [(False, "postgres"), (True, "sqlite")]
+    ),
+    indirect=["url"],
+)
 def test_branches_that_reach_the_limit_together_ask_once(
     serve: Serve, desk: Desk, control: Control, asynchronous: bool
 ) -> None:
@@ -299,7 +305,6 @@ def test_branches_that_reach_the_limit_together_ask_once(
     assert len(control.requests(run_id=run_id, only_open=False)) == 1
 
 
-@ABOVE_SQL
 def test_branches_that_reach_the_limit_together_stop_the_run(serve: Serve) -> None:
     server = serve()
     with pytest.raises(BudgetExceeded):
@@ -307,7 +312,6 @@ def test_branches_that_reach_the_limit_together_stop_the_run(serve: Serve) -> No
     assert len(server.requests) == 1
 
 
-@ABOVE_SQL
 def test_methods_of_a_flow_at_the_same_time_ask_once(
     serve: Serve, desk: Desk, control: Control
 ) -> None:
@@ -360,7 +364,6 @@ def delegating(request: Request) -> Any:
     return text("Found.")
 
 
-@ABOVE_SQL
 def test_what_a_coworker_uses_counts(serve: Serve, control: Control) -> None:
     server = serve(delegating)
 
@@ -390,7 +393,6 @@ def test_what_a_coworker_uses_counts(serve: Serve, control: Control) -> None:
     assert len(server.requests) == 3
 
 
-@ABOVE_SQL
 def test_what_a_tool_asks_an_llm_counts(serve: Serve) -> None:
     def script(request: Request) -> Any:
         if request.tools and not request.tool_results:
@@ -425,7 +427,6 @@ def flow_of(inner: DBOSCrew, **options: Any) -> DBOSFlow:
     return DBOSFlow(flow_name=unique("flow"), orig_flow=Nested, **{"people": QUICK, **options})
 
 
-@ABOVE_SQL
 def test_a_flow_counts_what_its_crews_use(serve: Serve) -> None:
     server = serve()
     with pytest.raises(BudgetExceeded, match=r"limit of 1 token \(flow:") as stopped:
@@ -455,7 +456,6 @@ def test_a_crew_in_a_flow_counts_for_itself(serve: Serve, desk: Desk) -> None:
     assert paths[0] != paths[1]
 
 
-@ABOVE_SQL
 def test_an_agent_has_a_budget_of_its_own_in_a_crew(serve: Serve) -> None:
     def script(request: Request) -> Any:
         if request.tools and not request.tool_results:
@@ -487,7 +487,6 @@ def test_an_agent_has_a_budget_of_its_own_in_a_crew(serve: Serve) -> None:
     assert len(server.requests) == 1
 
 
-@ABOVE_SQL
 def test_each_item_of_a_batch_counts_for_itself(serve: Serve) -> None:
     server = serve()
     outputs = crew("First {n}.", budget=ONE).kickoff_for_each([{"n": 1}, {"n": 2}])
@@ -524,7 +523,6 @@ def test_a_run_may_have_a_budget_of_its_own(
     assert "the budget holds for nothing" in caplog.text
 
 
-@ABOVE_SQL
 def test_a_budget_is_set_for_a_kickoff_inside_a_workflow(serve: Serve) -> None:
     server = serve()
     inner = crew("First {which}.", "Second {which}.")
@@ -544,7 +542,6 @@ def test_a_budget_is_set_for_a_kickoff_inside_a_workflow(serve: Serve) -> None:
     assert len(server.requests) == 3
 
 
-@ABOVE_SQL
 def test_a_budget_around_a_workflow_of_the_users_own_is_refused(serve: Serve) -> None:
     server = serve()
     inner = crew("First.")
@@ -558,7 +555,6 @@ def test_a_budget_around_a_workflow_of_the_users_own_is_refused(serve: Serve) ->
     assert server.requests == []
 
 
-@ABOVE_SQL
 def test_a_workflow_of_the_users_own_hears_of_it(serve: Serve) -> None:
     server = serve()
     inner = crew("First.", "Second.", budget=ONE)
@@ -578,7 +574,6 @@ def test_a_workflow_of_the_users_own_hears_of_it(serve: Serve) -> None:
     assert status(run_id) == "CANCELLED"
 
 
-@ABOVE_SQL
 def test_a_batch_gives_its_budget_to_each_item(serve: Serve) -> None:
     server = serve()
     with SetBudget(ONE), pytest.raises(BatchError) as failed:
@@ -587,7 +582,6 @@ def test_a_batch_gives_its_budget_to_each_item(serve: Serve) -> None:
     assert len(server.requests) == 2
 
 
-@ABOVE_SQL
 def test_a_stream_has_the_budget_that_was_set_where_it_was_asked_for(serve: Serve) -> None:
     server = serve()
     thrifty = crew("First.", "Second.")
@@ -636,7 +630,6 @@ def test_work_that_its_caller_gives_up_asks_no_longer(serve: Serve, control: Con
 # In money --------------------------------------------------------------------------
 
 
-@ABOVE_SQL
 def test_a_limit_in_dollars(serve: Serve, control: Control) -> None:
     server = serve()
     dear = {"gpt-4o-mini": Price(prompt=10_000, completion=10_000)}
@@ -655,7 +648,6 @@ def test_a_limit_in_dollars(serve: Serve, control: Control) -> None:
     crew("First.", "Second.", budget=free).kickoff()
 
 
-@ABOVE_SQL
 def test_a_limit_in_dollars_needs_prices(serve: Serve) -> None:
     server = serve()
 
@@ -700,7 +692,6 @@ def test_the_inbox_shows_it_and_raises_it(
     assert len(server.requests) == 3
 
 
-@ABOVE_SQL
 def test_the_doctor_says_what_a_definition_may_cost(serve: Serve) -> None:
     stops = inspect(crew("First.", budget=Budget(tokens=200_000, usd=1.5)))
     asks = inspect(flow_of(crew("First."), budget=Budget(usd=0.005, on_limit="ask")))
@@ -713,7 +704,6 @@ def test_the_doctor_says_what_a_definition_may_cost(serve: Serve) -> None:
 # Where nothing is counted ------------------------------------------------------------
 
 
-@ABOVE_SQL
 def test_a_kickoff_that_is_not_recorded_is_refused(serve: Serve) -> None:
     server = serve()
     thrifty, free = crew("First.", budget=ONE), crew("First.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,13 @@ from crewai_dbos.control import Request as Asked
 from crewai_dbos.testing import ModelServer, Reply, Request, ToolCall, text, tool_calls
 from crewai_dbos.testing.crash import CrashTest
 from support.crashing import killed_in_chains, taking_turns
+from support.databases import some_here, sqlite_here
 from support.python import python
 
 pytestmark = pytest.mark.crash
+
+LIMITS = ["1", "0"]
+"""Of the definition; 0 for that of the run."""
 
 
 def people(request: Asked) -> Answer:
@@ -28,6 +33,7 @@ def script(request: Request) -> Reply:
     return text(request.tool_results[-1][1])
 
 
+@sqlite_here("database_kind")
 def test_around_the_request_it_asks_once_and_goes_on_once(database_kind: str) -> None:
     target = "control.budget_jobs:asking"
     with CrashTest(target, {}, people=people, database=database_kind, model=script) as test:
@@ -41,7 +47,11 @@ def test_around_the_request_it_asks_once_and_goes_on_once(database_kind: str) ->
         assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("limit", ["1", "0"], ids=["of the definition", "of the run"])
+@pytest.mark.parametrize(
+    ("limit", "database_url"),
+    some_here(product(LIMITS, ["sqlite", "postgres"]), [("1", "sqlite"), ("0", "postgres")]),
+    indirect=["database_url"],
+)
 def test_a_restart_does_not_reset_what_is_used(
     limit: str, database_url: str, tmp_path: Path
 ) -> None:

@@ -8,6 +8,7 @@ import pickle
 import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from crewai_dbos.errors import DeadlinePassedError, RunCancelledError
 from crewai_dbos.testing import Reply, Request, ToolCall, error, hang, text, tool_calls
 from people.conftest import Called, status, until
 from support.controlling import crew_of, ordinary
+from support.databases import some_here
 from support.names import unique
 from support.python import python
 from support.serving import Serve
@@ -89,7 +91,14 @@ KINDS: dict[str, tuple[Callable[[str], Any], int]] = {
 """Each with how many requests it makes at the same time."""
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "url"),
+    some_here(
+        product(KINDS, ["sqlite", "postgres"]),
+        [("crew", "postgres"), *((kind, "sqlite") for kind in KINDS)],
+    ),
+    indirect=["url"],
+)
 def test_a_request_to_an_llm_is_left(kind: str, control: Control, serve: Serve) -> None:
     kickoff, at_once = KINDS[kind]
     held = hang(text("Late."))

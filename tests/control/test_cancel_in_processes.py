@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from crewai_dbos.control import Control
 from crewai_dbos.testing import Hang, ModelServer, Reply, Request, hang, text
 from people.conftest import until
+from support.databases import some_here
 from support.python import Program
 
 PROGRAM = """
@@ -45,7 +47,13 @@ DBOS.destroy()
 
 
 @pytest.mark.crash
-@pytest.mark.parametrize("killed", [False, True])
+@pytest.mark.parametrize(
+    ("killed", "database_url"),
+    some_here(
+        product([False, True], ["sqlite", "postgres"]), [(False, "postgres"), (True, "sqlite")]
+    ),
+    indirect=["database_url"],
+)
 def test_from_another_process(killed: bool, database_url: str, tmp_path: Path) -> None:
     held = hang(text("Late."))
     (tmp_path / "program.py").write_text(PROGRAM)

@@ -16,6 +16,7 @@ from crewai_dbos.control import Control
 from crewai_dbos.encryption import EncryptedSerializer, generate_key
 from crewai_dbos.errors import UnknownRequest
 from people.conftest import until
+from support.databases import sqlite_here
 from support.launching import launched
 from support.names import unique
 
@@ -94,6 +95,7 @@ def test_a_schema_of_its_own(database_url: str, monkeypatch: pytest.MonkeyPatch)
         DBOS.cancel_workflow(run.workflow_id)
 
 
+@sqlite_here("database_url")
 def test_an_application_that_encrypts(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     key = generate_key()
     monkeypatch.setenv("DBOS_SYSTEM_DATABASE_URL", database_url)
@@ -118,6 +120,7 @@ def test_an_application_that_encrypts(database_url: str, monkeypatch: pytest.Mon
         assert run.get_result() == "It is 12-A"
 
 
+@sqlite_here("database_url")
 def test_letters_that_several_requests_begin_with(database_url: str) -> None:
     flow = DBOSFlow(flow_name=unique("twins"), orig_flow=Asks)
     with launched(database_url), Control(database_url) as control:

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from itertools import product
 from typing import Any
 
 import pytest
@@ -37,6 +38,7 @@ from crews.scenarios import agent, answer, archive, asked, model, search, task
 from flows.conversation import Desk, replies
 from flows.scenarios import echo, say
 from journal.helpers import acall, bare, call, work
+from support.databases import some_here
 from support.launching import launched
 from support.names import unique
 from support.runs import afollow, begin, follow_plainly, plans
@@ -244,7 +246,16 @@ CREWS: dict[str, tuple[Callable[[], Crew], Callable[[], Crew], list[str], str, l
 }
 
 
-@pytest.mark.parametrize("name", CREWS)
+CREWS_HERE = CREWS.keys() - {
+    "a task more, and one not begun",
+    "a task between, not come to yet",
+    "another name",
+    "an agent more",
+}
+"""One for each thing that `unfit` tells apart; that a name is another, the next test shows, too."""
+
+
+@pytest.mark.parametrize("name", some_here(CREWS, CREWS_HERE))
 def test_crews(name: str, serve: Serve) -> None:
     before, now, recorded, place, expected = CREWS[name]
     server, releases = serve(), Releases(before)
@@ -405,7 +416,9 @@ FLOWS: dict[str, tuple[type[Flow], str | None, str, list[str]]] = {
 }
 
 
-@pytest.mark.parametrize("name", FLOWS)
+@pytest.mark.parametrize(
+    "name", some_here(FLOWS, FLOWS.keys() - {"a method more, and one not begun"})
+)
 def test_flows(name: str, serve: Serve) -> None:
     now, left, place, expected = FLOWS[name]
     server, releases = serve(echo), Releases(Short)
@@ -496,7 +509,7 @@ class QuietDesk(Flow):
         return say("thank")
 
 
-@pytest.mark.parametrize("before", [Desk, QuietDesk])
+@pytest.mark.parametrize("before", some_here([Desk, QuietDesk], [Desk]))
 def test_a_turn_of_a_conversation(before: type[Flow], serve: Serve) -> None:
     """What the next turn begins with is kept anew."""
     server, releases = serve(replies), Releases(before)
@@ -769,11 +782,14 @@ def deciding(last: type[Task] | None, *, yes: bool = False) -> Callable[[], Crew
     return build
 
 
-@pytest.mark.parametrize("yes", [False, True], ids=["skipped", "executed"])
-@pytest.mark.parametrize(("last", "result"), [(Task, "Two"), (None, "One")])
+@pytest.mark.parametrize(
+    ("yes", "last"),
+    some_here(product([False, True], [Task, None]), [(False, Task), (True, None)]),
+)
 def test_a_task_with_a_condition_before_another_crew(
-    last: type[Task] | None, result: str, yes: bool, serve: Serve
+    yes: bool, last: type[Task] | None, serve: Serve
 ) -> None:
+    result = "Two" if last else "One"
     server, releases = serve(echo), Releases(deciding(ConditionalTask, yes=yes))
     run, requests = run_before_another(server, releases.crew())
     releases.build = deciding(last)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import subprocess
-import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from dbos import DBOS, SetWorkflowID
 from typer.testing import CliRunner
 
 from crewai_dbos import DBOSAgent, DBOSCrew, DBOSFlow, People
+from crewai_dbos._events import reading
 from crewai_dbos._events.reading import at_work
 from crewai_dbos.cli import app
 from crewai_dbos.control import Approve, Control, Event
@@ -29,9 +29,13 @@ from crewai_dbos.encryption import EncryptedSerializer, generate_key
 from crewai_dbos.errors import DefinitionError, RunNotFoundError
 from crewai_dbos.testing import Reply, Request, ToolCall, text, tool_calls
 from people.conftest import until
+from support.databases import both_here, some_here
 from support.launching import launched
 from support.names import unique
+from support.python import Program
 from support.serving import Serve, serving
+
+BOTH = both_here("url")
 
 
 def searching(request: Request) -> Reply:
@@ -112,7 +116,13 @@ OF_THE_CREW = [
 ]
 
 
-@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize(
+    ("asynchronous", "url"),
+    some_here(
+        product([False, True], ["sqlite", "postgres"]), [(False, "postgres"), (True, "sqlite")]
+    ),
+    indirect=["url"],
+)
 def test_a_crew(serve: Serve, control: Control, asynchronous: bool) -> None:
     serve()
     durable, run_id = crew(), unique("run")
@@ -142,6 +152,13 @@ def test_a_crew(serve: Serve, control: Control, asynchronous: bool) -> None:
     assert "swim" not in told
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a run that has ended without a last event none is waited for."""
+    monkeypatch.setattr(reading, "GRACE", 0.2)
+
+
+@pytest.mark.usefixtures("impatient")
 def test_off_unless_it_is_asked_for(serve: Serve, control: Control) -> None:
     serve()
     run_id = unique("run")
@@ -161,6 +178,7 @@ def test_tokens_are_not_kept_where_redact_would_have_to_see_whole_texts() -> Non
         crew(events="tokens", redact=str.upper)
 
 
+@BOTH
 def test_from_a_number(serve: Serve, control: Control) -> None:
     serve()
     run_id = unique("run")
@@ -235,6 +253,7 @@ def test_an_agent_and_a_flow(serve: Serve, control: Control) -> None:
     assert "secrets" not in json.dumps([event.as_json() for event in events])
 
 
+@pytest.mark.usefixtures("impatient")
 def test_work_that_has_joined_a_workflow_is_in_the_stream_of_that(
     serve: Serve, control: Control
 ) -> None:
@@ -316,6 +335,7 @@ def test_a_tool_that_fails(serve: Serve, control: Control) -> None:
     assert {event.data["status"] for event in ended} == {"failed"}
 
 
+@BOTH
 def test_two_readers_follow_a_run_while_it_goes_on(
     serve: Serve, control: Control, url: str
 ) -> None:
@@ -360,6 +380,7 @@ def test_two_readers_follow_a_run_while_it_goes_on(
     assert types(seen["sync"]) == OF_THE_CREW
 
 
+@BOTH
 def test_the_call_in_flight(serve: Serve, control: Control) -> None:
     serve()
     gate, run_id = Gate(), unique("run")
@@ -378,7 +399,6 @@ def test_the_call_in_flight(serve: Serve, control: Control) -> None:
 FOLLOWER = """
 import sys
 from crewai_dbos.control import Control
-assert "crewai" not in sys.modules
 with Control(sys.argv[1]) as control:
     for event in control.events(sys.argv[2], follow=True):
         print(event.seq, event.type, event.path, flush=True)
@@ -392,22 +412,13 @@ def test_another_process_follows(serve: Serve, control: Control, url: str, tmp_p
     with SetWorkflowID(run_id):
         handle = crew(gate).start({"what": "otters"})
     assert gate.reached.wait(60)
-    reader = subprocess.Popen(
-        [sys.executable, "-c", FOLLOWER, url, run_id],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert reader.stdout is not None
-    lines = []
-    while len(lines) < 7:
-        lines.append(reader.stdout.readline())
+    reader = Program("-c", FOLLOWER, url, run_id, folder=tmp_path)
+    reader.says(OF_THE_CREW[6])
     gate.open.set()
     handle.get_result()
-    rest, _ = reader.communicate(timeout=60)
-    found = [line.split()[1] for line in [*lines, *rest.splitlines()]]
-    assert reader.returncode == 0
-    assert found == OF_THE_CREW
+    said, errors = reader.communicate(timeout=60)
+    assert reader.returncode == 0, errors
+    assert [line.split()[1] for line in said.splitlines()] == OF_THE_CREW
 
 
 def test_a_cancelled_run_goes_on_when_it_is_resumed(serve: Serve, control: Control) -> None:
@@ -461,6 +472,8 @@ def test_a_run_that_waits_for_a_person(serve: Serve, control: Control) -> None:
     assert Counter(types(events))["tool.ended"] == 2
 
 
+@BOTH
+@pytest.mark.usefixtures("impatient")
 def test_a_run_that_is_cancelled_while_it_waits(serve: Serve, control: Control) -> None:
     serve()
     people = People(approve_tools=["search"], linger=0.0)

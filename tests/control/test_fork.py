@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,11 @@ from crewai_dbos.errors import ForkError, RunNotFoundError, RunStoppedError
 from crewai_dbos.testing import ModelServer, Reply, Request, ToolCall, error, text, tool_calls
 from crews.scenarios import agent, answer, asked, by_role, delegate, role, task, turns
 from flows.scenarios import echo, say
+from support.databases import both_here, some_here
 from support.names import unique
 from support.serving import Serve, serving
+
+BOTH = both_here("url")
 
 
 @pytest.fixture
@@ -64,19 +68,21 @@ def three() -> Crew:
     return Crew(agents=[writer], tasks=tasks)
 
 
-@pytest.mark.parametrize("at", ["task:2", "task:draft", "task:2.draft#1"])
-def test_a_task_and_those_after_it(at: str, serve: Serve, control: Control) -> None:
+def test_a_task_and_those_after_it(serve: Serve, control: Control) -> None:
     server, crew = serve(), named(three)
     run = crew.start({})
     first = run.get_result()
-    before, recorded = len(server.requests), steps(run.workflow_id)
-    fork = control.fork(run.workflow_id, at=at)
-    assert raw(fork) == [output.raw for output in first.tasks_output]
-    assert made(server, before) == {"Draft": 1, "Polish": 1}
-    assert steps(run.workflow_id) == recorded
-    assert DBOS.retrieve_workflow(fork).get_status().forked_from == run.workflow_id
+    recorded = steps(run.workflow_id)
+    for at in ("task:2", "task:draft", "task:2.draft#1"):
+        before = len(server.requests)
+        fork = control.fork(run.workflow_id, at=at)
+        assert raw(fork) == [output.raw for output in first.tasks_output]
+        assert made(server, before) == {"Draft": 1, "Polish": 1}
+        assert steps(run.workflow_id) == recorded
+        assert DBOS.retrieve_workflow(fork).get_status().forked_from == run.workflow_id
 
 
+@BOTH
 def test_an_edited_output_is_what_later_tasks_see(serve: Serve, control: Control) -> None:
     server, crew = serve(), named(three)
     run = crew.start({})
@@ -312,6 +318,7 @@ def test_an_agent_of_its_own(serve: Serve, control: Control) -> None:
         control.fork(run_id, inputs={"topic": "otters"})
 
 
+@BOTH
 def test_other_inputs_from_the_beginning(serve: Serve, control: Control) -> None:
     def build() -> Crew:
         writer = agent("Writer")
@@ -327,6 +334,7 @@ def test_other_inputs_from_the_beginning(serve: Serve, control: Control) -> None
         control.fork(run.workflow_id, at="task:1", inputs={"topic": "boats"})
 
 
+@BOTH
 def test_what_can_not_be(serve: Serve, control: Control) -> None:
     serve()
     crew = named(three)
@@ -488,29 +496,19 @@ class Loop(Flow):
         return say(f"publish {self.state['drafts']}")
 
 
-@pytest.mark.parametrize(
-    ("at", "anew"),
-    [
-        ("method:draft", ["draft 3", "review 3", "publish 3"]),
-        ("method:review#2", ["review 2", "draft 3", "review 3", "publish 3"]),
-        ("method:publish", ["publish 3"]),
-    ],
-)
-def test_a_method_that_is_executed_often(
-    at: str, anew: list[str], serve: Serve, control: Control
-) -> None:
+def test_a_method_that_is_executed_often(serve: Serve, control: Control) -> None:
     server, flow = serve(echo), flow_of(Loop)
     run = flow.start()
     first = run.get_result()
-    before = len(server.requests)
-    assert result(control.fork(run.workflow_id, at=at)) == first
-    assert said(server, before) == Counter(anew)
-
-
-def test_another_way_is_taken(serve: Serve, control: Control) -> None:
-    server, flow = serve(echo), flow_of(Loop)
-    run = flow.start()
-    run.get_result()
+    for at, anew in (
+        ("method:draft", ["draft 3", "review 3", "publish 3"]),
+        ("method:review#2", ["review 2", "draft 3", "review 3", "publish 3"]),
+        ("method:publish", ["publish 3"]),
+    ):
+        before = len(server.requests)
+        assert result(control.fork(run.workflow_id, at=at)) == first, at
+        assert said(server, before) == Counter(anew), at
+    # Another way is taken.
     before = len(server.requests)
     fork = control.fork(run.workflow_id, edit={"method:review#1": "done"})
     assert result(fork) == "<publish 1>"
@@ -606,6 +604,7 @@ class Versions:
         return Crew(agents=[writer], tasks=[outline, task("Draft", writer, name="draft"), last])
 
 
+@BOTH
 def test_a_fork_under_another_release_is_recovered_and_forked(
     serve: Serve, control: Control
 ) -> None:
@@ -681,8 +680,13 @@ def start_it(crew: DBOSCrew) -> Any:
     return crew.start().get_result()
 
 
-@pytest.mark.parametrize("again", [kickoff, akickoff, start_it])
-@pytest.mark.parametrize("is_built", [True, False], ids=["refused", "nothing recorded"])
+@pytest.mark.parametrize(
+    ("again", "is_built"),
+    some_here(
+        product([kickoff, akickoff, start_it], [True, False]),
+        [(kickoff, True), (akickoff, False), (start_it, True)],
+    ),
+)
 def test_a_kickoff_that_raises_an_old_error_says_so_and_what_to_do(
     is_built: bool,
     again: Callable[[DBOSCrew], Any],

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -17,6 +15,7 @@ from dbos import DBOSClient
 
 from crewai_dbos.testing import ModelServer, Request
 from crews.scenarios import answer, asked
+from support.databases import some_here
 from support.python import Program, python
 
 pytestmark = pytest.mark.crash
@@ -47,21 +46,13 @@ else:
 DBOS.destroy()
 """
 
-COMMAND = """
-import sys
-
-from crewai_dbos.cli import app
-
-try:
-    app(sys.argv[1:])
-finally:
-    assert "crewai" not in sys.modules
-"""
-
-COMMAND_LINE = [sys.executable, "-c", COMMAND, "runs", "fork", "run", "--json"]
+COMMAND_LINE = ["-c", "from crewai_dbos.cli import main; main()", "runs", "fork", "run", "--json"]
 COMMAND_LINE += ["--edit", 'task:Otters="Otters swim."']
 
 
+@pytest.mark.parametrize(
+    "database_url", some_here(["sqlite", "postgres"], ["postgres"]), indirect=True
+)
 def test_forked_in_the_middle_of_async_tasks(database_url: str, tmp_path: Path) -> None:
     alive, killed = threading.Event(), threading.Event()
 
@@ -80,13 +71,9 @@ def test_forked_in_the_middle_of_async_tasks(database_url: str, tmp_path: Path) 
         until_recorded(database_url, "task:1.Rivers", "task:2.Otters")
         first.kill()
         killed.set()
-        fork = json.loads(
-            subprocess.check_output(
-                [*COMMAND_LINE, "--db-url", database_url],
-                env=env,
-                text=True,
-            )
-        )["run_id"]
+        told = python(*COMMAND_LINE, "--db-url", database_url, folder=tmp_path, env=env)
+        assert told.returncode == 0, told.stderr
+        fork = json.loads(told.stdout)["run_id"]
         done = python(program, "work", database_url, fork, "run", folder=tmp_path, env=env)
     assert done.returncode == 0, done.stderr
     forked, run = done.stdout.splitlines()

@@ -20,8 +20,11 @@ from crewai_dbos.control import Control, Fork
 from crewai_dbos.errors import DriftError, RunCancelledError, RunForkedError
 from crewai_dbos.testing import Request, ToolCall, text, tool_calls
 from crews.scenarios import agent, asked, task
+from support.databases import both_here
 from support.names import unique
 from support.serving import Serve
+
+BOTH = both_here("url")
 
 bought: list[str] = []
 
@@ -102,6 +105,7 @@ def runs(url: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     return call
 
 
+@BOTH
 def test_a_stopped_run_is_not_forked_again(given: Given, control: Control, runs: Any) -> None:
     given.stop_by_drift()
     fork = control.fork(given.id, at="end")
@@ -174,6 +178,7 @@ def test_a_run_is_not_resumed_beside_its_fork(given: Given, control: Control, ru
     assert bought == ["a ticket"] * 2
 
 
+@BOTH
 def test_of_forks_at_the_same_time_one_is_made(given: Given, control: Control) -> None:
     def fork(_: int) -> str | None:
         try:
@@ -188,6 +193,7 @@ def test_of_forks_at_the_same_time_one_is_made(given: Given, control: Control) -
     assert (bought, given.forks()) == (["a ticket"], 1)
 
 
+@BOTH
 def test_a_fork_that_was_given_up_does_not_count(given: Given, control: Control) -> None:
     first = control.fork(given.id, at="end", version="another")
     control.cancel(first)

@@ -21,9 +21,12 @@ from crews.scenarios import agent, answer, asked, task
 from flows.scenarios import say
 from people.conftest import until
 from people.office import Post, office, writing
+from support.databases import both_here
 from support.names import unique
 from support.runs import begin, follow_plainly
 from support.serving import Serve, serving
+
+BOTH = both_here("url")
 
 MAIL = {"to": "ann@example.org", "body": "Hello."}
 
@@ -208,6 +211,7 @@ def test_a_cancelled_run_and_a_version(serve: Serve, control: Control) -> None:
     assert made(server) == {"cut one": 2, "cut two": 2}
 
 
+@BOTH
 def test_a_run_that_waits_for_a_person(serve: Serve, control: Control) -> None:
     server, post = serve(writing(MAIL)), Post()
     crew = office(post, People(approve_tools=["send_email"], linger=0.1))
@@ -277,6 +281,7 @@ class Tells(Flow):
         return say("last")
 
 
+@BOTH
 def test_events_streams_and_steps(serve: Serve, control: Control) -> None:
     serve(lambda request: text(request.last_user_text))
     flow = DBOSFlow(flow_name=unique("tells"), orig_flow=Tells)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
+from itertools import product
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from crewai_dbos.errors import RunCancelledError
 from crewai_dbos.testing import Hang, Reply, Request, ToolCall, hang, text, tool_calls
 from people.conftest import Called, status, until
 from support.controlling import crew_of
-from support.databases import sqlite_here
+from support.databases import some_here, sqlite_here
 from support.launching import launched
 from support.names import unique
 from support.serving import Serve, serving
@@ -79,8 +80,13 @@ def started(crew: DBOSCrew, run_id: str) -> Any:
         return crew.start({"topic": "otters"}).get_result()
 
 
-@pytest.mark.parametrize("kick_off", [kickoff, akickoff, started])
-@pytest.mark.parametrize("how", ["cancelled", "late"])
+@pytest.mark.parametrize(
+    ("how", "kick_off"),
+    some_here(
+        product(["cancelled", "late"], [kickoff, akickoff, started]),
+        [("cancelled", kickoff), ("late", akickoff), ("cancelled", started)],
+    ),
+)
 def test_a_run_that_is_cancelled_is_one_line(
     how: str, kick_off: Callable[..., Any], serve: Serve, lines: Lines, database_url: str
 ) -> None:

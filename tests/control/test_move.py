@@ -27,13 +27,16 @@ from pages.blocks import blocks
 from people.conftest import Desk, status, until
 from people.office import Post, office, writing
 from support.controlling import crew_of, one_dbos, ordinary
+from support.databases import SQLITE_HERE, both_here
 from support.names import unique
 from support.serving import Serve
+
+BOTH = both_here("url")
 
 OLD, NOW = "1", "2"
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgres"])
+@pytest.fixture(scope="module", params=SQLITE_HERE)
 def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with one_dbos(request, tmp_path_factory, application_version=NOW) as url:
         register_the_old_version()
@@ -118,6 +121,7 @@ def goes_on(flow: DBOSFlow, run_id: str) -> None:
     assert row(run_id).application_version == NOW
 
 
+@BOTH
 def test_one_that_waits_in_its_queue(control: Control) -> None:
     flow, run_id = of_the_old_version()
     moves = control.move(run_id, version=NOW, by="ann")
@@ -127,6 +131,7 @@ def test_one_that_waits_in_its_queue(control: Control) -> None:
     assert (said["from"], said["to"], said["by"]) == (OLD, NOW, "ann")
 
 
+@BOTH
 def test_one_of_a_process_without_a_lease(control: Control) -> None:
     flow, run_id = of_the_old_version(
         status="PENDING", executor_id="pod-0", owner_xid="x", queue_name=None, recovery_attempts=99
@@ -166,6 +171,7 @@ def test_one_that_lacks_its_definition_is_at_work_nowhere(control: Control) -> N
     assert row(run_id).attributes["own"] == 1
 
 
+@BOTH
 def test_one_that_has_stopped_goes_on(control: Control) -> None:
     queue = unique("queue")
     DBOS.register_queue(queue, polling_interval_sec=0.05)
@@ -211,6 +217,7 @@ def test_one_that_is_there_already(control: Control) -> None:
         control.move("nobody's")
 
 
+@BOTH
 def test_a_parked_run_is_of_no_version(control: Control, serve: Serve) -> None:
     serve(writing({"to": "ann@example.org", "body": "Hello."}))
     post, desk = Post(), Desk(control)
@@ -246,6 +253,7 @@ def test_one_that_has_waited_and_does_not_fit_any_more(control: Control, serve: 
     assert post.sent == []
 
 
+@BOTH
 def test_a_batch_goes_with_its_items(control: Control, serve: Serve) -> None:
     server = serve(lambda _: text("done"))
     crew, batch_id = crew_of(), unique("batch")
@@ -263,6 +271,7 @@ def test_a_batch_goes_with_its_items(control: Control, serve: Serve) -> None:
     assert len(server.requests) == 5
 
 
+@BOTH
 def test_a_workflow_of_the_users_goes_with_the_runs_that_it_has_started(control: Control) -> None:
     flow, run_id = made()
     owned.FLOWS[run_id] = flow
@@ -295,6 +304,7 @@ def test_the_child_of_one_that_is_moved(control: Control) -> None:
     assert DBOS.retrieve_workflow(run_id).get_result() == f"{child}/2"
 
 
+@BOTH
 def test_all_of_a_version(control: Control) -> None:
     some = [of_the_old_version() for _ in range(3)]
     _, at_work = of_the_old_version(status="PENDING", executor_id="pod-0", owner_xid="x")

@@ -16,8 +16,11 @@ from crewai_dbos import DBOSCrew, DBOSFlow, People, ask
 from crewai_dbos.control import Control, Reply
 from crewai_dbos.errors import DefinitionError
 from people.conftest import until
+from support.databases import both_here
 from support.names import unique
 from support.serving import Serve
+
+BOTH = both_here("url")
 
 serve = reading_runs.serve
 
@@ -109,6 +112,7 @@ def begin(made: DBOSFlow) -> str:
     return run_id
 
 
+@BOTH
 def test_an_old_run_goes_with_its_requests_and_events(
     control: Control, aged: Any, left: Callable[[str], list[int]]
 ) -> None:
@@ -128,6 +132,7 @@ def test_an_old_run_goes_with_its_requests_and_events(
     assert control.prune(DAY) == []
 
 
+@BOTH
 def test_a_batch_goes_with_its_items_when_all_are_old(
     serve: Serve, control: Control, aged: Any, left: Callable[[str], list[int]]
 ) -> None:
@@ -143,6 +148,7 @@ def test_a_batch_goes_with_its_items_when_all_are_old(
     assert left(items[0]) == [0] * 6
 
 
+@BOTH
 def test_nothing_of_what_is_open(
     control: Control, aged: Any, left: Callable[[str], list[int]]
 ) -> None:
@@ -179,6 +185,7 @@ def test_a_child_of_an_open_parent_stays(
     assert set(control.prune(DAY)) == {parent, child}
 
 
+@BOTH
 def test_what_an_open_fork_refers_to_stays(
     control: Control, aged: Any, sql: Callable[..., Any]
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from datetime import timedelta
+from itertools import product
 from typing import Any
 
 import pytest
@@ -29,10 +30,14 @@ from crewai_dbos.testing import ToolCall, hang, text, tool_calls
 from people.conftest import Desk, status, until
 from people.office import Post, office, writing
 from support.controlling import crew_of, ordinary
+from support.databases import both_here, some_here
 from support.names import unique
 from support.serving import Serve
 
+BOTH = both_here("url")
 
+
+@BOTH
 def test_a_run_whose_time_was_up_gets_time(control: Control, serve: Serve) -> None:
     held = hang(text("At last."))
     server = serve(lambda request: held)
@@ -86,6 +91,7 @@ def test_what_was_said_of_the_cancel_is_taken_back(control: Control, serve: Serv
         control.cancel(run.workflow_id)
 
 
+@BOTH
 def test_a_run_goes_back_to_its_queue(control: Control, serve: Serve) -> None:
     held = hang(text("Well."))
     serve(lambda request: held)
@@ -101,6 +107,7 @@ def test_a_run_goes_back_to_its_queue(control: Control, serve: Serve) -> None:
     assert run.get_result().raw == "Well."
 
 
+@BOTH
 def test_what_it_asks_can_be_answered_for_as_long_again(
     control: Control, url: str, serve: Serve
 ) -> None:
@@ -171,8 +178,10 @@ class Other(One):
         return step(lambda: "another")
 
 
-@pytest.mark.parametrize("is_async", [False, True])
-@pytest.mark.parametrize("kind", ["crew", "flow"])
+@pytest.mark.parametrize(
+    ("kind", "is_async"),
+    some_here(product(["crew", "flow"], [False, True]), [("crew", False), ("flow", True)]),
+)
 def test_a_stopped_run_that_is_kicked_off_again_says_why(
     kind: str, is_async: bool, serve: Serve, url: str
 ) -> None:

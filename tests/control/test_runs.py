@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -28,8 +26,11 @@ from crewai_dbos.control import Control
 from crewai_dbos.errors import DefinitionError, RunNotFoundError
 from crewai_dbos.testing import error
 from flows.conversation import Desk, replies
+from support.databases import both_here
 from support.names import unique
 from support.serving import Serve
+
+BOTH = both_here("url")
 
 serve = reading_runs.serve
 
@@ -68,6 +69,7 @@ def everywhere(control: Control, url: str) -> Callable[[str], list[str]]:
     return found
 
 
+@BOTH
 def test_runs_of_a_crew_whichever_way_they_are_begun(
     serve: Serve, everywhere: Callable[[str], list[str]]
 ) -> None:
@@ -146,6 +148,7 @@ def test_a_run_that_was_stopped_and_goes_on_keeps_its_name(
     assert control.run(fork).forked_from == run_id
 
 
+@BOTH
 def test_a_run_of_an_earlier_release_or_of_another_program(
     serve: Serve, control: Control, url: str, everywhere: Callable[[str], list[str]]
 ) -> None:
@@ -205,6 +208,7 @@ def test_a_workflow_of_the_users_own(serve: Serve, control: Control) -> None:
     assert run_id not in [run.run_id for run in control.runs(kind="crew")]
 
 
+@BOTH
 def test_pages_hold_together_where_times_are_equal(
     serve: Serve, control: Control, sql: Callable[..., Any]
 ) -> None:
@@ -234,6 +238,7 @@ def test_pages_hold_together_where_times_are_equal(
     assert len(control.runs(definition=flow.flow_name, since=early)) == 1
 
 
+@BOTH
 def test_states_are_found_also_behind_many_others(serve: Serve, control: Control) -> None:
     serve(lambda _: error(status=400, message="No such model."))
     durable = crew()
@@ -248,6 +253,7 @@ def test_states_are_found_also_behind_many_others(serve: Serve, control: Control
     assert control.runs(state="failed", limit=1)[0].run_id == failed.run_id
 
 
+@BOTH
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -267,6 +273,7 @@ def test_what_can_not_be_asked(control: Control, wrong: dict[str, Any]) -> None:
         control.runs(**wrong)
 
 
+@BOTH
 def test_one_that_is_not_there(control: Control, serve: Serve) -> None:
     with pytest.raises(RunNotFoundError, match="no run 'nowhere'"):
         control.run("nowhere")
@@ -292,22 +299,3 @@ def test_times_are_those_of_the_database(control: Control, serve: Serve) -> None
     assert run.started == run.created
     assert run.version == DBOS.application_version
     assert run.executor == DBOS.executor_id
-
-
-def test_reading_imports_no_crewai(url: str, serve: Serve) -> None:
-    flow = DBOSFlow(flow_name=unique("plain"), orig_flow=Quick)
-    flow.kickoff()
-    program = (
-        "import sys\n"
-        "from crewai_dbos.control import Control\n"
-        "with Control(sys.argv[1]) as control:\n"
-        "    run = control.run(control.runs()[0].run_id)\n"
-        "    control.stranded()\n"
-        "from crewai_dbos import cli\n"
-        "assert run.state == 'done', run\n"
-        "print([name for name in sys.modules if name.partition('.')[0] == 'crewai'])\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program, url], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == "[]"

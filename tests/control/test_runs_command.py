@@ -30,8 +30,11 @@ from crewai_dbos._stored.prices import dollars
 from crewai_dbos.cli import app
 from crewai_dbos.control import Control, Moves, Node, Run, State
 from crewai_dbos.testing import ToolCall, error, text, tool_calls
+from support.databases import both_here
 from support.names import unique
 from support.serving import Serve
+
+BOTH = both_here("url")
 
 serve = reading_runs.serve
 
@@ -73,6 +76,7 @@ def fails(serve: Serve) -> tuple[DBOSCrew, str]:
     return made, run_id
 
 
+@BOTH
 def test_a_list(runs: Call, serve: Serve) -> None:
     made, run_id = fails(serve)
     listed = runs("list", "--definition", made.crew_name)
@@ -496,20 +500,27 @@ def test_prune(runs: Call, sql: Callable[..., Any], control: Control) -> None:
     assert "0 runs are deleted." in runs("prune", "--older-than", "1d", "-y").stdout
 
 
-def test_without_crewai(url: str) -> None:
+def test_without_crewai(url: str, serve: Serve, control: Control) -> None:
+    serve()
+    made = DBOSCrew(crew_name=unique("crew"), orig_crew=crew_of("find"), events=True)
+    run_id = unique("plain")
+    with SetWorkflowID(run_id):
+        made.kickoff()
+    commands = ["--version", "--help", "runs --help", "runs list", "workers", "inbox list"]
+    commands += [f"runs show {run_id} --json", f"runs events {run_id} --follow", "runs stranded"]
+    commands += [f"runs fork {run_id} --edit task:find=Tea. --id {run_id}-again"]
     program = (
         "import sys\n"
         "from typer.testing import CliRunner\n"
         "from crewai_dbos.cli import app\n"
-        "told = ('--version', '--help', 'runs --help', 'runs list', 'workers', 'inbox list')\n"
-        "for arguments in told:\n"
+        "for arguments in sys.argv[1:]:\n"
         "    done = CliRunner().invoke(app, arguments.split())\n"
         "    assert done.exit_code == 0, done.output\n"
         "    print(done.output)\n"
         "assert 'crewai' not in sys.modules\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program],
+        [sys.executable, "-c", program, *commands],
         capture_output=True,
         text=True,
         check=True,
@@ -518,6 +529,9 @@ def test_without_crewai(url: str) -> None:
     assert done.stdout.startswith("crewai-dbos ")
     assert "Exits with 0" in done.stdout
     assert "--install-completion" in done.stdout
+    assert control.run(run_id).state == "done"
+    assert "run.ended" in done.stdout
+    assert made.retrieve(f"{run_id}-again").get_result().raw == "Tea."
 
 
 @pytest.mark.parametrize(

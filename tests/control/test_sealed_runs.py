@@ -11,11 +11,13 @@ from crewai_dbos.control import Control
 from crewai_dbos.encryption import EncryptedSerializer, generate_key
 from crewai_dbos.errors import DriftError
 from crewai_dbos.testing import error, text
+from support.databases import sqlite_here
 from support.launching import launched
 from support.names import unique
 from support.serving import serving
 
 
+@sqlite_here("database_url")
 def test_what_is_sealed_is_said_to_be(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     serializer = EncryptedSerializer({"k": generate_key()})
     tasks = ["first", "second"]

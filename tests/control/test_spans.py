@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from itertools import product
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from crewai_dbos import DBOSCrew, DBOSFlow
 from crewai_dbos.testing import Reply, Request, ToolCall, text, tool_calls
 from support.controlling import one_dbos
-from support.databases import SQLITE_HERE
+from support.databases import SQLITE_HERE, some_here
 from support.launching import launched
 from support.names import unique
 from support.serving import Serve, serving
@@ -126,8 +127,10 @@ def of_task(name: str) -> list[Any]:
     ]
 
 
-@pytest.mark.parametrize("beside", [False, True])
-@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize(
+    ("beside", "asynchronous"),
+    some_here(product([False, True], [False, True]), [(False, False), (True, True)]),
+)
 def test_a_crew(
     url: str, serve: Serve, exporter: InMemorySpanExporter, beside: bool, asynchronous: bool
 ) -> None:

@@ -26,8 +26,11 @@ from crewai_dbos.control import Control, Reply
 from crewai_dbos.errors import RunCancelledError, SealedError
 from crewai_dbos.testing import hang, text
 from people.conftest import until
+from support.databases import both_here
 from support.names import unique
 from support.serving import Serve
+
+BOTH = both_here("url")
 
 serve = reading_runs.serve
 
@@ -249,6 +252,7 @@ class Asks(Flow):
         return str(ask("Well?", audience="support"))
 
 
+@BOTH
 def test_a_run_that_waits_for_a_person(control: Control, url: str) -> None:
     flow = DBOSFlow(flow_name=unique("asks"), orig_flow=Asks, people=People(linger=0.05))
     run = flow.start()
@@ -275,6 +279,7 @@ def own() -> str:
     return str(ask("Well?"))
 
 
+@BOTH
 def test_a_run_of_another_version(control: Control, sql: Callable[..., Any]) -> None:
     """A workflow that waits in memory keeps its version; so does any run that is at work."""
     run_id = unique("old")

@@ -29,8 +29,11 @@ from crewai_dbos._dbos_seam.stored_contents import StoredStep
 from crewai_dbos._http.timeline import timeline
 from crewai_dbos.control import Control, Node, Tokens
 from crewai_dbos.testing import Reply, Request, ToolCall, error, history, text, tool_calls
+from support.databases import both_here
 from support.names import unique
 from support.serving import Serve
+
+BOTH = both_here("url")
 
 HISTORIES = Path(__file__).parents[1] / "histories"
 
@@ -41,6 +44,7 @@ def crew(*tasks: str, **options: Any) -> DBOSCrew:
     return DBOSCrew(crew_name=unique("crew"), orig_crew=crew_of(*tasks, **options))
 
 
+@BOTH
 def test_a_crew(serve: Serve, control: Control) -> None:
     serve()
     durable, run_id = crew("find", "write", tools=[look_up]), unique("crew")

@@ -20,8 +20,11 @@ from crewai_dbos._fleet.leases import Holder, Leases
 from crewai_dbos._fleet.table import workers
 from crewai_dbos.cli import app
 from crewai_dbos.control import Control
+from support.databases import sqlite_here
 from support.launching import QUICK
 from support.names import unique
+
+ABOVE_SQL = sqlite_here("database_url")
 
 
 class Quick(Flow[dict[str, Any]]):
@@ -89,6 +92,7 @@ def setting(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sett
         yield setting
 
 
+@ABOVE_SQL
 def test_a_worker_of_other_queues_takes_no_run_from_this_one(database_url: str) -> None:
     with at_work(database_url) as setting, Control(setting.url) as control:
         run = setting.flow.start(inputs={}, queue="nobody")
@@ -147,6 +151,7 @@ def test_runs_that_no_worker_can_go_on_with(setting: Setting) -> None:
             assert f"that lives has the flow {setting.flow.flow_name!r}" in str(run.reason)
 
 
+@ABOVE_SQL
 def test_the_command(setting: Setting) -> None:
     def told(*options: str) -> dict[str, Any]:
         run = CliRunner().invoke(app, ["workers", "--db-url", setting.url, "--json", *options])
@@ -166,6 +171,7 @@ def test_the_command(setting: Setting) -> None:
     assert "alive" in shown.output
 
 
+@ABOVE_SQL
 def test_the_command_where_all_have_ended(setting: Setting) -> None:
     setting.leave(setting.worker.executor_id)
     setting.peer("ended", ["another"], silent=31)
@@ -183,6 +189,7 @@ def test_the_command_where_there_are_none(tmp_path: Any) -> None:
     assert (run.exit_code, "No worker has been here" in run.output) == (0, True)
 
 
+@ABOVE_SQL
 def test_a_lease_row_of_another_release(setting: Setting) -> None:
     """Whatever its definitions are: it is shown, and ends nothing."""
     setting.peer("odd", [])

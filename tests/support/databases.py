@@ -16,6 +16,11 @@ def sqlite_here(fixture: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(fixture, SQLITE_HERE, indirect=True)
 
 
+def both_here(fixture: str) -> pytest.MarkDecorator:
+    """The mark of a test whose `fixture` by default makes `SQLITE_HERE`, and whose SQL differs."""
+    return pytest.mark.parametrize(fixture, ["sqlite", "postgres"], indirect=True)
+
+
 def some_here(every: Iterable[Any], here: Collection[Any]) -> list[Any]:
     """Parameters, of which all but those `here` are for ``make every-moment``."""
     every = [(each, each if isinstance(each, tuple) else (each,)) for each in every]
