@@ -13,7 +13,6 @@ from crewai.tools import tool
 from dbos import DBOS
 
 from crewai_dbos import DBOSAgent, DBOSFlow
-from crewai_dbos.doctor import warn
 from support.names import unique
 
 
@@ -57,25 +56,6 @@ def test_hints_and_what_the_first_call_says_are_not_logged(
 
     build(tools=[plain], step_callback=print)
     assert messages(caplog) == []
-
-
-def test_it_takes_a_few_milliseconds() -> None:
-    @tool
-    @DBOS.step()
-    def send(to: str, how: str = "fast") -> str:
-        """Send."""
-        return to
-
-    tools = [send.model_copy(update={"name": f"send {n}"}) for n in range(10)]
-    seconds = []
-    for _ in range(10):
-        agent = Agent(
-            role="r", goal="g", backstory="b" * 5000, llm="openai/gpt-4o-mini", tools=tools
-        )
-        began = time.perf_counter()
-        DBOSAgent(agent_name=unique("fast"), orig_agent=agent)
-        seconds.append(time.perf_counter() - began)
-    assert sorted(seconds)[5] < 0.05, "2 ms on two idle cores"
 
 
 def test_an_object_that_can_not_be_read_breaks_no_agent(caplog: pytest.LogCaptureFixture) -> None:
@@ -125,24 +105,3 @@ def test_a_flow_that_can_not_be_read_is_built(caplog: pytest.LogCaptureFixture) 
 
     assert DBOSFlow(flow_name=unique("built"), orig_flow=Strange).flow_name
     assert not [record for record in caplog.records if record.levelno > logging.DEBUG]
-
-
-def test_a_flow_takes_a_few_milliseconds() -> None:
-    def make(number: int) -> Any:
-        def method(self: Any) -> None:
-            self.state["found"] = [number]
-            for place in range(number):
-                self.state[f"{place}"] = place
-
-        method.__name__ = f"method_{number}"
-        return start()(method)
-
-    methods = {f"method_{number}": make(number) for number in range(20)}
-    cls: Any = type("Many", (Flow,), methods)
-    seconds = []
-    for _ in range(10):
-        flow = DBOSFlow(flow_name=unique("fast"), orig_flow=cls)
-        began = time.perf_counter()
-        warn(flow)
-        seconds.append(time.perf_counter() - began)
-    assert sorted(seconds)[5] < 0.1
