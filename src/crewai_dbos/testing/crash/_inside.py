@@ -176,6 +176,7 @@ def _build_classes() -> None:
     from crewai.events.types import agent_events
     from crewai.llms.providers.openai.completion import OpenAICompletion
 
+    from crewai_dbos._agents.executor import DBOSAgentExecutor, StateWithId
     from crewai_dbos._agents.run_agent import agent_class
     from crewai_dbos._crews.member import member_class
     from crewai_dbos._crews.run_crew import crew_class
@@ -189,6 +190,8 @@ def _build_classes() -> None:
     crew_class(Crew)
     task_class(Task)
     llm_class(OpenAICompletion)
+    StateWithId.model_rebuild()
+    DBOSAgentExecutor.model_rebuild()
     for cls in vars(agent_events).values():
         if isinstance(cls, type) and issubclass(cls, BaseModel):
             cls.model_rebuild(raise_errors=False)
