@@ -306,7 +306,7 @@ class WaitingToRemove(Flow[dict[str, Any]]):
 
     @start()
     def quick(self) -> None:
-        heard = self.state["heard"]
+        heard = self.state.get("heard")  # "later" may have been quicker
         self.state["said"] = f"{say('quick')} {heard}"
 
     @start()
