@@ -79,8 +79,8 @@ def test_an_old_worker_that_comes_back_finds_nothing(fleet: Fleet, control: Cont
     old.wait()
     new = fleet.worker(version="v2", three_is="Changed")
     with pytest.raises(RunStateError, match="no Worker"):
-        control.move(RUNS[0])
-    moves = control.move_all("v1", even_if_running=True)
+        control.move(RUNS[0], version="v2")
+    moves = control.move_all("v1", version="v2", even_if_running=True)
     assert sorted(moves.moved) == RUNS
     fleet.at_second_step(new)
     back = fleet.process(job="without_a_lease", version="v1", executor_id="pod-0")
