@@ -11,7 +11,7 @@ import pytest
 from fleet import jobs
 from fleet.conftest import RUNS, Fleet
 from people.conftest import until
-from support.databases import sqlite_here
+from support.databases import some_here, sqlite_here
 
 pytestmark = pytest.mark.crash
 
@@ -34,7 +34,9 @@ def test_a_worker_that_is_killed(fleet: Fleet) -> None:
     assert "2 of its runs go on" in second.output()
 
 
-@sqlite_here("database_url")
+@pytest.mark.parametrize(
+    "database_url", some_here(["sqlite", "postgres"], here=["postgres"]), indirect=True
+)
 def test_a_worker_that_stood_still_records_nothing(fleet: Fleet) -> None:
     fleet.hold()
     first = fleet.worker(ids=RUNS)

@@ -79,10 +79,10 @@ def test_the_first_answer_counts(control: Control) -> None:
 def test_too_late(control: Control) -> None:
     client = client_of(control, approved(deadline=timedelta(seconds=1)))
     run_id = begun(client)
-    request = asked(client, run_id)
     over(run_id)
+    (request,) = control.requests(run_id=run_id, only_open=False)
     assert client.get(f"runs/{run_id}").json()["state"] == "done"
-    late = client.post(f"requests/{request['request_id']}/answer", json={"is": "approve"})
+    late = client.post(f"requests/{request.request_id}/answer", json={"is": "approve"})
     assert late.status_code == 410
     assert late.json()["type"] == "urn:crewai-dbos:expired"
 
