@@ -7,6 +7,8 @@ import importlib
 import inspect
 from collections.abc import Iterator
 
+from support.private_names import name_of
+
 _SETTERS = ("setattr", "delattr", "__setattr__", "__delattr__")
 _CHANGES = ("update", "setdefault", "pop", "popitem", "clear", "__setitem__", "__delitem__")
 
@@ -41,7 +43,7 @@ def _assigned(node: ast.AST) -> Iterator[ast.expr]:
 
 
 def _set_by_call(call: ast.Call) -> Iterator[ast.expr]:
-    name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+    name = name_of(call.func)
     if name in _SETTERS and call.args:
         yield call.args[0]
     elif isinstance(call.func, ast.Attribute) and name in _CHANGES:

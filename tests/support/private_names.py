@@ -38,12 +38,12 @@ def defined_by(library: str) -> frozenset[str]:
                 found.add(node.id)
             elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
                 found.add(node.attr)
-            elif isinstance(node, ast.Call) and _name_of(node.func) == "__setattr__":
+            elif isinstance(node, ast.Call) and name_of(node.func) == "__setattr__":
                 found.update(a.value for a in node.args if isinstance(a, ast.Constant))
     return frozenset(name for name in found if isinstance(name, str) and is_private(name))
 
 
-def _name_of(function: ast.expr) -> str:
+def name_of(function: ast.expr) -> str:
     """Its last part. To unparse it takes a hundred times as long."""
     return str(getattr(function, "attr", getattr(function, "id", "")))
 
@@ -167,7 +167,7 @@ def _is_super(node: ast.AST) -> bool:
     first: ast.expr = node.value
     while isinstance(first, (ast.Attribute, ast.Subscript, ast.Call)):
         if isinstance(first, ast.Call):
-            if _name_of(first.func) == "super":
+            if name_of(first.func) == "super":
                 return True
             first = first.func
         else:
