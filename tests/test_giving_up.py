@@ -18,6 +18,7 @@ from dbos import DBOS
 from crewai_dbos import DBOSAgent, DriftError, _patches
 from crewai_dbos._journal import endings
 from crewai_dbos._journal.joining import joined
+from crewai_dbos._journal.scope import Scope
 from crewai_dbos._objects import events
 from crewai_dbos._runs.body import ending
 from crewai_dbos.testing import ModelServer, Reply, Request, error, hang, text
@@ -68,6 +69,18 @@ async def never() -> None:
     await asyncio.Event().wait()
 
 
+async def given_up(scope: Scope, what: str, limit: float | None = 0.05, *, times: int = 1) -> Any:
+    """The call `what`, within a limit that starts when it has been made so many times.
+
+    A limit that passes before a call is made gives up nothing that was begun. In a replay the call
+    is not made again, and has been made as often before.
+    """
+    made = asyncio.ensure_future(acall(scope, what, never))
+    while work.done[what] < times:
+        await asyncio.sleep(0.001)
+    return await asyncio.wait_for(made, limit)
+
+
 # Calls ------------------------------------------------------------------------
 
 
@@ -77,7 +90,7 @@ def test_a_call_that_its_caller_gave_up_does_not_end_the_run() -> None:
 
             async def impatient() -> Any:
                 try:
-                    return await asyncio.wait_for(acall(scope, "slow", never), 0.05)
+                    return await given_up(scope, "slow")
                 except asyncio.TimeoutError:
                     return "gave up"
 
@@ -92,7 +105,7 @@ def test_a_call_that_its_caller_gave_up_does_not_end_the_run() -> None:
 def test_a_call_given_up_before_a_step_of_the_workflow_is_given_up_again() -> None:
     async def plan() -> Any:
         with joined("work") as scope, contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(acall(scope, "slow", never), 0.05)
+            await given_up(scope, "slow")
         return await anote("after")
 
     run = run_id()
@@ -207,7 +220,7 @@ def test_a_call_that_nobody_gives_up_any_more_stops_the_run(
 
     async def plan() -> Any:
         with joined("work") as scope, contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(acall(scope, "slow", never), limit)
+            await given_up(scope, "slow", limit)
         return await anote("after")
 
     run = run_id()
@@ -227,7 +240,7 @@ def test_a_call_given_up_by_async_code_that_sync_code_makes_now_stops_the_run() 
             if sync:
                 return call(scope, "slow")
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(acall(scope, "slow", never), 0.05)
+                await given_up(scope, "slow")
         return await anote("after")
 
     run = run_id()
@@ -240,16 +253,18 @@ def test_a_call_given_up_by_async_code_that_sync_code_makes_now_stops_the_run() 
 
 def test_a_call_that_is_given_up_twice_leaves_two_marks() -> None:
     """The program was being stopped, was resumed, and was stopped again."""
+    times = 1
 
     async def plan() -> Any:
         with joined("work") as scope, contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(acall(scope, "slow", never), 0.05)
+            await given_up(scope, "slow", times=times)
         raise RuntimeError("stopped")
 
     run = run_id()
     with pytest.raises(RuntimeError, match="stopped"):
         finish(plan, run, afollow)
     assert entries(run) == ["work#1/slow#1/given_up#1"]
+    times = 2
     again = DBOS.fork_workflow(run, every_step(run)[-1])
     with pytest.raises(RuntimeError, match="stopped"):
         result(again)
@@ -360,8 +375,10 @@ def test_an_agent_that_its_caller_gave_up_is_given_up_again(model: Model) -> Non
     first, second = agent("given-up", model), agent("instead", model)
 
     async def plan() -> Any:
+        asked = asyncio.ensure_future(first.aexecute_task(task()))
+        await asyncio.to_thread(model.server.wait_for_requests, 1)
         try:
-            return await asyncio.wait_for(first.aexecute_task(task()), 1)
+            return await asyncio.wait_for(asked, 0.05)
         except asyncio.TimeoutError:
             return [await second.aexecute_task(task()), await anote("fallback")]
 
