@@ -62,6 +62,7 @@ def can_not_write(pragma: str, again: str) -> Iterator[None]:
     engine = launched_database().engine
     sa.event.listen(engine, "checkout", checkout)
     sa.event.listen(engine, "checkin", checkin)
+    engine.dispose()  # what is held, and not checked out for each use, is opened anew
     try:
         yield
     finally:

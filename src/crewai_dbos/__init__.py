@@ -11,7 +11,7 @@ import importlib
 import pkgutil
 from typing import TYPE_CHECKING, Any
 
-from crewai_dbos import _sqlite_clock, errors
+from crewai_dbos import _patches, _sqlite_clock, errors
 from crewai_dbos._runs import workflows as _workflows  # noqa: F401
 from crewai_dbos._secrets import known as _known
 from crewai_dbos.errors import *  # noqa: F403
@@ -19,6 +19,7 @@ from crewai_dbos.errors import *  # noqa: F403
 if TYPE_CHECKING:
     from crewai_dbos._public import *  # noqa: F403
 
+_patches.apply(_patches.IMPORT)
 _sqlite_clock.install()
 _known.keep_out_of_the_log()
 

@@ -19,7 +19,8 @@ import sqlalchemy
 
 from crewai_dbos._classes import is_made_here
 
-IMPORT = "the package is imported, with a libsqlite before 3.42"
+IMPORT = "the package is imported"
+OLD_SQLITE = "the package is imported, with a libsqlite before 3.42"
 DEFINITION = "a durable agent, crew or flow is defined"
 CALL = "a durable object is used, and DBOS is launched"
 WAIT = "a run is begun, or its result is asked for"
@@ -71,6 +72,11 @@ _SYSTEM_DATABASE = "dbos._sys_db:SystemDatabase"
 TABLE = (
     *_rows(
         IMPORT,
+        "a commit on SQLite is on the disk, also when the power goes at once",
+        (_SYSTEM_DATABASE, "create", "_dbos_seam.sqlite_journal:keeping"),
+    ),
+    *_rows(
+        OLD_SQLITE,
         "DBOS reads the time with a function that an old libsqlite lacks",
         ("sqlalchemy:Engine", "connect", "_sqlite_clock:teach", EVENT),
     ),

@@ -18,7 +18,7 @@ from crewai_dbos import _patches
 def install() -> None:
     """Teach the function to every SQLite connection that SQLAlchemy opens from now on."""
     if sqlite3.sqlite_version_info < (3, 42):
-        _patches.apply(_patches.IMPORT)
+        _patches.apply(_patches.OLD_SQLITE)
 
 
 def teach(connection: Any, _record: Any) -> None:

@@ -7,6 +7,8 @@ build them once for a database, with parameters. What they find is judged here a
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -16,6 +18,8 @@ from dbos._error import DBOSStepNondeterminismError, DBOSWorkflowConflictIDError
 from dbos._schemas import SCHEMA_PLACEHOLDER
 from dbos._sys_db import SystemDatabase, db_retry
 from sqlalchemy.dialects import sqlite
+
+from crewai_dbos._dbos_seam.single_writer import SingleWriter
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ def record(database: SystemDatabase, row: StepRow) -> None:
 
 
 def _record(database: SystemDatabase, statements: _Statements, row: StepRow) -> None:
-    with database._own_key(row.run_id), database.engine.begin() as connection:
+    with database._own_key(row.run_id), statements.begin() as connection:
         found = statements.execute(database, connection, "owner", {"new_run_id": row.run_id})
         if found.scalar() != row.owner_xid:
             raise DBOSWorkflowConflictIDError(row.run_id)
@@ -79,6 +83,7 @@ _COLUMNS = {
 
 @dataclass(frozen=True)
 class _Statements:
+    begin: Callable[[], AbstractContextManager[sa.Connection]]
     built: dict[str, Any]
     texts: dict[str, tuple[str, dict[str, Any]]]
 
@@ -143,7 +148,14 @@ def _built(database: SystemDatabase) -> _Statements:
     built = {"owner": owner, "step": step}
     # Elsewhere DBOS compiles and keeps what it is given.
     texts = {name: _text(each) for name, each in built.items()} if database._is_sqlite else {}
-    return _Statements(built, texts)
+    return _Statements(_transactions(database.engine), built, texts)
+
+
+def _transactions(engine: sa.Engine) -> Callable[[], AbstractContextManager[sa.Connection]]:
+    # A database in memory may be there for its one connection only, which the pool then keeps.
+    if engine.dialect.name == "sqlite" and isinstance(engine.pool, sa.QueuePool):
+        return SingleWriter(engine).begin
+    return engine.begin
 
 
 def _text(statement: Any) -> tuple[str, dict[str, Any]]:

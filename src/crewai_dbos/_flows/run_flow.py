@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from crewai.flow.flow import Flow
 
@@ -13,7 +13,7 @@ from crewai_dbos._crewai_seam.flow import definition_of
 from crewai_dbos._flows import feedback, people
 from crewai_dbos._flows.methods import MethodRun, executing
 from crewai_dbos._flows.progress import FlowRun, depth
-from crewai_dbos._flows.state.fields import OF_NO_METHOD
+from crewai_dbos._flows.state.fields import OF_NO_METHOD, PRIVATE_TO_CREWAI, own_private
 from crewai_dbos._flows.state.tracking import touch_attribute
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.call import Call
@@ -117,6 +117,13 @@ class _RunFlow(_Base):
         if name not in OF_NO_METHOD and not name.startswith("__"):
             touch_attribute(self, name, value)
         return value
+
+    def __getattr__(self, name: str) -> Any:
+        # pydantic looks there too, but only after what takes five times as long.
+        if name in PRIVATE_TO_CREWAI and name in (private := own_private(self)):
+            return private[name]
+        # Which pydantic hides from type checkers.
+        return cast(Any, super()).__getattr__(name)
 
     def __setattr__(self, name: str, value: Any) -> None:
         touch_attribute(self, name, None, changed=True)

@@ -79,7 +79,8 @@ class FlowState:
         watch(self._flow)
         self.known = classes(flow)
         self._scalars: dict[str, tuple[Any, tuple[str, Any, str]]] = {}
-        self._committed = {name: mark for name, mark, _, _ in self._fields()}
+        values = self._values()
+        self._committed = {name: mark for name, mark, _, _ in self._fields(values, shared(values))}
         self._unsettled: dict[str, list[str]] = {}
 
     def initial(self) -> dict[str, Any]:
@@ -88,8 +89,9 @@ class FlowState:
         Of what a new flow has, the names that are missing are noted too: what is new in later code
         is told from them.
         """
-        pairs = self._shared()
-        every = self._fields(pairs=pairs)
+        values = self._values()
+        pairs = shared(values)
+        every = self._fields(values, pairs)
         fields = {n: stored for n, _, stored, _ in every if not n.startswith(ATTRIBUTE)}
         stored = {name: value for name, value in fields.items() if value is not None}
         unstorable = [name for name, value in fields.items() if value is None]
@@ -136,8 +138,9 @@ class FlowState:
         # What another one has stored of it is not used if that one runs again.
         owed = {name for name, paths in self._unsettled.items() if execution.path in paths}
         left = dict(self._committed)
-        pairs = self._shared()
-        for name, mark, stored, why in self._fields(pairs=pairs):
+        values = self._values()
+        pairs = shared(values)
+        for name, mark, stored, why in self._fields(values, pairs):
             same = left.pop(name, None) == mark and name not in owed
             owed.discard(name)
             if same or not self._is_of(execution, name, others, pairs, found):
@@ -148,6 +151,7 @@ class FlowState:
             else:
                 found.values[name] = stored
         for name in {**left, **dict.fromkeys(owed)}:
+            self._scalars.pop(name, None)
             if self._is_of(execution, name, others, pairs, found):
                 self._committed.pop(name, None)
                 found.removed.append(name)
@@ -188,7 +192,9 @@ class FlowState:
         for name in removed:
             self._owner(name).delete(without_prefix(name))
         self.unite(same)
-        for name, mark, _, _ in self._fields({*values, *removed}):
+        now = self._values()
+        applied = [(name, value) for name, value in now if name in values]
+        for name, mark, _, _ in self._fields(applied, shared(now)):
             self._committed[name] = mark
         for name in removed:
             self._committed.pop(name, None)
@@ -253,29 +259,20 @@ class FlowState:
             self._scalars.pop(name, None)
         return found
 
-    def _shared(self) -> list[Pair]:
-        return shared(self._values())
-
     def _values(self) -> list[tuple[str, Any]]:
         return [(owner.prefix + n, value) for owner in self._owners() for n, value in owner.items()]
 
     def _fields(
-        self, only: set[str] | None = None, pairs: Sequence[Pair] | None = None
+        self, values: Sequence[tuple[str, Any]], pairs: Sequence[Pair]
     ) -> list[tuple[str, str, Any, str]]:
         """Name, what changes with the value, its JSON form, and why there is none."""
-        pairs = pairs if pairs is not None else self._shared()
         hidden = {name for owner in self._owners() for name in owner.hidden()}
         found = []
-        values = self._values()
-        if only is None:
-            for name in set(self._scalars) - {name for name, _ in values}:
-                self._scalars.pop(name, None)
         for name, value in values:
-            if only is None or name in only:
-                mark, stored, why = self._stored_field(name, value)
-                if name in hidden:
-                    stored, why = None, _HIDDEN
-                found.append((name, _marked(mark, name, pairs), stored, why))
+            mark, stored, why = self._stored_field(name, value)
+            if name in hidden:
+                stored, why = None, _HIDDEN
+            found.append((name, _marked(mark, name, pairs), stored, why))
         return found
 
     def _owners(self) -> list[Fields]:
@@ -305,9 +302,9 @@ def _of(names: Iterable[str], pairs: Iterable[Pair]) -> list[Pair]:
     return [pair for pair in pairs if not {path[0] for path in pair}.isdisjoint(names)]
 
 
-def _marked(mark: str, name: str, pairs: Iterable[Pair]) -> str:
+def _marked(mark: str, name: str, pairs: Sequence[Pair]) -> str:
     """`mark`, and what of the field is shared: that may change while the values are equal."""
-    own = [pair for pair in pairs if pair[0][0] == name]
+    own = [pair for pair in pairs if pair[0][0] == name] if pairs else []
     return f"{mark} {own}" if own else mark
 
 

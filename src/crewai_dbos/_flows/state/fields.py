@@ -31,9 +31,9 @@ _SETTINGS = {
 """The fields of a flow that a method may set for those after it."""
 
 _ENGINE = frozenset({*Flow.model_fields, *OF_THE_ENGINE} - _SETTINGS)
-_PRIVATE = frozenset(Flow.__private_attributes__)
+PRIVATE_TO_CREWAI = frozenset(Flow.__private_attributes__)
 
-OF_NO_METHOD = _ENGINE | _PRIVATE
+OF_NO_METHOD = _ENGINE | PRIVATE_TO_CREWAI
 """What a flow has beside the attributes in which a user keeps something."""
 
 SCALARS = (str, int, float, bool, bytes, type(None))
@@ -57,6 +57,12 @@ def as_key(name: str) -> Any:
 def own_dict(owner: Any) -> dict[str, Any]:
     found: dict[str, Any] = object.__getattribute__(owner, "__dict__")
     return found
+
+
+def own_private(owner: Any) -> dict[str, Any]:
+    """The private attributes of a model, which pydantic keeps apart."""
+    found: dict[str, Any] | None = object.__getattribute__(owner, "__pydantic_private__")
+    return found or {}
 
 
 class Fields:
@@ -116,13 +122,13 @@ class Attributes(Fields):
             if name not in _ENGINE and not name.startswith(OURS)
         }
         private = self.owner.__pydantic_private__ or {}
-        own = {n: v for n, v in private.items() if n not in _PRIVATE}
+        own = {n: v for n, v in private.items() if n not in PRIVATE_TO_CREWAI}
         return list({**found, **own}.items())
 
     def hidden(self) -> set[str]:
         # crewAI excludes every attribute of a flow; what the user has made private is private.
         cls: Any = original_class(type(self.owner))
-        own = set(cls.__private_attributes__) - _PRIVATE
+        own = set(cls.__private_attributes__) - PRIVATE_TO_CREWAI
         return set() if hidden.stores_hidden(cls) else {self.prefix + name for name in own}
 
     def set(self, name: str, value: Any) -> None:

@@ -12,7 +12,14 @@ from pydantic import BaseModel
 
 from crewai_dbos._classes import original_class, overridden
 from crewai_dbos._crewai_seam.flow import set_state, state_of
-from crewai_dbos._flows.state.fields import OF_NO_METHOD, OURS, SCALARS, as_name, own_dict
+from crewai_dbos._flows.state.fields import (
+    OF_NO_METHOD,
+    OURS,
+    SCALARS,
+    as_name,
+    own_dict,
+    own_private,
+)
 from crewai_dbos._leases import RunVar
 from crewai_dbos._setting import setting
 
@@ -66,7 +73,7 @@ def _may_be_changed(flow: Any, name: str, value: Any) -> bool:
     """Whether who has read `value`, an attribute of `flow`, may change what it holds."""
     if isinstance(value, SCALARS):
         return False
-    return name in own_dict(flow) or name in (flow.__pydantic_private__ or ())
+    return name in own_dict(flow) or name in own_private(flow)
 
 
 def watch(flow: Flow[Any]) -> None:

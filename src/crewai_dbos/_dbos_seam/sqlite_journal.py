@@ -1,0 +1,48 @@
+"""A commit on SQLite is on the disk, also when the power goes at once.
+
+By default SQLite ends a transaction by deleting its rollback journal, and does not wait until the
+disk knows: if the power goes then, the journal is there again, and the next process that opens the
+database rolls the transaction back. With ``journal_mode=PERSIST`` it overwrites the head of the
+journal in place of deleting it, and waits for that. It takes as long.
+"""
+
+from __future__ import annotations
+
+import functools
+import sqlite3
+from typing import Any
+
+import sqlalchemy as sa
+
+_LOOKED_AT = "crewai_dbos.journal"
+
+
+def keeping(create: Any) -> Any:
+    """`SystemDatabase.create`, whose engines keep the journal."""
+    original = create.__func__
+
+    @functools.wraps(original)
+    def created(*args: Any, **kwargs: Any) -> Any:
+        database = original(*args, **kwargs)
+        if database.engine.dialect.name == "sqlite":
+            sa.event.listen(database.engine, "checkout", _checked_out)
+        return database
+
+    return staticmethod(created)
+
+
+def _checked_out(connection: Any, record: Any, _: Any) -> None:
+    # Once each: an engine of the user's may have opened it before DBOS was given the engine.
+    if _LOOKED_AT in record.info:
+        return
+    try:
+        cursor = connection.cursor()
+        try:
+            [mode] = cursor.execute("PRAGMA journal_mode").fetchone()
+            if mode == "delete":  # else it is somebody's choice, or there is no file
+                cursor.execute("PRAGMA journal_mode=PERSIST").fetchone()
+        finally:
+            cursor.close()
+    except sqlite3.Error:
+        return  # whatever is wrong, the next statement tells of it, and the next checkout looks
+    record.info[_LOOKED_AT] = True
