@@ -122,6 +122,11 @@ TABLE = (
     ),
     *_rows(
         JOURNAL,
+        "the connection that records on SQLite is closed with DBOS",
+        (_SYSTEM_DATABASE, "destroy", "_dbos_seam.recording:letting_go"),
+    ),
+    *_rows(
+        JOURNAL,
         "DBOS.patch can't work inside a run, and would say nothing of it",
         ("dbos:DBOS", "patch", "_journal.pinning:refusing_in_runs"),
         ("dbos:DBOS", "patch_async", "_journal.pinning:refusing_in_runs"),

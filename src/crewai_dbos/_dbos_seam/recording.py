@@ -7,6 +7,7 @@ build them once for a database, with parameters. What they find is judged here a
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -84,6 +85,7 @@ _COLUMNS = {
 @dataclass(frozen=True)
 class _Statements:
     begin: Callable[[], AbstractContextManager[sa.Connection]]
+    close: Callable[[], None]
     built: dict[str, Any]
     texts: dict[str, tuple[str, dict[str, Any]]]
 
@@ -121,6 +123,18 @@ class _Building:
 _kept: WeakKeyDictionary[SystemDatabase, _Statements] = WeakKeyDictionary()
 
 
+def letting_go(destroy: Callable[[SystemDatabase], None]) -> Callable[[SystemDatabase], None]:
+    """`SystemDatabase.destroy`, after which nothing of it is held here."""
+
+    @functools.wraps(destroy)
+    def destroyed(database: SystemDatabase) -> None:
+        destroy(database)
+        if (statements := _kept.pop(database, None)) is not None:
+            statements.close()
+
+    return destroyed
+
+
 def _statements_of(database: SystemDatabase) -> _Statements:
     found = _kept.get(database)
     if found is None:
@@ -148,14 +162,18 @@ def _built(database: SystemDatabase) -> _Statements:
     built = {"owner": owner, "step": step}
     # Elsewhere DBOS compiles and keeps what it is given.
     texts = {name: _text(each) for name, each in built.items()} if database._is_sqlite else {}
-    return _Statements(_transactions(database.engine), built, texts)
+    return _Statements(*_transactions(database.engine), built, texts)
 
 
-def _transactions(engine: sa.Engine) -> Callable[[], AbstractContextManager[sa.Connection]]:
+def _transactions(
+    engine: sa.Engine,
+) -> tuple[Callable[[], AbstractContextManager[sa.Connection]], Callable[[], None]]:
+    """What begins a transaction, and what lets go of that in the end."""
     # A database in memory may be there for its one connection only, which the pool then keeps.
     if engine.dialect.name == "sqlite" and isinstance(engine.pool, sa.QueuePool):
-        return SingleWriter(engine).begin
-    return engine.begin
+        writer = SingleWriter(engine)
+        return writer.begin, writer.close
+    return engine.begin, lambda: None
 
 
 def _text(statement: Any) -> tuple[str, dict[str, Any]]:

@@ -24,7 +24,6 @@ class SingleWriter:
         self._engine = engine
         self._turn = threading.RLock()
         self._connection: sa.Connection | None = None
-        sa.event.listen(engine, "engine_disposed", self._disposed)
 
     @contextmanager
     def begin(self) -> Iterator[sa.Connection]:
@@ -37,14 +36,12 @@ class SingleWriter:
                 with self._connection.begin():
                     yield self._connection
             except BaseException:  # whatever it is in now, the next one gets another
-                self._close()
+                self.close()
                 raise
 
-    def _disposed(self, engine: sa.Engine) -> None:
+    def close(self) -> None:
+        """Let go of the connection; the next transaction opens another."""
         with self._turn:
-            self._close()
-
-    def _close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
