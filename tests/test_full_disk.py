@@ -50,24 +50,31 @@ def look_up() -> str:
 
 @contextmanager
 def can_not_write(pragma: str, again: str) -> Iterator[None]:
-    """Connections that are used in the block can't."""
+    """Transactions that begin in the block can't."""
 
-    def checkout(connection: Any, *_: Any) -> None:
-        connection.execute(pragma)
+    def begin(connection: sa.Connection) -> None:
+        execute(connection, pragma)
 
-    def checkin(connection: Any, *_: Any) -> None:
+    def end(connection: sa.Connection) -> None:
         if again:
-            connection.execute(again)
+            execute(connection, again)
 
     engine = launched_database().engine
-    sa.event.listen(engine, "checkout", checkout)
-    sa.event.listen(engine, "checkin", checkin)
-    engine.dispose()  # what is held, and not checked out for each use, is opened anew
+    listeners = {"begin": begin, "commit": end, "rollback": end}
+    for name, listener in listeners.items():
+        sa.event.listen(engine, name, listener)
     try:
         yield
     finally:
-        sa.event.remove(engine, "checkout", checkout)
-        sa.event.remove(engine, "checkin", checkin)
+        for name, listener in listeners.items():
+            sa.event.remove(engine, name, listener)
+        engine.dispose()  # what is in a transaction now
+
+
+def execute(connection: sa.Connection, statement: str) -> None:
+    opened = connection.connection.dbapi_connection
+    assert opened is not None
+    opened.cursor().execute(statement)
 
 
 FULL = ("PRAGMA max_page_count=1", "PRAGMA max_page_count=1073741823")  # 1: as many as there are
