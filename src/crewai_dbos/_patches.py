@@ -2,7 +2,8 @@
 
 What belongs to somebody else, to crewAI, DBOS, the standard library or SQLAlchemy, is changed here
 and nowhere else. A change is made once, at the moment that its row names, and stays. Where no
-durable run is at work, what is changed does what it did before.
+durable run is at work, what is changed does what it did before, but for the first rows: they are of
+SQLite, and of every DBOS in the process.
 """
 
 from __future__ import annotations
@@ -93,6 +94,16 @@ TABLE = (
             "crewai_dbos._dbos_seam.instance:engine()",
             "hide_parameters",
             "_dbos_seam.instance:hidden",
+        ),
+    ),
+    *_rows(
+        CALL,
+        "a commit on SQLite is on the disk, also where DBOS was launched before the import",
+        (
+            "crewai_dbos._dbos_seam.instance:engine()",
+            "checkout",
+            "_dbos_seam.sqlite_journal:checked_out",
+            EVENT,
         ),
     ),
     *_rows(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -17,6 +18,7 @@ from dbos import DBOS, DBOSClient
 from crewai_dbos._dbos_seam.instance import engine
 from crewai_dbos._journal.joining import joined
 from support.launching import launched
+from support.new import said_by
 from support.runs import Work, entries, finish, result, run_id
 
 work = Work()
@@ -33,22 +35,25 @@ class Disk:
         self._file = file
         self._journal = file.with_name(f"{file.name}-journal")
         self._kept = file.with_name("kept-journal")
+        self._lock = threading.Lock()  # DBOS looks at its queues on other threads
 
     def watch(self, engine: sa.Engine) -> None:
         sa.event.listen(engine, "commit", self._keep)
 
     def _keep(self, _: Any) -> None:
-        if self._journal.exists():
-            self._kept.unlink(missing_ok=True)
-            os.link(self._journal, self._kept)
+        with self._lock:
+            if self._journal.exists():
+                self._kept.unlink(missing_ok=True)
+                os.link(self._journal, self._kept)
 
     def after_power_loss(self, folder: Path) -> Path:
         """The database as it is found when the power is back."""
         assert self._kept.exists()
         folder.mkdir()
         found = folder / self._file.name
-        shutil.copy(self._file, found)
-        shutil.copy(self._kept, folder / self._journal.name)
+        with self._lock:
+            shutil.copy(self._file, found)
+            shutil.copy(self._kept, folder / self._journal.name)
         return found
 
 
@@ -120,3 +125,33 @@ def test_another_journal_that_was_chosen_stays(url: str, tmp_path: Path, mode: s
         with engine().connect() as connection:
             assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == mode
     chosen.dispose()
+
+
+LAUNCHED_FIRST = """
+from crewai import Agent, Task
+from crewai.llms.base_llm import BaseLLM
+from dbos import DBOS
+
+class Answers(BaseLLM):
+    def call(self, *args, **kwargs):
+        return "done"
+
+DBOS(config={"name": "late", "system_database_url": "sqlite:///late.sqlite", "log_level": "ERROR"})
+DBOS.launch()
+
+from crewai_dbos import DBOSAgent
+from crewai_dbos._dbos_seam.instance import engine
+
+clerk = Agent(role="Clerk", goal="Work", backstory="Diligent.", llm=Answers(model="own"))
+durable = DBOSAgent(agent_name="clerk", orig_agent=clerk)
+durable.execute_task(Task(description="Do it.", expected_output="A text."))
+with engine().connect() as connection:
+    print(connection.exec_driver_sql("PRAGMA journal_mode").scalar())
+DBOS.destroy()
+"""
+
+
+@pytest.mark.crash
+def test_a_dbos_that_was_launched_before_the_package_was_imported(tmp_path: Path) -> None:
+    [(output, errors)] = said_by([LAUNCHED_FIRST], tmp_path)
+    assert output.splitlines()[-1:] == ["persist"], errors

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sqlite3
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -83,6 +85,60 @@ def test_after_a_failure_it_writes_on(url: str) -> None:
     made.dispose()
 
 
+def test_what_could_not_be_undone_is_not_committed_by_the_next(url: str) -> None:
+    """The refused row may be that of an execution whose run is another's."""
+    made = sa.create_engine(url)
+    writer = SingleWriter(made)
+    with writer.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE a (n INTEGER)")
+
+    def refused(_: Any) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    def insert(number: int, *, fail: bool = False) -> None:
+        with writer.begin() as connection:
+            connection.exec_driver_sql("INSERT INTO a VALUES (?)", (number,))
+            assert not fail
+
+    made.dialect.do_rollback = refused  # type: ignore[method-assign]
+    with pytest.raises((AssertionError, sa.exc.OperationalError)):
+        insert(1, fail=True)
+    del made.dialect.do_rollback
+    insert(2)
+    with made.connect() as connection:
+        assert connection.exec_driver_sql("SELECT n FROM a").all() == [(2,)]
+    made.dispose()
+
+
+def test_it_is_closed_at_once_while_a_thread_writes(url: str, tmp_path: Path) -> None:
+    """DBOS is destroyed, and does not wait for those that wait for the lock of the database."""
+    made = sa.create_engine(url, poolclass=sa.QueuePool)
+    writer = SingleWriter(made)
+    writing, go_on = threading.Event(), threading.Event()
+
+    def write() -> None:
+        with writer.begin() as connection:
+            connection.exec_driver_sql("CREATE TABLE a (n INTEGER)")
+            writing.set()
+            assert go_on.wait(60)
+
+    def write_more() -> None:
+        with writer.begin() as connection:
+            connection.exec_driver_sql("INSERT INTO a VALUES (1)")
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(write)
+        assert writing.wait(60)
+        second = pool.submit(write_more)
+        writer.close()
+        assert not first.done()
+        assert not second.done()
+        go_on.set()
+        second.result(60)
+    made.dispose()
+    assert not times_open(tmp_path / "dbos.sqlite")
+
+
 def test_threads_take_turns(url: str) -> None:
     """With the shortest patience of SQLite's: nobody finds the database locked."""
     made = sa.create_engine(url, connect_args={"timeout": 0})
@@ -115,8 +171,13 @@ def test_an_engine_with_one_connection_has_it_for_itself(url: str, tmp_path: Pat
 
 
 def test_a_database_in_memory_is_not_left(url: str) -> None:
+    """It is there for as long as its one connection."""
     memory = sa.create_engine(
-        "sqlite://", poolclass=sa.StaticPool, connect_args={"check_same_thread": False}
+        "sqlite://",
+        poolclass=sa.QueuePool,
+        pool_size=1,
+        max_overflow=0,
+        connect_args={"check_same_thread": False},
     )
     with launched(url, system_database_engine=memory):
         run = run_id()

@@ -25,8 +25,10 @@ from pydantic import BaseModel, Field, PrivateAttr
 
 import crewai_dbos
 from crewai_dbos import ConcurrentRunError, DBOSFlow
+from crewai_dbos._classes import durable_class
+from crewai_dbos._flows.run_flow import _RunFlow
 from crewai_dbos._flows.state import aliases, changes
-from crewai_dbos._flows.state.tracking import Execution
+from crewai_dbos._flows.state.tracking import Execution, at_work
 from crewai_dbos._stored import codec
 from flows.scenarios import say, stamp
 from flows.test_runs import durable
@@ -594,6 +596,24 @@ def test_what_a_field_held_that_is_gone_is_not_kept() -> None:
     tracemalloc.stop()
     state.release()
     assert held < 500_000
+
+
+class Keeps(Flow):  # type: ignore[type-arg]
+    _mine: list[str] = PrivateAttr(default_factory=list)
+    shown: Any = None
+
+    @start()
+    def go(self) -> None: ...
+
+
+@pytest.mark.parametrize("name", ["_mine", "shown"])
+def test_a_method_that_reads_an_attribute_may_have_changed_what_it_holds(name: str) -> None:
+    flow = Keeps(shown=[])
+    flow.__class__ = durable_class(_RunFlow, Keeps)
+    method = Execution("go")
+    with at_work(method):
+        getattr(flow, name).append("read")
+    assert method.touched == {(id(flow), name)}
 
 
 def test_of_keys_only_those_of_what_may_be_shared_are_looked_at(

@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from secrets import choice, token_hex
 from string import ascii_letters, digits
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 import pytest
 from crewai import LLM, Agent, Crew, Task
 from crewai.flow.flow import Flow, start
+from crewai.llms.base_llm import BaseLLM
 from crewai.mcp import MCPServerHTTP, MCPServerSSE, MCPServerStdio
 from crewai.memory.unified_memory import Memory
 from crewai.tools import BaseTool, tool
@@ -446,6 +447,38 @@ def test_a_key_that_an_llm_is_given_after_it_was_made(
         with pytest.raises(Exception, match="Refused"):
             work()
     check(tmp_path, log, secret)
+
+
+class KeyStore:
+    """Fetches a key when it is first asked for, and keeps it for all objects."""
+
+    key: ClassVar[str | None] = None
+
+    @classmethod
+    def token(cls) -> str:
+        cls.key = cls.key or new_secret()
+        return cls.key
+
+
+class AsksItsStore(BaseLLM):
+    store: Any = None
+
+    def call(self, *args: Any, **kwargs: Any) -> str:
+        return str(failing(self.store.token()))
+
+
+def test_a_key_that_a_class_has_since_the_first_request(
+    tmp_path: Path, log: Callable[[], str]
+) -> None:
+    """The class was looked at before, when it had none."""
+    with launched_in(tmp_path):
+        llm = AsksItsStore(model="own", store=KeyStore())
+        clerk = Agent(role="Clerk", goal="Work", backstory="Diligent.", llm=llm, max_retry_limit=0)
+        agent = DBOSAgent(agent_name=unique("agent"), orig_agent=clerk)
+        with pytest.raises(Exception, match="Refused"):
+            agent.execute_task(Task(description="Do it.", expected_output="A text."))
+    assert KeyStore.key is not None
+    check(tmp_path, log, KeyStore.key)
 
 
 def test_what_a_builder_raises(tmp_path: Path, log: Callable[[], str]) -> None:

@@ -8,8 +8,9 @@ build them once for a database, with parameters. What they find is judged here a
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -123,13 +124,16 @@ class _Building:
 _kept: WeakKeyDictionary[SystemDatabase, _Statements] = WeakKeyDictionary()
 
 
+_building = threading.Lock()
+
+
 def letting_go(destroy: Callable[[SystemDatabase], None]) -> Callable[[SystemDatabase], None]:
-    """`SystemDatabase.destroy`, after which nothing of it is held here."""
+    """`SystemDatabase.destroy`, after which no connection of it is kept here."""
 
     @functools.wraps(destroy)
     def destroyed(database: SystemDatabase) -> None:
         destroy(database)
-        if (statements := _kept.pop(database, None)) is not None:
+        if (statements := _kept.get(database)) is not None:
             statements.close()
 
     return destroyed
@@ -138,7 +142,9 @@ def letting_go(destroy: Callable[[SystemDatabase], None]) -> Callable[[SystemDat
 def _statements_of(database: SystemDatabase) -> _Statements:
     found = _kept.get(database)
     if found is None:
-        found = _kept[database] = _built(database)
+        with _building:
+            found = _kept.get(database) or _built(database)
+            _kept[database] = found
     return found
 
 
@@ -169,10 +175,12 @@ def _transactions(
     engine: sa.Engine,
 ) -> tuple[Callable[[], AbstractContextManager[sa.Connection]], Callable[[], None]]:
     """What begins a transaction, and what lets go of that in the end."""
-    # A database in memory may be there for its one connection only, which the pool then keeps.
     if engine.dialect.name == "sqlite" and isinstance(engine.pool, sa.QueuePool):
-        writer = SingleWriter(engine)
-        return writer.begin, writer.close
+        with closing(engine.raw_connection()) as connection:
+            [[_, _, file], *_] = connection.cursor().execute("PRAGMA database_list").fetchall()
+        if file:  # a database in memory may be there for its one connection only
+            writer = SingleWriter(engine)
+            return writer.begin, writer.close
     return engine.begin, lambda: None
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from weakref import ref
 
 import sqlalchemy as sa
 
@@ -21,27 +22,61 @@ class SingleWriter:
     """
 
     def __init__(self, engine: sa.Engine) -> None:
-        self._engine = engine
-        self._turn = threading.RLock()
+        self._engine = ref(engine)  # which may hold, through DBOS, what holds this
+        self._turn = threading.Lock()
         self._connection: sa.Connection | None = None
+        self._closed = False
 
     @contextmanager
     def begin(self) -> Iterator[sa.Connection]:
         """A transaction, which is committed at the end of the block. It waits for those before."""
         with self._turn:
-            if self._connection is None:
-                self._connection = self._engine.connect()
-                self._connection.detach()
             try:
-                with self._connection.begin():
-                    yield self._connection
-            except BaseException:  # whatever it is in now, the next one gets another
-                self.close()
-                raise
+                connection = self._open()
+                with connection.begin():
+                    yield connection
+            finally:
+                if self._closed or self._is_unclear():
+                    self._let_go()
 
     def close(self) -> None:
-        """Let go of the connection; the next transaction opens another."""
-        with self._turn:
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
+        """Keep no connection any more: at once, or when the transaction that is open has ended.
+
+        A thread that comes later has one for its own transaction.
+        """
+        self._closed = True
+        if self._turn.acquire(blocking=False):
+            try:
+                self._let_go()
+            finally:
+                self._turn.release()
+
+    def _open(self) -> sa.Connection:
+        if self._connection is None:
+            engine = self._engine()
+            assert engine is not None  # whoever writes has it
+            connection = engine.connect()
+            connection.detach()
+            self._connection = connection
+        return self._connection
+
+    def _is_unclear(self) -> bool:
+        """Whether the next transaction might have something of this one, which was not undone.
+
+        Else the connection is kept after a failure, too: where the file was taken away, another one
+        would make an empty file in its place.
+        """
+        connection = self._connection
+        if connection is None or connection.invalidated:
+            return connection is not None
+        opened = connection.connection.dbapi_connection
+        return connection.in_transaction() or bool(getattr(opened, "in_transaction", True))
+
+    def _let_go(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        opened = None if connection.invalidated else connection.connection.dbapi_connection
+        connection.close()
+        if opened is not None:
+            opened.close()  # SQLAlchemy leaves it open where it can't roll back

@@ -24,16 +24,16 @@ def keeping(create: Any) -> Any:
     @functools.wraps(original)
     def created(*args: Any, **kwargs: Any) -> Any:
         database = original(*args, **kwargs)
-        if database.engine.dialect.name == "sqlite":
-            sa.event.listen(database.engine, "checkout", _checked_out)
+        if getattr(database, "_is_sqlite", False):
+            sa.event.listen(database.engine, "checkout", checked_out)
         return database
 
     return staticmethod(created)
 
 
-def _checked_out(connection: Any, record: Any, _: Any) -> None:
-    # Once each: an engine of the user's may have opened it before DBOS was given the engine.
-    if _LOOKED_AT in record.info:
+def checked_out(connection: Any, record: Any, _: Any) -> None:
+    """A connection is taken from its pool; it may have been opened before anybody listened."""
+    if _LOOKED_AT in record.info or not isinstance(connection, sqlite3.Connection):
         return
     try:
         cursor = connection.cursor()

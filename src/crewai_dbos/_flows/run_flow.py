@@ -123,7 +123,9 @@ class _RunFlow(_Base):
         if name in PRIVATE_TO_CREWAI and name in (private := own_private(self)):
             return private[name]
         # Which pydantic hides from type checkers.
-        return cast(Any, super()).__getattr__(name)
+        value = cast(Any, super()).__getattr__(name)
+        touch_attribute(self, name, value)
+        return value
 
     def __setattr__(self, name: str, value: Any) -> None:
         touch_attribute(self, name, None, changed=True)

@@ -47,7 +47,7 @@ _HTTP = frozenset({"aiohttp", "httpx", "httpx2", "multidict", "requests", "starl
 
 
 def of_object(value: Any) -> Iterator[Member]:
-    """The attributes of an object, private ones too, and its class."""
+    """The attributes of an object, private ones too, and those of its class if it is the user's."""
     cls = type(value)
     if _is_passed_over(cls.__module__):
         return
@@ -55,11 +55,11 @@ def of_object(value: Any) -> Iterator[Member]:
     owner = f"the LLM {fields['model']!r}" if "llm_type" in fields else cls.__name__
     for name, item in fields.items():
         yield Member(name, item, owner)
-    yield Member("__class__", cls, owner)
+    yield from of_class(cls)
 
 
 def of_class(cls: type) -> Iterator[Member]:
-    """What a class, if it is the user's, keeps for all its objects, and its methods."""
+    """What a class of the user's keeps for all its objects, and its methods."""
     for base in cls.__mro__:
         if _is_users(base):
             for name, value in list(vars(base).items()):
