@@ -61,15 +61,13 @@ def can_not_write(pragma: str, again: str) -> Iterator[None]:
             execute(connection, again)
 
     engine = launched_database().engine
-    listeners = {"begin": begin, "commit": end, "rollback": end}
-    for name, listener in listeners.items():
-        sa.event.listen(engine, name, listener)
+    sa.event.listen(engine, "begin", begin)
+    sa.event.listen(engine, "commit", end)
+    sa.event.listen(engine, "rollback", end)
     try:
         yield
-    finally:
-        for name, listener in listeners.items():
-            sa.event.remove(engine, name, listener)
-        engine.dispose()  # what is in a transaction now
+    finally:  # those that have begun end as before
+        sa.event.remove(engine, "begin", begin)
 
 
 def execute(connection: sa.Connection, statement: str) -> None:

@@ -1,9 +1,9 @@
 """Everything that this package changes in the whole process, in one table.
 
 What belongs to somebody else, to crewAI, DBOS, the standard library or SQLAlchemy, is changed here
-and nowhere else. A change is made once, at the moment that its row names, and stays. Where no
-durable run is at work, what is changed does what it did before, but for the first rows: they are of
-SQLite, and of every DBOS in the process.
+and nowhere else. A change is made once, at the moment that its row names, and stays. Most change
+nothing where no durable run is at work; those of SQLite, of a launch, of the database's errors and
+of queues are for every DBOS in the process.
 """
 
 from __future__ import annotations

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import sqlite3
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 import pytest
 import sqlalchemy as sa
 from dbos import DBOS
+from dbos._error import DBOSWorkflowConflictIDError
+from dbos._serialization import DefaultSerializer
+from dbos._sys_db import SystemDatabase
 
 from crewai_dbos._dbos_seam.instance import engine
+from crewai_dbos._dbos_seam.recording import StepRow, record
 from crewai_dbos._dbos_seam.single_writer import SingleWriter
+from crewai_dbos._dbos_seam.sqlite_journal import checked_out
 from crewai_dbos._journal.joining import joined
 from support.launching import launched
 from support.runs import Work, begin, entries, finish, result, run_id
@@ -139,6 +147,25 @@ def test_it_is_closed_at_once_while_a_thread_writes(url: str, tmp_path: Path) ->
     assert not times_open(tmp_path / "dbos.sqlite")
 
 
+class ClosedLate(SingleWriter):
+    """Is closed by another thread when its transaction has just ended."""
+
+    def _is_unclear(self) -> bool:
+        closing = threading.Thread(target=self.close)
+        closing.start()
+        closing.join(60)
+        return super()._is_unclear()
+
+
+def test_it_is_closed_in_the_last_moment_of_a_transaction(url: str, tmp_path: Path) -> None:
+    made = sa.create_engine(url)
+    writer = ClosedLate(made)
+    with writer.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE a (n INTEGER)")
+    made.dispose()
+    assert not times_open(tmp_path / "dbos.sqlite")
+
+
 def test_threads_take_turns(url: str) -> None:
     """With the shortest patience of SQLite's: nobody finds the database locked."""
     made = sa.create_engine(url, connect_args={"timeout": 0})
@@ -185,3 +212,107 @@ def test_a_database_in_memory_is_not_left(url: str) -> None:
         assert entries(run) == ["work#1/a#1"]
         assert DBOS.retrieve_workflow(run).get_status().status == "SUCCESS"
     memory.dispose()
+
+
+def created(url: str, engine: sa.Engine | None = None) -> SystemDatabase:
+    system = SystemDatabase.create(
+        url.replace("postgresql:", "postgresql+psycopg:"),
+        {},
+        engine,
+        "dbos",
+        DefaultSerializer(),
+        None,
+    )
+    system.run_migrations()
+    return system
+
+
+def record_for_nobody(system: SystemDatabase) -> None:
+    with pytest.raises(DBOSWorkflowConflictIDError):
+        record(system, StepRow("no run", "nobody", 1, "a#1", "{}", "portable_json", 1, 2))
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_what_is_recorded_after_dbos_was_destroyed_leaves_no_file_open(
+    before: bool, url: str, tmp_path: Path
+) -> None:
+    """DBOS does not wait for ever for a call that is being made."""
+    system = created(url)
+    if before:
+        record_for_nobody(system)
+    system.destroy()
+    record_for_nobody(system)
+    system.engine.dispose()
+    assert not times_open(tmp_path / "dbos.sqlite")
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "memory", "postgres"])
+def test_a_database_is_let_go(kind: str, url: str, request: pytest.FixtureRequest) -> None:
+    if kind == "postgres":
+        url = request.getfixturevalue("postgres").create_database()
+    memory = sa.create_engine("sqlite://", poolclass=sa.StaticPool)
+    system = created(url, memory if kind == "memory" else None)
+    record_for_nobody(system)
+    system.destroy()
+    gone = ref(system)
+    del system
+    gc.collect()
+    assert gone() is None
+
+
+class Busy(sqlite3.Connection):
+    """Finds the database locked."""
+
+    locked = False
+
+    def cursor(self, *args: Any) -> Any:
+        if self.locked:
+            raise sqlite3.OperationalError("database is locked")
+        return super().cursor(*args)
+
+
+def test_a_connection_that_could_not_be_asked_is_not_kept(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be one whose commits are lost with the power."""
+    made = sa.create_engine(url, connect_args={"factory": Busy})
+    with made.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE a (n INTEGER)")
+    sa.event.listen(made, "checkout", checked_out)
+    writer = SingleWriter(made)
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(Busy, "locked", True)
+        with pytest.raises(sa.exc.OperationalError, match="locked"):
+            insert_one(writer)
+    assert insert_one(writer) == "persist"
+    made.dispose()
+    writer.close()
+
+
+def insert_one(writer: SingleWriter) -> Any:
+    """Returns the mode of the journal."""
+    with writer.begin() as connection:
+        connection.exec_driver_sql("INSERT INTO a VALUES (1)")
+        return connection.exec_driver_sql("PRAGMA journal_mode").scalar()
+
+
+def test_the_first_call_waits_for_a_pool_that_is_used_up(url: str) -> None:
+    one = sa.create_engine(url, pool_size=1, max_overflow=0, pool_timeout=0.1)
+    with launched(url, system_database_engine=one):
+        held: list[sa.Connection] = []
+
+        def plan() -> Any:
+            with joined("work") as scope:
+                return work.call(scope, "a", lambda: held.append(engine().connect()))
+
+        run = run_id()
+        handle = begin(plan, run)
+        while not held:
+            time.sleep(0.01)
+        with pytest.raises(sa.exc.TimeoutError):
+            engine().connect()
+        held[0].close()
+        result(handle)
+        assert entries(run) == ["work#1/a#1"]
+    one.dispose()
+    assert work.done == {"a": 1}

@@ -121,6 +121,7 @@ def test_a_step_is_one_transaction(url: str) -> None:
             counted(make.__name__, lambda make=make: make({"name": "step"}, lambda: 1))
 
     with launched(url):
+        finish(lambda: ours({"name": "first"}, lambda: 1), run_id())  # which asks for the file
         finish(plan, run_id())
     assert made == {"of_dbos": 2, "ours": 1}
 

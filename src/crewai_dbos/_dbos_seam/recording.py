@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -56,12 +55,12 @@ def record(database: SystemDatabase, row: StepRow) -> None:
         DBOSWorkflowConflictIDError: Another execution has the workflow, or nobody.
         DBOSStepNondeterminismError: There is another row of that number.
     """
-    statements = _statements_of(database)
-    db_retry(sys_db=database)(lambda: _record(database, statements, row))()
+    db_retry(sys_db=database)(lambda: _record(database, _statements_of(database), row))()
 
 
 def _record(database: SystemDatabase, statements: _Statements, row: StepRow) -> None:
-    with database._own_key(row.run_id), statements.begin() as connection:
+    begin = (statements.writer or database.engine).begin
+    with database._own_key(row.run_id), begin() as connection:
         found = statements.execute(database, connection, "owner", {"new_run_id": row.run_id})
         if found.scalar() != row.owner_xid:
             raise DBOSWorkflowConflictIDError(row.run_id)
@@ -85,10 +84,13 @@ _COLUMNS = {
 
 @dataclass(frozen=True)
 class _Statements:
-    begin: Callable[[], AbstractContextManager[sa.Connection]]
-    close: Callable[[], None]
+    writer: SingleWriter | None
     built: dict[str, Any]
     texts: dict[str, tuple[str, dict[str, Any]]]
+
+    def close(self) -> None:
+        if self.writer is not None:
+            self.writer.close()
 
     def execute(
         self, database: SystemDatabase, connection: sa.Connection, name: str, values: dict[str, Any]
@@ -145,6 +147,8 @@ def _statements_of(database: SystemDatabase) -> _Statements:
         with _building:
             found = _kept.get(database) or _built(database)
             _kept[database] = found
+        if not database._run_background_processes:  # it was destroyed before anything was recorded
+            found.close()
     return found
 
 
@@ -168,20 +172,16 @@ def _built(database: SystemDatabase) -> _Statements:
     built = {"owner": owner, "step": step}
     # Elsewhere DBOS compiles and keeps what it is given.
     texts = {name: _text(each) for name, each in built.items()} if database._is_sqlite else {}
-    return _Statements(*_transactions(database.engine), built, texts)
+    return _Statements(_writer(database.engine), built, texts)
 
 
-def _transactions(
-    engine: sa.Engine,
-) -> tuple[Callable[[], AbstractContextManager[sa.Connection]], Callable[[], None]]:
-    """What begins a transaction, and what lets go of that in the end."""
-    if engine.dialect.name == "sqlite" and isinstance(engine.pool, sa.QueuePool):
-        with closing(engine.raw_connection()) as connection:
-            [[_, _, file], *_] = connection.cursor().execute("PRAGMA database_list").fetchall()
-        if file:  # a database in memory may be there for its one connection only
-            writer = SingleWriter(engine)
-            return writer.begin, writer.close
-    return engine.begin, lambda: None
+def _writer(engine: sa.Engine) -> SingleWriter | None:
+    if engine.dialect.name != "sqlite" or not isinstance(engine.pool, sa.QueuePool):
+        return None
+    with engine.connect() as connection:
+        [[_, _, file], *_] = connection.exec_driver_sql("PRAGMA database_list").all()
+    # A database in memory may be there for its one connection only, which the pool then keeps.
+    return SingleWriter(engine) if file else None
 
 
 def _text(statement: Any) -> tuple[str, dict[str, Any]]:

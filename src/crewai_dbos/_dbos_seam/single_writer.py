@@ -13,6 +13,8 @@ from weakref import ref
 
 import sqlalchemy as sa
 
+from crewai_dbos._dbos_seam.sqlite_journal import KEEPS_JOURNAL
+
 
 class SingleWriter:
     """One connection to a database, for one transaction at a time. Threads share it.
@@ -30,14 +32,18 @@ class SingleWriter:
     @contextmanager
     def begin(self) -> Iterator[sa.Connection]:
         """A transaction, which is committed at the end of the block. It waits for those before."""
-        with self._turn:
-            try:
-                connection = self._open()
-                with connection.begin():
-                    yield connection
-            finally:
-                if self._closed or self._is_unclear():
-                    self._let_go()
+        try:
+            with self._turn:
+                try:
+                    connection = self._open()
+                    with connection.begin():
+                        yield connection
+                finally:
+                    if self._is_unclear():
+                        self._let_go()
+        finally:
+            if self._closed:  # perhaps while it was this thread's turn
+                self.close()
 
     def close(self) -> None:
         """Keep no connection any more: at once, or when the transaction that is open has ended.
@@ -63,14 +69,16 @@ class SingleWriter:
     def _is_unclear(self) -> bool:
         """Whether the next transaction might have something of this one, which was not undone.
 
-        Else the connection is kept after a failure, too: where the file was taken away, another one
-        would make an empty file in its place.
+        Or be lost with the power: it is not known that the connection keeps its journal. Else it is
+        kept after a failure, too: where the file was taken away, another one would make an empty
+        file in its place.
         """
         connection = self._connection
         if connection is None or connection.invalidated:
             return connection is not None
-        opened = connection.connection.dbapi_connection
-        return connection.in_transaction() or bool(getattr(opened, "in_transaction", True))
+        opened = connection.connection
+        undone = not getattr(opened.dbapi_connection, "in_transaction", True)
+        return connection.in_transaction() or not undone or opened.info.get(KEEPS_JOURNAL) is False
 
     def _let_go(self) -> None:
         connection, self._connection = self._connection, None

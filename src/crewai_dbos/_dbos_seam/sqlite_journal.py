@@ -8,13 +8,15 @@ journal in place of deleting it, and waits for that. It takes as long.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sqlite3
 from typing import Any
 
 import sqlalchemy as sa
 
-_LOOKED_AT = "crewai_dbos.journal"
+KEEPS_JOURNAL = "crewai_dbos.keeps_journal"
+"""In the ``info`` of a connection: True once it is as it should be, False if that is not known."""
 
 
 def keeping(create: Any) -> Any:
@@ -33,16 +35,12 @@ def keeping(create: Any) -> Any:
 
 def checked_out(connection: Any, record: Any, _: Any) -> None:
     """A connection is taken from its pool; it may have been opened before anybody listened."""
-    if _LOOKED_AT in record.info or not isinstance(connection, sqlite3.Connection):
+    if record.info.get(KEEPS_JOURNAL) or not isinstance(connection, sqlite3.Connection):
         return
-    try:
-        cursor = connection.cursor()
-        try:
-            [mode] = cursor.execute("PRAGMA journal_mode").fetchone()
-            if mode == "delete":  # else it is somebody's choice, or there is no file
-                cursor.execute("PRAGMA journal_mode=PERSIST").fetchone()
-        finally:
-            cursor.close()
-    except sqlite3.Error:
-        return  # whatever is wrong, the next statement tells of it, and the next checkout looks
-    record.info[_LOOKED_AT] = True
+    record.info[KEEPS_JOURNAL] = False
+    # Whatever is wrong, the next statement tells of it, and the next checkout looks again.
+    with contextlib.suppress(sqlite3.Error), contextlib.closing(connection.cursor()) as cursor:
+        [mode] = cursor.execute("PRAGMA journal_mode").fetchone()
+        if mode == "delete":  # else it is somebody's choice, or there is no file
+            cursor.execute("PRAGMA journal_mode=PERSIST").fetchone()
+        record.info[KEEPS_JOURNAL] = True

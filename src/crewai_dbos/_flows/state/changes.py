@@ -198,6 +198,7 @@ class FlowState:
             self._committed[name] = mark
         for name in removed:
             self._committed.pop(name, None)
+            self._scalars.pop(name, None)
 
     def _name_now(self, name: str) -> str:
         """What a field is called that was stored as `name`."""
