@@ -193,7 +193,9 @@ def start_thread(
     Args:
         context: What it runs in; by default a copy of what is here.
     """
-    run = (context or contextvars.copy_context()).run
+    if context is None:  # an empty one is false
+        context = contextvars.copy_context()
+    run = context.run
     threading.Thread(target=run, args=(function,), name=name, daemon=True).start()
 
 
