@@ -9,7 +9,7 @@ OTHERS := $(filter-out $(MAIN),$(VERSIONS))
 
 # More than there are cores: a test that kills processes waits for a third of its time. Those come
 # first (tests/conftest.py), which xdist would put in another order.
-WORKERS := $(shell $(PYTHON) -c 'import os; print(min(6, (os.cpu_count() or 1) * 5 // 2))')
+WORKERS := $(shell $(PYTHON) -c 'import os; print(min(6, (os.cpu_count() or 1) * 2))')
 IN_PARALLEL := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # Where it is set, each process compiles crewAI anew, which doubles the time of every import.
