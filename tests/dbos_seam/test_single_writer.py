@@ -7,9 +7,9 @@ import gc
 import os
 import sqlite3
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import Queue
 from typing import Any
 from weakref import ref
 
@@ -299,19 +299,18 @@ def insert_one(writer: SingleWriter) -> Any:
 def test_the_first_call_waits_for_a_pool_that_is_used_up(url: str) -> None:
     one = sa.create_engine(url, pool_size=1, max_overflow=0, pool_timeout=0.1)
     with launched(url, system_database_engine=one):
-        held: list[sa.Connection] = []
+        taken: Queue[sa.Connection] = Queue()
 
         def plan() -> Any:
             with joined("work") as scope:
-                return work.call(scope, "a", lambda: held.append(engine().connect()))
+                return work.call(scope, "a", lambda: taken.put(engine().connect()))
 
         run = run_id()
         handle = begin(plan, run)
-        while not held:
-            time.sleep(0.01)
+        held = taken.get(timeout=60)
         with pytest.raises(sa.exc.TimeoutError):
             engine().connect()
-        held[0].close()
+        held.close()
         result(handle)
         assert entries(run) == ["work#1/a#1"]
     one.dispose()

@@ -124,8 +124,6 @@ class _Building:
 
 
 _kept: WeakKeyDictionary[SystemDatabase, _Statements] = WeakKeyDictionary()
-
-
 _building = threading.Lock()
 
 
@@ -170,13 +168,14 @@ def _built(database: SystemDatabase) -> _Statements:
     )
     owner, step = connection.statements
     built = {"owner": owner, "step": step}
-    # Elsewhere DBOS compiles and keeps what it is given.
-    texts = {name: _text(each) for name, each in built.items()} if database._is_sqlite else {}
+    if not database._is_sqlite:  # DBOS compiles and keeps what it is given
+        return _Statements(None, built, {})
+    texts = {name: _text(each) for name, each in built.items()}
     return _Statements(_writer(database.engine), built, texts)
 
 
 def _writer(engine: sa.Engine) -> SingleWriter | None:
-    if engine.dialect.name != "sqlite" or not isinstance(engine.pool, sa.QueuePool):
+    if not isinstance(engine.pool, sa.QueuePool):
         return None
     with engine.connect() as connection:
         [[_, _, file], *_] = connection.exec_driver_sql("PRAGMA database_list").all()

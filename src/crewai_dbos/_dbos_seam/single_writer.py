@@ -77,8 +77,9 @@ class SingleWriter:
         if connection is None or connection.invalidated:
             return connection is not None
         opened = connection.connection
-        undone = not getattr(opened.dbapi_connection, "in_transaction", True)
-        return connection.in_transaction() or not undone or opened.info.get(KEEPS_JOURNAL) is False
+        if connection.in_transaction() or getattr(opened.dbapi_connection, "in_transaction", True):
+            return True
+        return opened.info.get(KEEPS_JOURNAL) is False
 
     def _let_go(self) -> None:
         connection, self._connection = self._connection, None

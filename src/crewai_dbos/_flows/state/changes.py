@@ -303,9 +303,9 @@ def _of(names: Iterable[str], pairs: Iterable[Pair]) -> list[Pair]:
     return [pair for pair in pairs if not {path[0] for path in pair}.isdisjoint(names)]
 
 
-def _marked(mark: str, name: str, pairs: Sequence[Pair]) -> str:
+def _marked(mark: str, name: str, pairs: Iterable[Pair]) -> str:
     """`mark`, and what of the field is shared: that may change while the values are equal."""
-    own = [pair for pair in pairs if pair[0][0] == name] if pairs else []
+    own = [pair for pair in pairs if pair[0][0] == name]
     return f"{mark} {own}" if own else mark
 
 

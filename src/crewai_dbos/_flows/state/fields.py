@@ -75,8 +75,8 @@ class Fields:
     def items(self) -> list[tuple[str, Any]]:
         if isinstance(self.owner, dict):
             return [(as_name(key), value) for key, value in dict.items(self.owner)]
-        extra, private = self.owner.__pydantic_extra__, self.owner.__pydantic_private__
-        return list({**own_dict(self.owner), **(extra or {}), **(private or {})}.items())
+        extra, private = self.owner.__pydantic_extra__, own_private(self.owner)
+        return list({**own_dict(self.owner), **(extra or {}), **private}.items())
 
     def hidden(self) -> set[str]:
         """The names of those that are not stored, because the class hides them."""
@@ -121,8 +121,8 @@ class Attributes(Fields):
             for name, value in own_dict(self.owner).items()
             if name not in _ENGINE and not name.startswith(OURS)
         }
-        private = self.owner.__pydantic_private__ or {}
-        own = {n: v for n, v in private.items() if n not in PRIVATE_TO_CREWAI}
+        private = own_private(self.owner).items()
+        own = {name: value for name, value in private if name not in PRIVATE_TO_CREWAI}
         return list({**found, **own}.items())
 
     def hidden(self) -> set[str]:
