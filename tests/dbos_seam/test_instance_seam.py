@@ -31,6 +31,7 @@ from crewai_dbos._dbos_seam.threads import (
     on_workflow_thread,
 )
 from support.launching import QUICK, go_on_as_dbos_does, launched
+from support.names import unique
 from support.runs import afollow, finish, fork, run_id
 
 
@@ -158,16 +159,17 @@ def test_an_empty_queue_is_only_looked_at(database_url: str) -> None:
 
     dbos = DBOS(config={"system_database_url": database_url, **QUICK})
     try:
-        poll_internal_queue(dbos, 3600)  # we are the only one that takes a run out of it
+        poll_internal_queue(dbos, 3600)
         DBOS.launch()
         go_on_as_dbos_does()  # definitions of other tests may be here
         queue = next(q for q in dbos._registry.internal_queues() if "internal" in q.name)
-        process = (GlobalParams.executor_id, GlobalParams.app_version, None)
+        # Of another version than this process, whose first look may be under way.
+        process = (GlobalParams.executor_id, version := unique("version"), None)
         poll = functools.partial(looking_first(claim), system_database(), queue, *process)
         finish(lambda: "done", run := run_id())
         assert poll() == ([], None)
         assert claims == []
-        waiting = DBOS.fork_workflow(run, 1).workflow_id
+        waiting = DBOS.fork_workflow(run, 1, application_version=version).workflow_id
         assert poll() == ([waiting], None)
         assert poll() == ([], None)
         assert claims == [queue.name]

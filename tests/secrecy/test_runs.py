@@ -37,8 +37,11 @@ MODEL = "openai/gpt-4o-mini"
 
 
 def new_secret() -> str:
-    """One that no other test knows, and that does not look like a key of any provider."""
-    return "".join(choice(ascii_letters + digits) for _ in range(22))
+    """One that no other test knows, and that does not look like a key of any provider.
+
+    A digit is in each: letters alone that are called `key` are a word.
+    """
+    return choice(digits) + "".join(choice(ascii_letters + digits) for _ in range(21))
 
 
 def repeated(secret: str) -> str:
