@@ -35,6 +35,7 @@ from crewai_dbos.control import Control  # noqa: E402
 from crewai_dbos.testing.crash._databases import Databases  # noqa: E402
 from support.cpu import pytest_addoption, pytest_configure  # noqa: E402, F401
 from support.entries import pytest_runtest_setup  # noqa: E402, F401
+from support.launching import make_database  # noqa: E402
 from support.postgres import Postgres, running_postgres  # noqa: E402
 
 # Looking at what is still there takes a tenth of the time by default: at crewAI's modules, which
@@ -74,7 +75,8 @@ def databases(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> I
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """A fresh system database for DBOS, once on each kind."""
     if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path}/dbos.sqlite"
+        make_database(url := f"sqlite:///{tmp_path}/dbos.sqlite")
+        yield url
         return
     databases: Databases = request.getfixturevalue("databases")
     with databases.fresh() as url:
