@@ -58,7 +58,9 @@ def begin_own(order: Order) -> list[Any]:
 
 
 def results(order: Order) -> list[Any]:
-    return [DBOS.retrieve_workflow(each).get_result() for each in order["ids"]]
+    """Of the runs that the process goes on for, if not of its own: it may carry out others'."""
+    ids = order.get("until", order["ids"])
+    return [DBOS.retrieve_workflow(each).get_result() for each in ids]
 
 
 def finish(order: Order) -> list[Any]:

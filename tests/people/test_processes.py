@@ -148,8 +148,9 @@ def test_a_database_that_is_started_again_while_many_wait(
     parked = [f"parked-{number}" for number in range(each)]
     waiting = [f"waiting-{number}" for number in range(each)]
     try:
-        first = lab.parked("question", ids=parked)
-        second = lab.parked("patient", ids=waiting, status="PENDING", version="v2")
+        every = [*parked, *waiting]
+        first = lab.parked("question", ids=parked, until=every)
+        second = lab.parked("patient", ids=waiting, until=every, status="PENDING", version="v2")
         with Control(lab.url) as control:
             before = until(lambda: len(found := control.requests()) == 2 * each and found)
         postgres.stop()
@@ -164,4 +165,4 @@ def test_a_database_that_is_started_again_while_many_wait(
         assert first.wait().code == 0
     finally:
         lab.end()
-    assert sorted(lab.delivered()) == sorted([*parked, *waiting])
+    assert sorted(lab.delivered()) == sorted(every)
