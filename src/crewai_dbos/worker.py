@@ -10,6 +10,7 @@ import secrets
 import signal
 import socket
 import threading
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -33,6 +34,10 @@ from crewai_dbos.errors import DefinitionError, NotLaunchedError
 logger = logging.getLogger("crewai_dbos")
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Terminated(SystemExit):
+    """SIGTERM has come to a worker that is not in `run`. Its block ends, as it does at Ctrl-C."""
 
 
 class Worker:
@@ -102,6 +107,7 @@ class Worker:
         if recovering.executor_id() == recovering.SHARED:
             recovering.take_executor_id(f"{_process()}:{secrets.token_hex(3)}")
         try:
+            self._end_at_sigterm()
             self._log.begin()
             self._watch.begin()
             self._begin()
@@ -273,20 +279,39 @@ class Worker:
         """Whether this is the worker's process, and not one that was forked from it."""
         return os.getpid() == self._pid
 
+    def _end_at_sigterm(self) -> None:
+        """Have the block end at SIGTERM: it has a lease. What the program does about it stays."""
+        is_main = threading.current_thread() is threading.main_thread()
+        if is_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            self._handle(signal.SIGTERM, self._terminate)
+
+    def _terminate(self, number: int, frame: FrameType | None) -> None:
+        if not self._is_forked(number):
+            raise Terminated(128 + number)
+
     def _heed_signals(self) -> None:
         if threading.current_thread() is not threading.main_thread():
             logger.info("Signals do not stop a worker that runs in a thread; Worker.stop() does.")
         else:
             for number in _SIGNALS:
-                before = signal.signal(number, self._heed)
-                # None: not by Python.
-                self._handlers.setdefault(number, signal.SIG_DFL if before is None else before)
+                self._handle(number, self._heed)
+
+    def _handle(self, number: int, handler: Callable[[int, FrameType | None], None]) -> None:
+        before = signal.signal(number, handler)
+        # None: not by Python.
+        self._handlers.setdefault(number, signal.SIG_DFL if before is None else before)
+
+    def _is_forked(self, number: int) -> bool:
+        """Whether this is another process than the worker's, for which the signal is then."""
+        if self._is_here():
+            return False
+        signal.signal(number, self._handlers[number])
+        os.kill(os.getpid(), number)
+        return True
 
     def _heed(self, number: int, frame: FrameType | None) -> None:
         """The first signal ends the worker; at the second the process ends here."""
-        if not self._is_here():
-            signal.signal(number, self._handlers[number])
-            os.kill(os.getpid(), number)
+        if self._is_forked(number):
             return
         if self._is_told:
             if self._member is not None:

@@ -58,6 +58,18 @@ def work(order: Order) -> str:
     return "stopped"
 
 
+def wait_in_its_block(order: Order) -> Any:
+    """A worker whose program waits itself; returns the status that it would end with."""
+    construct(order)
+    try:
+        with Worker() as worker:
+            begin(order)
+            say(worker=worker.executor_id)
+            signal.pause()
+    except SystemExit as ended:
+        return ended.code
+
+
 def without_a_lease(order: Order) -> str:
     """A program that launches DBOS itself, until it is killed."""
     construct(order)

@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 from dbos import DBOS, DBOSClient, WorkflowSerializationFormat
 
+from crewai_dbos.control import Control
 from crewai_dbos.testing.crash._fork_server import fork_server
 from crewai_dbos.testing.crash._jobs import Job
 from crewai_dbos.testing.crash._processes import Process
 from fleet import jobs
 from people.conftest import until
-from support.launching import QUICK
+from support.launching import QUICK, make_database
 
 pytestmark = pytest.mark.crash
 
@@ -101,6 +102,31 @@ def test_it_works_off_what_another_program_has_enqueued(tmp_path: Path) -> None:
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 0, said
     assert " has stopped." in said
+
+
+@pytest.mark.parametrize("when", ["DBOS launched!", "carries out"])
+def test_sigterm_ends_it_while_it_begins(tmp_path: Path, when: str) -> None:
+    """Without a lease that others would have to wait for."""
+    tells = f"""
+import logging, os, signal
+
+class Terminates(logging.Handler):
+    def emit(self, record):
+        if {when!r} in record.getMessage():
+            Path("then").touch()
+            os.kill(os.getpid(), signal.SIGTERM)
+
+for name in ("dbos", "crewai_dbos"):
+    logging.getLogger(name).addHandler(Terminates())
+"""
+    (tmp_path / "app.py").write_text(APP + tells)
+    make_database(url := f"sqlite:///{tmp_path}/app.sqlite")
+    process = forked(tmp_path, "app", "--db-url", url, "--log-level", "info")
+    end = process.wait()
+    assert (end.code, end.late) == (0, False), process.output()
+    assert (tmp_path / "then").exists()
+    with Control(url) as control:
+        assert [worker.alive for worker in control.workers()] == [False]
 
 
 def test_what_it_says_and_does_not_carry_out(tmp_path: Path) -> None:

@@ -121,9 +121,9 @@ def closing_client(url: str) -> Iterator[DBOSClient]:
         client.destroy()
 
 
-def terminate() -> None:
-    """Have this process told to stop, as soon as it heeds that."""
-    until(lambda: signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL)
+def terminate(before: Any) -> None:
+    """Have this process told to stop, as soon as SIGTERM is heeded otherwise than `before`."""
+    until(lambda: signal.getsignal(signal.SIGTERM) != before)
     os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -155,7 +155,8 @@ def test_a_worker_tells_that_it_lives_is_ready_and_what_it_works_on(database_url
         assert "otters" not in said
         assert database_url not in said
 
-        threading.Thread(target=terminate).start()
+        before = signal.getsignal(signal.SIGTERM)
+        threading.Thread(target=terminate, args=(before,)).start()
         worker.run()
         assert get(worker, "/ready") == (503, "not ready: it stops\n")
         with ThreadPoolExecutor(1) as pool:

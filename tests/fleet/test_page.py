@@ -28,7 +28,7 @@ def tell(worker):
     print("works as", worker.executor_id, flush=True)
 Worker.__enter__ = enter
 """
-HEEDS = "signal.getsignal(signal.SIGTERM) is signal.SIG_DFL"
+HEEDS = "signal.getsignal(signal.SIGINT) is signal.default_int_handler"
 PROGRAMS = {
     "sync": "import signal" + STARTED % HEEDS + "main(sys.argv[1])",
     "async": STARTED % HEEDS + "asyncio.run(amain(sys.argv[1]))",

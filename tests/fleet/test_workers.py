@@ -70,6 +70,19 @@ def test_a_worker_that_is_stopped_lets_its_runs_end(fleet: Fleet) -> None:
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_worker_that_waits_otherwise_than_in_run_is_stopped_alike(fleet: Fleet) -> None:
+    fleet.hold()
+    first = fleet.worker(job="wait_in_its_block", ids=RUNS)
+    fleet.at_second_step(first)
+    os.kill(first.pid, signal.SIGTERM)
+    until(lambda: "2 runs have 30 s to end" in first.output())
+    fleet.go_on()
+    assert first.wait().result == 128 + signal.SIGTERM
+    assert len(fleet.results()) == 2
+    assert fleet.begun(first, 3)
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_what_does_not_end_in_time_is_handed_over_at_once(fleet: Fleet) -> None:
     fleet.hold()
     first = fleet.worker(ids=RUNS, lease=300, grace=0)

@@ -73,7 +73,7 @@ def worker(
     from crewai_dbos import _import_path
     from crewai_dbos._dbos_seam import unreachable
     from crewai_dbos.errors import CrewaiDbosError
-    from crewai_dbos.worker import Worker
+    from crewai_dbos.worker import Terminated, Worker
 
     _import_path.look_here()
     packages = [each.partition(":")[0].partition(".")[0] for each in targets]
@@ -98,6 +98,8 @@ def worker(
             if started.health_port is not None:
                 logger.info("Its health is served at %s:%d.", health_host, started.health_port)
             started.run()
+    except (Terminated, KeyboardInterrupt):
+        pass  # it was told before it waited to be told
     except (_import_path.NotFoundError, CrewaiDbosError) as error:
         logs.tell_the_end(str(error))
         if not has_begun:
