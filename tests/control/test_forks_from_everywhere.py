@@ -19,6 +19,7 @@ from crews import scenarios as crews
 from crews.test_same_as_crewai import outcome as outcome_of_crew
 from flows import scenarios as flows
 from flows.test_same_as_crewai import outcome as outcome_of_flow
+from support.databases import some_here
 from support.entries import some
 from support.launching import launched
 from support.names import unique
@@ -68,9 +69,10 @@ def check(
             assert times <= lacking[HELD_BY[effect]], effect
 
 
-@pytest.mark.parametrize(
-    "name", [name for name, each in crews.SCENARIOS.items() if not each.shared_state]
-)
+CREWS = [name for name, each in crews.SCENARIOS.items() if not each.shared_state]
+
+
+@pytest.mark.parametrize("name", some_here(CREWS, CREWS[::2]))
 def test_crews(name: str, url: str, world: World) -> None:
     scenario = crews.SCENARIOS[name]
     run_id = unique(name)
@@ -91,9 +93,10 @@ def test_crews(name: str, url: str, world: World) -> None:
         )
 
 
-@pytest.mark.parametrize(
-    "name", [name for name, each in flows.SCENARIOS.items() if not each.shared_state]
-)
+FLOWS = [name for name, each in flows.SCENARIOS.items() if not each.shared_state]
+
+
+@pytest.mark.parametrize("name", some_here(FLOWS, FLOWS[::2]))
 def test_flows(name: str, url: str, world: World) -> None:
     scenario = flows.SCENARIOS[name]
     run_id = unique(name)

@@ -62,11 +62,11 @@ class Setting:
 
 
 @contextmanager
-def working(url: str, lease: float = 1, **queue: Any) -> Iterator[Setting]:
+def working(url: str, lease: float = 1, polls: float = 0.05, **queue: Any) -> Iterator[Setting]:
     setting = Setting(url)
     DBOS(config={**QUICK, "system_database_url": url, "log_level": "CRITICAL"})
     with Worker(lease=lease, grace=0):
-        DBOS.register_queue("jobs", polling_interval_sec=0.05, **queue)
+        DBOS.register_queue("jobs", polling_interval_sec=polls, **queue)
         yield setting
         setting.client.destroy()
 
@@ -191,7 +191,8 @@ def test_names_that_no_database_has_and_very_many(
     odd = ["\0", "\ud800", "it's", '"', "}{", *(f"d{number}" for number in range(40_000))]
     names: Callable[[Any], list[str]] = registry.Registry.names
     monkeypatch.setattr(registry.Registry, "names", lambda self: [*names(self), *odd])
-    with working(database_url, lease=30) as setting:  # each beat looks for all of them
+    # Each beat looks for all of them, and each poll of the queue.
+    with working(database_url, lease=30, polls=0.5) as setting:
         setting.ask(setting.had, "had")
         setting.ask(setting.late, "late")
         until(lambda: setting.is_done("had"))

@@ -26,7 +26,7 @@ from crewai_dbos._dbos_seam.instance import looking_first
 from crewai_dbos.testing.crash._databases import migrate
 
 # DBOS.destroy() waits for one more poll on SQLite, a second by default.
-QUICK: DBOSConfig = {"name": "tests", "notification_listener_polling_interval_sec": 0.02}
+QUICK: DBOSConfig = {"name": "tests", "notification_listener_polling_interval_sec": 0.05}
 
 for _handle in (
     WorkflowHandleAsyncPolling,
@@ -74,7 +74,7 @@ def launched(database_url: str, **config: Any) -> Iterator[None]:
     make_database(database_url)
     dbos = DBOS(config=options)
     # Runs that are forked, resumed or recovered wait in this queue.
-    dbos._registry.get_internal_queue()._polling_interval_sec = 0.05
+    dbos._registry.get_internal_queue()._polling_interval_sec = 0.1
     DBOS.launch()
     poll = looking_first(SystemDatabase.start_queued_workflows)
     dbos._sys_db.start_queued_workflows = functools.partial(poll, dbos._sys_db)  # type: ignore[method-assign]
