@@ -260,6 +260,16 @@ def test_a_budget_is_raised(runs: Call, serve: Serve) -> None:
     assert made.retrieve(run_id).get_result().raw == "done"
 
 
+def test_an_error_is_told_of_the_run_and_where_it_was_raised(runs: Call, serve: Serve) -> None:
+    _, run_id = fails(serve)
+    shown = runs("show", run_id).stdout
+    of_run, *raised = (line for line in shown.splitlines() if "paper." in line)
+    assert of_run.split()[0] == "error"
+    assert raised
+    assert all(re.search(r"llm(#\d)? +failed ", line) for line in raised), shown
+    assert re.search(r"(?m)agent:Clerk +failed +\S+$", shown), shown
+
+
 def test_a_run_that_failed_is_watched(runs: Call, serve: Serve) -> None:
     _, run_id = fails(serve)
     watched = runs("watch", run_id)

@@ -286,6 +286,30 @@ def test_a_run_that_failed(serve: Serve, control: Control) -> None:
     assert run.tokens.requests == 1
 
 
+class Files(Flow):
+    @start()
+    def file(self) -> str:
+        try:
+            return str(crew_of("first", "second")().kickoff().raw)
+        except Exception:
+            return "not filed"
+
+
+def test_a_crew_that_failed_in_a_method_that_went_on(serve: Serve, control: Control) -> None:
+    serve(lambda r: error(status=400, message="No.") if "second" in r.last_user_text else text("a"))
+    durable, run_id = DBOSFlow(flow_name=unique("files"), orig_flow=Files), unique("files")
+    with SetWorkflowID(run_id):
+        assert durable.kickoff() == "not filed"
+    run = control.run(run_id)
+    states = {node.name: node.state for node in every(run.children) if node.kind != "llm"}
+    assert (states["method:file"], states["crew:crew"]) == ("done", "failed")
+    assert (states["task:1.first"], states["task:2.second"]) == ("done", "failed")
+    told = {row.node.kind for row in timeline(run, {}).rows if row.error}
+    assert told == {"llm"}, "where it was raised"
+    (method,) = (row for row in timeline(run, {}, run.children[0]).rows if row.depth == 0)
+    assert method.error is None
+
+
 def test_what_a_run_is_at(serve: Serve, control: Control) -> None:
     release, begun = threading.Event(), threading.Event()
 

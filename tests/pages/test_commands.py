@@ -13,6 +13,7 @@ import pytest
 import typer.main
 
 from crewai_dbos.cli import app
+from crewai_dbos.testing.crash.report import as_data
 from pages.blocks import ROOT, all_blocks, pages, text_of
 
 ELSEWHERE = (
@@ -149,3 +150,9 @@ def test_the_shape_of_json_is_told_for_each_command_that_prints_it() -> None:
         if any("--json" in option.opts for option in command.params)
     }
     assert told == with_json
+
+
+def test_what_a_crash_test_prints_as_json() -> None:
+    page = (ROOT / "docs/control.md").read_text()
+    [row] = re.findall(r"(?m)^\| `crashtest` \| `(.*)` \|$", page)
+    assert re.findall(r'"(\w+)"', row) == list(as_data([]))

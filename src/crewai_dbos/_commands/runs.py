@@ -30,6 +30,7 @@ from crewai_dbos._commands.options import (
     plain,
 )
 from crewai_dbos._commands.tables import Column, Facts, Table
+from crewai_dbos._control.run import error_of_its_own
 from crewai_dbos._stored.prices import dollars
 from crewai_dbos.control import Control, Node, Page, Run, State
 
@@ -330,7 +331,7 @@ def _tree(children: Sequence[Node]) -> Table:
             Text(told, "dim" if told == "recorded" else _COLOURS[node.state]),
             _took(node.seconds),
             _count(node.tokens.total),
-            note=Text(plain(node.error or ""), "red"),
+            note=Text(plain(error_of_its_own(node) or ""), "red"),
             under=_below(guide, node),
         )
     return table

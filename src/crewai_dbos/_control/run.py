@@ -81,6 +81,17 @@ class Node:
     taken_over: bool = False
 
 
+def error_of_its_own(node: Node) -> str | None:
+    """The error that a node ended with, if it is not that of something inside."""
+    return None if _is_inside(node.error, node.children) else node.error
+
+
+def _is_inside(error: str | None, nodes: Sequence[Node]) -> bool:
+    return error is not None and any(
+        node.error == error or _is_inside(error, node.children) for node in nodes
+    )
+
+
 @dataclass(frozen=True)
 class Fork:
     """A fork of a run.

@@ -320,7 +320,7 @@ class _Maker:
         return found
 
     def _state(self, place: _Place, children: Sequence[Node], error: str | None) -> State:
-        if error is not None:
+        if error is not None or _has_failed_in_its_agent(place, children):
             return "failed"
         marks = {entry.what for entry, _ in place.marks}
         # Work whose program was being stopped is marked so, too, and goes on.
@@ -378,6 +378,12 @@ def _is_unended(node: Node) -> bool:
     return node.state in ("running", "interrupted", "waiting") or any(
         _is_unended(c) for c in node.children
     )
+
+
+def _has_failed_in_its_agent(place: _Place, children: Sequence[Node]) -> bool:
+    """Of a task nothing is recorded when it ends; crewAI gives it up with its last agent."""
+    agents = [node for node in children if node.kind == "agent"]
+    return place.kind == "task" and bool(agents) and agents[-1].state == "failed"
 
 
 def _error_in(entry: Entry, opened: Open) -> str | None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from crewai_dbos._control.run import error_of_its_own
 from crewai_dbos.control import Cost, Node, Run
 
 MOST = 1000
@@ -30,6 +31,7 @@ class Row:
         usd: What it has cost; None where a price is not known.
         spent: Whether it has cost anything.
         inside, failed: How many things in it are left out, and how many of these have failed.
+        error: What is said in it of why it has failed. That of something inside is said there.
     """
 
     node: Node
@@ -41,6 +43,7 @@ class Row:
     spent: bool
     inside: int = 0
     failed: int = 0
+    error: str | None = None
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ def _with_left_out(row: Row, is_deepest: bool) -> Row:
         return row
     left_out = [node for node, _ in _every(row.node.children, 0)]
     failed = sum(node.error is not None for node in left_out)
-    return replace(row, inside=len(left_out), failed=failed)
+    return replace(row, inside=len(left_out), failed=failed, error=row.node.error)
 
 
 def _every(nodes: tuple[Node, ...], depth: int) -> Iterator[tuple[Node, int]]:
@@ -128,7 +131,8 @@ def _row(
         width = min(100.0, max(_LEAST, (node.seconds or 0) / whole * 100))
         left = min((node.started - begin).total_seconds() / whole * 100, 100 - width)
     spent = node.path in sums
-    return Row(node, depth, _look(node), left, width, sums.get(node.path, 0.0), spent)
+    usd, error = sums.get(node.path, 0.0), error_of_its_own(node)
+    return Row(node, depth, _look(node), left, width, usd, spent, error=error)
 
 
 def _look(node: Node) -> str:
