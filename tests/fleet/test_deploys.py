@@ -39,7 +39,7 @@ def test_runs_of_a_dead_worker_go_on_under_the_new_version(fleet: Fleet, control
     assert all("stop that worker" in told for told in refused.refused.values())
     old.kill()
     old.wait()
-    until(lambda: not control.move_all("v1").refused)
+    until(lambda: not control.move_all("v1", version="v2").refused)
     fleet.at_second_step(new)
     fleet.go_on()
     assert fleet.results() == ["60", "60"]
