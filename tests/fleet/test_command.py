@@ -125,6 +125,7 @@ for name in ("dbos", "crewai_dbos"):
     end = process.wait()
     assert (end.code, end.late) == (0, False), process.output()
     assert (tmp_path / "then").exists()
+    assert "told to stop while it began" in process.output() or when == "carries out"
     with Control(url) as control:
         assert [worker.alive for worker in control.workers()] == [False]
 

@@ -98,8 +98,12 @@ def worker(
             if started.health_port is not None:
                 logger.info("Its health is served at %s:%d.", health_host, started.health_port)
             started.run()
-    except (Terminated, KeyboardInterrupt):
-        pass  # it was told before it waited to be told
+    except Terminated:
+        if not has_begun:
+            logger.info("The worker was told to stop while it began.")
+    except KeyboardInterrupt:
+        if not has_begun:
+            raise
     except (_import_path.NotFoundError, CrewaiDbosError) as error:
         logs.tell_the_end(str(error))
         if not has_begun:
