@@ -6,11 +6,13 @@ import ast
 import asyncio
 import copy
 import inspect
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -24,6 +26,7 @@ from crewai.core.providers.human_input import SyncHumanInputProvider
 from crewai.events import crewai_event_bus
 from crewai.events.base_events import BaseEvent
 from crewai.events.event_context import get_current_parent_id, push_event_scope
+from crewai.events.types.system_events import SigTermEvent
 from crewai.flow import runtime, start
 from crewai.flow.persistence import SQLiteFlowPersistence
 from crewai.flow.runtime import _actions as actions
@@ -36,6 +39,7 @@ from crewai.mcp.client import MCPClient
 from crewai.memory.memory_scope import MemoryScope, MemorySlice
 from crewai.memory.unified_memory import Memory
 from crewai.tasks.llm_guardrail import LLMGuardrail
+from crewai.telemetry import Telemetry
 from crewai.tools import BaseTool, tool
 from crewai.tools.memory_tools import RecallMemoryTool, RememberTool, create_memory_tools
 from crewai.types.usage_metrics import UsageMetrics
@@ -56,6 +60,7 @@ from crewai_dbos._crewai_seam import agent as agent_seam
 from crewai_dbos._crewai_seam import flow as flow_seam
 from crewai_dbos._crewai_seam import llm as llm_seam
 from crewai_dbos._crewai_seam.events import event_handlers, scope_kept
+from crewai_dbos._crewai_seam.telemetry import ends_the_process
 from crewai_dbos._journal.joining import joined
 from crewai_dbos._objects import events, mcp_discovery, run_objects
 from crewai_dbos._objects.artifacts import StableArtifacts
@@ -727,3 +732,17 @@ def test_mcp_servers_are_asked_through_a_name_that_we_replace() -> None:
     resolver = vars(tool_resolver)["MCPToolResolver"]
     functions = [f for _, f in inspect.getmembers(resolver, inspect.isfunction)]
     assert any("MCPClient" in function.__code__.co_names for function in functions)
+
+
+def test_the_handler_of_its_telemetry_is_known() -> None:
+    """It is set when crewAI is imported, where the telemetry is not disabled."""
+    before, stopping = signal.getsignal(signal.SIGTERM), SimpleNamespace(_original_handlers={})
+    assert not ends_the_process(lambda *_: None)
+    try:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        assert ends_the_process(signal.SIG_DFL)
+        Telemetry._register_signal_handler(stopping, signal.SIGTERM, SigTermEvent)
+        assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+        assert ends_the_process(signal.getsignal(signal.SIGTERM))
+    finally:
+        signal.signal(signal.SIGTERM, before)

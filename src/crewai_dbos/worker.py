@@ -7,11 +7,8 @@ import logging
 import math
 import os
 import secrets
-import signal
 import socket
 import threading
-from collections.abc import Callable
-from types import FrameType
 from typing import Any
 
 from dbos import DBOS
@@ -25,6 +22,7 @@ from crewai_dbos._fleet import membership
 from crewai_dbos._fleet.eligibility import Claims
 from crewai_dbos._fleet.leases import Definitions, Holder, Leases
 from crewai_dbos._fleet.membership import Membership
+from crewai_dbos._fleet.stop_signals import StopSignals
 from crewai_dbos._health.log import WorkerLog
 from crewai_dbos._health.watch import Watch
 from crewai_dbos._runs.registry import REGISTRIES, definitions
@@ -32,12 +30,6 @@ from crewai_dbos._stored import names
 from crewai_dbos.errors import DefinitionError, NotLaunchedError
 
 logger = logging.getLogger("crewai_dbos")
-
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-
-
-class Terminated(SystemExit):
-    """SIGTERM has come to a worker that is not in `run`. Its block ends, as it does at Ctrl-C."""
 
 
 class Worker:
@@ -95,10 +87,9 @@ class Worker:
         self._why = ""
         self._member: Membership | None = None
         self._is_used = False
-        self._is_told = False
         self._is_shut_down = False
         self._pid = os.getpid()
-        self._handlers: dict[int, Any] = {}
+        self._signals = StopSignals(self._give_up)
         self._shutting_down = threading.Lock()
 
     def __enter__(self) -> Worker:
@@ -107,7 +98,7 @@ class Worker:
         if recovering.executor_id() == recovering.SHARED:
             recovering.take_executor_id(f"{_process()}:{secrets.token_hex(3)}")
         try:
-            self._end_at_sigterm()
+            self._signals.end_the_block()
             self._log.begin()
             self._watch.begin()
             self._begin()
@@ -152,9 +143,10 @@ class Worker:
             with Worker() as worker:
                 worker.run()
         """
-        self._heed_signals()
-        # The handler must not set the event: it may have come in the middle of the wait's own lock.
-        while not (self._is_told or self._over.wait(0.5)):
+        if not self._signals.are_told():
+            logger.info("Signals do not stop a worker that runs in a thread; Worker.stop() does.")
+        # A handler must not set the event: it may have come in the middle of the wait's own lock.
+        while not (self._signals.have_come or self._over.wait(0.5)):
             pass
         if self._why:
             raise DefinitionError(self._why)
@@ -228,8 +220,7 @@ class Worker:
             self._watch.end()
             self._log.end()
             claiming.confine(None)
-            for number, handler in self._handlers.items():
-                signal.signal(number, handler)
+            self._signals.give_back()
         return left
 
     def _say_what_is_at_work(self, grace: float) -> None:
@@ -266,7 +257,7 @@ class Worker:
             self._member.beat_soon()
 
     def _is_stopping(self) -> bool:
-        return self._is_told or self._over.is_set()
+        return self._signals.have_come or self._over.is_set()
 
     def _lost(self, executor_id: str) -> None:
         """Another process has our id. It has our runs, too, and this one takes no more."""
@@ -279,46 +270,10 @@ class Worker:
         """Whether this is the worker's process, and not one that was forked from it."""
         return os.getpid() == self._pid
 
-    def _end_at_sigterm(self) -> None:
-        """Have the block end at SIGTERM: it has a lease. What the program does about it stays."""
-        is_main = threading.current_thread() is threading.main_thread()
-        if is_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-            self._handle(signal.SIGTERM, self._terminate)
-
-    def _terminate(self, number: int, frame: FrameType | None) -> None:
-        if not self._is_forked(number):
-            raise Terminated(128 + number)
-
-    def _heed_signals(self) -> None:
-        if threading.current_thread() is not threading.main_thread():
-            logger.info("Signals do not stop a worker that runs in a thread; Worker.stop() does.")
-        else:
-            for number in _SIGNALS:
-                self._handle(number, self._heed)
-
-    def _handle(self, number: int, handler: Callable[[int, FrameType | None], None]) -> None:
-        before = signal.signal(number, handler)
-        # None: not by Python.
-        self._handlers.setdefault(number, signal.SIG_DFL if before is None else before)
-
-    def _is_forked(self, number: int) -> bool:
-        """Whether this is another process than the worker's, for which the signal is then."""
-        if self._is_here():
-            return False
-        signal.signal(number, self._handlers[number])
-        os.kill(os.getpid(), number)
-        return True
-
-    def _heed(self, number: int, frame: FrameType | None) -> None:
-        """The first signal ends the worker; at the second the process ends here."""
-        if self._is_forked(number):
-            return
-        if self._is_told:
-            if self._member is not None:
-                with contextlib.suppress(Exception):
-                    self._member.give_up(seconds=2.0)
-            os._exit(128 + number)
-        self._is_told = True
+    def _give_up(self) -> None:
+        if self._member is not None:
+            with contextlib.suppress(Exception):
+                self._member.give_up(seconds=2.0)
 
 
 def _also() -> Definitions:

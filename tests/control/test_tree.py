@@ -308,6 +308,31 @@ def test_a_crew_that_failed_in_a_method_that_went_on(serve: Serve, control: Cont
     assert told == {"llm"}, "where it was raised"
     (method,) = (row for row in timeline(run, {}, run.children[0]).rows if row.depth == 0)
     assert method.error is None
+    assert [row.look for row in timeline(run, {}).rows if row.node.kind == "task"] == [
+        "done",
+        "failed",
+    ]
+
+
+def test_an_error_is_told_around_it_where_it_is_left_out(serve: Serve, control: Control) -> None:
+    serve()
+    durable, run_id = crew("find"), unique("left-out")
+    with SetWorkflowID(run_id):
+        durable.kickoff()
+
+    def failed(kind: str, *children: Node) -> Node:
+        of_task = kind == "task"
+        return Node(kind, kind, kind, "failed", error=None if of_task else "E", children=children)
+
+    def look(*children: Node) -> list[tuple[str, str | None]]:
+        rows = timeline(replace(control.run(run_id), children=children), {}).rows
+        return [(row.node.kind, row.error) for row in rows if row.node.state == "failed"]
+
+    agent = Node("agent", "agent", "agent", "done")
+    many = [Node(f"task:{n}", f"task:{n}", "task", "done", children=(agent,)) for n in range(100)]
+    last = failed("task", failed("agent"))
+    assert look(failed("crew", last)) == [("crew", None), ("task", None), ("agent", "E")]
+    assert look(failed("crew", *many, last)) == [("crew", "E"), ("task", None)]
 
 
 def test_what_a_run_is_at(serve: Serve, control: Control) -> None:

@@ -62,7 +62,7 @@ def wait_in_its_block(order: Order) -> Any:
     """A worker whose program waits itself; returns the status that it would end with."""
     construct(order)
     try:
-        with Worker() as worker:
+        with Worker(lease=order.get("lease", 30)) as worker:
             begin(order)
             say(worker=worker.executor_id)
             signal.pause()

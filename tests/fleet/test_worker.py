@@ -51,6 +51,50 @@ def whose() -> str:
 
 
 @sqlite_here("database_url")
+def test_handlers_of_the_program_are_its_own(database_url: str) -> None:
+    """Those that it has set before the block, and those that it sets in it."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        construct(database_url)
+        with Worker():
+            assert signal.getsignal(signal.SIGTERM) != before
+        assert signal.getsignal(signal.SIGTERM) == before
+
+        construct(database_url)
+        with Worker():
+            signal.signal(signal.SIGTERM, _ignore)
+        assert signal.getsignal(signal.SIGTERM) is _ignore
+
+        construct(database_url)
+        with Worker():
+            assert signal.getsignal(signal.SIGTERM) is _ignore
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.crash
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_worker_that_has_ended_in_another_thread_is_no_matter_of_a_signal(
+    database_url: str,
+) -> None:
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    construct(database_url)
+    worker = Worker()
+    worker.__enter__()
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(worker.__exit__, None, None, None).result()
+    pid = os.fork()
+    if pid == 0:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os._exit(0)
+    signal.signal(signal.SIGTERM, before)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGTERM
+
+
+def _ignore(*_: Any) -> None: ...
+
+
+@sqlite_here("database_url")
 def test_an_id_that_was_given_is_kept(database_url: str) -> None:
     construct(database_url, executor_id="pod-7")
     with Worker() as worker:

@@ -83,6 +83,21 @@ def test_a_worker_that_waits_otherwise_than_in_run_is_stopped_alike(fleet: Fleet
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_second_signal_ends_it_at_once_there_too(fleet: Fleet) -> None:
+    fleet.hold()
+    first = fleet.worker(job="wait_in_its_block", ids=RUNS, lease=300)
+    second = fleet.worker()
+    fleet.at_second_step(first)
+    os.kill(first.pid, signal.SIGTERM)
+    until(lambda: "2 runs have 30 s to end" in first.output())
+    os.kill(first.pid, signal.SIGTERM)
+    assert first.wait().code == 128 + signal.SIGTERM
+    fleet.at_second_step(second)
+    fleet.go_on()
+    assert len(fleet.results()) == 2
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_what_does_not_end_in_time_is_handed_over_at_once(fleet: Fleet) -> None:
     fleet.hold()
     first = fleet.worker(ids=RUNS, lease=300, grace=0)

@@ -72,8 +72,9 @@ def worker(
 
     from crewai_dbos import _import_path
     from crewai_dbos._dbos_seam import unreachable
+    from crewai_dbos._fleet.stop_signals import Terminated
     from crewai_dbos.errors import CrewaiDbosError
-    from crewai_dbos.worker import Terminated, Worker
+    from crewai_dbos.worker import Worker
 
     _import_path.look_here()
     packages = [each.partition(":")[0].partition(".")[0] for each in targets]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal, overload
@@ -81,15 +81,14 @@ class Node:
     taken_over: bool = False
 
 
-def error_of_its_own(node: Node) -> str | None:
-    """The error that a node ended with, if it is not that of something inside."""
-    return None if _is_inside(node.error, node.children) else node.error
+def error_of_its_own(node: Node, is_shown: Callable[[Node], bool] = lambda _: True) -> str | None:
+    """The error that a node ended with, if it is not told at a node inside that is shown."""
+    return None if _is_told(node.error, node.children, is_shown) else node.error
 
 
-def _is_inside(error: str | None, nodes: Sequence[Node]) -> bool:
-    return error is not None and any(
-        node.error == error or _is_inside(error, node.children) for node in nodes
-    )
+def _is_told(error: str | None, nodes: Sequence[Node], is_shown: Callable[[Node], bool]) -> bool:
+    shown = filter(is_shown, nodes if error is not None else ())
+    return any(n.error == error or _is_told(error, n.children, is_shown) for n in shown)
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ class Row:
         usd: What it has cost; None where a price is not known.
         spent: Whether it has cost anything.
         inside, failed: How many things in it are left out, and how many of these have failed.
-        error: What is said in it of why it has failed. That of something inside is said there.
+        error: What is said in it of why it has failed, if no row of something inside says it.
     """
 
     node: Node
@@ -72,12 +72,16 @@ def timeline(run: Run, costs: Mapping[str, Cost], inside: Node | None = None) ->
     begin, end = min(at for at, _ in times), max(until for _, until in times)
     whole = max((end - begin).total_seconds(), 0.001)
     sums, deepest = _sums(costs), _deepest([depth for _, depth in nodes], inside is not None)
-    shown = [(node, depth) for node, depth in nodes if depth <= deepest]
-    rows = tuple(
-        _with_left_out(_row(node, depth, begin, whole, sums), depth == deepest)
-        for node, depth in shown[:MOST]
-    )
-    return Timeline(rows, tuple((n * 25.0, seconds(whole * n / 4)) for n in range(5)), len(shown))
+    fitting = [(node, depth) for node, depth in nodes if depth <= deepest]
+    shown = fitting[:MOST]
+    ids = {id(node) for node, _ in shown}
+    rows = []
+    for node, depth in shown:
+        error = error_of_its_own(node, lambda inside: id(inside) in ids)
+        row = replace(_row(node, depth, begin, whole, sums), error=error)
+        rows.append(_with_left_out(row) if depth == deepest else row)
+    ticks = tuple((n * 25.0, seconds(whole * n / 4)) for n in range(5))
+    return Timeline(tuple(rows), ticks, len(fitting))
 
 
 def _deepest(depths: list[int], is_inside: bool) -> int:
@@ -88,12 +92,10 @@ def _deepest(depths: list[int], is_inside: bool) -> int:
     return deepest
 
 
-def _with_left_out(row: Row, is_deepest: bool) -> Row:
-    if not is_deepest:
-        return row
+def _with_left_out(row: Row) -> Row:
     left_out = [node for node, _ in _every(row.node.children, 0)]
-    failed = sum(node.error is not None for node in left_out)
-    return replace(row, inside=len(left_out), failed=failed, error=row.node.error)
+    failed = sum(node.state == "failed" for node in left_out)
+    return replace(row, inside=len(left_out), failed=failed)
 
 
 def _every(nodes: tuple[Node, ...], depth: int) -> Iterator[tuple[Node, int]]:
@@ -131,12 +133,11 @@ def _row(
         width = min(100.0, max(_LEAST, (node.seconds or 0) / whole * 100))
         left = min((node.started - begin).total_seconds() / whole * 100, 100 - width)
     spent = node.path in sums
-    usd, error = sums.get(node.path, 0.0), error_of_its_own(node)
-    return Row(node, depth, _look(node), left, width, usd, spent, error=error)
+    return Row(node, depth, _look(node), left, width, sums.get(node.path, 0.0), spent)
 
 
 def _look(node: Node) -> str:
-    if node.error is not None:
+    if node.state == "failed":
         return "failed"
     if node.kind == "person" or node.state == "waiting":
         return "waits"

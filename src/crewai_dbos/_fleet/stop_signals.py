@@ -1,0 +1,91 @@
+"""SIGTERM and Ctrl-C, as a worker takes them: Python delivers them to the main thread."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from crewai_dbos._crewai_seam.telemetry import ends_the_process
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Terminated(SystemExit):
+    """SIGTERM has come to a worker that is not in `run`. Its block ends, as it does at Ctrl-C."""
+
+
+class StopSignals:
+    """What the process does about them from the begin of a worker to its end.
+
+    Args:
+        give_up: Called before the process ends at a second signal.
+
+    Attributes:
+        have_come: Whether the worker is to stop.
+    """
+
+    def __init__(self, give_up: Callable[[], None]) -> None:
+        self.have_come = False
+        self._give_up = give_up
+        self._pid = os.getpid()
+        self._before: dict[int, Any] = {}
+        self._are_over = False
+
+    def end_the_block(self) -> None:
+        """SIGTERM raises `Terminated` from now on. What the program itself does about it stays."""
+        self._pid = os.getpid()
+        if _in_main_thread() and ends_the_process(signal.getsignal(signal.SIGTERM)):
+            self._take(signal.SIGTERM, self._terminate)
+
+    def are_told(self) -> bool:
+        """`have_come` tells of both from now on. Returns False in a thread, where it does not."""
+        if not _in_main_thread():
+            return False
+        for number in _SIGNALS:
+            self._take(number, self._heed)
+        return True
+
+    def give_back(self) -> None:
+        """The worker has ended: the program does what it did before, if it does nothing else."""
+        self._are_over = True
+        if _in_main_thread():
+            for number, before in self._before.items():
+                if signal.getsignal(number) in (self._terminate, self._heed):
+                    signal.signal(number, before)
+
+    def _take(self, number: int, handler: Callable[[int, FrameType | None], None]) -> None:
+        before = signal.getsignal(number)
+        # None: not by Python.
+        self._before.setdefault(number, signal.SIG_DFL if before is None else before)
+        signal.signal(number, handler)
+
+    def _terminate(self, number: int, frame: FrameType | None) -> None:
+        if self._is_the_worker_s(number):
+            self.have_come = True
+            signal.signal(number, self._heed)
+            raise Terminated(128 + number)
+
+    def _heed(self, number: int, frame: FrameType | None) -> None:
+        """The first signal ends the worker; at the second the process ends here."""
+        if not self._is_the_worker_s(number):
+            return
+        if self.have_come:
+            self._give_up()
+            os._exit(128 + number)
+        self.have_come = True
+
+    def _is_the_worker_s(self, number: int) -> bool:
+        """If not, it is sent again: the process was forked from the worker's, or has none now."""
+        if os.getpid() == self._pid and not self._are_over:
+            return True
+        signal.signal(number, self._before[number])
+        os.kill(os.getpid(), number)
+        return False
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
