@@ -25,6 +25,11 @@ def in_event_loop() -> bool:
     return True
 
 
+def in_main_thread() -> bool:
+    """Whether this is the thread that Python delivers signals to."""
+    return threading.current_thread() is threading.main_thread()
+
+
 _acting = threading.local()
 
 

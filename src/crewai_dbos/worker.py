@@ -89,7 +89,7 @@ class Worker:
         self._is_used = False
         self._is_shut_down = False
         self._pid = os.getpid()
-        self._signals = StopSignals(self._give_up)
+        self._signals = StopSignals(self._is_here, self._give_up)
         self._shutting_down = threading.Lock()
 
     def __enter__(self) -> Worker:

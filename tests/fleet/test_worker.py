@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from dbos import DBOS
 
 from crewai_dbos import Worker
+from crewai_dbos._crewai_seam.telemetry import TELEMETRY
 from crewai_dbos._dbos_seam.database import launched_database
 from crewai_dbos._dbos_seam.instance import is_constructed
 from crewai_dbos._fleet import membership
@@ -89,6 +90,29 @@ def test_a_worker_that_has_ended_in_another_thread_is_no_matter_of_a_signal(
         os._exit(0)
     signal.signal(signal.SIGTERM, before)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGTERM
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_nor_is_one_that_has_ended_there_in_its_own_process(database_url: str) -> None:
+    came = threading.Event()
+
+    def telemetry_s(*_: Any) -> None:
+        came.set()
+
+    telemetry_s.__module__ = TELEMETRY
+    before = signal.signal(signal.SIGTERM, telemetry_s)
+    try:
+        construct(database_url)
+        worker = Worker()
+        worker.__enter__()
+        assert signal.getsignal(signal.SIGTERM) is not telemetry_s
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(worker.__exit__, None, None, None).result()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert came.wait(30)
+        assert signal.getsignal(signal.SIGTERM) is telemetry_s
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _ignore(*_: Any) -> None: ...

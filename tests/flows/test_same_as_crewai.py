@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +14,7 @@ from pydantic import BaseModel
 from crewai_dbos import DBOSFlow
 from crewai_dbos.testing import ModelServer
 from flows.scenarios import SCENARIOS, Scenario
-from support.databases import some_here
+from support.databases import in_turns
 from support.names import unique
 from support.replays import World, check_forks, done, kinds, sent
 
@@ -56,12 +55,7 @@ _shown: defaultdict[str, set[str]] = defaultdict(set)
 """The kinds of entries that forks of other scenarios began at, by how these were begun."""
 
 
-WAYS = ["kickoff", "akickoff"]
-HERE = list(zip(SCENARIOS, itertools.cycle(WAYS), strict=False))
-"""Each scenario in one way, and each way with half of them."""
-
-
-@pytest.mark.parametrize(("name", "how"), some_here(itertools.product(SCENARIOS, WAYS), HERE))
+@pytest.mark.parametrize(("name", "how"), in_turns(SCENARIOS, ["kickoff", "akickoff"]))
 def test_same_as_crewai_and_replayed(name: str, how: str, launched: None, world: World) -> None:
     scenario = SCENARIOS[name]
     with ModelServer(scenario.script) as server:

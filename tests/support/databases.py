@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+import itertools
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import pytest
@@ -28,3 +29,10 @@ def some_here(every: Iterable[Any], here: Collection[Any]) -> list[Any]:
     return [
         pytest.param(*values, marks=() if each in here else elsewhere) for each, values in every
     ]
+
+
+def in_turns(names: Iterable[str], ways: Sequence[str]) -> list[Any]:
+    """Each name with each way: here in one of them in turn, and else in ``make every-moment``."""
+    names = list(names)
+    here = list(zip(names, itertools.cycle(ways), strict=False))
+    return some_here(itertools.product(names, ways), here)

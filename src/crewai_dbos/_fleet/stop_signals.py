@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
 from crewai_dbos._crewai_seam.telemetry import ends_the_process
+from crewai_dbos._threads import in_main_thread
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -22,28 +22,28 @@ class StopSignals:
     """What the process does about them from the begin of a worker to its end.
 
     Args:
+        is_here: Whether this is the worker's process, and not one that was forked from it.
         give_up: Called before the process ends at a second signal.
 
     Attributes:
         have_come: Whether the worker is to stop.
     """
 
-    def __init__(self, give_up: Callable[[], None]) -> None:
+    def __init__(self, is_here: Callable[[], bool], give_up: Callable[[], None]) -> None:
         self.have_come = False
+        self._is_here = is_here
         self._give_up = give_up
-        self._pid = os.getpid()
         self._before: dict[int, Any] = {}
         self._are_over = False
 
     def end_the_block(self) -> None:
         """SIGTERM raises `Terminated` from now on. What the program itself does about it stays."""
-        self._pid = os.getpid()
-        if _in_main_thread() and ends_the_process(signal.getsignal(signal.SIGTERM)):
+        if in_main_thread() and ends_the_process(signal.getsignal(signal.SIGTERM)):
             self._take(signal.SIGTERM, self._terminate)
 
     def are_told(self) -> bool:
         """`have_come` tells of both from now on. Returns False in a thread, where it does not."""
-        if not _in_main_thread():
+        if not in_main_thread():
             return False
         for number in _SIGNALS:
             self._take(number, self._heed)
@@ -52,7 +52,7 @@ class StopSignals:
     def give_back(self) -> None:
         """The worker has ended: the program does what it did before, if it does nothing else."""
         self._are_over = True
-        if _in_main_thread():
+        if in_main_thread():
             for number, before in self._before.items():
                 if signal.getsignal(number) in (self._terminate, self._heed):
                     signal.signal(number, before)
@@ -80,12 +80,8 @@ class StopSignals:
 
     def _is_the_worker_s(self, number: int) -> bool:
         """If not, it is sent again: the process was forked from the worker's, or has none now."""
-        if os.getpid() == self._pid and not self._are_over:
+        if self._is_here() and not self._are_over:
             return True
         signal.signal(number, self._before[number])
         os.kill(os.getpid(), number)
         return False
-
-
-def _in_main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()

@@ -75,13 +75,13 @@ def timeline(run: Run, costs: Mapping[str, Cost], inside: Node | None = None) ->
     fitting = [(node, depth) for node, depth in nodes if depth <= deepest]
     shown = fitting[:MOST]
     ids = {id(node) for node, _ in shown}
-    rows = []
-    for node, depth in shown:
-        error = error_of_its_own(node, lambda inside: id(inside) in ids)
-        row = replace(_row(node, depth, begin, whole, sums), error=error)
-        rows.append(_with_left_out(row) if depth == deepest else row)
+    errors = (error_of_its_own(node, lambda inside: id(inside) in ids) for node, _ in shown)
+    rows = tuple(
+        _with_left_out(_row(node, depth, begin, whole, sums, error), depth == deepest)
+        for (node, depth), error in zip(shown, errors, strict=True)
+    )
     ticks = tuple((n * 25.0, seconds(whole * n / 4)) for n in range(5))
-    return Timeline(tuple(rows), ticks, len(fitting))
+    return Timeline(rows, ticks, len(fitting))
 
 
 def _deepest(depths: list[int], is_inside: bool) -> int:
@@ -92,7 +92,9 @@ def _deepest(depths: list[int], is_inside: bool) -> int:
     return deepest
 
 
-def _with_left_out(row: Row) -> Row:
+def _with_left_out(row: Row, is_deepest: bool) -> Row:
+    if not is_deepest:
+        return row
     left_out = [node for node, _ in _every(row.node.children, 0)]
     failed = sum(node.state == "failed" for node in left_out)
     return replace(row, inside=len(left_out), failed=failed)
@@ -126,14 +128,20 @@ def _sums(costs: Mapping[str, Cost]) -> dict[str, float | None]:
 
 
 def _row(
-    node: Node, depth: int, begin: datetime, whole: float, sums: Mapping[str, float | None]
+    node: Node,
+    depth: int,
+    begin: datetime,
+    whole: float,
+    sums: Mapping[str, float | None],
+    error: str | None,
 ) -> Row:
     left = width = None
     if node.started is not None:
         width = min(100.0, max(_LEAST, (node.seconds or 0) / whole * 100))
         left = min((node.started - begin).total_seconds() / whole * 100, 100 - width)
     spent = node.path in sums
-    return Row(node, depth, _look(node), left, width, sums.get(node.path, 0.0), spent)
+    usd = sums.get(node.path, 0.0)
+    return Row(node, depth, _look(node), left, width, usd, spent, error=error)
 
 
 def _look(node: Node) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +28,7 @@ from crewai_dbos._journal import executions, notes
 from crewai_dbos._runs import unfinished
 from crewai_dbos._secrets.cutting import cutter
 from crewai_dbos._signals import ControlSignal, RunCancelled, RunLeft, RunSuspended
+from crewai_dbos._threads import in_main_thread
 from crewai_dbos.errors import RunAbortedError
 
 _LOST = (DBOSWorkflowCancelledError, DBOSWorkflowConflictIDError)
@@ -118,8 +118,7 @@ def _ends_the_process(error: BaseException) -> bool:
     """Whether `error` is raised as this process is being ended, by a signal or a broken pipe."""
     if isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError):
         return True  # by the console that crewAI prints to
-    # Only the main thread gets signals.
-    if threading.current_thread() is not threading.main_thread():
+    if not in_main_thread():
         return False
     if isinstance(error, KeyboardInterrupt):
         return True
