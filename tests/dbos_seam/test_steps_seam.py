@@ -42,6 +42,13 @@ QUICK: StepOptions = {
 }
 
 
+@pytest.fixture(params=["sqlite", "postgres"])
+def either_url(request: pytest.FixtureRequest, url: str) -> str:
+    if request.param == "sqlite":
+        return url
+    return str(request.getfixturevalue("postgres").create_database())
+
+
 def of_dbos(options: StepOptions, body: Callable[[], Any]) -> Any:
     return DBOS.reserve_step().run(options, body)
 
@@ -101,29 +108,30 @@ def without_ids(found: list[list[Any]]) -> list[Any]:
     return found
 
 
-def test_a_step_is_one_transaction(url: str) -> None:
-    made: dict[str, int] = {}
+def test_a_step_is_one_statement(either_url: str) -> None:
+    made: dict[str, list[str]] = {}
 
     def counted(name: str, function: Callable[[], Any]) -> None:
         begun, here = [], threading.get_ident()
 
-        def begin(connection: Any) -> None:
+        def executed(_: Any, __: Any, statement: str, *___: Any) -> None:
             if threading.get_ident() == here:  # DBOS looks at its queues on others
-                begun.append(connection)
+                begun.append(statement)
 
-        sa.event.listen(engine(), "begin", begin)
+        sa.event.listen(engine(), "before_cursor_execute", executed)
         function()
-        sa.event.remove(engine(), "begin", begin)
-        made[name] = len(begun)
+        sa.event.remove(engine(), "before_cursor_execute", executed)
+        made[name] = begun
 
     def plan() -> None:
         for make in (of_dbos, ours):
             counted(make.__name__, lambda make=make: make({"name": "step"}, lambda: 1))
 
-    with launched(url):
+    with launched(either_url):
         finish(lambda: ours({"name": "first"}, lambda: 1), run_id())  # which asks for the file
         finish(plan, run_id())
-    assert made == {"of_dbos": 2, "ours": 1}
+    assert len(made["of_dbos"]) == 4
+    assert [statement[:11] for statement in made["ours"]] == ["INSERT INTO"]
 
 
 @pytest.mark.parametrize("name", ["of_dbos", "ours"])
@@ -189,13 +197,6 @@ def test_a_step_has_the_span_that_dbos_makes(url: str, monkeypatch: pytest.Monke
     assert told[1][2]
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
-def either_url(request: pytest.FixtureRequest, url: str) -> str:
-    if request.param == "sqlite":
-        return url
-    return str(request.getfixturevalue("postgres").create_database())
-
-
 def test_a_row_is_the_one_that_dbos_writes(either_url: str) -> None:
     def plan() -> None:
         for make in (of_dbos, ours, ours):
@@ -242,6 +243,42 @@ def test_what_may_not_be_recorded_is_not(either_url: str) -> None:
     with launched(either_url):
         assert finish(plan, run := run_id()) == "done"
         assert [step["function_id"] for step in steps(run)] == [7]
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_a_run_that_is_being_taken(taken: bool, either_url: str) -> None:
+    """Nothing is recorded until it is decided whose it is, and then only for him."""
+
+    def plan() -> Any:
+        context = current_context()
+        assert context is not None
+        assert context.owner_xid is not None
+        now = int(time.time() * 1000)
+        values = (context.owner_xid, 7, "step", "{}", "portable_json", now, now)
+        database = launched_database()
+        runs = database.system.tables.workflow_status
+        mine = runs.c.workflow_uuid == DBOS.workflow_id
+        with ThreadPoolExecutor(1) as pool, database.engine.connect() as connection:
+            with connection.begin() as transaction:
+                connection.execute(sa.update(runs).where(mine).values(owner_xid="another's"))
+                row = StepRow(str(DBOS.workflow_id), *values)
+                recorded = pool.submit(record, database.system, row)
+                with pytest.raises(TimeoutError):
+                    recorded.result(0.5)
+                transaction.commit() if taken else transaction.rollback()
+            error = recorded.exception(60)
+            with connection.begin():
+                connection.execute(sa.update(runs).where(mine).values(owner_xid=values[0]))
+        return type(error).__name__
+
+    with launched(either_url):
+        run = run_id()
+        if taken:
+            assert finish(plan, run) == "DBOSWorkflowConflictIDError"
+            assert steps(run) == []
+        else:
+            assert finish(plan, run) == "NoneType"
+            assert [step["function_id"] for step in steps(run)] == [7]
 
 
 def test_a_loop_whose_threads_all_wait(tmp_path: Path) -> None:

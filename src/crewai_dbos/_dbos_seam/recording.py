@@ -1,13 +1,16 @@
-"""DBOS's transaction that records a step, with its statements built once.
+"""DBOS's transaction that records a step, as one statement that is built once.
 
-DBOS builds the two statements of it for each step anew, and the INSERT is compiled each time, as
-SQLAlchemy keeps none with ON CONFLICT: most of what a step costs its process. So DBOS is had to
-build them once for a database, with parameters. What they find is judged here as DBOS judges it.
+DBOS makes two, one that looks whether the execution has the workflow, and the INSERT. It builds
+both for each step anew, and the INSERT is compiled each time, as SQLAlchemy keeps none with ON
+CONFLICT: most of what a step costs its process. So DBOS is had to build its INSERT once for a
+database, with parameters, which then takes its row from that look. A row that is not written as it
+should be is left to DBOS's own transaction, which says what is wrong with it.
 """
 
 from __future__ import annotations
 
 import functools
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,12 +18,11 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import sqlalchemy as sa
-from dbos._error import DBOSStepNondeterminismError, DBOSWorkflowConflictIDError
 from dbos._schemas import SCHEMA_PLACEHOLDER
 from dbos._sys_db import SystemDatabase, db_retry
 from sqlalchemy.dialects import sqlite
 
-from crewai_dbos._dbos_seam.single_writer import SingleWriter
+from crewai_dbos._dbos_seam.kept_connection import KeptConnection, at_once, can_be_kept
 
 
 @dataclass(frozen=True)
@@ -55,19 +57,28 @@ def record(database: SystemDatabase, row: StepRow) -> None:
         DBOSWorkflowConflictIDError: Another execution has the workflow, or nobody.
         DBOSStepNondeterminismError: There is another row of that number.
     """
-    db_retry(sys_db=database)(lambda: _record(database, _statements_of(database), row))()
+    db_retry(sys_db=database)(lambda: _record(database, _statement_of(database), row))()
 
 
-def _record(database: SystemDatabase, statements: _Statements, row: StepRow) -> None:
-    begin = (statements.writer or database.engine).begin
-    with database._own_key(row.run_id), begin() as connection:
-        found = statements.execute(database, connection, "owner", {"new_run_id": row.run_id})
-        if found.scalar() != row.owner_xid:
-            raise DBOSWorkflowConflictIDError(row.run_id)
-        values = {f"new_{name}": getattr(row, name) for name in _COLUMNS}
-        written = statements.execute(database, connection, "step", values).scalar()
-        if written is None or int(written) != row.ended_ms:
-            raise DBOSStepNondeterminismError(row.run_id, row.step_id)
+def _record(database: SystemDatabase, statement: _Statement, row: StepRow) -> None:
+    ended_ms = statement.execute(database.engine, vars(row))
+    if ended_ms is None or int(ended_ms) != row.ended_ms:
+        with database._own_key(row.run_id), database.engine.begin() as connection:
+            _have_dbos_record(database, vars(row), connection)
+
+
+def _have_dbos_record(database: SystemDatabase, row: dict[str, Any], connection: Any) -> None:
+    """Do what DBOS does with `row`, the fields of a `StepRow`."""
+    result: Any = {column: row[name] for name, column in _COLUMNS.items()}
+    ended = result.pop("completed_at_epoch_ms")
+    result.update(error=None, child_workflow_id=None)
+    database._record_operation_result_txn(
+        result,
+        ended,
+        connection,
+        owner_xid=row["owner_xid"],
+        child_values=database._child_values(None),
+    )
 
 
 _COLUMNS = {
@@ -83,25 +94,28 @@ _COLUMNS = {
 
 
 @dataclass(frozen=True)
-class _Statements:
-    writer: SingleWriter | None
-    built: dict[str, Any]
-    texts: dict[str, tuple[str, dict[str, Any]]]
+class _Statement:
+    """What writes a row.
+
+    Attributes:
+        text: Its SQL, for the driver.
+        constants: Its parameters that are no row's.
+        kept: The connection that it goes through, where one can be kept.
+    """
+
+    text: str
+    constants: dict[str, Any]
+    kept: KeptConnection | None
+
+    def execute(self, engine: sa.Engine, values: dict[str, Any]) -> Any:
+        """What it returns; None if it has written nothing."""
+        parameters = {**self.constants, **values}
+        with self.kept.turn() if self.kept else at_once(engine) as connection:
+            return connection.exec_driver_sql(self.text, parameters).scalar()
 
     def close(self) -> None:
-        if self.writer is not None:
-            self.writer.close()
-
-    def execute(
-        self, database: SystemDatabase, connection: sa.Connection, name: str, values: dict[str, Any]
-    ) -> Any:
-        if name in self.texts:
-            text, constants = self.texts[name]
-            return connection.exec_driver_sql(text, {**constants, **values})
-        built = self.built[name]
-        return database._execute_prepared(
-            connection, f"crewai_dbos.{name}", values, lambda: built, insert_columns=False
-        )
+        if self.kept is not None:
+            self.kept.close()
 
 
 class _Building:
@@ -123,7 +137,7 @@ class _Building:
         return []
 
 
-_kept: WeakKeyDictionary[SystemDatabase, _Statements] = WeakKeyDictionary()
+_kept: WeakKeyDictionary[SystemDatabase, _Statement] = WeakKeyDictionary()
 _building = threading.Lock()
 
 
@@ -133,13 +147,13 @@ def letting_go(destroy: Callable[[SystemDatabase], None]) -> Callable[[SystemDat
     @functools.wraps(destroy)
     def destroyed(database: SystemDatabase) -> None:
         destroy(database)
-        if (statements := _kept.get(database)) is not None:
-            statements.close()
+        if (statement := _kept.get(database)) is not None:
+            statement.close()
 
     return destroyed
 
 
-def _statements_of(database: SystemDatabase) -> _Statements:
+def _statement_of(database: SystemDatabase) -> _Statement:
     found = _kept.get(database)
     if found is None:
         with _building:
@@ -150,44 +164,58 @@ def _statements_of(database: SystemDatabase) -> _Statements:
     return found
 
 
-def _built(database: SystemDatabase) -> _Statements:
+def _built(database: SystemDatabase) -> _Statement:
+    insert, constants = _text(database, _insert_of(database))
+    owned, more = _text(database, _owned(database))
+    into, values, conflict = _parts(insert)
+    text = f"{into} {owned.replace(_VALUES, values)} {conflict}"
+    kept = KeptConnection(database.engine) if can_be_kept(database.engine) else None
+    return _Statement(text, {**constants, **more}, kept)
+
+
+def _insert_of(database: SystemDatabase) -> Any:
+    """The statement by which DBOS writes a row, with parameters."""
     columns = database.tables.operation_outputs.c
-    given: Any = {
-        column: sa.bindparam(f"new_{name}", type_=columns[column].type)
-        for name, column in _COLUMNS.items()
+    row = {
+        name: sa.bindparam(name, type_=columns[column].type) for name, column in _COLUMNS.items()
     }
-    ended = given.pop("completed_at_epoch_ms")
-    connection: Any = _Building()
-    result: Any = {**given, "error": None, "child_workflow_id": None}
-    database._record_operation_result_txn(
-        result,
-        ended,
-        connection,
-        owner_xid=_Building.OWNER,
-        child_values=database._child_values(None),
-    )
-    owner, step = connection.statements
-    built = {"owner": owner, "step": step}
-    if not database._is_sqlite:  # DBOS compiles and keeps what it is given
-        return _Statements(None, built, {})
-    texts = {name: _text(each) for name, each in built.items()}
-    return _Statements(_writer(database.engine), built, texts)
+    connection = _Building()
+    _have_dbos_record(database, {**row, "owner_xid": _Building.OWNER}, connection)
+    _, insert = connection.statements
+    return insert
 
 
-def _writer(engine: sa.Engine) -> SingleWriter | None:
-    if not isinstance(engine.pool, sa.QueuePool):
-        return None
-    with engine.connect() as connection:
-        [[_, _, file], *_] = connection.exec_driver_sql("PRAGMA database_list").all()
-    # A database in memory may be there for its one connection only, which the pool then keeps.
-    return SingleWriter(engine) if file else None
+_VALUES = "the_values_of_the_row"
 
 
-def _text(statement: Any) -> tuple[str, dict[str, Any]]:
+def _owned(database: SystemDatabase) -> Any:
+    """A row where the execution has the workflow, which nobody takes until the transaction ends."""
+    runs = database.tables.workflow_status
+    run_id: Any = sa.bindparam("run_id", type_=runs.c.workflow_uuid.type)
+    owner_xid = sa.bindparam("owner_xid", type_=runs.c.owner_xid.type)
+    found: Any = sa.select(sa.literal_column(_VALUES)).select_from(runs)
+    found = found.where(*database._wf(runs, run_id), runs.c.owner_xid == owner_xid)
+    return found.with_for_update(key_share=True)
+
+
+def _text(database: SystemDatabase, statement: Any) -> tuple[str, dict[str, Any]]:
     """The SQL of `statement`, and its parameters that never change."""
+    dialect, schema = database.engine.dialect, database.schema
+    if database._is_sqlite:
+        dialect, schema = sqlite.dialect(paramstyle="named"), "main"
     compiled = statement.compile(
-        dialect=sqlite.dialect(paramstyle="named"),
-        schema_translate_map={SCHEMA_PLACEHOLDER: "main"},
+        dialect=dialect,
+        schema_translate_map={SCHEMA_PLACEHOLDER: schema},
         render_schema_translate=True,
     )
     return str(compiled), {name: bind.value for name, bind in compiled.binds.items()}
+
+
+def _parts(insert: str) -> tuple[str, str, str]:
+    """What stands before, in and after the parentheses of VALUES."""
+    found = re.fullmatch(
+        r"(INSERT INTO [^()]+ \([^()]+\)) VALUES \((.+)\) (ON CONFLICT .+)", insert
+    )
+    assert found, f"DBOS records a step by another statement: {insert}"
+    into, values, conflict = found.groups()
+    return into, values, conflict

@@ -1,4 +1,4 @@
-"""What a process records on SQLite goes through one connection."""
+"""What a process records goes through one connection, which is kept."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import gc
 import os
 import sqlite3
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import Queue
@@ -20,12 +21,15 @@ from dbos._error import DBOSWorkflowConflictIDError
 from dbos._serialization import DefaultSerializer
 from dbos._sys_db import SystemDatabase
 
+from crewai_dbos._dbos_seam import kept_connection, recording
+from crewai_dbos._dbos_seam.database import launched_database
 from crewai_dbos._dbos_seam.instance import engine
+from crewai_dbos._dbos_seam.kept_connection import KeptConnection
 from crewai_dbos._dbos_seam.recording import StepRow, record
-from crewai_dbos._dbos_seam.single_writer import SingleWriter
 from crewai_dbos._dbos_seam.sqlite_journal import checked_out
 from crewai_dbos._journal.joining import joined
 from support.launching import launched
+from support.postgres import Postgres
 from support.runs import Work, begin, entries, finish, result, run_id
 
 work = Work()
@@ -76,17 +80,17 @@ def times_open(file: Path) -> int:
 def test_after_a_failure_it_writes_on(url: str) -> None:
     """As when DBOS finds that a row is another execution's, and as when the disk was full."""
     made = sa.create_engine(url)
-    writer = SingleWriter(made)
-    with writer.begin() as connection:
+    writer = KeptConnection(made)
+    with writer.turn() as connection:
         connection.exec_driver_sql("CREATE TABLE a (n INTEGER PRIMARY KEY)")
 
     def twice() -> None:
-        with writer.begin() as connection:
+        with writer.turn() as connection:
             connection.exec_driver_sql("INSERT INTO a VALUES (1), (1)")
 
     with pytest.raises(sa.exc.IntegrityError):
         twice()
-    with writer.begin() as connection:
+    with writer.turn() as connection:
         connection.exec_driver_sql("INSERT INTO a VALUES (2)")
     with made.connect() as connection:
         assert connection.exec_driver_sql("SELECT n FROM a").all() == [(2,)]
@@ -96,22 +100,19 @@ def test_after_a_failure_it_writes_on(url: str) -> None:
 def test_what_could_not_be_undone_is_not_committed_by_the_next(url: str) -> None:
     """The refused row may be that of an execution whose run is another's."""
     made = sa.create_engine(url)
-    writer = SingleWriter(made)
-    with writer.begin() as connection:
+    writer = KeptConnection(made)
+    with writer.turn() as connection:
         connection.exec_driver_sql("CREATE TABLE a (n INTEGER)")
 
-    def refused(_: Any) -> None:
-        raise sqlite3.OperationalError("disk I/O error")
-
     def insert(number: int, *, fail: bool = False) -> None:
-        with writer.begin() as connection:
+        with writer.turn() as connection:
+            if fail:
+                connection.exec_driver_sql("BEGIN")
             connection.exec_driver_sql("INSERT INTO a VALUES (?)", (number,))
             assert not fail
 
-    made.dialect.do_rollback = refused  # type: ignore[method-assign]
-    with pytest.raises((AssertionError, sa.exc.OperationalError)):
+    with pytest.raises(AssertionError):
         insert(1, fail=True)
-    del made.dialect.do_rollback
     insert(2)
     with made.connect() as connection:
         assert connection.exec_driver_sql("SELECT n FROM a").all() == [(2,)]
@@ -121,17 +122,17 @@ def test_what_could_not_be_undone_is_not_committed_by_the_next(url: str) -> None
 def test_it_is_closed_at_once_while_a_thread_writes(url: str, tmp_path: Path) -> None:
     """DBOS is destroyed, and does not wait for those that wait for the lock of the database."""
     made = sa.create_engine(url, poolclass=sa.QueuePool)
-    writer = SingleWriter(made)
+    writer = KeptConnection(made)
     writing, go_on = threading.Event(), threading.Event()
 
     def write() -> None:
-        with writer.begin() as connection:
+        with writer.turn() as connection:
             connection.exec_driver_sql("CREATE TABLE a (n INTEGER)")
             writing.set()
             assert go_on.wait(60)
 
     def write_more() -> None:
-        with writer.begin() as connection:
+        with writer.turn() as connection:
             connection.exec_driver_sql("INSERT INTO a VALUES (1)")
 
     with ThreadPoolExecutor(2) as pool:
@@ -147,7 +148,7 @@ def test_it_is_closed_at_once_while_a_thread_writes(url: str, tmp_path: Path) ->
     assert not times_open(tmp_path / "dbos.sqlite")
 
 
-class ClosedLate(SingleWriter):
+class ClosedLate(KeptConnection):
     """Is closed by another thread when its transaction has just ended."""
 
     def _is_unclear(self) -> bool:
@@ -160,7 +161,7 @@ class ClosedLate(SingleWriter):
 def test_it_is_closed_in_the_last_moment_of_a_transaction(url: str, tmp_path: Path) -> None:
     made = sa.create_engine(url)
     writer = ClosedLate(made)
-    with writer.begin() as connection:
+    with writer.turn() as connection:
         connection.exec_driver_sql("CREATE TABLE a (n INTEGER)")
     made.dispose()
     assert not times_open(tmp_path / "dbos.sqlite")
@@ -169,12 +170,12 @@ def test_it_is_closed_in_the_last_moment_of_a_transaction(url: str, tmp_path: Pa
 def test_threads_take_turns(url: str) -> None:
     """With the shortest patience of SQLite's: nobody finds the database locked."""
     made = sa.create_engine(url, connect_args={"timeout": 0})
-    writer = SingleWriter(made)
-    with writer.begin() as connection:
+    writer = KeptConnection(made)
+    with writer.turn() as connection:
         connection.exec_driver_sql("CREATE TABLE a (n INTEGER)")
 
     def insert(number: int) -> None:
-        with writer.begin() as connection:
+        with writer.turn() as connection:
             connection.exec_driver_sql("INSERT INTO a VALUES (?)", (number,))
 
     with ThreadPoolExecutor(8) as pool:
@@ -279,7 +280,7 @@ def test_a_connection_that_could_not_be_asked_is_not_kept(
     with made.begin() as connection:
         connection.exec_driver_sql("CREATE TABLE a (n INTEGER)")
     sa.event.listen(made, "checkout", checked_out)
-    writer = SingleWriter(made)
+    writer = KeptConnection(made)
     with monkeypatch.context() as meanwhile:
         meanwhile.setattr(Busy, "locked", True)
         with pytest.raises(sa.exc.OperationalError, match="locked"):
@@ -289,9 +290,9 @@ def test_a_connection_that_could_not_be_asked_is_not_kept(
     writer.close()
 
 
-def insert_one(writer: SingleWriter) -> Any:
+def insert_one(writer: KeptConnection) -> Any:
     """Returns the mode of the journal."""
-    with writer.begin() as connection:
+    with writer.turn() as connection:
         connection.exec_driver_sql("INSERT INTO a VALUES (1)")
         return connection.exec_driver_sql("PRAGMA journal_mode").scalar()
 
@@ -315,3 +316,150 @@ def test_the_first_call_waits_for_a_pool_that_is_used_up(url: str) -> None:
         assert entries(run) == ["work#1/a#1"]
     one.dispose()
     assert work.done == {"a": 1}
+
+
+# On Postgres ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def server_url(postgres: Postgres) -> str:
+    return postgres.create_database()
+
+
+def of_psycopg(url: str, **options: Any) -> sa.Engine:
+    return sa.create_engine(url.replace("postgresql:", "postgresql+psycopg:"), **options)
+
+
+def backend(connection: sa.Connection) -> int:
+    return int(connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one())
+
+
+def backends(server: sa.Engine) -> list[int]:
+    """The connections to the server's database, but for the one that asks."""
+    with server.connect() as connection:
+        query = "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
+        found = connection.exec_driver_sql(f"{query} AND pid <> pg_backend_pid()")
+        return [pid for (pid,) in found]
+
+
+@pytest.mark.parametrize(("size", "kept"), [(4, 0), (5, 1)])
+def test_a_pool_of_five_spares_one(size: int, kept: int, server_url: str) -> None:
+    some = of_psycopg(server_url, pool_size=size, max_overflow=0, pool_timeout=30)
+    with launched(server_url, system_database_engine=some):
+        runs = [run_id() for _ in range(8)]
+        for handle in [begin(one_call, run) for run in runs]:
+            result(handle)
+        assert [entries(run) for run in runs] == [["work#1/a#1"]] * 8
+        statement = recording._kept[launched_database().system]
+        assert (statement.kept is not None) == bool(kept)
+        if statement.kept is not None:
+            with statement.kept.turn() as first:
+                number = backend(first)
+            with statement.kept.turn() as second:
+                assert backend(second) == number
+    assert some.pool.checkedout() == 0
+    some.dispose()
+
+
+def test_threads_do_not_wait_for_each_other(server_url: str) -> None:
+    """The server carries out many transactions at a time."""
+    made = of_psycopg(server_url)
+    writer = KeptConnection(made)
+    with writer.turn() as first, ThreadPoolExecutor(1) as pool:
+        kept = backend(first)
+
+        def another() -> int:
+            with writer.turn() as second:
+                return backend(second)
+
+        assert pool.submit(another).result(60) != kept
+    with writer.turn() as third:
+        assert backend(third) == kept
+    writer.close()
+    made.dispose()
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_server_that_has_ended_the_connection(
+    asked: bool, server_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when it is started again. A statement on it fails only if it was used just before."""
+    if asked:
+        monkeypatch.setattr(kept_connection, "_TRUSTED", 0.0)
+    made = of_psycopg(server_url)
+    writer = KeptConnection(made)
+    with writer.turn() as connection:
+        first = backend(connection)
+    with made.connect() as connection:
+        connection.exec_driver_sql("SELECT pg_terminate_backend(%s, 60000)", (first,))
+    if not asked:
+        with pytest.raises(sa.exc.OperationalError), writer.turn() as connection:
+            backend(connection)
+    with writer.turn() as connection:
+        assert backend(connection) != first
+    writer.close()
+    made.dispose()
+
+
+def test_a_run_goes_on_when_the_server_has_ended_the_connection(server_url: str) -> None:
+    server = of_psycopg(server_url, poolclass=sa.NullPool)
+
+    def plan() -> Any:
+        with joined("work") as scope:
+            work.call(scope, "a")
+            there = backends(server)
+            with server.connect() as connection:
+                for pid in there:
+                    connection.exec_driver_sql("SELECT pg_terminate_backend(%s, 60000)", (pid,))
+            return work.call(scope, "b")
+
+    with launched(server_url):
+        finish(plan, run := run_id())
+        assert entries(run) == ["work#1/a#1", "work#1/b#1"]
+    assert work.done == {"a": 1, "b": 1}
+
+
+def test_what_was_not_undone_on_the_server_is_not_committed(server_url: str) -> None:
+    made = of_psycopg(server_url)
+    writer = KeptConnection(made)
+    with writer.turn() as connection:
+        connection.exec_driver_sql("CREATE TABLE a (n INTEGER)")
+
+    def fail() -> None:
+        with writer.turn() as connection:
+            connection.exec_driver_sql("BEGIN")
+            connection.exec_driver_sql("INSERT INTO a VALUES (1)")
+            raise AssertionError
+
+    with pytest.raises(AssertionError):
+        fail()
+    with writer.turn() as connection:
+        connection.exec_driver_sql("INSERT INTO a VALUES (2)")
+        assert connection.exec_driver_sql("SELECT n FROM a").all() == [(2,)]
+    writer.close()
+    made.dispose()
+
+
+def test_dbos_gets_no_connection_in_another_mode(server_url: str) -> None:
+    """Nor the one that was kept: of the pool each begins a transaction."""
+    made = of_psycopg(server_url, pool_size=1, max_overflow=0)
+    writer = KeptConnection(made)
+    with writer.turn() as connection:
+        connection.exec_driver_sql("CREATE TABLE a (n INTEGER)")
+    writer.close()
+    with made.connect() as connection:
+        connection.exec_driver_sql("INSERT INTO a VALUES (1)")
+        connection.rollback()
+        assert connection.exec_driver_sql("SELECT n FROM a").all() == []
+    made.dispose()
+
+
+def test_a_destroyed_dbos_leaves_no_connection_to_the_server(server_url: str) -> None:
+    server = of_psycopg(server_url, poolclass=sa.NullPool)
+    with launched(server_url):
+        finish(one_call, run_id())
+        assert backends(server)
+    deadline = time.monotonic() + 60
+    while backends(server):  # they end when the server has seen that nobody is there
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
