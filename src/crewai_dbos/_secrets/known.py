@@ -25,7 +25,7 @@ class _Known:
         self._lock = threading.RLock()
         self._told: OrderedDict[str, str] = OrderedDict()
         self._around: dict[str, str] = {}
-        self._environment: dict[str, str] | None = None
+        self._environment: dict[Any, Any] | None = None
         self._configuration: dict[str, Any] | None = None
         self._hide: Callable[[str], str] | None = None
 
@@ -58,7 +58,9 @@ class _Known:
 
     def _look_around(self) -> None:
         """Look through the environment and DBOS's configuration, if they are not as before."""
-        environment, configured = dict(os.environ), whole_configuration()
+        # As the system has it: to decode it takes longer than all else here, at each call.
+        environment = dict(getattr(os.environ, "_data", os.environ))
+        configured = whole_configuration()
         if environment == self._environment and configured == self._configuration:
             return
         self._environment, self._configuration = environment, configured
