@@ -133,7 +133,7 @@ TABLE = (
     ),
     *_rows(
         JOURNAL,
-        "the connection that records on SQLite is closed with DBOS",
+        "the connection that records is closed with DBOS",
         (_SYSTEM_DATABASE, "destroy", "_dbos_seam.recording:letting_go"),
     ),
     *_rows(

@@ -148,6 +148,54 @@ def test_it_is_closed_at_once_while_a_thread_writes(url: str, tmp_path: Path) ->
     assert not times_open(tmp_path / "dbos.sqlite")
 
 
+def test_an_interrupt_while_it_is_opened_leaves_none_in_another_mode(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is written on it would not be committed."""
+    made = sa.create_engine(url)
+    writer = KeptConnection(made)
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(made.dialect, "set_isolation_level", interrupted)
+        with pytest.raises(KeyboardInterrupt), writer.turn():
+            pass
+    with writer.turn() as connection:
+        connection.exec_driver_sql("CREATE TABLE a (n INTEGER)")
+        connection.exec_driver_sql("INSERT INTO a VALUES (1)")
+    with made.connect() as connection:
+        assert connection.exec_driver_sql("SELECT n FROM a").all() == [(1,)]
+    writer.close()
+    made.dispose()
+
+
+def test_what_can_not_be_committed_is_an_error(url: str) -> None:
+    """SQLite finds out at the end of the statement that somebody reads."""
+    made = sa.create_engine(url, connect_args={"timeout": 0})
+    writer = KeptConnection(made)
+    with writer.turn() as connection:
+        connection.exec_driver_sql("CREATE TABLE a (n INTEGER)")
+
+    def insert() -> None:
+        with writer.turn() as connection:
+            statement = "INSERT INTO a VALUES (1) RETURNING n"
+            assert connection.exec_driver_sql(statement).scalar() == 1
+
+    with made.connect() as reader:
+        reader.exec_driver_sql("BEGIN")
+        reader.exec_driver_sql("SELECT n FROM a").all()
+        with pytest.raises(sa.exc.OperationalError, match="locked"):
+            insert()
+        reader.rollback()
+    insert()
+    with made.connect() as connection:
+        assert connection.exec_driver_sql("SELECT n FROM a").all() == [(1,)]
+    writer.close()
+    made.dispose()
+
+
 class ClosedLate(KeptConnection):
     """Is closed by another thread when its transaction has just ended."""
 
@@ -386,7 +434,7 @@ def test_a_server_that_has_ended_the_connection(
     """As when it is started again. A statement on it fails only if it was used just before."""
     if asked:
         monkeypatch.setattr(kept_connection, "_TRUSTED", 0.0)
-    made = of_psycopg(server_url)
+    made = of_psycopg(server_url, pool_pre_ping=True)
     writer = KeptConnection(made)
     with writer.turn() as connection:
         first = backend(connection)
@@ -397,6 +445,42 @@ def test_a_server_that_has_ended_the_connection(
             backend(connection)
     with writer.turn() as connection:
         assert backend(connection) != first
+    writer.close()
+    made.dispose()
+
+
+def test_a_session_in_which_something_failed_is_not_used_again(server_url: str) -> None:
+    """It may be read-only, and no other."""
+    made = of_psycopg(server_url, pool_size=1, max_overflow=0)
+    writer = KeptConnection(made)
+    with writer.turn() as connection:
+        connection.exec_driver_sql("CREATE TABLE a (n INTEGER)")
+        connection.exec_driver_sql("SET default_transaction_read_only = on")
+
+    def insert() -> None:
+        with writer.turn() as connection:
+            connection.exec_driver_sql("INSERT INTO a VALUES (1)")
+
+    with pytest.raises(sa.exc.InternalError, match="read-only"):
+        insert()
+    insert()
+    writer.close()
+    made.dispose()
+
+
+@pytest.mark.parametrize(("limit", "asks"), [("_TRUSTED", True), ("_WARM", False)])
+def test_one_that_was_not_used_for_long(
+    limit: str, asks: bool, server_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pool asks for it; what may be dead, as behind a firewall, is closed without a word."""
+    made = of_psycopg(server_url, pool_size=1, max_overflow=0, pool_pre_ping=True)
+    writer = KeptConnection(made)
+    with writer.turn() as connection:
+        first = backend(connection)
+    monkeypatch.setattr(kept_connection, "_TRUSTED", 0.0)
+    monkeypatch.setattr(kept_connection, limit, 0.0)
+    with writer.turn() as connection:
+        assert (backend(connection) == first) == asks
     writer.close()
     made.dispose()
 

@@ -26,12 +26,14 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from crewai_dbos._dbos_seam import recording
 from crewai_dbos._dbos_seam.context import current_context
 from crewai_dbos._dbos_seam.database import launched_database
 from crewai_dbos._dbos_seam.instance import engine
 from crewai_dbos._dbos_seam.recording import StepRow, record
 from crewai_dbos._dbos_seam.steps import arun_new_step, run_new_step
 from support.launching import launched
+from support.postgres import Postgres
 from support.runs import afollow, finish, fork, run_id, steps
 
 QUICK: StepOptions = {
@@ -245,6 +247,23 @@ def test_what_may_not_be_recorded_is_not(either_url: str) -> None:
         assert [step["function_id"] for step in steps(run)] == [7]
 
 
+@pytest.mark.parametrize("schema", ["a(b) %c", 'say "x"\ny'])
+def test_a_schema_is_called_anything(schema: str, postgres: Postgres) -> None:
+    with launched(postgres.create_database(), dbos_system_schema=schema):
+        finish(lambda: ours({"name": "step"}, lambda: 1), run := run_id())
+        assert [step["function_id"] for step in steps(run)] == [1]
+        assert recording._kept[launched_database().system] is not None
+
+
+def test_an_insert_that_is_not_known_is_made_by_dbos(
+    either_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recording, "_parts", lambda _: None)
+    with launched(either_url):
+        finish(lambda: ours({"name": "step"}, lambda: 1), run := run_id())
+        assert [step["function_id"] for step in steps(run)] == [1]
+
+
 @pytest.mark.parametrize("taken", [True, False])
 def test_a_run_that_is_being_taken(taken: bool, either_url: str) -> None:
     """Nothing is recorded until it is decided whose it is, and then only for him."""
@@ -313,6 +332,7 @@ def test_what_of_dbos_a_step_is_made_of() -> None:
     owner = inspect.getsource(SystemDatabase._check_owner_txn)
     assert owner.count("conn.execute(") == 1
     assert "if current != owner_xid:" in owner
+    assert ".with_for_update(key_share=True)" in owner
     whole = inspect.getsource(SystemDatabase.record_operation_result)
     for part in ("@db_retry(sys_db=self)", "self._own_key(", "self.engine.begin() as c"):
         assert part in whole

@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 from weakref import ref
 
@@ -21,7 +21,10 @@ from psycopg.pq import TransactionStatus
 from crewai_dbos._dbos_seam.sqlite_journal import KEEPS_JOURNAL
 
 _TRUSTED = 1.0
-"""Seconds for which nobody asks whether the server is still there, after it has answered."""
+"""Seconds after an answer of the server's in which nobody asks whether it is still there."""
+
+_WARM = 30.0
+"""Seconds after which a firewall may have forgotten a connection that nothing went over."""
 
 _MANY = 5
 """Connections in a pool that can spare one."""
@@ -42,6 +45,7 @@ class KeptConnection:
         self._takes_turns = engine.dialect.name == "sqlite"
         self._turn = threading.Lock()
         self._connection: sa.Connection | None = None
+        self._opened: Any = None  # what the driver has opened for it
         self._answered = 0.0
         self._closed = False
 
@@ -51,16 +55,22 @@ class KeptConnection:
 
         On SQLite a thread waits for those before; else, where this one is in use, it has another.
         """
-        if not self._turn.acquire(blocking=self._takes_turns):
-            with at_once(self._engine_of_it()) as connection:
-                yield connection
-            return
-        with ExitStack() as at_the_end:
-            at_the_end.callback(self._close_again)
-            at_the_end.callback(self._turn.release)
-            at_the_end.callback(self._keep_what_is_clear)
-            yield self._open()
-            self._answered = time.monotonic()
+        try:
+            if self._takes_turns:
+                with self._turn, self._used() as connection:
+                    yield connection
+            elif self._turn.acquire(blocking=False):
+                try:
+                    with self._used() as connection:
+                        yield connection
+                finally:
+                    self._turn.release()
+            else:
+                with at_once(self._engine_of_it()) as connection:
+                    yield connection
+        finally:
+            if self._closed:  # perhaps while it was this thread's turn
+                self.close()
 
     def close(self) -> None:
         """Keep no connection any more: at once, or when the transaction that is open has ended.
@@ -74,9 +84,25 @@ class KeptConnection:
             finally:
                 self._turn.release()
 
-    def _close_again(self) -> None:
-        if self._closed:  # perhaps while it was this thread's turn
-            self.close()
+    @contextmanager
+    def _used(self) -> Iterator[sa.Connection]:
+        """It is this thread's turn."""
+        if not self._takes_turns:
+            self._give_back_what_is_old()
+        try:
+            connection = self._open()
+            with connection.begin():
+                yield connection
+            self._answered = time.monotonic()
+        except BaseException:
+            # A session of a server may be what is wrong. On SQLite another connection would make an
+            # empty file where this one's was taken away.
+            if not self._takes_turns:
+                self._let_go()
+            raise
+        finally:
+            if self._is_unclear():
+                self._let_go()
 
     def _engine_of_it(self) -> sa.Engine:
         engine = self._engine()
@@ -84,55 +110,53 @@ class KeptConnection:
         return engine
 
     def _open(self) -> sa.Connection:
-        if self._connection is not None and not self._is_there(self._connection):
-            self._let_go()
         if self._connection is None:
-            self._connection = connection = self._engine_of_it().connect()
-            if self._takes_turns:
-                # Its pool may have this one only.
-                connection.detach()
-                # Not by an option, which SQLAlchemy would take back from the next one of the pool.
-                opened: Any = connection.connection.dbapi_connection
-                connection.dialect.set_isolation_level(opened, _AT_ONCE)
-            else:
-                connection.execution_options(isolation_level=_AT_ONCE)
+            connection = self._engine_of_it().connect()
+            try:
+                self._opened = connection.connection.dbapi_connection
+                if self._takes_turns:
+                    # Its pool may have this one only.
+                    connection.detach()
+                    # Not by an option: SQLAlchemy would take it back from the pool's next one.
+                    connection.dialect.set_isolation_level(self._opened, _AT_ONCE)
+                else:
+                    connection.execution_options(isolation_level=_AT_ONCE)
+            except BaseException:
+                connection.close()
+                raise
+            self._connection = connection
         return self._connection
 
-    def _is_there(self, connection: sa.Connection) -> bool:
-        """Whether the server has answered lately, or does now."""
-        if self._takes_turns or time.monotonic() - self._answered < _TRUSTED:
-            return True
-        opened: Any = connection.connection.dbapi_connection
-        try:
-            return bool(connection.dialect.do_ping(opened))
-        except connection.dialect.loaded_dbapi.Error:
-            return False
-
-    def _keep_what_is_clear(self) -> None:
-        if self._is_unclear():
+    def _give_back_what_is_old(self) -> None:
+        """To the pool, which asks for it, or has another; or to nobody, if it may be dead."""
+        unused = time.monotonic() - self._answered
+        if self._connection is None or unused < _TRUSTED:
+            return
+        if unused > _WARM:
             self._let_go()
+        else:
+            connection, self._connection = self._connection, None
+            connection.close()
 
     def _is_unclear(self) -> bool:
         """Whether the next transaction might have something of this one, which was not undone.
 
-        Or be lost with the power: it is not known that the connection keeps its journal. Else it is
-        kept after a failure, too: where the file was taken away, another one would make an empty
-        file in its place.
+        Or be lost with the power: it is not known that the connection keeps its journal.
         """
         connection = self._connection
         if connection is None or connection.invalidated:
             return connection is not None
-        opened = connection.connection
-        return _in_transaction(opened.dbapi_connection) or opened.info.get(KEEPS_JOURNAL) is False
+        return (
+            _in_transaction(self._opened) or connection.connection.info.get(KEEPS_JOURNAL) is False
+        )
 
     def _let_go(self) -> None:
         connection, self._connection = self._connection, None
         if connection is None:
             return
         if not connection.invalidated:
-            opened: Any = connection.connection.dbapi_connection
             connection.invalidate()  # which its pool would else give to DBOS
-            opened.close()  # of SQLite it has no pool
+        self._opened.close()  # of SQLite it has no pool
         connection.close()
 
 
@@ -142,13 +166,15 @@ def _in_transaction(opened: Any) -> bool:
     return bool(opened.info.transaction_status != TransactionStatus.IDLE)
 
 
-def at_once(engine: sa.Engine) -> AbstractContextManager[sa.Connection]:
+@contextmanager
+def at_once(engine: sa.Engine) -> Iterator[sa.Connection]:
     """A connection of the pool on which a statement is a transaction."""
-    if (
-        engine.dialect.name == "sqlite"
-    ):  # which the pool would give back in another mode than DBOS's
-        return engine.begin()
-    return engine.connect().execution_options(isolation_level=_AT_ONCE)
+    with engine.connect() as connection:
+        # SQLite's pool would give it to DBOS in another mode than DBOS's.
+        if engine.dialect.name != "sqlite":
+            connection.execution_options(isolation_level=_AT_ONCE)
+        with connection.begin():
+            yield connection
 
 
 def can_be_kept(engine: sa.Engine) -> bool:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -60,11 +60,11 @@ def record(database: SystemDatabase, row: StepRow) -> None:
     db_retry(sys_db=database)(lambda: _record(database, _statement_of(database), row))()
 
 
-def _record(database: SystemDatabase, statement: _Statement, row: StepRow) -> None:
-    ended_ms = statement.execute(database.engine, vars(row))
-    if ended_ms is None or int(ended_ms) != row.ended_ms:
-        with database._own_key(row.run_id), database.engine.begin() as connection:
-            _have_dbos_record(database, vars(row), connection)
+def _record(database: SystemDatabase, statement: _Statement | None, row: StepRow) -> None:
+    if statement is not None and statement.writes(database.engine, row):
+        return
+    with database._own_key(row.run_id), database.engine.begin() as connection:
+        _have_dbos_record(database, vars(row), connection)
 
 
 def _have_dbos_record(database: SystemDatabase, row: dict[str, Any], connection: Any) -> None:
@@ -107,11 +107,13 @@ class _Statement:
     constants: dict[str, Any]
     kept: KeptConnection | None
 
-    def execute(self, engine: sa.Engine, values: dict[str, Any]) -> Any:
-        """What it returns; None if it has written nothing."""
-        parameters = {**self.constants, **values}
+    def writes(self, engine: sa.Engine, row: StepRow) -> bool:
+        """Write `row`. Returns whether it is there now; if not, nothing was written."""
+        parameters = {**self.constants, **vars(row)}
         with self.kept.turn() if self.kept else at_once(engine) as connection:
-            return connection.exec_driver_sql(self.text, parameters).scalar()
+            # SQLite commits when all that it returns has been read, and says then if it can't.
+            ended_ms = connection.exec_driver_sql(self.text, parameters).scalar()
+        return ended_ms is not None and int(ended_ms) == row.ended_ms
 
     def close(self) -> None:
         if self.kept is not None:
@@ -137,7 +139,7 @@ class _Building:
         return []
 
 
-_kept: WeakKeyDictionary[SystemDatabase, _Statement] = WeakKeyDictionary()
+_kept: WeakKeyDictionary[SystemDatabase, _Statement | None] = WeakKeyDictionary()
 _building = threading.Lock()
 
 
@@ -146,28 +148,34 @@ def letting_go(destroy: Callable[[SystemDatabase], None]) -> Callable[[SystemDat
 
     @functools.wraps(destroy)
     def destroyed(database: SystemDatabase) -> None:
-        destroy(database)
-        if (statement := _kept.get(database)) is not None:
-            statement.close()
+        try:
+            destroy(database)
+        finally:
+            if (statement := _kept.get(database)) is not None:
+                statement.close()
 
     return destroyed
 
 
-def _statement_of(database: SystemDatabase) -> _Statement:
-    found = _kept.get(database)
-    if found is None:
+def _statement_of(database: SystemDatabase) -> _Statement | None:
+    if database not in _kept:
         with _building:
-            found = _kept.get(database) or _built(database)
-            _kept[database] = found
-        if not database._run_background_processes:  # it was destroyed before anything was recorded
+            if database not in _kept:
+                _kept[database] = _built(database)
+        found = _kept[database]
+        # It may have been destroyed before anything was recorded.
+        if found is not None and not database._run_background_processes:
             found.close()
-    return found
+    return _kept[database]
 
 
-def _built(database: SystemDatabase) -> _Statement:
+def _built(database: SystemDatabase) -> _Statement | None:
+    """None where it is DBOS that records: in shards, which are not known here."""
     insert, constants = _text(database, _insert_of(database))
+    if database.sharded or (parts := _parts(insert)) is None:
+        return None
+    into, values, conflict = parts
     owned, more = _text(database, _owned(database))
-    into, values, conflict = _parts(insert)
     text = f"{into} {owned.replace(_VALUES, values)} {conflict}"
     kept = KeptConnection(database.engine) if can_be_kept(database.engine) else None
     return _Statement(text, {**constants, **more}, kept)
@@ -211,11 +219,8 @@ def _text(database: SystemDatabase, statement: Any) -> tuple[str, dict[str, Any]
     return str(compiled), {name: bind.value for name, bind in compiled.binds.items()}
 
 
-def _parts(insert: str) -> tuple[str, str, str]:
-    """What stands before, in and after the parentheses of VALUES."""
-    found = re.fullmatch(
-        r"(INSERT INTO [^()]+ \([^()]+\)) VALUES \((.+)\) (ON CONFLICT .+)", insert
-    )
-    assert found, f"DBOS records a step by another statement: {insert}"
-    into, values, conflict = found.groups()
-    return into, values, conflict
+def _parts(insert: str) -> Sequence[str] | None:
+    """What stands before, in and after the parentheses of VALUES, in a statement as it is known."""
+    pattern = r"(INSERT INTO .+ \([^()]+\)) VALUES \((.+)\) (ON CONFLICT .+)"
+    found = re.fullmatch(pattern, insert, re.DOTALL)
+    return None if found is None else found.group(1, 2, 3)
