@@ -72,7 +72,7 @@ def check(
 CREWS = [name for name, each in crews.SCENARIOS.items() if not each.shared_state]
 
 
-@pytest.mark.parametrize("name", some_here(CREWS, CREWS[::2]))
+@pytest.mark.parametrize("name", some_here(CREWS, CREWS[::3]))
 def test_crews(name: str, url: str, world: World) -> None:
     scenario = crews.SCENARIOS[name]
     run_id = unique(name)
@@ -96,7 +96,7 @@ def test_crews(name: str, url: str, world: World) -> None:
 FLOWS = [name for name, each in flows.SCENARIOS.items() if not each.shared_state]
 
 
-@pytest.mark.parametrize("name", some_here(FLOWS, FLOWS[::2]))
+@pytest.mark.parametrize("name", some_here(FLOWS, FLOWS[::3]))
 def test_flows(name: str, url: str, world: World) -> None:
     scenario = flows.SCENARIOS[name]
     run_id = unique(name)

@@ -21,7 +21,7 @@ from crewai_dbos.testing.crash import CrashTest, Position, Verdict
 from crewai_dbos.testing.crash.positions import in_order_of_names
 from crewai_dbos.testing.effects import Effect
 from support.crashing import killed_apart, killed_in_chains, some_positions, taking_turns
-from support.databases import some_here, sqlite_here
+from support.databases import some_here
 from support.entries import EVERY
 
 pytestmark = pytest.mark.crash
@@ -142,7 +142,7 @@ def test_killed_again_and_again(matrix: Any, report: Report) -> None:
     report.check()
 
 
-@sqlite_here("database_kind")
+@pytest.mark.every_moment
 def test_fresh_interpreters(matrix: Any, report: Report, database_kind: str) -> None:
     """The same without the fork server: a new interpreter imports the module and launches DBOS.
 

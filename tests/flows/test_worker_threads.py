@@ -31,6 +31,7 @@ from crewai_dbos.testing import ModelServer, Request
 from crews.scenarios import agent, answer, model, task
 from flows.scenarios import echo, search
 from flows.workers import SERVICES, InPool, Subclassed, Unhooked, Worker, ask_model
+from support.databases import some_here
 from support.names import unique
 from support.python import python
 from support.replays import World, done, kind_of
@@ -101,7 +102,11 @@ def check_replay(flow: DBOSFlow, text_of: dict[str, str], server: ModelServer) -
 # One after the other, and at the same time --------------------------------------------------
 
 
-@pytest.mark.parametrize("name", SERVICES)
+ALIKE = ("lifo", "priority", *(f"ThreadPool.{how}" for how in ("imap", "starmap", "map_async")))
+"""As those of the queue, of `imap_unordered`, `map` and `apply_async`: one more name each."""
+
+
+@pytest.mark.parametrize("name", some_here(SERVICES, SERVICES.keys() - {*ALIKE}))
 def test_each_tenant_s_call_is_in_its_own_run(name: str, serve: Serve, made: Make) -> None:
     server, service = serve(), made(SERVICES[name])
     flow = asking(service)

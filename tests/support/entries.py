@@ -39,8 +39,8 @@ def some(items: Iterable[T], name: Callable[[T], str], shown: set[str] | None = 
         items: In the order of their entries, of which each may have several.
         name: What the entry of an item is called in the journal.
         shown: The kinds that other runs of a table have shown, to which those of this one are
-            added. Of such a run it is the entry in its middle, and those of kinds that are new;
-            here methods of all names are of one kind.
+            added. Of such a run it is those of kinds that are new, or the entry in its middle if
+            none is; here methods of all names are of one kind.
     """
     assert _marked, "make every-moment does not find this test: mark it with some_entries"
     every = list(items)
@@ -50,8 +50,8 @@ def some(items: Iterable[T], name: Callable[[T], str], shown: set[str] | None = 
     if shown is None:
         chosen = _of_new_kinds(entries, set(), str) | {name(every[0]), name(every[-1])}
     else:
-        chosen = _of_new_kinds(entries, shown, _without_names_of_methods)
-        chosen.add(entries[len(entries) // 2])
+        middle = entries[len(entries) // 2]
+        chosen = _of_new_kinds(entries, shown, _without_names_of_methods) or {middle}
     return [item for item in every if name(item) in chosen]
 
 
