@@ -6,10 +6,11 @@ import asyncio
 import logging
 import sqlite3
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from crewai.tools import tool
@@ -57,7 +58,7 @@ def can_not_write(pragma: str, again: str) -> Iterator[None]:
         execute(connection, pragma)
 
     def end(connection: sa.Connection) -> None:
-        if again:
+        with suppress(psycopg.errors.InFailedSqlTransaction):  # in which nothing is left to undo
             execute(connection, again)
 
     engine = launched_database().engine
@@ -78,7 +79,10 @@ def execute(connection: sa.Connection, statement: str) -> None:
 
 FULL = ("PRAGMA max_page_count=1", "PRAGMA max_page_count=1073741823")  # 1: as many as there are
 READ_ONLY = ("PRAGMA query_only=ON", "PRAGMA query_only=OFF")
-REPLICA = ("SET transaction_read_only = on", "")
+REPLICA = (  # one that begins with BEGIN, and statements that are one each
+    "SET transaction_read_only = on; SET default_transaction_read_only = on",
+    "SET default_transaction_read_only = off",
+)
 
 
 HERE = [
