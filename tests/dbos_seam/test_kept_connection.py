@@ -7,8 +7,9 @@ import gc
 import os
 import sqlite3
 import threading
-import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -28,6 +29,7 @@ from crewai_dbos._dbos_seam.kept_connection import KeptConnection
 from crewai_dbos._dbos_seam.recording import StepRow, record
 from crewai_dbos._dbos_seam.sqlite_journal import checked_out
 from crewai_dbos._journal.joining import joined
+from people.conftest import until
 from support.launching import launched
 from support.postgres import Postgres
 from support.runs import Work, begin, entries, finish, result, run_id
@@ -378,6 +380,29 @@ def of_psycopg(url: str, **options: Any) -> sa.Engine:
     return sa.create_engine(url.replace("postgresql:", "postgresql+psycopg:"), **options)
 
 
+@contextmanager
+def keeping(url: str, **options: Any) -> Iterator[tuple[sa.Engine, KeptConnection]]:
+    """An engine, and a connection of it that is kept in the block."""
+    made = of_psycopg(url, **options)
+    writer = KeptConnection(made)
+    try:
+        yield made, writer
+    finally:
+        writer.close()
+        made.dispose()
+
+
+def execute(writer: KeptConnection, *statements: str) -> None:
+    with writer.turn() as connection:
+        for statement in statements:
+            connection.exec_driver_sql(statement)
+
+
+def backend_of(writer: KeptConnection) -> int:
+    with writer.turn() as connection:
+        return backend(connection)
+
+
 def backend(connection: sa.Connection) -> int:
     return int(connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one())
 
@@ -401,30 +426,18 @@ def test_a_pool_of_five_spares_one(size: int, kept: int, server_url: str) -> Non
         statement = recording._kept[launched_database().system]
         assert (statement.kept is not None) == bool(kept)
         if statement.kept is not None:
-            with statement.kept.turn() as first:
-                number = backend(first)
-            with statement.kept.turn() as second:
-                assert backend(second) == number
+            assert backend_of(statement.kept) == backend_of(statement.kept)
     assert some.pool.checkedout() == 0
     some.dispose()
 
 
 def test_threads_do_not_wait_for_each_other(server_url: str) -> None:
     """The server carries out many transactions at a time."""
-    made = of_psycopg(server_url)
-    writer = KeptConnection(made)
-    with writer.turn() as first, ThreadPoolExecutor(1) as pool:
-        kept = backend(first)
-
-        def another() -> int:
-            with writer.turn() as second:
-                return backend(second)
-
-        assert pool.submit(another).result(60) != kept
-    with writer.turn() as third:
-        assert backend(third) == kept
-    writer.close()
-    made.dispose()
+    with keeping(server_url) as (_, writer):
+        with writer.turn() as first, ThreadPoolExecutor(1) as pool:
+            kept = backend(first)
+            assert pool.submit(backend_of, writer).result(60) != kept
+        assert backend_of(writer) == kept
 
 
 @pytest.mark.parametrize("asked", [True, False])
@@ -434,38 +447,24 @@ def test_a_server_that_has_ended_the_connection(
     """As when it is started again. A statement on it fails only if it was used just before."""
     if asked:
         monkeypatch.setattr(kept_connection, "_TRUSTED", 0.0)
-    made = of_psycopg(server_url, pool_pre_ping=True)
-    writer = KeptConnection(made)
-    with writer.turn() as connection:
-        first = backend(connection)
-    with made.connect() as connection:
-        connection.exec_driver_sql("SELECT pg_terminate_backend(%s, 60000)", (first,))
-    if not asked:
-        with pytest.raises(sa.exc.OperationalError), writer.turn() as connection:
-            backend(connection)
-    with writer.turn() as connection:
-        assert backend(connection) != first
-    writer.close()
-    made.dispose()
+    with keeping(server_url, pool_pre_ping=True) as (made, writer):
+        first = backend_of(writer)
+        with made.connect() as connection:
+            connection.exec_driver_sql("SELECT pg_terminate_backend(%s, 60000)", (first,))
+        if not asked:
+            with pytest.raises(sa.exc.OperationalError):
+                backend_of(writer)
+        assert backend_of(writer) != first
 
 
 def test_a_session_in_which_something_failed_is_not_used_again(server_url: str) -> None:
     """It may be read-only, and no other."""
-    made = of_psycopg(server_url, pool_size=1, max_overflow=0)
-    writer = KeptConnection(made)
-    with writer.turn() as connection:
-        connection.exec_driver_sql("CREATE TABLE a (n INTEGER)")
-        connection.exec_driver_sql("SET default_transaction_read_only = on")
-
-    def insert() -> None:
-        with writer.turn() as connection:
-            connection.exec_driver_sql("INSERT INTO a VALUES (1)")
-
-    with pytest.raises(sa.exc.InternalError, match="read-only"):
-        insert()
-    insert()
-    writer.close()
-    made.dispose()
+    insert = "INSERT INTO a VALUES (1)"
+    with keeping(server_url, pool_size=1, max_overflow=0) as (_, writer):
+        execute(writer, "CREATE TABLE a (n INTEGER)", "SET default_transaction_read_only = on")
+        with pytest.raises(sa.exc.InternalError, match="read-only"):
+            execute(writer, insert)
+        execute(writer, insert)
 
 
 @pytest.mark.parametrize(("limit", "asks"), [("_TRUSTED", True), ("_WARM", False)])
@@ -473,16 +472,11 @@ def test_one_that_was_not_used_for_long(
     limit: str, asks: bool, server_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The pool asks for it; what may be dead, as behind a firewall, is closed without a word."""
-    made = of_psycopg(server_url, pool_size=1, max_overflow=0, pool_pre_ping=True)
-    writer = KeptConnection(made)
-    with writer.turn() as connection:
-        first = backend(connection)
-    monkeypatch.setattr(kept_connection, "_TRUSTED", 0.0)
-    monkeypatch.setattr(kept_connection, limit, 0.0)
-    with writer.turn() as connection:
-        assert (backend(connection) == first) == asks
-    writer.close()
-    made.dispose()
+    with keeping(server_url, pool_size=1, max_overflow=0, pool_pre_ping=True) as (_, writer):
+        first = backend_of(writer)
+        monkeypatch.setattr(kept_connection, "_TRUSTED", 0.0)
+        monkeypatch.setattr(kept_connection, limit, 0.0)
+        assert (backend_of(writer) == first) == asks
 
 
 def test_a_run_goes_on_when_the_server_has_ended_the_connection(server_url: str) -> None:
@@ -504,38 +498,40 @@ def test_a_run_goes_on_when_the_server_has_ended_the_connection(server_url: str)
 
 
 def test_what_was_not_undone_on_the_server_is_not_committed(server_url: str) -> None:
-    made = of_psycopg(server_url)
-    writer = KeptConnection(made)
-    with writer.turn() as connection:
-        connection.exec_driver_sql("CREATE TABLE a (n INTEGER)")
+    with keeping(server_url) as (_, writer):
+        execute(writer, "CREATE TABLE a (n INTEGER)")
 
-    def fail() -> None:
+        def fail() -> None:
+            with writer.turn() as connection:
+                connection.exec_driver_sql("BEGIN")
+                connection.exec_driver_sql("INSERT INTO a VALUES (1)")
+                raise AssertionError
+
+        with pytest.raises(AssertionError):
+            fail()
         with writer.turn() as connection:
-            connection.exec_driver_sql("BEGIN")
-            connection.exec_driver_sql("INSERT INTO a VALUES (1)")
-            raise AssertionError
+            connection.exec_driver_sql("INSERT INTO a VALUES (2)")
+            assert connection.exec_driver_sql("SELECT n FROM a").all() == [(2,)]
 
-    with pytest.raises(AssertionError):
-        fail()
-    with writer.turn() as connection:
-        connection.exec_driver_sql("INSERT INTO a VALUES (2)")
-        assert connection.exec_driver_sql("SELECT n FROM a").all() == [(2,)]
-    writer.close()
-    made.dispose()
+
+def test_a_transaction_that_was_begun_is_committed(server_url: str) -> None:
+    """What is said to be written is."""
+    with keeping(server_url) as (made, writer):
+        execute(writer, "CREATE TABLE a (n INTEGER)")
+        execute(writer, "BEGIN", "INSERT INTO a VALUES (1)")
+        with made.connect() as connection:
+            assert connection.exec_driver_sql("SELECT n FROM a").all() == [(1,)]
 
 
 def test_dbos_gets_no_connection_in_another_mode(server_url: str) -> None:
     """Nor the one that was kept: of the pool each begins a transaction."""
-    made = of_psycopg(server_url, pool_size=1, max_overflow=0)
-    writer = KeptConnection(made)
-    with writer.turn() as connection:
-        connection.exec_driver_sql("CREATE TABLE a (n INTEGER)")
-    writer.close()
-    with made.connect() as connection:
-        connection.exec_driver_sql("INSERT INTO a VALUES (1)")
-        connection.rollback()
-        assert connection.exec_driver_sql("SELECT n FROM a").all() == []
-    made.dispose()
+    with keeping(server_url, pool_size=1, max_overflow=0) as (made, writer):
+        execute(writer, "CREATE TABLE a (n INTEGER)")
+        writer.close()
+        with made.connect() as connection:
+            connection.exec_driver_sql("INSERT INTO a VALUES (1)")
+            connection.rollback()
+            assert connection.exec_driver_sql("SELECT n FROM a").all() == []
 
 
 def test_a_destroyed_dbos_leaves_no_connection_to_the_server(server_url: str) -> None:
@@ -543,7 +539,4 @@ def test_a_destroyed_dbos_leaves_no_connection_to_the_server(server_url: str) ->
     with launched(server_url):
         finish(one_call, run_id())
         assert backends(server)
-    deadline = time.monotonic() + 60
-    while backends(server):  # they end when the server has seen that nobody is there
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    until(lambda: not backends(server))  # they end when it has seen that nobody is there

@@ -13,7 +13,7 @@ from dbos import SetWorkflowID
 from crewai_dbos import DBOSAgent
 from crewai_dbos.testing import ModelServer
 from features.scenarios import SCENARIOS, Scenario, effects
-from support.entries import EVERY, kind
+from support.entries import EVERY
 from support.launching import launched_in
 from support.names import unique
 from support.replays import check_forks, sent, starts_of
@@ -59,16 +59,9 @@ _shown: set[str] = set()
 
 
 def starts(steps: Sequence[Any]) -> list[int]:
-    """Where to fork a run: after its last step, and where none was before it."""
-    if EVERY:
-        return starts_of(steps)
-    begin = [] if _shown else [1]
-    chosen = {steps[-1]["function_id"]}
-    for step in steps:
-        if (what := kind(str(step["function_name"]))) not in _shown:
-            _shown.add(what)
-            chosen.add(step["function_id"])
-    return [*begin, *(step_id + 1 for step_id in sorted(chosen))]
+    """Where to fork a run: as one of a table, and the first one also before its first step."""
+    is_first = not (EVERY or _shown)
+    return [*([1] if is_first else []), *starts_of(steps, _shown)]
 
 
 @pytest.mark.parametrize("name", SCENARIOS)

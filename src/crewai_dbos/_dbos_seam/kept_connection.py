@@ -16,7 +16,6 @@ from typing import Any
 from weakref import ref
 
 import sqlalchemy as sa
-from psycopg.pq import TransactionStatus
 
 from crewai_dbos._dbos_seam.sqlite_journal import KEEPS_JOURNAL
 
@@ -146,9 +145,10 @@ class KeptConnection:
         connection = self._connection
         if connection is None or connection.invalidated:
             return connection is not None
-        return (
-            _in_transaction(self._opened) or connection.connection.info.get(KEEPS_JOURNAL) is False
-        )
+        # Only of SQLite's it may be: another is committed here, or was let go.
+        if getattr(self._opened, "in_transaction", False):
+            return True
+        return connection.connection.info.get(KEEPS_JOURNAL) is False
 
     def _let_go(self) -> None:
         connection, self._connection = self._connection, None
@@ -158,12 +158,6 @@ class KeptConnection:
             connection.invalidate()  # which its pool would else give to DBOS
         self._opened.close()  # of SQLite it has no pool
         connection.close()
-
-
-def _in_transaction(opened: Any) -> bool:
-    if hasattr(opened, "in_transaction"):
-        return bool(opened.in_transaction)
-    return bool(opened.info.transaction_status != TransactionStatus.IDLE)
 
 
 @contextmanager
