@@ -143,11 +143,14 @@ class Worker:
             with Worker() as worker:
                 worker.run()
         """
-        if not self._signals.are_told():
-            logger.info("Signals do not stop a worker that runs in a thread; Worker.stop() does.")
-        # A handler must not set the event: it may have come in the middle of the wait's own lock.
-        while not (self._signals.have_come or self._over.wait(0.5)):
-            pass
+        with self._signals.told() as are_told:
+            if not are_told:
+                logger.info(
+                    "Signals do not stop a worker that runs in a thread; Worker.stop() does."
+                )
+            # A handler must not set the event: it may come in the middle of the wait's own lock.
+            while not (self._signals.have_come or self._over.wait(0.5)):
+                pass
         if self._why:
             raise DefinitionError(self._why)
 

@@ -73,6 +73,24 @@ def test_handlers_of_the_program_are_its_own(database_url: str) -> None:
         signal.signal(signal.SIGTERM, before)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_what_comes_after_run_is_ended_by_a_signal(database_url: str, number: int) -> None:
+    """As what comes before it is. `run` has returned because somebody said `stop`."""
+    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
+    construct(database_url)
+    try:
+        with pytest.raises((SystemExit, KeyboardInterrupt)), Worker() as worker:
+            worker.stop()
+            worker.run()
+            os.kill(os.getpid(), number)
+            threading.Event().wait(60)
+        assert {each: signal.getsignal(each) for each in before} == before
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
 @pytest.mark.crash
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_a_worker_that_has_ended_in_another_thread_is_no_matter_of_a_signal(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -41,13 +42,22 @@ class StopSignals:
         if in_main_thread() and ends_the_process(signal.getsignal(signal.SIGTERM)):
             self._take(signal.SIGTERM, self._terminate)
 
-    def are_told(self) -> bool:
-        """`have_come` tells of both from now on. Returns False in a thread, where it does not."""
+    @contextmanager
+    def told(self) -> Iterator[bool]:
+        """In the block `have_come` tells of both; not in a thread, where it yields False.
+
+        Once they have come it does so until the worker has ended.
+        """
         if not in_main_thread():
-            return False
-        for number in _SIGNALS:
-            self._take(number, self._heed)
-        return True
+            yield False
+            return
+        around = {number: self._take(number, self._heed) for number in _SIGNALS}
+        try:
+            yield True
+        finally:
+            if not self.have_come:
+                for number, before in around.items():
+                    signal.signal(number, before)
 
     def give_back(self) -> None:
         """The worker has ended: the program does what it did before, if it does nothing else."""
@@ -57,11 +67,12 @@ class StopSignals:
                 if signal.getsignal(number) in (self._terminate, self._heed):
                     signal.signal(number, before)
 
-    def _take(self, number: int, handler: Callable[[int, FrameType | None], None]) -> None:
-        before = signal.getsignal(number)
+    def _take(self, number: int, handler: Callable[[int, FrameType | None], None]) -> Any:
+        """Returns what was done about it until now."""
         # None: not by Python.
-        self._before.setdefault(number, signal.SIG_DFL if before is None else before)
-        signal.signal(number, handler)
+        before = signal.signal(number, handler) or signal.SIG_DFL
+        self._before.setdefault(number, before)
+        return before
 
     def _terminate(self, number: int, frame: FrameType | None) -> None:
         if self._is_the_worker_s(number):
