@@ -79,12 +79,17 @@ def test_what_comes_after_run_is_ended_by_a_signal(database_url: str, number: in
     """As what comes before it is. `run` has returned because somebody said `stop`."""
     before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
     construct(database_url)
-    try:
-        with pytest.raises((SystemExit, KeyboardInterrupt)), Worker() as worker:
+
+    def stopped_and_ended() -> None:
+        with Worker() as worker:
             worker.stop()
             worker.run()
             os.kill(os.getpid(), number)
             threading.Event().wait(60)
+
+    try:
+        with pytest.raises((SystemExit, KeyboardInterrupt)):
+            stopped_and_ended()
         assert {each: signal.getsignal(each) for each in before} == before
     finally:
         for each, handler in before.items():

@@ -52,6 +52,17 @@ def test_conversations_do_not_mix_and_any_process_goes_on(serve: Serve) -> None:
     assert len(history(flow)) == 6
 
 
+def test_ids_that_differ_in_their_case_are_two_conversations(serve: Serve) -> None:
+    serve(replies)
+    flow = DBOSFlow(flow_name="desk-case", orig_flow=Desk)
+    for _ in range(2):
+        flow.handle_turn("Hello", session_id="Ann")
+    flow.handle_turn("Good morning", session_id="ann")
+    assert [said for role, said in history(flow) if role == "user"] == ["Good morning"]
+    flow.handle_turn("Thanks", session_id="Ann")
+    assert len([said for role, said in history(flow) if role == "user"]) == 3
+
+
 def test_a_turn_is_replayed_from_every_entry(serve: Serve) -> None:
     server = serve(replies)
     flow = DBOSFlow(flow_name="desk-again", orig_flow=Desk)

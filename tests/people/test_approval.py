@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 from datetime import timedelta
+from typing import Any
 
 import pytest
+from crewai.flow.flow import Flow, start
+from crewai.tools import BaseTool
 from dbos import DBOS, SetWorkflowID
 
-from crewai_dbos import People, ToolRequest
+from crewai_dbos import DBOSFlow, People, ToolRequest
 from crewai_dbos._people import asking, policy
-from crewai_dbos.control import Approve, Control, Feedback, Reject, Reply, Request
+from crewai_dbos.control import Answer, Approve, Control, Feedback, Reject, Reply, Request
 from crewai_dbos.errors import (
     AlreadyAnswered,
     DefinitionError,
@@ -366,3 +369,39 @@ def test_options_that_can_not_mean_anything() -> None:
         People(deadline=timedelta(0))
     with pytest.raises(DefinitionError, match="'send_mail', but the tools are 'send_email'"):
         office(Post(), People(approve_tools=["send_mail"]))
+
+
+class Mail(BaseTool):
+    name: str = "mail"
+    description: str = "Send a mail."
+
+    def _run(self, to: str) -> str:
+        raise AssertionError("it is awaited")
+
+    async def _arun(self, to: str) -> str:
+        _sent.append(to)
+        return f"sent to {to}"
+
+
+_sent: list[str] = []
+
+
+class Sending(Flow[dict[str, Any]]):
+    @start()
+    async def send(self) -> str:
+        return str(await Mail().arun(to="ann"))
+
+
+@pytest.mark.parametrize(("answer", "sent"), [(Reject("not today"), []), (Approve(), ["ann"])])
+def test_a_tool_that_a_method_awaits(
+    answer: Answer, sent: list[str], serve: Serve, desk: Desk
+) -> None:
+    serve()
+    _sent.clear()
+    people = People(approve_tools=["mail"], linger=0.1)
+    run = DBOSFlow(flow_name=unique("sending"), orig_flow=Sending, people=people).start()
+    assert desk.next(run.workflow_id).question.arguments == {"to": "ann"}
+    desk.parked(run.workflow_id)
+    desk.answer(run.workflow_id, answer)
+    assert ("sent to ann" if sent else "not today") in run.get_result()
+    assert _sent == sent

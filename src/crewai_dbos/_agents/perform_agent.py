@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -25,28 +26,44 @@ from crewai_dbos._runs.registry import agents
 from crewai_dbos._stored import names
 
 
-def perform(definition: AgentDefinition, order: AgentWorkOrder, own: bool = False) -> Any:
+def perform(
+    definition: AgentDefinition,
+    order: AgentWorkOrder,
+    own: bool = False,
+    method: Callable[..., Any] | None = None,
+) -> Any:
     """Carry out `order` in the workflow that is open here. Returns what crewAI returns.
 
     Args:
         own: Whether the workflow was opened for this order.
+        method: What does it, if not the method of the agent's class: that has been called already,
+            and has come to this.
     """
     with _joined(definition, order, own) as scope, _agent(definition, order, scope, own) as agent:
         if order.method == "kickoff":
-            return agent.kickoff(response_format=order.response_format, **order.arguments)
+            begin = agent.kickoff if method is None else partial(method, agent)
+            return begin(response_format=order.response_format, **order.arguments)
         task, tools = _for_run(agent, order, scope, own)
         if order.method == "execute_task":
-            return agent.execute_task(task, tools=tools, **order.arguments)
+            execute = agent.execute_task if method is None else partial(method, agent)
+            return execute(task, tools=tools, **order.arguments)
         agent.create_agent_executor(tools=tools, task=task)
         assert agent.agent_executor is not None
         return agent.agent_executor.invoke(**order.arguments)
 
 
-async def aperform(definition: AgentDefinition, order: AgentWorkOrder, own: bool = False) -> Any:
+async def aperform(
+    definition: AgentDefinition,
+    order: AgentWorkOrder,
+    own: bool = False,
+    method: Callable[..., Any] | None = None,
+) -> Any:
     """As `perform`, through crewAI's async methods."""
     # It has joined under its name before it goes elsewhere: here coroutines start in a known order.
     with _joined(definition, order, own) as scope:
-        return await body.off_the_loop_of_dbos(lambda: _acarry_out(definition, order, scope, own))
+        return await body.off_the_loop_of_dbos(
+            lambda: _acarry_out(definition, order, scope, own, method)
+        )
 
 
 KIND = Kind(
@@ -62,17 +79,21 @@ KIND = Kind(
 
 
 async def _acarry_out(
-    definition: AgentDefinition, order: AgentWorkOrder, scope: Scope, own: bool
+    definition: AgentDefinition,
+    order: AgentWorkOrder,
+    scope: Scope,
+    own: bool,
+    method: Callable[..., Any] | None,
 ) -> Any:
     with _agent(definition, order, scope, own) as agent:
         await scope.unless_abandoned()
         if order.method == "kickoff":
-            return await agent.kickoff_async(
-                response_format=order.response_format, **order.arguments
-            )
+            begin = agent.kickoff_async if method is None else partial(method, agent)
+            return await begin(response_format=order.response_format, **order.arguments)
         task, tools = _for_run(agent, order, scope, own)
         if order.method == "execute_task":
-            return await agent.aexecute_task(task, tools=tools, **order.arguments)
+            execute = agent.aexecute_task if method is None else partial(method, agent)
+            return await execute(task, tools=tools, **order.arguments)
         agent.create_agent_executor(tools=tools, task=task)
         assert agent.agent_executor is not None
         return await agent.agent_executor.invoke_async(**order.arguments)

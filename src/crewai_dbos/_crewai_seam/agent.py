@@ -6,6 +6,7 @@ module in processes that never load crewAI.
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
@@ -122,6 +123,20 @@ def run_of(tool: BaseTool) -> Callable[..., Any]:
 def replace_run(tool: BaseTool, function: Callable[..., Any]) -> None:
     """Have `tool`, a copy, do `function` when it is called."""
     object.__setattr__(tool, "_run", function)
+
+
+def arun_of(tool: BaseTool) -> Callable[..., Any] | None:
+    """What the class of `tool` does when async code calls it; None if it is for sync code only."""
+    from crewai.tools.base_tool import BaseTool, Tool
+
+    if isinstance(tool, Tool):
+        return tool.func if inspect.iscoroutinefunction(tool.func) else None
+    return None if type(tool)._arun is BaseTool._arun else tool._arun
+
+
+def replace_arun(tool: BaseTool, function: Callable[..., Any]) -> None:
+    """Have `tool`, a copy, do async `function` when async code calls it."""
+    object.__setattr__(tool, "_arun", function)
 
 
 # Memory ------------------------------------------------------------------------

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 from crewai import Crew
@@ -29,24 +30,38 @@ from crewai_dbos.errors import UnstorableValueError
 logger = logging.getLogger("crewai_dbos")
 
 
-def perform(definition: CrewDefinition, order: CrewWorkOrder, own: bool = False) -> Any:
+def perform(
+    definition: CrewDefinition,
+    order: CrewWorkOrder,
+    own: bool = False,
+    kickoff: Callable[..., Any] | None = None,
+) -> Any:
     """Carry out `order` in the workflow that is open here.
 
     Args:
         own: Whether the workflow was opened for this order.
+        kickoff: What the crew is kicked off with, if not with its class's method: that has been
+            called already, and has come to this.
     """
     with _joined(definition, order, own) as scope, _crew(definition, scope, own) as crew:
-        return _storable(crew.kickoff(**_arguments(order)))
+        begin = crew.kickoff if kickoff is None else partial(kickoff, crew)
+        return _storable(begin(**_arguments(order)))
 
 
-async def aperform(definition: CrewDefinition, order: CrewWorkOrder, own: bool = False) -> Any:
+async def aperform(
+    definition: CrewDefinition,
+    order: CrewWorkOrder,
+    own: bool = False,
+    kickoff: Callable[..., Any] | None = None,
+) -> Any:
     """As `perform`, through crewAI's async methods."""
     with _joined(definition, order, own) as scope:
 
         async def work() -> Any:
             with _crew(definition, scope, own) as crew:
                 await scope.unless_abandoned()
-                return _storable(await crew.akickoff(**_arguments(order)))
+                begin = crew.akickoff if kickoff is None else partial(kickoff, crew)
+                return _storable(await begin(**_arguments(order)))
 
         return await body.off_the_loop_of_dbos(work)
 

@@ -119,18 +119,18 @@ class _Staff:
 
     def tasks(self, tasks: list[Task], ids: Ids) -> list[Task]:
         """The run's copies of `tasks`, with the agents and the context of the run."""
-        copies = {
-            id(task): task_of_run(
-                task, number, self.options(task.agent), self.objects, ids.of_task(number)
-            )
-            for number, task in enumerate(tasks, 1)
-        }
+        copies: dict[int, Task] = {}
+        for number, task in enumerate(tasks, 1):
+            if id(task) not in copies:  # else it is carried out once more
+                copies[id(task)] = task_of_run(
+                    task, number, self.options(task.agent), self.objects, ids.of_task(number)
+                )
         for task in copies.values():
             task.__dict__["agent"] = self.member(task.agent)
             if isinstance(task.context, list):
                 context = [copies.get(id(each), each) for each in task.context]
                 task.__dict__["context"] = context
-        return list(copies.values())
+        return [copies[id(task)] for task in tasks]
 
 
 if TYPE_CHECKING:

@@ -91,21 +91,32 @@ class RecordedProvider:
         return arecorded()
 
 
-def stored_review(flow: Any, method: str, result: Any) -> dict[str, Any]:
+def stored_review(flow: Any, method: str, result: Any, known: tuple[type, ...]) -> dict[str, Any]:
     """What has to be stored of the review of `method`, for `restore`.
 
     Args:
         result: What the engine goes on with.
+        known: Classes that need not be importable.
     """
     stashed = stashed_review(flow, method)
-    if stashed is None:
-        return {"feedback": result}
-    return {"feedback": stashed, "outcome": result}
+    feedback = cast(HumanFeedbackResult, result if stashed is None else stashed)
+    stored: dict[str, Any] = {"feedback": feedback}
+    try:
+        codec.encode(feedback.output, known)
+    except (UnstorableValueError, RecursionError):
+        stored = {"feedback": replace(feedback, output=None), "again": True}
+    return stored if stashed is None else {**stored, "outcome": result}
 
 
-def restore(flow: Any, method: str, done: dict[str, Any]) -> Any:
-    """Leave `flow` as after the review of `method`. Returns what the engine goes on with."""
+def restore(flow: Any, method: str, done: dict[str, Any], output: Any) -> Any:
+    """Leave `flow` as after the review of `method`. Returns what the engine goes on with.
+
+    Args:
+        output: What the method returned, which was run again if that could not be stored.
+    """
     feedback = cast(HumanFeedbackResult, done["feedback"])
+    if done.get("again"):
+        feedback = replace(feedback, output=output)
     flow.human_feedback_history.append(feedback)
     flow.last_human_feedback = feedback
     if "outcome" not in done:

@@ -2,7 +2,8 @@
 
 In a crew or an agent ours is a copy in which everything is durable. A method of a flow makes its
 LLMs, agents and crews itself, or finds them in a module, so their classes are asked: while such a
-method is at work, a call of an ordinary object goes through the durable copy of it.
+method is at work, a call of an ordinary object goes through the durable copy of it. That gets the
+method of crewAI's that was called: one of the user's own, which overrides it, has been run by then.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from crewai_dbos._dbos_seam.errors import surviving
 from crewai_dbos._flows.work_orders import FlowWorkOrder
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.config import AgentOptions
+from crewai_dbos._objects.llm import follow
 from crewai_dbos._objects.run_objects import RunObjects
 from crewai_dbos._objects.tools import is_durable
 from crewai_dbos._runs import body
@@ -62,6 +64,7 @@ class Interceptor:
     def llm(self, llm: BaseLLM) -> Any:
         """The durable copy of `llm`, which counts its tokens in the same place."""
         copied = self._objects.llm(llm, names.LLM, self._options.llm_step_config)
+        follow(copied, llm)
         return share_usage(copied, llm)
 
     def tool(self, tool: BaseTool) -> Any:
@@ -185,7 +188,7 @@ def agent_kickoff(original: Callable[..., Any], agent: Agent, *args: Any, **kwar
     order = _agent_order(original, agent, *args, **kwargs)
     if order is None:
         return original(agent, *args, **kwargs)
-    return perform_agent.perform(interceptor.agent(agent), order)
+    return perform_agent.perform(interceptor.agent(agent), order, method=original)
 
 
 @_instead
@@ -198,7 +201,7 @@ async def agent_akickoff(
     order = _agent_order(original, agent, *args, **kwargs)
     if order is None:
         return await original(agent, *args, **kwargs)
-    return await perform_agent.aperform(interceptor.agent(agent), order)
+    return await perform_agent.aperform(interceptor.agent(agent), order, method=original)
 
 
 @_instead
@@ -209,7 +212,7 @@ def agent_task(
     if interceptor is None:
         return original(agent, task, context, tools)
     order = AgentWorkOrder("execute_task", task=task, tools=tools, arguments={"context": context})
-    return perform_agent.perform(interceptor.agent(agent), order)
+    return perform_agent.perform(interceptor.agent(agent), order, method=original)
 
 
 @_instead
@@ -220,7 +223,7 @@ async def agent_atask(
     if interceptor is None:
         return await original(agent, task, context, tools)
     order = AgentWorkOrder("execute_task", task=task, tools=tools, arguments={"context": context})
-    return await perform_agent.aperform(interceptor.agent(agent), order)
+    return await perform_agent.aperform(interceptor.agent(agent), order, method=original)
 
 
 @_instead
@@ -235,7 +238,8 @@ def crew_kickoff(
     if interceptor is None or crew.stream or in_event_loop() or from_checkpoint is not None:
         return original(crew, inputs, input_files, from_checkpoint)
     order = CrewWorkOrder(inputs, input_files)
-    return _published(crew, perform_crew.perform(interceptor.crew(crew), order))
+    done = perform_crew.perform(interceptor.crew(crew), order, kickoff=original)
+    return _published(crew, done)
 
 
 @_instead
@@ -250,7 +254,8 @@ async def crew_akickoff(
     if interceptor is None or crew.stream or from_checkpoint is not None:
         return await original(crew, inputs, input_files, from_checkpoint)
     order = CrewWorkOrder(inputs, input_files)
-    return _published(crew, await perform_crew.aperform(interceptor.crew(crew), order))
+    done = await perform_crew.aperform(interceptor.crew(crew), order, kickoff=original)
+    return _published(crew, done)
 
 
 def _published(crew: Crew, output: Any) -> Any:
@@ -277,7 +282,7 @@ async def flow_kickoff(
     if interceptor is None or flow.stream or from_checkpoint is not None:
         return await original(flow, inputs, input_files, from_checkpoint, restore_from_state_id)
     order = FlowWorkOrder(inputs, input_files, restore_from_state_id)
-    return await body.carry_out_async("flow", interceptor.flow(flow), order)
+    return await body.carry_out_async("flow", interceptor.flow(flow), order, original)
 
 
 # The thread ------------------------------------------------------------------------

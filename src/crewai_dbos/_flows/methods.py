@@ -12,8 +12,9 @@ import inspect
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NoReturn
 
+from crewai_dbos import _command_lines
 from crewai_dbos._carrying import method_at_work
 from crewai_dbos._flows import feedback
 from crewai_dbos._flows.progress import FlowRun, depth
@@ -26,7 +27,7 @@ from crewai_dbos._journal.entry import Entry
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._stored import codec, names
 from crewai_dbos._threads import ThreadOrTask, on_thread_of_loop
-from crewai_dbos.errors import UnstorableValueError
+from crewai_dbos.errors import DriftError, UnstorableValueError
 
 
 @asynccontextmanager
@@ -83,19 +84,24 @@ class MethodRun:
             extra = self._scope.extra_of(entry)
             half = [f for f in extra.get("unsettled", {}) if not self._run.is_final(entry, f)]
             await self._run.turn(entry.step_id, self._scope.path)
-            value = None
+            value, failed = None, None
             if half or extra.get("again"):
-                value = await self._once_more(method, args, kwargs)
+                value, failed = await self._once_more(method, args, kwargs)
                 self._credited()
             call = self._call(names.METHOD_END, restore=lambda found: self._apply(found, skip=half))
             done = dict(self._scope.replay_end(call))
+            if failed is not None:
+                self._stop(failed)
             self._end(entry.step_id)
             return self._returned(done, value)
 
         return execute
 
-    async def feedback(self, ask: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+    async def feedback(self, ask: Callable[[], Coroutine[Any, Any, Any]], output: Any) -> Any:
         """What a person said of the method's result: `ask`, which is not asked again.
+
+        Args:
+            output: What the method returned.
 
         Returns:
             What the engine goes on with, as `Flow._run_human_feedback_step`.
@@ -105,14 +111,15 @@ class MethodRun:
         if entry is not None:
             await self._run.turn(entry.step_id, self._scope.path)
             done = dict(self._scope.replay_end(call))
-            return feedback.restore(self._run.flow, self._method, done)
+            return feedback.restore(self._run.flow, self._method, done, output)
         started = time.time()
         with self._scope.child(names.REVIEW).entered():
             try:
                 result = await ask()
             finally:
                 await self.background.await_end()
-        review = feedback.stored_review(self._run.flow, self._method, result)
+        known = self._run.state.known
+        review = feedback.stored_review(self._run.flow, self._method, result, known)
         step_id = await self._scope.record_end(
             call, lambda: review, time.time() - started, expect=self._expect
         )
@@ -154,12 +161,28 @@ class MethodRun:
             raise failed
         return value
 
-    async def _once_more(self, method: Any, args: Any, kwargs: Any) -> Any:
-        """Run a method that has ended, for what of it is not stored or not to be used."""
+    async def _once_more(self, method: Any, args: Any, kwargs: Any) -> tuple[Any, Exception | None]:
+        """Run a method that has ended, for what of it is not stored or not to be used.
+
+        Returns:
+            What it returned, and the error that it ended with.
+        """
         try:
-            return await self._body(method, args, kwargs)
-        except Exception:
+            return await self._body(method, args, kwargs), None
+        except Exception as error:
             self._scope.raise_if_over()
+            return None, error
+
+    def _stop(self, error: Exception) -> NoReturn:
+        """Stop the run: a method that had returned fails when it is run again for what it left."""
+        run_id = self._scope.run_id
+        stopped = DriftError(
+            f"Run {run_id}: method {self._method!r} had returned, and leaves something that could "
+            f"not be stored. Now it was run again for that, and failed ({type(error).__name__}: "
+            f"{error}). Put that right, then: {_command_lines.resume(run_id)}"
+        )
+        stopped.__cause__ = error
+        self._scope.fail(stopped)
 
     def _credited(self) -> Changes:
         return self._run.state.changes(self._execution, self._run.others(self._execution))

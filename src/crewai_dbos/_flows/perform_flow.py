@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 from crewai.flow.async_feedback.types import HumanFeedbackPending
@@ -33,8 +34,18 @@ def perform(definition: FlowDefinition, order: FlowWorkOrder, own: bool = False)
         return _returned(flow, _carried_out(flow, order, scope), own)
 
 
-async def aperform(definition: FlowDefinition, order: FlowWorkOrder, own: bool = False) -> Any:
-    """As `perform`, for async code."""
+async def aperform(
+    definition: FlowDefinition,
+    order: FlowWorkOrder,
+    own: bool = False,
+    kickoff: Callable[..., Any] | None = None,
+) -> Any:
+    """As `perform`, for async code.
+
+    Args:
+        kickoff: What the flow is kicked off with, if not with its class's method: that has been
+            called already, and has come to this.
+    """
     with _joined(definition, order, own) as scope:
 
         async def work() -> Any:
@@ -43,7 +54,8 @@ async def aperform(definition: FlowDefinition, order: FlowWorkOrder, own: bool =
                 if order.turn is not None:
                     turn = lambda: _carried_out(flow, order, scope)  # noqa: E731
                     return _returned(flow, await on_a_thread(turn), own)
-                return _returned(flow, await flow.kickoff_async(**order.arguments()), own)
+                begin = flow.kickoff_async if kickoff is None else partial(kickoff, flow)
+                return _returned(flow, await begin(**order.arguments()), own)
 
         return await body.off_the_loop_of_dbos(work)
 

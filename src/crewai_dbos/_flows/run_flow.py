@@ -52,11 +52,14 @@ class _RunFlow(_Base):
             with setting(_execution, execution):
                 return await original(method_name, execution.recorded(method), *args, **kwargs)
 
-    async def _run_human_feedback_step(self, *args: Any, **kwargs: Any) -> Any:
+    async def _run_human_feedback_step(
+        self, method_name: Any, feedback_definition: Any, method_output: Any
+    ) -> Any:
         original = super()._run_human_feedback_step
         execution = _execution.get()
         assert execution is not None
-        return await execution.feedback(lambda: original(*args, **kwargs))
+        ask = lambda: original(method_name, feedback_definition, method_output)  # noqa: E731
+        return await execution.feedback(ask, method_output)
 
     def _resolve_feedback_provider(self, definition: Any) -> Any:
         provider = super()._resolve_feedback_provider(definition)

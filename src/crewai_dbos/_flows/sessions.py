@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from dbos import DBOS
 
 from crewai_dbos._crewai_seam.flow import is_conversational, state_of, streaming_turn
 from crewai_dbos._dbos_seam.context import detached
+from crewai_dbos._dbos_seam.database import ALIVE
 from crewai_dbos._dbos_seam.rows import recorded_rows
 from crewai_dbos._flows.state.changes import classes
 from crewai_dbos._flows.work_orders import FlowWorkOrder
@@ -25,6 +27,8 @@ from crewai_dbos._objects import hooks_of_crews
 from crewai_dbos._runs.definition import FlowDefinition
 from crewai_dbos._stored import codec, names
 from crewai_dbos.errors import UnstorableValueError
+
+_PAGE = 20
 
 STREAM = "stream"
 """What a turn has, as it is stored, beside the arguments of ``Flow.handle_turn``."""
@@ -88,7 +92,7 @@ def next_turn(flow_name: str, session_id: str, known: tuple[type, ...]) -> Turn:
     """
     prefix = names.session(flow_name, session_id)
     last = _last(prefix)
-    if last is not None and last.status in ("PENDING", "ENQUEUED"):
+    if last is not None and last.status in ALIVE:
         with contextlib.suppress(Exception):
             DBOS.retrieve_workflow(last.workflow_id).get_result()
     number = int(last.workflow_id.removeprefix(prefix)) if last is not None else 0
@@ -176,17 +180,25 @@ def _fields(flow: Flow[Any], known: tuple[type, ...]) -> dict[str, Any]:
 
 
 def _last(prefix: str, **options: Any) -> Any:
-    found = detached(
-        DBOS.list_workflows,
-        workflow_id_prefix=prefix,
-        name=[names.FLOW_WORKFLOW, names.FLOW_WORKFLOW_ASYNC],
-        sort_desc=True,
-        limit=1,
-        load_input=False,
-        load_output=False,
-        **options,
-    )
-    return next(iter(found), None)
+    for offset in itertools.count(0, _PAGE):
+        found = detached(
+            DBOS.list_workflows,
+            workflow_id_prefix=prefix,
+            name=[names.FLOW_WORKFLOW, names.FLOW_WORKFLOW_ASYNC],
+            sort_desc=True,
+            limit=_PAGE,
+            offset=offset,
+            load_input=False,
+            load_output=False,
+            **options,
+        )
+        # SQLite finds those of `Ann` for `ann`, too.
+        for each in found:
+            if each.workflow_id.startswith(prefix) and each.workflow_id[len(prefix) :].isdigit():
+                return each
+        if len(found) < _PAGE:
+            return None
+    raise AssertionError
 
 
 def _state_after(run_id: str, known: tuple[type, ...]) -> Any:

@@ -29,11 +29,12 @@ from crewai_dbos._journal.drift import drift
 from crewai_dbos._journal.endings import Endings
 from crewai_dbos._journal.entry import Entry
 from crewai_dbos._journal.execution import Execution
+from crewai_dbos._journal.group import Group
 from crewai_dbos._journal.in_flight import InFlight
 from crewai_dbos._journal.latch import Latch
 from crewai_dbos._journal.listening import Happening, Listeners
 from crewai_dbos._journal.open_calls import OpenCall
-from crewai_dbos._journal.payload import Payload, failure, pin, success
+from crewai_dbos._journal.payload import Payload, pin
 from crewai_dbos._journal.place import Place
 from crewai_dbos._journal.record import Record
 from crewai_dbos._journal.replay import Replay
@@ -185,40 +186,52 @@ class Journal:
             if entry is not None:
                 self.replay.pass_over(name)
                 return cast(T, self.replay.answer(entry, call))
-            return cast(T, self._made_of_calls(place, call, name, told, function))
+            group = Group(self.run_id, name, call)
+            try:
+                self.execution.check()
+                with self.activity.working():
+                    try:
+                        group.returned(function(group.opened))
+                    except Exception as error:
+                        self.latch.raise_if_over()
+                        group.failed(error, self.secrets)
+                    reservation = self.record.ids.reserve(place.path)
+                    self.writer.write(reservation, name, PLAIN, lambda: group.payload)
+            finally:
+                self.record.done(place, name)
+            told.payload = group.payload
+            self._count(name, group.payload)
+            return cast(T, self.replay.first_answer(name, group.payload, call, group.raised))
 
-    def _made_of_calls(
-        self,
-        place: Place,
-        call: Call,
-        name: str,
-        told: Happening,
-        function: Callable[[OpenCall], T],
-    ) -> Any:
-        started = time.time()
-        raised, opened = [], OpenCall(self.run_id, name)
-        try:
-            self.execution.check()
-            with self.activity.working():
-                try:
-                    value = function(opened)
-                except Exception as error:
-                    self.latch.raise_if_over()
-                    raised.append(error)
-                    seconds = time.time() - started
-                    payload = failure(
-                        call, error, seconds=seconds, secrets=self.secrets, used=opened.used
-                    )
-                else:
-                    seconds = time.time() - started
-                    payload = success(call, value, seconds=seconds, used=opened.used)
-                reservation = self.record.ids.reserve(place.path)
-                self.writer.write(reservation, name, PLAIN, lambda: payload)
-        finally:
-            self.record.done(place, name)
-        told.payload = payload
-        self._count(name, payload)
-        return self.replay.first_answer(name, payload, call, raised)
+    async def agroup(
+        self, place: Place, call: Call, function: Callable[[OpenCall], Awaitable[T]]
+    ) -> T:
+        """As `group`, for async code."""
+        name, entry = self.replay.claim(place, call)
+        with self._told(name, call, entry) as told:
+            if entry is not None:
+                self.replay.pass_over(name)
+                return cast(T, await self.replay.aanswer(entry, call))
+            await self.endings.unless_abandoned(name)
+            group = Group(self.run_id, name, call)
+            try:
+                await self.execution.acheck()
+                with self.activity.working():
+                    try:
+                        group.returned(await function(group.opened))
+                    except Exception as error:
+                        self.latch.raise_if_over()
+                        group.failed(error, self.secrets)
+                    reservation = self.record.ids.reserve(place.path)
+                    await self.writer.awrite(reservation, name, PLAIN, group.ended)
+            except asyncio.CancelledError:
+                self.endings.abandon(name, group.seconds())
+                raise
+            finally:
+                self.record.done(place, name)
+            told.payload = group.payload
+            self._count(name, group.payload)
+            return cast(T, self.replay.first_answer(name, group.payload, call, group.raised))
 
     def check_complete(self, path: str, *, background: bool = True) -> None:
         """Stop the run if a call recorded under `path` was not asked for.

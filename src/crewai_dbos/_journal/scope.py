@@ -172,6 +172,27 @@ class Scope:
 
         return self.journal.group(self.place, self._disambiguated(call), inside)
 
+    async def agroup(
+        self, call: Call, function: Callable[[], Awaitable[T]], *, sequential: bool = False
+    ) -> T:
+        """As `group`, for async code."""
+
+        async def inside(opened: OpenCall) -> T:
+            here = Scope(
+                self.journal, opened.name, sequential=sequential, runs_on=ThreadOrTask.here()
+            )
+            with (
+                here.entered(),
+                inside_group(opened),
+                background.collecting() as left,
+            ):
+                try:
+                    return await function()
+                finally:
+                    await left.await_end()
+
+        return await self.journal.agroup(self.place, self._disambiguated(call), inside)
+
     def _disambiguated(self, call: Call) -> Call:
         """`call`, named by its content where it may come beside others."""
         is_told_apart = call.concurrent or self.place.is_in_sequence_here()

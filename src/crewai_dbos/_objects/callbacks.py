@@ -6,6 +6,7 @@ agent is recorded inside, so a call that a crash cut short is made again from it
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -76,7 +77,7 @@ def recorded(
         if not made:
             projects.restore(project, done.get("left", {}))
         for arg, changed in zip(args, done.get("changed", ()), strict=False):
-            for field in _fields(arg) if isinstance(arg, BaseModel) else ():
+            for field in _fields(arg):
                 if field in changed:
                     setattr(arg, field, changed[field])
         return done["returned"]
@@ -98,8 +99,6 @@ def original(function: Any) -> Any:
 
 def _state(arg: Any) -> dict[str, str]:
     """A digest of each field of what a callback is given, and may change."""
-    if not isinstance(arg, BaseModel):
-        return {}
     return {field: digest(getattr(arg, field)) for field in _fields(arg)}
 
 
@@ -111,8 +110,15 @@ def _changes(arg: Any, before: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def _fields(arg: BaseModel) -> list[str]:
-    return [field for field in type(arg).model_fields if field in arg.__dict__]
+def _fields(arg: Any) -> list[str]:
+    """The names of what `arg` has, if it is a model or, as what a step leads to, a dataclass."""
+    if isinstance(arg, BaseModel):
+        return [field for field in type(arg).model_fields if field in arg.__dict__]
+    return [field.name for field in dataclasses.fields(arg)] if _is_dataclass(arg) else []
+
+
+def _is_dataclass(arg: Any) -> bool:
+    return dataclasses.is_dataclass(arg) and not isinstance(arg, type)
 
 
 def _check(what: str, name: str, done: dict[str, Any], known: tuple[type, ...]) -> None:

@@ -46,6 +46,7 @@ from crewai_dbos._secrets.given import NONE, Given, as_given
 from crewai_dbos._stored import names
 
 _BINDING = "_crewai_dbos_binding"
+_COPIED = "_crewai_dbos_copied"
 
 
 if TYPE_CHECKING:
@@ -227,7 +228,16 @@ def durable_llm(
     if scope is not None:
         scope.look_for_secrets(llm)
         scope.restore_usage(role, restoring(durable))
+    durable.__dict__[_COPIED] = {n: v for n, v in vars(llm).items() if vars(durable).get(n) is v}
     return durable
+
+
+def follow(durable: BaseLLM, llm: BaseLLM) -> None:
+    """Give `durable`, a copy of `llm`, what was set on that since it was made."""
+    copied: dict[str, Any] = durable.__dict__[_COPIED]
+    for name, value in vars(llm).items():
+        if name in copied and copied[name] is not value:
+            copied[name] = durable.__dict__[name] = value
 
 
 def binding_of(llm: Any) -> Binding | None:

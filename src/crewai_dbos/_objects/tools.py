@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from crewai import Agent
@@ -13,7 +14,7 @@ from crewai.utilities.string_utils import sanitize_tool_name
 from dbos import SetWorkflowID
 
 from crewai_dbos._classes import replaced_methods
-from crewai_dbos._crewai_seam.agent import replace_run, run_of
+from crewai_dbos._crewai_seam.agent import arun_of, replace_arun, replace_run, run_of
 from crewai_dbos._dbos_seam.context import current_context
 from crewai_dbos._dbos_seam.decorated import decorated_kind, step_options_of
 from crewai_dbos._dbos_seam.errors import DBOSUnexpectedStepError
@@ -30,7 +31,7 @@ from crewai_dbos._journal.config import (
 )
 from crewai_dbos._journal.open_calls import open_call
 from crewai_dbos._journal.scope import Scope
-from crewai_dbos._people.approval import ToolCall, approved
+from crewai_dbos._people.approval import ToolCall, aapproved, approved
 from crewai_dbos._people.policy import People
 from crewai_dbos._stored import names
 from crewai_dbos._threads import ThreadOrTask, finished
@@ -95,14 +96,19 @@ def durable_tool(tool: BaseTool, config: ToolStepConfig, scope: Scope | None) ->
     """
     copied = tool.model_copy()
     copied.current_usage_count = 0
-    function = tool_function(tool)
-    function = attribute(function, _RECORDED, function)
-    recorded = _recorded(tool, function, config, scope)
+    recorded = _recorded(tool, _original(tool_function(tool)), config, scope)
     if isinstance(copied, Tool):
         copied.func = recorded
     else:
         replace_run(copied, recorded)
+    if (function := arun_of(tool)) is not None:
+        replace_arun(copied, _arecorded(tool, _original(function), config, scope))
     return copied
+
+
+def _original(function: Callable[..., Any]) -> Callable[..., Any]:
+    found: Callable[..., Any] = attribute(function, _RECORDED, function)
+    return found
 
 
 def check_tools(
@@ -154,27 +160,21 @@ def _check_known(option: str, chosen: Iterable[str], known: set[str]) -> None:
 def _recorded(
     tool: BaseTool, function: Callable[..., Any], config: ToolStepConfig, bound: Scope | None
 ) -> Callable[..., Any]:
-    kind = decorated_kind(function)
-    if kind == "step":
-        step: StepConfig | None = from_dbos_options(step_options_of(function))
-    else:
-        step = for_tool(config, tool.name) if kind is None else None
+    kind, step = _how(tool, function, config)
 
     def call_tool(*args: Any, **kwargs: Any) -> Any:
         scope = run_scope.for_call(bound, f"call of tool {tool.name!r}")
         if scope is None:
             return function(*args, **kwargs)
-        what = names.tool(sanitize_tool_name(tool.name), [args, kwargs] if args else kwargs)
-        call = approved(tool, function, ToolCall(scope.around or scope, what, args, kwargs))
+        call = approved(tool, function, _as_call(tool, scope, args, kwargs))
         if call.refused:
             return call.remark
         return call.result_with_remark(made(call))
 
     def made(allowed: ToolCall) -> Any:
-        scope, what = allowed.scope, allowed.what
-        args, kwargs = allowed.args, allowed.kwargs
+        scope, args, kwargs = allowed.scope, allowed.args, allowed.kwargs
         if step is not None:
-            call = Call(what, kind="tool", config=step, concurrent=True, as_text=str)
+            call = _entry(allowed, step)
             if kind is None and step == PLAIN:
                 # What it does with DBOS, an agent or a crew is recorded inside.
                 work = lambda: finished(function(*args, **kwargs))  # noqa: E731
@@ -183,19 +183,83 @@ def _recorded(
         if kind is None:
             _warn_unrecorded(tool.name)
         scope.journal.execution.check()
-        inside = scope.child(what, runs_on=ThreadOrTask.here())
-        with scope.journal.activity.working(), inside.entered():
-            try:
-                if kind == "workflow":
-                    with SetWorkflowID(f"{scope.run_id}/{inside.path}"):
-                        return finished(function(*args, **kwargs))
-                return finished(function(*args, **kwargs))
-            except DBOSUnexpectedStepError as error:
-                scope.fail(error)
+        with _inside(allowed, kind):
+            return finished(function(*args, **kwargs))
 
     look_like(call_tool, function)
     setattr(call_tool, _RECORDED, function)
     return call_tool
+
+
+def _arecorded(
+    tool: BaseTool, function: Callable[..., Any], config: ToolStepConfig, bound: Scope | None
+) -> Callable[..., Any]:
+    """As `_recorded`, for an async function on the loop of whoever calls it."""
+    kind, step = _how(tool, function, config)
+
+    async def call_tool(*args: Any, **kwargs: Any) -> Any:
+        scope = run_scope.for_call(bound, f"call of tool {tool.name!r}")
+        if scope is None:
+            return await function(*args, **kwargs)
+        call = await aapproved(tool, function, _as_call(tool, scope, args, kwargs))
+        if call.refused:
+            return call.remark
+        return call.result_with_remark(await made(call))
+
+    async def made(allowed: ToolCall) -> Any:
+        scope, args, kwargs = allowed.scope, allowed.args, allowed.kwargs
+
+        async def work() -> Any:
+            return await function(*args, **kwargs)
+
+        if step is not None:
+            call = _entry(allowed, step)
+            if kind is None and step == PLAIN:
+                return await scope.agroup(call, work, sequential=True)
+            return await scope.arun(call, work)
+        if kind is None:
+            _warn_unrecorded(tool.name)
+        await scope.journal.execution.acheck()
+        with _inside(allowed, kind):
+            return await work()
+
+    look_like(call_tool, function)
+    setattr(call_tool, _RECORDED, function)
+    return call_tool
+
+
+def _how(
+    tool: BaseTool, function: Callable[..., Any], config: ToolStepConfig
+) -> tuple[str | None, StepConfig | None]:
+    """What DBOS has made of `function`, and how its calls are recorded, if they are."""
+    kind = decorated_kind(function)
+    if kind == "step":
+        return kind, from_dbos_options(step_options_of(function))
+    return kind, for_tool(config, tool.name) if kind is None else None
+
+
+def _as_call(
+    tool: BaseTool, scope: Scope, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> ToolCall:
+    what = names.tool(sanitize_tool_name(tool.name), [args, kwargs] if args else kwargs)
+    return ToolCall(scope.around or scope, what, args, kwargs)
+
+
+def _entry(call: ToolCall, step: StepConfig) -> Call:
+    return Call(call.what, kind="tool", config=step, concurrent=True, as_text=str)
+
+
+@contextmanager
+def _inside(call: ToolCall, kind: str | None) -> Iterator[None]:
+    """The block makes a call that has no entry of its own."""
+    scope = call.scope
+    inside = scope.child(call.what, runs_on=ThreadOrTask.here())
+    of_dbos = SetWorkflowID(f"{scope.run_id}/{inside.path}") if kind == "workflow" else None
+    with scope.journal.activity.working(), inside.entered(), of_dbos or nullcontext():
+        try:
+            yield
+        except DBOSUnexpectedStepError as error:
+            scope.fail(error)
 
 
 def _bound(

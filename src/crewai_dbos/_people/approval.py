@@ -20,7 +20,7 @@ from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._leases import RunVar
 from crewai_dbos._people import policy
-from crewai_dbos._people.asking import Asking, Said, ask
+from crewai_dbos._people.asking import Asking, Said, aask, ask
 from crewai_dbos._people.policy import ToolRequest
 from crewai_dbos._people.shown import shown
 from crewai_dbos._requests.request import Question
@@ -69,26 +69,44 @@ def approved(tool: BaseTool, function: Callable[..., Any], call: ToolCall) -> To
         function: The function in it.
         call: How, and in which place.
     """
+    if not _is_to_be_asked(tool, function, call):
+        return call
+    given, scope = _by_name(function, call), call.scope
+    scope.run(_asked(call), lambda: None)
+    decision = ask(scope, _approval(call), _asking(scope, tool, given), _decision)
+    return _decided(tool, call, given, decision)
+
+
+async def aapproved(tool: BaseTool, function: Callable[..., Any], call: ToolCall) -> ToolCall:
+    """As `approved`, for async code."""
+    if not _is_to_be_asked(tool, function, call):
+        return call
+    given, scope = _by_name(function, call), call.scope
+
+    async def nothing() -> None: ...
+
+    await scope.arun(_asked(call), nothing)
+    decision = await aask(scope, _approval(call), _asking(scope, tool, given), _decision)
+    return _decided(tool, call, given, decision)
+
+
+def _is_to_be_asked(tool: BaseTool, function: Callable[..., Any], call: ToolCall) -> bool:
     scope, record, people = call.scope, call.scope.journal.record, policy.current()
-    asked = names.asked(call.what)
-    if not record.is_recorded(scope.place, asked):
-        # One that is recorded has been made, with nobody asked.
-        if not people.approve_tools or record.is_recorded(scope.place, call.what):
-            return call
-        if not people.wants(ToolRequest(tool.name, _by_name(function, call), *_who(scope.path))):
-            return call
-    given = _by_name(function, call)
-    # So that nobody who was asked is passed over, whatever the policy says by then.
-    scope.run(Call(asked, kind="asked", concurrent=True), lambda: None)
-    decision = ask(
-        scope,
-        Call(names.approval(call.what), kind="person", concurrent=True),
-        _asking(scope, tool, given),
-        _decision,
-    )
-    # Under the answer: no other call, be it equal, is answered from the record of this one.
-    inside = Scope(scope.journal, decision["entry"], sequential=False)
-    return _decided(tool, replace(call, scope=inside), given, decision)
+    if record.is_recorded(scope.place, names.asked(call.what)):
+        return True
+    # One that is recorded has been made, with nobody asked.
+    if not people.approve_tools or record.is_recorded(scope.place, call.what):
+        return False
+    return people.wants(ToolRequest(tool.name, _by_name(function, call), *_who(scope.path)))
+
+
+def _asked(call: ToolCall) -> Call:
+    """So that nobody who was asked is passed over, whatever the policy says by then."""
+    return Call(names.asked(call.what), kind="asked", concurrent=True)
+
+
+def _approval(call: ToolCall) -> Call:
+    return Call(names.approval(call.what), kind="person", concurrent=True)
 
 
 def _asking(scope: Scope, tool: BaseTool, given: dict[str, Any]) -> Asking:
@@ -125,8 +143,10 @@ def _decision(said: Said) -> dict[str, Any]:
 
 
 def _decided(
-    tool: BaseTool, call: ToolCall, given: dict[str, Any], decision: dict[str, Any]
+    tool: BaseTool, asked: ToolCall, given: dict[str, Any], decision: dict[str, Any]
 ) -> ToolCall:
+    # Under the answer: no other call, be it equal, is answered from the record of this one.
+    call = replace(asked, scope=Scope(asked.scope.journal, decision["entry"], sequential=False))
     if decision["is"] == "reject":
         reason = decision.get("reason") or "no reason was given"
         return _refusal(

@@ -121,9 +121,11 @@ def _left_behind_when_over(abandon: Callable[[BaseException], None]) -> Iterator
         yield
 
 
-async def carry_out_async(noun: str, definition: Any, order: Any) -> Any:
-    """Carry out `order` in the workflow that is open here."""
-    return await kind_of(noun).aperform(definition, order, False)
+async def carry_out_async(
+    noun: str, definition: Any, order: Any, method: Callable[..., Any]
+) -> Any:
+    """Carry out `order` in the workflow that is open here, with `method` of crewAI's class."""
+    return await kind_of(noun).aperform(definition, order, False, method)
 
 
 @contextmanager

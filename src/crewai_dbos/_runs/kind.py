@@ -32,7 +32,7 @@ class Kind(Generic[D, W]):
         registry: Where its definitions are.
         load: From a stored work order to live objects.
         perform: Carries out a work order in the open workflow; says whether that was opened for it.
-        aperform: As `perform`, for async code.
+        aperform: As `perform`, for async code; may be told the method that it is to call.
         workflow: The workflow of a run of its own.
         async_workflow: The same for async code.
         instead: The methods that async code calls in place of a sync one.
@@ -44,7 +44,7 @@ class Kind(Generic[D, W]):
     registry: Registry[D]
     load: Callable[[Mapping[str, Any], D], W]
     perform: Callable[[D, W, bool], Any]
-    aperform: Callable[[D, W, bool], Coroutine[Any, Any, Any]]
+    aperform: Callable[..., Coroutine[Any, Any, Any]]
     workflow: Callable[[dict[str, Any]], Any]
     async_workflow: Callable[[dict[str, Any]], Awaitable[Any]]
     instead: str

@@ -327,7 +327,7 @@ def _stored(value: Any, known: tuple[type, ...], own: type) -> tuple[str, Any, s
     raise AssertionError
 
 
-_as_text = json.JSONEncoder(sort_keys=True).encode
+_as_text = json.JSONEncoder().encode  # a dict in another order is another value
 
 
 def _mark(data: Any) -> str:
