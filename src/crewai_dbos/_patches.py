@@ -292,7 +292,7 @@ TABLE = (
         (_SYSTEM_DATABASE, "update_workflow_outcome", "testing.crash._faults:finishing"),
         (
             "crewai_dbos._journal.journal:Journal",
-            "_made_of_calls",
+            "_begun",
             "testing.crash._faults:composing",
         ),
         ("crewai_dbos._requests.store:Store", "ask", "testing.crash._faults:asking"),

@@ -186,7 +186,7 @@ class Journal:
             if entry is not None:
                 self.replay.pass_over(name)
                 return cast(T, self.replay.answer(entry, call))
-            group = Group(self.run_id, name, call)
+            group = self._begun(name, call)
             try:
                 self.execution.check()
                 with self.activity.working():
@@ -213,7 +213,7 @@ class Journal:
                 self.replay.pass_over(name)
                 return cast(T, await self.replay.aanswer(entry, call))
             await self.endings.unless_abandoned(name)
-            group = Group(self.run_id, name, call)
+            group = self._begun(name, call)
             try:
                 await self.execution.acheck()
                 with self.activity.working():
@@ -232,6 +232,9 @@ class Journal:
             told.payload = group.payload
             self._count(name, group.payload)
             return cast(T, self.replay.first_answer(name, group.payload, call, group.raised))
+
+    def _begun(self, name: str, call: Call) -> Group:
+        return Group(self.run_id, name, call)
 
     def check_complete(self, path: str, *, background: bool = True) -> None:
         """Stop the run if a call recorded under `path` was not asked for.

@@ -196,12 +196,12 @@ def watching(moment: str, run_id: str, step_id: int, name: str) -> None:
 
 
 def composing(compose: Callable[..., Any]) -> Callable[..., Any]:
-    """`Journal._made_of_calls`: a call begins whose row comes after what it calls."""
+    """`Journal._begun`: a call begins whose row comes after what it calls."""
 
-    def composed(self: Any, place: Any, call: Any, name: str, *args: Any) -> Any:
+    def composed(self: Any, name: str, call: Any) -> Any:
         _faults.begun.add((self.run_id, name))
         _faults.at(_faults.entries.of(self.run_id, name), BEFORE)
-        return compose(self, place, call, name, *args)
+        return compose(self, name, call)
 
     return composed
 
