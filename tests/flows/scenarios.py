@@ -20,6 +20,7 @@ from crewai.flow.flow import Flow, and_, listen, or_, router, start
 from crewai.flow.human_feedback import HumanFeedbackResult, human_feedback
 from crewai.flow.persistence import SQLiteFlowPersistence, persist
 from crewai.memory.unified_memory import Memory
+from crewai.tools import BaseTool, tool
 from dbos import DBOS, SetWorkflowID
 from pydantic import BaseModel, Field
 
@@ -325,6 +326,42 @@ class Inner(Flow[Draft]):
     @listen(inside)
     def after(self, said: str) -> str:
         return say(f"After {said}")
+
+
+class LookUp(BaseTool):
+    name: str = "look_up"
+    description: str = "Look something up."
+
+    def _run(self, what: str) -> str:
+        raise AssertionError("it is awaited")
+
+    async def _arun(self, what: str) -> str:
+        found = str(await model().acall(f"Look up {what}"))
+        report_effect("look_up", what=what)
+        return found
+
+
+@tool
+@DBOS.step()
+async def price(what: str) -> str:
+    """What something costs."""
+    report_effect("price", what=what)
+    return f"{what} costs 3"
+
+
+class Awaiting(Flow[Work]):
+    """Tools that are awaited, one after the other and side by side."""
+
+    @start()
+    async def one(self) -> str:
+        self.state.results["one"] = str(await LookUp().arun(what=self.state.topic))
+        return self.state.results["one"]
+
+    @listen(one)
+    async def two(self, found: str) -> str:
+        both = asyncio.gather(LookUp().arun(what=found), price.arun(what=self.state.topic))
+        self.state.results["two"] = ", ".join(await both)
+        return self.state.results["two"]
 
 
 _inner = _once(lambda: DBOSFlow(flow_name="inner", orig_flow=Inner))
@@ -674,6 +711,7 @@ SCENARIOS: dict[str, Scenario] = {
     "loop": Scenario(Loop, echo),
     "teams": Scenario(Teams, by_role(Researcher=turns(search_for_it), Clerk=turns(search_for_it))),
     "flows": Scenario(Outer, echo),
+    "awaiting": Scenario(Awaiting, echo),
     "own steps": Scenario(OwnSteps, echo, better=True, shared_state=True),
     "crowd": Scenario(Crowd, echo, better=True),
     "served": Scenario(Served, echo, better=True),
