@@ -214,7 +214,14 @@ class RunStateError(CrewaiDbosError):
 
 
 class RunStoppedError(CrewaiDbosError):
-    """The run does not fit the code or its record. It is left cancelled, with its journal whole."""
+    """The run does not fit the code or its record. It is left cancelled, with its journal whole.
+
+    Attributes:
+        fork: The fork that goes on for the run, or has its result, as who waits for the run is told
+            of it; None if there is none.
+    """
+
+    fork: str | None = None
 
 
 class DriftError(RunStoppedError):
@@ -226,7 +233,7 @@ class DriftError(RunStoppedError):
 
 
 class JournalCorruptError(RunStoppedError):
-    """A recorded entry can't be read. The run is left cancelled; fork it from before that entry."""
+    """A recorded entry can't be read. The run is left cancelled; the message says how it goes on."""
 
 
 class RunAbortedError(RunStoppedError):

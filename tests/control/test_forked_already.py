@@ -226,6 +226,11 @@ def test_who_waits_hears_of_the_fork(given: Given, control: Control, runs: Any, 
     stopped = str(control.run(given.id).reason)
     fork = control.fork(given.id, at="end")
     given.result(fork)
+    with pytest.raises(
+        DriftError, match=rf"runs fork .* Its fork '{fork}' goes on for it"
+    ) as drift:
+        given.result(given.id)
+    assert drift.value.fork == fork
     called = runs("cancel", given.id, "--by", "bob", "--reason", "Forked")
     assert called.exit_code == 0
     assert fork in called.stdout

@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -67,6 +68,36 @@ def test_a_crew(serve: Serve, control: Control) -> None:
     (listed,) = control.runs(definition=durable.crew_name)
     assert listed.tokens == run.tokens
     assert listed.children == ()
+
+
+@tool
+def dig(where: str) -> str:
+    """Dig somewhere."""
+    time.sleep(1.2)
+    return "A coin."
+
+
+@BOTH
+def test_a_tool_has_the_time_that_it_took(serve: Serve, control: Control) -> None:
+    serve(digging)
+    durable, run_id = crew("dig", tools=[dig]), unique("dug")
+    with SetWorkflowID(run_id):
+        durable.kickoff()
+    run = control.run(run_id)
+    (node,) = [node for node in every(run.children) if node.kind == "tool"]
+    assert node.seconds is not None
+    assert 1.2 <= node.seconds < 60
+    (task,) = run.children
+    assert task.seconds is not None
+    assert task.seconds >= 1.2
+    assert run.in_calls is not None
+    assert run.in_calls >= 1.2
+
+
+def digging(request: Request) -> Reply:
+    if request.assistant_turns:
+        return text("Found.")
+    return tool_calls(ToolCall("dig", {"where": "here"}))
 
 
 def test_what_a_fork_has_from_the_record(

@@ -321,7 +321,9 @@ def test_an_entry_that_can_not_be_read(lab: Lab, output: str) -> None:
     before = lab.entries()
     found = lab.result("recover_damaged", step=damaged)
     assert found["error"] == "JournalCorruptError", found
-    assert re.search(rf"DBOS.fork_workflow\(.*, {damaged}\)", found["message"])
+    name = before[damaged]["function_name"]
+    assert re.search(rf"runs fork \S+ --at \S*{re.escape(name)}", found["message"])
+    assert "crewai-dbos runs resume " in found["message"]
     assert found["status"] == "CANCELLED"
     assert lab.entries() == before
     assert "receipt for Ann" in found["fork"]

@@ -80,7 +80,7 @@ def test_the_same_id_is_the_same_run(serve: Serve) -> None:
     assert outputs[0] == outputs[1]
     assert len(server.requests) == 1
     with (
-        pytest.raises(RunConflictError, match="another inputs"),
+        pytest.raises(RunConflictError, match="differs in its inputs"),
         SetWorkflowID(f"{crew.crew_name}-once"),
     ):
         crew.kickoff({"topic": "badgers"})
@@ -425,7 +425,16 @@ def test_an_output_model_that_no_process_could_import(serve: Serve) -> None:
     ("make", "message"),
     [
         (lambda: DBOSCrew(crew_name=" ", orig_crew=small), "crew_name must be"),
-        (lambda: DBOSCrew(crew_name=unique("x"), orig_crew=lambda: 3), "orig_crew must be"),
+        (
+            lambda: DBOSCrew(crew_name=unique("x"), orig_crew=lambda: 3),
+            "orig_crew must be .* which returned 3",
+        ),
+        (
+            lambda: DBOSCrew(crew_name=unique("x"), orig_crew=lambda n: n),
+            "orig_crew is called without arguments, .* missing a required argument: 'n'",
+        ),
+        (lambda: durable(small, tool_step_config=True), "tool_step_config is a StepConfig, or a"),
+        (lambda: durable(small, llm_step_config=3), "llm_step_config is a StepConfig; not 3"),
         (lambda: durable(small, agent_step_configs={"Nobody": {}}), "the roles of the crew are"),
         (
             lambda: durable(small, agent_step_configs={"Clerk": {"retries": 3}}),
@@ -462,7 +471,7 @@ def test_the_same_id_for_sync_and_async_code(serve: Serve) -> None:
         assert crew.kickoff({"topic": "otters"}) == output
     with SetWorkflowID(f"{run_id}-async"):
         assert crew.start({"topic": "otters"}).get_result() == output
-    with SetWorkflowID(run_id), pytest.raises(RunConflictError, match="another inputs"):
+    with SetWorkflowID(run_id), pytest.raises(RunConflictError, match="differs in its inputs"):
         asyncio.run(crew.akickoff({"topic": "badgers"}))
     assert len(server.requests) == 2
 

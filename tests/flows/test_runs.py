@@ -121,7 +121,7 @@ def test_the_same_id_is_the_same_run(serve: Serve) -> None:
             assert flow.kickoff({"topic": "otters"}) == "<Two <One otters>>"
     assert len(server.requests) == 2
     with (
-        pytest.raises(RunConflictError, match="another inputs"),
+        pytest.raises(RunConflictError, match="differs in its inputs"),
         SetWorkflowID(f"{flow.flow_name}-once"),
     ):
         flow.kickoff({"topic": "badgers"})

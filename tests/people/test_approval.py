@@ -331,6 +331,19 @@ def test_the_log_of_another_process_says_once_that_a_run_still_waits(
 
 
 @ABOVE_SQL
+def test_the_log_does_not_ask_for_what_was_answered_meanwhile(
+    serve: Serve, desk: Desk, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve(writing(MAIL))
+    run = office(Post(), QUICK).start({"who": "Ann"})
+    desk.parked(run.workflow_id)
+    monkeypatch.setattr(asking, "_told_here", asking._ToldHere())  # as in a process begun anew
+    desk.answer(run.workflow_id, Approve())
+    run.get_result()
+    assert len(waits(caplog, run.workflow_id)) == 1
+
+
+@ABOVE_SQL
 def test_the_log_says_nothing_where_a_prompt_does(
     serve: Serve,
     desk: Desk,

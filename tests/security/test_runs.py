@@ -322,7 +322,7 @@ def test_a_run_id_that_is_taken_tells_nothing_of_the_run(url: str, server: Model
             crew.kickoff({"whom": "Ann Secretive of 5 Hidden Lane"})
         with SetWorkflowID("r"), pytest.raises(RunConflictError) as refused:
             crew.kickoff({"whom": "Bob"})
-    assert "another inputs" in str(refused.value)
+    assert "differs in its inputs" in str(refused.value)
     assert "Ann" not in str(refused.value)
 
 

@@ -308,7 +308,8 @@ class _Maker:
         own = [step for step in rows if not is_taken_over(self.row, step.ended_ms)]
         for step in own:
             found |= _Span(step.started_ms, step.ended_ms)
-        if place.entry is not None and place.step in own and found.started_ms is None:
+        if place.entry is not None and place.step in own:
+            # DBOS knows of a call with calls inside when it has ended, or not when it began.
             found |= _Span(_began(place.entry, place.step))
         asked = self.since.get(place.path)
         # A run that was left to its row asks again when it is woken. The clock of a database may

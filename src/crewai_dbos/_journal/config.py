@@ -140,6 +140,13 @@ class AgentOptions:
     function_calling_llm_step_config: StepConfig | None = None
     tool_step_config: ToolStepConfig = None
 
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            takes = (StepConfig, Mapping) if name == "tool_step_config" else StepConfig
+            if value is not None and not isinstance(value, takes):
+                also = ", or a dict of them by tool" if name == "tool_step_config" else ""
+                raise DefinitionError(f"{name} is a StepConfig{also}; not {value!r}.")
+
     def under(self, own: AgentOptions) -> AgentOptions:
         """`own`, and these where it says nothing."""
         chosen = {name: value for name, value in vars(own).items() if value is not None}

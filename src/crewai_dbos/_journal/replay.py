@@ -148,11 +148,13 @@ class Replay:
                     f"Then {_command_lines.resume(self._run_id)}."
                 )
             )
+        why = error.__cause__ if isinstance(error, JournalCorruptError) else None
         self._latch.fail(
             JournalCorruptError(
-                f"The journal entry {entry.name} can't be read ({error}). Fork the run from its "
-                f"step to make that call again: "
-                f"DBOS.fork_workflow({self._run_id!r}, {entry.step_id})"
+                f"The journal entry {entry.name} can't be read: {why or error} With code that can "
+                f"read it the run goes on: {_command_lines.resume(self._run_id)}. Or have that "
+                "call made again, and what depends on it, in a fork: "
+                f"{_command_lines.fork(self._run_id, entry.name)}"
             )
         )
 

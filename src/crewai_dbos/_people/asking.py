@@ -239,6 +239,10 @@ class _Waiter:
 
     def _outcome(self, asked: Asked, request: Request) -> Outcome | None:
         """How the request ends; None if nobody waits for it any more."""
+        if not asked.notify:  # it was asked before, and may have been answered since
+            ended = launched().patiently(lambda store: store.ended({asked.request_id}))
+            if asked.request_id in ended:
+                return ended[asked.request_id]
         wait = Wait(self.scope.journal, asked.request_id, policy.current().linger)
         with self._lock:
             self._waiting = None if self._given_up else wait

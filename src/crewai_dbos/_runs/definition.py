@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -141,11 +143,11 @@ def build_agent(source: Any) -> Agent:
     Raises:
         DefinitionError: It neither is nor builds one.
     """
-    agent = source if isinstance(source, Agent) else source() if callable(source) else None
+    agent = source if isinstance(source, Agent) else _made("orig_agent", source)
     if not isinstance(agent, Agent):
         raise DefinitionError(
             "orig_agent must be a crewai Agent or a callable that returns one, not "
-            f"{known.shown(source)}"
+            f"{_shown(source, agent)}"
         )
     _check_whole(f"agent {agent.role!r}", agent)
     return agent
@@ -157,16 +159,14 @@ def build_crew(source: Any) -> Crew:
     Raises:
         DefinitionError: It neither is nor builds one.
     """
-    crew = source
-    if not isinstance(crew, Crew) and callable(crew):
-        crew = crew()
+    crew = source if isinstance(source, Crew) else _made("orig_crew", source)
     # What a class decorated with @CrewBase makes has a method that makes the crew.
     if not isinstance(crew, Crew) and callable(getattr(crew, "crew", None)):
         crew = crew.crew()
     if not isinstance(crew, Crew):
         raise DefinitionError(
             "orig_crew must be a crewai Crew, a callable without arguments that returns one, or a "
-            f"@CrewBase class, not {known.shown(source)}"
+            f"@CrewBase class, not {_shown(source, crew)}"
         )
     for what, part in parts_of(crew):
         _check_whole(what, part)
@@ -195,14 +195,35 @@ def build_flow(source: Any) -> Flow[Any]:
             f"orig_flow must be the class {type(source).__name__} or a callable that builds one, "
             "not an instance: a flow keeps the state of its run, so every run needs a new one"
         )
-    flow = source() if callable(source) else None
+    flow = _made("orig_flow", source)
     if not isinstance(flow, Flow):
         raise DefinitionError(
             f"orig_flow must be a crewai Flow class or a callable that returns a flow, not "
-            f"{known.shown(source)}"
+            f"{_shown(source, flow)}"
         )
     _check_whole(f"flow {flow.name or type(flow).__name__!r}", flow)
     return flow
+
+
+def _made(option: str, source: Any) -> Any:
+    """What `source` makes if it is a callable, or itself."""
+    if not callable(source):
+        return source
+    with contextlib.suppress(ValueError):  # of what is none of Python's nobody knows
+        try:
+            inspect.signature(source).bind()
+        except TypeError as error:
+            raise DefinitionError(
+                f"{option} is called without arguments, and {known.shown(source)} needs some: "
+                f"{error}. Give a callable that has them, as functools.partial(...)."
+            ) from None
+    return source()
+
+
+def _shown(source: Any, made: Any) -> str:
+    if made is source:
+        return known.shown(source)
+    return f"{known.shown(source)}, which returned {known.shown(made)}"
 
 
 def _check_whole(what: str, thing: Any) -> None:

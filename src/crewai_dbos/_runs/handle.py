@@ -210,8 +210,8 @@ def _refuse_foreign(run_id: str, order: Mapping[str, Any]) -> WorkflowStatus | N
         if _comparable(taken.get(field), field) != _comparable(order.get(field), field):
             # Whoever asks here need not be the one whose run it is: nothing of it is told.
             raise RunConflictError(
-                f"Workflow id {run_id!r} belongs to a run with another {field}. Use an id of its "
-                "own for each piece of work."
+                f"Workflow id {run_id!r} belongs to a run that differs in its {field}. Use an id "
+                "of its own for each piece of work."
             )
     return status
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from dbos import DBOS, WorkflowStatus
 from dbos import error as dbos_errors
 
+from crewai_dbos import _command_lines
 from crewai_dbos._dbos_seam.context import detached
 from crewai_dbos._dbos_seam.database import Database, launched_database
 from crewai_dbos._dbos_seam.forks import going_on_for
@@ -73,13 +74,26 @@ def as_raised(
         return RunNotFoundError(run_id) if _is_of(run_id, error) else error
     ours = status.name in names.WORKFLOWS
     if ours and status.status == "CANCELLED" and notes.is_stopped(status):
-        note = notes.of(status)
-        if note.get("error") == BudgetExceeded.__name__:
-            return BudgetExceeded(note["stopped"], **note.get("budget", {}))
-        return _STOPPED.get(str(note.get("error")), RunStoppedError)(note["stopped"])
+        return _stopped(notes.of(status), _fork_of(run_id, database()))
     if _is_of(run_id, error):
         return _without_result(status, error, database)
     return failure.as_raised(error) if ours else error
+
+
+def _stopped(note: Mapping[str, Any], fork: str | None) -> Exception:
+    """The error of a run that has stopped, from what is said of it."""
+    told = str(note["stopped"])
+    if fork is not None:
+        told += (
+            f" Its fork {fork!r} goes on for it, at a worker or in any process that has its code "
+            f"and stays: {_command_lines.show(fork)}"
+        )
+    if note.get("error") == BudgetExceeded.__name__:
+        stopped: Any = BudgetExceeded(told, **note.get("budget", {}))
+    else:
+        stopped = _STOPPED.get(str(note.get("error")), RunStoppedError)(told)
+    stopped.fork = fork
+    return stopped  # type: ignore[no-any-return]
 
 
 def _is_of(run_id: str, error: Exception) -> bool:
