@@ -233,7 +233,7 @@ class DriftError(RunStoppedError):
 
 
 class JournalCorruptError(RunStoppedError):
-    """A recorded entry can't be read. The run is left cancelled; the message says how it goes on."""
+    """A recorded entry can't be read. The run is left cancelled; the message says what to do."""
 
 
 class RunAbortedError(RunStoppedError):
