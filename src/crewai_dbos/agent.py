@@ -103,6 +103,11 @@ class DBOSAgent(Agent):
         events: Events = False,
         budget: Budget | None = None,
     ) -> None:
+        options = AgentOptions(
+            llm_step_config=llm_step_config,
+            function_calling_llm_step_config=function_calling_llm_step_config,
+            tool_step_config=tool_step_config,
+        )
         with hooks_of_crews.defined():
             template = build_agent(orig_agent)
         if isinstance(template, DBOSAgent):
@@ -117,11 +122,7 @@ class DBOSAgent(Agent):
         self._definition = AgentDefinition(
             name=agent_name,
             source=orig_agent,
-            options=AgentOptions(
-                llm_step_config=llm_step_config,
-                function_calling_llm_step_config=function_calling_llm_step_config,
-                tool_step_config=tool_step_config,
-            ),
+            options=options,
             owner=self,
             secrets=as_given(secrets),
             redact=as_redact(redact),

@@ -226,9 +226,8 @@ def test_who_waits_hears_of_the_fork(given: Given, control: Control, runs: Any, 
     stopped = str(control.run(given.id).reason)
     fork = control.fork(given.id, at="end")
     given.result(fork)
-    with pytest.raises(
-        DriftError, match=rf"runs fork .* Its fork '{fork}' goes on for it"
-    ) as drift:
+    is_told = rf"The result is that of the fork '{fork}' .* Its run had stopped: Run "
+    with pytest.raises(DriftError, match=is_told) as drift:
         given.result(given.id)
     assert drift.value.fork == fork
     called = runs("cancel", given.id, "--by", "bob", "--reason", "Forked")

@@ -18,6 +18,8 @@ from dbos import DBOS, SetWorkflowID, SetWorkflowTimeout
 from pydantic import BaseModel
 
 from crewai_dbos import (
+    DBOSLLM,
+    DBOSAgent,
     DBOSCrew,
     DefinitionError,
     RunConflictError,
@@ -32,6 +34,7 @@ from crews.scenarios import (
     asked,
     at_once,
     delegate,
+    model,
     role,
     searching,
     sequential,
@@ -431,10 +434,16 @@ def test_an_output_model_that_no_process_could_import(serve: Serve) -> None:
         ),
         (
             lambda: DBOSCrew(crew_name=unique("x"), orig_crew=lambda n: n),
-            "orig_crew is called without arguments, .* missing a required argument: 'n'",
+            "orig_crew is called without arguments, .* missing 1 required positional argument: 'n'",
         ),
-        (lambda: durable(small, tool_step_config=True), "tool_step_config is a StepConfig, or a"),
-        (lambda: durable(small, llm_step_config=3), "llm_step_config is a StepConfig; not 3"),
+        (lambda: durable(small, tool_step_config=True), "takes a StepConfig or a dict of .* bool"),
+        (lambda: durable(small, tool_step_config={"look": 3}), "and got a int for 'look'"),
+        (lambda: durable(small, llm_step_config=3), "llm_step_config takes a StepConfig, .* int"),
+        (
+            lambda: DBOSAgent(agent_name="x", orig_agent=agent("X"), llm_step_config=3),
+            "llm_step_config takes a StepConfig",
+        ),
+        (lambda: DBOSLLM(model(), step_config=3), "step_config takes a StepConfig"),
         (lambda: durable(small, agent_step_configs={"Nobody": {}}), "the roles of the crew are"),
         (
             lambda: durable(small, agent_step_configs={"Clerk": {"retries": 3}}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -12,13 +13,15 @@ from crewai import Agent, Crew
 from crewai.flow.flow import Flow, listen, start
 from crewai.flow.human_feedback import HumanFeedbackResult, human_feedback
 from crewai.tools import BaseTool, tool
+from crewai.tools.base_tool import Tool
 from dbos import DBOS, SetWorkflowID
 
 from crewai_dbos import DBOSCrew, StepConfig
-from crewai_dbos.errors import DriftError
+from crewai_dbos.errors import DriftError, RunCancelledError
 from crews.scenarios import agent, model, task
 from flows.scenarios import say
 from flows.test_runs import durable
+from people.conftest import until
 from support.serving import Serve
 
 did: list[str] = []
@@ -129,6 +132,74 @@ def test_one_that_its_caller_gives_up_is_given_up_again(serve: Serve) -> None:
     serve()
     flow = durable(Impatient, tool_step_config=StepConfig())
     from_everywhere(flow, "<too late>")
+
+
+entered = threading.Event()
+
+
+@tool
+async def forever(what: str) -> str:
+    """Never end."""
+    try:
+        entered.set()
+        await asyncio.Event().wait()
+    finally:
+        did.append("left")
+    return what
+
+
+class Endless(Flow[Any]):
+    @start()
+    async def begin(self) -> str:
+        return str(await forever.arun(what="it"))
+
+
+def test_one_is_cancelled_with_its_run(serve: Serve) -> None:
+    serve()
+    entered.clear()
+    run = durable(Endless, tool_step_config=StepConfig()).start()
+    assert entered.wait(60)
+    DBOS.cancel_workflow(run.workflow_id)
+    with pytest.raises(RunCancelledError):
+        run.get_result()
+    until(lambda: did == ["left"])
+
+
+def wrapped(function: Any) -> Any:
+    @functools.wraps(function)
+    def called(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return called
+
+
+@tool
+@wrapped
+async def knock(where: str) -> str:
+    """Knock somewhere."""
+    did.append(f"knocked at {where}")
+    return "Who is there?"
+
+
+class Door(Tool[..., Any]):
+    async def _arun(self, *args: Any, **kwargs: Any) -> Any:
+        did.append("at the door")
+        return await super()._arun(*args, **kwargs)
+
+
+class Knocking(Flow[Any]):
+    @start()
+    async def begin(self) -> list[str]:
+        door = Door(name="door", description="A door.", func=knock.func)
+        return [await knock.arun(where="the gate"), await door.arun(where="the door"), say("end")]
+
+
+def test_functions_that_are_wrapped_and_overrides(serve: Serve) -> None:
+    serve()
+    expected = Knocking().kickoff()
+    effects = sorted(did)
+    did.clear()
+    from_everywhere(durable(Knocking, tool_step_config=StepConfig()), expected, effects)
 
 
 # Methods that are overridden ---------------------------------------------------------------
@@ -244,10 +315,14 @@ def test_a_task_that_is_there_twice_is_carried_out_twice(serve: Serve) -> None:
     def crew() -> Crew:
         who = agent("Writer")
         draft = task("Draft", who)
-        return Crew(agents=[who], tasks=[draft, task("Review", who), draft])
+        review, end = task("Review", who), task("End", who)
+        end.context = [draft, review]
+        return Crew(agents=[who], tasks=[draft, review, draft, end])
 
     serve()
-    assert len(crew_from_everywhere("twice", crew)) == 3
+    assert len(crew_from_everywhere("twice", crew)) == 4
+    names = [step["function_name"] for step in DBOS.list_workflow_steps("twice")]
+    assert any("/task:3#1/" in name for name in names), "each has a place of its own"
 
 
 def test_what_a_step_callback_changes_of_the_last_step_is_the_answer(serve: Serve) -> None:

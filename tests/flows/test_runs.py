@@ -773,3 +773,27 @@ def test_a_key_is_not_stored(serve: Serve) -> None:
     assert "sk-very-secret" not in str(steps)
     fork = DBOS.fork_workflow(run.workflow_id, steps[-1]["function_id"]).get_workflow_id()
     assert flow.retrieve(fork).get_result() == "<two <one>>"
+
+
+class Missing(Flow[Any]):
+    @start()
+    def look(self) -> Any:
+        return {}["nothing"]
+
+
+def test_the_log_of_dbos_shows_an_error_as_it_was_raised(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    serve()
+    of_dbos = logging.getLogger("dbos")
+    with caplog.at_level(logging.ERROR, "dbos"):
+        of_dbos.addHandler(caplog.handler)
+        try:
+            with pytest.raises(KeyError):
+                durable(Missing).start().get_result()
+        finally:
+            of_dbos.removeHandler(caplog.handler)
+    (told,) = {record.exc_text for record in caplog.records if record.exc_text}
+    assert 'return {}["nothing"]' in told
+    assert told.endswith("\nKeyError: 'nothing'")
+    assert "crewai_dbos" not in told

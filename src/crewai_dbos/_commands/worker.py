@@ -185,12 +185,12 @@ def _tell_of_others() -> None:
     found = recovering.of_others(launched_database(), name, version)
     for other, its_version, count, run_ids in found:
         logger.warning(
-            "Not taken: %d %s of application %r, version %r (--name and --version say which are "
-            "this worker's): %s",
+            "Not taken: %d %s of application %r, %s (--name and --version say which are this "
+            "worker's): %s",
             count,
             "run" if count == 1 else "runs",
             other,
-            its_version,
+            "whichever version" if its_version is None else f"version {its_version!r}",
             ", ".join(run_ids) + (", ..." if count > len(run_ids) else ""),
         )
 

@@ -129,8 +129,9 @@ def arun_of(tool: BaseTool) -> Callable[..., Any] | None:
     """What the class of `tool` does when async code calls it; None if it is for sync code only."""
     from crewai.tools.base_tool import BaseTool, Tool
 
-    if isinstance(tool, Tool):
-        return tool.func if inspect.iscoroutinefunction(tool.func) else None
+    if isinstance(tool, Tool) and type(tool)._arun is Tool._arun:
+        function = inspect.unwrap(tool.func)
+        return tool.func if inspect.iscoroutinefunction(function) else None
     return None if type(tool)._arun is BaseTool._arun else tool._arun
 
 

@@ -6,7 +6,7 @@ in the wrong place, so the run stops.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,19 +43,29 @@ def of_crew(crew: Crew) -> Fingerprint:
             }
             for agent in crew.agents
         ],
-        "tasks": [_of_task(task, crew.tasks) for task in crew.tasks],
+        "tasks": [_of_task(number, crew.tasks) for number in range(1, len(crew.tasks) + 1)],
     }
 
 
-def _of_task(task: Task, tasks: list[Task]) -> Fingerprint:
-    places = {id(each): number for number, each in enumerate(tasks, 1)}
+def number_of(task: Task, tasks: Sequence[Task], before: int) -> int:
+    """Which of `tasks` one is, counted from 1; 0 if it is none of them.
+
+    Args:
+        before: Of one that is there several times it is the last one before this number.
+    """
+    numbers = [number for number, each in enumerate(tasks, 1) if each is task]
+    return max((each for each in numbers if each < before), default=max(numbers, default=0))
+
+
+def _of_task(number: int, tasks: Sequence[Task]) -> Fingerprint:
+    task = tasks[number - 1]
     context = task.context if isinstance(task.context, list) else []
     return {
         "name": task.name,
         "agent": _role(task.agent) if task.agent is not None else None,
         "async": bool(task.async_execution),
         "conditional": isinstance(task, ConditionalTask),
-        "context": [places.get(id(each), 0) for each in context],
+        "context": [number_of(each, tasks, number) for each in context],
         "tools": [tool.name for tool in task.tools or []],
         "guardrails": len(guardrails_of(task)),
         "output": [

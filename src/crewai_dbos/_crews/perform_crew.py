@@ -34,17 +34,17 @@ def perform(
     definition: CrewDefinition,
     order: CrewWorkOrder,
     own: bool = False,
-    kickoff: Callable[..., Any] | None = None,
+    method: Callable[..., Any] | None = None,
 ) -> Any:
     """Carry out `order` in the workflow that is open here.
 
     Args:
         own: Whether the workflow was opened for this order.
-        kickoff: What the crew is kicked off with, if not with its class's method: that has been
+        method: What the crew is kicked off with, if not with its class's method: that has been
             called already, and has come to this.
     """
     with _joined(definition, order, own) as scope, _crew(definition, scope, own) as crew:
-        begin = crew.kickoff if kickoff is None else partial(kickoff, crew)
+        begin = crew.kickoff if method is None else partial(method, crew)
         return _storable(begin(**_arguments(order)))
 
 
@@ -52,7 +52,7 @@ async def aperform(
     definition: CrewDefinition,
     order: CrewWorkOrder,
     own: bool = False,
-    kickoff: Callable[..., Any] | None = None,
+    method: Callable[..., Any] | None = None,
 ) -> Any:
     """As `perform`, through crewAI's async methods."""
     with _joined(definition, order, own) as scope:
@@ -60,7 +60,7 @@ async def aperform(
         async def work() -> Any:
             with _crew(definition, scope, own) as crew:
                 await scope.unless_abandoned()
-                begin = crew.akickoff if kickoff is None else partial(kickoff, crew)
+                begin = crew.akickoff if method is None else partial(method, crew)
                 return _storable(await begin(**_arguments(order)))
 
         return await body.off_the_loop_of_dbos(work)

@@ -17,6 +17,7 @@ from crewai_dbos._agents.run_agent import NoWaitOnReplay, durable_tools
 from crewai_dbos._classes import durable_class, overrides
 from crewai_dbos._crewai_seam import agent as agent_seam
 from crewai_dbos._crewai_seam import crew as crew_seam
+from crewai_dbos._crews.fingerprint import number_of
 from crewai_dbos._crews.ids import Ids
 from crewai_dbos._crews.member import is_member, member_of_run
 from crewai_dbos._crews.run_task import task_of_run
@@ -119,18 +120,17 @@ class _Staff:
 
     def tasks(self, tasks: list[Task], ids: Ids) -> list[Task]:
         """The run's copies of `tasks`, with the agents and the context of the run."""
-        copies: dict[int, Task] = {}
-        for number, task in enumerate(tasks, 1):
-            if id(task) not in copies:  # else it is carried out once more
-                copies[id(task)] = task_of_run(
-                    task, number, self.options(task.agent), self.objects, ids.of_task(number)
-                )
-        for task in copies.values():
+        copies = [
+            task_of_run(task, number, self.options(task.agent), self.objects, ids.of_task(number))
+            for number, task in enumerate(tasks, 1)
+        ]
+        for number, task in enumerate(copies, 1):
             task.__dict__["agent"] = self.member(task.agent)
             if isinstance(task.context, list):
-                context = [copies.get(id(each), each) for each in task.context]
+                found = [(number_of(each, tasks, number), each) for each in task.context]
+                context = [copies[other - 1] if other else each for other, each in found]
                 task.__dict__["context"] = context
-        return [copies[id(task)] for task in tasks]
+        return copies
 
 
 if TYPE_CHECKING:

@@ -238,7 +238,7 @@ def crew_kickoff(
     if interceptor is None or crew.stream or in_event_loop() or from_checkpoint is not None:
         return original(crew, inputs, input_files, from_checkpoint)
     order = CrewWorkOrder(inputs, input_files)
-    done = perform_crew.perform(interceptor.crew(crew), order, kickoff=original)
+    done = perform_crew.perform(interceptor.crew(crew), order, method=original)
     return _published(crew, done)
 
 
@@ -254,7 +254,7 @@ async def crew_akickoff(
     if interceptor is None or crew.stream or from_checkpoint is not None:
         return await original(crew, inputs, input_files, from_checkpoint)
     order = CrewWorkOrder(inputs, input_files)
-    done = await perform_crew.aperform(interceptor.crew(crew), order, kickoff=original)
+    done = await perform_crew.aperform(interceptor.crew(crew), order, method=original)
     return _published(crew, done)
 
 

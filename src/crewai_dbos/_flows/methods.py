@@ -177,9 +177,10 @@ class MethodRun:
         """Stop the run: a method that had returned fails when it is run again for what it left."""
         run_id = self._scope.run_id
         stopped = DriftError(
-            f"Run {run_id}: method {self._method!r} had returned, and leaves something that could "
-            f"not be stored. Now it was run again for that, and failed ({type(error).__name__}: "
-            f"{error}). Put that right, then: {_command_lines.resume(run_id)}"
+            f"Run {run_id}: method {self._method!r} had returned something, or left something in "
+            "the state, that could not be stored. So it was run again, and failed "
+            f"({type(error).__name__}: {error}). Put that right, then: "
+            f"{_command_lines.resume(run_id)}"
         )
         stopped.__cause__ = error
         self._scope.fail(stopped)

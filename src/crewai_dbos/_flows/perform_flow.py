@@ -38,12 +38,12 @@ async def aperform(
     definition: FlowDefinition,
     order: FlowWorkOrder,
     own: bool = False,
-    kickoff: Callable[..., Any] | None = None,
+    method: Callable[..., Any] | None = None,
 ) -> Any:
     """As `perform`, for async code.
 
     Args:
-        kickoff: What the flow is kicked off with, if not with its class's method: that has been
+        method: What the flow is kicked off with, if not with its class's method: that has been
             called already, and has come to this.
     """
     with _joined(definition, order, own) as scope:
@@ -54,7 +54,7 @@ async def aperform(
                 if order.turn is not None:
                     turn = lambda: _carried_out(flow, order, scope)  # noqa: E731
                     return _returned(flow, await on_a_thread(turn), own)
-                begin = flow.kickoff_async if kickoff is None else partial(kickoff, flow)
+                begin = flow.kickoff_async if method is None else partial(method, flow)
                 return _returned(flow, await begin(**order.arguments()), own)
 
         return await body.off_the_loop_of_dbos(work)

@@ -91,8 +91,8 @@ def next_turn(flow_name: str, session_id: str, known: tuple[type, ...]) -> Turn:
         known: Classes of its state.
     """
     prefix = names.session(flow_name, session_id)
-    last = _last(prefix)
-    if last is not None and last.status in ALIVE:
+    while (last := _last(prefix)) is not None and last.status in ALIVE:
+        # Others may wait for it too, and be quicker with the next.
         with contextlib.suppress(Exception):
             DBOS.retrieve_workflow(last.workflow_id).get_result()
     number = int(last.workflow_id.removeprefix(prefix)) if last is not None else 0

@@ -141,16 +141,31 @@ class AgentOptions:
     tool_step_config: ToolStepConfig = None
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            takes = (StepConfig, Mapping) if name == "tool_step_config" else StepConfig
-            if value is not None and not isinstance(value, takes):
-                also = ", or a dict of them by tool" if name == "tool_step_config" else ""
-                raise DefinitionError(f"{name} is a StepConfig{also}; not {value!r}.")
+        check_step_configs(**vars(self))
 
     def under(self, own: AgentOptions) -> AgentOptions:
         """`own`, and these where it says nothing."""
         chosen = {name: value for name, value in vars(own).items() if value is not None}
         return replace(self, **chosen)
+
+
+def check_step_configs(**given: Any) -> None:
+    """Refuse what is none of the options of `AgentOptions`, by name.
+
+    Raises:
+        DefinitionError: One is no `StepConfig`, nor a dict of them where that is taken.
+    """
+    for name, value in given.items():
+        of_tools = name == "tool_step_config"
+        for tool, each in (
+            value if of_tools and isinstance(value, Mapping) else {"": value}
+        ).items():
+            if each is not None and not isinstance(each, StepConfig):
+                of_tool = f" for {tool!r}" if tool else ""
+                also = " or a dict of them by tool" if of_tools else ""
+                raise DefinitionError(
+                    f"{name} takes a StepConfig{also}, and got a {type(each).__name__}{of_tool}."
+                )
 
 
 class RateLimit(TypedDict):

@@ -46,6 +46,6 @@ class Group:
             self._call, error, seconds=self.seconds(), secrets=secrets, used=self.opened.used
         )
 
-    async def ended(self) -> Payload:
+    async def apayload(self) -> Payload:
         """`payload`, for `Writer.awrite`."""
         return self.payload

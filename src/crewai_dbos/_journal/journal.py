@@ -216,14 +216,14 @@ class Journal:
             group = self._begun(name, call)
             try:
                 await self.execution.acheck()
-                with self.activity.working():
+                with self.activity.working(), watcher.in_flight(self.execution) as in_flight:
                     try:
-                        group.returned(await function(group.opened))
+                        group.returned(await in_flight.awaiting(function(group.opened)))
                     except Exception as error:
                         self.latch.raise_if_over()
                         group.failed(error, self.secrets)
                     reservation = self.record.ids.reserve(place.path)
-                    await self.writer.awrite(reservation, name, PLAIN, group.ended)
+                    await self.writer.awrite(reservation, name, PLAIN, group.apayload)
             except asyncio.CancelledError:
                 self.endings.abandon(name, group.seconds())
                 raise
@@ -234,6 +234,7 @@ class Journal:
             return cast(T, self.replay.first_answer(name, group.payload, call, group.raised))
 
     def _begun(self, name: str, call: Call) -> Group:
+        # Crash tests hear here that it begins.
         return Group(self.run_id, name, call)
 
     def check_complete(self, path: str, *, background: bool = True) -> None:

@@ -12,7 +12,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from crewai_dbos import _command_lines
 from crewai_dbos._dbos_seam.rows import RowHead, as_json, row_heads, row_texts
 from crewai_dbos._journal.execution import Execution
 from crewai_dbos._journal.head import LENGTH, Head, head_in, head_of
@@ -113,8 +112,8 @@ class Pages:
             self._execution.latch.fail(
                 JournalCorruptError(
                     f"Run {self._run_id}: the journal entry {self._names[step_id]} is not there "
-                    "any more. Have that call made again in a fork: "
-                    f"{_command_lines.fork(self._run_id, self._names[step_id])}"
+                    "any more. Fork the run from its step to make that call again, and all after "
+                    f"it: DBOS.fork_workflow({self._run_id!r}, {step_id})"
                 )
             )
         return found

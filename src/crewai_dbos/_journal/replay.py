@@ -148,12 +148,15 @@ class Replay:
                     f"Then {_command_lines.resume(self._run_id)}."
                 )
             )
-        why = error.__cause__ if isinstance(error, JournalCorruptError) else None
+        why: BaseException = error
+        if isinstance(error, JournalCorruptError) and error.__cause__ is not None:
+            why = error.__cause__  # without the name, which is said here
+        text = str(why) if isinstance(why, CrewaiDbosError) else f"{type(why).__name__}: {why}"
         self._latch.fail(
             JournalCorruptError(
-                f"The journal entry {entry.name} can't be read: {why or error} With code that can "
-                f"read it the run goes on: {_command_lines.resume(self._run_id)}. Or have that "
-                "call made again, and what depends on it, in a fork: "
+                f"The journal entry {entry.name} can't be read ({text}). With code that can read "
+                f"it the run goes on: {_command_lines.resume(self._run_id)}. Or have that call "
+                "made again, and what depends on it, in a fork: "
                 f"{_command_lines.fork(self._run_id, entry.name)}"
             )
         )

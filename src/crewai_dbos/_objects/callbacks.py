@@ -114,11 +114,9 @@ def _fields(arg: Any) -> list[str]:
     """The names of what `arg` has, if it is a model or, as what a step leads to, a dataclass."""
     if isinstance(arg, BaseModel):
         return [field for field in type(arg).model_fields if field in arg.__dict__]
-    return [field.name for field in dataclasses.fields(arg)] if _is_dataclass(arg) else []
-
-
-def _is_dataclass(arg: Any) -> bool:
-    return dataclasses.is_dataclass(arg) and not isinstance(arg, type)
+    if not dataclasses.is_dataclass(arg) or isinstance(arg, type):
+        return []
+    return [field.name for field in dataclasses.fields(arg) if hasattr(arg, field.name)]
 
 
 def _check(what: str, name: str, done: dict[str, Any], known: tuple[type, ...]) -> None:

@@ -25,7 +25,7 @@ from crewai_dbos._crewai_seam.llm import (
 )
 from crewai_dbos._journal import joining, run_scope
 from crewai_dbos._journal.call import Call
-from crewai_dbos._journal.config import StepConfig, for_llm
+from crewai_dbos._journal.config import StepConfig, check_step_configs, for_llm
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._objects.clients import (
     build_response_models,
@@ -107,6 +107,7 @@ class DBOSLLM(_Base):
                 raise TypeError(
                     f"DBOSLLM wraps a crewai LLM or a model name, not {known.shown(orig_llm)}"
                 )
+            check_step_configs(step_config=step_config)
             given = as_given(secrets)
             known.tell(finding.secrets_in([llm, given]))
             return durable_llm(llm, role=role, config=step_config, given=given)
@@ -236,7 +237,8 @@ def follow(durable: BaseLLM, llm: BaseLLM) -> None:
     """Give `durable`, a copy of `llm`, what was set on that since it was made."""
     copied: dict[str, Any] = durable.__dict__[_COPIED]
     for name, value in vars(llm).items():
-        if name in copied and copied[name] is not value:
+        is_copied = name in copied or name not in durable.__dict__
+        if is_copied and copied.get(name, follow) is not value:
             copied[name] = durable.__dict__[name] = value
 
 

@@ -210,7 +210,8 @@ def _arecorded(
         scope, args, kwargs = allowed.scope, allowed.args, allowed.kwargs
 
         async def work() -> Any:
-            return await function(*args, **kwargs)
+            found = function(*args, **kwargs)
+            return await found if inspect.isawaitable(found) else found
 
         if step is not None:
             call = _entry(allowed, step)

@@ -114,7 +114,9 @@ def checked(request: Request, answer: Answer) -> dict[str, Any]:
     """
     allowed = _ALLOWED[request.kind]
     if not isinstance(answer, allowed):
-        names = " or ".join(each.__name__ for each in allowed)
+        names = " or ".join(
+            f"{each.__name__} (crewai-dbos inbox {each.__name__.lower()})" for each in allowed
+        )
         raise InvalidAnswer(
             f"Request {request.request_id} is {_ABOUT[request.kind]}, which is answered with "
             f"{names}, not {type(answer).__name__}."
@@ -201,5 +203,5 @@ def _check_schema(request: Request, what: str, value: Any, schema: dict[str, Any
     found = sorted(validator.iter_errors(value), key=lambda error: list(map(str, error.path)))
     if found:
         errors = [(".".join(map(str, error.path)), error.message) for error in found]
-        told = "; ".join(f"{path or 'it'}: {message}" for path, message in errors[:5])
+        told = "; ".join(f"{path}: {why}" if path else why for path, why in errors[:5])
         raise InvalidAnswer(f"{what} of request {request.request_id} does not fit: {told}.", errors)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -209,15 +207,15 @@ def _made(option: str, source: Any) -> Any:
     """What `source` makes if it is a callable, or itself."""
     if not callable(source):
         return source
-    with contextlib.suppress(ValueError):  # of what is none of Python's nobody knows
-        try:
-            inspect.signature(source).bind()
-        except TypeError as error:
-            raise DefinitionError(
-                f"{option} is called without arguments, and {known.shown(source)} needs some: "
-                f"{error}. Give a callable that has them, as functools.partial(...)."
-            ) from None
-    return source()
+    try:
+        return source()
+    except TypeError as error:
+        if error.__traceback__ is None or error.__traceback__.tb_next is not None:
+            raise  # it was called, and it is an error of its own
+        raise DefinitionError(
+            f"{option} is called without arguments, and {known.shown(source)} needs some: "
+            f"{error}. Give a callable that has them, as functools.partial(...)."
+        ) from None
 
 
 def _shown(source: Any, made: Any) -> str:

@@ -8,6 +8,7 @@ raises to DBOS is an error of ours, which carries the one of the user. Its ``dat
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -62,9 +63,25 @@ def carrying(
         error = _tracebacks.carried(decode_error(recorded), error)
     data = {_TAG: _VERSION, "error": sealing.seal(recorded)}
     message = "The error is encrypted." if sealing.is_wanted() else recorded["message"]
+    logging.getLogger("dbos").addFilter(_as_raised)
     cls = type(recorded["type"].rpartition(":")[2].rpartition(".")[2], (FailedRun,), {})
     made: FailedRun = cls(error, message, data)
     return made.with_traceback(error.__traceback__)
+
+
+class _AsRaised(logging.Filter):
+    """DBOS logs such an error: as it was raised, and without what it has come through since."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, FailedRun) and not logging.getLogger("dbos").isEnabledFor(
+            logging.DEBUG
+        ):
+            record.exc_text = _tracebacks.told(error.original)
+        return True
+
+
+_as_raised = _AsRaised()
 
 
 def recorded_in(error: BaseException) -> Json | None:

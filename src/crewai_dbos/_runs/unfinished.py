@@ -84,9 +84,9 @@ def _stopped(note: Mapping[str, Any], fork: str | None) -> Exception:
     """The error of a run that has stopped, from what is said of it."""
     told = str(note["stopped"])
     if fork is not None:
-        told += (
-            f" Its fork {fork!r} goes on for it, at a worker or in any process that has its code "
-            f"and stays: {_command_lines.show(fork)}"
+        told = (
+            f"The result is that of the fork {fork!r} ({_command_lines.show(fork)}). Its run had "
+            f"stopped: {told}"
         )
     if note.get("error") == BudgetExceeded.__name__:
         stopped: Any = BudgetExceeded(told, **note.get("budget", {}))

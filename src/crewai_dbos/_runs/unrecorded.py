@@ -35,7 +35,10 @@ def warn(what: str) -> None:
     _told = True
     missing = "DBOS is configured, but DBOS.launch() was not called"
     if not is_constructed():
-        missing = "DBOS was not launched: DBOS(config=...) and DBOS.launch() were not called"
+        missing = (
+            "DBOS is not launched: DBOS(config=...) and DBOS.launch() were not called, or it was "
+            "destroyed since"
+        )
     logger.warning(
         "%s is kicked off and NOTHING OF IT IS RECORDED: %s. A crash loses the run. Call "
         "DBOS.launch() before the kickoff. If that is meant, as in a test, call "

@@ -89,8 +89,8 @@ class _Writer:
         self._depth += 1
         if self._depth > forms.DEEPEST:
             raise UnstorableValueError(
-                f"A value nested more than {forms.DEEPEST} deep has no JSON form: keep it as a "
-                "text or a file, or flatten it."
+                f"A value that is nested more than {forms.DEEPEST} deep, or is in itself, has no "
+                "JSON form: keep it as a text or a file, or flatten it."
             )
         try:
             return self._of_pieces(value, kind)
