@@ -92,7 +92,7 @@ def test_it_is_said_once(
     kickoff()
     (line,) = said(caplog)
     assert line.startswith("DBOS")
-    assert "DBOS was not launched" in line
+    assert "DBOS is not launched" in line
     kickoff()
     assert len(said(caplog)) == 1
 

@@ -235,8 +235,11 @@ def test_a_workflow_id_is_not_shared_between_different_work() -> None:
         with SetWorkflowID(run_id):
             assert one.kickoff("Hello.").raw == first.raw
         assert len(server.requests) == 1
-        with pytest.raises(RunConflictError, match="another agent"), SetWorkflowID(run_id):
+        with pytest.raises(RunConflictError, match="differs in its agent"), SetWorkflowID(run_id):
             two.kickoff("Hello.")
-        with pytest.raises(RunConflictError, match="another arguments"), SetWorkflowID(run_id):
+        with (
+            pytest.raises(RunConflictError, match="differs in its arguments"),
+            SetWorkflowID(run_id),
+        ):
             one.kickoff("Goodbye.")
         assert len(server.requests) == 1

@@ -405,11 +405,12 @@ def test_the_command(control: Control, runs: Call) -> None:
 
 
 def test_a_run_that_is_resumed_in_a_version_that_nobody_has(control: Control, runs: Call) -> None:
-    _, run_id = of_the_old_version()
+    flow, run_id = of_the_old_version()
     control.cancel(run_id)
     told = runs("resume", run_id)
     assert "crewai-dbos runs move" in told.stderr
     control.move(run_id)
+    goes_on(flow, run_id)
 
 
 def test_the_page(control: Control, url: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -253,7 +253,10 @@ def test_what_is_refused(serve: Serve) -> None:
     assert not server.requests, "something was begun"
     with SetWorkflowID(crew.crew_name):
         crew.kickoff_for_each(INPUTS[:1])
-    with pytest.raises(RunConflictError, match="another items"), SetWorkflowID(crew.crew_name):
+    with (
+        pytest.raises(RunConflictError, match="differs in its items"),
+        SetWorkflowID(crew.crew_name),
+    ):
         crew.kickoff_for_each(INPUTS[:2])
 
 

@@ -72,7 +72,8 @@ def test_listed_shown_and_approved_in_an_editor(
 def test_rejected_and_what_can_not_be(waiting: Any, inbox: Any, url: str) -> None:
     run, post, request = waiting
     wrong = inbox("reply", request.request_id, "hello")
-    assert (wrong.exit_code, "Approve or Reject, not Reply" in wrong.output) == (1, True)
+    said = " ".join(wrong.output.split())
+    assert (wrong.exit_code, "Approve (crewai-dbos inbox approve) or " in said) == (1, True)
     bad = inbox("approve", request.request_id, "--arguments", "{")
     assert (bad.exit_code, "is not JSON" in bad.output) == (2, True)
     unknown = inbox("approve", "nothing", "--db-url", url)
