@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from crewai.flow.conversational import ConversationConfig
-from crewai.flow.flow import Flow, listen
+from crewai.flow.flow import listen
 
 import crewai_dbos
 from crewai_dbos import DBOSFlow, People
 from crewai_dbos.control import Reply
+from flows import conversation
 from flows.conversation import history, replies
 from people.conftest import Called, Desk
 from support.names import unique
 from support.serving import Serve
 
 
-@ConversationConfig(
-    llm="openai/gpt-4o-mini",
-    default_intents=["order", "converse"],
-    intent_llm="openai/gpt-4o-mini",
-)
-class Shop(Flow):
+class Shop(conversation.Desk):
     @listen("order")
     def take_order(self) -> str:
         return str(crewai_dbos.ask("May they have them?"))

@@ -6,7 +6,6 @@ import contextlib
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -41,12 +40,12 @@ def perform(
     """
     with _joined(definition, order, own) as scope, _agent(definition, order, scope, own) as agent:
         if order.method == "kickoff":
-            begin = agent.kickoff if method is None else partial(method, agent)
-            return begin(response_format=order.response_format, **order.arguments)
+            begin = method or type(agent).kickoff
+            return begin(agent, response_format=order.response_format, **order.arguments)
         task, tools = _for_run(agent, order, scope, own)
         if order.method == "execute_task":
-            execute = agent.execute_task if method is None else partial(method, agent)
-            return execute(task, tools=tools, **order.arguments)
+            execute = method or type(agent).execute_task
+            return execute(agent, task, tools=tools, **order.arguments)
         agent.create_agent_executor(tools=tools, task=task)
         assert agent.agent_executor is not None
         return agent.agent_executor.invoke(**order.arguments)
@@ -88,12 +87,12 @@ async def _acarry_out(
     with _agent(definition, order, scope, own) as agent:
         await scope.unless_abandoned()
         if order.method == "kickoff":
-            begin = agent.kickoff_async if method is None else partial(method, agent)
-            return await begin(response_format=order.response_format, **order.arguments)
+            begin = method or type(agent).kickoff_async
+            return await begin(agent, response_format=order.response_format, **order.arguments)
         task, tools = _for_run(agent, order, scope, own)
         if order.method == "execute_task":
-            execute = agent.aexecute_task if method is None else partial(method, agent)
-            return await execute(task, tools=tools, **order.arguments)
+            execute = method or type(agent).aexecute_task
+            return await execute(agent, task, tools=tools, **order.arguments)
         agent.create_agent_executor(tools=tools, task=task)
         assert agent.agent_executor is not None
         return await agent.agent_executor.invoke_async(**order.arguments)

@@ -6,7 +6,6 @@ import logging
 import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
 from typing import Any
 
 from crewai import Crew
@@ -44,8 +43,8 @@ def perform(
             called already, and has come to this.
     """
     with _joined(definition, order, own) as scope, _crew(definition, scope, own) as crew:
-        begin = crew.kickoff if method is None else partial(method, crew)
-        return _storable(begin(**_arguments(order)))
+        begin = method or type(crew).kickoff
+        return _storable(begin(crew, **_arguments(order)))
 
 
 async def aperform(
@@ -60,8 +59,8 @@ async def aperform(
         async def work() -> Any:
             with _crew(definition, scope, own) as crew:
                 await scope.unless_abandoned()
-                begin = crew.akickoff if method is None else partial(method, crew)
-                return _storable(await begin(**_arguments(order)))
+                begin = method or type(crew).akickoff
+                return _storable(await begin(crew, **_arguments(order)))
 
         return await body.off_the_loop_of_dbos(work)
 

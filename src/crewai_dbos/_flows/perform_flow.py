@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
 from typing import Any
 
 from crewai.flow.async_feedback.types import HumanFeedbackPending
@@ -54,8 +53,8 @@ async def aperform(
                 if order.turn is not None:
                     turn = lambda: _carried_out(flow, order, scope)  # noqa: E731
                     return _returned(flow, await on_a_thread(turn), own)
-                begin = flow.kickoff_async if method is None else partial(method, flow)
-                return _returned(flow, await begin(**order.arguments()), own)
+                begin = method or type(flow).kickoff_async
+                return _returned(flow, await begin(flow, **order.arguments()), own)
 
         return await body.off_the_loop_of_dbos(work)
 

@@ -142,9 +142,7 @@ class Journal:
                     payload = self.writer.write(reservation, name, call.config, body)
             finally:
                 self.record.done(place, name)
-            told.payload = payload
-            self._count(name, payload)
-            return cast(T, self.replay.first_answer(name, payload, call, attempt.raised))
+            return cast(T, self._first_answer(told, call, payload, attempt.raised))
 
     async def arun(self, place: Place, call: Call, function: Callable[[], Awaitable[T]]) -> T:
         """As `run`, for async code."""
@@ -166,9 +164,7 @@ class Journal:
                 raise
             finally:
                 self.record.done(place, name)
-            told.payload = payload
-            self._count(name, payload)
-            return cast(T, self.replay.first_answer(name, payload, call, attempt.raised))
+            return cast(T, self._first_answer(told, call, payload, attempt.raised))
 
     def group(self, place: Place, call: Call, function: Callable[[OpenCall], T]) -> T:
         """As `run`, for a call with recorded calls inside: these come first, then its own result.
@@ -199,9 +195,7 @@ class Journal:
                     self.writer.write(reservation, name, PLAIN, lambda: group.payload)
             finally:
                 self.record.done(place, name)
-            told.payload = group.payload
-            self._count(name, group.payload)
-            return cast(T, self.replay.first_answer(name, group.payload, call, group.raised))
+            return cast(T, self._first_answer(told, call, group.payload, group.raised))
 
     async def agroup(
         self, place: Place, call: Call, function: Callable[[OpenCall], Awaitable[T]]
@@ -229,9 +223,15 @@ class Journal:
                 raise
             finally:
                 self.record.done(place, name)
-            told.payload = group.payload
-            self._count(name, group.payload)
-            return cast(T, self.replay.first_answer(name, group.payload, call, group.raised))
+            return cast(T, self._first_answer(told, call, group.payload, group.raised))
+
+    def _first_answer(
+        self, told: Happening, call: Call, payload: Payload, raised: list[Exception]
+    ) -> Any:
+        """The result of a call that has been made and recorded now."""
+        told.payload = payload
+        self._count(told.name, payload)
+        return self.replay.first_answer(told.name, payload, call, raised)
 
     def _begun(self, name: str, call: Call) -> Group:
         # Crash tests hear here that it begins.

@@ -157,14 +157,7 @@ class Scope:
         """
 
         def inside(opened: OpenCall) -> T:
-            here = Scope(
-                self.journal, opened.name, sequential=sequential, runs_on=ThreadOrTask.here()
-            )
-            with (
-                here.entered(),
-                inside_group(opened),
-                background.collecting() as left,
-            ):
+            with self._inside(opened, sequential) as left:
                 try:
                     return function()
                 finally:
@@ -178,20 +171,20 @@ class Scope:
         """As `group`, for async code."""
 
         async def inside(opened: OpenCall) -> T:
-            here = Scope(
-                self.journal, opened.name, sequential=sequential, runs_on=ThreadOrTask.here()
-            )
-            with (
-                here.entered(),
-                inside_group(opened),
-                background.collecting() as left,
-            ):
+            with self._inside(opened, sequential) as left:
                 try:
                     return await function()
                 finally:
                     await left.await_end()
 
         return await self.journal.agroup(self.place, self._disambiguated(call), inside)
+
+    @contextmanager
+    def _inside(self, opened: OpenCall, sequential: bool) -> Iterator[background.Background]:
+        """In the block calls are made inside `opened`. Yields what goes on in the background."""
+        here = Scope(self.journal, opened.name, sequential=sequential, runs_on=ThreadOrTask.here())
+        with here.entered(), inside_group(opened), background.collecting() as left:
+            yield left
 
     def _disambiguated(self, call: Call) -> Call:
         """`call`, named by its content where it may come beside others."""
