@@ -8,7 +8,9 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from logging.handlers import QueueHandler
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -785,15 +787,17 @@ def test_the_log_of_dbos_shows_an_error_as_it_was_raised(
     serve: Serve, caplog: pytest.LogCaptureFixture
 ) -> None:
     serve()
+    lines: SimpleQueue[logging.LogRecord] = SimpleQueue()
+    handler = QueueHandler(lines)
     of_dbos = logging.getLogger("dbos")
-    with caplog.at_level(logging.ERROR, "dbos"):
-        of_dbos.addHandler(caplog.handler)
-        try:
+    of_dbos.addHandler(handler)
+    try:
+        with caplog.at_level(logging.ERROR, "dbos"):
             with pytest.raises(KeyError):
                 durable(Missing).start().get_result()
-        finally:
-            of_dbos.removeHandler(caplog.handler)
-    (told,) = {record.exc_text for record in caplog.records if record.exc_text}
+            told = lines.get(timeout=30).getMessage()  # written after the run's end is stored
+    finally:
+        of_dbos.removeHandler(handler)
     assert 'return {}["nothing"]' in told
     assert told.endswith("\nKeyError: 'nothing'")
     assert "crewai_dbos" not in told
