@@ -8,6 +8,7 @@ see of itself, spans, attempts and their log lines, and the transaction that rec
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
 import time
@@ -40,7 +41,7 @@ def run_new_step(
 ) -> Any:
     """What `body`, sync or async, returns at its last attempt: plain JSON, which is recorded.
 
-    An error that it raises is not recorded.
+    An error that it raises is not recorded. An async one has a loop of its own, on this thread.
 
     Args:
         reservation: The step's id.
@@ -50,7 +51,8 @@ def run_new_step(
     step = _Step(reservation, options)
     if not inspect.iscoroutinefunction(body):
         return step.run(body)
-    return step.dbos._background_event_loop.submit_coroutine(step.arun(body))
+    # Not on the loop that DBOS submits to, which may be waiting for this call.
+    return asyncio.run(step.arun(body))
 
 
 async def arun_new_step(

@@ -66,8 +66,7 @@ class Endings:
 
     def record_failure(self, place: Place, error: Exception) -> NoReturn:
         """Record that the work in `place` ended with `error`, and raise the recorded copy."""
-        payload = failure(_END, error, secrets=self._secrets)
-        self._write_last(place, _END, payload)
+        payload = self._write_last(place, _END, failure(_END, error, secrets=self._secrets))
         self._replay.first_answer(place.path, payload, _END, [error])
         raise AssertionError
 
@@ -135,11 +134,13 @@ class Endings:
                 )
             )
 
-    def _write_last(self, place: Place, call: Call, payload: Payload) -> None:
+    def _write_last(self, place: Place, call: Call, payload: Payload) -> Payload:
+        """Record it in any case; returns what is stored."""
         name, entry = self._replay.claim(place, call)
         while entry is not None:  # that of an earlier time
             name, entry = self._replay.claim(place, call)
-        self._writer.write(self._record.reserve_last(place.path), name, PLAIN, lambda: payload)
+        reservation = self._record.reserve_last(place.path)
+        return self._writer.write(reservation, name, PLAIN, lambda: payload)
 
     # A method of a flow --------------------------------------------------------
     # Its calls come first, then an entry beside them.

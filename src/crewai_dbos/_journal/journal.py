@@ -116,7 +116,7 @@ class Journal:
         Args:
             place: Where the call happens.
             call: What is called.
-            function: Makes the call. A coroutine function runs on DBOS's event loop.
+            function: Makes the call. A coroutine function has an event loop of its own.
 
         Returns:
             A decoded copy of the result.
@@ -192,10 +192,10 @@ class Journal:
                         self.latch.raise_if_over()
                         group.failed(error, self.secrets)
                     reservation = self.record.ids.reserve(place.path)
-                    self.writer.write(reservation, name, PLAIN, lambda: group.payload)
+                    payload = self.writer.write(reservation, name, PLAIN, lambda: group.payload)
             finally:
                 self.record.done(place, name)
-            return cast(T, self._first_answer(told, call, group.payload, group.raised))
+            return cast(T, self._first_answer(told, call, payload, group.raised))
 
     async def agroup(
         self, place: Place, call: Call, function: Callable[[OpenCall], Awaitable[T]]
@@ -217,13 +217,13 @@ class Journal:
                         self.latch.raise_if_over()
                         group.failed(error, self.secrets)
                     reservation = self.record.ids.reserve(place.path)
-                    await self.writer.awrite(reservation, name, PLAIN, group.apayload)
+                    payload = await self.writer.awrite(reservation, name, PLAIN, group.apayload)
             except asyncio.CancelledError:
                 self.endings.abandon(name, group.seconds())
                 raise
             finally:
                 self.record.done(place, name)
-            return cast(T, self._first_answer(told, call, group.payload, group.raised))
+            return cast(T, self._first_answer(told, call, payload, group.raised))
 
     def _first_answer(
         self, told: Happening, call: Call, payload: Payload, raised: list[Exception]

@@ -132,7 +132,7 @@ class Scope:
 
         Args:
             call: What is called.
-            function: Makes the call. A coroutine function runs on DBOS's event loop.
+            function: Makes the call. A coroutine function has an event loop of its own.
 
         Returns:
             A decoded copy of the result.

@@ -13,20 +13,21 @@ import contextlib
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping
-from datetime import date, datetime, time, timedelta
+from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import Enum
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 from pydantic import AnyUrl, BaseModel
 
 from crewai_dbos._classes import original_class
 from crewai_dbos._stored import derived, files, forms, hidden, times
 from crewai_dbos._stored.forms import Encoded, Json, is_text
-from crewai_dbos._stored.reading import decode
+from crewai_dbos._stored.reading import decode, member
 from crewai_dbos._stored.type_paths import by_path, import_path, type_path
 from crewai_dbos.errors import UnstorableValueError
 
@@ -105,7 +106,7 @@ class _Writer:
                 return {key: self.written(item) for key, item in value.items()}
             return {"$map": [[self.written(k), self.written(v)] for k, v in value.items()]}
         if isinstance(value, Enum):
-            return {"$enum": self._path(kind), "value": self.written(value.value)}
+            return self._enum(value, kind)
         if isinstance(value, AnyUrl):
             forms.check_url(kind)
             return {"$url": self._path(kind), "value": str(value)}
@@ -113,11 +114,14 @@ class _Writer:
             return self._model(files.without_content(value) if files.is_source(value) else value)
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             forms.check_data(kind)
+            forms.check_made_of_fields(kind)
             kept = _kept_by(value)
             stored = {"$dataclass": self._path(kind), "fields": self.written(kept)}
             return _with_lacks(stored, [f.name for f in dataclasses.fields(value)], kept)
         if kind is datetime or kind is time:
             return times.written(value, self._path)
+        if kind is ZoneInfo or kind is timezone:
+            return times.written_zone(value)
         for tag, (classes, dump) in _TAGGED.items():
             if kind in classes:
                 return {tag: self.written(dump(value))}
@@ -130,6 +134,15 @@ class _Writer:
 
     def _path(self, cls: type) -> str:
         return type_path(cls, self._known)
+
+    def _enum(self, value: Enum, kind: Any) -> Json:
+        stored = self.written(value._value_)  # its class may have a `value` of its own
+        if member(kind, decode(stored, self._given)) is not value:
+            raise UnstorableValueError(
+                f"{import_path(kind)}.{value._name_} can't be told from its value when it is read. "
+                "Give its members plain values, each another one."
+            )
+        return {"$enum": self._path(kind), "value": stored}
 
     def _model(self, value: BaseModel) -> Json:
         cls: Any = original_class(type(value))
@@ -198,7 +211,7 @@ def _kept_by(value: Any) -> dict[str, Any]:
     fields = {name: getattr(value, name) for name in names if hasattr(value, name)}
     added = {
         name: item
-        for name, item in getattr(value, "__dict__", {}).items()
+        for name, item in forms.own_attributes(value).items()
         if not isinstance(getattr(type(value), name, None), cached_property)
     }
     return {**added, **fields}

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from crewai_dbos._stored import changed
+from crewai_dbos._stored import changed, forms
 
 logger = logging.getLogger("crewai_dbos")
 
@@ -64,6 +64,15 @@ def _taken_apart(value: Any) -> dict[str, Any]:
     if isinstance(value, (*_IMMUTABLE, set)):
         # A constructor of the user's own may want something else.
         args = [plain(value)]
+    if _takes_itself_apart(type(value)):
+        if isinstance(value, dict):
+            pairs = _pairs(value)
+        elif isinstance(value, (list, deque)):
+            items = plain(value)
+    if isinstance(value, Counter):
+        args, pairs = [dict(_pairs(value))], ()
+    if state:
+        state = {name: state[name] for name in state if name in forms.own_attributes(value)}
     found = {
         "args": list(args),
         "items": list(items or ()),
@@ -79,8 +88,19 @@ def _scalar_taken_apart(value: Any) -> dict[str, Any]:
     own = type(value).__mro__[: type(value).__mro__.index(_builtin(base))]
     if any(set(_slots(cls)) - {"__dict__", "__weakref__"} for cls in own):
         raise TypeError("what is in its slots is not data")
-    state = getattr(value, "__dict__", {})
-    return {"args": [plain(value)], **({"state": dict(state)} if state else {})}
+    state = forms.own_attributes(value)
+    return {"args": [plain(value)], **({"state": state} if state else {})}
+
+
+def _takes_itself_apart(cls: type) -> bool:
+    """Whether what `cls` says to `copy` is what the built-in class says."""
+    names = ("__reduce__", "__reduce_ex__")
+    base: Any = _kind_of_dict(cls) if issubclass(cls, dict) else _base(cls)
+    return all(getattr(cls, name) is getattr(base, name) for name in names)
+
+
+def _pairs(value: Any) -> list[tuple[Any, Any]]:
+    return list(_kind_of_dict(type(value)).items(value))
 
 
 def _slots(cls: type) -> tuple[str, ...]:
@@ -236,7 +256,23 @@ def plain(value: Any) -> Any:
         if base is datetime:
             parts = [*(vars(date)[name].__get__(value) for name in _DATE), *parts]
         return base(*parts, **({"fold": value.fold} if hasattr(base, "fold") else {}))
-    return list(value) if base is deque else base(value)
+    return _PLAIN[base](value) if base in _PLAIN else base(value)
+
+
+# What the class itself has under these names may be something else, too.
+_PLAIN: dict[Any, Callable[[Any], Any]] = {
+    str: str.__str__,
+    int: int.__int__,
+    float: float.__float__,
+    bytes: lambda value: bytes.__getitem__(value, slice(None)),
+    bytearray: lambda value: bytearray.__getitem__(value, slice(None)),
+    tuple: lambda value: tuple(tuple.__iter__(value)),
+    frozenset: lambda value: frozenset(frozenset.__iter__(value)),
+    list: lambda value: list(list.__iter__(value)),
+    set: lambda value: set(set.__iter__(value)),
+    deque: lambda value: list(deque.__iter__(value)),
+    dict: lambda value: dict(_pairs(value)),
+}
 
 
 def tell_that_it_becomes_plain(cls: type, reason: str) -> None:

@@ -6,7 +6,8 @@ import base64
 import builtins
 import contextlib
 import pickle
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from types import MemberDescriptorType
 from typing import Any, cast
 
 from pydantic import ValidationError
@@ -43,7 +44,7 @@ def _encode_error(
     error: BaseException, hide: Callable[[str], str], after: Sequence[BaseException]
 ) -> Json:
     told = [*after, error]
-    attributes = getattr(error, "__dict__", {}).items()
+    attributes = [*getattr(error, "__dict__", {}).items(), *_in_slots(error)]
     data: dict[str, Any] = {
         "type": import_path(original_class(type(error))),
         "bases": [
@@ -69,6 +70,19 @@ def _encode_error(
     if cause is not None and len(told) < MAX_CAUSES and not any(cause is each for each in told):
         data["cause"] = _encode_error(cause, hide, told)
     return data
+
+
+def _slots(cls: type) -> dict[str, MemberDescriptorType]:
+    """The slots of `cls` and of its bases, those of Python's own aside."""
+    of_users = (base for base in reversed(cls.__mro__) if base.__module__ != "builtins")
+    held = ((name, item) for base in of_users for name, item in vars(base).items())
+    return {name: item for name, item in held if isinstance(item, MemberDescriptorType)}
+
+
+def _in_slots(error: BaseException) -> Iterator[tuple[str, Any]]:
+    for name, slot in _slots(type(error)).items():
+        with contextlib.suppress(AttributeError):  # it is empty
+            yield name, slot.__get__(error)
 
 
 def _pieces(
@@ -157,7 +171,7 @@ def _rebuild_error(data: Json, depth: int) -> Exception | None:
             title, errors = args
             return validation.again(title, errors, data["message"])
         if not _has_own_text(cls) or modules.is_of_a_definition(cls):
-            error: Exception = _made(cls, args, data, whole=True)
+            error: Exception = _made(cls, args, data)
             return error if _text(error) == data["message"] else None
         # What a library's class says by a method of its own is on record; it is not asked.
         return _made(_saying(cls, data["message"]), args, data) if _may_be_derived(cls) else None
@@ -192,8 +206,10 @@ def _reduced(make: Callable[..., type[Exception]]) -> Callable[[Any], Any]:
 
     def reduce(self: Any) -> Any:
         made_of = getattr(type(self), _MADE_OF)
-        attributes = {n: item for n, item in _attributes_of(self).items() if _can_pickle(item)}
-        return _again, (make, made_of, self.args, attributes)
+        found = {**_attributes_of(self), **dict(_in_slots(self))}
+        attributes = {n: item for n, item in found.items() if _can_pickle(item)}
+        args = OSError.__reduce__(self)[1] if isinstance(self, OSError) else self.args
+        return _again, (make, made_of, args, attributes)
 
     return reduce
 
@@ -205,11 +221,32 @@ def _again(
     attributes: dict[str, Any],
 ) -> Exception:
     cls: Any = make(*made_of)
-    builtin: Any = next(base for base in cls.__mro__ if base.__module__ == "builtins")
-    error: Exception = builtin.__new__(cls, *args)
-    BaseException.args.__set__(error, args)  # type: ignore[attr-defined]
-    _attributes_of(error).update(attributes)
+    error: Exception = _of_args(cls, args)
+    for name, item in attributes.items():
+        _set(error, name, item)
     return error
+
+
+def _of_args(cls: Any, args: tuple[Any, ...]) -> Any:
+    """An error made as the built-in class that `cls` derives from makes one."""
+    builtin: Any = next(base for base in cls.__mro__ if base.__module__ == "builtins")
+    error = builtin.__new__(cls, *args)
+    if issubclass(builtin, OSError):
+        OSError.__init__(error, *args)  # which tells file names from arguments
+        return error
+    if builtin is cls:
+        builtin.__init__(error, *args)  # what a UnicodeError tells, and the value of StopIteration
+    BaseException.args.__set__(error, args)  # type: ignore[attr-defined]
+    return error
+
+
+def _set(error: BaseException, name: str, value: Any) -> None:
+    """Set an attribute past every property and `__setattr__`, which may do anything."""
+    slot = _slots(type(error)).get(name)
+    if slot is not None:
+        slot.__set__(error, value)
+    else:
+        _attributes_of(error)[name] = value
 
 
 def _can_pickle(value: Any) -> bool:
@@ -254,21 +291,14 @@ def _error_class(path: str) -> type[Exception]:
     return cls
 
 
-def _made(cls: type[Exception], args: tuple[Any, ...], data: Json, *, whole: bool = False) -> Any:
-    builtin: Any = next(base for base in cls.__mro__ if base.__module__ == "builtins")
-    error = builtin.__new__(cls, *args)
-    if whole and builtin is cls:
-        builtin.__init__(
-            error, *args
-        )  # what a UnicodeError tells, and the value of a StopIteration
-    BaseException.args.__set__(error, args)  # type: ignore[attr-defined]
-    attributes = _attributes_of(error)
+def _made(cls: type[Exception], args: tuple[Any, ...], data: Json) -> Any:
+    error = _of_args(cls, args)
     for name, item in data["attrs"].items():
         if name.startswith("__"):
             continue  # of Python's own: never written
         # The message says more than an attribute of a class that is gone.
         with contextlib.suppress(UnstorableValueError):
-            attributes[name] = decode(item)
+            _set(error, name, decode(item))
     return error
 
 

@@ -72,6 +72,40 @@ def check_data(cls: type) -> None:
         )
 
 
+def check_made_of_fields(cls: type) -> None:
+    """Refuse a dataclass that is something else as well, which its fields alone do not make.
+
+    Raises:
+        UnstorableValueError: It is an error, a dict, a list, a text, ...
+    """
+    try:
+        object.__new__(cls)
+    except TypeError as error:
+        raise UnstorableValueError(
+            f"{import_path(cls)} is a dataclass and is derived from a built-in class ({error}), so "
+            "it can't be made again from its fields. Keep what it is derived from in a field."
+        ) from None
+
+
+def own_attributes(value: Any) -> dict[str, Any]:
+    """What an object has in its ``__dict__``, without what ``Box[int](...)`` notes there.
+
+    Raises:
+        UnstorableValueError: It has one that looks like Python's own, which is not read again.
+    """
+    found = {n: item for n, item in getattr(value, "__dict__", {}).items() if n != _MADE_AS}
+    for name in found:
+        if name.startswith("__"):
+            raise UnstorableValueError(
+                f"A {type(value).__qualname__} has an attribute {name!r}. Names that begin with "
+                "two underscores are Python's own: call it otherwise."
+            )
+    return found
+
+
+_MADE_AS = "__orig_class__"
+
+
 def check_factory(cls: type) -> None:
     """Refuse a class that a `defaultdict` is not to make.
 

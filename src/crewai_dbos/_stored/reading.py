@@ -12,7 +12,7 @@ import base64
 import enum
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from datetime import date, timedelta
+from datetime import date, timedelta, timezone
 from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
@@ -109,7 +109,7 @@ class _Reader:
 
     def _enum(self, data: Json, path: str) -> Any:
         _keys(data, {"$enum", "value"})
-        return _member(load_type(path, enum.Enum, self._known), self.read(data["value"]))
+        return member(load_type(path, enum.Enum, self._known), self.read(data["value"]))
 
     def _url(self, data: Json, path: str) -> Any:
         _keys(data, {"$url", "value"})
@@ -121,6 +121,11 @@ class _Reader:
         _keys(data, {next(iter(data)), *times.PARTS})
         _is(str, text)
         return times.read(data, lambda path: load_type(path, ZoneInfo, self._known))
+
+    def _offset(self, data: Json, parts: Any) -> timezone:
+        _keys(data, {"$offset", "name"})
+        name = [_is(str, data["name"])] if "name" in data else []
+        return timezone(_timedelta(_is(list, parts)), *name)
 
     def _derived(self, data: Json, path: str) -> Any:
         _keys(data, {"$derived", "args", "items", "pairs", "state"})
@@ -158,7 +163,7 @@ class _Reader:
         cls: Any = load_type(path, BaseModel, self._known)
         forms.check_data(cls)
         stored = _attributes(self.read(data["fields"]))
-        extra = _attributes(self.read(data.get("extra", {})))
+        extra = _texts(self.read(data.get("extra", {})))
         attributes = cls.__private_attributes__
         private = changed.defaults(cls, attributes, attributes.keys(), {})
         private.update(_attributes(self.read(data.get("private", {}))))
@@ -216,9 +221,16 @@ def _keys(data: dict[str, Any], allowed: set[str]) -> None:
 
 def _attributes(values: Any) -> dict[str, Any]:
     """`values` by the names of attributes."""
-    for name in _is(dict, values):
-        if type(name) is not str or name.startswith("__"):
+    for name in _texts(values):
+        if name.startswith("__"):
             raise UnstorableValueError(f"There is no field {name!r}")
+    return dict(values)
+
+
+def _texts(values: Any) -> dict[str, Any]:
+    """`values` by texts of any kind."""
+    for name in _is(dict, values):
+        _is(str, name)
     return dict(values)
 
 
@@ -244,11 +256,15 @@ def _set_own(model: BaseModel, name: str, value: Any) -> None:
         object.__setattr__(model, name, value)
 
 
-def _member(cls: Any, value: Any) -> Any:
-    """The member of an enum, found without asking its own ``_missing_``."""
-    for member in cls:
-        if type(member._value_) is type(value) and member._value_ == value:
-            return member
+def member(cls: Any, value: Any) -> Any:
+    """The member of an enum, found without asking its own ``_missing_``.
+
+    Raises:
+        UnstorableValueError: There is none with this value.
+    """
+    for each in cls.__members__.values():
+        if type(each._value_) is type(value) and _is_equal(each._value_, value):
+            return each
     if (
         issubclass(cls, enum.Flag)
         and type(value) is int
@@ -257,6 +273,11 @@ def _member(cls: Any, value: Any) -> Any:
         missing = next(vars(c)["_missing_"] for c in cls.__mro__ if _is_stdlib_flag(c))
         return missing.__func__(cls, value)
     raise UnstorableValueError(f"{cls.__qualname__} has no member with the value {value!r}")
+
+
+def _is_equal(value: Any, other: Any) -> bool:
+    both_nan = type(value) is float and value != value and other != other
+    return both_nan or bool(value == other)
 
 
 _COMBINED = 4_096
@@ -292,6 +313,7 @@ _SCALARS: dict[str, tuple[type, Callable[[Any], Any]]] = {
     "$uuid": (str, UUID),
     "$path": (str, Path),
     "$bytes": (str, _bytes),
+    "$zone": (str, times.read_zone),
 }
 _OF_LISTS: dict[str, Callable[[list[Any]], Any]] = {
     "$tuple": tuple,
@@ -299,6 +321,7 @@ _OF_LISTS: dict[str, Callable[[list[Any]], Any]] = {
     "$set": lambda items: set(_members(items)),
 }
 _OF_CLASSES: dict[str, Callable[[_Reader, Json, str], Any]] = {
+    "$offset": _Reader._offset,
     "$datetime": _Reader._moment,
     "$time": _Reader._moment,
     "$enum": _Reader._enum,

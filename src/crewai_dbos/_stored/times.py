@@ -13,6 +13,8 @@ from functools import cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from pydantic_core import TzInfo
+
 from crewai_dbos._stored import forms
 from crewai_dbos._stored.forms import Json, is_text
 from crewai_dbos._stored.type_paths import import_path
@@ -41,7 +43,7 @@ def written(value: datetime | time, path: Callable[[type], str]) -> Json:
 
 def _zone(value: datetime | time, path: Callable[[type], str]) -> dict[str, Json]:
     zone: Any = value.tzinfo
-    if zone is None:
+    if zone is None or type(zone) is TzInfo:
         return {}
     if type(zone) is timezone:
         # Only what was given a name has a second argument.
@@ -65,6 +67,31 @@ def _zone(value: datetime | time, path: Callable[[type], str]) -> dict[str, Json
         return found
     _tell(zone, "its class keeps more than the key of a zone")
     return {}
+
+
+def written_zone(zone: ZoneInfo | timezone) -> dict[str, Json]:
+    """The form of a zone that stands alone, of one of these classes.
+
+    Raises:
+        UnstorableValueError: It is not in the database of time zones.
+    """
+    if isinstance(zone, ZoneInfo):
+        if zone.key not in _known():
+            raise UnstorableValueError(f"{zone!r} is not in the database of time zones.")
+        return {"$zone": zone.key}
+    offset, *name = zone.__getinitargs__()  # type: ignore[attr-defined]
+    parts = [offset.days, offset.seconds, offset.microseconds]
+    return {"$offset": parts, **({"name": name[0]} if name else {})}
+
+
+def read_zone(key: str) -> ZoneInfo:
+    """The zone of a ``$zone``."""
+    if key not in _known():  # looked up first: ZoneInfo itself would open or import what it says
+        raise UnstorableValueError(
+            f"The database of time zones of this machine has no {key!r}. Install one: the package "
+            "tzdata"
+        )
+    return ZoneInfo(key)
 
 
 def _comes_back(value: datetime | time, zone: ZoneInfo) -> bool:
@@ -98,18 +125,12 @@ def read(form: dict[str, Any], load: Callable[[str], type]) -> Any:
 
 
 def _zone_of(form: dict[str, Any], load: Callable[[str], type]) -> ZoneInfo:
-    key = form["zone"]
-    # Looked up first: ZoneInfo itself would open or import what the key says.
-    if type(key) is not str or key not in _known():
-        raise UnstorableValueError(
-            f"The database of time zones of this machine has no {key!r}. Install one: the package "
-            "tzdata"
-        )
+    zone = read_zone(form["zone"])
     if "class" not in form:
-        return ZoneInfo(key)
+        return zone
     cls = load(form["class"])
     forms.check_data(cls)
-    return ZoneInfo.__new__(cls, key)
+    return ZoneInfo.__new__(cls, zone.key)
 
 
 @cache
@@ -124,7 +145,7 @@ def _tell(zone: Any, reason: str) -> None:
         _told.add(name)
         logger.warning(
             "The zone of a date that is recorded (%s) comes back from the journal as the offset "
-            "that it had, and that of a time not at all: %s. Use zoneinfo.ZoneInfo.",
+            "that it had, and that of a time without one not at all: %s. Use zoneinfo.ZoneInfo.",
             name,
             reason,
         )
