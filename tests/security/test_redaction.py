@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from crewai import LLM, Agent, Crew, Task
 from crewai.flow.flow import Flow, listen, start
+from crewai.flow.human_feedback import human_feedback
 from crewai.tools import tool
 from dbos import DBOS, SetWorkflowID
 from hypothesis import given
@@ -121,6 +122,97 @@ def test_what_redact_takes_out_is_nowhere_in_the_database(tmp_path: Path) -> Non
         with SetWorkflowID("crew"):
             crew.kickoff({"card": CARD})
         assert len(server.requests) == asked
+
+
+@tool
+def look_up(who: str) -> str:
+    """Look up a card."""
+    return f"{who} has {CARD}"
+
+
+@tool
+def refuse(who: str) -> str:
+    """Refuse a card."""
+    raise ValueError(f"{who} may not use {CARD}")
+
+
+def asks_a_tool(request: Request) -> Any:
+    if request.tools and not any(m["role"] == "tool" for m in request.messages):
+        return tool_calls(ToolCall(request.tools[0]["function"]["name"], {"who": "Ann"}))
+    return text("Done.")
+
+
+@pytest.mark.parametrize("used", [look_up, refuse])
+def test_the_model_is_told_what_is_stored_of_a_tool(tmp_path: Path, used: Any) -> None:
+    with ModelServer(asks_a_tool) as server, launched(f"sqlite:///{tmp_path}/dbos.sqlite"):
+        clerk = Agent(role="C", goal="G", backstory="B", llm=llm_of(server), tools=[used])
+        task = Task(description="Look.", expected_output="A card", agent=clerk)
+        orig = Crew(agents=[clerk], tasks=[task])
+        crew = DBOSCrew(crew_name=unique("crew"), orig_crew=orig, redact=no_cards)
+        with SetWorkflowID("crew"):
+            crew.kickoff()
+        first = str(server.requests[-1].messages)
+        assert HIDDEN in first
+        assert CARD not in first
+        steps = {row.name: row.step_id for row in recorded_rows("crew")}
+        answered = next(step_id for name, step_id in steps.items() if "llm#2" in name)
+        DBOS.fork_workflow("crew", answered).get_result()
+        assert str(server.requests[-1].messages) == first
+
+
+seen: list[tuple[str, Any]] = []
+
+
+class Says:
+    def request_feedback(self, context: Any, flow: Any) -> str:
+        return f"yes, {CARD}"
+
+
+class Passing(Flow[Order]):
+    @start()
+    def first(self) -> dict[str, str]:
+        self.state.card = CARD
+        self.cards = [CARD]
+        self.same = self.cards
+        return {"card": CARD}
+
+    @listen(first)
+    @human_feedback(message="Right?", provider=Says())
+    def second(self, given: Any) -> str:
+        seen.append(("second", (given, self.state.card, self.cards, self.same is self.cards)))
+        return f"for {CARD}"
+
+    @listen(second)
+    def third(self, given: Any) -> list[str]:
+        said = [each.feedback for each in self.human_feedback_history]
+        seen.append(("third", (given.output, said, self.last_human_feedback is given)))
+        return self.cards
+
+    @listen(third)
+    def last(self, given: Any) -> Any:
+        seen.append(("last", (given, given is self.cards)))
+        raise ValueError(f"no {CARD}")
+
+
+def test_a_flow_goes_on_with_what_is_stored(tmp_path: Path) -> None:
+    seen.clear()
+    with launched(f"sqlite:///{tmp_path}/dbos.sqlite"):
+        flow = DBOSFlow(flow_name=unique("flow"), orig_flow=Passing, redact=no_cards)
+        with SetWorkflowID("flow"), pytest.raises(ValueError, match=r"no \[card\]"):
+            flow.kickoff()
+        first = dict(seen)
+        assert first == {
+            "second": ({"card": HIDDEN}, HIDDEN, [HIDDEN], True),
+            "third": (f"for {HIDDEN}", [f"yes, {HIDDEN}"], True),
+            "last": ([HIDDEN], True),
+        }
+        for row in recorded_rows("flow"):
+            seen.clear()
+            fork = DBOS.fork_workflow("flow", row.step_id + 1).get_workflow_id()
+            with pytest.raises(ValueError, match=r"no \[card\]"):
+                flow.retrieve(fork).get_result()
+            assert all(first[what] == told for what, told in seen)
+    assert CARD not in stored_texts(tmp_path / "dbos.sqlite")
 
 
 def test_why_a_run_stopped_goes_through_it_as_well(tmp_path: Path) -> None:

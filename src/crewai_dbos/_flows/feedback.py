@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, cast
 
@@ -37,7 +38,7 @@ class Pending:
     def as_returned(self) -> HumanFeedbackPending:
         """What `Flow.kickoff` returns."""
         context = PendingFeedbackContext.from_dict(self.context)
-        return HumanFeedbackPending(replace(context, **self.given), self.callback_info)
+        return HumanFeedbackPending(dataclasses.replace(context, **self.given), self.callback_info)
 
 
 def pending(found: HumanFeedbackPending, known: tuple[type, ...]) -> Pending:
@@ -104,7 +105,7 @@ def stored_review(flow: Any, method: str, result: Any, known: tuple[type, ...]) 
     try:
         codec.encode(feedback.output, known)
     except (UnstorableValueError, RecursionError):
-        stored = {"feedback": replace(feedback, output=None), "again": True}
+        stored = {"feedback": dataclasses.replace(feedback, output=None), "again": True}
     return stored if stashed is None else {**stored, "outcome": result}
 
 
@@ -116,13 +117,26 @@ def restore(flow: Any, method: str, done: dict[str, Any], output: Any) -> Any:
     """
     feedback = cast(HumanFeedbackResult, done["feedback"])
     if done.get("again"):
-        feedback = replace(feedback, output=output)
+        feedback = dataclasses.replace(feedback, output=output)
     flow.human_feedback_history.append(feedback)
     flow.last_human_feedback = feedback
     if "outcome" not in done:
         return feedback
     stash_review(flow, method, feedback)
     return done["outcome"]
+
+
+def replace(flow: Any, method: str, result: Any, done: dict[str, Any], output: Any) -> Any:
+    """As `restore`, of a review that has just been made: what it has left gives way.
+
+    Args:
+        result: What the engine would go on with.
+    """
+    stashed = stashed_review(flow, method)
+    made = result if stashed is None else stashed
+    history = flow.human_feedback_history
+    history[:] = [each for each in history if each is not made]
+    return restore(flow, method, done, output)
 
 
 def remember(flow: Any, message: str, response: str | None) -> None:

@@ -24,6 +24,7 @@ from crewai_dbos._flows.state.tracking import Execution, at_work, current
 from crewai_dbos._journal import background, run_scope
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.entry import Entry
+from crewai_dbos._journal.payload import Payload
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._stored import codec, names
 from crewai_dbos._threads import ThreadOrTask, on_thread_of_loop
@@ -120,10 +121,13 @@ class MethodRun:
                 await self.background.await_end()
         known = self._run.state.known
         review = feedback.stored_review(self._run.flow, self._method, result, known)
-        step_id = await self._scope.record_end(
+        end = await self._scope.record_end(
             call, lambda: review, time.time() - started, expect=self._expect
         )
-        await self._run.turn(step_id, self._scope.path)
+        if end.redacted is not None:
+            done = self._first_answer(call, end.redacted)
+            result = feedback.replace(self._run.flow, self._method, result, done, output)
+        await self._run.turn(end.step_id, self._scope.path)
         return result
 
     async def _anew(self, method: Any, args: Any, kwargs: Any) -> Any:
@@ -150,16 +154,39 @@ class MethodRun:
 
         call = self._call(names.METHOD_END, collect=lambda: collected)
         seconds = time.time() - started
-        step_id = await self._scope.record_end(
+        end = await self._scope.record_end(
             call, result, seconds, expect=self._expect, observe=observe
         )
+        if end.redacted is not None:
+            value, failed = self._as_redacted(call, end.redacted, value, failed)
         # Before crewAI takes note of the result, whose order is part of what a kickoff returns.
-        await self._run.turn(step_id, self._scope.path)
-        self._end(step_id)
+        await self._run.turn(end.step_id, self._scope.path)
+        self._end(end.step_id)
         self._warn(collected.get("again", ()))
         if failed is not None:
             raise failed
         return value
+
+    def _as_redacted(
+        self, call: Call, stored: Payload, value: Any, failed: Exception | None
+    ) -> tuple[Any, Exception | None]:
+        """What the user's `redact` has left of its end, also in the state: as on recovery.
+
+        Returns:
+            What it returned, and the error that it ended with.
+        """
+        left = codec.decode(stored.get("extra", {}), self._run.state.known)
+        self._run.state.put_as_stored(left.get("state", {}), left.get("same", ()))
+        try:
+            return self._returned(self._first_answer(call, stored, failed), value), None
+        except Exception as error:
+            return value, error
+
+    def _first_answer(
+        self, call: Call, stored: Payload, failed: Exception | None = None
+    ) -> dict[str, Any]:
+        raised = () if failed is None else (failed,)
+        return dict(self._scope.journal.replay.first_answer(self._scope.path, stored, call, raised))
 
     async def _once_more(self, method: Any, args: Any, kwargs: Any) -> tuple[Any, Exception | None]:
         """Run a method that has ended, for what of it is not stored or not to be used.

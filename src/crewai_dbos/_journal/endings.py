@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Collection
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.config import PLAIN
@@ -34,6 +34,18 @@ PATIENCE = 10.0
 
 MOST_PATIENCE = 7 * 24 * 3600.0
 """The most seconds that a row is believed which says after how long a call was abandoned."""
+
+
+class End(NamedTuple):
+    """How work was recorded to have ended.
+
+    Attributes:
+        step_id: The entry's step id.
+        redacted: The payload, if a user's `redact` has made another one of it.
+    """
+
+    step_id: int
+    redacted: Payload | None
 
 
 class Endings:
@@ -165,7 +177,7 @@ class Endings:
         *,
         expect: Callable[[int], None],
         observe: Callable[[], None] = lambda: None,
-    ) -> int:
+    ) -> End:
         """Record how the work in `place` ended.
 
         Args:
@@ -176,9 +188,6 @@ class Endings:
             seconds: How long the work took.
             expect: Told the entry's step id before it is written: writes may overtake each other.
             observe: Called before `get`, while nobody else gets an id. Its errors end the run.
-
-        Returns:
-            The entry's step id.
         """
         name, _ = self._replay.claim(place, call)
         with self._record.allocating_alone():
@@ -197,5 +206,8 @@ class Endings:
         async def body() -> Payload:
             return payload
 
-        await self._writer.awrite(reservation, name, PLAIN, body)
-        return int(reservation.step_id)
+        stored = await self._writer.awrite(reservation, name, PLAIN, body)
+        is_redacted = self._writer.redact and any(
+            stored.get(name) != payload.get(name) for name in ("result", "error", "extra")
+        )
+        return End(int(reservation.step_id), stored if is_redacted else None)

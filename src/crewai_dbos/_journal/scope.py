@@ -18,6 +18,7 @@ from crewai_dbos._dbos_seam.context import using_context
 from crewai_dbos._journal import background
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.drift import Onward
+from crewai_dbos._journal.endings import End
 from crewai_dbos._journal.entry import Entry
 from crewai_dbos._journal.journal import Journal
 from crewai_dbos._journal.listening import Happening
@@ -301,8 +302,8 @@ class Scope:
         *,
         expect: Callable[[int], None],
         observe: Callable[[], None] = lambda: None,
-    ) -> int:
-        """Record how the work here ended; see `Endings.record_end`. Returns the step id."""
+    ) -> End:
+        """Record how the work here ended; see `Endings.record_end`."""
         return await self.journal.endings.record_end(
             self.place, call, get, seconds, expect=expect, observe=observe
         )

@@ -200,6 +200,25 @@ class FlowState:
             self._committed.pop(name, None)
             self._scalars.pop(name, None)
 
+    def put_as_stored(self, values: Mapping[str, Any], same: Iterable[Pair]) -> None:
+        """Put what is stored of a change in its place, where that is another value.
+
+        Args:
+            values: As of `changes`, decoded.
+            same: As of `changes`.
+        """
+        now = self._values()
+        pairs, other = shared(now), {}
+        for name, live in now:
+            if name not in values:
+                continue
+            mark = self._stored(live)[0]
+            is_as_credited = self._committed.get(name) == _marked(mark, name, pairs)
+            if is_as_credited and self._stored(values[name])[0] != mark:
+                other[name] = values[name]
+        if other:
+            self.apply(other, (), same)
+
     def _name_now(self, name: str) -> str:
         """What a field is called that was stored as `name`."""
         owner = self._owner(name)
