@@ -12,6 +12,9 @@ INBOX = "crewai-dbos inbox"
 END = "end"
 """The place after everything that a run has recorded, as `fork` takes it."""
 
+FAILURE = "failure"
+"""The call, or else the method, that a run has failed at, as `fork` takes it."""
+
 
 def resume(run_id: str) -> str:
     """Goes on with a run that was stopped. Unlike ``DBOS.resume_workflow`` it keeps its queue."""

@@ -65,7 +65,8 @@ def step(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """``function(*args, **kwargs)``, which is not called again once it has returned.
 
     Calls on several threads at the same time, or in several asyncio tasks, are told apart by their
-    arguments.
+    arguments. Of an object without a ``__repr__`` or ``__str__`` only the class counts: pass what
+    differs as a text or a number.
 
     Args:
         function: Sync or async; an async one is waited for. Its name is stored with the run.

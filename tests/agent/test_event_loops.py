@@ -13,7 +13,7 @@ from dbos import DBOS, SetWorkflowID
 
 from agent.helpers import clerk, job, model, now, replays
 from agent.test_given import embed, script
-from crewai_dbos import DBOSAgent, StepConfig
+from crewai_dbos import DBOSLLM, DBOSAgent, StepConfig
 from crewai_dbos.testing import ModelServer, Reply, Request, ToolCall, text, tool_calls
 from support.names import unique
 
@@ -70,6 +70,21 @@ def test_an_async_tool_runs_in_an_async_workflow() -> None:
         run_id = start(ask)
         assert now["answer"] == "waited for a"
         replays(run_id, server)
+
+
+@DBOS.workflow()
+async def ask_llm() -> str:
+    return str(now["llm"].call("Hello."))
+
+
+@pytest.mark.parametrize(
+    "config", [StepConfig(timeout_seconds=30), StepConfig(preemptible=True)], ids=repr
+)
+def test_a_sync_request_of_an_async_workflow_does_not_wait_for_itself(config: StepConfig) -> None:
+    with ModelServer(script) as server:
+        now["llm"] = DBOSLLM(model(server), step_config=config)
+        start(ask_llm)
+        assert now["answer"] == "no idea"
 
 
 def test_a_run_that_its_caller_no_longer_waits_for_stops_working() -> None:

@@ -161,10 +161,86 @@ def test_a_failed_run_goes_on_where_it_failed(serve: Serve, control: Control) ->
     with pytest.raises(Exception, match="401"):
         run.get_result()
     broken.clear()
+    for at in ("task:polish/agent:Writer", "failure"):
+        before = len(server.requests)
+        fork = control.fork(run.workflow_id, at=at)
+        assert len(raw(fork)) == 3
+        assert made(server, before) == {"Polish": 1}
+
+
+charged: list[str] = []
+
+
+@tool
+def charge(card: str) -> str:
+    """Charge a card."""
+    charged.append(card)
+    if card == "broken":
+        raise ValueError("no such card")
+    return "charged"
+
+
+def test_a_call_that_an_agent_has_lived_with_is_not_the_failure(
+    serve: Serve, control: Control
+) -> None:
+    """Nor is what it did before its last request made again, though crewAI began anew."""
+    broken = [True]
+
+    def script(request: Request) -> Reply:
+        done = len(request.tool_results)
+        if done < 2:
+            return tool_calls(ToolCall("charge", {"card": ("broken", "good")[done]}))
+        return error(401) if broken else text("Done.")
+
+    server = serve(script)
+    charged.clear()
+
+    def build() -> Crew:
+        cashier = agent("Cashier", tools=[charge], max_retry_limit=0)
+        return Crew(agents=[cashier], tasks=[task("Charge", cashier)])
+
+    run = named(build).start({})
+    with pytest.raises(Exception, match="401"):
+        run.get_result()
+    assert charged == ["broken", "good"]
+    broken.clear()
     before = len(server.requests)
-    fork = control.fork(run.workflow_id, at="task:polish/agent:Writer")
-    assert len(raw(fork)) == 3
-    assert made(server, before) == {"Polish": 1}
+    assert raw(control.fork(run.workflow_id, at="failure")) == ["Done."]
+    assert charged == ["broken", "good"]
+    assert len(server.requests) == before + 1
+
+
+class Fails(Flow[dict[str, Any]]):
+    @start()
+    def first(self) -> str:
+        return say("first")
+
+    @listen(first)
+    def second(self, given: str) -> str:
+        said = say("second")
+        if broken_methods:
+            raise ValueError(f"{said} is broken")
+        return f"{given} {said}"
+
+
+broken_methods: list[bool] = []
+
+
+def test_a_method_whose_own_code_failed_is_the_failure(serve: Serve, control: Control) -> None:
+    server = serve(echo)
+    broken_methods.append(True)
+    flow = DBOSFlow(flow_name=unique("forked"), orig_flow=Fails)
+    run = flow.start({})
+    with pytest.raises(ValueError, match="is broken"):
+        run.get_result()
+    broken_methods.clear()
+    before = len(server.requests)
+    assert result(control.fork(run.workflow_id, at="failure")) == "<first> <second>"
+    assert len(server.requests) == before + 1
+    whole = flow.start({})
+    whole.get_result()
+    with pytest.raises(ForkError, match="has recorded no call or method that it failed at"):
+        control.fork(whole.workflow_id, at="failure")
 
 
 used: list[str] = []

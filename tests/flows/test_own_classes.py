@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
+import sqlite3
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +19,8 @@ from crewai.tools.base_tool import Tool
 from dbos import DBOS, SetWorkflowID
 
 from crewai_dbos import DBOSCrew, StepConfig
+from crewai_dbos._dbos_seam import steps
+from crewai_dbos._dbos_seam.instance import engine
 from crewai_dbos.errors import DriftError, RunCancelledError
 from crews.scenarios import agent, model, task
 from flows.scenarios import say
@@ -100,8 +104,7 @@ def from_everywhere(flow: Any, expected: Any, effects: list[str] | None = None) 
         assert flow.kickoff() == expected
     if effects is not None:
         assert sorted(did) == effects
-    steps = DBOS.list_workflow_steps(flow.flow_name)
-    for step in steps:
+    for step in DBOS.list_workflow_steps(flow.flow_name):
         did.clear()
         fork = DBOS.fork_workflow(flow.flow_name, step["function_id"] + 1)
         found = flow.retrieve(fork.get_workflow_id()).get_result()
@@ -132,6 +135,44 @@ def test_one_that_its_caller_gives_up_is_given_up_again(serve: Serve) -> None:
     serve()
     flow = durable(Impatient, tool_step_config=StepConfig())
     from_everywhere(flow, "<too late>")
+
+
+being_written = threading.Event()
+
+
+class GivesUp(Flow[Any]):
+    @start()
+    async def begin(self) -> str:
+        asking = asyncio.create_task(model().acall("first"))
+        await asyncio.to_thread(being_written.wait, 30)
+        asking.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            return f"in time: {await asking}"
+        return say("too late")
+
+
+def test_a_call_that_is_given_up_while_it_is_written_is_given_up_again(serve: Serve) -> None:
+    """The database is away for a moment when the answer has come."""
+    serve()
+    database = sqlite3.connect(str(engine().url.database), check_same_thread=False)
+
+    def watch(moment: str, run_id: str, step_id: int, name: str) -> None:
+        if moment == steps.ENDED and "/llm" in name and not being_written.is_set():
+            database.execute("BEGIN EXCLUSIVE")
+            threading.Timer(0.5, database.rollback).start()
+            being_written.set()
+
+    flow = durable(GivesUp)
+    steps.watchers.append(watch)
+    try:
+        with SetWorkflowID(flow.flow_name):
+            assert flow.kickoff() == "<too late>"
+    finally:
+        steps.watchers.remove(watch)
+        database.close()
+    last = DBOS.list_workflow_steps(flow.flow_name)[-1]["function_id"]
+    fork = DBOS.fork_workflow(flow.flow_name, last).get_workflow_id()
+    assert flow.retrieve(fork).get_result() == "<too late>"
 
 
 entered = threading.Event()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import queue
 import threading
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from crewai import Crew
 from crewai.flow.flow import Flow, listen, start
 from dbos import DBOS, SetWorkflowID
 
-from crewai_dbos import DBOSFlow, LostContextError
+from crewai_dbos import DBOSFlow, LostContextError, step
 from crewai_dbos.testing import Request
 from crews.scenarios import agent, answer, task
 from flows.scenarios import echo
@@ -418,6 +419,42 @@ def test_a_job_of_a_pool_may_outlive_the_method_but_not_the_run(serve: Serve) ->
         assert jobs[0].result(30) == "<plain>"
     assert asked(server) == ["beside the next method", "plain"]
     assert answers(run.workflow_id) == ["<beside the next method>"]
+
+
+class Account:
+    def __init__(self, owner: str) -> None:
+        self.owner = owner
+
+
+class Named(Account):
+    def __repr__(self) -> str:
+        return f"Named({self.owner!r})"
+
+
+def balance(account: Any, beside: threading.Barrier) -> str:
+    beside.wait(30)
+    return f"balance of {account.owner}"
+
+
+@pytest.mark.parametrize("cls", [Account, Named])
+def test_calls_that_nothing_tells_apart_are_warned_of(
+    cls: type[Account], serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Before a crash gives one the result of the other."""
+    serve()
+
+    class Two(Flow[Question]):
+        @start()
+        def ask(self) -> list[str]:
+            both = functools.partial(balance, beside=threading.Barrier(2))
+            with ThreadPoolExecutor() as pool:
+                return list(pool.map(functools.partial(step, both), [cls("ann"), cls("bob")]))
+
+    found = DBOSFlow(flow_name=unique("two"), orig_flow=Two).kickoff()
+    assert found == ["balance of ann", "balance of bob"]
+    told = [each.getMessage() for each in caplog.records if "tell them apart" in each.getMessage()]
+    assert len(told) == (cls is Account)
+    assert all("of a Account there is no more than the name" in each for each in told)
 
 
 # DBOS's own ------------------------------------------------------------------------------------

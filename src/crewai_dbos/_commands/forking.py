@@ -22,8 +22,8 @@ def fork(
         typer.Option(
             metavar="PLACE",
             help="Made again, with what depends on it: task:2, task:write, method:draft#2, or a "
-            "name of its journal; may be given again. At end nothing is, without it and --edit "
-            "everything.",
+            "name of its journal; may be given again. At failure what the run failed at, at end "
+            "nothing; without it and --edit everything.",
         ),
     ] = None,
     edit: Annotated[

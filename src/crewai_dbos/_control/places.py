@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from difflib import get_close_matches
 
+from crewai_dbos._command_lines import FAILURE
 from crewai_dbos._control.recorded import Recorded
+from crewai_dbos._journal.entry import Entry
 from crewai_dbos._stored import names
 from crewai_dbos.errors import ForkError
 
@@ -17,11 +19,13 @@ def found(recorded: Recorded, place: str) -> str:
 
     ``task:2`` and ``task:write`` are the second task, called ``write``. ``method:draft`` is the
     last time that it was executed, ``method:draft#1`` the first. ``agent:Writer/llm#3`` is any
-    ending of a name, and ``task:2/llm#3`` one with places left out.
+    ending of a name, and ``task:2/llm#3`` one with places left out. ``failure`` is what failed.
 
     Raises:
         ForkError: It stands for none, or for several.
     """
+    if place == FAILURE:
+        return _failed(recorded)
     every = recorded.names()
     if place in every:
         return place
@@ -43,6 +47,32 @@ def found(recorded: Recorded, place: str) -> str:
     raise ForkError(
         f"{run} has recorded no {place!r}. The nearest: {_listed(_near(every, place))}."
     )
+
+
+def _failed(recorded: Recorded) -> str:
+    """The call that the run has failed at, or the method whose own code failed.
+
+    A call that failed, and that more was done after in the same place, was lived with.
+    """
+    failed = [entry for entry in recorded.entries if entry.has_failed]
+    for entry in reversed(failed):
+        if entry.what == names.METHOD_END:
+            inside = recorded.item(entry.path).entries
+            last = max((e for e in inside if not e.background), key=_step_id, default=entry)
+            return last.name if last.has_failed else entry.path
+        if entry.what in (names.END, names.ABANDONED):
+            continue
+        beside = (e for item in recorded.at(entry.path) for e in item.entries if not e.background)
+        if max(beside, key=_step_id, default=entry).step_id <= entry.last_id:
+            return entry.name
+    raise ForkError(
+        f"Run {recorded.run_id!r} has recorded no call or method that it failed at. Name the place "
+        "to go on from; crewai-dbos runs show says what there is."
+    )
+
+
+def _step_id(entry: Entry) -> int:
+    return entry.step_id
 
 
 def _ends_with(parts: list[str], wanted: list[str]) -> bool:

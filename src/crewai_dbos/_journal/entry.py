@@ -107,6 +107,12 @@ class Entry:
         return self.source.stored(self.step_id)
 
     @property
+    def has_failed(self) -> bool:
+        """Whether it ended with an error; a call that was edited since did not."""
+        stored = self.stored if self.is_readable else {}
+        return "error" in stored or bool(stored.get("failed"))
+
+    @property
     def is_at_hand(self) -> bool:
         """Whether `payload` answers without asking the database."""
         return self._content is not None or self.source.is_at_hand(self.step_id)

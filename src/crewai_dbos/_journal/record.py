@@ -175,7 +175,10 @@ class Record:
                 )
             name = self._next_name(place.path, contents, what)
             entry = self._entries.get(name)
-            if entry is None and self.abandoned(name):
+            if self.abandoned(name):
+                if entry is not None:  # written while it was being abandoned
+                    entry.claimed = True
+                    self.ids.advance(entry.last_id)
                 return name, None
             skipped = self._skipped(entry)
             if entry is not None and skipped is None:

@@ -16,11 +16,15 @@ from crewai_dbos._journal.payload import Payload
 from crewai_dbos._journal.place import Place
 from crewai_dbos._journal.record import Record
 from crewai_dbos._stored import codec, names
+from crewai_dbos._stored.digest import without_text
 from crewai_dbos._stored.usage import spent_in, tokens_of
 from crewai_dbos._threads import on_a_thread
 from crewai_dbos.errors import CrewaiDbosError, JournalCorruptError, SealedError
 
 logger = logging.getLogger("crewai_dbos")
+
+_OF_USERS = ("step", "tool")
+"""Kinds of calls whose arguments are the user's."""
 
 
 class Replay:
@@ -42,6 +46,7 @@ class Replay:
         self._latch = latch
         self._lock = threading.Lock()
         self._told = False
+        self._alike: set[type] = set()
         self.llms: dict[tuple[str, str], Callable[[Any], int | None]] = {}
         self.tokens_saved = 0
 
@@ -49,9 +54,29 @@ class Replay:
         """The name of `call`, and its entry if it is recorded."""
         self._latch.raise_if_over()
         try:
-            return self._record.claim(place, call)
+            name, entry = self._record.claim(place, call)
         except CrewaiDbosError as error:
             self._latch.fail(error)
+        by_content = call.concurrent or not place.sequential
+        if entry is None and by_content and call.kind in _OF_USERS and not name.endswith("#1"):
+            self._tell_if_alike(name, call)
+        return name, entry
+
+    def _tell_if_alike(self, name: str, call: Call) -> None:
+        """Warn if this call and one before it may be two, of which only arguments tell."""
+        cls = without_text(list(call.request.values()))
+        if cls is None or cls in self._alike:
+            return
+        self._alike.add(cls)
+        logger.warning(
+            "Run %s: %s is made beside another call of that name. Only their arguments tell them "
+            "apart after a crash, and of a %s there is no more than the name: each may then get "
+            "the result of the other. Pass what differs as a text or a number, or give the class "
+            "a __repr__.",
+            self._run_id,
+            names.without_digest(name.rpartition("#")[0]),
+            cls.__qualname__,
+        )
 
     def answer(self, entry: Entry, call: Call) -> Any:
         """The recorded result of `call`, or its recorded error raised."""

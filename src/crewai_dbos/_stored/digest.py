@@ -11,7 +11,7 @@ import hmac
 import json
 import re
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from functools import lru_cache
 from types import SimpleNamespace
@@ -159,6 +159,41 @@ def _object(value: Any, old: bool) -> Any:
         return [cls.__qualname__, re.sub(address, "0x", str(value))]
     except Exception:
         return cls.__qualname__
+
+
+def without_text(value: Any) -> type | None:
+    """The class of something in `value` of which a digest has no more than the class or the name.
+
+    Two such objects have one digest, whatever is in them.
+    """
+    shapeless: list[type] = []
+    _walk(value, shapeless, 0)
+    return shapeless[0] if shapeless else None
+
+
+def _walk(value: Any, shapeless: list[type], depth: int) -> None:
+    if depth > _DEEP or isinstance(value, (str, int, float, bytes, bytearray, type)):
+        return
+    cls = type(value)
+    if isinstance(value, (SimpleNamespace, Mapping)):
+        value = vars(value) if isinstance(value, SimpleNamespace) else value
+        inside: Iterable[Any] = (each for item in value.items() for each in item)
+    elif isinstance(value, (list, tuple, deque, set, frozenset)):
+        inside = value
+    elif is_dataclass(value):
+        inside = (getattr(value, each.name, None) for each in fields(value))
+    elif value is None or callable(getattr(cls, "model_dump", None)):
+        return
+    else:
+        shape = _object(value, old=False)
+        if isinstance(shape, str) or shape[1] != str(value):
+            shapeless.append(cls)
+        return
+    for each in inside:
+        _walk(each, shapeless, depth + 1)
+
+
+_DEEP = 20
 
 
 def _defined(cls: type) -> set[str]:

@@ -88,7 +88,7 @@ def check_made_of_fields(cls: type) -> None:
 
 
 def own_attributes(value: Any) -> dict[str, Any]:
-    """What an object has in its ``__dict__``, without what ``Box[int](...)`` notes there.
+    """What an object has in its ``__dict__``, without what ``Box[int]`` notes there.
 
     Raises:
         UnstorableValueError: It has one that looks like Python's own, which is not read again.
