@@ -20,11 +20,12 @@ from crewai.tools import tool
 from dbos import DBOS, SetWorkflowID
 from typer.testing import CliRunner
 
-from crewai_dbos import DBOSAgent, DBOSCrew, DBOSFlow, People
+from crewai_dbos import DBOSAgent, DBOSCrew, DBOSFlow, People, ask
 from crewai_dbos._events import reading
 from crewai_dbos._events.reading import at_work
 from crewai_dbos.cli import app
 from crewai_dbos.control import Approve, Control, Event
+from crewai_dbos.control import Reply as Answered
 from crewai_dbos.encryption import EncryptedSerializer, generate_key
 from crewai_dbos.errors import DefinitionError, RunNotFoundError
 from crewai_dbos.testing import Reply, Request, ToolCall, text, tool_calls
@@ -620,6 +621,25 @@ def test_on_the_command_line(serve: Serve, url: str) -> None:
     assert [each["type"] for each in found] == OF_THE_CREW[2:]
     assert set(found[0]) == {"seq", "run_id", "type", "path", "at", "data"}
     assert run("nobody").exit_code == 1
+
+
+def test_a_name_on_the_command_line_moves_no_cursor(url: str, control: Control) -> None:
+    flow, run_id = DBOSFlow(flow_name=unique("flow"), orig_flow=Waits, events=True), unique("run")
+    with SetWorkflowID(run_id):
+        run = flow.start()
+    (request,) = until(lambda: control.requests(run_id=run_id))
+    control.answer(request.request_id, Answered("blue"), by="ann\x1b[2J\nforged line")
+    assert run.get_result() == "blue"
+    told = CliRunner().invoke(app, ["runs", "events", run_id, "--db-url", url]).stdout
+    assert "by=ann" in told
+    assert "\x1b" not in told
+    assert not any(line.startswith("forged") for line in told.splitlines())
+
+
+class Waits(Flow[dict[str, Any]]):
+    @start()
+    def only(self) -> str:
+        return str(ask("Which?"))
 
 
 KEY = generate_key()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Iterator
@@ -15,11 +16,11 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
-from crewai_dbos import DBOSFlow, Worker
+from crewai_dbos import DBOSFlow, Worker, ask
 from crewai_dbos._dbos_seam.database import launched_database
 from crewai_dbos._fleet.leases import Holder, Leases
 from crewai_dbos.cli import app
-from crewai_dbos.control import Control
+from crewai_dbos.control import Control, Reply
 from crewai_dbos.encryption import EncryptedSerializer, generate_key
 from crewai_dbos.errors import (
     DefinitionError,
@@ -171,3 +172,57 @@ def test_an_application_that_encrypts(tmp_path: Any) -> None:
             control.kickoff(flow.flow_name, {"who": "a secret person"})
     for file in tmp_path.iterdir():
         assert b"a secret person" not in file.read_bytes()
+
+
+class Asks(Flow[dict[str, Any]]):
+    @start()
+    def only(self) -> str:
+        return f"It is {ask('Which?')}"
+
+
+def test_keys_of_an_application_that_does_not_encrypt(tmp_path: Any) -> None:
+    """Whoever has some, for another application: it is answered as this one can read."""
+    url = f"sqlite:///{tmp_path}/dbos.sqlite"
+    asks = DBOSFlow(flow_name=unique("asks"), orig_flow=Asks)
+    key = EncryptedSerializer({"k": generate_key()})
+    with working(url) as (flow, _), Control(url, serializer=key) as control:
+        assert result(control, control.kickoff(flow.flow_name, {"who": "ann"})) == "Hello ann"
+        answered, cancelled = asks.start(), asks.start()
+        for run in (answered, cancelled):
+            until(lambda: control.requests(run_id=run.workflow_id))  # noqa: B023
+        (request,) = control.requests(run_id=answered.workflow_id)
+        control.answer(request.request_id, Reply("blue"))
+        assert result(control, answered.workflow_id) == "It is blue"
+        control.cancel(cancelled.workflow_id, reason="No more.", by="ann")
+        with Control(url) as plain:
+            assert "No more." in (plain.run(cancelled.workflow_id).reason or "")
+
+
+@DBOS.workflow(name="kickoffs.own")
+def own(what: str) -> str:
+    return what
+
+
+def test_an_id_that_is_taken(tmp_path: Any) -> None:
+    url = f"sqlite:///{tmp_path}/dbos.sqlite"
+    with working(url) as (flow, _), Control(url) as control:
+        name = flow.flow_name
+
+        async def begun_by_async_code() -> Any:
+            with SetWorkflowID("async"):
+                return await flow.kickoff_async({"who": "ann"})
+
+        assert asyncio.run(begun_by_async_code()) == "Hello ann"
+        assert control.kickoff(name, {"who": "ann"}, run_id="async") == "async"
+        with SetWorkflowID("own"):
+            own("mine")
+        for run_id in ("async", "own"):
+            with pytest.raises(RunConflictError, match="that of another run"):
+                control.kickoff(name, {"who": "bob"}, run_id=run_id)
+        served = FastAPI()
+        served.include_router(router(control, definitions="workers", tokens=[TOKEN]))
+        client = TestClient(served, headers={"Authorization": f"Bearer {TOKEN}"})
+        body = {"definition": name, "inputs": {"who": "ann"}, "run_id": "own"}
+        assert client.post("/runs", json=body).status_code == 409
+        told = CliRunner().invoke(app, ["runs", "kickoff", name, "--id", "own", "--db-url", url])
+        assert (told.exit_code, "that of another run" in told.output) == (1, True)

@@ -196,9 +196,10 @@ def test_what_an_open_fork_refers_to_stays(
     ended(child)
     fork = DBOS.fork_workflow(parent, 100).workflow_id
     ended(fork)
-    sql("UPDATE {ws} SET status = 'DELAYED' WHERE workflow_uuid = :run", run=fork)
     aged(parent, child)
-    assert control.prune(DAY) == []
+    for status in ("DELAYED", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"):
+        sql("UPDATE {ws} SET status = :status WHERE workflow_uuid = :run", run=fork, status=status)
+        assert control.prune(DAY) == []
     sql("UPDATE {ws} SET status = 'SUCCESS' WHERE workflow_uuid = :run", run=fork)
     assert set(control.prune(DAY)) == {parent, child}
 

@@ -123,6 +123,8 @@ def test_one_is_shown_by_the_first_letters_of_its_id(runs: Call, serve: Serve) -
     assert made.crew_name in shown.stdout
     assert "└ task:1.find" in shown.stdout
     assert "\x1b" not in shown.stdout
+    other = runs("show", run_id[:-2].upper())
+    assert (other.exit_code, "There is no run" in other.output) == (1, True)
 
 
 @pytest.mark.parametrize(
@@ -132,6 +134,7 @@ def test_one_is_shown_by_the_first_letters_of_its_id(runs: Call, serve: Serve) -
         (["watch", "nowhere"], 1, "There is no run 'nowhere'"),
         (["list", "--state", "lost"], 2, "There is no state 'lost'"),
         (["list", "--since", "soon"], 2, "'soon' is no time"),
+        (["list", "--since", "999999d"], 2, "'999999d' is no time"),
         (["list", "--cursor", "x"], 2, "is no cursor"),
         (["prune", "--older-than", "old", "--yes"], 2, "is no duration"),
         (["prune", "--older-than", "30d"], 2, "--yes"),

@@ -189,6 +189,32 @@ def test_the_command_where_there_are_none(tmp_path: Any) -> None:
     assert (run.exit_code, "No worker has been here" in run.output) == (0, True)
 
 
+def test_old_leases_of_every_version_are_cleared(setting: Setting) -> None:
+    """Unless a run is left under one, which somebody may still take over."""
+    day = 24 * 3600 * 1000
+    run_id = setting.run_under("old-with-a-run")
+    leases = {
+        "old": DBOS.application_version,
+        "old-of-another-version": "another",
+        "old-with-a-run": DBOS.application_version,
+        "new-of-another-version": "another",
+    }
+    database = launched_database()
+    table = workers(database.schema)
+    for executor_id, version in leases.items():
+        holder = Holder(executor_id, executor_id, "host:1", "tests", version)
+        assert Leases(database, holder, 30).take({}) is None
+    with database.writing() as connection:
+        old = sa.update(table).where(table.c.executor_id.like("old%"))
+        connection.execute(old.values(beat_ms=-(table.c.beat_ms - 3 * day)))
+    holder = Holder("mine", "mine", "host:1", "tests", DBOS.application_version)
+    Leases(database, holder, 30).clear()
+    with Control(setting.url) as control:
+        left = {each.executor_id for each in control.workers()}
+        assert set(leases) & left == {"old-with-a-run", "new-of-another-version"}
+        control.cancel(run_id)
+
+
 @ABOVE_SQL
 def test_a_lease_row_of_another_release(setting: Setting) -> None:
     """Whatever its definitions are: it is shown, and ends nothing."""

@@ -104,10 +104,9 @@ def test_it_works_off_what_another_program_has_enqueued(tmp_path: Path) -> None:
     assert " has stopped." in said
 
 
-@pytest.mark.parametrize("when", ["DBOS launched!", "carries out"])
-def test_sigterm_ends_it_while_it_begins(tmp_path: Path, when: str) -> None:
-    """Without a lease that others would have to wait for."""
-    tells = f"""
+def terminates(when: str) -> str:
+    """Code that ends the process with SIGTERM as soon as it logs that."""
+    return f"""
 import logging, os, signal
 
 class Terminates(logging.Handler):
@@ -119,7 +118,12 @@ class Terminates(logging.Handler):
 for name in ("dbos", "crewai_dbos"):
     logging.getLogger(name).addHandler(Terminates())
 """
-    (tmp_path / "app.py").write_text(APP + tells)
+
+
+@pytest.mark.parametrize("when", ["DBOS launched!", "carries out"])
+def test_sigterm_ends_it_while_it_begins(tmp_path: Path, when: str) -> None:
+    """Without a lease that others would have to wait for."""
+    (tmp_path / "app.py").write_text(APP + terminates(when))
     make_database(url := f"sqlite:///{tmp_path}/app.sqlite")
     process = forked(tmp_path, "app", "--db-url", url, "--log-level", "info")
     end = process.wait()
@@ -128,6 +132,15 @@ for name in ("dbos", "crewai_dbos"):
     assert "told to stop while it began" in process.output() or when == "carries out"
     with Control(url) as control:
         assert [worker.alive for worker in control.workers()] == [False]
+
+
+def test_a_name_that_is_the_module_s(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/app.sqlite"
+    own = f"from dbos import DBOS\nDBOS(config={{'name': 'own', 'system_database_url': {url!r}}})\n"
+    (tmp_path / "app.py").write_text(APP + own + terminates("carries out"))
+    process = forked(tmp_path, "app", "--name", "own", "--log-level", "info")
+    assert process.wait().code == 0, process.output()
+    assert " has stopped." in process.output()
 
 
 def test_what_it_says_and_does_not_carry_out(tmp_path: Path) -> None:
@@ -142,12 +155,13 @@ def test_what_it_says_and_does_not_carry_out(tmp_path: Path) -> None:
         ["workers", "--db-url", url],
         ["worker", "own", "--name", "other"],
         ["worker", "./own.py", "--name", "other"],
+        ["--schema", "other", "worker", "own"],
         ["worker", "nowhere.py"],
     ]
     order = {"folder": str(tmp_path), "arguments": arguments}
     job = Job(f"{jobs.__name__}:command", order, tmp_path / "log", {})
     told = fork_server(jobs.__name__).start(job).wait().result
-    assert [code for code, _ in told] == [2, 2, 2, 0, 2, 2, 2]
+    assert [code for code, _ in told] == [2, 2, 2, 0, 2, 2, 2, 2]
     expected = (
         "no DBOSAgent",
         "nowhere",
@@ -155,6 +169,7 @@ def test_what_it_says_and_does_not_carry_out(tmp_path: Path) -> None:
         "No worker has been here",
         "under another name than --name",
         "under another name than --name",
+        "with another schema than --schema",
         "nor the path of its file",
     )
     for (_, said), part in zip(told, expected, strict=True):

@@ -9,7 +9,7 @@ HOLDER = Holder("w1", "t", "host:1", "app", "v1")
 
 
 def lease(beat_ms: int) -> Lease:
-    return Lease(HOLDER, {}, 30.0, beat_ms, is_old=False)
+    return Lease(HOLDER, {}, 30.0, beat_ms)
 
 
 class Watching:

@@ -76,6 +76,7 @@ def approved(request: Request, **changed: str) -> Any:
         ({"type": "string"}, "a\rb\r\nc\n"),
         ({"type": "array"}, ["Ö", {"b": "\r"}]),
         ({"anyOf": [{"type": "integer"}, {"type": "null"}]}, None),
+        ({"anyOf": [{"type": "string"}, {"type": "null"}]}, None),
     ],
 )
 def test_what_nobody_touches_stays(schema: Any, value: Any, required: tuple[str, ...]) -> None:

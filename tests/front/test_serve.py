@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +27,10 @@ def test_what_it_refuses(url: str, tmp_path: Path) -> None:
     assert "CREWAI_DBOS_TOKEN" in refused("--db-url", url, "--host", "0.0.0.0")
     assert "characters" in refused("--db-url", url, "--token", "short")
     assert "There is no database" in refused("--db-url", f"sqlite:///{tmp_path}/none.sqlite")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        told = refused("--db-url", url, "--port", str(port))
+        assert told.startswith(f"It can't listen at 127.0.0.1:{port}: ")
 
 
 @pytest.mark.crash

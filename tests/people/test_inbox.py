@@ -76,6 +76,13 @@ def test_rejected_and_what_can_not_be(waiting: Any, inbox: Any, url: str) -> Non
     assert (wrong.exit_code, "Approve (crewai-dbos inbox approve) or " in said) == (1, True)
     bad = inbox("approve", request.request_id, "--arguments", "{")
     assert (bad.exit_code, "is not JSON" in bad.output) == (2, True)
+    nowhere = {"DBOS_SYSTEM_DATABASE_URL": "sqlite:///nowhere.sqlite"}
+    for named in (["--db-url", url, "list"], ["list", "--db-url", url]):
+        listed = CliRunner().invoke(app, ["inbox", *named, "--json"], env=nowhere)
+        assert request.request_id in listed.stdout, listed.output
+    before = ["--db-url", "sqlite:///nowhere.sqlite", "list", "--db-url", url, "--json"]
+    assert request.request_id in inbox(*before).stdout
+    assert "no database" in inbox("--db-url", "sqlite:///nowhere.sqlite", "list").output
     unknown = inbox("approve", "nothing", "--db-url", url)
     assert (unknown.exit_code, "no request 'nothing'" in unknown.output) == (1, True)
     assert inbox("reject", request.request_id, "--why", "Too late").exit_code == 0

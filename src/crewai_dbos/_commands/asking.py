@@ -8,7 +8,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from crewai_dbos._commands.options import plain
+from crewai_dbos._printable import plain
 from crewai_dbos.errors import RunForkedError
 
 T = TypeVar("T")

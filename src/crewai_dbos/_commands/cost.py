@@ -10,7 +10,8 @@ from rich.table import Table
 
 from crewai_dbos import _command_lines
 from crewai_dbos._commands import tables
-from crewai_dbos._commands.options import AsJson, RunId, Url, as_json_text, open_control, plain
+from crewai_dbos._commands.options import AsJson, RunId, Url, as_json_text, open_control
+from crewai_dbos._printable import plain
 from crewai_dbos._stored.prices import dollars
 from crewai_dbos.control import Cost, Tokens
 

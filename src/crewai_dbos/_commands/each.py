@@ -9,7 +9,8 @@ from typing import Generic, TypeVar
 import typer
 
 from crewai_dbos import _command_lines
-from crewai_dbos._commands.options import as_json_text, plain, what_failed
+from crewai_dbos._commands.options import as_json_text, what_failed
+from crewai_dbos._printable import plain
 from crewai_dbos.control import Control
 from crewai_dbos.errors import DefinitionError, RunNotFoundError, RunStateError, SealedError
 

@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from crewai_dbos._commands import tables
 from crewai_dbos._commands.options import AsJson, RunId, Url, open_control
+from crewai_dbos._printable import plain
 from crewai_dbos.control import Event
 
 _COLOURS = {"failed": "red", "abandoned": "yellow", "started": "dim", "opened": "cyan"}
@@ -50,7 +51,7 @@ def _line(event: Event) -> str:
     if isinstance(tokens := event.data.get("tokens"), dict):
         facts.append(f"tokens={tokens.get('total')}")
     text = f"{event.seq:>5} {when} {what:<18} {event.path}"
-    line = escape("  ".join([text, *facts]))
+    line = escape(plain("  ".join([text, *facts])))
     return f"[{colour}]{line}[/]" if colour else line
 
 

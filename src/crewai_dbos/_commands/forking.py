@@ -11,7 +11,8 @@ import typer
 
 from crewai_dbos._commands import typed
 from crewai_dbos._commands.asking import EvenIfForked, asked_if_forked, is_terminal
-from crewai_dbos._commands.options import AsJson, RunId, Url, as_json_text, open_control, plain
+from crewai_dbos._commands.options import AsJson, RunId, Url, as_json_text, open_control
+from crewai_dbos._printable import plain
 from crewai_dbos.control import MadeAgain, Run
 
 
@@ -91,9 +92,9 @@ def fork(
         told = {"run_id": fork_id, "forked_from": run_id}
         typer.echo(as_json_text(told if is_there else {**told, "made_again": asdict(again)}))
     elif is_there:
-        typer.echo(f"{fork_id} is a fork of {run_id} already. None is begun.")
+        typer.echo(f"{plain(fork_id)} is a fork of {plain(run_id)} already. None is begun.")
     else:
-        typer.echo(f"{fork_id} is a fork of {run_id}. {_told(again)}")
+        typer.echo(f"{plain(fork_id)} is a fork of {plain(run_id)}. {_told(again)}")
         typer.echo(_taken_by(fork))
 
 

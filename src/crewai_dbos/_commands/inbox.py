@@ -14,8 +14,9 @@ from rich.markup import escape
 
 from crewai_dbos._commands import tables, typed
 from crewai_dbos._commands.examples import example
-from crewai_dbos._commands.options import AsJson, Url, ago, open_control, plain
+from crewai_dbos._commands.options import AsJson, Url, ago, open_control
 from crewai_dbos._commands.tables import Column, Table
+from crewai_dbos._printable import plain, plain_lines
 from crewai_dbos._requests.answers import reply_from
 from crewai_dbos.control import Answer, Approve, Control, Feedback, Reject, Reply, Request
 from crewai_dbos.errors import AnswerError, InvalidAnswer
@@ -36,8 +37,7 @@ Id = Annotated[str, typer.Argument(metavar="ID", help="Of the request; its first
 def inbox(context: typer.Context, db_url: Url = None, audience: Audience = None) -> None:
     """Go through what is open, one after the other."""
     if context.invoked_subcommand is not None:
-        given = {"db_url": db_url, "audience": audience}
-        context.default_map = {context.invoked_subcommand: given}
+        context.default_map = {context.invoked_subcommand: {"audience": audience}}
         return
     if not sys.stdin.isatty():
         list_requests(db_url, audience)
@@ -222,7 +222,7 @@ def _show(console: Console, request: Request) -> None:
 
 def _safe(text: object) -> str:
     """`text` of a model, as it is: no markup, and nothing that would move a cursor."""
-    return escape("\n".join(map(plain, str(text).splitlines())))
+    return escape(plain_lines(text))
 
 
 def _approval(request: Request) -> Answer | None:

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from crewai_dbos._commands import typed
-from crewai_dbos._commands.options import AsJson, Url, as_json_text, open_control, plain
+from crewai_dbos._commands.options import AsJson, Url, as_json_text, open_control
+from crewai_dbos._printable import plain
 from crewai_dbos.control import Control
 from crewai_dbos.errors import MissingDefinitionError, RunConflictError
 

@@ -11,7 +11,8 @@ import typer
 
 from crewai_dbos._commands.asking import EvenIfForked
 from crewai_dbos._commands.each import Refused, one_by_one
-from crewai_dbos._commands.options import AsJson, Url, open_control, plain
+from crewai_dbos._commands.options import AsJson, Url, open_control
+from crewai_dbos._printable import plain
 from crewai_dbos.control import Control, Moves
 
 

@@ -33,12 +33,27 @@ KEYS = "CREWAI_DBOS_KEYS"
 SCHEMA: ContextVar[str | None] = ContextVar("schema", default=None)
 """What ``crewai-dbos --schema`` was given; Typer hands a command no options of the one above."""
 
+
+def _or_of_group(context: typer.Context, db_url: str | None) -> str | None:
+    """The ``--db-url`` of a command; one that is typed before it comes before the environment."""
+    group = context.parent
+    if group is None or _is_typed(context) or not _is_typed(group):
+        return db_url
+    return str(group.params["db_url"])
+
+
+def _is_typed(context: Any) -> bool:
+    source = context.get_parameter_source("db_url")
+    return source is not None and source.name == "COMMANDLINE"
+
+
 Url = Annotated[
     str | None,
     typer.Option(
         "--db-url",
         "-s",
         envvar="DBOS_SYSTEM_DATABASE_URL",
+        callback=_or_of_group,
         help="The database that DBOS keeps its workflows in.",
     ),
 ]
@@ -143,16 +158,11 @@ def duration(text: str) -> timedelta:
 
 def moment(text: str) -> datetime:
     """What ``2h``, which is so long ago, or ``2026-11-29T12:00`` stands for."""
-    if re.fullmatch(r"\d+[smhdw]", text.strip()):
-        return datetime.now(timezone.utc) - duration(text)
     try:
+        if re.fullmatch(r"\d+[smhdw]", text.strip()):
+            return datetime.now(timezone.utc) - duration(text)
         return datetime.fromisoformat(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise typer.BadParameter(
             f"{text!r} is no time; say 2h for two hours ago, or 2026-11-29T12:00."
         ) from None
-
-
-def plain(text: object) -> str:
-    """`text`, which may be anybody's, without what would move a cursor or change a colour."""
-    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\ufffd", str(text)).replace("\n", " ")

@@ -27,10 +27,10 @@ from crewai_dbos._commands.options import (
     duration,
     moment,
     open_control,
-    plain,
 )
 from crewai_dbos._commands.tables import Column, Facts, Table
 from crewai_dbos._control.run import error_of_its_own
+from crewai_dbos._printable import plain
 from crewai_dbos._stored.prices import dollars
 from crewai_dbos.control import Control, Node, Page, Run, State
 
@@ -151,7 +151,8 @@ def prune(
     if not (dry_run or yes):
         if not sys.stdin.isatty():
             raise typer.BadParameter("Nobody can be asked here: say --yes, or --dry-run.")
-        typer.confirm(f"Delete what has ended {older_than} ago or before?", abort=True)
+        asked = f"Delete what has ended {older_than} ago or before?"
+        typer.confirm(asked, abort=True, err=True)  # the answer alone is the output
     with open_control(db_url) as control:
         gone = control.prune(age, dry_run=dry_run)
     if as_json:

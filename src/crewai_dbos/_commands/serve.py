@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 from ipaddress import ip_address
 from typing import Annotated
 
@@ -52,16 +54,20 @@ def serve(
             control, definitions="workers", tokens=token or (), local_only=not token
         )
         shown = f"[{host}]" if ":" in host else host
+        try:
+            listening = socket.create_server(
+                (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET
+            )
+        except OSError as error:
+            typer.echo(f"It can't listen at {shown}:{port}: {error.strerror or error}", err=True)
+            raise typer.Exit(2) from None
         typer.echo(f"http://{shown}:{port}  (the API: /api). Ctrl-C to stop.")
         # What lets in this machine only takes nobody's address from a header.
-        uvicorn.run(
-            app,
-            host=host,
-            port=port,
-            log_level="warning",
-            proxy_headers=bool(token),
-            timeout_graceful_shutdown=2,
+        config = uvicorn.Config(
+            app, log_level="warning", proxy_headers=bool(token), timeout_graceful_shutdown=2
         )
+        with listening, contextlib.suppress(KeyboardInterrupt):
+            uvicorn.Server(config).run(sockets=[listening])
 
 
 def _is_this_machine(host: str) -> bool:

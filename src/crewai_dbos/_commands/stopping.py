@@ -10,7 +10,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from crewai_dbos import _command_lines
 from crewai_dbos._commands.asking import EvenIfForked, asked_if_forked
 from crewai_dbos._commands.each import each
-from crewai_dbos._commands.options import AsJson, RunIds, Url, open_control, plain, what_failed
+from crewai_dbos._commands.options import AsJson, RunIds, Url, open_control, what_failed
+from crewai_dbos._printable import plain
 from crewai_dbos.control import Run
 from crewai_dbos.errors import CrewaiDbosError
 

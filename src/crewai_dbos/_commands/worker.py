@@ -131,7 +131,7 @@ def _construct(name: str | None, module: str, db_url: str | None, version: str |
     """Construct DBOS, if the module has not."""
     from dbos import DBOS, DBOSConfig
 
-    from crewai_dbos._dbos_seam.configuration import configuration
+    from crewai_dbos._dbos_seam.configuration import configuration, whole_configuration
     from crewai_dbos.errors import DefinitionError
 
     if not _definitions():
@@ -139,8 +139,8 @@ def _construct(name: str | None, module: str, db_url: str | None, version: str |
             "There is no DBOSAgent, DBOSCrew or DBOSFlow in what was imported. Build them at the "
             "top level of the module."
         )
-    config = configuration()
-    if config is None:
+    config, whole = configuration(), whole_configuration()
+    if config is None or whole is None:
         given: DBOSConfig = {"name": name or module, "log_level": "WARNING"}
         if db_url is not None:
             given["system_database_url"] = db_url
@@ -156,7 +156,12 @@ def _construct(name: str | None, module: str, db_url: str | None, version: str |
             "The module constructs DBOS with another database than --db-url (or "
             "DBOS_SYSTEM_DATABASE_URL) names. Give it there, or here."
         )
-    elif name is not None and config.get("name") != name:
+    elif SCHEMA.get() not in (None, whole.get("dbos_system_schema") or "dbos"):
+        raise DefinitionError(
+            "The module constructs DBOS itself, and with another schema than --schema (or "
+            "CREWAI_DBOS_SCHEMA) names. Give dbos_system_schema there."
+        )
+    elif name is not None and whole.get("name") != name:
         raise DefinitionError(
             "The module constructs DBOS itself, and under another name than --name. Give the name "
             "there."

@@ -10,8 +10,9 @@ import typer
 from rich.text import Text
 
 from crewai_dbos._commands import tables
-from crewai_dbos._commands.options import AsJson, Url, ago, as_json_text, open_control, plain
+from crewai_dbos._commands.options import AsJson, Url, ago, as_json_text, open_control
 from crewai_dbos._commands.tables import Column, Table
+from crewai_dbos._printable import plain
 from crewai_dbos.control import WorkerInfo
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
 from dbos import DBOSClient, Serializer, WorkflowSerializationFormat
+from dbos import error as dbos_errors
 
 from crewai_dbos._dbos_seam import stored_contents
 from crewai_dbos._dbos_seam.database import INTERNAL_QUEUE, Database
@@ -77,22 +79,26 @@ def kick_off(
             f"There is no queue {wanted.queue!r}, so nothing would take the run from there."
         )
     _check_serializer(worker, serializer)
+    if worker.serializer is None:
+        serializer = None  # what it does not encrypt it could not read
     inputs = None if wanted.inputs is None else dict(wanted.inputs)
     fields = {"inputs": work_order.encoded("The inputs", inputs), **_OTHER_FIELDS[noun]}
     order = work_order.written({noun: wanted.definition}, fields)
     run_id = wanted.run_id or str(uuid4())
-    client.enqueue(
-        {
-            "workflow_name": _WORKFLOWS[noun],
-            "queue_name": wanted.queue or INTERNAL_QUEUE,
-            "workflow_id": run_id,
-            "app_version": worker.version,
-            "application_name": worker.application,
-            "serialization_type": WorkflowSerializationFormat.PORTABLE,
-            "attributes": {names.RUN_ATTRIBUTE: work_order.label(order)},
-        },
-        work_order.sealed(order, serializer),
-    )
+    # One that is there already may be this very run, begun in another way.
+    with contextlib.suppress(dbos_errors.DBOSConflictingWorkflowError):
+        client.enqueue(
+            {
+                "workflow_name": _WORKFLOWS[noun],
+                "queue_name": wanted.queue or INTERNAL_QUEUE,
+                "workflow_id": run_id,
+                "app_version": worker.version,
+                "application_name": worker.application,
+                "serialization_type": WorkflowSerializationFormat.PORTABLE,
+                "attributes": {names.RUN_ATTRIBUTE: work_order.label(order)},
+            },
+            work_order.sealed(order, serializer),
+        )
     _check_own(database, run_id, order, serializer)
     return run_id
 

@@ -10,12 +10,12 @@ import sqlalchemy as sa
 
 from crewai_dbos import _command_lines
 from crewai_dbos._control.forked import check_not_forked, where_the_result_is
-from crewai_dbos._dbos_seam import stopping
+from crewai_dbos._dbos_seam import stopping, stored_contents
 from crewai_dbos._dbos_seam.database import CANCELLED, DELAYED, ENQUEUED, PENDING, Database
 from crewai_dbos._dbos_seam.stopping import Standing
 from crewai_dbos._dbos_seam.stored_runs import GIVEN_UP
 from crewai_dbos._requests.store import Store
-from crewai_dbos._stored import names
+from crewai_dbos._stored import names, work_order
 from crewai_dbos._stored.cancelled import (
     Cancelled,
     cancelled_in,
@@ -47,14 +47,21 @@ def cancel(
         if not alive:
             raise _ended(database, connection, found[0])
         now = stopping.now_of(database, connection)
+        inputs = stored_contents.inputs(database, connection, [each.run_id for each in alive])
         attributes = {}
         for each in alive:
             batch = None if each is found[0] else run_id
             said = Cancelled(now, by, reason, each.queue, batch)
-            attributes[each.run_id] = with_cancelled(each.attributes, said, seal)
+            order = stored_contents.first_argument(inputs.get(each.run_id, "null"))
+            as_stored = _as_it_is if work_order.is_in_the_clear(order) else seal
+            attributes[each.run_id] = with_cancelled(each.attributes, said, as_stored)
         stopping.cancel(database, connection, attributes, now)
     stopping.note_cancel()
     return {each.run_id: now for each in alive if each.status != PENDING}
+
+
+def _as_it_is(content: Any) -> Any:
+    return content
 
 
 def resume(

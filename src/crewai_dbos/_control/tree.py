@@ -12,7 +12,7 @@ from crewai_dbos._control import texts
 from crewai_dbos._control.run import Node, Run, State
 from crewai_dbos._control.taken_over import is_taken_over
 from crewai_dbos._control.texts import SEALED, Open
-from crewai_dbos._dbos_seam.database import PENDING
+from crewai_dbos._dbos_seam.database import ALIVE, PENDING
 from crewai_dbos._dbos_seam.rows import RecordedRow, as_json
 from crewai_dbos._dbos_seam.stored_contents import StoredStep
 from crewai_dbos._dbos_seam.stored_runs import StoredRun
@@ -138,7 +138,8 @@ def nodes(
     last = _fill(root, steps, {child.run_id: child for child in children}, row)
     for each in asked:
         if each.state == "open" and (place := root.at(each.name)).entry is None:
-            place.asked = each
+            # Of a run that has ended nobody waits for the answer any more.
+            place.asked = each if row.status in ALIVE else None
     for event in at_work:
         if event.path and (place := root.at(event.path)).entry is None:
             place.begun = event

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 import sqlalchemy as sa
 
-from crewai_dbos._dbos_seam.database import ALIVE, Database, chunks
-from crewai_dbos._dbos_seam.stored_runs import ENDED, Condition, has_status
+from crewai_dbos._dbos_seam.database import ALIVE, CANCELLED, Database, chunks
+from crewai_dbos._dbos_seam.stored_runs import ENDED, GIVEN_UP, Condition, has_status
 
 
 def ended_before(database: Database, milliseconds: int) -> Condition:
@@ -41,15 +41,18 @@ def has_no_parent(database: Database) -> Condition:
 
 
 def children_of_open_forks(database: Database, connection: sa.Connection) -> set[str]:
-    """The workflows that steps refer to which forks have copied that have not ended."""
+    """The workflows that steps refer to which forks have copied that may still go on."""
     table, steps = database.runs, database.system.tables.operation_outputs
     query = (
         sa.select(steps.c.child_workflow_id)
         .join(table, database.system._wf_join(steps, table))
-        .where(table.c.forked_from.is_not(None), table.c.status.in_(ALIVE))
+        .where(table.c.forked_from.is_not(None), table.c.status.in_(_MAY_GO_ON))
         .where(steps.c.child_workflow_id.is_not(None))
     )
     return set(connection.execute(query).scalars())
+
+
+_MAY_GO_ON = (*ALIVE, CANCELLED, GIVEN_UP)
 
 
 def has_steps_in(

@@ -220,11 +220,12 @@ def _deadline_before(runs: sa.Table) -> sa.ColumnElement[int | None]:
 
 def of_others(
     database: Database, application: str, version: str, most: int = 3
-) -> list[tuple[str, str, int, list[str]]]:
+) -> list[tuple[str, str | None, int, list[str]]]:
     """The runs in a database that wait and that a process of this application does not take.
 
     Returns:
-        Application, version, how many runs, and the ids of the first `most`, for each.
+        Application, version (None for whichever), how many runs, and the ids of the first `most`,
+        for each.
     """
     runs = database.runs.c
     name, its_version = runs.application_name, runs.application_version
@@ -242,7 +243,7 @@ def of_others(
         return [
             (
                 str(other),
-                str(of_version),
+                None if of_version is None else str(of_version),
                 int(count),
                 list(
                     connection.scalars(

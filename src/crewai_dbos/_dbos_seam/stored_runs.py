@@ -140,7 +140,10 @@ def has_id(database: Database, run_ids: list[str]) -> Condition:
 
 
 def begins_with(database: Database, prefix: str) -> Condition:
-    condition: Condition = database.runs.c.workflow_uuid.startswith(prefix, autoescape=True)
+    run_id = database.runs.c.workflow_uuid
+    condition: Condition = run_id.startswith(prefix, autoescape=True)
+    if database.is_sqlite:  # whose LIKE takes upper and lower case for one
+        return condition & (sa.func.substr(run_id, 1, len(prefix)) == prefix)
     return condition
 
 

@@ -54,14 +54,12 @@ class Lease:
         seconds: For how long it lasts without a beat.
         beat_ms: When it was beaten last, in milliseconds since 1970; another one with each beat.
             Below zero it was given up then.
-        is_old: Whether that is long ago: its row is of no use.
     """
 
     holder: Holder
     definitions: Definitions
     seconds: float
     beat_ms: int
-    is_old: bool
 
     @property
     def is_released(self) -> bool:
@@ -222,14 +220,21 @@ class Leases:
             found = connection.execute(query.group_by(runs.c.executor_id))
             return {str(executor_id): count for executor_id, count in found}
 
-    def clear(self, lease: Lease) -> None:
-        """Take an old lease away, unless runs are left under it or it was beaten meanwhile."""
+    def clear(self) -> None:
+        """Take old leases of our application away, of every version, that have no runs left."""
+        runs, columns = self._database.runs, self._table.c
+        has_runs = sa.exists().where(
+            runs.c.status == PENDING,
+            runs.c.executor_id == columns.executor_id,
+            runs.c.application_version == columns.version,
+            sa.or_(
+                runs.c.application_name == columns.application, runs.c.application_name.is_(None)
+            ),
+        )
+        is_old = sa.func.abs(columns.beat_ms) < self._now_ms - KEPT_MS
+        old = columns.application == self.holder.application
         with self._transaction() as connection:
-            connection.execute(
-                sa.delete(self._table)
-                .where(*self._is(lease.holder), self._table.c.beat_ms == lease.beat_ms)
-                .where(~self._has_runs(lease.holder))
-            )
+            connection.execute(sa.delete(self._table).where(old, is_old, ~has_runs))
 
     def unended(self) -> list[str]:
         """The ids of the runs that are under our lease; none if it is not ours any more."""
@@ -273,12 +278,7 @@ class Leases:
         return json.dumps({**definitions, **self._also()})
 
     def _leases(self) -> sa.Select[Any]:
-        is_old = sa.func.abs(self._table.c.beat_ms) < self._now_ms - KEPT_MS
-        return sa.select(self._table, is_old.label("is_old"))
-
-    def _has_runs(self, holder: Holder) -> sa.ColumnElement[bool]:
-        runs = self._database.runs
-        return sa.exists().where(*self._at_work(holder), runs.c.executor_id == holder.executor_id)
+        return sa.select(self._table)
 
     def _at_work(self, holder: Holder) -> tuple[sa.ColumnElement[bool], ...]:
         """Which runs are at work, of the application and version of `holder`."""
@@ -312,6 +312,4 @@ _BOUND = sa.text(
 
 def _lease(row: Any) -> Lease:
     holder = Holder(row.executor_id, row.token, row.process, row.application, row.version)
-    return Lease(
-        holder, json.loads(row.definitions), row.lease_ms / 1000, row.beat_ms, bool(row.is_old)
-    )
+    return Lease(holder, json.loads(row.definitions), row.lease_ms / 1000, row.beat_ms)

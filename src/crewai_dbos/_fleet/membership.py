@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -24,6 +25,9 @@ logger = logging.getLogger("crewai_dbos")
 
 BEATS = 12
 """How often a lease is beaten while it lasts; after each beat those of peers are looked at."""
+
+_CLEARED_AFTER = 3600.0
+"""Seconds between looks for old leases."""
 
 LEASE_EXPIRED, HANDED_OVER = REASONS = ("lease_expired", "handed_over")
 """Why runs of a worker were taken over: it has died, or has given its lease up in good order."""
@@ -203,6 +207,7 @@ class Membership:
     def _attend(self) -> None:
         with self._trying("count the runs without a lease"):
             self._say_what_nobody_takes_over()
+        cleared = -math.inf
         while not self._over.is_set():
             if not self._beaten.wait(1.0):
                 continue  # while nothing of ours is written, nobody is judged
@@ -214,18 +219,18 @@ class Membership:
                     with self._trying(f"take over from {lease.holder.executor_id}"):
                         within(self.seconds, partial(self._take_over_from, lease))
                 self._say_what_is_left()
+            if _clock.seconds() - cleared > _CLEARED_AFTER:
+                cleared = _clock.seconds()
+                with self._trying("clear old leases"):
+                    within(self.seconds / 2, self.leases.clear)
 
     def _with_runs(self, gone: list[Lease]) -> list[Lease]:
-        """Those of leases that have run out under which runs are; old ones without are cleared."""
+        """Those of leases that have run out under which runs are."""
         if not gone:
             return []
         found = within(
             self.seconds / 2, lambda: self.leases.with_runs(lease.holder for lease in gone)
         )
-        for lease in gone:
-            if lease.is_old and lease.holder.executor_id not in found:
-                with self._trying("clear an old lease"):
-                    within(self.seconds / 2, partial(self.leases.clear, lease))
         return [lease for lease in gone if lease.holder.executor_id in found]
 
     @contextlib.contextmanager

@@ -24,6 +24,7 @@ class Field:
         kind: ``text``, ``integer``, ``number``, ``boolean``, ``choice`` or ``json``.
         text: What it holds at first.
         value: The same as JSON data.
+        is_given: Whether the request gives it a value, which may be None.
         help: What the schema says of it.
         choices: Of a choice, as JSON texts with what people see.
         required: Whether it has to hold something.
@@ -35,6 +36,7 @@ class Field:
     kind: str
     text: str
     value: Any = None
+    is_given: bool = False
     help: str = ""
     choices: tuple[tuple[str, str], ...] = ()
     required: bool = False
@@ -85,6 +87,7 @@ def _field(
         kind=kind,
         text=text,
         value=None if given is _LACKS else given,
+        is_given=given is not _LACKS,
         help=told if isinstance(told, str) else "",
         choices=choices,
         required=required,
@@ -155,7 +158,7 @@ def _read(fields: list[Field], form: Mapping[str, str]) -> dict[str, Any]:
         if given is None:
             continue
         is_as_shown = given == as_typed(field.text)
-        if is_as_shown and field.value is not None:
+        if is_as_shown and field.is_given:
             found[field.label] = field.value  # as it was shown: it keeps its real value
         elif is_as_shown and not field.required:
             continue  # a default, which the tool has itself

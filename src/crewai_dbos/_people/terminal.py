@@ -9,6 +9,7 @@ import threading
 
 from crewai_dbos import _user
 from crewai_dbos._people.waiting import Wait, launched
+from crewai_dbos._printable import plain, plain_lines
 from crewai_dbos._requests.answers import (
     Answer,
     Approve,
@@ -107,11 +108,11 @@ _prompts = _Prompts()
 
 def _show(request: Request) -> None:
     question = request.question
-    lines = [f"\n{question.message}"]
+    lines = [f"\n{plain_lines(question.message)}"]
     if question.output:
-        lines.append(question.output)
+        lines.append(plain_lines(question.output))
     if question.arguments is not None:
-        lines += [f"  {name} = {json.dumps(v)}" for name, v in question.arguments.items()]
+        lines += [f"  {plain(name)} = {json.dumps(v)}" for name, v in question.arguments.items()]
     lines.append(f"{_HOW[request.kind]} (Or from elsewhere: request {request.request_id})")
     print("\n".join(lines), flush=True)
 

@@ -20,6 +20,7 @@ from crewai_dbos._requests.answers import Answer
 from crewai_dbos._requests.reading import Open
 from crewai_dbos._requests.request import Request
 from crewai_dbos._requests.table import requests
+from crewai_dbos._stored import sealing
 from crewai_dbos._tables import migrate
 from crewai_dbos.errors import AlreadyAnswered, RequestExpired, UnknownRequest
 
@@ -263,7 +264,10 @@ class Store:
                 raise UnknownRequest(request_id)
             request = reading.request_of(found[0], opened)
             _check_open(request)
-            stored = sealed(answers.checked(request, answer))
+            checked = answers.checked(request, answer)
+            # An application that does not encrypt could not read it.
+            is_sealed = sealing.is_sealed(reading.loaded(found[0].question))
+            stored = sealed(checked) if is_sealed else checked
             connection.execute(
                 sa.update(table)
                 .where(table.c.request_id == request_id)

@@ -156,6 +156,14 @@ def is_order(stored: Any) -> bool:
     return isinstance(stored, Mapping) and stored.get("v") in (1, names.INPUT_VERSION)
 
 
+def is_in_the_clear(stored: Any) -> bool:
+    """Whether it is an order of an application that does not encrypt."""
+    if not is_order(stored):
+        return False
+    each = stored["items"] if isinstance(stored.get("items"), list) else [stored]
+    return not any(isinstance(item, Mapping) and _SEALED in item for item in each)
+
+
 def check(order: Mapping[str, Any], allowed: Collection[str]) -> None:
     """Refuse an order with other fields than these.
 
