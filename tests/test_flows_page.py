@@ -71,7 +71,7 @@ def test_the_blocks_run_one_after_the_other_as_one_program(tmp_path: Path) -> No
     turns = [r for r in server.requests if r.messages[-1]["content"] in CONVERSATION]
     assert len(turns[-1].messages) == len(turns[0].messages) + 4, "a turn has what was said before"
 
-    asked = 2 + 1 + 2 + len(turns)
+    asked = 2 + 1 + 2 + 1 + len(turns)
     forks = sum("llm#1" in later for at in range(len(names)) for later in names[at + 1 :])
     assert len(server.requests) == asked + forks
 
