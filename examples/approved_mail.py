@@ -4,8 +4,9 @@ Start it, and answer from another terminal, today or on Monday:
 
     crewai-dbos inbox --db-url sqlite:///approved_mail.sqlite
 
-Kill it meanwhile and start it again: nobody is asked twice, and no mail goes out twice. crewAI
-takes the model from MODEL (gpt-4.1-mini if unset) and the key from OPENAI_API_KEY.
+Kill it meanwhile and start it again: nobody is asked twice, and no finished call is made again. A
+mail in flight at the kill may be there twice, with the same key, by which a mail service drops the
+second. crewAI takes the model from MODEL (gpt-4.1-mini if unset) and the key from OPENAI_API_KEY.
 """
 
 from datetime import timedelta
@@ -61,6 +62,7 @@ if __name__ == "__main__":
         config={
             "name": "office",
             "system_database_url": "sqlite:///approved_mail.sqlite",
+            "application_version": "office-1",
             "log_level": "WARNING",
         }
     )

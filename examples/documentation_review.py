@@ -145,8 +145,14 @@ def main() -> None:
         crew_name="documentation_review",
         orig_crew=functools.partial(build_crew, folder, f"{name}.md", not options.texts),
     )
-    database = f"sqlite:///{name}.sqlite"
-    DBOS(config={"name": "review", "system_database_url": database, "log_level": "WARNING"})
+    DBOS(
+        config={
+            "name": "review",
+            "system_database_url": f"sqlite:///{name}.sqlite",
+            "application_version": "review-1",
+            "log_level": "WARNING",
+        }
+    )
     DBOS.launch()  # goes on with what a crash cut short
     with SetWorkflowID(f"review of {folder}"):  # the same id is the same run, however often started
         crew.kickoff()

@@ -60,6 +60,7 @@ if __name__ == "__main__":
         config={
             "name": "intake",
             "system_database_url": "sqlite:///intake.sqlite",
+            "application_version": "intake-1",
             "log_level": "WARNING",
         }
     )

@@ -34,6 +34,7 @@ if __name__ == "__main__":
         config={
             "name": "quickstart",
             "system_database_url": "sqlite:///quickstart.sqlite",
+            "application_version": "quickstart-1",  # else an update of DBOS leaves runs behind
             "log_level": "WARNING",
         }
     )

@@ -264,8 +264,14 @@ def main() -> None:
     name = "-".join(["replies", *folder.parts[1:]])
 
     triage = DBOSFlow(flow_name="ticket_triage", orig_flow=Triage)
-    database = f"sqlite:///{name}.sqlite"
-    DBOS(config={"name": "triage", "system_database_url": database, "log_level": "WARNING"})
+    DBOS(
+        config={
+            "name": "triage",
+            "system_database_url": f"sqlite:///{name}.sqlite",
+            "application_version": "triage-1",
+            "log_level": "WARNING",
+        }
+    )
     DBOS.launch()  # goes on with what a crash cut short
     inputs = {"folder": str(folder), "replies": str(Path(name).resolve()), "texts": options.texts}
     with SetWorkflowID(f"triage of {folder}"):  # the same id is the same run, however often started

@@ -97,3 +97,4 @@ def test_a_flow_of_crews_is_killed_everywhere(
         # Each of these is killed six times or so, further on each time.
         verdicts = [test.run(*every[first::6]) for first in (0, 3)]
     assert all(verdict.ok for verdict in verdicts), "\n".join(map(str, verdicts))
+    assert len(list((tmp_path / "outbox").iterdir())) == 2, "one letter to Ada and one to Cleo"

@@ -20,6 +20,8 @@ AFTER = """
 for step in DBOS.list_workflow_steps("ticket-7"):
     fork = DBOS.fork_workflow("ticket-7", step["function_id"] + 1).get_workflow_id()
     print("again:", support.retrieve(fork).get_result(), step["function_name"])
+for number in (1, 2, 3):
+    assert chat.retrieve(f"chat/ann/{number}").get_result() == f"Reply {number}."
 """
 
 
@@ -33,9 +35,14 @@ def run(program: Path, env: dict[str, str]) -> list[str]:
     return done.stdout.splitlines()
 
 
+CONVERSATION = ["Good morning.", "Where is my parcel?", "Thank you."]
+
+
 def script(request: Request) -> Reply:
     if "complaint?" in request.last_user_text:
         return text("Yes." if "late" in request.last_user_text else "No.")
+    if request.messages[-1]["content"] in CONVERSATION:
+        return text(f"Reply {CONVERSATION.index(request.messages[-1]['content']) + 1}.")
     return text("Ulm is here." if "Ulm" in request.last_user_text else "Sorry.")
 
 
@@ -48,6 +55,7 @@ def test_the_blocks_run_one_after_the_other_as_one_program(tmp_path: Path) -> No
     assert any(re.fullmatch(r"[0-9a-f-]{36} passed on SUCCESS", line) for line in said)
     assert "None" in said, "nothing has stopped the run"
     assert "[6, 12]" in said
+    assert "counted 3" in said
     assert "2" in said
 
     again = [line for line in said if line.startswith("again: Sorry.")]
@@ -55,7 +63,15 @@ def test_the_blocks_run_one_after_the_other_as_one_program(tmp_path: Path) -> No
     assert len(names) == len([line for line in said if line.startswith("again:")])
     # Forked after the step, a run does not send again.
     assert said.count("sent: Sorry.") == 1 + names.index("step:send#1")
-    asked = 2 + 1 + 2
+    assert [line for line in said if line.startswith("Reply")] == [
+        "Reply 1.",
+        "Reply 2.",
+        "Reply 3. Reply 3.",
+    ]
+    turns = [r for r in server.requests if r.messages[-1]["content"] in CONVERSATION]
+    assert len(turns[-1].messages) == len(turns[0].messages) + 4, "a turn has what was said before"
+
+    asked = 2 + 1 + 2 + 1 + len(turns)
     forks = sum("llm#1" in later for at in range(len(names)) for later in names[at + 1 :])
     assert len(server.requests) == asked + forks
 

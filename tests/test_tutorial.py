@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import runpy
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,14 @@ def test_from_an_empty_folder_to_an_approved_run(tmp_path: Path) -> None:
         assert again.returncode == 0, errors
         assert "It was the transformer" in out
     assert (project / "sent.txt").read_text() == "to chef@example.com: It was AI.\n"
+
+
+def test_the_kill_is_for_the_program_only() -> None:
+    (pattern,) = re.findall(r"^pkill -9 -f '(.*)'$", COMMANDS, re.MULTILINE)
+    programs = ["python -m reports.main first", "python -m reports.main second"]
+    programs += ["uv run run_crew first", "/project/.venv/bin/python /bin/run_crew first"]
+    others = ["vim src/reports/main.py", "crewai-dbos doctor reports.main:crew", "python model.py"]
+    assert [each for each in programs + others if re.search(pattern, each)] == programs
 
 
 class Reader:

@@ -72,7 +72,7 @@ if __name__ == "__main__":
         config={
             "name": "leads",
             "system_database_url": "sqlite:///leads.sqlite",
-            "application_version": "1",
+            "application_version": "leads-1",
         }
     )
     DBOS.launch()

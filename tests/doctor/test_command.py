@@ -100,12 +100,19 @@ def test_the_page_about_agents(module: Callable[[str, str], None], doctor: Run) 
         "llm   gpt-4o-mini  llm                   answered from the record\n"
         "tool  send_email   tool:send_email(...)  answered from the record\n"
         "\n"
-        "hint  application-version\n"
+        "Nothing to put right."
     )
-    assert table.endswith("\n1 hint")
 
-    # With a workflow the version of the application matters.
-    module("agents_page_workflows", "\n".join([program, workflow]).replace('"support"', '"shop"'))
+    # Without a version of its own there is a hint. With a workflow it matters.
+    version = '            "application_version": "support-1",\n'
+    assert version in program
+    program = program.replace(version, "").replace('"support"', '"shop"')
+    module("agents_page_without", program)
+    table = plain(doctor("agents_page_without:agent").stdout)
+    assert "\nhint  application-version\n" in table
+    assert table.endswith("\n1 hint")
+    program = program.replace('"shop"', '"store"')
+    module("agents_page_workflows", "\n".join([program, workflow]))
     assert rules(report(doctor("agents_page_workflows:agent", "--json"))) == [
         ("application-version", "warning")
     ]
@@ -114,7 +121,7 @@ def test_the_page_about_agents(module: Callable[[str, str], None], doctor: Run) 
 @pytest.mark.parametrize(
     ("path", "found"),
     [
-        ("quickstart:writer", [("application-version", "hint")]),
+        ("quickstart:writer", []),
         ("local_model:writer", [("application-version", "warning")]),
         ("crewai_dbos._demo.mailer:durable_assistant", [("application-version", "hint")]),
         (

@@ -182,8 +182,8 @@ def launched() -> Launched:
         found = _launched = Launched(database, Store(database), queue, listens_to(queue))
         if not found.listens:
             logger.warning(
-                "listen_queues in the DBOS config does not name %r: runs that wait for a person "
-                "stay in memory.",
+                "DBOS.listen_queues([...]) was called without %r: runs that wait for a person stay "
+                "in memory.",
                 queue,
             )
     return found

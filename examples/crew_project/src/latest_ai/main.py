@@ -21,7 +21,8 @@ def run():
         "current_year": str(datetime.now().year),
     }
 
-    DBOS(config={"name": "latest_ai", "log_level": "WARNING"})
+    version = "latest_ai-1"  # without it DBOS makes one, and an update may leave runs behind
+    DBOS(config={"name": "latest_ai", "application_version": version, "log_level": "WARNING"})
     DBOS.launch()
     try:
         with SetWorkflowID("{topic} {current_year}".format(**inputs)):
