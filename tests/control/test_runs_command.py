@@ -482,6 +482,16 @@ def test_a_run_that_was_moved_with_another_is_not_moved_again(
     runs("cancel", *every)
 
 
+def test_a_fork_that_nobody_has_taken_has_not_begun(runs: Call, control: Control) -> None:
+    _, run_id = begin()
+    fork = control.fork(run_id, at="end", version="nobody's")
+    shown = runs("show", fork).stdout
+    assert " queued " in shown
+    assert " started " not in shown
+    assert "method:only" in shown
+    control.cancel(fork)
+
+
 def test_when_it_was_queued_and_begun(runs: Call, sql: Callable[..., Any]) -> None:
     made, queue = DBOSFlow(flow_name=unique("flow"), orig_flow=Quick), unique("queue")
     DBOS.register_queue(queue, polling_interval_sec=0.05)

@@ -182,7 +182,7 @@ class Run:
         """When a process first took it, in UTC, as far as the rows say; from `Control.run` only."""
         if self.queued is None:
             return self.started
-        if self.started is None and not self.children:
+        if self.started is None and all(child.taken_over for child in self.children):
             return None
         return self.created + timedelta(seconds=self.queued)
 

@@ -276,8 +276,10 @@ class _Maker:
         entry, step = place.entry, place.step
         edited_by, edited_ms = _edited(place)
         known = [(child.replayed, child.taken_over) for child in children]
-        if step is not None:
-            known.append((_is_replayed(step, self.row), is_taken_over(self.row, step.ended_ms)))
+        ends = [own for mark, own in place.marks if mark.what == names.METHOD_END]
+        # A method without calls is known by its end.
+        for own in [step] if step is not None else ends if not known else []:
+            known.append((_is_replayed(own, self.row), is_taken_over(self.row, own.ended_ms)))
         return Node(
             path=place.path,
             name=place.name,
