@@ -40,9 +40,8 @@ PROGRAMS = {
 @pytest.mark.crash
 @pytest.mark.parametrize("kind", ["sync", "async"])
 def test_the_program(tmp_path: Path, kind: str) -> None:
-    *_, program, further = blocks("docs/workers.md")
-    if kind == "async":
-        program += further
+    first, further = (each for each in blocks("docs/workers.md") if "Worker(" in each)
+    program = first + further if kind == "async" else first
     (tmp_path / "program.py").write_text(program + PROGRAMS[kind])
     order = {"folder": str(tmp_path), "url": f"sqlite:///{tmp_path}/support.sqlite"}
     job = Job(f"{jobs.__name__}:program", order, tmp_path / "log", {})
@@ -58,6 +57,7 @@ ASKED = """
 import os
 from ask import ask
 from app import research
+from customers import begin, make_queue
 from dbos import DBOS
 from crewai_dbos import Worker
 
@@ -65,7 +65,8 @@ url = os.environ["DBOS_SYSTEM_DATABASE_URL"]
 DBOS(config={"name": "research", "system_database_url": url})
 with Worker(grace=0):
     ask(url, ["otters", "seals"])
-    for run_id in ("otters", "seals"):
+    make_queue()
+    for run_id in ("otters", "seals", begin("ann", "voles")):
         print(run_id, research.retrieve(run_id).get_result().raw)
         status = DBOS.retrieve_workflow(run_id).get_status()
         print(status.queue_name, status.app_version)
@@ -75,8 +76,9 @@ with Worker(grace=0):
 @pytest.mark.crash
 def test_the_runs_that_are_asked_for_on_its_queue(tmp_path: Path) -> None:
     """What `crewai-dbos worker app` does with that module is in tests/fleet/test_command.py."""
-    for block in blocks("docs/workers.md")[:2]:
-        (tmp_path / block.splitlines()[0].removeprefix("# ")).write_text(block)
+    for block in blocks("docs/workers.md"):
+        if block.startswith("# "):
+            (tmp_path / block.splitlines()[0].removeprefix("# ")).write_text(block)
     (tmp_path / "program.py").write_text(ASKED)
     url = f"sqlite:///{tmp_path}/research.sqlite"
     given = {"DBOS_SYSTEM_DATABASE_URL": url, "DBOS__APPVERSION": "research-1"}
@@ -89,4 +91,6 @@ def test_the_runs_that_are_asked_for_on_its_queue(tmp_path: Path) -> None:
         "research research-1",
         "seals They swim.",
         "research research-1",
+        "ann/voles They swim.",
+        "by-customer research-1",
     ]
