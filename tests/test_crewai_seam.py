@@ -37,6 +37,7 @@ from crewai.llms.providers.openai.completion import OpenAICompletion
 from crewai.mcp import tool_resolver
 from crewai.mcp.client import MCPClient
 from crewai.memory.memory_scope import MemoryScope, MemorySlice
+from crewai.memory.storage.factory import set_memory_storage_factory
 from crewai.memory.unified_memory import Memory
 from crewai.tasks.llm_guardrail import LLMGuardrail
 from crewai.telemetry import Telemetry
@@ -59,6 +60,7 @@ from crewai_dbos._agents.run_agent import _Literal
 from crewai_dbos._crewai_seam import agent as agent_seam
 from crewai_dbos._crewai_seam import flow as flow_seam
 from crewai_dbos._crewai_seam import llm as llm_seam
+from crewai_dbos._crewai_seam.agent import is_in_default_folder
 from crewai_dbos._crewai_seam.events import event_handlers, scope_kept
 from crewai_dbos._crewai_seam.telemetry import ends_the_process
 from crewai_dbos._journal.joining import joined
@@ -702,6 +704,19 @@ def test_memory_has_the_places_that_we_override() -> None:
     assert parameters(Memory.recall)[0] == "query"
     for view in (MemoryScope, MemorySlice):
         assert "_memory" in view.__private_attributes__
+
+
+def test_a_memory_in_the_default_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CREWAI_STORAGE_DIR", str(tmp_path))
+    memory = Memory()
+    assert (tmp_path / "memory").is_dir()
+    assert is_in_default_folder(memory)
+    assert not is_in_default_folder(Memory(storage=str(tmp_path / "given")))
+    set_memory_storage_factory(lambda spec: SimpleNamespace())  # type: ignore[arg-type,return-value]
+    try:
+        assert not is_in_default_folder(Memory())
+    finally:
+        set_memory_storage_factory(None)
 
 
 def test_the_tools_of_a_memory_take_another_memory() -> None:

@@ -85,27 +85,28 @@ def test_the_first_program_is_killed_and_started_again(tmp_path: Path) -> None:
 
 @pytest.mark.crash
 def test_a_worker_takes_what_is_kicked_off_by_name(tmp_path: Path) -> None:
-    first, *production = blocks("README.md")
-    configured, kicked_off = (
-        re.sub(r"postgresql://[^\"]+", f"sqlite:///{tmp_path}/dbos.sqlite", block)
-        for block in production
-    )
-    (tmp_path / "app.py").write_text(first.partition("if __name__")[0] + configured)
+    first, kicked_off = blocks("README.md")
+    url = f"sqlite:///{tmp_path}/dbos.sqlite"
+    (tmp_path / "app.py").write_text(first.partition("if __name__")[0])
     program = tmp_path / "program.py"
     program.write_text(
         "from app import DBOS, research\n"
         "from crewai_dbos import Worker\n"
-        "worker = Worker()\n"
+        f"DBOS(config={{'name': 'research', 'system_database_url': {url!r}}})\n"
+        "worker = Worker(grace=0)\n"
         "worker.__enter__()\n"
-        f"{kicked_off}\n"
-        'print(research.retrieve("seals").get_result().raw)\n'
-        'print(DBOS.retrieve_workflow("seals").get_status().app_version)\n'
+        + re.sub(r"postgresql://[^\"]+", url, kicked_off)
+        + 'print(research.retrieve("seals").get_result().raw)\n'
+        'status = DBOS.retrieve_workflow("seals").get_status()\n'
+        "print(status.app_version, status.queue_name)\n"
         "worker.__exit__(None, None, None)\n"
     )
+    (version,) = re.findall(r"DBOS__APPVERSION=(\S+)", README)
     with ModelServer(lambda request: text("Saved.")) as server:
-        done = python(program, folder=tmp_path, env={**os.environ, **server.env})
+        env = {**os.environ, **server.env, "DBOS__APPVERSION": version}
+        done = python(program, folder=tmp_path, env=env)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-2:] == ["Saved.", "1"]
+    assert done.stdout.splitlines()[-2:] == ["Saved.", "research-1 research"]
 
 
 # Those of the pages that it was cut into ------------------------------------------------------

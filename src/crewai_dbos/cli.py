@@ -26,6 +26,7 @@ from crewai_dbos._commands import (
     forking,
     inbox,
     kickoff,
+    migrate,
     moving,
     options,
     runs,
@@ -56,6 +57,7 @@ app.add_typer(
 app.command(epilog=example("worker"))(worker.worker)
 app.command(epilog=example("serve"))(serve.serve)
 app.command(epilog=example("workers"))(workers.workers)
+app.command(epilog=example("migrate"))(migrate.migrate)
 
 
 def _version(wanted: bool) -> None:

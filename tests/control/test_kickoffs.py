@@ -86,6 +86,9 @@ def test_a_run_of_what_a_worker_has(database_url: str) -> None:
             control.kickoff("nobody")
         with pytest.raises(QueueNotFoundError):
             control.kickoff(name, {"who": "ann"}, queue="none")
+        DBOS.register_queue("parts", partition_concurrency=1)
+        with pytest.raises(DefinitionError, match="partitions"):
+            control.kickoff(name, {"who": "ann"}, queue="parts")
         # What is stored would not have gone through it.
         with pytest.raises(DefinitionError, match="redact="):
             control.kickoff(redacting.flow_name, {"who": "ann"})

@@ -563,6 +563,48 @@ if not x:
         {"GUNICORN_CMD_ARGS": "--bind :80 --workers=4"},
     ),
     Fault(
+        "memory_of_a_machine",
+        """
+from crewai.memory.unified_memory import Memory
+from crewai_dbos import DBOSCrew
+
+def build(shared):
+    return Crew(agents=[shared], tasks=[job(shared)], memory=Memory(llm="gpt-4o-mini"))
+
+x = DBOSCrew(crew_name="memory_of_a_machine", orig_crew=build(clerk()))
+""",
+        "local-memory",
+        "warning",
+        ("The memory of crew", "a folder of this machine"),
+        {"DBOS_SYSTEM_DATABASE_URL": "postgresql://db/app", "DBOS__APPVERSION": "app-1"},
+    ),
+    Fault(
+        "memory_where_no_database_is_known",
+        """
+x = durable("memory_where_no_database_is_known", memory=True)
+""",
+        "local-memory",
+        "hint",
+        ("The memory of agent",),
+    ),
+    Fault(
+        "memory_beside_sqlite",
+        """
+x = durable("memory_beside_sqlite", memory=True)
+""",
+        env={"DBOS_SYSTEM_DATABASE_URL": "sqlite:///app.sqlite"},
+    ),
+    Fault(
+        "memory_where_the_user_has_said",
+        """
+import tempfile
+from crewai.memory.unified_memory import Memory
+
+x = durable("memory_where_the_user_has_said", memory=Memory(storage=tempfile.mkdtemp()))
+""",
+        env={"DBOS_SYSTEM_DATABASE_URL": "postgresql://db/app", "DBOS__APPVERSION": "app-1"},
+    ),
+    Fault(
         "secret_in_a_text",
         "x = durable('secret_in_a_text', backstory='The door opens with hunter2hunter2.')",
         "secret",

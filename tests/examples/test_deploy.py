@@ -22,6 +22,7 @@ from dbos import DBOSClient
 from prometheus_client.parser import text_string_to_metric_families
 
 import crewai_dbos
+from crewai_dbos._versions import TESTED
 from crewai_dbos.testing import ModelServer, Request, text
 from people.conftest import until
 from support.python import Program
@@ -184,8 +185,26 @@ def test_the_compose_file_fits_together() -> None:
     grace = _seconds(composed.command, "--grace")
     assert grace < int(service("worker")["stop_grace_period"].removesuffix("s"))
     command = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]["worker"]["command"]
-    port = filled_in(_option(command, "--health-port"), {})
-    assert f"127.0.0.1:{port}/live" in service("worker")["healthcheck"]["test"][-1]
+    for given_port in ({}, {"HEALTH_PORT": "9000"}):
+        port = filled_in(_option(command, "--health-port"), given_port)
+        asked = filled_in(service("worker")["healthcheck"]["test"][-1], given_port)
+        assert f"127.0.0.1:{port}/live" in asked
+    assert service("postgres")["image"] == f"postgres:{_tested_postgres()}"
+
+
+def _tested_postgres() -> str:
+    """The version that the tests run on, as the page of supported versions says."""
+    page = (DEPLOY.parents[1] / "docs" / "versions.md").read_text()
+    (version,) = re.findall(r"^\| Postgres \| (\d+) \|", page, re.MULTILINE)
+    return str(version)
+
+
+def test_the_image_has_the_releases_that_were_tested() -> None:
+    project = (DEPLOY.parents[1] / "pyproject.toml").read_text()
+    (version,) = re.findall(r'^version = "(.*)"$', project, re.MULTILINE)
+    pinned = (DEPLOY / "requirements.txt").read_text().split()
+    tested = [f"{package}=={release}" for package, release in TESTED.items()]
+    assert pinned == [f"crewai-dbos[cli,metrics]=={version}", *tested]
 
 
 def test_the_image_has_what_the_commands_need() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 _EXAMPLES = {
     "worker": "crewai-dbos worker app --db-url postgresql://support@db/support --version 7",
     "serve": "crewai-dbos serve --db-url sqlite:///app.sqlite --port 8080",
+    "migrate": "crewai-dbos migrate --db-url postgresql://owner@db/support --app-role support",
     "workers": "crewai-dbos workers --db-url sqlite:///app.sqlite",
     "demo": "crewai-dbos demo --keep",
     "doctor": "crewai-dbos doctor app:crew",

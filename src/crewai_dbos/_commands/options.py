@@ -17,6 +17,7 @@ import typer
 from dbos import Serializer
 from sqlalchemy.exc import SQLAlchemyError
 
+from crewai_dbos._dbos_seam import unreachable
 from crewai_dbos._dbos_seam.database import sqlite_files
 from crewai_dbos.control import Control
 from crewai_dbos.errors import (
@@ -121,6 +122,8 @@ def open_control(db_url: str | None) -> Iterator[Control]:
 
 def what_failed(error: BaseException) -> str:
     """An error in words. One of the database has its address in it, and maybe a password."""
+    if unreachable.is_forbidden(error):
+        return f"The role of the database's URL may not do that: {unreachable.told(error)}"
     if isinstance(error, SQLAlchemyError):
         return f"The database can't be reached: {type(error).__name__}"
     return str(error) if isinstance(error, CrewaiDbosError) else type(error).__name__

@@ -12,7 +12,7 @@ from dbos import DBOSClient, Serializer, WorkflowSerializationFormat
 from dbos import error as dbos_errors
 
 from crewai_dbos._dbos_seam import stored_contents
-from crewai_dbos._dbos_seam.database import INTERNAL_QUEUE, Database
+from crewai_dbos._dbos_seam.database import INTERNAL_QUEUE, Database, is_partitioned
 from crewai_dbos._fleet import listing
 from crewai_dbos._fleet.listing import Listed
 from crewai_dbos._stored import names, work_order
@@ -67,17 +67,15 @@ def kick_off(
 
     Raises:
         MissingDefinitionError: No worker that lives has it.
-        DefinitionError: It can't be kicked off from outside.
+        DefinitionError: It can't be kicked off from outside, or not on that queue.
         QueueNotFoundError: There is no such queue.
         SealedError: The application encrypts, and `serializer` is not its own.
         UnstorableInputError: The inputs have no JSON form.
         RunConflictError: The id is that of a run of something else, or with other inputs.
     """
     noun, worker = _worker_of(database, wanted.definition)
-    if wanted.queue is not None and client.retrieve_queue(wanted.queue) is None:
-        raise QueueNotFoundError(
-            f"There is no queue {wanted.queue!r}, so nothing would take the run from there."
-        )
+    if wanted.queue is not None:
+        _check_queue(client, wanted.queue)
     _check_serializer(worker, serializer)
     if worker.serializer is None:
         serializer = None  # what it does not encrypt it could not read
@@ -101,6 +99,20 @@ def kick_off(
         )
     _check_own(database, run_id, order, serializer)
     return run_id
+
+
+def _check_queue(client: DBOSClient, name: str) -> None:
+    queue = client.retrieve_queue(name)
+    if queue is None:
+        raise QueueNotFoundError(
+            f"There is no queue {name!r}, so nothing would take the run from there."
+        )
+    if is_partitioned(queue):
+        raise DefinitionError(
+            f"The queue {name!r} has partitions, and a kickoff from outside names none, so nothing "
+            "would take the run from there. Kick it off where it is, in "
+            "SetEnqueueOptions(queue_partition_key=...), or give another queue."
+        )
 
 
 def _worker_of(database: Database, name: str) -> tuple[str, Listed]:

@@ -148,6 +148,16 @@ def memory_behind(memory: Any) -> Any:
     return getattr(memory, "_memory", memory)
 
 
+def is_in_default_folder(memory: Any) -> bool:
+    """Whether a `Memory` keeps what it saves in the folder that crewAI takes by default.
+
+    Who has set a factory of stores has chosen another place.
+    """
+    from crewai.memory.storage import factory
+
+    return memory.storage in ("lancedb", "qdrant-edge") and factory._factory is None
+
+
 def put_behind(view: Any, memory: Any) -> None:
     """Make `view`, a copy of a scope or a slice, a part of `memory`."""
     view._memory = memory

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from dbos import DBOSClient
+from dbos import DBOSClient, Queue
 from dbos._sys_db import SystemDatabase, WorkflowStatusString, db_retry
 from dbos._utils import INTERNAL_QUEUE_NAME
 from sqlalchemy.dialects import postgresql, sqlite
@@ -120,6 +120,11 @@ class Database:
         """Whether DBOS has made its tables here."""
         with self.engine.connect() as connection:
             return sa.inspect(connection).has_table(self.runs.name, self.schema)
+
+
+def is_partitioned(queue: Queue) -> bool:
+    """Whether nothing is taken from `queue` that was put there without a partition key."""
+    return bool(queue._has_partition_limits())
 
 
 def sqlite_files(folder: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Errors that say of the database that it can't be reached."""
+"""Errors that say of the database that it can't be reached, or that a role may not use it."""
 
 from __future__ import annotations
 
@@ -21,6 +21,12 @@ def is_unreachable(error: BaseException) -> bool:
         return False
     # No answer of a server has a code.
     return error.sqlstate is None or error.sqlstate.startswith("08") or error.sqlstate in _ENDED
+
+
+def is_forbidden(error: BaseException) -> bool:
+    """Whether the role may not do what the call wanted."""
+    error = (error.orig or error) if isinstance(error, DBAPIError) else error
+    return isinstance(error, psycopg.errors.InsufficientPrivilege)
 
 
 def told(error: BaseException) -> str:

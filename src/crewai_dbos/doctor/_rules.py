@@ -10,8 +10,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from crewai.memory.unified_memory import Memory
 from crewai.utilities.string_utils import sanitize_tool_name
 
+from crewai_dbos._crewai_seam.agent import is_in_default_folder, memory_behind
 from crewai_dbos._dbos_seam.decorated import decorated_kind
 from crewai_dbos._objects.tools import tool_function
 from crewai_dbos._secrets import known
@@ -112,6 +114,22 @@ def unrecorded_llm(subject: Subject) -> Iterator[Finding]:
                 "again.",
                 "Wrap it: DBOSLLM(llm), and call the crew inside a @DBOS.workflow().",
             )
+
+
+def local_memory(subject: Subject) -> Iterator[Finding]:
+    memories = [item for item in subject.items if item.kind == "memory"]
+    here = [item.owner for item in memories if _is_in_default_folder(item.live)]
+    on_sqlite = subject.application.on_sqlite
+    if here and not on_sqlite:
+        owners = ", ".join(dict.fromkeys(here))
+        yield found(
+            "local-memory",
+            "hint" if on_sqlite is None else "warning",
+            f"The memory of {owners} is a folder of this machine, crewAI's default. A run that "
+            "goes on at another machine does not find there what it has saved.",
+            "If there are several machines, give Memory(storage=...) a store that all of them "
+            "reach.",
+        )
 
 
 def changing_state(subject: Subject) -> Iterator[Finding]:
@@ -227,6 +245,7 @@ RULES: tuple[Rule, ...] = (
     local_result,
     undecorated_tool,
     unrecorded_llm,
+    local_memory,
     changing_state,
     changing_definition,
     waits_for_people,
@@ -252,6 +271,11 @@ def _is_shared(item: Item) -> bool:
     return item.kind in ("memory", "knowledge") or item.name.endswith(
         ("(step_callback)", "(function_calling_llm)")
     )
+
+
+def _is_in_default_folder(memory: Any) -> bool:
+    inner = memory_behind(memory)
+    return isinstance(inner, Memory) and is_in_default_folder(inner)
 
 
 def _not_importable(model: Any) -> str | None:
