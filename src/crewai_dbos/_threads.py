@@ -219,5 +219,21 @@ def off_the_loop(function: Callable[[], T]) -> T:
     """Run blocking `function`, in the same context, where no event loop runs; wait for it."""
     if not in_event_loop():
         return function()
+    loop = asyncio.get_running_loop()
+
+    def work() -> T:
+        _waiting.set((*_waiting.get(), loop))
+        return function()
+
     with ThreadPoolExecutor(max_workers=1) as pool:
-        return pool.submit(contextvars.copy_context().run, function).result()
+        return pool.submit(contextvars.copy_context().run, work).result()
+
+
+_waiting: contextvars.ContextVar[tuple[asyncio.AbstractEventLoop, ...]] = contextvars.ContextVar(
+    "crewai_dbos_waiting", default=()
+)
+
+
+def waits_for_this(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether `loop` stands still until what is done here has been done."""
+    return loop in _waiting.get()

@@ -87,6 +87,38 @@ def test_a_sync_request_of_an_async_workflow_does_not_wait_for_itself(config: St
         assert now["answer"] == "no idea"
 
 
+class Client:
+    """As those of databases and servers: it belongs to the loop that it was first used on."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def get(self, key: str) -> str:
+        self._loop = self._loop or asyncio.get_running_loop()
+        answered = self._loop.create_future()
+        self._loop.call_later(0.01, answered.set_result, f"value of {key}")
+        return str(await answered)
+
+
+def test_async_tools_of_a_sync_run_share_a_client() -> None:
+    client = Client()
+
+    @tool
+    @DBOS.step()
+    async def get(key: str) -> str:
+        """Get it."""
+        return await client.get(key)
+
+    def script(request: Request) -> Reply:
+        if len(request.tool_results) < 2:
+            return tool_calls(ToolCall("get", {"key": str(len(request.tool_results))}))
+        return text(" and ".join(found for _, found in request.tool_results))
+
+    with ModelServer(script) as server:
+        agent = DBOSAgent(agent_name=unique("sharing"), orig_agent=clerk(server, tools=[get]))
+        assert agent.kickoff("Get both.").raw == "value of 0 and value of 1"
+
+
 def test_a_run_that_its_caller_no_longer_waits_for_stops_working() -> None:
     """And is left to recovery, as DBOS leaves any workflow whose task was cancelled."""
     with ModelServer(script) as server:

@@ -172,6 +172,20 @@ def test_a_generic_class_made_with_its_parameter(caplog: pytest.LogCaptureFixtur
     assert not caplog.records
 
 
+class Shown(list):  # type: ignore[type-arg]
+    def __getstate__(self) -> dict[str, Any]:
+        return {"shown": self.hidden}
+
+    hidden: str = ""
+
+
+def test_what_a_class_itself_says_is_its_state_is_stored() -> None:
+    value = Shown([1])
+    value.hidden = "it"
+    again = back(value)
+    assert (again, vars(again)) == ([1], {"shown": "it"})
+
+
 @dataclass
 class PaymentError(Exception):
     code: int
@@ -246,6 +260,15 @@ def test_a_member_comes_back_whatever_its_class_calls_its_value(member: enum.Enu
     assert back(member) is member
 
 
+class Bits(enum.IntFlag):
+    ONE = 1
+
+
+def test_bits_that_have_no_name_are_kept() -> None:
+    again = back(Bits(9))
+    assert (type(again), again) == (Bits, 9)
+
+
 def test_a_member_that_can_not_be_found_again_is_refused() -> None:
     with pytest.raises(UnstorableValueError):
         back(Handler.ONE)
@@ -263,6 +286,13 @@ class Plain(OSError):
     """Made of a text alone."""
 
 
+class Bare(OSError):
+    """Goes past the constructor that tells arguments apart."""
+
+    def __init__(self, *args: str) -> None:
+        Exception.__init__(self, *args)
+
+
 @pytest.mark.parametrize(
     "error",
     [
@@ -270,6 +300,7 @@ class Plain(OSError):
         OSError(errno.EXDEV, "Not on one device", "a", None, "b"),
         NoSuchTemplate("letter"),
         Plain("gone"),
+        Bare("a", "b", "c"),
         ConnectionRefusedError(errno.ECONNREFUSED, "refused"),
     ],
 )

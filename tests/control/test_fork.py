@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
@@ -239,8 +240,51 @@ def test_a_method_whose_own_code_failed_is_the_failure(serve: Serve, control: Co
     assert len(server.requests) == before + 1
     whole = flow.start({})
     whole.get_result()
-    with pytest.raises(ForkError, match="has recorded no call or method that it failed at"):
+    with pytest.raises(ForkError, match="has not failed"):
         control.fork(whole.workflow_id, at="failure")
+
+
+class LivesWith(Flow[dict[str, Any]]):
+    @start()
+    def first(self) -> str:
+        with contextlib.suppress(Exception):
+            say("lost")
+        return "first"
+
+    @listen(first)
+    def second(self, given: str) -> str:
+        with contextlib.suppress(Exception):
+            Crew(agents=[agent("Writer")], tasks=[task("lost", agent("Writer"))]).kickoff()
+        return given
+
+    @listen(second)
+    def third(self, given: str) -> None:
+        if given == "first":
+            raise ValueError("own code")
+
+
+@pytest.mark.parametrize("ends", ["failed", "done", "cancelled"])
+def test_what_methods_have_caught_is_not_the_failure(
+    ends: str, serve: Serve, control: Control, sql: Callable[..., Any]
+) -> None:
+    serve(lambda request: error(401) if "lost" in str(request.messages) else text("ok"))
+    run = DBOSFlow(flow_name=unique("forked"), orig_flow=LivesWith).start({})
+    with pytest.raises(ValueError, match="own code"):
+        run.get_result()
+    if ends == "failed":
+        again = control.made_again(run.workflow_id, at="failure")
+        assert (again.llm_requests, again.methods) == (0, {"third": 1})
+        return
+    status = {"done": "SUCCESS", "cancelled": "CANCELLED"}[ends]
+    sql(
+        "UPDATE {ws} SET status = :status WHERE workflow_uuid = :run",
+        status=status,
+        run=run.workflow_id,
+    )
+    with pytest.raises(ForkError, match="has not failed"):
+        control.fork(run.workflow_id, at="failure")
+    with pytest.raises(ForkError, match="has not failed"):
+        control.made_again(run.workflow_id, at="failure")
 
 
 used: list[str] = []

@@ -204,6 +204,24 @@ def test_what_an_open_fork_refers_to_stays(
     assert set(control.prune(DAY)) == {parent, child}
 
 
+def test_a_cancelled_fork_goes_with_a_child_of_its_own(
+    control: Control, aged: Any, sql: Callable[..., Any]
+) -> None:
+    made = flow(Parent)
+    parent = begin(made)
+    ended(parent)
+    fork = DBOS.fork_workflow(parent, 1).workflow_id
+    ended(fork)
+    children = [control.run(each).children[0].children[0].path for each in (parent, fork)]
+    assert len(set(children)) == 2
+    for child in children:
+        DBOS.send(child, "now", "go")
+        ended(child)
+    sql("UPDATE {ws} SET status = 'CANCELLED' WHERE workflow_uuid = :run", run=fork)
+    aged(parent, fork, *children)
+    assert set(control.prune(DAY)) | set(control.prune(DAY)) == {parent, fork, *children}
+
+
 def test_one_that_is_stopped_stays(control: Control, aged: Any, sql: Callable[..., Any]) -> None:
     stopped, cancelled = begin(flow()), begin(flow())
     for run_id in (stopped, cancelled):

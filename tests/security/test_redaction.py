@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import datetime
 import re
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 from crewai import LLM, Agent, Crew, Task
-from crewai.flow.flow import Flow, listen, start
+from crewai.flow.flow import Flow, and_, listen, start
 from crewai.flow.human_feedback import human_feedback
 from crewai.tools import tool
 from dbos import DBOS, SetWorkflowID
@@ -212,6 +213,57 @@ def test_a_flow_goes_on_with_what_is_stored(tmp_path: Path) -> None:
             with pytest.raises(ValueError, match=r"no \[card\]"):
                 flow.retrieve(fork).get_result()
             assert all(first[what] == told for what, told in seen)
+    assert CARD not in stored_texts(tmp_path / "dbos.sqlite")
+
+
+class Beside(Flow[dict[str, Any]]):
+    """One method ends, and is redacted, while another is at work on the same objects."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.state["shared"] = []
+
+    @start()
+    def begin(self) -> None:
+        ended.clear()
+        began.clear()
+
+    @listen(begin)
+    def ends(self) -> None:
+        assert began.wait(30)
+        self.state["shared"].append(f"ends {CARD}")
+        self.state["first"] = self.state["second"] = [CARD]
+
+    @listen(begin)
+    def goes_on(self) -> None:
+        shared = self.state["shared"]
+        began.set()
+        assert ended.wait(30)
+        shared.append("goes on")
+        self.state["second"] = ["other"]
+
+    @listen(and_(ends, goes_on))
+    def last(self) -> list[Any]:
+        return [self.state[name] for name in ("shared", "first", "second")]
+
+
+began, ended = threading.Event(), threading.Event()
+
+
+def test_what_another_method_works_on_is_not_taken_from_it(tmp_path: Path) -> None:
+    def let_the_other_go_on(said: str) -> str:
+        if said == CARD:
+            ended.set()  # the end of the first is just being written
+        return no_cards(said)
+
+    with launched(f"sqlite:///{tmp_path}/dbos.sqlite"):
+        flow = DBOSFlow(flow_name=unique("flow"), orig_flow=Beside, redact=let_the_other_go_on)
+        with SetWorkflowID("flow"):
+            flow.kickoff()
+        fork = DBOS.fork_workflow("flow", last("flow")).get_workflow_id()
+        shared, first, second = flow.retrieve(fork).get_result()
+        assert (shared, first, second) == ([f"ends {HIDDEN}", "goes on"], [HIDDEN], ["other"])
+        assert flow.retrieve("flow").get_result() == [shared, first, second]
     assert CARD not in stored_texts(tmp_path / "dbos.sqlite")
 
 

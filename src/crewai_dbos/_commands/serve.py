@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import socket
 from ipaddress import ip_address
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -54,20 +52,27 @@ def serve(
             control, definitions="workers", tokens=token or (), local_only=not token
         )
         shown = f"[{host}]" if ":" in host else host
-        try:
-            listening = socket.create_server(
-                (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET
-            )
-        except OSError as error:
-            typer.echo(f"It can't listen at {shown}:{port}: {error.strerror or error}", err=True)
-            raise typer.Exit(2) from None
-        typer.echo(f"http://{shown}:{port}  (the API: /api). Ctrl-C to stop.")
-        # What lets in this machine only takes nobody's address from a header.
+
+        class Server(uvicorn.Server):
+            async def startup(self, sockets: Any = None) -> None:
+                await super().startup(sockets)
+                typer.echo(f"http://{shown}:{port}  (the API: /api). Ctrl-C to stop.")
+
         config = uvicorn.Config(
-            app, log_level="warning", proxy_headers=bool(token), timeout_graceful_shutdown=2
+            app,
+            host=host,
+            port=port,
+            log_level="warning",
+            # What lets in this machine only takes nobody's address from a header.
+            proxy_headers=bool(token),
+            timeout_graceful_shutdown=2,
         )
-        with listening, contextlib.suppress(KeyboardInterrupt):
-            uvicorn.Server(config).run(sockets=[listening])
+        try:
+            Server(config).run()
+        except KeyboardInterrupt:
+            pass
+        except SystemExit:  # it has logged why
+            raise typer.Exit(2) from None
 
 
 def _is_this_machine(host: str) -> bool:

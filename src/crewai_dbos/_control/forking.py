@@ -11,7 +11,8 @@ from uuid import uuid4
 from dbos import Serializer
 from sqlalchemy.exc import IntegrityError
 
-from crewai_dbos._command_lines import END
+from crewai_dbos import _command_lines
+from crewai_dbos._command_lines import END, FAILURE
 from crewai_dbos._control import edits, places
 from crewai_dbos._control.dependence import Dependents
 from crewai_dbos._control.forked import check_not_forked
@@ -21,7 +22,7 @@ from crewai_dbos._dbos_seam import stopping
 from crewai_dbos._dbos_seam.copying import CopiedRun, copied
 from crewai_dbos._dbos_seam.database import Database
 from crewai_dbos._dbos_seam.rows import rows_of
-from crewai_dbos._dbos_seam.stored_runs import has_id, runs
+from crewai_dbos._dbos_seam.stored_runs import ERROR, StoredRun, has_id, runs
 from crewai_dbos._journal import payload as payloads
 from crewai_dbos._journal.entry import Entry
 from crewai_dbos._stored import names, sealing, work_order
@@ -97,6 +98,7 @@ def left_out(
         if not found:
             raise RunNotFoundError(run_id)
         _check_kind(run_id, found[0].name)
+        _check_failed(found[0], at)
         recorded = Recorded(run_id, rows_of(database.system, connection, run_id), serializer)
     if not at and not edit:
         return made_again(recorded.entries, len(recorded.outside))
@@ -119,6 +121,14 @@ def _check_kind(run_id: str, workflow: str) -> None:
         )
 
 
+def _check_failed(run: StoredRun, at: tuple[str, ...]) -> None:
+    if FAILURE in at and run.status != ERROR:
+        raise ForkError(
+            f"Run {run.run_id!r} has not failed, so it is forked at no {FAILURE!r}. "
+            f"{_command_lines.show(run.run_id)} says how it stands."
+        )
+
+
 def _made(database: Database, run_id: str, wanted: Wanted, serializer: Serializer | None) -> str:
     by_place = bool(wanted.at or wanted.edit)
     if by_place and wanted.inputs is not None:
@@ -137,6 +147,8 @@ def _made(database: Database, run_id: str, wanted: Wanted, serializer: Serialize
             # Locked: two who fork at the same time come one after the other.
             for run in stopping.standing(database, connection, run_id):
                 check_not_forked(database, connection, run, "fork")
+        for forked in runs(database, connection, [has_id(database, [run_id])]):
+            _check_failed(forked, wanted.at)
         made = copied(database, connection, run_id, fork_id, steps=by_place, version=wanted.version)
         if made is None:
             raise RunNotFoundError(run_id)

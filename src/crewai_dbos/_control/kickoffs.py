@@ -77,8 +77,8 @@ def kick_off(
     if wanted.queue is not None:
         _check_queue(client, wanted.queue)
     _check_serializer(worker, serializer)
-    if worker.serializer is None:
-        serializer = None  # what it does not encrypt it could not read
+    # What an application does not encrypt it could not read.
+    its_serializer = serializer if worker.serializer is not None else None
     inputs = None if wanted.inputs is None else dict(wanted.inputs)
     fields = {"inputs": work_order.encoded("The inputs", inputs), **_OTHER_FIELDS[noun]}
     order = work_order.written({noun: wanted.definition}, fields)
@@ -95,7 +95,7 @@ def kick_off(
                 "serialization_type": WorkflowSerializationFormat.PORTABLE,
                 "attributes": {names.RUN_ATTRIBUTE: work_order.label(order)},
             },
-            work_order.sealed(order, serializer),
+            work_order.sealed(order, its_serializer),
         )
     _check_own(database, run_id, order, serializer)
     return run_id

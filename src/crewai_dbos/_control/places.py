@@ -54,7 +54,7 @@ def _failed(recorded: Recorded) -> str:
 
     A call that failed, and that more was done after in the same place, was lived with.
     """
-    failed = [entry for entry in recorded.entries if entry.has_failed]
+    failed = [e for e in recorded.entries if e.has_failed and not _is_lived_with(recorded, e)]
     for entry in reversed(failed):
         if entry.what == names.METHOD_END:
             inside = recorded.item(entry.path).entries
@@ -69,6 +69,17 @@ def _failed(recorded: Recorded) -> str:
         f"Run {recorded.run_id!r} has recorded no call or method that it failed at. Name the place "
         "to go on from; crewai-dbos runs show says what there is."
     )
+
+
+def _is_lived_with(recorded: Recorded, entry: Entry) -> bool:
+    """Whether a method that it was in has ended well."""
+    path = entry.path
+    while path:
+        end = recorded.by_name.get(names.numbered(path, names.METHOD_END, 1))
+        if end is not None and end is not entry and not end.has_failed:
+            return True
+        path = path.rpartition("/")[0]
+    return False
 
 
 def _step_id(entry: Entry) -> int:

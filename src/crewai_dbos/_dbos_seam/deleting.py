@@ -43,11 +43,14 @@ def has_no_parent(database: Database) -> Condition:
 def children_of_open_forks(database: Database, connection: sa.Connection) -> set[str]:
     """The workflows that steps refer to which forks have copied that may still go on."""
     table, steps = database.runs, database.system.tables.operation_outputs
+    child = table.alias()
     query = (
         sa.select(steps.c.child_workflow_id)
         .join(table, database.system._wf_join(steps, table))
+        .join(child, child.c.workflow_uuid == steps.c.child_workflow_id)
         .where(table.c.forked_from.is_not(None), table.c.status.in_(_MAY_GO_ON))
-        .where(steps.c.child_workflow_id.is_not(None))
+        # Its own go with it.
+        .where(child.c.parent_workflow_id.is_distinct_from(table.c.workflow_uuid))
     )
     return set(connection.execute(query).scalars())
 

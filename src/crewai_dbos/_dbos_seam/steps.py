@@ -24,7 +24,7 @@ from dbos._serialization import DBOSPortableJSON
 
 from crewai_dbos._dbos_seam.instance import launched_instance
 from crewai_dbos._dbos_seam.recording import StepRow, record
-from crewai_dbos._threads import on_thread_of_loop
+from crewai_dbos._threads import on_thread_of_loop, waits_for_this
 
 _LONGEST_WAIT = 3600.0
 """Seconds that DBOS waits before another attempt at most."""
@@ -41,7 +41,8 @@ def run_new_step(
 ) -> Any:
     """What `body`, sync or async, returns at its last attempt: plain JSON, which is recorded.
 
-    An error that it raises is not recorded. An async one has a loop of its own, on this thread.
+    An error that it raises is not recorded. An async one runs on the loop that DBOS submits to, as
+    it may use what belongs to that; where that loop waits for this call, on another.
 
     Args:
         reservation: The step's id.
@@ -51,7 +52,10 @@ def run_new_step(
     step = _Step(reservation, options)
     if not inspect.iscoroutinefunction(body):
         return step.run(body)
-    # Not on the loop that DBOS submits to, which may be waiting for this call.
+    loops = step.dbos._background_event_loop
+    for loop in (loops.target_loop(), loops._loop):
+        if loop is not None and not waits_for_this(loop):
+            return asyncio.run_coroutine_threadsafe(step.arun(body), loop).result()
     return asyncio.run(step.arun(body))
 
 

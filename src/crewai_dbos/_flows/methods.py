@@ -176,7 +176,9 @@ class MethodRun:
             What it returned, and the error that it ended with.
         """
         left = codec.decode(stored.get("extra", {}), self._run.state.known)
-        self._run.state.put_as_stored(left.get("state", {}), left.get("same", ()))
+        half = left.get("unsettled", {})  # another method is still at work on these
+        values = {n: value for n, value in left.get("state", {}).items() if not half.get(n)}
+        self._run.state.put_as_stored(values, left.get("same", ()))
         try:
             return self._returned(self._first_answer(call, stored, failed), value), None
         except Exception as error:

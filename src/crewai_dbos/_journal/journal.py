@@ -116,7 +116,8 @@ class Journal:
         Args:
             place: Where the call happens.
             call: What is called.
-            function: Makes the call. A coroutine function has an event loop of its own.
+            function: Makes the call. A coroutine function runs on DBOS's event loop, if that is
+                free.
 
         Returns:
             A decoded copy of the result.

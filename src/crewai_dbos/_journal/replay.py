@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import operator
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
@@ -46,7 +47,8 @@ class Replay:
         self._latch = latch
         self._lock = threading.Lock()
         self._told = False
-        self._alike: set[type] = set()
+        self._alike: set[str] = set()
+        self._shapeless: dict[str, list[Any]] = {}
         self.llms: dict[tuple[str, str], Callable[[Any], int | None]] = {}
         self.tokens_saved = 0
 
@@ -58,24 +60,28 @@ class Replay:
         except CrewaiDbosError as error:
             self._latch.fail(error)
         by_content = call.concurrent or not place.sequential
-        if entry is None and by_content and call.kind in _OF_USERS and not name.endswith("#1"):
+        if entry is None and by_content and call.kind in _OF_USERS:
             self._tell_if_alike(name, call)
         return name, entry
 
     def _tell_if_alike(self, name: str, call: Call) -> None:
-        """Warn if this call and one before it may be two, of which only arguments tell."""
-        cls = without_text(list(call.request.values()))
-        if cls is None or cls in self._alike:
+        """Warn if this call and one before it differ in nothing that their name is made of."""
+        objects = without_text(list(call.request.values()))
+        if not objects:
             return
-        self._alike.add(cls)
+        what = name.rpartition("#")[0]
+        before = self._shapeless.setdefault(what, objects)
+        if all(map(operator.is_, before, objects)) or what in self._alike:
+            return
+        self._alike.add(what)
         logger.warning(
             "Run %s: %s is made beside another call of that name. Only their arguments tell them "
             "apart after a crash, and of a %s there is no more than the name: each may then get "
             "the result of the other. Pass what differs as a text or a number, or give the class "
             "a __repr__.",
             self._run_id,
-            names.without_digest(name.rpartition("#")[0]),
-            cls.__qualname__,
+            names.without_digest(what),
+            type(objects[0]).__qualname__,
         )
 
     def answer(self, entry: Entry, call: Call) -> Any:

@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
-from enum import Enum
+from enum import Enum, Flag
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -137,7 +137,9 @@ class _Writer:
 
     def _enum(self, value: Enum, kind: Any) -> Json:
         stored = self.written(value._value_)  # its class may have a `value` of its own
-        if member(kind, decode(stored, self._given)) is not value:
+        found = member(kind, decode(stored, self._given))
+        # Python makes combinations of flags anew.
+        if found is not value and not (isinstance(value, Flag) and found == value):
             raise UnstorableValueError(
                 f"{import_path(kind)}.{value._name_} can't be told from its value when it is read. "
                 "Give its members plain values, each another one."

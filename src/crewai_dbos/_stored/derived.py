@@ -72,7 +72,7 @@ def _taken_apart(value: Any) -> dict[str, Any]:
     if isinstance(value, Counter):
         args, pairs = [dict(_pairs(value))], ()
     if state:
-        state = {name: state[name] for name in state if name in forms.own_attributes(value)}
+        state = forms.without_python_s_own(type(value), state)
     found = {
         "args": list(args),
         "items": list(items or ()),

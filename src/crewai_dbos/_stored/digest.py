@@ -161,17 +161,17 @@ def _object(value: Any, old: bool) -> Any:
         return cls.__qualname__
 
 
-def without_text(value: Any) -> type | None:
-    """The class of something in `value` of which a digest has no more than the class or the name.
+def without_text(value: Any) -> list[Any]:
+    """Objects in `value` of which a digest has no more than the class.
 
-    Two such objects have one digest, whatever is in them.
+    Two of one class have one digest, whatever is in them. Functions are not among them.
     """
-    shapeless: list[type] = []
+    shapeless: list[Any] = []
     _walk(value, shapeless, 0)
-    return shapeless[0] if shapeless else None
+    return shapeless
 
 
-def _walk(value: Any, shapeless: list[type], depth: int) -> None:
+def _walk(value: Any, shapeless: list[Any], depth: int) -> None:
     if depth > _DEEP or isinstance(value, (str, int, float, bytes, bytearray, type)):
         return
     cls = type(value)
@@ -182,12 +182,12 @@ def _walk(value: Any, shapeless: list[type], depth: int) -> None:
         inside = value
     elif is_dataclass(value):
         inside = (getattr(value, each.name, None) for each in fields(value))
-    elif value is None or callable(getattr(cls, "model_dump", None)):
+    elif value is None or callable(value) or callable(getattr(cls, "model_dump", None)):
         return
     else:
         shape = _object(value, old=False)
         if isinstance(shape, str) or shape[1] != str(value):
-            shapeless.append(cls)
+            shapeless.append(value)
         return
     for each in inside:
         _walk(each, shapeless, depth + 1)

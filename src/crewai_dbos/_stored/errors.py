@@ -172,6 +172,8 @@ def _rebuild_error(data: Json, depth: int) -> Exception | None:
             return validation.again(title, errors, data["message"])
         if not _has_own_text(cls) or modules.is_of_a_definition(cls):
             error: Exception = _made(cls, args, data)
+            if _text(error) != data["message"] and issubclass(cls, OSError):
+                error = _made(cls, args, data, _of_args_alone)  # its class passes OSError over
             return error if _text(error) == data["message"] else None
         # What a library's class says by a method of its own is on record; it is not asked.
         return _made(_saying(cls, data["message"]), args, data) if _may_be_derived(cls) else None
@@ -229,11 +231,16 @@ def _again(
 
 def _of_args(cls: Any, args: tuple[Any, ...]) -> Any:
     """An error made as the built-in class that `cls` derives from makes one."""
-    builtin: Any = next(base for base in cls.__mro__ if base.__module__ == "builtins")
-    error = builtin.__new__(cls, *args)
-    if issubclass(builtin, OSError):
+    if issubclass(cls, OSError):
+        error = OSError.__new__(cls, *args)
         OSError.__init__(error, *args)  # which tells file names from arguments
         return error
+    return _of_args_alone(cls, args)
+
+
+def _of_args_alone(cls: Any, args: tuple[Any, ...]) -> Any:
+    builtin: Any = next(base for base in cls.__mro__ if base.__module__ == "builtins")
+    error = builtin.__new__(cls, *args)
     if builtin is cls:
         builtin.__init__(error, *args)  # what a UnicodeError tells, and the value of StopIteration
     BaseException.args.__set__(error, args)  # type: ignore[attr-defined]
@@ -291,8 +298,13 @@ def _error_class(path: str) -> type[Exception]:
     return cls
 
 
-def _made(cls: type[Exception], args: tuple[Any, ...], data: Json) -> Any:
-    error = _of_args(cls, args)
+def _made(
+    cls: type[Exception],
+    args: tuple[Any, ...],
+    data: Json,
+    make: Callable[[Any, tuple[Any, ...]], Any] = _of_args,
+) -> Any:
+    error = make(cls, args)
     for name, item in data["attrs"].items():
         if name.startswith("__"):
             continue  # of Python's own: never written

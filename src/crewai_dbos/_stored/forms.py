@@ -6,6 +6,7 @@ What is written is checked too, so that nothing is recorded that a later process
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import AnyUrl
@@ -93,12 +94,17 @@ def own_attributes(value: Any) -> dict[str, Any]:
     Raises:
         UnstorableValueError: It has one that looks like Python's own, which is not read again.
     """
-    found = {n: item for n, item in getattr(value, "__dict__", {}).items() if n != _MADE_AS}
+    return without_python_s_own(type(value), getattr(value, "__dict__", {}))
+
+
+def without_python_s_own(cls: type, attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """The same for the attributes of an object of `cls`, whoever names them."""
+    found = {name: item for name, item in attributes.items() if name != _MADE_AS}
     for name in found:
         if name.startswith("__"):
             raise UnstorableValueError(
-                f"A {type(value).__qualname__} has an attribute {name!r}. Names that begin with "
-                "two underscores are Python's own: call it otherwise."
+                f"A {cls.__qualname__} has an attribute {name!r}. Names that begin with two "
+                "underscores are Python's own: call it otherwise."
             )
     return found
 

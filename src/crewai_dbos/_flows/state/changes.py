@@ -208,16 +208,21 @@ class FlowState:
             same: As of `changes`.
         """
         now = self._values()
-        pairs, other = shared(now), {}
-        for name, live in now:
-            if name not in values:
-                continue
-            mark = self._stored(live)[0]
-            is_as_credited = self._committed.get(name) == _marked(mark, name, pairs)
-            if is_as_credited and self._stored(values[name])[0] != mark:
-                other[name] = values[name]
+        pairs = shared(now)
+        marks = {name: self._stored(live)[0] for name, live in now}
+        as_credited = {
+            name
+            for name, mark in marks.items()
+            if self._committed.get(name) == _marked(mark, name, pairs)
+        }
+        other = {
+            name: value
+            for name, value in values.items()
+            if name in as_credited and self._stored(value)[0] != marks[name]
+        }
         if other:
-            self.apply(other, (), same)
+            together = [pair for pair in same if {path[0] for path in pair} <= as_credited]
+            self.apply(other, (), together)
 
     def _name_now(self, name: str) -> str:
         """What a field is called that was stored as `name`."""
