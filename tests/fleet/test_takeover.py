@@ -89,7 +89,10 @@ def a_worker(url: str) -> Iterator[Setting]:
         setting.control.close()
 
 
-def test_its_runs_go_on_and_its_row_stays_for_a_day(database_url: str) -> None:
+def test_its_runs_go_on_and_its_row_stays_for_a_day(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(membership, "_CLEARED_AFTER", 0.0)  # an hour
     with a_worker(database_url) as setting:
         old = setting.run_under("gone", recovery_attempts=3)
         other = setting.run_under("gone", application_version="v0")
