@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,3 +128,17 @@ def test_a_file(tmp_path: Path) -> None:
     refused = run("migrate", "--db-url", url, "--app-role", "app")
     assert (refused.exit_code, "only supported for Postgres" in refused.output) == (2, True)
     assert run("migrate").exit_code == 2
+
+
+@pytest.mark.crash
+def test_a_worker_that_may_make_no_tables_names_the_command(roles: Roles, tmp_path: Path) -> None:
+    DBOS.migrate(roles.owner, application_role=role_of(roles.worker))
+    (tmp_path / "app.py").write_text(
+        "from crewai.flow.flow import Flow\n"
+        "from crewai_dbos import DBOSFlow\n"
+        "flow = DBOSFlow(flow_name='flow', orig_flow=Flow)\n"
+    )
+    command = [sys.executable, "-m", "crewai_dbos.cli", "worker", "app", "--db-url", roles.worker]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.splitlines()[-1].endswith("as a role that may: crewai-dbos migrate")

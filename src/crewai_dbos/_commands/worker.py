@@ -113,7 +113,10 @@ def worker(
     except (SQLAlchemyError, dbos_errors.DBOSException) as error:
         if has_begun:
             raise
-        logs.tell_the_end(f"The worker can't begin: {unreachable.told(error)}")
+        first = ""
+        if unreachable.is_forbidden(error):
+            first = " Make the tables first, as a role that may: crewai-dbos migrate"
+        logs.tell_the_end(f"The worker can't begin: {unreachable.told(error)}{first}")
         _exit(2)
     _exit(0)
 
