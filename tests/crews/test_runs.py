@@ -14,7 +14,7 @@ from crewai import Agent, Crew
 from crewai.knowledge.source.string_knowledge_source import StringKnowledgeSource
 from crewai.tools import tool
 from crewai.types.streaming import CrewStreamingOutput
-from dbos import DBOS, SetWorkflowID, SetWorkflowTimeout
+from dbos import DBOS, SetEnqueueOptions, SetWorkflowID, SetWorkflowTimeout
 from pydantic import BaseModel
 
 from crewai_dbos import (
@@ -110,6 +110,17 @@ def test_on_a_queue(serve: Serve) -> None:
     runs = [crew.start({"topic": topic}, queue=crew.crew_name) for topic in ("otters", "badgers")]
     assert [run.get_result().raw for run in runs] == ["Clerk on Do otters", "Clerk on Do badgers"]
     assert runs[0].get_status().queue_name == crew.crew_name
+
+
+def test_on_a_queue_with_partitions(serve: Serve) -> None:
+    serve()
+    crew, queue = durable(small), unique("queue")
+    DBOS.register_queue(queue, partition_concurrency=1, polling_interval_sec=0.05)
+    with pytest.raises(DefinitionError, match="queue_partition_key"):
+        crew.start({"topic": "otters"}, queue=queue)
+    with SetEnqueueOptions(queue_partition_key="ann"):
+        run = crew.start({"topic": "otters"}, queue=queue)
+    assert run.get_result().raw == "Clerk on Do otters"
 
 
 def test_on_a_queue_that_nobody_has_registered(serve: Serve) -> None:

@@ -26,6 +26,7 @@ __all__ = [
     "detached",
     "noted_with_the_run",
     "open_workflow",
+    "partition_key",
     "using_context",
 ]
 
@@ -34,6 +35,11 @@ T = TypeVar("T")
 
 def current_context() -> DBOSContext | None:
     return get_local_dbos_context()
+
+
+def partition_key() -> str | None:
+    """That of `SetEnqueueOptions` around what is done here."""
+    return get_workflow_start_options().queue_partition_key
 
 
 def open_workflow() -> DBOSContext:

@@ -14,7 +14,9 @@ from crewai_dbos._dbos_seam.context import (
     assigned_workflow_id,
     detached,
     noted_with_the_run,
+    partition_key,
 )
+from crewai_dbos._dbos_seam.database import is_partitioned
 from crewai_dbos._dbos_seam.instance import is_launched
 from crewai_dbos._journal import run_scope
 from crewai_dbos._people.policy import People
@@ -26,6 +28,7 @@ from crewai_dbos._signals import ControlSignal, RunLeft
 from crewai_dbos._stored import budget, codec, sealing, work_order
 from crewai_dbos._threads import in_event_loop, off_the_loop
 from crewai_dbos.errors import (
+    DefinitionError,
     EventLoopError,
     NotLaunchedError,
     OutsideRunError,
@@ -277,6 +280,21 @@ def _returned(stored: Any, known: Iterable[type]) -> Any:
     return as_returned(codec.decode(sealing.opened(stored), known))
 
 
+def _check_queue(what: str, name: str) -> None:
+    queue = detached(DBOS.retrieve_queue, name)
+    if queue is None:
+        raise QueueNotFoundError(
+            f"{what} is to be put on the queue {name!r}, which is not registered, so nothing "
+            f"would take it from there. Register it first: DBOS.register_queue({name!r})"
+        )
+    if is_partitioned(queue) and partition_key() is None:
+        raise DefinitionError(
+            f"{what} is to be put on the queue {name!r}, which has partitions, and none is named, "
+            "so nothing would take it from there. Start it in "
+            "`with SetEnqueueOptions(queue_partition_key=...)`."
+        )
+
+
 def start(
     what: str,
     workflow: Callable[[dict[str, Any]], Any],
@@ -296,6 +314,7 @@ def start(
     Raises:
         NotLaunchedError: DBOS is not launched.
         QueueNotFoundError: There is no such queue.
+        DefinitionError: The queue has partitions, and none is named.
         RunConflictError: The workflow id belongs to a run of something else.
     """
     if not is_launched():
@@ -305,11 +324,8 @@ def start(
         )
     _patches.apply(_patches.CALL)
     _patches.apply(_patches.WAIT)
-    if queue is not None and detached(DBOS.retrieve_queue, queue) is None:
-        raise QueueNotFoundError(
-            f"{what} is to be put on the queue {queue!r}, which is not registered, so nothing "
-            f"would take it from there. Register it first: DBOS.register_queue({queue!r})"
-        )
+    if queue is not None:
+        _check_queue(what, queue)
     order = stored()
     with spans.carrying(), own_run(order, workflow) as begun:
         if begun is not None:
