@@ -251,6 +251,12 @@ TABLE = (
         ("crewai.tools.base_tool:BaseTool", "arun", "_flows.interception:tool_arun"),
         ("crewai.tools.base_tool:Tool", "run", "_flows.interception:tool_run"),
         ("crewai.tools.base_tool:Tool", "arun", "_flows.interception:tool_arun"),
+        (
+            "crewai.tools.base_tool:BaseTool",
+            "to_structured_tool",
+            "_flows.interception:structured_tool",
+        ),
+        ("crewai.lite_agent:LiteAgent", "kickoff", "_flows.interception:lite_agent_kickoff"),
         ("crewai:Agent", "kickoff", "_flows.interception:agent_kickoff"),
         ("crewai:Agent", "kickoff_async", "_flows.interception:agent_akickoff"),
         ("crewai:Agent", "akickoff", "_flows.interception:agent_akickoff"),

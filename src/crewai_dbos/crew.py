@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 from crewai import Crew
 from crewai.crews.crew_output import CrewOutput
+from crewai.types.usage_metrics import UsageMetrics
 from dbos import DBOSClient
 from pydantic import ConfigDict, PrivateAttr, SecretStr
 
@@ -370,6 +371,19 @@ class DBOSCrew(Crew):
             print(run.get_result().raw)
         """
         return RunHandle(run_id, client=client)
+
+    def calculate_usage_metrics(self) -> UsageMetrics:
+        """The tokens of the last kickoff, as `usage_metrics` has them.
+
+        crewAI adds up what the LLMs of the agents have counted. Those of a run are copies.
+
+        Example::
+
+            crew.kickoff({"topic": "otters"})
+            assert crew.calculate_usage_metrics().total_tokens > 0
+        """
+        found = self.usage_metrics
+        return super().calculate_usage_metrics() if found is None else found
 
     def replay(self, task_id: str, inputs: dict[str, Any] | None = None) -> NoReturn:
         """Not of a durable crew, whose runs can be gone back to any place of: `Control.fork`.

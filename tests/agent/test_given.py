@@ -85,6 +85,8 @@ def test_a_crews_memory_is_its_agents_memory(tmp_path: Path) -> None:
 def test_an_agent_with_a_memory_of_its_own_has_it_in_a_crew(tmp_path: Path) -> None:
     with ModelServer(script) as server:
         orig = clerk(server, memory=vault(server, tmp_path))
+        messenger = DBOSAgent(agent_name=unique("messenger"), orig_agent=orig)
+        assert messenger.message("Hello.") == orig.message("Hello.")
         agent = DBOSAgent(agent_name=unique("remembering"), orig_agent=orig)
         assert crew_of(agent).kickoff().raw == "swordfish"
         assert in_a_workflow(lambda: crew_of(agent), server) == "swordfish"

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from crewai import Agent, Crew
 from crewai.knowledge.source.string_knowledge_source import StringKnowledgeSource
+from crewai.llm_overlay import llm_overlay
 from crewai.tools import tool
 from crewai.types.streaming import CrewStreamingOutput
 from dbos import DBOS, SetEnqueueOptions, SetWorkflowID, SetWorkflowTimeout
@@ -100,7 +101,27 @@ def test_every_way_of_kicking_off(serve: Serve) -> None:
     outputs = [crew.kickoff({"topic": "otters"}), *asyncio.run(ways())]
     assert [output.raw for output in outputs] == ["Clerk on Do otters"] * 3
     assert len(server.requests) == 3
+    assert crew.calculate_usage_metrics() == outputs[0].token_usage
     assert crew.usage_metrics == outputs[0].token_usage
+
+
+def test_llms_that_an_overlay_puts_in_are_recorded(serve: Serve) -> None:
+    server = serve(lambda request: text(f"by {request.model}"))
+
+    def build() -> Crew:
+        who = Agent(role="Clerk for {who}", goal="Work", backstory="Old.", llm="gpt-4o-mini")
+        return Crew(agents=[who], tasks=[task("Do", who)])
+
+    crew, run_id = durable(build()), unique("run")
+    with llm_overlay({"Clerk for cats": "openai/gpt-4o"}):
+        with SetWorkflowID(run_id):
+            assert crew.kickoff({"who": "cats"}).raw == "by gpt-4o"
+        assert crew.kickoff({"who": "dogs"}).raw == "by gpt-4o-mini"
+    asked = len(server.requests)
+    last = DBOS.list_workflow_steps(run_id)[-1]["function_id"]
+    fork = DBOS.fork_workflow(run_id, last + 1).get_workflow_id()
+    assert crew.retrieve(fork).get_result().raw == "by gpt-4o"
+    assert len(server.requests) == asked == 2
 
 
 def test_on_a_queue(serve: Serve) -> None:

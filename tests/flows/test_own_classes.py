@@ -7,13 +7,15 @@ import contextlib
 import functools
 import sqlite3
 import threading
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from crewai import Agent, Crew
+from crewai import LLM, Agent, Crew
 from crewai.flow.flow import Flow, listen, start
 from crewai.flow.human_feedback import HumanFeedbackResult, human_feedback
+from crewai.lite_agent import LiteAgent
 from crewai.tools import BaseTool, tool
 from crewai.tools.base_tool import Tool
 from dbos import DBOS, SetWorkflowID
@@ -22,6 +24,7 @@ from crewai_dbos import DBOSCrew, StepConfig
 from crewai_dbos._dbos_seam import steps
 from crewai_dbos._dbos_seam.instance import engine
 from crewai_dbos.errors import DriftError, RunCancelledError
+from crewai_dbos.testing import Reply, Request, react_answer, react_call, text
 from crews.scenarios import agent, model, task
 from flows.scenarios import say
 from flows.test_runs import durable
@@ -34,6 +37,55 @@ did: list[str] = []
 @pytest.fixture(autouse=True)
 def forgetful() -> None:
     did.clear()
+
+
+# Tools that are bound -----------------------------------------------------------------------
+
+
+@tool
+def pay(amount: str) -> str:
+    """Pay it."""
+    did.append(f"paid {amount}")
+    return f"paid {amount}"
+
+
+def pays(request: Request) -> Reply:
+    if "paid 7" in str(request.messages):
+        return react_answer("It is paid.")
+    if "Pay" in str(request.messages):
+        return react_call("pay", {"amount": "7"})
+    return text("then")
+
+
+def lite_agent() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        llm = LLM(model="openai/gpt-4o-mini")
+        return LiteAgent(role="R", goal="G", backstory="B", llm=llm, tools=[pay])
+
+
+class Lite(Flow[Any]):
+    def __init__(self) -> None:
+        super().__init__()
+        self.made_before = made_before[0]
+
+    @start()
+    def begin(self) -> list[str]:
+        return [lite_agent().kickoff("Pay now.").raw, self.made_before.kickoff("Pay too.").raw]
+
+    @listen(begin)
+    def bound(self, said: list[str]) -> list[str]:
+        return [*said, str(pay.to_structured_tool().invoke({"amount": "8"})), say("then")]
+
+
+made_before: list[Any] = []
+
+
+def test_tools_that_something_has_bound_are_recorded(serve: Serve) -> None:
+    serve(pays)
+    made_before[:] = [lite_agent()]
+    expected = ["It is paid.", "It is paid.", "paid 8", "then"]
+    from_everywhere(durable(Lite), expected, ["paid 7", "paid 7", "paid 8"])
 
 
 # Tools that are awaited ------------------------------------------------------------------

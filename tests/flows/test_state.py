@@ -21,7 +21,7 @@ import pytest
 from crewai.flow.flow import Flow, FlowState, and_, listen, start
 from crewai.types.streaming import StreamSession
 from dbos import DBOS, SetWorkflowID
-from pydantic import BaseModel, Field, PrivateAttr
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 import crewai_dbos
 from crewai_dbos import ConcurrentRunError, DBOSFlow
@@ -628,3 +628,74 @@ def test_of_keys_only_those_of_what_may_be_shared_are_looked_at(
     assert aliases.shared([("held", held)]) == [[["held", "a"], ["held", (1, 2)]]]
     assert aliases.find(one, held) == [(1, 2)]
     assert not {*asked} & days.keys()
+
+
+class Optional(BaseModel):
+    model_config = ConfigDict(extra="allow")
+    id: str = ""
+    topic: str = ""
+    stamp: str = Field(default_factory=lambda: str(datetime.now()))
+    items: list[str] = Field(default_factory=list)
+    late: str | None = None
+
+
+class OfWhatWasSet(Flow[Optional]):
+    """What it asks is made of the fields that somebody has set."""
+
+    @start()
+    def begin(self) -> str:
+        self.state.topic = "x"
+        self.state.items.append("in place")
+        return self.told()
+
+    @listen(begin)
+    def sets(self, _: str) -> str:
+        self.state.late = "late"
+        return self.told()
+
+    @listen(sets)
+    def last(self, said: str) -> list[str]:
+        return [said, self.told()]
+
+    def told(self) -> str:
+        return say(self.state.model_dump_json(exclude_unset=True, exclude={"id"}))
+
+
+def test_fields_that_nobody_has_set_are_unset_after_recovery_too(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    serve()
+    flow = durable(OfWhatWasSet)
+    with SetWorkflowID(flow.flow_name):
+        expected = flow.kickoff()
+    assert expected == ['<{"topic":"x","late":"late"}>'] * 2
+    for row in DBOS.list_workflow_steps(flow.flow_name):
+        fork = DBOS.fork_workflow(flow.flow_name, row["function_id"] + 1).get_workflow_id()
+        assert flow.retrieve(fork).get_result() == expected
+    assert "was recorded with other" not in caplog.text
+
+
+class Views(Flow[dict[str, Any]]):
+    @start()
+    def begin(self) -> bool:
+        before = dict(self.state)
+        same = self.state.items() == before.items() and self.state.items() >= before.items()
+        self.state["list"] = []
+        for value in self.state.values():
+            if isinstance(value, list):
+                value.append("from the view")
+        return same and type(self.state.values()) is type({}.values())
+
+    @listen(begin)
+    def then(self, same: bool) -> list[Any]:
+        return [same, say("then"), self.state["list"]]
+
+
+def test_views_of_a_state_that_is_a_dict_are_views(serve: Serve) -> None:
+    serve()
+    flow = durable(Views)
+    with SetWorkflowID(flow.flow_name):
+        assert flow.kickoff() == [True, "<then>", ["from the view"]]
+    for row in DBOS.list_workflow_steps(flow.flow_name):
+        fork = DBOS.fork_workflow(flow.flow_name, row["function_id"] + 1).get_workflow_id()
+        assert flow.retrieve(fork).get_result() == [True, "<then>", ["from the view"]]

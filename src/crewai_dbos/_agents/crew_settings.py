@@ -91,7 +91,9 @@ def stored(given: Mapping[str, Any], agent: Agent, name: str) -> dict[str, Any]:
     crew = given.get("crew")
     if isinstance(crew, Crew):
         held = {"memory": memory_of(crew), "knowledge": crew.knowledge}
-        lost += [f"crew.{what}" for what, value in held.items() if value]
+        # `Agent.message` makes a crew with the agent's own memory.
+        own = agent.memory
+        lost += [f"crew.{what}" for what, value in held.items() if value and value is not own]
     if KNOWLEDGE in given:
         if not agent.knowledge_sources:
             lost.append(KNOWLEDGE)

@@ -11,19 +11,26 @@ from typing import TYPE_CHECKING, Any
 from crewai import Agent
 from crewai.agents.agent_executor import AgentExecutor
 from crewai.agents.tools_handler import ToolsHandler
+from crewai.llms.base_llm import BaseLLM
 from crewai.tools.base_tool import BaseTool
 from crewai.utilities.prompts import VALID_DATE_FORMAT_CODES
 
 from crewai_dbos._agents import crew_settings
 from crewai_dbos._agents.executor import DBOSAgentExecutor
 from crewai_dbos._classes import durable_class, overrides
-from crewai_dbos._crewai_seam.agent import forget_agent_state, rate_limit, set_rate_limit
+from crewai_dbos._crewai_seam.agent import (
+    follow_overlay,
+    forget_agent_state,
+    rate_limit,
+    set_rate_limit,
+)
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.call import Call
 from crewai_dbos._journal.config import AgentOptions
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._objects import callbacks, mcp
 from crewai_dbos._objects.conversion import recording
+from crewai_dbos._objects.llm import DBOSLLM
 from crewai_dbos._objects.run_objects import RunObjects
 from crewai_dbos._runs.definition import AgentDefinition
 from crewai_dbos._stored import names
@@ -118,6 +125,16 @@ class RunAgent(_Base):
         converter.__class__ = recording(converter.__class__)
         return converter
 
+    def _resolved_overlay(self, declared: BaseLLM | None) -> BaseLLM | None:
+        """As crewAI's, which builds another LLM when the inputs change the role."""
+        resolved = super()._resolved_overlay(declared)
+        if resolved is None or isinstance(resolved, DBOSLLM):
+            return resolved
+        run: _Run = self.__dict__[_RUN]
+        durable = run.objects.llm(resolved, names.LLM, run.options.llm_step_config)
+        follow_overlay(self, resolved, durable)
+        return durable
+
     def _prepare_kickoff(self, *args: Any, **kwargs: Any) -> Any:
         prepared = super()._prepare_kickoff(*args, **kwargs)
         executor = prepared[0]
@@ -130,7 +147,9 @@ class RunAgent(_Base):
 
 def _give_llms(agent: Agent, options: AgentOptions, objects: RunObjects) -> None:
     config = options.llm_step_config
-    agent.llm = objects.llm(agent.llm, names.LLM, config)
+    durable = objects.llm(agent.llm, names.LLM, config)
+    follow_overlay(agent, agent.llm, durable)
+    agent.llm = durable
     calling = agent.__dict__.get("function_calling_llm")
     if calling is not None:
         agent.__dict__["function_calling_llm"] = objects.llm(

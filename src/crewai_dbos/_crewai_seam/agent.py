@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from crewai import Agent
     from crewai.agents.agent_executor import AgentExecutor
+    from crewai.lite_agent import LiteAgent
     from crewai.llms.base_llm import BaseLLM
     from crewai.tools.base_tool import BaseTool
     from crewai.utilities.tool_result_artifacts import ToolResultArtifactStore
@@ -62,6 +63,21 @@ def publish_agent_state(run: Agent, owner: Agent) -> None:
         with counting:
             for counter, spent in run.llm._token_usage.items():
                 total[counter] = total.get(counter, 0) + spent
+
+
+def with_tools_bound_anew(agent: LiteAgent) -> LiteAgent:
+    """A copy of `agent` that calls its tools as they are here."""
+    from crewai.utilities.agent_utils import parse_tools
+
+    bound = agent.model_copy()
+    bound._parsed_tools = parse_tools(agent.tools)
+    return bound
+
+
+def follow_overlay(agent: Agent, built: Any, instead: Any) -> None:
+    """Have `agent` know `instead` again as what `llm_overlay` has built, if that was `built`."""
+    if agent._overlay_built is built:
+        agent._overlay_built = instead
 
 
 def last_messages(agent: Agent) -> list[Any]:

@@ -25,6 +25,7 @@ from crewai_dbos._agents import perform_agent
 from crewai_dbos._agents.work_orders import AgentWorkOrder
 from crewai_dbos._carrying import carry_context
 from crewai_dbos._classes import is_made_here
+from crewai_dbos._crewai_seam.agent import with_tools_bound_anew
 from crewai_dbos._crewai_seam.llm import asked_for, share_usage
 from crewai_dbos._crews import perform_crew
 from crewai_dbos._crews.work_orders import CrewWorkOrder
@@ -162,6 +163,23 @@ def tool_run(original: Callable[..., Any], tool: BaseTool, *args: Any, **kwargs:
 async def tool_arun(original: Callable[..., Any], tool: BaseTool, *args: Any, **kwargs: Any) -> Any:
     interceptor = None if is_durable(tool) else _interceptor(tool)
     return await original(tool if interceptor is None else interceptor.tool(tool), *args, **kwargs)
+
+
+@_instead
+def structured_tool(original: Callable[..., Any], tool: BaseTool) -> Any:
+    """What calls the tool as the executors of crewAI's agents do."""
+    interceptor = _interceptor(tool)
+    if interceptor is None or is_durable(tool):
+        return original(tool)
+    return interceptor.tool(tool).to_structured_tool()
+
+
+@_instead
+def lite_agent_kickoff(original: Callable[..., Any], agent: Any, *args: Any, **kwargs: Any) -> Any:
+    """Its LLM is intercepted as it is; its tools are bound when it is made, which is done again."""
+    if _interceptor(agent) is None:
+        return original(agent, *args, **kwargs)
+    return original(with_tools_bound_anew(agent), *args, **kwargs)
 
 
 # Agents, crews, flows --------------------------------------------------------------

@@ -286,7 +286,7 @@ class MethodRun:
     def _apply(self, found: Any, skip: list[str]) -> None:
         values = {n: v for n, v in found.get("state", {}).items() if n not in skip}
         removed = [name for name in found.get("removed", ()) if name not in skip]
-        self._run.state.apply(values, removed, found.get("same", ()))
+        self._run.state.apply(values, removed, found.get("same", ()), found.get("explicit"))
 
     def _warn(self, again: Sequence[str]) -> None:
         for what in again:
@@ -307,6 +307,8 @@ def _as_stored(changes: Changes) -> dict[str, Any]:
         stored["same"] = changes.same
     if changes.unsettled:
         stored["unsettled"] = changes.unsettled
+    if changes.explicit is not None:
+        stored["explicit"] = dict.fromkeys(sorted(changes.explicit))
     if changes.unstorable:
         stored["again"] = [
             f"{name if name.startswith(ATTRIBUTE) else f'self.state.{name}'}: {why}"

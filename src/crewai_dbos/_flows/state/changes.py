@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from crewai.flow.flow import Flow
@@ -51,6 +51,7 @@ class Changes:
         unsettled: Of those the ones that another method, still at work, had touched too, with the
             paths of these: until they have ended, the value may be half of theirs.
         unstorable: Fields that changed and have no JSON form, with the reason.
+        explicit: The fields of the state that somebody has set, if these are others than before.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
@@ -58,6 +59,7 @@ class Changes:
     same: list[Pair] = field(default_factory=list)
     unsettled: dict[str, list[str]] = field(default_factory=dict)
     unstorable: dict[str, str] = field(default_factory=dict)
+    explicit: frozenset[str] | None = None
 
 
 def classes(flow: Flow[Any]) -> tuple[type, ...]:
@@ -82,6 +84,8 @@ class FlowState:
         values = self._values()
         self._committed = {name: mark for name, mark, _, _ in self._fields(values, shared(values))}
         self._unsettled: dict[str, list[str]] = {}
+        self._explicit = self._state().explicit()
+        self._says_explicit = True  # runs of earlier releases do not
 
     def initial(self) -> dict[str, Any]:
         """For `begin`: the fields of the state, and the names of those without a JSON form.
@@ -99,12 +103,14 @@ class FlowState:
         return {
             "fields": stored,
             "unstorable": unstorable,
+            "explicit": dict.fromkeys(sorted(self._state().explicit())),  # keys: no texts to redact
             **({"same": same} if same else {}),
             **({"lacks": lacks} if lacks else {}),
         }
 
     def begin(self, initial: Mapping[str, Any]) -> None:
         """Put the state back that the run began with."""
+        self._says_explicit = "explicit" in initial
         fields = {self._name_now(name): value for name, value in initial["fields"].items()}
         kept = {*fields, *map(self._name_now, initial["unstorable"])}
         gained = self._declared.keys() - {*kept, *initial.get("lacks", ())}
@@ -116,7 +122,7 @@ class FlowState:
             if self._stored(value)[0] != self._committed.get(name)
         }
         begins = {name: self._declared[name] for name in gained}
-        self.apply({**begins, **differing}, gone, initial.get("same", ()))
+        self.apply({**begins, **differing}, gone, initial.get("same", ()), initial.get("explicit"))
 
     def touch(self, values: Iterable[Any]) -> None:
         """The method at work has been given `values`, which may be fields."""
@@ -156,6 +162,9 @@ class FlowState:
                 self._committed.pop(name, None)
                 found.removed.append(name)
         found.same.extend(_of(found.values, pairs))
+        if (explicit := self._state().explicit()) != self._explicit:
+            found = replace(found, explicit=explicit)
+            self._explicit = explicit
         for name in (*found.values, *found.unstorable, *found.removed):
             self._unsettled[name] = found.unsettled.get(name, [])
         return found
@@ -182,9 +191,17 @@ class FlowState:
                     put(named(path[:-1]), path[-1], named(other))
 
     def apply(
-        self, values: Mapping[str, Any], removed: Iterable[str] = (), same: Iterable[Pair] = ()
+        self,
+        values: Mapping[str, Any],
+        removed: Iterable[str] = (),
+        same: Iterable[Pair] = (),
+        explicit: Iterable[str] | None = None,
     ) -> None:
-        """Put back what a method that is not run again did."""
+        """Put back what a method that is not run again did.
+
+        Args:
+            values, removed, same, explicit: As of `Changes`.
+        """
         values = {self._name_now(name): value for name, value in values.items()}
         removed = [self._name_now(name) for name in removed]
         for name, value in values.items():
@@ -192,6 +209,12 @@ class FlowState:
         for name in removed:
             self._owner(name).delete(without_prefix(name))
         self.unite(same)
+        if explicit is None and not self._says_explicit:
+            fields = (name for name in values if not name.startswith(ATTRIBUTE))
+            explicit = self._state().explicit().union(fields)
+        if explicit is not None:
+            self._state().set_explicit(explicit)
+            self._explicit = self._state().explicit()
         now = self._values()
         applied = [(name, value) for name, value in now if name in values]
         for name, mark, _, _ in self._fields(applied, shared(now)):
@@ -301,7 +324,10 @@ class FlowState:
         return found
 
     def _owners(self) -> list[Fields]:
-        return [Fields("", state_of(self._flow)), Attributes(ATTRIBUTE, self._flow)]
+        return [self._state(), Attributes(ATTRIBUTE, self._flow)]
+
+    def _state(self) -> Fields:
+        return Fields("", state_of(self._flow))
 
     def _owner(self, name: str) -> Fields:
         state, flow = self._owners()

@@ -7,6 +7,7 @@ attribute of the flow.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from crewai.flow.flow import Flow
@@ -101,9 +102,20 @@ class Fields:
             self.owner.__pydantic_private__[name] = value
         elif name in type(self.owner).model_fields or self.owner.__pydantic_extra__ is None:
             own_dict(self.owner)[name] = value
-            self.owner.__pydantic_fields_set__.add(name)
         else:
             self.owner.__pydantic_extra__[name] = value
+
+    def explicit(self) -> frozenset[str]:
+        """The fields that somebody has set: those that are none of a model's defaults."""
+        if isinstance(self.owner, dict):
+            return frozenset()
+        return frozenset(self.owner.__pydantic_fields_set__)
+
+    def set_explicit(self, names: Iterable[str]) -> None:
+        """Have no others than these be so."""
+        if not isinstance(self.owner, dict):
+            found = set(map(self.name_now, names))
+            object.__setattr__(self.owner, "__pydantic_fields_set__", found)
 
     def delete(self, name: str) -> None:
         if isinstance(self.owner, dict):

@@ -158,10 +158,16 @@ class _TrackedDict(dict[str, Any]):
         return self._given(name, super().get(name, default))
 
     def values(self) -> Any:
-        return [self[name] for name in self]
+        self._give_all()
+        return super().values()
 
     def items(self) -> Any:
-        return [(name, self[name]) for name in self]
+        self._give_all()
+        return super().items()
+
+    def _give_all(self) -> None:
+        for name, value in dict.items(self):
+            self._given(name, value)
 
     def __setitem__(self, name: str, value: Any) -> None:
         touch(self, as_name(name))
