@@ -329,12 +329,13 @@ class BatchError(CrewaiDbosError):
         self.batch_id = batch_id
         self.outputs = outputs
         self.errors = errors
-        position, first = next(iter(errors.items()))
-        listed = ", ".join(map(str, list(errors)[:10])) + (", ..." if len(errors) > 10 else "")
+        runs = [f"{batch_id}/{position + 1}" for position in errors]
+        listed = ", ".join(runs[:10]) + (", ..." if len(runs) > 10 else "")
+        first = next(iter(errors.values()))
         super().__init__(
-            f"{len(errors)} of {len(outputs)} items of batch {batch_id!r} failed, at positions "
-            f"{listed}. At {position}: {type(first).__name__}: {first}. Call kickoff_for_each with "
-            f"the same inputs in `with SetWorkflowID({batch_id!r})` to run only these again."
+            f"{len(errors)} of {len(outputs)} items of batch {batch_id!r} failed, the runs "
+            f"{listed}. The first: {type(first).__name__}: {first}. Call kickoff_for_each with the "
+            f"same inputs in `with SetWorkflowID({batch_id!r})` to run only these again."
         )
 
 

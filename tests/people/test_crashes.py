@@ -11,7 +11,7 @@ from crewai_dbos.control import Answer, Approve, Feedback, Reply
 from crewai_dbos.control import Request as Asked
 from crewai_dbos.testing import Reply as Answered
 from crewai_dbos.testing import Request, ToolCall, text, tool_calls
-from crewai_dbos.testing.crash import CrashTest
+from crewai_dbos.testing.crash import CrashTest, CrashTestError
 from support.crashing import killed_in_chains, some_positions, taking_turns
 from support.databases import some_here
 from support.entries import EVERY
@@ -37,6 +37,14 @@ def script(request: Request) -> Answered:
     if not request.tool_results:
         return tool_calls(ToolCall("send_email", {"to": "ann", "body": "Hello."}))
     return text(request.tool_results[0][1])
+
+
+def test_a_run_that_waits_for_nobody_says_so() -> None:
+    with (
+        CrashTest("people.definitions:intake", {}, timeout=10) as test,
+        pytest.raises(CrashTestError, match=r"waits for a person .*--people MODULE:ANSWERS"),
+    ):
+        test.positions()
 
 
 @pytest.mark.parametrize(

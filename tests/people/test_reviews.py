@@ -18,8 +18,10 @@ from crewai.hooks import (
 from crewai.tools import tool
 from dbos import DBOS, SetWorkflowID
 from pydantic import BaseModel, field_validator
+from typer.testing import CliRunner
 
 from crewai_dbos import DBOSAgent, DBOSCrew, DBOSFlow, People, StepConfig, ask, ask_async
+from crewai_dbos.cli import app
 from crewai_dbos.control import Approve, Control, Feedback, Reply
 from crewai_dbos.errors import EventLoopError, InvalidAnswer, OutsideRunError, RequestExpired
 from crewai_dbos.testing import Reply as Answered
@@ -101,6 +103,43 @@ def test_a_flow_asks_for_feedback_and_for_answers(serve: Serve, desk: Desk) -> N
     desk.answer(run.workflow_id, Reply("Otters"))
     # Nobody answers the last one: crewAI's timeout gives None, also where the run was a row then.
     assert run.get_result() == "Otters/None/yes, do/1"
+
+
+class Deciding(Flow[dict[str, Any]]):
+    @start()
+    @human_feedback(
+        message="All right?",
+        emit=["approved", "rejected"],
+        llm="gpt-4o-mini",
+        default_outcome="rejected",
+    )
+    def draft(self) -> str:
+        return "The draft."
+
+    @listen("approved")
+    def send(self) -> str:
+        return "sent"
+
+    @listen("rejected")
+    def drop(self) -> str:
+        return "dropped"
+
+
+def test_what_decides_on_an_outcome_is_said_and_not_approved(
+    serve: Serve, desk: Desk, url: str
+) -> None:
+    """Approve would say nothing, of which crewAI makes the default outcome."""
+    serve(lambda _: text("approved"))
+    flow = DBOSFlow(flow_name=unique("deciding"), orig_flow=Deciding, people=QUICK)
+    run = flow.start()
+    request = desk.next(run.workflow_id, kind="feedback")
+    with pytest.raises(InvalidAnswer, match="one of approved, rejected"):
+        desk.control.answer(request.request_id, Approve())
+    command = ["inbox", "approve", request.request_id, "--db-url", url]
+    refused = CliRunner().invoke(app, command)
+    assert (refused.exit_code, "Feedback('approved')" in refused.output) == (1, True)
+    desk.answer(run.workflow_id, Feedback("Yes, send it."))
+    assert run.get_result() == "sent"
 
 
 class Account(BaseModel):

@@ -237,6 +237,9 @@ def _approval(request: Request) -> Answer | None:
 
 
 def _review(request: Request) -> Answer | None:
+    if request.question.outcomes:
+        said = typer.prompt("What you say of it (empty to skip)", default="", show_default=False)
+        return Feedback(said) if said else None
     chosen = typer.prompt("[a]ccept, [f]eedback, [s]kip", default="s")
     if chosen.startswith("a"):
         return Approve()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 import sqlalchemy as sa
 
 from crewai_dbos import _command_lines
@@ -40,7 +42,8 @@ def check_not_forked(
     told = (
         f"Run {run.run_id!r} is forked already: {named(forks)}. What was left of it is made there, "
         f"and would be made a second time. Look at it: {_command_lines.show(last)}. To {verb} the "
-        f"run all the same: crewai-dbos runs {verb} --even-if-forked, even_if_forked=True"
+        f"run all the same: crewai-dbos runs {verb} {shlex.quote(run.run_id)} --even-if-forked "
+        "(in Python even_if_forked=True)"
     )
     raise RunForkedError(run.run_id, run.status, told, tuple(fork.run_id for fork in forks))
 

@@ -88,7 +88,8 @@ def success(call: Call, value: Any, *, seconds: float = 0.0, used: Used = ()) ->
             return failure(call, why, seconds=seconds, used=used)
         logger.warning(
             "%s returned %s, which has no JSON form. It is recorded as the text that the model "
-            "sees. Return plain data or a pydantic model to keep the value.",
+            "sees, and who called it gets that text. Return plain data or a pydantic model to keep "
+            "the value.",
             names.without_digest(names.stored_name(call.what, names.ENTRY_VERSION)),
             type(value).__qualname__,
         )

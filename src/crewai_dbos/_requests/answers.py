@@ -121,6 +121,14 @@ def checked(request: Request, answer: Answer) -> dict[str, Any]:
             f"Request {request.request_id} is {_ABOUT[request.kind]}, which is answered with "
             f"{names}, not {type(answer).__name__}."
         )
+    outcomes = request.question.outcomes
+    if isinstance(answer, Approve) and request.kind == "feedback" and outcomes:
+        # It would be no feedback, of which crewAI makes the default outcome: that may be a no.
+        raise InvalidAnswer(
+            f"Request {request.request_id} goes on with one of {', '.join(outcomes)}, by what you "
+            f"say of it: Feedback({outcomes[0]!r}) (crewai-dbos inbox feedback). Approve says "
+            "nothing of that."
+        )
     if isinstance(answer, Approve):
         edited = _edited(request, answer.arguments)
         if request.kind == "budget":

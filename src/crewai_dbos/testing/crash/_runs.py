@@ -13,6 +13,7 @@ from typing import Any
 
 from dbos import DBOSClient
 
+from crewai_dbos.control import Control
 from crewai_dbos.testing._app import Script
 from crewai_dbos.testing.crash import _program
 from crewai_dbos.testing.crash._answering import Answers, answering
@@ -105,6 +106,8 @@ class Runs:
                 observed.ended = end.result or {}
                 if end.code != 0:
                     observed.trouble = f"a process ended otherwise: {end}"
+                    if end.late and self._people is None:
+                        observed.trouble += _asked_of_nobody(url)
                 break
             if said:
                 observed.trouble = "; ".join(filter(None, (observed.trouble, *said)))
@@ -131,6 +134,17 @@ class Runs:
         except ThreadsError:
             # Then each process imports these itself, and finds crewAI imported already.
             return fork_server(*FIRST).start
+
+
+def _asked_of_nobody(url: str) -> str:
+    """That the run waits for a person, if it does."""
+    with Control(url) as control:
+        for request in control.requests():
+            return (
+                f". It waits for a person ({request.question.message}): say who answers, with "
+                "people=, on the command line --people MODULE:ANSWERS"
+            )
+    return ""
 
 
 @contextlib.contextmanager
