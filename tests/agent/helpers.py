@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from crewai import LLM, Agent, Task
+from crewai.tools import tool
 from dbos import DBOS
 
-from crewai_dbos.testing import ModelServer, Reply, Request, text
+from crewai_dbos.testing import ModelServer, Reply, Request, ToolCall, text, tool_calls
 
 now: dict[str, Any] = {}
 """What the workflows use, as a workflow is not handed an agent or a model."""
@@ -30,6 +32,21 @@ def job(**options: Any) -> Task:
 
 def echo(request: Request) -> Reply:
     return text(f"You said: {request.last_user_text.split('.')[0].strip()}.")
+
+
+@tool
+@DBOS.step()
+async def wait_a_little(key: str) -> str:
+    """Wait."""
+    await asyncio.sleep(0)
+    return f"waited for {key}"
+
+
+def waits(request: Request) -> Reply:
+    """A model that has a tool wait, and says what that has said."""
+    if request.tool_results:
+        return text(request.tool_results[-1][1])
+    return tool_calls(ToolCall("wait_a_little", {"key": "a"}))
 
 
 @DBOS.step()

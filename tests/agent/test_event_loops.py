@@ -11,7 +11,7 @@ from crewai.memory.unified_memory import Memory
 from crewai.tools import tool
 from dbos import DBOS, SetWorkflowID
 
-from agent.helpers import clerk, job, model, now, replays
+from agent.helpers import clerk, job, model, now, replays, wait_a_little, waits
 from agent.test_given import embed, script
 from crewai_dbos import DBOSLLM, DBOSAgent, StepConfig
 from crewai_dbos.testing import ModelServer, Reply, Request, ToolCall, text, tool_calls
@@ -51,19 +51,7 @@ def test_blocking_code_of_crewai_does_not_wait_for_itself(
 
 
 def test_an_async_tool_runs_in_an_async_workflow() -> None:
-    @tool
-    @DBOS.step()
-    async def wait_a_little(key: str) -> str:
-        """Wait."""
-        await asyncio.sleep(0)
-        return f"waited for {key}"
-
-    def script(request: Request) -> Reply:
-        if request.tool_results:
-            return text(request.tool_results[-1][1])
-        return tool_calls(ToolCall("wait_a_little", {"key": "a"}))
-
-    with ModelServer(script) as server:
+    with ModelServer(waits) as server:
         now["agent"] = DBOSAgent(
             agent_name=unique("async"), orig_agent=clerk(server, tools=[wait_a_little])
         )

@@ -10,7 +10,7 @@ from dbos import error as dbos_errors
 from sqlalchemy.exc import SQLAlchemyError
 
 from crewai_dbos import _tables
-from crewai_dbos._commands.options import SCHEMA, Url
+from crewai_dbos._commands.options import SCHEMA, Url, some_database
 from crewai_dbos._control.opening import opened
 from crewai_dbos._dbos_seam import unreachable
 from crewai_dbos.errors import CrewaiDbosError
@@ -29,14 +29,11 @@ def migrate(
 
     Workers and Control do so themselves; this is for a database in which their role may not.
     """
-    if not db_url:
-        typer.echo("Which database? Give --db-url, or set DBOS_SYSTEM_DATABASE_URL.", err=True)
-        raise typer.Exit(2)
-    schema = SCHEMA.get() or "dbos"
     try:
+        url, schema = some_database(db_url), SCHEMA.get() or "dbos"
         # It also lets the role use what the one that runs this makes later in the schema.
-        DBOS.migrate(db_url, schema=schema, application_role=app_role)
-        client, database = opened(db_url, schema, None)
+        DBOS.migrate(url, schema=schema, application_role=app_role)
+        client, database = opened(url, schema, None)
         try:
             _tables.migrate(database)
         finally:

@@ -83,7 +83,7 @@ def serializer() -> Serializer | None:
         raise DefinitionError(f"{KEYS} is set, and can't be used: {error}") from None
 
 
-def _some(db_url: str | None) -> str:
+def some_database(db_url: str | None) -> str:
     """`db_url`, if one was given.
 
     Raises:
@@ -106,7 +106,7 @@ def _some(db_url: str | None) -> str:
 def open_control(db_url: str | None) -> Iterator[Control]:
     """The database; what is not there or not open ends the command with 1, a bad call with 2."""
     try:
-        url, schema = _some(db_url), SCHEMA.get() or "dbos"
+        url, schema = some_database(db_url), SCHEMA.get() or "dbos"
         with Control(url, schema=schema, serializer=serializer()) as control:
             yield control
     except (AnswerError, RunNotFoundError, RunStateError) as error:

@@ -22,7 +22,7 @@ from crewai_dbos._dbos_seam import stopping
 from crewai_dbos._dbos_seam.copying import CopiedRun, copied
 from crewai_dbos._dbos_seam.database import Database
 from crewai_dbos._dbos_seam.rows import rows_of
-from crewai_dbos._dbos_seam.stored_runs import ERROR, StoredRun, has_id, runs
+from crewai_dbos._dbos_seam.stored_runs import ERROR, has_id, runs
 from crewai_dbos._journal import payload as payloads
 from crewai_dbos._journal.entry import Entry
 from crewai_dbos._stored import names, sealing, work_order
@@ -98,7 +98,7 @@ def left_out(
         if not found:
             raise RunNotFoundError(run_id)
         _check_kind(run_id, found[0].name)
-        _check_failed(found[0], at)
+        _check_failed(run_id, found[0].status, at)
         recorded = Recorded(run_id, rows_of(database.system, connection, run_id), serializer)
     if not at and not edit:
         return made_again(recorded.entries, len(recorded.outside))
@@ -121,11 +121,11 @@ def _check_kind(run_id: str, workflow: str) -> None:
         )
 
 
-def _check_failed(run: StoredRun, at: tuple[str, ...]) -> None:
-    if FAILURE in at and run.status != ERROR:
+def _check_failed(run_id: str, status: str, at: tuple[str, ...]) -> None:
+    if FAILURE in at and status != ERROR:
         raise ForkError(
-            f"Run {run.run_id!r} has not failed, so it is forked at no {FAILURE!r}. "
-            f"{_command_lines.show(run.run_id)} says how it stands."
+            f"Run {run_id!r} has not failed, so it is forked at no {FAILURE!r}. "
+            f"{_command_lines.show(run_id)} says how it stands."
         )
 
 
@@ -143,12 +143,11 @@ def _made(database: Database, run_id: str, wanted: Wanted, serializer: Serialize
                 if there.forked_from == run_id:
                     return fork_id
                 raise RunConflictError(f"The id {fork_id!r} is that of another run.")
-        if not wanted.even_if_forked:
-            # Locked: two who fork at the same time come one after the other.
-            for run in stopping.standing(database, connection, run_id):
+        # Locked: two who fork at the same time come one after the other.
+        for run in stopping.standing(database, connection, run_id):
+            if not wanted.even_if_forked:
                 check_not_forked(database, connection, run, "fork")
-        for forked in runs(database, connection, [has_id(database, [run_id])]):
-            _check_failed(forked, wanted.at)
+            _check_failed(run_id, run.status, wanted.at)
         made = copied(database, connection, run_id, fork_id, steps=by_place, version=wanted.version)
         if made is None:
             raise RunNotFoundError(run_id)

@@ -276,10 +276,10 @@ class _Maker:
         entry, step = place.entry, place.step
         edited_by, edited_ms = _edited(place)
         known = [(child.replayed, child.taken_over) for child in children]
-        ends = [own for mark, own in place.marks if mark.what == names.METHOD_END]
-        # A method without calls is known by its end.
-        for own in [step] if step is not None else ends if not known else []:
-            known.append((_is_replayed(own, self.row), is_taken_over(self.row, own.ended_ms)))
+        own = [] if step is None else [step]
+        if not (own or known):  # a method without calls is known by its end
+            own = [end for mark, end in place.marks if mark.what == names.METHOD_END]
+        known += [(_is_replayed(s, self.row), is_taken_over(self.row, s.ended_ms)) for s in own]
         return Node(
             path=place.path,
             name=place.name,

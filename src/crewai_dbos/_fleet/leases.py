@@ -133,7 +133,7 @@ class Leases:
             if replaced.rowcount == 1:
                 return None
             connection.execute(insert)
-            found = connection.execute(self._leases().where(*self._is(self.holder))).first()
+            found = connection.execute(sa.select(self._table).where(*self._is(self.holder))).first()
         if found is None:  # it was given up meanwhile
             return self.take(definitions, over)
         return None if found.token == self.holder.token else _lease(found)
@@ -167,7 +167,7 @@ class Leases:
     def of_peers(self) -> list[Lease]:
         """The leases of other workers of our application and version."""
         columns = self._table.c
-        query = self._leases().where(
+        query = sa.select(self._table).where(
             columns.executor_id != self.holder.executor_id,
             columns.application == self.holder.application,
             columns.version == self.holder.version,
@@ -224,17 +224,12 @@ class Leases:
         """Take old leases of our application away, of every version, that have no runs left."""
         runs, columns = self._database.runs, self._table.c
         has_runs = sa.exists().where(
-            runs.c.status == PENDING,
-            runs.c.executor_id == columns.executor_id,
-            runs.c.application_version == columns.version,
-            sa.or_(
-                runs.c.application_name == columns.application, runs.c.application_name.is_(None)
-            ),
+            *self._at_work(columns), runs.c.executor_id == columns.executor_id
         )
         is_old = sa.func.abs(columns.beat_ms) < self._now_ms - KEPT_MS
-        old = columns.application == self.holder.application
+        is_ours = columns.application == self.holder.application
         with self._transaction() as connection:
-            connection.execute(sa.delete(self._table).where(old, is_old, ~has_runs))
+            connection.execute(sa.delete(self._table).where(is_ours, is_old, ~has_runs))
 
     def unended(self) -> list[str]:
         """The ids of the runs that are under our lease; none if it is not ours any more."""
@@ -277,11 +272,8 @@ class Leases:
     def _as_written(self, definitions: Definitions) -> str:
         return json.dumps({**definitions, **self._also()})
 
-    def _leases(self) -> sa.Select[Any]:
-        return sa.select(self._table)
-
-    def _at_work(self, holder: Holder) -> tuple[sa.ColumnElement[bool], ...]:
-        """Which runs are at work, of the application and version of `holder`."""
+    def _at_work(self, holder: Holder | Any) -> tuple[sa.ColumnElement[bool], ...]:
+        """Which runs are at work, of the application and version of `holder`, or of a row."""
         runs = self._database.runs
         name = runs.c.application_name
         return (

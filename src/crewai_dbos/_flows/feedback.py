@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, cast
 
@@ -38,7 +37,7 @@ class Pending:
     def as_returned(self) -> HumanFeedbackPending:
         """What `Flow.kickoff` returns."""
         context = PendingFeedbackContext.from_dict(self.context)
-        return HumanFeedbackPending(dataclasses.replace(context, **self.given), self.callback_info)
+        return HumanFeedbackPending(replace(context, **self.given), self.callback_info)
 
 
 def pending(found: HumanFeedbackPending, known: tuple[type, ...]) -> Pending:
@@ -105,7 +104,7 @@ def stored_review(flow: Any, method: str, result: Any, known: tuple[type, ...]) 
     try:
         codec.encode(feedback.output, known)
     except (UnstorableValueError, RecursionError):
-        stored = {"feedback": dataclasses.replace(feedback, output=None), "again": True}
+        stored = {"feedback": replace(feedback, output=None), "again": True}
     return stored if stashed is None else {**stored, "outcome": result}
 
 
@@ -117,7 +116,7 @@ def restore(flow: Any, method: str, done: dict[str, Any], output: Any) -> Any:
     """
     feedback = cast(HumanFeedbackResult, done["feedback"])
     if done.get("again"):
-        feedback = dataclasses.replace(feedback, output=output)
+        feedback = replace(feedback, output=output)
     flow.human_feedback_history.append(feedback)
     flow.last_human_feedback = feedback
     if "outcome" not in done:
@@ -126,7 +125,7 @@ def restore(flow: Any, method: str, done: dict[str, Any], output: Any) -> Any:
     return done["outcome"]
 
 
-def replace(flow: Any, method: str, result: Any, done: dict[str, Any], output: Any) -> Any:
+def restore_instead(flow: Any, method: str, result: Any, done: dict[str, Any], output: Any) -> Any:
     """As `restore`, of a review that has just been made: what it has left gives way.
 
     Args:

@@ -126,7 +126,7 @@ class MethodRun:
         )
         if end.redacted is not None:
             done = self._first_answer(call, end.redacted)
-            result = feedback.replace(self._run.flow, self._method, result, done, output)
+            result = feedback.restore_instead(self._run.flow, self._method, result, done, output)
         await self._run.turn(end.step_id, self._scope.path)
         return result
 

@@ -11,7 +11,7 @@ import hmac
 import json
 import re
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from functools import lru_cache
 from types import SimpleNamespace
@@ -166,31 +166,29 @@ def without_text(value: Any) -> list[Any]:
 
     Two of one class have one digest, whatever is in them. Functions are not among them.
     """
-    shapeless: list[Any] = []
-    _walk(value, shapeless, 0)
-    return shapeless
+    return list(_shapeless(value, 0))
 
 
-def _walk(value: Any, shapeless: list[Any], depth: int) -> None:
+def _shapeless(value: Any, depth: int) -> Iterator[Any]:
     if depth > _DEEP or isinstance(value, (str, int, float, bytes, bytearray, type)):
         return
-    cls = type(value)
-    if isinstance(value, (SimpleNamespace, Mapping)):
-        value = vars(value) if isinstance(value, SimpleNamespace) else value
-        inside: Iterable[Any] = (each for item in value.items() for each in item)
+    inside: Iterable[Any] = ()
+    if isinstance(value, SimpleNamespace):
+        inside = vars(value).values()
+    elif isinstance(value, Mapping):
+        inside = (each for item in value.items() for each in item)
     elif isinstance(value, (list, tuple, deque, set, frozenset)):
         inside = value
     elif is_dataclass(value):
         inside = (getattr(value, each.name, None) for each in fields(value))
-    elif value is None or callable(value) or callable(getattr(cls, "model_dump", None)):
-        return
-    else:
+    elif not (
+        value is None or callable(value) or callable(getattr(type(value), "model_dump", None))
+    ):
         shape = _object(value, old=False)
         if isinstance(shape, str) or shape[1] != str(value):
-            shapeless.append(value)
-        return
+            yield value
     for each in inside:
-        _walk(each, shapeless, depth + 1)
+        yield from _shapeless(each, depth + 1)
 
 
 _DEEP = 20
