@@ -36,6 +36,7 @@ def router(
     control: Control,
     *,
     definitions: Iterable[Any] | Literal["workers"] = (),
+    queue: str | None = None,
     tokens: str | Iterable[str] = (),
     local_only: bool = False,
     who: Who | None = None,
@@ -49,6 +50,8 @@ def router(
         definitions: Each `DBOSCrew` and `DBOSFlow` that can be kicked off; DBOS has to be launched
             in this process then. Or ``"workers"``: those that a `Worker` has which lives, as of
             `Control.kickoff`.
+        queue: The DBOS queue of a kickoff that names none. By default it is carried out here, or
+            by the worker that looks first.
         tokens: Bearer tokens, any of which lets a program in: two while one follows another.
         local_only: Let in whoever is on this machine, and nobody else.
         who: Says who of the application's users sends a request: a function, async or not, of the
@@ -71,7 +74,7 @@ def router(
         runs = router(control, definitions=[crew], tokens=["kq3vN1mU8sT5xY2zB7aC"])
         app.include_router(runs, prefix="/crews")
     """
-    scoped = _scoped(control, Access(tokens, local_only, who, may), definitions)
+    scoped = _scoped(control, Access(tokens, local_only, who, may), definitions, queue)
     made = APIRouter(
         route_class=guarded(scoped.access, max_body),
         dependencies=[Depends(HTTPBearer(auto_error=False))] if scoped.access.needs_token else [],
@@ -115,13 +118,14 @@ def page(
         app = FastAPI()
         app.include_router(page(control, local_only=True), prefix="/runs")
     """
-    return pages.page(_scoped(control, Access(tokens, local_only, who, may), ()), max_body)
+    return pages.page(_scoped(control, Access(tokens, local_only, who, may)), max_body)
 
 
 def application(
     control: Control,
     *,
     definitions: Iterable[Any] | Literal["workers"] = (),
+    queue: str | None = None,
     tokens: str | Iterable[str] = (),
     local_only: bool = False,
     who: Who | None = None,
@@ -132,6 +136,7 @@ def application(
     Args:
         control: As of `router`.
         definitions: As of `router`.
+        queue: As of `router`.
         tokens: As of `router`.
         local_only: As of `router`.
         who: As of `router`.
@@ -150,7 +155,13 @@ def application(
     # The pages that FastAPI makes of the OpenAPI load scripts from elsewhere.
     app = FastAPI(title="crewai-dbos", docs_url=None, redoc_url=None, openapi_url=None)
     made = router(
-        control, definitions=definitions, tokens=keys, local_only=local_only, who=who, may=may
+        control,
+        definitions=definitions,
+        queue=queue,
+        tokens=keys,
+        local_only=local_only,
+        who=who,
+        may=may,
     )
     app.include_router(made, prefix="/api")
     access = Access(keys, local_only, who, may)
@@ -171,11 +182,14 @@ def application(
 
 
 def _scoped(
-    control: Any, access: Access, definitions: Iterable[Any] | Literal["workers"]
+    control: Any,
+    access: Access,
+    definitions: Iterable[Any] | Literal["workers"] = (),
+    queue: str | None = None,
 ) -> ScopedControl:
     if not isinstance(control, Control):
         raise DefinitionError(
             f"Give a crewai_dbos.control.Control, not a {type(control).__name__}."
         )
     known = OfWorkers(control) if definitions == "workers" else Definitions(definitions)
-    return ScopedControl(control, access, known)
+    return ScopedControl(control, access, known, queue)

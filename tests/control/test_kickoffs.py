@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+import uvicorn
 from crewai.flow.flow import Flow, start
 from dbos import DBOS, SetWorkflowID
 from fastapi import FastAPI
@@ -160,6 +161,43 @@ def test_over_http(tmp_path: Any) -> None:
         served.include_router(router(control, definitions="workers", tokens=[TOKEN]))
         client = TestClient(served, headers={"Authorization": f"Bearer {TOKEN}"})
         assert client.post("/runs", json={**body, "run_id": "k3"}).status_code == 404
+
+
+def test_the_queue_of_kickoffs_that_name_none(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"sqlite:///{tmp_path}/dbos.sqlite"
+
+    def queue_of(client: TestClient, path: str, **body: Any) -> str | None:
+        begun = client.post(path, json={"inputs": {"who": "ann"}, **body}).json()
+        run = DBOS.retrieve_workflow(begun.get("run_id") or begun["kickoff_id"])
+        assert run.get_result() == "Hello ann"
+        return run.get_status().queue_name
+
+    with working(url) as (flow, _), Control(url) as control:
+        DBOS.register_queue("night", polling_interval_sec=0.05)
+        name = flow.flow_name
+        for definitions in ("workers", [flow]):
+            served = FastAPI()
+            served.include_router(
+                router(control, definitions=definitions, queue="night", tokens=[TOKEN])
+            )
+            client = TestClient(served, headers={"Authorization": f"Bearer {TOKEN}"})
+            assert queue_of(client, "/kickoff", definition=name) == "night"
+            assert queue_of(client, "/runs", definition=name) == "night"
+            assert queue_of(client, "/runs", definition=name, queue="jobs") == "jobs"
+
+        queues = []
+
+        def ask_the_application(server: uvicorn.Server) -> None:
+            client = TestClient(
+                server.config.app, base_url="http://localhost", client=("127.0.0.1", 50000)
+            )
+            queues.append(queue_of(client, "/api/kickoff", definition=name))
+
+        monkeypatch.setattr(uvicorn.Server, "run", ask_the_application)
+        served_by = CliRunner().invoke(app, ["serve", "--db-url", url, "--queue", "night"])
+        assert (served_by.exit_code, queues) == (0, ["night"]), served_by.output
 
 
 def test_an_application_that_encrypts(tmp_path: Any) -> None:

@@ -16,6 +16,10 @@ def serve(
     db_url: Url = None,
     host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    queue: Annotated[
+        str | None,
+        typer.Option(help="The queue of kickoffs that name none. Workers register it."),
+    ] = None,
     token: Annotated[
         list[str] | None,
         typer.Option(
@@ -49,7 +53,11 @@ def serve(
         raise typer.Exit(2)
     with open_control(db_url) as control:
         app = http.application(
-            control, definitions="workers", tokens=token or (), local_only=not token
+            control,
+            definitions="workers",
+            queue=queue,
+            tokens=token or (),
+            local_only=not token,
         )
         shown = f"[{host}]" if ":" in host else host
 

@@ -37,11 +37,13 @@ class ScopedControl:
         control: Of the database.
         access: Says who may what.
         definitions: What can be kicked off.
+        queue: Where a kickoff goes that names no queue.
     """
 
     control: Control
     access: Access
     definitions: Definitions
+    queue: str | None = None
 
     def run(self, caller: Caller, run_id: str, action: Action = "see") -> Run:
         """A run with its tree, by its whole id.
@@ -248,7 +250,7 @@ class ScopedControl:
                 raise Problem(
                     409, f"The id {run_id!r} can't be used. Take another.", "run-conflict"
                 ) from None
-        return self.definitions.start(chosen, inputs, run_id, queue)
+        return self.definitions.start(chosen, inputs, run_id, queue or self.queue)
 
     def definition(self, caller: Caller, name: str | None) -> str:
         """The name of the definition that is meant.
