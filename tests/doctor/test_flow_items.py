@@ -187,7 +187,9 @@ def test_kept_states(tmp_path: Path) -> None:
         assert persisted(cls) == persisted(durable(cls)) == [item]
 
 
-def test_memory() -> None:
+def test_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CREWAI_STORAGE_DIR", str(tmp_path))
+
     class Remembering(Flow):
         @start()
         def begin(self) -> None:
@@ -196,6 +198,8 @@ def test_memory() -> None:
         def _keep(self, what: str) -> None:
             self.remember(what)
 
+    inspect(Remembering)
+    assert list(tmp_path.iterdir()) == [], "nothing is made of a class"
     model = Memory.model_fields["llm"].default
     for flow in (Remembering, durable(Remembering)):
         assert rows(flow, "memory", "llm", "embedder") == [

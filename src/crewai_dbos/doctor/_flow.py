@@ -123,8 +123,7 @@ def _of_class(cls: Any) -> FlowParts:
     codes = _codes(cls, methods)
     memory = _default(cls, "memory")
     if memory is None and _remembers(definition, codes):
-        # As crewAI makes one for a flow, but without a store.
-        memory = Memory.model_construct()
+        memory = _memory_of_its_own()
     return FlowParts(
         cls=cls,
         definition=definition,
@@ -135,6 +134,13 @@ def _of_class(cls: Any) -> FlowParts:
         input_provider=_default(cls, "input_provider"),
         persistence=_default(cls, "persistence"),
     )
+
+
+def _memory_of_its_own() -> Any:
+    """As crewAI makes one for a flow, but without the folder of its store."""
+    memory = Memory.model_construct(storage=None)
+    memory.storage = Memory.model_fields["storage"].default
+    return memory
 
 
 def _of_object(flow: Any) -> FlowParts:
