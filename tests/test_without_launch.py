@@ -13,8 +13,9 @@ from crewai import Agent, Crew, Task
 from crewai.flow.flow import Flow, start
 from dbos import DBOS
 
-from crewai_dbos import DBOSAgent, DBOSCrew, DBOSFlow, allow_unrecorded
+from crewai_dbos import DBOSAgent, DBOSCrew, DBOSFlow, allow_unrecorded, refuse_unrecorded
 from crewai_dbos._runs import unrecorded
+from crewai_dbos.errors import NotLaunchedError
 from crewai_dbos.testing import text
 from support.launching import launched_in
 from support.names import unique
@@ -24,6 +25,7 @@ from support.serving import Serve, serving
 @pytest.fixture(autouse=True)
 def nothing_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unrecorded, "_told", False)
+    monkeypatch.setattr(unrecorded, "_refused", False)
 
 
 @pytest.fixture
@@ -113,6 +115,18 @@ def test_whoever_means_it_hears_nothing(caplog: pytest.LogCaptureFixture) -> Non
     allow_unrecorded()
     durable_flow().kickoff()
     assert not said(caplog)
+
+
+@pytest.mark.parametrize("kickoff", KICKOFFS.values(), ids=KICKOFFS)
+def test_whoever_refuses_it(kickoff: Callable[[], Any], serve: Serve, tmp_path: Path) -> None:
+    model = serve()
+    refuse_unrecorded()
+    for _ in range(2):
+        with pytest.raises(NotLaunchedError, match="DBOS is not launched.*Call DBOS.launch"):
+            kickoff()
+    assert model.requests == []
+    with launched_in(tmp_path):
+        kickoff()
 
 
 def test_nor_does_whoever_has_launched(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from crewai_dbos._people.questions import ask as ask
 from crewai_dbos._people.questions import ask_async as ask_async
 from crewai_dbos._runs.handle import RunHandle as RunHandle
 from crewai_dbos._runs.unrecorded import allow_unrecorded as allow_unrecorded
+from crewai_dbos._runs.unrecorded import refuse_unrecorded as refuse_unrecorded
 from crewai_dbos._stored.budget import Budget as Budget
 from crewai_dbos._stored.budget import SetBudget as SetBudget
 from crewai_dbos._stored.context import store_context as store_context

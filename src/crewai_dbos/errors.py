@@ -71,7 +71,10 @@ class MissingDefinitionError(DefinitionError):
 
 
 class NotLaunchedError(DefinitionError, _dbos.DBOSException):
-    """A run was asked for or about before ``DBOS.launch()``, or waited for over `DBOS.destroy`."""
+    """A run was asked for or about before ``DBOS.launch()``, or waited for over `DBOS.destroy`.
+
+    Of a kickoff only where `refuse_unrecorded` was called.
+    """
 
 
 class QueueNotFoundError(DefinitionError):

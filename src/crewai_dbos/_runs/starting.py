@@ -66,10 +66,11 @@ def is_ordinary(what: str, definition: Any) -> bool:
 
     Raises:
         OutsideRunError: It is not, and nobody could be asked, or would count.
+        NotLaunchedError: It is not, and the process refuses that.
     """
     if not is_launched():
         _check_needs_no_record(what, definition, "before DBOS.launch()")
-        unrecorded.warn(what)
+        unrecorded.tell(what)
         return True
     _patches.apply(_patches.CALL)
     _patches.apply(_patches.WAIT)

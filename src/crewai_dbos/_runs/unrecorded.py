@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 
 from crewai_dbos._dbos_seam.instance import is_constructed
+from crewai_dbos.errors import NotLaunchedError
 
 logger = logging.getLogger("crewai_dbos")
 
 _told = False
+_refused = False
 
 
 def allow_unrecorded() -> None:
@@ -23,14 +25,34 @@ def allow_unrecorded() -> None:
 
         allow_unrecorded()
     """
-    global _told
-    _told = True
+    global _told, _refused
+    _told, _refused = True, False
 
 
-def warn(what: str) -> None:
-    """Say once in a process that the kickoff of `what` is not recorded."""
+def refuse_unrecorded() -> None:
+    """Refuse to kick off a durable agent, crew or flow without ``DBOS.launch()``.
+
+    Such a kickoff raises `NotLaunchedError` before anything is done, where it otherwise is crewAI's
+    own and logs a warning. For a process in production, called once.
+
+    Example::
+
+        from crewai_dbos import refuse_unrecorded
+
+        refuse_unrecorded()
+    """
+    global _refused
+    _refused = True
+
+
+def tell(what: str) -> None:
+    """Say once in a process that the kickoff of `what` is not recorded.
+
+    Raises:
+        NotLaunchedError: The process refuses those.
+    """
     global _told
-    if _told:
+    if _told and not _refused:
         return
     _told = True
     missing = "DBOS is configured, but DBOS.launch() was not called"
@@ -38,6 +60,11 @@ def warn(what: str) -> None:
         missing = (
             "DBOS is not launched: DBOS(config=...) and DBOS.launch() were not called, or it was "
             "destroyed since"
+        )
+    if _refused:
+        raise NotLaunchedError(
+            f"{what} would be kicked off and nothing of it recorded, which this process refuses: "
+            f"{missing}. Call DBOS.launch() before the kickoff."
         )
     logger.warning(
         "%s is kicked off and NOTHING OF IT IS RECORDED: %s. A crash loses the run. Call "
