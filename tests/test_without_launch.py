@@ -122,7 +122,7 @@ def test_whoever_refuses_it(kickoff: Callable[[], Any], serve: Serve, tmp_path: 
     model = serve()
     refuse_unrecorded()
     for _ in range(2):
-        with pytest.raises(NotLaunchedError, match="DBOS is not launched.*Call DBOS.launch"):
+        with pytest.raises(NotLaunchedError, match=r"DBOS is not launched.*Call DBOS\.launch"):
             kickoff()
     assert model.requests == []
     with launched_in(tmp_path):
