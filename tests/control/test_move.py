@@ -318,6 +318,17 @@ def test_all_of_a_version(control: Control) -> None:
     control.cancel(at_work)
 
 
+def test_what_a_run_has_started_is_in_one_list_only(control: Control) -> None:
+    """The child comes first among the runs of the version, so it has moved before its parent."""
+    flow, parent = of_the_old_version()
+    flow_of_child, child = of_the_old_version(parent_workflow_id=parent, created_at=1)
+    moves = control.move_all(OLD)
+    assert moves.moved == (child, parent)
+    assert (moves.kept, moves.refused) == ({}, {})
+    assert flow_of_child.retrieve(child).get_result() == f"{child}/2"
+    assert flow.retrieve(parent).get_result() == f"{parent}/2"
+
+
 @pytest.mark.parametrize("is_async", [False, True])
 def test_one_that_does_not_fit_says_how_it_is_moved_back(
     control: Control, serve: Serve, is_async: bool, caplog: pytest.LogCaptureFixture
@@ -341,7 +352,34 @@ def test_one_that_does_not_fit_says_how_it_is_moved_back(
     assert crew.retrieve(run_id).get_result().raw == "done"
 
 
-def changing(is_async: bool) -> tuple[DBOSCrew, Callable[[], Any], list[bool]]:
+def test_one_that_does_not_fit_stops_though_redact_fails(control: Control, serve: Serve) -> None:
+    def redact(said: str) -> str:
+        if changed:
+            raise KeyError("a rule that the new code has not")
+        return said
+
+    crew, kickoff, changed = changing(redact=redact)
+    serve(lambda _: text("done"))
+    run_id = unique("run")
+    with SetWorkflowID(run_id):
+        kickoff()
+    changed.append(True)
+    to_the_old_version(run_id, last_of(run_id))
+    control.move(run_id)
+    with pytest.raises(DriftError):
+        crew.retrieve(run_id).get_result()
+    run = control.run(run_id)
+    assert run.state == "stopped"
+    assert "redact has failed with KeyError" in str(run.reason)
+    assert f"--version {OLD}" in str(run.reason)
+    changed.clear()
+    control.resume(run_id)
+    assert crew.retrieve(run_id).get_result().raw == "done"
+
+
+def changing(
+    is_async: bool = False, **options: Any
+) -> tuple[DBOSCrew, Callable[[], Any], list[bool]]:
     """A crew with its tasks the other way round once it has changed, and how it is kicked off."""
     changed: list[bool] = []
 
@@ -349,7 +387,7 @@ def changing(is_async: bool) -> tuple[DBOSCrew, Callable[[], Any], list[bool]]:
         crew = ordinary(tasks=2)
         return Crew(agents=crew.agents, tasks=crew.tasks[::-1]) if changed else crew
 
-    crew = DBOSCrew(crew_name=unique("crew"), orig_crew=build)
+    crew = DBOSCrew(crew_name=unique("crew"), orig_crew=build, **options)
 
     def kickoff() -> Any:
         if is_async:

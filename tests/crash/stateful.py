@@ -32,5 +32,21 @@ class Varying(Flow[dict[str, Any]]):
         return "noted"
 
 
+class Unsteady(Flow[dict[str, Any]]):
+    """Has another state in each process, and fails when it is begun for the fourth time."""
+
+    @start()
+    def note(self) -> str:
+        with open(self.state["begun"], "a+") as file:
+            file.write("*")
+            file.seek(0)
+            if len(file.read()) == 4:
+                raise OSError("no room left")
+        self.state["process"] = os.getpid()
+        report_effect("noted")
+        return "noted"
+
+
 flow = DBOSFlow(flow_name="stateful", orig_flow=Stateful)
 varying = DBOSFlow(flow_name="varying", orig_flow=Varying)
+unsteady = DBOSFlow(flow_name="unsteady", orig_flow=Unsteady)

@@ -81,6 +81,14 @@ def test_what_differs_by_itself_is_said_once() -> None:
         assert test.run(during).ok
 
 
+def test_a_second_undisturbed_run_that_fails_is_no_difference(tmp_path: Path) -> None:
+    inputs = {"inputs": {"begun": str(tmp_path / "begun")}}
+    with CrashTest("crash.stateful:unsteady", inputs) as test:
+        during = next(position for position in test.positions() if position.moment == "during")
+        with pytest.raises(CrashTestError, match=r"fails without any crash: .*no room left"):
+            test.run(during)
+
+
 def test_effects_that_nobody_reports_and_tools_that_are_not_recorded() -> None:
     script = models.letters(["Ann"])
     with CrashTest("crash.silent:agent", {"messages": ASK}, model=script) as test:

@@ -95,6 +95,28 @@ class Private(Flow[State]):
         return [*self._log, *self.state._secret, say("last")]
 
 
+class Deleting(Flow[State]):
+    _log: list[str] = PrivateAttr(default_factory=list)
+
+    @start()
+    def begin(self) -> None:
+        self.cache = ["cached"]
+        self._log.append(say("begin"))
+        self.state._secret.append("secret")
+
+    @listen(begin)
+    def deletes(self) -> None:
+        del self.cache
+        del self._log
+        del self.state._secret
+        say("deleted")
+
+    @listen(deletes)
+    def last(self) -> list[Any]:
+        found = [hasattr(self, "cache"), hasattr(self, "_log"), hasattr(self.state, "_secret")]
+        return [*found, say("last")]
+
+
 class OddKeys(Flow):
     @start()
     def begin(self) -> None:
@@ -460,6 +482,7 @@ class Alike(Flow):
         GivenAList,
         GivenAnItem,
         Private,
+        Deleting,
         OddKeys,
         Twice,
         Pickled,

@@ -23,7 +23,9 @@ from dbos import DBOS, SetWorkflowID
 
 import crewai_dbos
 from crewai_dbos import DBOSFlow, People, ask, ask_async
-from crewai_dbos._requests.store import Store
+from crewai_dbos._dbos_seam.database import launched_database
+from crewai_dbos._requests.store import Asked, Store
+from crewai_dbos._requests.table import requests
 from crewai_dbos.control import Approve, Control, Reject, Reply
 from crewai_dbos.errors import OutsideRunError, RequestExpired, RunStoppedError
 from crewai_dbos.testing import Reply as Answered
@@ -216,6 +218,38 @@ def test_a_task_that_is_cancelled_while_its_request_is_made(
         assert flow.kickoff() == "cancelled True"
     requests = desk.control.requests(run_id=run_id, only_open=False)
     assert [request.state for request in requests] in (["withdrawn"], [])
+
+
+def test_one_that_is_asked_again_can_be_answered_as_long_as_at_first(desk: Desk) -> None:
+    """It was withdrawn as the program was stopped, hours ago."""
+    database, run_id = launched_database(), unique("run")
+    store = Store(database)
+
+    def asked() -> Asked:
+        return store.ask(run_id, "ask#1", "question", {"message": "Well?"}, seconds=3600)
+
+    first = asked()
+    store.withdraw(first.request_id)
+    table = requests(database.schema)
+    with database.writing() as connection:
+        ten_hours = 36_000_000
+        connection.execute(
+            sa.update(table)
+            .where(table.c.run_id == run_id)
+            .values(
+                created_ms=table.c.created_ms - ten_hours,
+                deadline_ms=table.c.deadline_ms - ten_hours,
+            )
+        )
+    again = asked()
+    assert (again.request_id, again.notify) == (first.request_id, True)
+    assert again.created_ms >= first.created_ms
+    with database.writing() as connection:
+        store.renew(connection, run_id)
+    renewed = asked()
+    assert renewed.deadline_ms is not None
+    assert renewed.deadline_ms - renewed.created_ms == 3_600_000
+    store.withdraw(first.request_id)
 
 
 posts: list[str] = []

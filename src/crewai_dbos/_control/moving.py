@@ -118,9 +118,9 @@ class Mover:
                     refused[run_id] = f"Run {run_id!r}: {error}"
                     continue
                 moved += found.moved
-                done.update(found.moved)
-                kept.update(found.kept)
+                kept.update({each: why for each, why in found.kept.items() if each not in done})
                 refused.update(found.refused)
+                done.update(found.moved, found.kept, found.refused)
         return Moves(tuple(moved), kept, refused)
 
     def _tree(self, run_id: str) -> Moves:
@@ -150,7 +150,7 @@ class Mover:
                 elif (why := self._refusal(connection, each, target)) is not None:
                     refused[each.run_id] = why
                     if each is root:
-                        break  # what it has started stays with it
+                        break  # what it has started stays with it, or is moved for itself
                 else:
                     self._move(connection, each, root, target, now, of_items)
                     moved.append(each.run_id)

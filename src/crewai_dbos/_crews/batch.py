@@ -180,12 +180,13 @@ def _where_it_failed(run_id: str, error: Any) -> int:
         e for e in entries if own and e.is_readable and _identity(e.payload().get("error")) == own
     ]
     work = min((e.path for e in same if e.what == names.END), key=len, default="")
-    calls = [e.step_id for e in same if e.what != names.END and e.name.startswith(work)]
+    inside = f"{work}/" if work else ""
+    calls = [e.step_id for e in same if e.what != names.END and e.name.startswith(inside)]
     if calls:
         return min(calls)
     work = work or _last_execution(entries)
-    inside = [e.step_id for e in entries if e.name.startswith(f"{work}/")] if work else []
-    return min(inside, default=max((row.step_id for row in rows), default=0) + 1)
+    made = [e.step_id for e in entries if e.name.startswith(f"{work}/")] if work else []
+    return min(made, default=max((row.step_id for row in rows), default=0) + 1)
 
 
 def _last_execution(entries: Sequence[Entry]) -> str:

@@ -134,6 +134,10 @@ class _RunFlow(_Base):
         touch_attribute(self, name, None, changed=True)
         super().__setattr__(name, value)
 
+    def __delattr__(self, name: str) -> None:
+        touch_attribute(self, name, None, changed=True)
+        super().__delattr__(name)
+
 
 def _run_of(flow: Any) -> FlowRun:
     run: FlowRun = flow.__dict__[_RUN]

@@ -11,8 +11,9 @@ from typing import Any
 from dbos import DBOS, WorkflowStatus
 
 from crewai_dbos import _command_lines
+from crewai_dbos._dbos_seam import attributes
 from crewai_dbos._dbos_seam.context import detached
-from crewai_dbos._dbos_seam.database import CANCELLED, INTERNAL_QUEUE
+from crewai_dbos._dbos_seam.database import CANCELLED, INTERNAL_QUEUE, launched_database
 from crewai_dbos._journal.drift import onward_of
 from crewai_dbos._secrets import known
 from crewai_dbos._stored import names, redaction, sealing, work_order
@@ -32,10 +33,7 @@ def stop(run_id: str, error: Exception, redact: Iterable[redaction.Redact] = ())
     status = detached(DBOS.get_workflow_status, run_id)
     ways = _added_ways(run_id, error, status)
     told = str(error)
-    why = known.hide(told.removesuffix(ways))
-    for function in redact:
-        why = function(why)
-    why += ways
+    why = redaction.shown(known.hide(told.removesuffix(ways)), redact) + ways
     logger.error("Stopped: %s", told if told.startswith("Run ") else f"Run {run_id}: {told}")
     more = error.noted if isinstance(error, BudgetExceeded) else {}
     if (queue := _queue_of(status)) is not None:
@@ -64,8 +62,7 @@ def _ways(run_id: str, error: DriftError, status: WorkflowStatus | None) -> str:
     """
     onward = onward_of(error)
     version = None if status is None else status.app_version
-    attributes = None if status is None else status.attributes
-    back = way_back(run_id, attributes, version)
+    back = way_back(run_id, None if status is None else status.attributes, version)
     told = ""
     if back is not None:
         told = (
@@ -114,16 +111,19 @@ def clear(run_id: str, order: Mapping[str, Any]) -> None:
         order: Its order, as it is stored.
     """
     status = detached(DBOS.get_workflow_status, run_id)
-    before = (status.attributes if status else None) or {}
     label = work_order.label(order)
-    told = {} if label is None or names.RUN_ATTRIBUTE in before else {names.RUN_ATTRIBUTE: label}
-    if status is not None and status.status == CANCELLED:
-        return  # since it was begun here: it does not go on
-    if names.ATTRIBUTE in before:
+
+    def cleared(before: Mapping[str, Any], now: str) -> dict[str, Any] | None:
+        if now == CANCELLED:
+            return None  # since it was begun here: it does not go on
+        told = {} if label is None else {names.RUN_ATTRIBUTE: label}
         kept = {name: value for name, value in before.items() if name != names.ATTRIBUTE}
-        detached(DBOS.update_workflow_attributes, run_id, {**kept, **told})
-    elif told:
-        detached(DBOS.update_workflow_attributes, run_id, told, merge=True)
+        wanted = {**told, **kept}
+        return None if wanted == before else wanted
+
+    # Most runs need no change, so no transaction that others wait for.
+    if status is not None and cleared(status.attributes or {}, status.status) is not None:
+        attributes.change(launched_database(), run_id, cleared)
 
 
 def of(status: WorkflowStatus) -> dict[str, Any]:
@@ -140,13 +140,13 @@ def is_stopped(status: WorkflowStatus) -> bool:
     return "stopped" in said_in(status.attributes)
 
 
-def cancelled(attributes: Mapping[str, Any] | None) -> Cancelled | None:
+def cancelled(found: Mapping[str, Any] | None) -> Cancelled | None:
     """Who has cancelled a run, and why, as its attributes say; None if they do not.
 
     Nothing but that it was if this process can't read it.
     """
     try:
-        return cancelled_in(attributes, sealing.opened)
+        return cancelled_in(found, sealing.opened)
     except SealedError:
         return Cancelled(0)
 
@@ -156,15 +156,15 @@ def add(run_id: str, what: Mapping[str, Any]) -> None:
 
     What is said there of a cancel stays: somebody may have cancelled the run meanwhile.
     """
+    shown = {
+        name: known.hide(value) if isinstance(value, str) else value for name, value in what.items()
+    }
+
+    def added(before: Mapping[str, Any], _: str) -> dict[str, Any]:
+        return {**before, names.ATTRIBUTE: {**said_in(before), **shown}}
+
     try:
-        status = detached(DBOS.get_workflow_status, run_id)
-        before = said_in(None if status is None else status.attributes)
-        shown = {
-            name: known.hide(value) if isinstance(value, str) else value
-            for name, value in what.items()
-        }
-        attributes = {names.ATTRIBUTE: {**before, **shown}}
-        detached(DBOS.update_workflow_attributes, run_id, attributes, merge=True)
+        attributes.change(launched_database(), run_id, added)
     except Exception as error:
         # The run goes its way without it.
         logger.warning("Run %s: its attributes could not be written: %s", run_id, error)

@@ -60,7 +60,7 @@ def putting_off(load: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(load)
     def load_or_put_off(knowledge: Knowledge) -> None:
         if _putting_off.get():
-            knowledge.__dict__[_PUT_OFF] = True
+            knowledge.__dict__[_PUT_OFF] = _Loading(done=False)
             return
         load(knowledge)
 
@@ -90,17 +90,25 @@ def aloading_first(aquery: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _load_if_put_off(knowledge: Knowledge) -> None:
-    if knowledge.__dict__.pop(_PUT_OFF, False):
-        put_off: Any = Knowledge.add_sources
-        put_off.__wrapped__(knowledge)
+    loading: _Loading | None = knowledge.__dict__.get(_PUT_OFF)
+    if loading is not None:
+        add_sources: Any = Knowledge.add_sources
+        loading.once(lambda: add_sources.__wrapped__(knowledge))
 
 
 @dataclass
 class _Loading:
-    """Whether the sources of a knowledge are in its storage."""
+    """Whether the sources of a knowledge, and of each copy of it, are in their storage."""
 
     done: bool
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def once(self, load: Callable[[], None]) -> None:
+        """Load them if they are not there; who asks meanwhile waits. What fails is done again."""
+        with self.lock:
+            if not self.done:
+                load()
+                self.done = True
 
 
 if TYPE_CHECKING:
@@ -144,7 +152,4 @@ class _DurableKnowledge(_Knowledge):
 
 def _load(knowledge: _DurableKnowledge) -> None:
     loading: _Loading = knowledge.__dict__[_LOADING]
-    with loading.lock:
-        if not loading.done:
-            knowledge.add_sources()
-            loading.done = True
+    loading.once(knowledge.add_sources)

@@ -8,6 +8,7 @@ from typing import Any
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._secrets import known
 from crewai_dbos._secrets.cutting import cutter
+from crewai_dbos._stored.redaction import redacted_text
 
 
 def shown(scope: Scope, data: Any) -> Any:
@@ -17,14 +18,12 @@ def shown(scope: Scope, data: Any) -> Any:
         scope: Of the run.
     """
     journal = scope.journal
-    through: list[Callable[[str], str]] = [
-        cutter({*known.named(), *journal.secrets}),
-        *journal.writer.redact,
-    ]
+    cut = cutter({*known.named(), *journal.secrets})
 
     def text(value: str) -> str:
-        for function in through:
-            value = function(value)
+        value = cut(value)
+        for function in journal.writer.redact:
+            value = redacted_text(value, function)
         return value
 
     return _texts(data, text)

@@ -197,7 +197,8 @@ class _Meter:
     def _unpriced(self, model: str) -> list[str]:
         if self._budget.usd is None:
             return []
-        models = dict.fromkeys((*filter(None, self._used), model))
+        with self._lock:
+            models = dict.fromkeys((*filter(None, self._used), model))
         return [each for each in models if self._prices.of(each) is None]
 
     def _is_priced(self, model: str) -> bool:
@@ -205,17 +206,23 @@ class _Meter:
 
     def _spent(self) -> Limits:
         """What is used, by what the budget counts."""
-        spent: Limits = {"tokens": sum(self._used.values(), Tokens()).total}
+        with self._lock:
+            used = dict(self._used)
+        spent: Limits = {"tokens": sum(used.values(), Tokens()).total}
         if self._budget.usd is not None:
-            known = (Spent(model, each) for model, each in self._used.items() if model is not None)
+            known = (Spent(model, each) for model, each in used.items() if model is not None)
             spent["usd"] = self._prices.usd(known) or 0.0
         return spent
 
     def _reached(self) -> str | None:
         """Which of the limits is reached."""
-        with self._lock:
-            spent = self._spent()
-            return next((u for u, limit in self._limits.items() if spent[u] >= limit), None)
+        spent = self._spent()
+        return next((u for u, limit in self._limits.items() if spent[u] >= limit), None)
+
+    def _at_limit(self) -> tuple[str, float, float]:
+        """What is reached, how much is used of it, and the limit."""
+        unit = self._reached() or next(iter(self._limits))
+        return unit, self._spent()[unit], self._limits[unit]
 
     # At the limit ------------------------------------------------------------------
 
@@ -250,8 +257,7 @@ class _Meter:
         return {unit: limit for unit, limit in found.items() if is_amount(limit)}
 
     def _exceeded(self, why: str = "") -> BudgetExceeded:
-        unit = self._reached() or next(iter(self._limits))
-        used, limit, run_id = self._spent()[unit], self._limits[unit], self._scope.run_id
+        run_id, (unit, used, limit) = self._scope.run_id, self._at_limit()
         return BudgetExceeded(
             f"Run {run_id!r} has used {amount(unit, used)}, with a limit of {amount(unit, limit)} "
             f"({self._scope.path or 'the whole run'}){why}. Raise it: "
@@ -265,8 +271,7 @@ class _Meter:
         )
 
     def _asking(self) -> Asking:
-        unit = self._reached() or next(iter(self._limits))
-        used, limit = self._spent()[unit], self._limits[unit]
+        unit, used, limit = self._at_limit()
         more = max(limit + self._budget.limits[unit], used + self._budget.limits[unit])
         number = {"type": "integer" if unit == "tokens" else "number", "exclusiveMinimum": used}
         question = Question(

@@ -138,7 +138,7 @@ class Store:
                 connection.execute(
                     sa.update(table)
                     .where(table.c.request_id == request_id)
-                    .values(state="open", deadline_ms=deadline, notified_ms=None)
+                    .values(state="open", created_ms=now, deadline_ms=deadline, notified_ms=None)
                 )
             row = connection.execute(
                 sa.select(table.c.notified_ms, table.c.created_ms, table.c.deadline_ms).where(

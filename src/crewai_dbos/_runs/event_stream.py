@@ -28,7 +28,7 @@ from crewai_dbos._runs.failure import FailedRun
 from crewai_dbos._runs.recorded_events import FromRecord, above, outcome, payload_of
 from crewai_dbos._secrets import known
 from crewai_dbos._signals import ControlSignal, RunCancelled, RunLeft, RunParked, RunSuspended
-from crewai_dbos._stored import names, sealing
+from crewai_dbos._stored import names, redaction, sealing
 from crewai_dbos._threads import in_event_loop
 
 logger = logging.getLogger("crewai_dbos")
@@ -220,11 +220,11 @@ class EventStream:
         if not isinstance(model, str):
             return {}
         model = known.hide(model)
-        for redact in () if self._journal is None else self._journal.writer.redact:
-            try:
-                model = str(redact(model))
-            except Exception:  # of the user's function: what it has not seen is not told
-                return {}
+        try:
+            for redact in () if self._journal is None else self._journal.writer.redact:
+                model = redaction.redacted_text(model, redact)
+        except Exception:  # of the user's function: what it has not seen is not told
+            return {}
         return {"model": model}
 
     def _tokens_of(self, name: str) -> bool | None:

@@ -65,9 +65,9 @@ def of_run(definition: Any, noun: str) -> Iterator[None]:
         try:
             yield
         except BaseException as error:
-            _ended(definition, context, error)
+            _ended(definition, noun, context, error)
             raise
-        _ended(definition, context, None)
+        _ended(definition, noun, context, None)
 
 
 @asynccontextmanager
@@ -85,9 +85,9 @@ async def of_async_run(definition: Any, noun: str) -> AsyncIterator[None]:
             raise
         except BaseException as error:
             ended_by = error
-            await _off_the_loop(definition, lambda: _ended(definition, context, ended_by))
+            await _off_the_loop(definition, lambda: _ended(definition, noun, context, ended_by))
             raise
-        await _off_the_loop(definition, lambda: _ended(definition, context, None))
+        await _off_the_loop(definition, lambda: _ended(definition, noun, context, None))
 
 
 async def _off_the_loop(definition: Any, function: Callable[[], None]) -> None:
@@ -95,11 +95,12 @@ async def _off_the_loop(definition: Any, function: Callable[[], None]) -> None:
         await on_a_thread(function)
 
 
-def _ended(definition: Any, context: DBOSContext, error: BaseException | None) -> None:
+def _ended(definition: Any, noun: str, context: DBOSContext, error: BaseException | None) -> None:
     """The run has ended, or is left; nobody has heard of it.
 
     Args:
         definition: What it is a run of.
+        noun: What kind of definition that is.
         context: The workflow that was opened for it.
         error: What its body raises.
     """
@@ -110,7 +111,7 @@ def _ended(definition: Any, context: DBOSContext, error: BaseException | None) -
         begun = event_stream.opened(journal)
         stream = begun or event_stream.of_journal(journal)
         if begun is None:
-            stream.begins(definition=definition.name)
+            stream.begins(definition=definition.name, kind=noun)
         stream.ends(error)
         stream.flush()
     except Exception as error:  # its end is what counts

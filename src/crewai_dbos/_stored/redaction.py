@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 from crewai_dbos._stored import codec
@@ -31,6 +31,31 @@ def as_redact(redact: Any) -> Redact | None:
     return cast("Redact | None", redact)
 
 
+def redacted_text(text: str, redact: Redact) -> str:
+    """`text`, put through `redact`.
+
+    Raises:
+        UnstorableValueError: `redact` returned something else than a text.
+        Exception: What `redact` raises.
+    """
+    found = redact(text)
+    if not isinstance(found, str):
+        raise UnstorableValueError(
+            f"redact must return a text, and returned {type(found).__name__}. Nothing is stored."
+        )
+    return found
+
+
+def shown(text: str, redact: Iterable[Redact]) -> str:
+    """`text`, put through each of `redact`; only that it can't be shown if one of them fails."""
+    try:
+        for function in redact:
+            text = redacted_text(text, function)
+    except Exception as error:  # of the user's function
+        return f"(It can't be shown: redact has failed with {type(error).__name__}.)"
+    return text
+
+
 def redacted(data: Json, redact: Redact) -> Json:
     """`data`, plain JSON as `codec` writes it, with every text in it put through `redact`.
 
@@ -41,12 +66,7 @@ def redacted(data: Json, redact: Redact) -> Json:
         Exception: What `redact` raises.
     """
     if isinstance(data, str):
-        text = redact(data)
-        if not isinstance(text, str):
-            raise UnstorableValueError(
-                f"redact must return a text, and returned {type(text).__name__}. Nothing is stored."
-            )
-        return text
+        return redacted_text(data, redact)
     if isinstance(data, list):
         return [redacted(item, redact) for item in data]
     if not isinstance(data, dict):

@@ -120,8 +120,10 @@ class Fields:
     def delete(self, name: str) -> None:
         if isinstance(self.owner, dict):
             dict.pop(self.owner, as_key(name), None)
-        elif own_dict(self.owner).pop(name, self) is self:
-            (self.owner.__pydantic_extra__ or {}).pop(name, None)
+        else:
+            extra = self.owner.__pydantic_extra__ or {}
+            for place in (own_dict(self.owner), extra, own_private(self.owner)):
+                place.pop(name, None)
 
 
 class Attributes(Fields):
@@ -149,4 +151,5 @@ class Attributes(Fields):
         place[name] = value
 
     def delete(self, name: str) -> None:
-        own_dict(self.owner).pop(name, None)
+        for place in (own_dict(self.owner), own_private(self.owner)):
+            place.pop(name, None)

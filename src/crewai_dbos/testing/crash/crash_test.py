@@ -151,16 +151,17 @@ class CrashTest:
         """
         with self._deciding:
             if self._undisturbed is None:
-                observed = self._runs.observe(())
-                if unusable := observed.ended.get("unusable"):
-                    raise CrashTestError(unusable)
-                if observed.trouble or "answer" not in observed.ended:
-                    why = observed.trouble or observed.ended.get("error")
-                    raise CrashTestError(
-                        f"The run fails without any crash: {why}\n{observed.log[-4000:]}"
-                    )
-                self._undisturbed = observed
+                self._undisturbed = self._observe_undisturbed()
             return self._undisturbed
+
+    def _observe_undisturbed(self) -> Observed:
+        observed = self._runs.observe(())
+        if unusable := observed.ended.get("unusable"):
+            raise CrashTestError(unusable)
+        if observed.trouble or "answer" not in observed.ended:
+            why = observed.trouble or observed.ended.get("error")
+            raise CrashTestError(f"The run fails without any crash: {why}\n{observed.log[-4000:]}")
+        return observed
 
     def positions(self, count: int | None = None, seed: int = 0) -> list[Position]:
         """Where the run can be killed: everywhere, or at `count` places.
@@ -229,8 +230,8 @@ class CrashTest:
         """Make a second undisturbed run, if a killed one differs in `fields`."""
         with self._deciding:
             if self._varying is None:
-                first, second = self.undisturbed.ended, self._runs.observe(()).ended
-                self._varying = list(differences(second, first, self._ignore))
+                first, second = self.undisturbed, self._observe_undisturbed()
+                self._varying = list(differences(second.ended, first.ended, self._ignore))
         varying = [each for each in self._varying if each.field in fields]
         if varying:
             differ = "; ".join(f"{each.field} is {each.usual} and {each.found}" for each in varying)
