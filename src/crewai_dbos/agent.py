@@ -324,13 +324,13 @@ class DBOSAgent(Agent):
         return RunHandle(run_id, client=client)
 
     def _carry_out(self, order: AgentWorkOrder, ordinary: Callable[[], Any]) -> Any:
-        if starting.is_ordinary(f"DBOSAgent {self.agent_name!r}", self._definition):
+        if not starting.prepared_to_record(f"DBOSAgent {self.agent_name!r}", self._definition):
             return ordinary()
         order.given = crew_settings.since(self._defined_as, self)
         return starting.carry_out(KIND, self._definition, order, self, order.models())
 
     async def _acarry_out(self, order: AgentWorkOrder, ordinary: Callable[[], Any]) -> Any:
-        if starting.is_ordinary(f"DBOSAgent {self.agent_name!r}", self._definition):
+        if not starting.prepared_to_record(f"DBOSAgent {self.agent_name!r}", self._definition):
             return await ordinary()
         order.given = crew_settings.since(self._defined_as, self)
         return await starting.acarry_out(KIND, self._definition, order, self, order.models())

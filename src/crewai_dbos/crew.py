@@ -182,7 +182,7 @@ class DBOSCrew(Crew):
                 print(crew.kickoff({"topic": "otters"}).raw)
         """
         order = self._order(inputs, input_files, from_checkpoint)
-        if starting.is_ordinary(self._described(), self._definition):
+        if not starting.prepared_to_record(self._described(), self._definition):
             return self._ordinary(lambda crew: crew.kickoff(**vars(order)))
         if self.stream:
             # crewAI's own streaming, which comes back here without it.
@@ -205,7 +205,7 @@ class DBOSCrew(Crew):
             with body.sparing_the_loop_of_dbos():
                 return await on_a_thread(lambda: self.kickoff(inputs, input_files, from_checkpoint))
         order = self._order(inputs, input_files, from_checkpoint)
-        if starting.is_ordinary(self._described(), self._definition):
+        if not starting.prepared_to_record(self._described(), self._definition):
             return await self._aordinary(lambda crew: crew.kickoff_async(**vars(order)))
         return await Crew.kickoff_async(self._view(), **vars(order))
 
@@ -222,7 +222,7 @@ class DBOSCrew(Crew):
             print((await crew.akickoff({"topic": "otters"})).raw)
         """
         order = self._order(inputs, input_files, from_checkpoint)
-        if starting.is_ordinary(self._described(), self._definition):
+        if not starting.prepared_to_record(self._described(), self._definition):
             return await self._aordinary(lambda crew: crew.akickoff(**vars(order)))
         if self.stream:
             return await Crew.akickoff(self._view(), **vars(order))
@@ -275,7 +275,7 @@ class DBOSCrew(Crew):
         """
         inputs, limits = list(inputs), batch.limits(concurrency, limiter)
         orders = [self._order(each, input_files, None) for each in inputs]
-        if starting.is_ordinary(self._described(), self._definition):
+        if not starting.prepared_to_record(self._described(), self._definition):
             plain = [dict(each) for each in inputs]
             files = None if input_files is None else dict(input_files)
             done: list[Any] = self._ordinary(lambda crew: crew.kickoff_for_each(plain, files))
