@@ -12,7 +12,7 @@ from crewai_dbos._control.forked import check_not_forked
 from crewai_dbos._control.stopping import Json, has_stopped, let_go_on, queue_of_items
 from crewai_dbos._dbos_seam import moving, stopping
 from crewai_dbos._dbos_seam.database import CANCELLED, PENDING, Database
-from crewai_dbos._dbos_seam.stopping import Standing
+from crewai_dbos._dbos_seam.stopping import RunToChange
 from crewai_dbos._fleet.table import lease_of
 from crewai_dbos._requests.store import Store
 from crewai_dbos._stored import names
@@ -159,8 +159,8 @@ class Mover:
     def _move(
         self,
         connection: sa.Connection,
-        run: Standing,
-        root: Standing,
+        run: RunToChange,
+        root: RunToChange,
         target: str,
         now: int,
         of_items: str | None,
@@ -177,7 +177,7 @@ class Mover:
             attributes = without_notes(attributes)
         moving.move(self.database, connection, run.run_id, target, attributes)
 
-    def _refusal(self, connection: sa.Connection, run: Standing, target: str) -> str | None:
+    def _refusal(self, connection: sa.Connection, run: RunToChange, target: str) -> str | None:
         """Why a run can't be moved; None if it can."""
         run_id = run.run_id
         if _ended(run):
@@ -214,10 +214,10 @@ class Mover:
             )
         return None
 
-    def _found(self, connection: sa.Connection, run_id: str, *, lock: bool) -> list[Standing]:
-        """How the run stands, and after it those that it has started and that go with it."""
+    def _found(self, connection: sa.Connection, run_id: str, *, lock: bool) -> list[RunToChange]:
+        """The run, and after it those that it has started and that go with it."""
         database = self.database
-        found = stopping.standing(database, connection, run_id, lock=lock)
+        found = stopping.runs_to_change(database, connection, run_id, lock=lock)
         if not found:
             raise RunNotFoundError(run_id)
         seen = {run_id}
@@ -252,23 +252,23 @@ class Mover:
 
 
 def _children(
-    database: Database, connection: sa.Connection, run: Standing, *, lock: bool
-) -> list[Standing]:
-    found = stopping.standing(database, connection, run.run_id, with_children=True, lock=lock)
+    database: Database, connection: sa.Connection, run: RunToChange, *, lock: bool
+) -> list[RunToChange]:
+    found = stopping.runs_to_change(database, connection, run.run_id, with_children=True, lock=lock)
     return found[1:]
 
 
-def _is_put_on_its_queue(run: Standing) -> bool:
+def _is_put_on_its_queue(run: RunToChange) -> bool:
     """Whether this is a batch, which does no more than that."""
     return run.name == names.BATCH_WORKFLOW and _ended(run)
 
 
-def _ended(run: Standing) -> bool:
+def _ended(run: RunToChange) -> bool:
     """Whether the run has come to an end that nothing follows."""
     return not (run.is_alive or run.status == CANCELLED or has_stopped(run))
 
 
-def _there(run: Standing, target: str) -> str:
+def _there(run: RunToChange, target: str) -> str:
     told = f"Run {run.run_id!r} is of version {target} already."
     if run.is_alive:
         return told

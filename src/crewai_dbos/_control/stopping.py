@@ -12,7 +12,7 @@ from crewai_dbos import _command_lines
 from crewai_dbos._control.forked import check_not_forked, where_the_result_is
 from crewai_dbos._dbos_seam import stopping, stored_contents
 from crewai_dbos._dbos_seam.database import CANCELLED, DELAYED, ENQUEUED, PENDING, Database
-from crewai_dbos._dbos_seam.stopping import Standing
+from crewai_dbos._dbos_seam.stopping import RunToChange
 from crewai_dbos._dbos_seam.stored_runs import GIVEN_UP
 from crewai_dbos._requests.store import Store
 from crewai_dbos._stored import names, work_order
@@ -45,7 +45,7 @@ def cancel(
         found = with_items(database, connection, run_id)
         alive = [each for each in found if each.is_alive or has_stopped(each)]
         if not alive:
-            raise _ended(database, connection, found[0])
+            raise _not_to_cancel(database, connection, found[0])
         now = stopping.now_of(database, connection)
         inputs = stored_contents.inputs(database, connection, [each.run_id for each in alive])
         attributes = {}
@@ -104,7 +104,7 @@ def let_go_on(
     database: Database,
     connection: sa.Connection,
     store: Store,
-    run: Standing,
+    run: RunToChange,
     queue: str | None,
     timeout_ms: int | None,
     opened: Json,
@@ -122,31 +122,31 @@ def let_go_on(
 
 def with_items(
     database: Database, connection: sa.Connection, run_id: str, *, lock: bool = True
-) -> list[Standing]:
-    """How the run stands, and after it the items of a batch."""
-    found = stopping.standing(database, connection, run_id, lock=lock)
+) -> list[RunToChange]:
+    """The row of the run, and after it those of the items of a batch."""
+    found = stopping.runs_to_change(database, connection, run_id, lock=lock)
     if not found:
         raise RunNotFoundError(run_id)
     if found[0].name == names.BATCH_WORKFLOW:
-        return stopping.standing(database, connection, run_id, with_children=True, lock=lock)
+        return stopping.runs_to_change(database, connection, run_id, with_children=True, lock=lock)
     return found
 
 
-def _is_stopped(run: Standing) -> bool:
+def _is_stopped(run: RunToChange) -> bool:
     """Whether nobody carries the run out, nor will."""
     if run.status == PENDING:
         return "waiting" in said_in(run.attributes)  # for its definition
     return run.status in (CANCELLED, GIVEN_UP)
 
 
-def has_stopped(run: Standing) -> bool:
+def has_stopped(run: RunToChange) -> bool:
     """Whether the run has stopped, and could be resumed."""
     return run.status == GIVEN_UP or (
         run.status == CANCELLED and "stopped" in said_in(run.attributes)
     )
 
 
-def _queue_of(run: Standing, opened: Json) -> str | None:
+def _queue_of(run: RunToChange, opened: Json) -> str | None:
     """What the run was taken from before it was cancelled, or stopped."""
     try:
         cancelled = cancelled_in(run.attributes, opened)
@@ -158,7 +158,7 @@ def _queue_of(run: Standing, opened: Json) -> str | None:
     return noted if isinstance(noted, str) else None
 
 
-def queue_of_items(database: Database, connection: sa.Connection, batch: Standing) -> str | None:
+def queue_of_items(database: Database, connection: sa.Connection, batch: RunToChange) -> str | None:
     """What the items of a batch are taken from, whatever they were cancelled with."""
     if batch.name != names.BATCH_WORKFLOW:
         return None
@@ -169,7 +169,9 @@ def queue_of_items(database: Database, connection: sa.Connection, batch: Standin
         return None
 
 
-def _ended(database: Database, connection: sa.Connection, run: Standing) -> RunStateError:
+def _not_to_cancel(
+    database: Database, connection: sa.Connection, run: RunToChange
+) -> RunStateError:
     if run.status == CANCELLED:
         then = where_the_result_is(database, connection, run.run_id)
         told = f"was cancelled already. {then}"
@@ -178,7 +180,7 @@ def _ended(database: Database, connection: sa.Connection, run: Standing) -> RunS
     return RunStateError(run.run_id, run.status, f"Run {run.run_id!r} {told}")
 
 
-def _not_stopped(run: Standing) -> RunStateError:
+def _not_stopped(run: RunToChange) -> RunStateError:
     run_id = run.run_id
     told = {
         "SUCCESS": "is done, so there is nothing to go on with.",

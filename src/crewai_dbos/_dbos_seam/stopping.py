@@ -21,8 +21,8 @@ from crewai_dbos._dbos_seam.stored_runs import GIVEN_UP
 
 
 @dataclass(frozen=True)
-class Standing:
-    """How a run stands, by its row.
+class RunToChange:
+    """A run that is to be cancelled, resumed, moved or forked, as its row says.
 
     Attributes:
         run_id: Its workflow id.
@@ -76,15 +76,15 @@ def noting(cancel: Callable[..., Any]) -> Callable[..., Any]:
     return cancelled
 
 
-def standing(
+def runs_to_change(
     database: Database,
     connection: sa.Connection,
     run_id: str,
     *,
     with_children: bool = False,
     lock: bool = True,
-) -> list[Standing]:
-    """How a run stands, and then those that it has started if that is asked for.
+) -> list[RunToChange]:
+    """The row of a run, and then those of runs that it has started if that is asked for.
 
     Returns:
         Nothing if there is no such run.
@@ -102,17 +102,17 @@ def standing(
     )
     of_run = sa.and_(*database.system._wf(runs, run_id))
     wanted = [of_run, runs.c.parent_workflow_id == run_id] if with_children else [of_run]
-    found: list[Standing] = []
+    found: list[RunToChange] = []
     for condition in wanted:
         query = sa.select(*columns).where(condition).order_by(runs.c.created_at)
-        found += map(_standing, connection.execute(query.with_for_update() if lock else query))
+        found += map(_run_to_change, connection.execute(query.with_for_update() if lock else query))
     return found
 
 
-def _standing(row: Any) -> Standing:
+def _run_to_change(row: Any) -> RunToChange:
     queue = None if row.queue_name == INTERNAL_QUEUE_NAME else row.queue_name
     attributes = row.attributes if isinstance(row.attributes, dict) else {}
-    return Standing(
+    return RunToChange(
         row.workflow_uuid,
         row.name,
         row.status,
