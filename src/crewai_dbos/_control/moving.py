@@ -85,7 +85,7 @@ class Mover:
         found = self._tree(run_id)
         if found.refused and not (found.moved or found.kept):
             told = found.refused.get(run_id) or next(iter(found.refused.values()))
-            raise RunStateError(run_id, self._status_of(run_id), told)
+            raise RunStateError(run_id, self.database.status_of(run_id) or "", told)
         return found
 
     def move_all(self, version: str) -> Moves:
@@ -244,11 +244,6 @@ class Mover:
                 f"are: {_listed(known)}. Start a worker of the version first."
             )
         return known[0] if wanted is None else wanted
-
-    def _status_of(self, run_id: str) -> str:
-        with self.database.engine.connect() as connection:
-            rows = self.database.rows(connection, [run_id])
-        return rows[run_id].status if run_id in rows else ""
 
 
 def _children(

@@ -111,6 +111,12 @@ class Database:
                 found[run_id] = RunRow(status, xid)
         return found
 
+    def status_of(self, run_id: str) -> str | None:
+        """DBOS's status of a run; None if there is no such run."""
+        with self.engine.connect() as connection:
+            row = self.rows(connection, [run_id]).get(run_id)
+        return None if row is None else row.status
+
     def is_alive(self, run_id: Any) -> sa.ColumnElement[bool]:
         """Whether the run has not ended, as an expression; `run_id` may be a column."""
         runs = self.runs
