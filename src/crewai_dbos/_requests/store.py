@@ -182,20 +182,20 @@ class Store:
             for row in rows
         }
 
-    def used(self, run_id: str, names: Collection[str], **kept: Any) -> None:
+    def used(self, run_id: str, names: Collection[str], answer: Any = None) -> None:
         """What became of the requests of these places is recorded in the run.
 
         Args:
-            kept: What is to be kept in place of the ``answer``, as it is stored.
+            answer: What is to be kept in place of the answers, as it is stored; None if they are.
         """
         table = self._table
-        values = {name: json.dumps(value) for name, value in kept.items()}
+        kept = {} if answer is None else {"answer": json.dumps(answer)}
         with self._database.writing() as connection:
             connection.execute(
                 sa.update(table)
                 .where(table.c.run_id == run_id, table.c.name.in_(list(names)))
                 .where(table.c.state.in_(("answered", "expired")))
-                .values(state="used", **values)
+                .values(state="used", **kept)
             )
 
     def withdraw(self, request_id: str) -> None:
