@@ -54,8 +54,7 @@ class Content:
 def inputs_of(database: Database, run_id: str, opened: Open) -> Any:
     """What a run of a definition was asked to do, by field; None of another workflow."""
     with database.engine.connect() as connection:
-        text = stored_contents.inputs(database, connection, [run_id]).get(run_id, "null")
-    order = stored_contents.first_argument(text)
+        order = stored_contents.order_of(database, connection, run_id)
     if not isinstance(order, Mapping) or not work_order.is_order(order):
         return None
     content = opened(order["sealed"]) if "sealed" in order else order

@@ -133,7 +133,7 @@ class Mover:
             root = found[0]
             target = self._target(connection, root.application)
             of_items = queue_of_items(database, connection, root)
-            now = stopping.now_of(database, connection)
+            now = database.now_of(connection)
             moved: list[str] = []
             kept: dict[str, str] = {}
             refused: dict[str, str] = {}

@@ -46,7 +46,7 @@ def cancel(
         alive = [each for each in found if each.is_alive or has_stopped(each)]
         if not alive:
             raise _not_to_cancel(database, connection, found[0])
-        now = stopping.now_of(database, connection)
+        now = database.now_of(connection)
         inputs = stored_contents.inputs(database, connection, [each.run_id for each in alive])
         attributes = {}
         for each in alive:
@@ -162,7 +162,7 @@ def queue_of_items(database: Database, connection: sa.Connection, batch: RunToCh
     """What the items of a batch are taken from, whatever they were cancelled with."""
     if batch.name != names.BATCH_WORKFLOW:
         return None
-    order = stopping.order_of(database, connection, batch.run_id)
+    order = stored_contents.order_of(database, connection, batch.run_id)
     try:
         return names.queue(order["crew"], order["limits"])
     except (TypeError, LookupError):

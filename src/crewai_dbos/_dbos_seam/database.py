@@ -84,6 +84,10 @@ class Database:
         now: sa.ColumnElement[int] = self.system._now_ms_sql()
         return now
 
+    def now_of(self, connection: sa.Connection) -> int:
+        """That time, as a transaction sees it."""
+        return int(connection.execute(sa.select(self.now_ms)).scalar_one())
+
     def insert(self, table: sa.Table) -> Any:
         """An INSERT that may say what to do ``on_conflict``."""
         return (sqlite if self.is_sqlite else postgresql).insert(table)

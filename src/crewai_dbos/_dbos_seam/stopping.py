@@ -7,13 +7,11 @@ of a run: resumed, it is cut off again after the same seconds.
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
-from dbos._serialization import DBOSPortableJSON
 from dbos._utils import INTERNAL_QUEUE_NAME
 
 from crewai_dbos._dbos_seam.database import ALIVE, CANCELLED, ENQUEUED, Database, chunks
@@ -122,28 +120,6 @@ def _run_to_change(row: Any) -> RunToChange:
         row.application_name,
         row.application_version,
     )
-
-
-def order_of(database: Database, connection: sa.Connection, run_id: str) -> Any:
-    """The first argument of a workflow, where that is stored as plain JSON; None elsewhere."""
-    runs, apart = database.runs, database.system.tables.workflow_input
-    query = (
-        sa.select(runs.c.serialization, sa.func.coalesce(apart.c.inputs, runs.c.inputs))
-        .outerjoin_from(runs, apart, apart.c.workflow_uuid == runs.c.workflow_uuid)
-        .where(*database.system._wf(runs, run_id))
-    )
-    row = connection.execute(query).first()
-    if row is None or row[0] != DBOSPortableJSON.name():
-        return None
-    try:
-        return json.loads(row[1] or "")["positionalArgs"][0]
-    except (ValueError, LookupError, TypeError, RecursionError):
-        return None
-
-
-def now_of(database: Database, connection: sa.Connection) -> int:
-    """The time by the clock of the database, in milliseconds since 1970."""
-    return int(connection.execute(sa.select(database.now_ms)).scalar_one())
 
 
 def cancel(

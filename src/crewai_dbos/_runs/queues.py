@@ -87,7 +87,7 @@ def _cancel_items(database: Database, batch_id: str) -> None:
         found = stopping.runs_to_change(database, connection, batch_id, with_children=True)
         if not found or found[0].status != CANCELLED:
             return  # it was resumed
-        now = stopping.now_of(database, connection)
+        now = database.now_of(connection)
         batch = notes.cancelled(found[0].attributes)
         by, reason = (None, None) if batch is None else (batch.by, batch.reason)
         attributes = {
