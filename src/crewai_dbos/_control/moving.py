@@ -13,7 +13,7 @@ from crewai_dbos._control.stopping import Json, has_stopped, let_go_on, queue_of
 from crewai_dbos._dbos_seam import moving, stopping
 from crewai_dbos._dbos_seam.database import CANCELLED, PENDING, Database
 from crewai_dbos._dbos_seam.stopping import RunToChange
-from crewai_dbos._fleet.table import lease_of
+from crewai_dbos._fleet.listing import worker_of
 from crewai_dbos._requests.store import Store
 from crewai_dbos._stored import names
 from crewai_dbos._stored.cancelled import said_in, without_notes
@@ -198,16 +198,16 @@ class Mover:
         ):
             return None
         executor = str(run.executor)
-        lease = lease_of(self.database, connection, executor, run.application, str(run.version))
-        if lease is None:
+        worker = worker_of(self.database, connection, executor, run.application, str(run.version))
+        if worker is None:
             return (
                 f"Run {run_id!r} is carried out by process {executor!r}, which is no Worker: the "
                 "database does not say whether it lives. If it does not, or if what it is at may "
                 "be made again: crewai-dbos runs move --even-if-running, even_if_running=True"
             )
-        if lease.is_alive:
+        if worker.is_alive:
             return (
-                f"Run {run_id!r} is carried out by worker {executor!r} ({lease.process}), which "
+                f"Run {run_id!r} is carried out by worker {executor!r} ({worker.process}), which "
                 "lives. Let it end there; or stop that worker, which leaves it, and move it then. "
                 "To take it away now, so that the calls in flight are made again: crewai-dbos "
                 "runs move --even-if-running, even_if_running=True"

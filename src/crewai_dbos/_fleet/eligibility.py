@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from crewai_dbos._dbos_seam import claiming
 from crewai_dbos._dbos_seam.claiming import Condition
 from crewai_dbos._dbos_seam.database import ENQUEUED, Database
+from crewai_dbos._dbos_seam.stored_runs import attribute_among
 from crewai_dbos._fleet.leases import Definitions, Holder
 from crewai_dbos._stored import names
 
@@ -82,12 +83,7 @@ class Claims:
 
 def _definition(runs: sa.FromClause, on_sqlite: bool) -> sa.ColumnElement[Any]:
     """What a run says it is a run of; NULL if it does not say it."""
-    if on_sqlite:
-        path = f'$."{names.RUN_ATTRIBUTE}"."definition"'
-        return sa.func.json_extract(runs.c.attributes, path)
-    attributes = sa.type_coerce(runs.c.attributes, JSONB)
-    found: sa.ColumnElement[Any] = attributes[names.RUN_ATTRIBUTE]["definition"].astext
-    return found
+    return attribute_among(runs, names.RUN_ATTRIBUTE, "definition", on_sqlite=on_sqlite)
 
 
 def _is_among(column: Any, values: Iterable[str], on_sqlite: bool) -> Condition:
