@@ -13,12 +13,12 @@ from typing import Any
 import sqlalchemy as sa
 
 from crewai_dbos._control import texts
-from crewai_dbos._control.texts import Open
 from crewai_dbos._dbos_seam import stored_contents
 from crewai_dbos._dbos_seam.database import Database
 from crewai_dbos._dbos_seam.rows import RecordedRow, as_json
 from crewai_dbos._journal.entry import read_entry
 from crewai_dbos._stored import work_order
+from crewai_dbos._stored.sealing import Open
 
 _OF_ORDERS = ("inputs", "messages", "turn", "task", "order")
 """Fields of an order in which a user's own data are."""

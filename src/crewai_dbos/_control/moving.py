@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from crewai_dbos import _command_lines
 from crewai_dbos._control.forked import check_not_forked
-from crewai_dbos._control.stopping import Json, has_stopped, let_go_on, queue_of_items
+from crewai_dbos._control.stopping import has_stopped, let_go_on, queue_of_items
 from crewai_dbos._dbos_seam import moving, stopping
 from crewai_dbos._dbos_seam.database import CANCELLED, PENDING, Database
 from crewai_dbos._dbos_seam.stopping import RunToChange
@@ -18,6 +18,7 @@ from crewai_dbos._requests.store import Store
 from crewai_dbos._stored import names
 from crewai_dbos._stored.cancelled import said_in, without_notes
 from crewai_dbos._stored.moved import Moved, with_moved
+from crewai_dbos._stored.sealing import Open
 from crewai_dbos.errors import DefinitionError, RunForkedError, RunNotFoundError, RunStateError
 
 
@@ -71,7 +72,7 @@ class Mover:
 
     database: Database
     store: Store
-    opened: Json
+    opened: Open
     wanted: Wanted
 
     def move(self, run_id: str) -> Moves:

@@ -9,13 +9,13 @@ from datetime import timedelta
 import sqlalchemy as sa
 
 from crewai_dbos._control.states import standing
-from crewai_dbos._control.texts import Open
 from crewai_dbos._dbos_seam import deleting, stored_runs
 from crewai_dbos._dbos_seam.database import Database, chunks
 from crewai_dbos._dbos_seam.stored_runs import ENDED, StoredRun
 from crewai_dbos._events.store import Store as EventStore
 from crewai_dbos._requests.store import Store
 from crewai_dbos._stored import names
+from crewai_dbos._stored.sealing import Open
 from crewai_dbos.errors import DefinitionError
 
 _AT_ONCE = 100

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import sqlalchemy as sa
@@ -23,14 +22,12 @@ from crewai_dbos._stored.cancelled import (
     with_cancelled,
     without_notes,
 )
+from crewai_dbos._stored.sealing import Open, Seal
 from crewai_dbos.errors import DefinitionError, RunNotFoundError, RunStateError, SealedError
-
-Json = Callable[[Any], Any]
-"""What the serializer of the application makes of a value, or a value of that."""
 
 
 def cancel(
-    database: Database, run_id: str, by: str | None, reason: str | None, seal: Json
+    database: Database, run_id: str, by: str | None, reason: str | None, seal: Seal
 ) -> dict[str, int]:
     """Cancel a run, or give up one that has stopped; of a batch its items.
 
@@ -69,7 +66,7 @@ def resume(
     store: Store,
     run_id: str,
     timeout: float | None,
-    opened: Json,
+    opened: Open,
     even_if_forked: bool = False,
 ) -> None:
     """Let a run go on that was cancelled or stopped; of a batch its items.
@@ -107,7 +104,7 @@ def let_go_on(
     run: RunToChange,
     queue: str | None,
     timeout_ms: int | None,
-    opened: Json,
+    opened: Open,
 ) -> None:
     """Let a run go on that is not at work, in a transaction that has locked its requests and it.
 
@@ -146,7 +143,7 @@ def has_stopped(run: RunToChange) -> bool:
     )
 
 
-def _queue_of(run: RunToChange, opened: Json) -> str | None:
+def _queue_of(run: RunToChange, opened: Open) -> str | None:
     """What the run was taken from before it was cancelled, or stopped."""
     try:
         cancelled = cancelled_in(run.attributes, opened)

@@ -17,6 +17,7 @@ from crewai_dbos._classes import durable_class, overrides
 from crewai_dbos._crewai_seam.crew import (
     forget_guardrails,
     forget_task_state,
+    handing_signals_to_futures,
     replace_guardrails,
 )
 from crewai_dbos._journal import run_scope
@@ -83,16 +84,12 @@ class _RunTask(_Base):
         with _in_its_place(self):
             return await super().aexecute_sync(*args, **kwargs)
 
+    @handing_signals_to_futures
     def _execute_task_async(
         self, agent: Any, context: Any, tools: Any, future: Future[Any]
     ) -> None:
-        """As crewAI's, which waits for ever when the thread ends with anything but an Exception."""
-        try:
-            with _in_its_place(self):
-                super()._execute_task_async(agent, context, tools, future)
-        except BaseException as error:
-            if not future.done():
-                future.set_exception(error)
+        with _in_its_place(self):
+            super()._execute_task_async(agent, context, tools, future)
 
     def _save_file(self, result: Any) -> None:
         """Write the output file once; on recovery only if it is gone."""

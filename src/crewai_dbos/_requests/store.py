@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +17,10 @@ from crewai_dbos._dbos_seam.database import Database, chunks
 from crewai_dbos._dbos_seam.parking import FOR_EVER, park, wake
 from crewai_dbos._requests import answers, reading
 from crewai_dbos._requests.answers import Answer
-from crewai_dbos._requests.reading import Open
 from crewai_dbos._requests.request import Request
 from crewai_dbos._requests.table import requests
 from crewai_dbos._stored import sealing
+from crewai_dbos._stored.sealing import Open, Seal
 from crewai_dbos._tables import migrate
 from crewai_dbos.errors import AlreadyAnswered, RequestExpired, UnknownRequest
 
@@ -237,9 +237,7 @@ class Store:
 
     # A person's side -------------------------------------------------------------
 
-    def answer(
-        self, request_id: str, answer: Answer, by: str, opened: Open, sealed: Callable[[Any], Any]
-    ) -> None:
+    def answer(self, request_id: str, answer: Answer, by: str, opened: Open, sealed: Seal) -> None:
         """Answer a request, and wake the run that waits for it; all or nothing.
 
         Args:
