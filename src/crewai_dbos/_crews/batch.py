@@ -32,7 +32,7 @@ def limits(concurrency: Any, limiter: Any) -> dict[str, Any]:
     """How many items a queue lets through, as it is stored.
 
     Raises:
-        DefinitionError: None ever, or it does not say how many.
+        DefinitionError: `concurrency` would let none through, or `limiter` does not say how many.
     """
     if concurrency is not None and not (type(concurrency) is int and concurrency > 0):
         raise DefinitionError(

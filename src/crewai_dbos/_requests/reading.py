@@ -136,7 +136,8 @@ _SEALED = "What is asked is encrypted, and can't be read here."
 
 
 def request_of(row: Any, opened: Open, *, even_sealed: bool = False) -> Request:
-    """
+    """The request in a row, as everybody sees it.
+
     Raises:
         SealedError: What is asked can't be read here, and `even_sealed` is not said.
     """
