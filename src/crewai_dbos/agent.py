@@ -19,10 +19,11 @@ from crewai_dbos._agents.work_orders import AgentWorkOrder, kickoff_order
 from crewai_dbos._classes import without_fields
 from crewai_dbos._crewai_seam.llm import is_llm, share_usage
 from crewai_dbos._events.event import Events, as_events
-from crewai_dbos._journal.config import AgentOptions, StepConfig, ToolStepConfig
+from crewai_dbos._journal.config import StepConfig, ToolStepConfig
 from crewai_dbos._objects import hooks_of_crews
 from crewai_dbos._objects.conversion import recording
 from crewai_dbos._objects.llm import durable_llm
+from crewai_dbos._objects.options import AgentOptions
 from crewai_dbos._objects.tools import check_tools
 from crewai_dbos._people.policy import People
 from crewai_dbos._people.spending import check_prices

@@ -14,18 +14,13 @@ from pydantic import ConfigDict, PrivateAttr, SecretStr
 from crewai_dbos import doctor
 from crewai_dbos._classes import without_fields
 from crewai_dbos._crews import batch
-from crewai_dbos._crews.options import chosen_options
+from crewai_dbos._crews.options import AgentStepConfigs, chosen_options
 from crewai_dbos._crews.perform_crew import KIND
 from crewai_dbos._crews.work_orders import CrewWorkOrder
 from crewai_dbos._events.event import Events, as_events
-from crewai_dbos._journal.config import (
-    AgentOptions,
-    AgentStepConfigs,
-    RateLimit,
-    StepConfig,
-    ToolStepConfig,
-)
+from crewai_dbos._journal.config import StepConfig, ToolStepConfig
 from crewai_dbos._objects import hooks_of_crews
+from crewai_dbos._objects.options import AgentOptions
 from crewai_dbos._people.policy import People
 from crewai_dbos._people.spending import check_prices
 from crewai_dbos._runs import body, starting, workflows
@@ -235,7 +230,7 @@ class DBOSCrew(Crew):
         *,
         return_exceptions: bool = False,
         concurrency: int | None = 10,
-        limiter: RateLimit | None = None,
+        limiter: batch.RateLimit | None = None,
     ) -> list[Any]:
         """Run the crew for each of `inputs`, each a run of its own on a DBOS queue.
 

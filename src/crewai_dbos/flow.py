@@ -19,8 +19,9 @@ from crewai_dbos._flows.perform_flow import KIND
 from crewai_dbos._flows.state.changes import classes
 from crewai_dbos._flows.work_orders import FlowWorkOrder
 from crewai_dbos._journal import run_scope
-from crewai_dbos._journal.config import AgentOptions, StepConfig, ToolStepConfig, recording_others
+from crewai_dbos._journal.config import StepConfig, ToolStepConfig
 from crewai_dbos._objects import hooks_of_crews
+from crewai_dbos._objects.options import AgentOptions, recording_others
 from crewai_dbos._people.policy import People
 from crewai_dbos._runs import starting, workflows
 from crewai_dbos._runs.definition import FlowDefinition, build_flow

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 from crewai.crews.crew_output import CrewOutput
 from crewai.types.usage_metrics import UsageMetrics
@@ -26,6 +26,13 @@ from crewai_dbos._stored.work_order import sealed
 from crewai_dbos.errors import BatchError, DefinitionError, RunNotFoundError
 
 _EXECUTION = re.compile(r"crew:[^/]+/task:[^/]+/agent:[^/]+#\d+")
+
+
+class RateLimit(TypedDict):
+    """How many runs of a queue may begin in a period of so many seconds, as DBOS takes it."""
+
+    limit: int
+    period: float
 
 
 def limits(concurrency: Any, limiter: Any) -> dict[str, Any]:

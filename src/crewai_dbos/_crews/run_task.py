@@ -22,10 +22,10 @@ from crewai_dbos._crewai_seam.crew import (
 )
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.call import Call
-from crewai_dbos._journal.config import AgentOptions
 from crewai_dbos._journal.scope import stable_id
 from crewai_dbos._objects import callbacks
 from crewai_dbos._objects.conversion import recording
+from crewai_dbos._objects.options import AgentOptions
 from crewai_dbos._objects.run_objects import RunObjects
 from crewai_dbos._people.approval import in_task
 from crewai_dbos._stored import names

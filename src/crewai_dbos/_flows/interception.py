@@ -32,8 +32,8 @@ from crewai_dbos._crews.work_orders import CrewWorkOrder
 from crewai_dbos._dbos_seam.errors import surviving
 from crewai_dbos._flows.work_orders import FlowWorkOrder
 from crewai_dbos._journal import run_scope
-from crewai_dbos._journal.config import AgentOptions
 from crewai_dbos._objects.llm import follow
+from crewai_dbos._objects.options import AgentOptions
 from crewai_dbos._objects.run_objects import RunObjects
 from crewai_dbos._objects.tools import is_durable
 from crewai_dbos._runs import body
