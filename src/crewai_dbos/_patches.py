@@ -85,6 +85,10 @@ TABLE = (
         DEFINITION,
         "a launch goes on with runs at once, and says if another live process recovers the same",
         ("dbos:DBOS", "launch", "_runs.launching:launching"),
+    ),
+    *_rows(
+        DEFINITION,
+        "a process that has destroyed DBOS is none that others are told of at a launch",
         ("dbos:DBOS", "destroy", "_runs.live_processes:destroying"),
     ),
     *_rows(

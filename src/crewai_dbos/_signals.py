@@ -12,7 +12,10 @@ class ControlSignal(BaseException):
 
 
 class RunSuspended(BaseException):
-    """Leaves a run PENDING: it is not over, it is waiting for code that is not loaded."""
+    """Leaves a run PENDING: it is not over, and goes on later, or in another process.
+
+    Its code is not loaded, DBOS is shut down, or this process ends.
+    """
 
 
 class RunLeft(RunSuspended):

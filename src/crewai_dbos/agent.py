@@ -19,10 +19,11 @@ from crewai_dbos._agents.work_orders import AgentWorkOrder, kickoff_order
 from crewai_dbos._classes import without_fields
 from crewai_dbos._crewai_seam.llm import is_llm, share_usage
 from crewai_dbos._events.event import Events, as_events
-from crewai_dbos._journal.config import AgentOptions, StepConfig, ToolStepConfig
+from crewai_dbos._journal.config import StepConfig, ToolStepConfig
 from crewai_dbos._objects import hooks_of_crews
 from crewai_dbos._objects.conversion import recording
 from crewai_dbos._objects.llm import durable_llm
+from crewai_dbos._objects.options import AgentOptions
 from crewai_dbos._objects.tools import check_tools
 from crewai_dbos._people.policy import People
 from crewai_dbos._people.spending import check_prices
@@ -324,13 +325,13 @@ class DBOSAgent(Agent):
         return RunHandle(run_id, client=client)
 
     def _carry_out(self, order: AgentWorkOrder, ordinary: Callable[[], Any]) -> Any:
-        if starting.is_ordinary(f"DBOSAgent {self.agent_name!r}", self._definition):
+        if not starting.prepared_to_record(f"DBOSAgent {self.agent_name!r}", self._definition):
             return ordinary()
         order.given = crew_settings.since(self._defined_as, self)
         return starting.carry_out(KIND, self._definition, order, self, order.models())
 
     async def _acarry_out(self, order: AgentWorkOrder, ordinary: Callable[[], Any]) -> Any:
-        if starting.is_ordinary(f"DBOSAgent {self.agent_name!r}", self._definition):
+        if not starting.prepared_to_record(f"DBOSAgent {self.agent_name!r}", self._definition):
             return await ordinary()
         order.given = crew_settings.since(self._defined_as, self)
         return await starting.acarry_out(KIND, self._definition, order, self, order.models())

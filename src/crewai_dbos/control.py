@@ -587,9 +587,7 @@ class Control:
 
             print(control.status_of(request.run_id))
         """
-        with self._database.engine.connect() as connection:
-            row = self._database.rows(connection, [run_id]).get(run_id)
-        return None if row is None else row.status
+        return self._database.status_of(run_id)
 
     # Forks -------------------------------------------------------------------------
 
@@ -648,8 +646,8 @@ class Control:
             print(crew.retrieve(fork_id).get_result().raw)
         """
         by = by or _user.name()
-        places = _places(run_id, at, edit)
-        wanted = forking.Wanted(places, inputs, edit or {}, version, by, fork_id, even_if_forked)
+        again = _places(run_id, at, edit)
+        wanted = forking.Wanted(again, inputs, edit or {}, version, by, fork_id, even_if_forked)
         return forking.fork(self._database, run_id, wanted, self._serializer)
 
     def made_again(
@@ -752,7 +750,7 @@ class Control:
         return self._events.last(run_id)
 
     def _check_run(self, run_id: str) -> None:
-        if self._events.is_alive(run_id) is None:
+        if self.status_of(run_id) is None:
             raise RunNotFoundError(run_id)
 
     # Cost ------------------------------------------------------------------------
@@ -823,17 +821,9 @@ class Control:
                 control.raise_budget(run_id, tokens=400_000)
                 DBOS.resume_workflow(run_id)
         """
-        attributes = self._attributes(run_id)
+        attributes = self._reader.row(run_id).attributes
         raised = cost.raised(run_id, attributes, {"tokens": tokens, "usd": usd})
         self._client.update_workflow_attributes(run_id, raised, merge=True)
-
-    def _attributes(self, run_id: str) -> Mapping[str, Any]:
-        found = self._client.list_workflows(
-            workflow_ids=[run_id], load_input=False, load_output=False
-        )
-        if not found:
-            raise RunNotFoundError(run_id)
-        return found[0].attributes or {}
 
     def _opened(self, stored: Any) -> Any:
         return sealing.opened(stored, self._serializer)

@@ -14,18 +14,13 @@ from pydantic import ConfigDict, PrivateAttr, SecretStr
 from crewai_dbos import doctor
 from crewai_dbos._classes import without_fields
 from crewai_dbos._crews import batch
-from crewai_dbos._crews.options import chosen_options
+from crewai_dbos._crews.options import AgentStepConfigs, chosen_options
 from crewai_dbos._crews.perform_crew import KIND
 from crewai_dbos._crews.work_orders import CrewWorkOrder
 from crewai_dbos._events.event import Events, as_events
-from crewai_dbos._journal.config import (
-    AgentOptions,
-    AgentStepConfigs,
-    RateLimit,
-    StepConfig,
-    ToolStepConfig,
-)
+from crewai_dbos._journal.config import StepConfig, ToolStepConfig
 from crewai_dbos._objects import hooks_of_crews
+from crewai_dbos._objects.options import AgentOptions
 from crewai_dbos._people.policy import People
 from crewai_dbos._people.spending import check_prices
 from crewai_dbos._runs import body, starting, workflows
@@ -182,7 +177,7 @@ class DBOSCrew(Crew):
                 print(crew.kickoff({"topic": "otters"}).raw)
         """
         order = self._order(inputs, input_files, from_checkpoint)
-        if starting.is_ordinary(self._described(), self._definition):
+        if not starting.prepared_to_record(self._described(), self._definition):
             return self._ordinary(lambda crew: crew.kickoff(**vars(order)))
         if self.stream:
             # crewAI's own streaming, which comes back here without it.
@@ -205,7 +200,7 @@ class DBOSCrew(Crew):
             with body.sparing_the_loop_of_dbos():
                 return await on_a_thread(lambda: self.kickoff(inputs, input_files, from_checkpoint))
         order = self._order(inputs, input_files, from_checkpoint)
-        if starting.is_ordinary(self._described(), self._definition):
+        if not starting.prepared_to_record(self._described(), self._definition):
             return await self._aordinary(lambda crew: crew.kickoff_async(**vars(order)))
         return await Crew.kickoff_async(self._view(), **vars(order))
 
@@ -222,7 +217,7 @@ class DBOSCrew(Crew):
             print((await crew.akickoff({"topic": "otters"})).raw)
         """
         order = self._order(inputs, input_files, from_checkpoint)
-        if starting.is_ordinary(self._described(), self._definition):
+        if not starting.prepared_to_record(self._described(), self._definition):
             return await self._aordinary(lambda crew: crew.akickoff(**vars(order)))
         if self.stream:
             return await Crew.akickoff(self._view(), **vars(order))
@@ -235,7 +230,7 @@ class DBOSCrew(Crew):
         *,
         return_exceptions: bool = False,
         concurrency: int | None = 10,
-        limiter: RateLimit | None = None,
+        limiter: batch.RateLimit | None = None,
     ) -> list[Any]:
         """Run the crew for each of `inputs`, each a run of its own on a DBOS queue.
 
@@ -275,7 +270,7 @@ class DBOSCrew(Crew):
         """
         inputs, limits = list(inputs), batch.limits(concurrency, limiter)
         orders = [self._order(each, input_files, None) for each in inputs]
-        if starting.is_ordinary(self._described(), self._definition):
+        if not starting.prepared_to_record(self._described(), self._definition):
             plain = [dict(each) for each in inputs]
             files = None if input_files is None else dict(input_files)
             done: list[Any] = self._ordinary(lambda crew: crew.kickoff_for_each(plain, files))

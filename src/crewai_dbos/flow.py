@@ -19,8 +19,9 @@ from crewai_dbos._flows.perform_flow import KIND
 from crewai_dbos._flows.state.changes import classes
 from crewai_dbos._flows.work_orders import FlowWorkOrder
 from crewai_dbos._journal import run_scope
-from crewai_dbos._journal.config import AgentOptions, StepConfig, ToolStepConfig, recording_others
+from crewai_dbos._journal.config import StepConfig, ToolStepConfig
 from crewai_dbos._objects import hooks_of_crews
+from crewai_dbos._objects.options import AgentOptions, recording_others
 from crewai_dbos._people.policy import People
 from crewai_dbos._runs import starting, workflows
 from crewai_dbos._runs.definition import FlowDefinition, build_flow
@@ -199,7 +200,7 @@ class DBOSFlow(Flow[Any]):
                 print(flow.kickoff({"ticket": "ticket 7"}))
         """
         order = self._order(inputs, input_files, from_checkpoint, restore_from_state_id)
-        if starting.is_ordinary(self._described(), self._durable):
+        if not starting.prepared_to_record(self._described(), self._durable):
             return self._shown(flow := self.orig_flow, lambda: flow.kickoff(**order.arguments()))
         if self.stream:
             # crewAI's own streaming, which comes back here without it.
@@ -220,7 +221,7 @@ class DBOSFlow(Flow[Any]):
             print(await flow.kickoff_async({"ticket": "ticket 7"}))
         """
         order = self._order(inputs, input_files, from_checkpoint, restore_from_state_id)
-        if starting.is_ordinary(self._described(), self._durable):
+        if not starting.prepared_to_record(self._described(), self._durable):
             flow = self.orig_flow
             try:
                 return await flow.kickoff_async(**order.arguments())
@@ -323,7 +324,7 @@ class DBOSFlow(Flow[Any]):
 
     def _take_turn(self, turn: dict[str, Any], run_id: str | None) -> Any:
         """Take a turn, under the workflow id `run_id` if there is one."""
-        if starting.is_ordinary(self._described(), self._durable):
+        if not starting.prepared_to_record(self._described(), self._durable):
             flow = self._talking or self.orig_flow
             self._talking = flow
             return self._shown(flow, lambda: sessions.take(flow, turn))

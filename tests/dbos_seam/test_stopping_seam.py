@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from dbos import DBOS, SetWorkflowID, SetWorkflowTimeout, error
 
-from crewai_dbos._dbos_seam import stopping
+from crewai_dbos._dbos_seam import stopping, stored_contents
 from crewai_dbos._dbos_seam.database import launched_database
 from people.conftest import status, until
 from support.launching import launched
@@ -77,9 +77,9 @@ def test_what_is_cancelled_is_as_if_dbos_had_done_it() -> None:
     DBOS.cancel_workflow(other)
     database = launched_database()
     with database.writing() as connection:
-        (found,) = stopping.standing(database, connection, run_id)
+        (found,) = stopping.runs_to_change(database, connection, run_id)
         assert (found.status, found.queue, found.is_alive) == ("ENQUEUED", "nobody's", True)
-        now = stopping.now_of(database, connection)
+        now = database.now_of(connection)
         stopping.cancel(database, connection, {run_id: {"own": 1}, "no such run": {}}, now)
     ours, dbos = DBOS.get_workflow_status(run_id), DBOS.get_workflow_status(other)
     assert ours is not None
@@ -89,7 +89,7 @@ def test_what_is_cancelled_is_as_if_dbos_had_done_it() -> None:
         assert getattr(ours, name) == getattr(dbos, name), name
     assert ours.completed_at is not None
     with database.writing() as connection:
-        assert stopping.standing(database, connection, "no such run") == []
+        assert stopping.runs_to_change(database, connection, "no such run") == []
 
 
 @DBOS.workflow()
@@ -106,8 +106,8 @@ def test_those_that_a_run_has_started() -> None:
     DBOS.cancel_workflow(children[0])
     database = launched_database()
     with database.writing() as connection:
-        found = stopping.standing(database, connection, run_id, with_children=True)
+        found = stopping.runs_to_change(database, connection, run_id, with_children=True)
         assert [each.run_id for each in found[:1]] == [run_id]
         assert sorted(each.run_id for each in found[1:]) == sorted(children)
         assert stopping.alive_children(database, connection, [run_id, "no such"]) == {run_id: 2}
-        assert stopping.order_of(database, connection, run_id) is None, "that is a pickle"
+        assert stored_contents.order_of(database, connection, run_id) is None, "that is a pickle"

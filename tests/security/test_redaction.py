@@ -207,12 +207,13 @@ def test_a_flow_goes_on_with_what_is_stored(tmp_path: Path) -> None:
             "third": (f"for {HIDDEN}", [f"yes, {HIDDEN}"], True),
             "last": ([HIDDEN], True),
         }
+        seen.clear()
         for row in recorded_rows("flow"):
-            seen.clear()
             fork = DBOS.fork_workflow("flow", row.step_id + 1).get_workflow_id()
             with pytest.raises(ValueError, match=r"no \[card\]"):
                 flow.retrieve(fork).get_result()
-            assert all(first[what] == told for what, told in seen)
+        assert all(first[what] == told for what, told in seen)
+        assert {what for what, _ in seen} == set(first)
     assert CARD not in stored_texts(tmp_path / "dbos.sqlite")
 
 

@@ -26,11 +26,11 @@ from crewai_dbos._crewai_seam.agent import (
 )
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.call import Call
-from crewai_dbos._journal.config import AgentOptions
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._objects import callbacks, mcp
 from crewai_dbos._objects.conversion import recording
 from crewai_dbos._objects.llm import DBOSLLM
+from crewai_dbos._objects.options import AgentOptions
 from crewai_dbos._objects.run_objects import RunObjects
 from crewai_dbos._runs.definition import AgentDefinition
 from crewai_dbos._stored import names

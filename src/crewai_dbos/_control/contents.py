@@ -13,12 +13,12 @@ from typing import Any
 import sqlalchemy as sa
 
 from crewai_dbos._control import texts
-from crewai_dbos._control.texts import Open
 from crewai_dbos._dbos_seam import stored_contents
 from crewai_dbos._dbos_seam.database import Database
 from crewai_dbos._dbos_seam.rows import RecordedRow, as_json
 from crewai_dbos._journal.entry import read_entry
 from crewai_dbos._stored import work_order
+from crewai_dbos._stored.sealing import Open
 
 _OF_ORDERS = ("inputs", "messages", "turn", "task", "order")
 """Fields of an order in which a user's own data are."""
@@ -54,8 +54,7 @@ class Content:
 def inputs_of(database: Database, run_id: str, opened: Open) -> Any:
     """What a run of a definition was asked to do, by field; None of another workflow."""
     with database.engine.connect() as connection:
-        text = stored_contents.inputs(database, connection, [run_id]).get(run_id, "null")
-    order = stored_contents.first_argument(text)
+        order = stored_contents.order_of(database, connection, run_id)
     if not isinstance(order, Mapping) or not work_order.is_order(order):
         return None
     content = opened(order["sealed"]) if "sealed" in order else order

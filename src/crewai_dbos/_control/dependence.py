@@ -17,7 +17,8 @@ from crewai_dbos._journal.entry import Entry
 from crewai_dbos._stored import names
 from crewai_dbos.errors import ForkError
 
-_ENDS = (names.END, names.ABANDONED, names.METHOD_END, names.FEEDBACK)
+_ENDS_OF_METHODS = (names.METHOD_END, names.FEEDBACK)
+_ENDS = (names.END, names.ABANDONED, *_ENDS_OF_METHODS)
 
 
 class Dependents:
@@ -268,7 +269,7 @@ def _method(item: Item) -> tuple[str, int]:
 
 
 def _is_end_of(name: str, method: str) -> bool:
-    return name.rpartition("/")[0] == method and what_of(name) in _ENDS[2:]
+    return name.rpartition("/")[0] == method and what_of(name) in _ENDS_OF_METHODS
 
 
 def _fields(did: Mapping[str, Any]) -> set[str]:

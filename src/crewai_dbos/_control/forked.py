@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from crewai_dbos import _command_lines
 from crewai_dbos._dbos_seam.database import DELAYED, ENQUEUED, PENDING, Database
 from crewai_dbos._dbos_seam.forks import going_on_for
-from crewai_dbos._dbos_seam.stopping import Standing
+from crewai_dbos._dbos_seam.stopping import RunToChange
 from crewai_dbos._dbos_seam.stored_runs import ERROR, SUCCESS, StoredRun
 from crewai_dbos.errors import RunForkedError
 
@@ -23,7 +23,7 @@ _STATES = {
 
 
 def check_not_forked(
-    database: Database, connection: sa.Connection, run: Standing, verb: str
+    database: Database, connection: sa.Connection, run: RunToChange, verb: str
 ) -> None:
     """Refuse a run that has not ended, and that a fork goes on for.
 

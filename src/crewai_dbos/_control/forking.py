@@ -144,7 +144,7 @@ def _made(database: Database, run_id: str, wanted: Wanted, serializer: Serialize
                     return fork_id
                 raise RunConflictError(f"The id {fork_id!r} is that of another run.")
         # Locked: two who fork at the same time come one after the other.
-        for run in stopping.standing(database, connection, run_id):
+        for run in stopping.runs_to_change(database, connection, run_id):
             if not wanted.even_if_forked:
                 check_not_forked(database, connection, run, "fork")
             _check_failed(run_id, run.status, wanted.at)

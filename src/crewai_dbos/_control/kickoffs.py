@@ -151,8 +151,7 @@ def _check_own(
 ) -> None:
     """Refuse the id of another run; DBOS keeps that as it is, whatever it is given."""
     with database.engine.connect() as connection:
-        text = stored_contents.inputs(database, connection, [run_id]).get(run_id, "null")
-    stored = stored_contents.first_argument(text)
+        stored = stored_contents.order_of(database, connection, run_id)
     if not work_order.is_order(stored) or work_order.opened(stored, serializer) != order:
         raise RunConflictError(
             f"The id {run_id!r} is that of another run, or of one with other inputs."

@@ -9,15 +9,16 @@ import sqlalchemy as sa
 
 from crewai_dbos import _command_lines
 from crewai_dbos._control.forked import check_not_forked
-from crewai_dbos._control.stopping import Json, has_stopped, let_go_on, queue_of_items
+from crewai_dbos._control.stopping import has_stopped, let_go_on, queue_of_items
 from crewai_dbos._dbos_seam import moving, stopping
 from crewai_dbos._dbos_seam.database import CANCELLED, PENDING, Database
-from crewai_dbos._dbos_seam.stopping import Standing
-from crewai_dbos._fleet.table import lease_of
+from crewai_dbos._dbos_seam.stopping import RunToChange
+from crewai_dbos._fleet.listing import worker_of
 from crewai_dbos._requests.store import Store
 from crewai_dbos._stored import names
 from crewai_dbos._stored.cancelled import said_in, without_notes
 from crewai_dbos._stored.moved import Moved, with_moved
+from crewai_dbos._stored.sealing import Open
 from crewai_dbos.errors import DefinitionError, RunForkedError, RunNotFoundError, RunStateError
 
 
@@ -71,7 +72,7 @@ class Mover:
 
     database: Database
     store: Store
-    opened: Json
+    opened: Open
     wanted: Wanted
 
     def move(self, run_id: str) -> Moves:
@@ -85,7 +86,7 @@ class Mover:
         found = self._tree(run_id)
         if found.refused and not (found.moved or found.kept):
             told = found.refused.get(run_id) or next(iter(found.refused.values()))
-            raise RunStateError(run_id, self._status_of(run_id), told)
+            raise RunStateError(run_id, self.database.status_of(run_id) or "", told)
         return found
 
     def move_all(self, version: str) -> Moves:
@@ -133,7 +134,7 @@ class Mover:
             root = found[0]
             target = self._target(connection, root.application)
             of_items = queue_of_items(database, connection, root)
-            now = stopping.now_of(database, connection)
+            now = database.now_of(connection)
             moved: list[str] = []
             kept: dict[str, str] = {}
             refused: dict[str, str] = {}
@@ -159,8 +160,8 @@ class Mover:
     def _move(
         self,
         connection: sa.Connection,
-        run: Standing,
-        root: Standing,
+        run: RunToChange,
+        root: RunToChange,
         target: str,
         now: int,
         of_items: str | None,
@@ -177,7 +178,7 @@ class Mover:
             attributes = without_notes(attributes)
         moving.move(self.database, connection, run.run_id, target, attributes)
 
-    def _refusal(self, connection: sa.Connection, run: Standing, target: str) -> str | None:
+    def _refusal(self, connection: sa.Connection, run: RunToChange, target: str) -> str | None:
         """Why a run can't be moved; None if it can."""
         run_id = run.run_id
         if _ended(run):
@@ -198,26 +199,26 @@ class Mover:
         ):
             return None
         executor = str(run.executor)
-        lease = lease_of(self.database, connection, executor, run.application, str(run.version))
-        if lease is None:
+        worker = worker_of(self.database, connection, executor, run.application, str(run.version))
+        if worker is None:
             return (
                 f"Run {run_id!r} is carried out by process {executor!r}, which is no Worker: the "
                 "database does not say whether it lives. If it does not, or if what it is at may "
                 "be made again: crewai-dbos runs move --even-if-running, even_if_running=True"
             )
-        if lease.is_alive:
+        if worker.is_alive:
             return (
-                f"Run {run_id!r} is carried out by worker {executor!r} ({lease.process}), which "
+                f"Run {run_id!r} is carried out by worker {executor!r} ({worker.process}), which "
                 "lives. Let it end there; or stop that worker, which leaves it, and move it then. "
                 "To take it away now, so that the calls in flight are made again: crewai-dbos "
                 "runs move --even-if-running, even_if_running=True"
             )
         return None
 
-    def _found(self, connection: sa.Connection, run_id: str, *, lock: bool) -> list[Standing]:
-        """How the run stands, and after it those that it has started and that go with it."""
+    def _found(self, connection: sa.Connection, run_id: str, *, lock: bool) -> list[RunToChange]:
+        """The run, and after it those that it has started and that go with it."""
         database = self.database
-        found = stopping.standing(database, connection, run_id, lock=lock)
+        found = stopping.runs_to_change(database, connection, run_id, lock=lock)
         if not found:
             raise RunNotFoundError(run_id)
         seen = {run_id}
@@ -245,30 +246,25 @@ class Mover:
             )
         return known[0] if wanted is None else wanted
 
-    def _status_of(self, run_id: str) -> str:
-        with self.database.engine.connect() as connection:
-            rows = self.database.rows(connection, [run_id])
-        return rows[run_id].status if run_id in rows else ""
-
 
 def _children(
-    database: Database, connection: sa.Connection, run: Standing, *, lock: bool
-) -> list[Standing]:
-    found = stopping.standing(database, connection, run.run_id, with_children=True, lock=lock)
+    database: Database, connection: sa.Connection, run: RunToChange, *, lock: bool
+) -> list[RunToChange]:
+    found = stopping.runs_to_change(database, connection, run.run_id, with_children=True, lock=lock)
     return found[1:]
 
 
-def _is_put_on_its_queue(run: Standing) -> bool:
+def _is_put_on_its_queue(run: RunToChange) -> bool:
     """Whether this is a batch, which does no more than that."""
     return run.name == names.BATCH_WORKFLOW and _ended(run)
 
 
-def _ended(run: Standing) -> bool:
+def _ended(run: RunToChange) -> bool:
     """Whether the run has come to an end that nothing follows."""
     return not (run.is_alive or run.status == CANCELLED or has_stopped(run))
 
 
-def _there(run: Standing, target: str) -> str:
+def _there(run: RunToChange, target: str) -> str:
     told = f"Run {run.run_id!r} is of version {target} already."
     if run.is_alive:
         return told

@@ -9,13 +9,13 @@ from datetime import timedelta
 import sqlalchemy as sa
 
 from crewai_dbos._control.states import standing
-from crewai_dbos._control.texts import Open
 from crewai_dbos._dbos_seam import deleting, stored_runs
 from crewai_dbos._dbos_seam.database import Database, chunks
 from crewai_dbos._dbos_seam.stored_runs import ENDED, StoredRun
 from crewai_dbos._events.store import Store as EventStore
 from crewai_dbos._requests.store import Store
 from crewai_dbos._stored import names
+from crewai_dbos._stored.sealing import Open
 from crewai_dbos.errors import DefinitionError
 
 _AT_ONCE = 100
@@ -54,7 +54,7 @@ class Pruning:
         after: StoredRun | None = None
         while True:
             with self.database.engine.connect() as connection:
-                before = self._now_ms(connection) - int(older_than.total_seconds() * 1000)
+                before = self.database.now_of(connection) - int(older_than.total_seconds() * 1000)
                 roots = self._roots(connection, before, after)
                 held = self._held(connection)
                 trees = [self._tree(connection, root) for root in roots]
@@ -64,9 +64,6 @@ class Pruning:
             if len(roots) < _AT_ONCE:
                 return gone
             after = roots[-1]
-
-    def _now_ms(self, connection: sa.Connection) -> int:
-        return int(connection.execute(sa.select(self.database.now_ms)).scalar_one())
 
     def _roots(
         self, connection: sa.Connection, before: int, after: StoredRun | None

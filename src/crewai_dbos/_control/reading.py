@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +15,6 @@ from crewai_dbos._control import texts
 from crewai_dbos._control.run import Fork, Page, Run, State
 from crewai_dbos._control.states import STATUSES, Standing, standing
 from crewai_dbos._control.taken_over import is_taken_over
-from crewai_dbos._control.texts import Open
 from crewai_dbos._control.tree import nodes, seconds_in_calls
 from crewai_dbos._control.workers import Fleet
 from crewai_dbos._dbos_seam import stored_contents, stored_runs
@@ -39,8 +37,10 @@ from crewai_dbos._journal.payload import is_payload
 from crewai_dbos._requests import reading as requests
 from crewai_dbos._requests.request import at
 from crewai_dbos._stored import names, work_order
+from crewai_dbos._stored.forms import is_storable
 from crewai_dbos._stored.handed_on import handed_on_in
 from crewai_dbos._stored.prices import Prices
+from crewai_dbos._stored.sealing import Open
 from crewai_dbos._stored.usage import Spent, Tokens, spent_in
 from crewai_dbos.errors import DefinitionError, RunNotFoundError
 
@@ -81,9 +81,9 @@ class Wanted:
         for what, given, known in (("state", self.state, STATUSES), ("kind", self.kind, KINDS)):
             if given is not None and given not in known:
                 raise DefinitionError(f"There is no {what} {given!r}; there are {', '.join(known)}")
-        if not _is_storable(self.definition or ""):
+        if not is_storable(self.definition or ""):
             raise DefinitionError(f"{self.definition!r} is the name of no definition")
-        if not _is_storable(self.version or ""):
+        if not is_storable(self.version or ""):
             raise DefinitionError(f"{self.version!r} is no application version")
 
 
@@ -217,7 +217,7 @@ class Reader:
             RunNotFoundError: There is none.
         """
         with self.database.engine.connect() as connection:
-            here = [stored_runs.has_id(self.database, [run_id])] if _is_storable(run_id) else []
+            here = [stored_runs.has_id(self.database, [run_id])] if is_storable(run_id) else []
             found = stored_runs.runs(self.database, connection, here) if here else []
         if not found:
             raise RunNotFoundError(run_id)
@@ -230,7 +230,7 @@ class Reader:
 
     def _one(self, connection: sa.Connection, run_id: str) -> StoredRun:
         database = self.database
-        if not _is_storable(run_id):
+        if not is_storable(run_id):
             raise RunNotFoundError(run_id)
         found = stored_runs.runs(database, connection, [stored_runs.has_id(database, [run_id])])
         if not found and run_id:
@@ -284,7 +284,7 @@ class Reader:
                 definition=labels[row.run_id].get("definition"),
                 kind=labels[row.run_id].get("kind", "workflow"),
                 state=how.state,
-                created=_time(row.created_ms),
+                created=at(row.created_ms),
                 started=at(_started_ms(row)),
                 seconds=((row.ended_ms or row.now_ms) - row.created_ms) / 1000,
                 tokens=sum((each.tokens for each in spent[row.run_id]), Tokens()),
@@ -348,14 +348,9 @@ def _forked(fork: StoredRun) -> tuple[int, int]:
     return fork.created_ms, ms if isinstance(ms, int) else 0
 
 
-def _is_storable(text: str) -> bool:
-    """Whether a database can have `text`: no NUL, nor half of a surrogate pair."""
-    return re.search("[\0\ud800-\udfff]", text) is None
-
-
 def _after(cursor: str) -> tuple[int, str]:
     created, dot, run_id = cursor.partition(".")
-    if not (dot and created.isdecimal() and len(created) < 16 and _is_storable(run_id)):
+    if not (dot and created.isdecimal() and len(created) < 16 and is_storable(run_id)):
         raise DefinitionError(f"{cursor!r} is no cursor of a page of runs")
     return int(created), run_id
 
@@ -375,9 +370,3 @@ def _queued(row: StoredRun, steps: Iterable[StoredStep]) -> float | None:
     begun = [ms for ms in (row.started_ms, *own) if ms is not None]
     end_ms = row.ended_ms or row.now_ms
     return max(0, min(begun, default=end_ms) - row.created_ms) / 1000
-
-
-def _time(milliseconds: int) -> datetime:
-    found = at(milliseconds)
-    assert found is not None
-    return found

@@ -9,7 +9,7 @@ from typing import Any
 
 from crewai_dbos import _command_lines
 from crewai_dbos._control.run import State
-from crewai_dbos._control.texts import SEALED, Open
+from crewai_dbos._control.texts import SEALED
 from crewai_dbos._control.workers import Fleet, having, what_it_needs
 from crewai_dbos._dbos_seam.database import CANCELLED, DELAYED, ENQUEUED, PENDING
 from crewai_dbos._dbos_seam.stored_runs import ERROR, GIVEN_UP, SUCCESS, StoredRun, is_late
@@ -18,6 +18,7 @@ from crewai_dbos._requests.reading import Outline
 from crewai_dbos._requests.request import at
 from crewai_dbos._stored import names
 from crewai_dbos._stored.cancelled import said_in
+from crewai_dbos._stored.sealing import Open
 from crewai_dbos.errors import SealedError
 
 STATUSES: dict[State, tuple[str, ...]] = {

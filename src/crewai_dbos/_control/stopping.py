@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import sqlalchemy as sa
@@ -12,7 +11,7 @@ from crewai_dbos import _command_lines
 from crewai_dbos._control.forked import check_not_forked, where_the_result_is
 from crewai_dbos._dbos_seam import stopping, stored_contents
 from crewai_dbos._dbos_seam.database import CANCELLED, DELAYED, ENQUEUED, PENDING, Database
-from crewai_dbos._dbos_seam.stopping import Standing
+from crewai_dbos._dbos_seam.stopping import RunToChange
 from crewai_dbos._dbos_seam.stored_runs import GIVEN_UP
 from crewai_dbos._requests.store import Store
 from crewai_dbos._stored import names, work_order
@@ -23,14 +22,12 @@ from crewai_dbos._stored.cancelled import (
     with_cancelled,
     without_notes,
 )
+from crewai_dbos._stored.sealing import Open, Seal
 from crewai_dbos.errors import DefinitionError, RunNotFoundError, RunStateError, SealedError
-
-Json = Callable[[Any], Any]
-"""What the serializer of the application makes of a value, or a value of that."""
 
 
 def cancel(
-    database: Database, run_id: str, by: str | None, reason: str | None, seal: Json
+    database: Database, run_id: str, by: str | None, reason: str | None, seal: Seal
 ) -> dict[str, int]:
     """Cancel a run, or give up one that has stopped; of a batch its items.
 
@@ -45,8 +42,8 @@ def cancel(
         found = with_items(database, connection, run_id)
         alive = [each for each in found if each.is_alive or has_stopped(each)]
         if not alive:
-            raise _ended(database, connection, found[0])
-        now = stopping.now_of(database, connection)
+            raise _not_to_cancel(database, connection, found[0])
+        now = database.now_of(connection)
         inputs = stored_contents.inputs(database, connection, [each.run_id for each in alive])
         attributes = {}
         for each in alive:
@@ -69,7 +66,7 @@ def resume(
     store: Store,
     run_id: str,
     timeout: float | None,
-    opened: Json,
+    opened: Open,
     even_if_forked: bool = False,
 ) -> None:
     """Let a run go on that was cancelled or stopped; of a batch its items.
@@ -104,10 +101,10 @@ def let_go_on(
     database: Database,
     connection: sa.Connection,
     store: Store,
-    run: Standing,
+    run: RunToChange,
     queue: str | None,
     timeout_ms: int | None,
-    opened: Json,
+    opened: Open,
 ) -> None:
     """Let a run go on that is not at work, in a transaction that has locked its requests and it.
 
@@ -122,31 +119,31 @@ def let_go_on(
 
 def with_items(
     database: Database, connection: sa.Connection, run_id: str, *, lock: bool = True
-) -> list[Standing]:
-    """How the run stands, and after it the items of a batch."""
-    found = stopping.standing(database, connection, run_id, lock=lock)
+) -> list[RunToChange]:
+    """The row of the run, and after it those of the items of a batch."""
+    found = stopping.runs_to_change(database, connection, run_id, lock=lock)
     if not found:
         raise RunNotFoundError(run_id)
     if found[0].name == names.BATCH_WORKFLOW:
-        return stopping.standing(database, connection, run_id, with_children=True, lock=lock)
+        return stopping.runs_to_change(database, connection, run_id, with_children=True, lock=lock)
     return found
 
 
-def _is_stopped(run: Standing) -> bool:
+def _is_stopped(run: RunToChange) -> bool:
     """Whether nobody carries the run out, nor will."""
     if run.status == PENDING:
         return "waiting" in said_in(run.attributes)  # for its definition
     return run.status in (CANCELLED, GIVEN_UP)
 
 
-def has_stopped(run: Standing) -> bool:
+def has_stopped(run: RunToChange) -> bool:
     """Whether the run has stopped, and could be resumed."""
     return run.status == GIVEN_UP or (
         run.status == CANCELLED and "stopped" in said_in(run.attributes)
     )
 
 
-def _queue_of(run: Standing, opened: Json) -> str | None:
+def _queue_of(run: RunToChange, opened: Open) -> str | None:
     """What the run was taken from before it was cancelled, or stopped."""
     try:
         cancelled = cancelled_in(run.attributes, opened)
@@ -158,18 +155,20 @@ def _queue_of(run: Standing, opened: Json) -> str | None:
     return noted if isinstance(noted, str) else None
 
 
-def queue_of_items(database: Database, connection: sa.Connection, batch: Standing) -> str | None:
+def queue_of_items(database: Database, connection: sa.Connection, batch: RunToChange) -> str | None:
     """What the items of a batch are taken from, whatever they were cancelled with."""
     if batch.name != names.BATCH_WORKFLOW:
         return None
-    order = stopping.order_of(database, connection, batch.run_id)
+    order = stored_contents.order_of(database, connection, batch.run_id)
     try:
         return names.queue(order["crew"], order["limits"])
     except (TypeError, LookupError):
         return None
 
 
-def _ended(database: Database, connection: sa.Connection, run: Standing) -> RunStateError:
+def _not_to_cancel(
+    database: Database, connection: sa.Connection, run: RunToChange
+) -> RunStateError:
     if run.status == CANCELLED:
         then = where_the_result_is(database, connection, run.run_id)
         told = f"was cancelled already. {then}"
@@ -178,7 +177,7 @@ def _ended(database: Database, connection: sa.Connection, run: Standing) -> RunS
     return RunStateError(run.run_id, run.status, f"Run {run.run_id!r} {told}")
 
 
-def _not_stopped(run: Standing) -> RunStateError:
+def _not_stopped(run: RunToChange) -> RunStateError:
     run_id = run.run_id
     told = {
         "SUCCESS": "is done, so there is nothing to go on with.",

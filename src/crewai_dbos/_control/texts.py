@@ -5,15 +5,13 @@ from __future__ import annotations
 import base64
 import json
 import pickletools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from crewai_dbos._dbos_seam.stored_contents import StoredError
 from crewai_dbos._stored.errors import is_error
+from crewai_dbos._stored.sealing import Open
 from crewai_dbos.errors import SealedError
-
-Open = Callable[[Any], Any]
-"""Makes plain JSON of what the serializer of the application has written."""
 
 SEALED = "it is encrypted: give Control the application's serializer"
 _TAG = "crewai_dbos"

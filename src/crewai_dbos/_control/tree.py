@@ -11,7 +11,7 @@ from typing import Any
 from crewai_dbos._control import texts
 from crewai_dbos._control.run import Node, Run, State
 from crewai_dbos._control.taken_over import is_taken_over
-from crewai_dbos._control.texts import SEALED, Open
+from crewai_dbos._control.texts import SEALED
 from crewai_dbos._dbos_seam.database import ALIVE, PENDING
 from crewai_dbos._dbos_seam.rows import RecordedRow, as_json
 from crewai_dbos._dbos_seam.stored_contents import StoredStep
@@ -21,6 +21,7 @@ from crewai_dbos._journal.entry import Entry, read_entry, split_name
 from crewai_dbos._requests.reading import Outline
 from crewai_dbos._requests.request import at
 from crewai_dbos._stored import names
+from crewai_dbos._stored.sealing import Open
 from crewai_dbos._stored.usage import Tokens, spent_in
 from crewai_dbos.errors import SealedError
 

@@ -60,7 +60,7 @@ def workers(database: Database, connection: sa.Connection) -> list[WorkerInfo]:
             application=each.application,
             version=each.version,
             definitions=each.definitions,
-            started=_time(each.started_ms),
+            started=at(each.started_ms),
             lease=each.lease_ms / 1000,
             age=None if each.age_ms is None else each.age_ms / 1000,
             alive=each.is_alive,
@@ -125,9 +125,3 @@ def having(workers: Sequence[Listed], needed: tuple[str, str] | None) -> list[Li
         return list(workers)
     noun, name = needed
     return [each for each in workers if name in each.definitions.get(noun, ())]
-
-
-def _time(milliseconds: int) -> datetime:
-    found = at(milliseconds)
-    assert found is not None
-    return found

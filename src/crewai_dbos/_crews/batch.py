@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 from crewai.crews.crew_output import CrewOutput
 from crewai.types.usage_metrics import UsageMetrics
@@ -28,11 +28,18 @@ from crewai_dbos.errors import BatchError, DefinitionError, RunNotFoundError
 _EXECUTION = re.compile(r"crew:[^/]+/task:[^/]+/agent:[^/]+#\d+")
 
 
+class RateLimit(TypedDict):
+    """How many runs of a queue may begin in a period of so many seconds, as DBOS takes it."""
+
+    limit: int
+    period: float
+
+
 def limits(concurrency: Any, limiter: Any) -> dict[str, Any]:
     """How many items a queue lets through, as it is stored.
 
     Raises:
-        DefinitionError: None ever, or it does not say how many.
+        DefinitionError: `concurrency` would let none through, or `limiter` does not say how many.
     """
     if concurrency is not None and not (type(concurrency) is int and concurrency > 0):
         raise DefinitionError(

@@ -18,9 +18,9 @@ from crewai_dbos._crewai_seam.agent import forget_agent_state, last_messages, or
 from crewai_dbos._crewai_seam.llm import is_llm
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.call import Call
-from crewai_dbos._journal.config import AgentOptions
 from crewai_dbos._leases import RunVar
 from crewai_dbos._objects.llm_request import restoring
+from crewai_dbos._objects.options import AgentOptions
 from crewai_dbos._objects.run_objects import RunObjects
 from crewai_dbos._people import policy, spending
 from crewai_dbos._people.policy import People

@@ -21,9 +21,9 @@ from crewai_dbos._crews.fingerprint import number_of
 from crewai_dbos._crews.ids import Ids
 from crewai_dbos._crews.member import is_member, member_of_run
 from crewai_dbos._crews.run_task import task_of_run
-from crewai_dbos._journal.config import AgentOptions
 from crewai_dbos._journal.scope import Scope, stable_id
 from crewai_dbos._objects import callbacks
+from crewai_dbos._objects.options import AgentOptions
 from crewai_dbos._objects.run_objects import RunObjects
 from crewai_dbos._runs.definition import CrewDefinition
 from crewai_dbos._stored import names

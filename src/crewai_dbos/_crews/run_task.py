@@ -17,14 +17,15 @@ from crewai_dbos._classes import durable_class, overrides
 from crewai_dbos._crewai_seam.crew import (
     forget_guardrails,
     forget_task_state,
+    handing_signals_to_futures,
     replace_guardrails,
 )
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.call import Call
-from crewai_dbos._journal.config import AgentOptions
 from crewai_dbos._journal.scope import stable_id
 from crewai_dbos._objects import callbacks
 from crewai_dbos._objects.conversion import recording
+from crewai_dbos._objects.options import AgentOptions
 from crewai_dbos._objects.run_objects import RunObjects
 from crewai_dbos._people.approval import in_task
 from crewai_dbos._stored import names
@@ -83,16 +84,12 @@ class _RunTask(_Base):
         with _in_its_place(self):
             return await super().aexecute_sync(*args, **kwargs)
 
+    @handing_signals_to_futures
     def _execute_task_async(
         self, agent: Any, context: Any, tools: Any, future: Future[Any]
     ) -> None:
-        """As crewAI's, which waits for ever when the thread ends with anything but an Exception."""
-        try:
-            with _in_its_place(self):
-                super()._execute_task_async(agent, context, tools, future)
-        except BaseException as error:
-            if not future.done():
-                future.set_exception(error)
+        with _in_its_place(self):
+            super()._execute_task_async(agent, context, tools, future)
 
     def _save_file(self, result: Any) -> None:
         """Write the output file once; on recovery only if it is gone."""

@@ -17,7 +17,8 @@ from dbos._serialization import DBOSPortableJSON
 from dbos._sys_db import SystemDatabase
 
 from crewai_dbos._dbos_seam.database import Database, chunks
-from crewai_dbos._dbos_seam.rows import RecordedRow, as_json, rows_of
+from crewai_dbos._dbos_seam.rows import RecordedRow, rows_of
+from crewai_dbos._dbos_seam.stored_contents import order_of
 
 _EVERY_STEP = 2**31 - 1
 
@@ -45,6 +46,7 @@ class CopiedRun:
 
     def __init__(self, database: Database, connection: sa.Connection, run_id: str) -> None:
         self.run_id = run_id
+        self._database = database
         self._system: SystemDatabase = database.system
         self._now = database.now_ms
         self._connection = connection
@@ -54,12 +56,8 @@ class CopiedRun:
         return rows_of(self._system, self._connection, self.run_id)
 
     def order(self) -> Any:
-        """What its workflow was asked to do: the one argument, as JSON data; None of another."""
-        found = self._connection.execute(
-            sa.select(self._input.c.inputs).where(*self._system._wf(self._input, self.run_id))
-        ).scalar()
-        positional = _json(found).get("positionalArgs")
-        return positional[0] if isinstance(positional, list) and len(positional) == 1 else None
+        """What its workflow was asked to do, as JSON data; None if nothing."""
+        return order_of(self._database, self._connection, self.run_id)
 
     def set_order(self, order: Any) -> None:
         """Have its workflow asked to do something else."""
@@ -213,8 +211,3 @@ def copied(
     except error.DBOSNonExistentWorkflowError:
         return None
     return CopiedRun(database, connection, fork_id)
-
-
-def _json(text: str | None) -> dict[str, Any]:
-    found = as_json(text)
-    return found if isinstance(found, dict) else {}

@@ -84,6 +84,10 @@ class Database:
         now: sa.ColumnElement[int] = self.system._now_ms_sql()
         return now
 
+    def now_of(self, connection: sa.Connection) -> int:
+        """That time, as a transaction sees it."""
+        return int(connection.execute(sa.select(self.now_ms)).scalar_one())
+
     def insert(self, table: sa.Table) -> Any:
         """An INSERT that may say what to do ``on_conflict``."""
         return (sqlite if self.is_sqlite else postgresql).insert(table)
@@ -110,6 +114,12 @@ class Database:
             ):
                 found[run_id] = RunRow(status, xid)
         return found
+
+    def status_of(self, run_id: str) -> str | None:
+        """DBOS's status of a run; None if there is no such run."""
+        with self.engine.connect() as connection:
+            row = self.rows(connection, [run_id]).get(run_id)
+        return None if row is None else row.status
 
     def is_alive(self, run_id: Any) -> sa.ColumnElement[bool]:
         """Whether the run has not ended, as an expression; `run_id` may be a column."""

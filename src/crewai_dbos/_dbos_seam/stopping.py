@@ -7,13 +7,11 @@ of a run: resumed, it is cut off again after the same seconds.
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
-from dbos._serialization import DBOSPortableJSON
 from dbos._utils import INTERNAL_QUEUE_NAME
 
 from crewai_dbos._dbos_seam.database import ALIVE, CANCELLED, ENQUEUED, Database, chunks
@@ -21,8 +19,8 @@ from crewai_dbos._dbos_seam.stored_runs import GIVEN_UP
 
 
 @dataclass(frozen=True)
-class Standing:
-    """How a run stands, by its row.
+class RunToChange:
+    """A run that is to be cancelled, resumed, moved or forked, as its row says.
 
     Attributes:
         run_id: Its workflow id.
@@ -76,15 +74,15 @@ def noting(cancel: Callable[..., Any]) -> Callable[..., Any]:
     return cancelled
 
 
-def standing(
+def runs_to_change(
     database: Database,
     connection: sa.Connection,
     run_id: str,
     *,
     with_children: bool = False,
     lock: bool = True,
-) -> list[Standing]:
-    """How a run stands, and then those that it has started if that is asked for.
+) -> list[RunToChange]:
+    """The row of a run, and then those of runs that it has started if that is asked for.
 
     Returns:
         Nothing if there is no such run.
@@ -102,17 +100,17 @@ def standing(
     )
     of_run = sa.and_(*database.system._wf(runs, run_id))
     wanted = [of_run, runs.c.parent_workflow_id == run_id] if with_children else [of_run]
-    found: list[Standing] = []
+    found: list[RunToChange] = []
     for condition in wanted:
         query = sa.select(*columns).where(condition).order_by(runs.c.created_at)
-        found += map(_standing, connection.execute(query.with_for_update() if lock else query))
+        found += map(_run_to_change, connection.execute(query.with_for_update() if lock else query))
     return found
 
 
-def _standing(row: Any) -> Standing:
+def _run_to_change(row: Any) -> RunToChange:
     queue = None if row.queue_name == INTERNAL_QUEUE_NAME else row.queue_name
     attributes = row.attributes if isinstance(row.attributes, dict) else {}
-    return Standing(
+    return RunToChange(
         row.workflow_uuid,
         row.name,
         row.status,
@@ -122,28 +120,6 @@ def _standing(row: Any) -> Standing:
         row.application_name,
         row.application_version,
     )
-
-
-def order_of(database: Database, connection: sa.Connection, run_id: str) -> Any:
-    """The first argument of a workflow, where that is stored as plain JSON; None elsewhere."""
-    runs, apart = database.runs, database.system.tables.workflow_input
-    query = (
-        sa.select(runs.c.serialization, sa.func.coalesce(apart.c.inputs, runs.c.inputs))
-        .outerjoin_from(runs, apart, apart.c.workflow_uuid == runs.c.workflow_uuid)
-        .where(*database.system._wf(runs, run_id))
-    )
-    row = connection.execute(query).first()
-    if row is None or row[0] != DBOSPortableJSON.name():
-        return None
-    try:
-        return json.loads(row[1] or "")["positionalArgs"][0]
-    except (ValueError, LookupError, TypeError, RecursionError):
-        return None
-
-
-def now_of(database: Database, connection: sa.Connection) -> int:
-    """The time by the clock of the database, in milliseconds since 1970."""
-    return int(connection.execute(sa.select(database.now_ms)).scalar_one())
 
 
 def cancel(

@@ -64,6 +64,11 @@ def first_argument(inputs: str) -> Any:
     return arguments[0] if isinstance(arguments, list) and arguments else None
 
 
+def order_of(database: Database, connection: sa.Connection, run_id: str) -> Any:
+    """As `first_argument`, of a run by its id."""
+    return first_argument(inputs(database, connection, [run_id]).get(run_id, "null"))
+
+
 def outputs(
     database: Database, connection: sa.Connection, run_ids: Iterable[str]
 ) -> dict[str, str]:

@@ -192,7 +192,7 @@ def is_fork_of(database: Database, run_ids: list[str]) -> Condition:
 def has_attribute(database: Database, key: str, field: str, value: str) -> Condition:
     """Whether the attribute `key` of its workflow has `value` in `field`."""
     if database.is_sqlite:
-        return _in_attribute(database, key, field) == value
+        return in_attribute(database, key, field) == value
     # Served by the index that DBOS has on attributes.
     condition: Condition = database.system._attributes_contains_clause({key: {field: value}})
     return condition
@@ -200,7 +200,7 @@ def has_attribute(database: Database, key: str, field: str, value: str) -> Condi
 
 def lacks_attribute(database: Database, key: str, field: str) -> Condition:
     if database.is_sqlite:
-        return _in_attribute(database, key, field).is_(None)
+        return in_attribute(database, key, field).is_(None)
     attributes = sa.type_coerce(database.runs.c.attributes, JSONB)
     found: Condition = ~sa.func.coalesce(attributes.has_key(key), False)
     return found
@@ -208,15 +208,17 @@ def lacks_attribute(database: Database, key: str, field: str) -> Condition:
 
 def in_attribute(database: Database, key: str, field: str) -> sa.ColumnElement[Any]:
     """The text in `field` of the attribute `key` of its workflow, as an expression."""
-    if database.is_sqlite:
-        return _in_attribute(database, key, field)
-    attributes = sa.type_coerce(database.runs.c.attributes, JSONB)
-    found: sa.ColumnElement[Any] = attributes[key][field].astext
+    return attribute_among(database.runs, key, field, on_sqlite=database.is_sqlite)
+
+
+def attribute_among(
+    runs: sa.FromClause, key: str, field: str, *, on_sqlite: bool
+) -> sa.ColumnElement[Any]:
+    """As `in_attribute`, of any selection of rows of runs; NULL where it is not said."""
+    if on_sqlite:
+        return sa.func.json_extract(runs.c.attributes, f'$."{key}"."{field}"')
+    found: sa.ColumnElement[Any] = sa.type_coerce(runs.c.attributes, JSONB)[key][field].astext
     return found
-
-
-def _in_attribute(database: Database, key: str, field: str) -> sa.ColumnElement[Any]:
-    return sa.func.json_extract(database.runs.c.attributes, f'$."{key}"."{field}"')
 
 
 def has_in_input(database: Database, text: str) -> Condition:

@@ -5,16 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import datetime, timezone
-from typing import Any
 
 from crewai_dbos._events.event import ENDS_OF_RUNS, TOKENS, Event
 from crewai_dbos._events.store import Row, Store
+from crewai_dbos._stored.sealing import Open
 from crewai_dbos.errors import SealedError
-
-Open = Callable[[Any], Any]
-"""Makes plain JSON of what the serializer of the application has written."""
 
 POLLING = 0.2
 """Seconds between two looks for more."""

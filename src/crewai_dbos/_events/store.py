@@ -139,10 +139,7 @@ class Store:
 
     def is_alive(self, run_id: str) -> bool | None:
         """Whether the run has not ended; None if there is no such run."""
-        runs = self.database.runs
-        query = sa.select(runs.c.status).where(runs.c.workflow_uuid == run_id)
-        with self.database.engine.connect() as connection:
-            status = connection.execute(query).scalar()
+        status = self.database.status_of(run_id)
         return None if status is None else status in ALIVE
 
     def _events(self, run_id: str) -> sa.Select[Any]:

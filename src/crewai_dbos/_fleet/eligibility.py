@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from crewai_dbos._dbos_seam import claiming
 from crewai_dbos._dbos_seam.claiming import Condition
 from crewai_dbos._dbos_seam.database import ENQUEUED, Database
+from crewai_dbos._dbos_seam.stored_runs import attribute_among
 from crewai_dbos._fleet.leases import Definitions, Holder
 from crewai_dbos._stored import names
+from crewai_dbos._stored.forms import is_storable
 
 _AT_MOST = 50
 """So many kinds of runs are told of that a worker leaves to others."""
@@ -82,17 +84,12 @@ class Claims:
 
 def _definition(runs: sa.FromClause, on_sqlite: bool) -> sa.ColumnElement[Any]:
     """What a run says it is a run of; NULL if it does not say it."""
-    if on_sqlite:
-        path = f'$."{names.RUN_ATTRIBUTE}"."definition"'
-        return sa.func.json_extract(runs.c.attributes, path)
-    attributes = sa.type_coerce(runs.c.attributes, JSONB)
-    found: sa.ColumnElement[Any] = attributes[names.RUN_ATTRIBUTE]["definition"].astext
-    return found
+    return attribute_among(runs, names.RUN_ATTRIBUTE, "definition", on_sqlite=on_sqlite)
 
 
 def _is_among(column: Any, values: Iterable[str], on_sqlite: bool) -> Condition:
     """As ``IN``, with one parameter for any number of values."""
-    storable = [value for value in values if _is_storable(value)]
+    storable = [value for value in values if is_storable(value)]
     if on_sqlite:
         each = sa.func.json_each(json.dumps(storable)).table_valued("value")
         found: Condition = column.in_(sa.select(each.c.value))
@@ -100,11 +97,6 @@ def _is_among(column: Any, values: Iterable[str], on_sqlite: bool) -> Condition:
     given = sa.literal(storable, ARRAY(sa.Text))
     same: Condition = column == sa.any_(given)
     return same
-
-
-def _is_storable(text: str) -> bool:
-    """Whether a database can be asked for it: no NUL, nor half of a surrogate pair."""
-    return not any(letter == "\0" or "\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _left(workflow: str, definition: Any, count: int) -> Left:

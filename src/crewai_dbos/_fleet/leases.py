@@ -199,8 +199,8 @@ class Leases:
             locked = same.with_for_update(skip_locked=True)
             if connection.execute(locked).first() is None:
                 return []
-            now = connection.execute(sa.select(self._database.now_ms)).scalar_one()
-            said = HandedOn(holder.executor_id, int(now)).as_attributes()
+            now = self._database.now_of(connection)
+            said = HandedOn(holder.executor_id, now).as_attributes()
             return recovering.recover(
                 self._database, connection, holder.executor_id, said, *self._at_work(holder)
             )

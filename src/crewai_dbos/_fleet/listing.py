@@ -40,6 +40,7 @@ class Listed:
 
     @property
     def is_alive(self) -> bool:
+        """After the clock has stood still a living worker may seem dead until its next beat."""
         return self.age_ms is not None and self.age_ms <= self.lease_ms
 
     def named(self, noun: str) -> tuple[str, ...]:
@@ -68,22 +69,47 @@ def listed(database: Database, connection: sa.Connection) -> list[Listed]:
     query = sa.select(table, now_ms(database).label("now")).order_by(
         table.c.application, table.c.version, table.c.started_ms, table.c.executor_id
     )
-    return [
-        Listed(
-            executor_id=row.executor_id,
-            process=row.process,
-            application=row.application,
-            version=row.version,
-            definitions={n: each for n, each in told.items() if n in work_order.NOUNS},
-            lease_ms=row.lease_ms,
-            started_ms=row.started_ms,
-            # Of a beat that is a little ahead, as each is at least one more than the last.
-            age_ms=None if row.beat_ms <= 0 else max(0, row.now - row.beat_ms),
-            also={name: each for name, each in told.items() if name not in work_order.NOUNS},
-        )
-        for row in connection.execute(query)
-        for told in [_lists(row.definitions)]
-    ]
+    return [_listed(row) for row in connection.execute(query)]
+
+
+def worker_of(
+    database: Database,
+    connection: sa.Connection,
+    executor_id: str,
+    application: str | None,
+    version: str,
+) -> Listed | None:
+    """The worker that carries out runs under this id; None if no worker does.
+
+    Args:
+        application: The name of the runs' application; None for any.
+    """
+    table = workers(database.schema)
+    query = (
+        sa.select(table, now_ms(database).label("now"))
+        .where(table.c.executor_id == executor_id, table.c.version == version)
+        .order_by(table.c.beat_ms.desc())
+    )
+    if application is not None:
+        query = query.where(table.c.application == application)
+    row = connection.execute(query).first()
+    return None if row is None else _listed(row)
+
+
+def _listed(row: Any) -> Listed:
+    told = _lists(row.definitions)
+    return Listed(
+        executor_id=row.executor_id,
+        process=row.process,
+        application=row.application,
+        version=row.version,
+        definitions={n: each for n, each in told.items() if n in work_order.NOUNS},
+        lease_ms=row.lease_ms,
+        started_ms=row.started_ms,
+        # Of a beat that is a little ahead, as each is at least one more than the last.
+        age_ms=None if row.beat_ms <= 0 else max(0, row.now - row.beat_ms),
+        also={name: each for name, each in told.items() if name not in work_order.NOUNS},
+    )
 
 
 def runs_under(

@@ -69,6 +69,7 @@ class Membership:
     _next_look_at_queues: float = 0.0
     _said: set[tuple[str, str, bool]] = field(default_factory=set)
     _threads: list[threading.Thread] = field(default_factory=list)
+    _beating: threading.Thread | None = None
     _turned: float = field(default_factory=_clock.seconds)
 
     def begin(self) -> Lease | None:
@@ -83,7 +84,7 @@ class Membership:
             return taken
         self._written = since
         self._turned = since
-        self._start(self._beat)
+        self._beating = self._start(self._beat)
         with self._trying("look after its peers"):
             self._look()
         return None
@@ -134,9 +135,9 @@ class Membership:
 
     def is_stuck(self) -> bool:
         """Whether the thread that beats stands still; no database can hold it up for so long."""
-        if self._over.is_set() or not self._threads:
+        if self._over.is_set() or self._beating is None:
             return False
-        return not self._threads[0].is_alive() or _clock.seconds() - self._turned > 2 * self.seconds
+        return not self._beating.is_alive() or _clock.seconds() - self._turned > 2 * self.seconds
 
     def give_up(self, seconds: float) -> None:
         """Give our lease up, and do nothing else.
@@ -146,10 +147,11 @@ class Membership:
         """
         within(seconds, self.leases.release)
 
-    def _start(self, target: Callable[[], None]) -> None:
+    def _start(self, target: Callable[[], None]) -> threading.Thread:
         thread = threading.Thread(target=target, name="crewai-dbos-worker", daemon=True)
         self._threads.append(thread)
         thread.start()
+        return thread
 
     def _taken(self) -> tuple[float, Lease | None]:
         """Since when ours is taken; or the lease of a live process with our id.

@@ -75,24 +75,28 @@ class StopSignals:
         return before
 
     def _terminate(self, number: int, frame: FrameType | None) -> None:
-        if self._is_the_worker_s(number):
-            self.have_come = True
-            signal.signal(number, self._heed)
-            raise Terminated(128 + number)
+        if self._passed_on(number):
+            return
+        self.have_come = True
+        signal.signal(number, self._heed)
+        raise Terminated(128 + number)
 
     def _heed(self, number: int, frame: FrameType | None) -> None:
         """The first signal ends the worker; at the second the process ends here."""
-        if not self._is_the_worker_s(number):
+        if self._passed_on(number):
             return
         if self.have_come:
             self._give_up()
             os._exit(128 + number)
         self.have_come = True
 
-    def _is_the_worker_s(self, number: int) -> bool:
-        """If not, it is sent again: the process was forked from the worker's, or has none now."""
+    def _passed_on(self, number: int) -> bool:
+        """Whether the signal was sent again, to what the program itself does about it.
+
+        It is if the process was forked from the worker's, or has none any more.
+        """
         if self._is_here() and not self._are_over:
-            return True
+            return False
         signal.signal(number, self._before[number])
         os.kill(os.getpid(), number)
-        return False
+        return True

@@ -32,12 +32,12 @@ from crewai_dbos._crews.work_orders import CrewWorkOrder
 from crewai_dbos._dbos_seam.errors import surviving
 from crewai_dbos._flows.work_orders import FlowWorkOrder
 from crewai_dbos._journal import run_scope
-from crewai_dbos._journal.config import AgentOptions
 from crewai_dbos._objects.llm import follow
+from crewai_dbos._objects.options import AgentOptions
 from crewai_dbos._objects.run_objects import RunObjects
 from crewai_dbos._objects.tools import is_durable
-from crewai_dbos._runs import body
 from crewai_dbos._runs.definition import AgentDefinition, CrewDefinition, FlowDefinition
+from crewai_dbos._runs.kind import kind_of
 from crewai_dbos._stored import names
 from crewai_dbos._threads import in_event_loop
 
@@ -300,7 +300,7 @@ async def flow_kickoff(
     if interceptor is None or flow.stream or from_checkpoint is not None:
         return await original(flow, inputs, input_files, from_checkpoint, restore_from_state_id)
     order = FlowWorkOrder(inputs, input_files, restore_from_state_id)
-    return await body.carry_out_async("flow", interceptor.flow(flow), order, original)
+    return await kind_of("flow").aperform(interceptor.flow(flow), order, False, original)
 
 
 # The thread ------------------------------------------------------------------------

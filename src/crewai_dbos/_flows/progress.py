@@ -16,10 +16,10 @@ from crewai_dbos._flows.state.changes import FlowState, declared
 from crewai_dbos._flows.state.tracking import Execution
 from crewai_dbos._flows.turns import Turns
 from crewai_dbos._journal.call import Call
-from crewai_dbos._journal.config import AgentOptions
 from crewai_dbos._journal.drift import drift
 from crewai_dbos._journal.entry import Entry
 from crewai_dbos._journal.scope import Scope
+from crewai_dbos._objects.options import AgentOptions
 from crewai_dbos._objects.run_objects import RunObjects
 from crewai_dbos._stored import names
 from crewai_dbos._stored.usage import counted

@@ -17,9 +17,9 @@ from crewai_dbos._flows.state.fields import OF_NO_METHOD, PRIVATE_TO_CREWAI, own
 from crewai_dbos._flows.state.tracking import touch_attribute
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.call import Call
-from crewai_dbos._journal.config import AgentOptions
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._leases import RunVar
+from crewai_dbos._objects.options import AgentOptions
 from crewai_dbos._setting import setting
 from crewai_dbos._stored import names
 

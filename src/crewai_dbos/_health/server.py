@@ -61,7 +61,6 @@ class HealthServer:
                 "Give another health_port (--health-port), 0 for any that is free, or an address "
                 "of this machine as health_host (--health-host)."
             ) from None
-        self.host = host
         self.port = int(self._server.server_address[1])
         threading.Thread(
             target=self._server.serve_forever, name="crewai-dbos-health", daemon=True

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Path, Query
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from crewai_dbos._http import paths, trees
 from crewai_dbos._http.api import one_id
@@ -21,8 +21,6 @@ from crewai_dbos.control import Answer, Approve, Feedback, Node, Reject, Reply, 
 
 
 class _WithWebhooks(Body):
-    model_config = ConfigDict(extra="forbid")
-
     taskWebhookUrl: Any = None
     stepWebhookUrl: Any = None
     crewWebhookUrl: Any = None

@@ -23,7 +23,7 @@ from crewai_dbos._http.auth import Caller
 from crewai_dbos._http.problems import Problem, problem_of
 from crewai_dbos._http.rendering import back, base_of, caller_of, check, form_of, render, shown_by
 from crewai_dbos._http.runs import ScopedControl
-from crewai_dbos._http.texts import is_storable
+from crewai_dbos._stored.forms import is_storable
 from crewai_dbos.control import Request as Asked
 from crewai_dbos.control import State
 from crewai_dbos.errors import CrewaiDbosError

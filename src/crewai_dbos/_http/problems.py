@@ -106,6 +106,10 @@ def problem_of(error: Exception) -> Problem:
         return Problem(503, "The database can't be reached. Try again later.", "database")
     if isinstance(error, errors.CrewaiDbosError):
         return _of_ours(error)
+    return _unforeseen(error)
+
+
+def _unforeseen(error: Exception) -> Problem:
     logger.error("A request over HTTP has failed", exc_info=error)
     return Problem(500, "Something went wrong here; the log of the server says what.")
 
@@ -160,8 +164,7 @@ def _of_ours(error: errors.CrewaiDbosError) -> Problem:
     for cls, status, kind in _STATUSES:
         if isinstance(error, cls):
             return Problem(status, str(error), kind, **_more(error))
-    logger.error("A request over HTTP has failed", exc_info=error)
-    return Problem(500, "Something went wrong here; the log of the server says what.")
+    return _unforeseen(error)
 
 
 def _more(error: errors.CrewaiDbosError) -> dict[str, Any]:

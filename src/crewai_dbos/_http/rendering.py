@@ -23,8 +23,8 @@ from crewai_dbos._http.auth import Caller
 from crewai_dbos._http.guarding import limited
 from crewai_dbos._http.problems import HEADERS, Problem, problem_of
 from crewai_dbos._http.runs import ScopedControl
-from crewai_dbos._http.texts import is_storable
 from crewai_dbos._http.timeline import seconds
+from crewai_dbos._stored.forms import is_storable
 from crewai_dbos._stored.prices import dollars
 
 POLICY = (

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import uuid4
 
+from crewai_dbos._control.edits import EDITABLE
 from crewai_dbos._http import trees
 from crewai_dbos._http.auth import Caller
 from crewai_dbos._http.problems import Problem, problem_of
@@ -25,12 +26,12 @@ ALIVE: tuple[State, ...] = (
     "waking",
     "stranded",
 )
-"""The states of a run that can be cancelled."""
+"""The states of a run that has not ended."""
 
 _LONGEST = 20_000
 """Characters of a result that are shown."""
 
-_EDITABLE = ("llm", "tool", "step", "method", "person", "task")
+_EDITABLE = (*EDITABLE, "task")
 
 
 def seen(

@@ -12,7 +12,7 @@ from crewai_dbos._http import cursors, trees
 from crewai_dbos._http.auth import Access, Action, Caller
 from crewai_dbos._http.definitions import Definitions
 from crewai_dbos._http.problems import Problem
-from crewai_dbos._http.texts import is_storable
+from crewai_dbos._stored.forms import is_storable
 from crewai_dbos.control import Answer, Control, Feedback, Node, Request, Run
 from crewai_dbos.errors import RunNotFoundError, SealedError, UnknownRequest
 

@@ -8,13 +8,10 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, StringConstraints
 
+from crewai_dbos._stored.forms import is_storable
+
 DEEPEST = 50
 """How deep lists and objects may lie in each other."""
-
-
-def is_storable(text: str) -> bool:
-    """Whether a database can have `text`: no NUL, nor half of a surrogate pair."""
-    return re.search("[\0\ud800-\udfff]", text) is None
 
 
 def storable(text: str) -> str:

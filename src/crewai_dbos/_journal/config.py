@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, TypedDict, cast
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
 
 from dbos import StepOptions
 
@@ -124,106 +124,6 @@ LLM_DEFAULT = StepConfig(
 )
 
 ToolStepConfig = StepConfig | Mapping[str, "StepConfig | None"] | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class AgentOptions:
-    """How the calls of an agent are recorded.
-
-    Attributes:
-        llm_step_config: Of its LLM's requests; None for `LLM_DEFAULT`.
-        function_calling_llm_step_config: Of the requests of its ``function_calling_llm``.
-        tool_step_config: Of its tools without a DBOS decorator; None does not record them.
-    """
-
-    llm_step_config: StepConfig | None = None
-    function_calling_llm_step_config: StepConfig | None = None
-    tool_step_config: ToolStepConfig = None
-
-    def __post_init__(self) -> None:
-        check_step_configs(**vars(self))
-
-    def under(self, own: AgentOptions) -> AgentOptions:
-        """`own`, and these where it says nothing."""
-        chosen = {name: value for name, value in vars(own).items() if value is not None}
-        return replace(self, **chosen)
-
-
-def check_step_configs(**given: Any) -> None:
-    """Refuse what is none of the options of `AgentOptions`, by name.
-
-    Raises:
-        DefinitionError: One is no `StepConfig`, nor a dict of them where that is taken.
-    """
-    for name, value in given.items():
-        of_tools = name == "tool_step_config"
-        for tool, each in (
-            value if of_tools and isinstance(value, Mapping) else {"": value}
-        ).items():
-            if each is not None and not isinstance(each, StepConfig):
-                of_tool = f" for {tool!r}" if tool else ""
-                also = " or a dict of them by tool" if of_tools else ""
-                raise DefinitionError(
-                    f"{name} takes a StepConfig{also}, and got a {type(each).__name__}{of_tool}."
-                )
-
-
-class RateLimit(TypedDict):
-    """How many runs of a queue may begin in a period of so many seconds, as DBOS takes it."""
-
-    limit: int
-    period: float
-
-
-class AgentStepConfigs(TypedDict, total=False):
-    """What `DBOSCrew` takes for one agent: the options of `DBOSAgent`, as far as they differ."""
-
-    llm_step_config: StepConfig | None
-    function_calling_llm_step_config: StepConfig | None
-    tool_step_config: ToolStepConfig
-
-
-def options_of_crew(
-    given: AgentOptions, for_role: Mapping[str, AgentStepConfigs], roles: Sequence[str]
-) -> tuple[AgentOptions, dict[str, AgentOptions]]:
-    """The options of a crew's agents, and of single ones by role.
-
-    Args:
-        given: What the crew was given.
-        for_role: What single agents were given.
-        roles: The roles that there are.
-
-    Raises:
-        DefinitionError: There is no such role or option.
-    """
-    common = recording_others(given)
-    found = {}
-    for role, options in for_role.items():
-        if role not in roles:
-            raise DefinitionError(
-                f"agent_step_configs has {role!r}, but the roles of the crew are "
-                f"{', '.join(map(repr, dict.fromkeys(roles)))}"
-            )
-        unknown = sorted(set(options) - {option.name for option in fields(AgentOptions)})
-        if unknown:
-            raise DefinitionError(f"agent_step_configs of {role!r} has an unknown {unknown[0]!r}")
-        found[role] = recording_others(replace(common, **options))
-    return common, found
-
-
-def recording_others(options: AgentOptions) -> AgentOptions:
-    """In a crew a tool that is not named is recorded."""
-    tools = options.tool_step_config
-    if tools is None or isinstance(tools, StepConfig):
-        return options
-    return replace(options, tool_step_config=RecordedByDefault(tools))
-
-
-class RecordedByDefault(dict[str, "StepConfig | None"]):
-    """A mapping of tool names in which a tool that is not named is recorded."""
-
-    def get(self, name: str, default: Any = None) -> StepConfig | None:
-        return super().get(name, PLAIN)
 
 
 def for_llm(config: StepConfig | None) -> StepConfig:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 
 @dataclass(eq=False)
@@ -29,11 +29,15 @@ class Happening:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-class Listener(Protocol):
-    """Somebody who is told; whatever goes wrong there is no concern of the run."""
+class Listener:
+    """Somebody who is told; whatever goes wrong there is no concern of the run.
+
+    One that has no `asks` and `hears` of its own takes a request with its call.
+    """
 
     def hearing(self, happening: Happening) -> AbstractContextManager[Any]:
         """Is entered when it begins, and left when it has ended."""
+        raise NotImplementedError
 
     def asks(self, name: str) -> None:
         """The call `name` makes a request of an LLM, perhaps not its first."""

@@ -119,15 +119,6 @@ def in_step() -> bool:
     return context is not None and context.is_step()
 
 
-def warn_if_in_step(what: str) -> None:
-    """Say that a run inside somebody's DBOS step is recorded with that step or not at all."""
-    if is_launched() and in_step():
-        warn_once(
-            f"{what} runs inside a DBOS step, so its calls are not recorded one by one: after a "
-            "crash the whole step is made again. Call it from the workflow instead."
-        )
-
-
 def warn_once(message: str) -> None:
     if message not in _warned:
         _warned.add(message)

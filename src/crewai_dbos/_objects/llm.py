@@ -25,7 +25,7 @@ from crewai_dbos._crewai_seam.llm import (
 )
 from crewai_dbos._journal import joining, run_scope
 from crewai_dbos._journal.call import Call
-from crewai_dbos._journal.config import StepConfig, check_step_configs, for_llm
+from crewai_dbos._journal.config import StepConfig, for_llm
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._objects.clients import (
     build_response_models,
@@ -41,6 +41,7 @@ from crewai_dbos._objects.llm_request import (
     observing,
     restoring,
 )
+from crewai_dbos._objects.options import check_step_configs
 from crewai_dbos._secrets import finding, known
 from crewai_dbos._secrets.given import NONE, Given, as_given
 from crewai_dbos._stored import names

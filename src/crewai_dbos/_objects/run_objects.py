@@ -19,13 +19,14 @@ from crewai.utilities.llm_utils import create_llm
 
 from crewai_dbos._crewai_seam.llm import is_llm, share_usage, usage_of
 from crewai_dbos._journal import run_scope
-from crewai_dbos._journal.config import AgentOptions, StepConfig, ToolStepConfig
+from crewai_dbos._journal.config import StepConfig, ToolStepConfig
 from crewai_dbos._journal.scope import Scope
 from crewai_dbos._objects import callbacks
 from crewai_dbos._objects.cache import RecordedCache
 from crewai_dbos._objects.knowledge import durable_knowledge
 from crewai_dbos._objects.llm import DBOSLLM, durable_llm
 from crewai_dbos._objects.memory import drain, durable_memory
+from crewai_dbos._objects.options import AgentOptions
 from crewai_dbos._objects.tools import durable_tool, is_durable
 from crewai_dbos._secrets import known
 from crewai_dbos._stored import names

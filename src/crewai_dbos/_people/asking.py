@@ -199,23 +199,32 @@ class _Waiter:
             waiting.settle(None)
 
     def settle(self) -> None:
-        """The answer is recorded, if it has come, and is not used for another question."""
+        """The call has ended: what is recorded of it is not used for another question."""
         if self.scope.ended_by is not None:
             return
-        journal, said = self.scope.journal, self._said
-        if said is not None:
-            redacts = bool(journal.writer.redact) and said.answer is not None
-            kept = {"answer": sealing.seal(shown(self.scope, said.answer))} if redacts else {}
-            self._used([said.name], **kept)
-        elif _RECORDED not in journal.kept:
-            journal.kept[_RECORDED] = True
-            entries = journal.record.entries_below("")
-            if asked := [entry.name for _, entry in entries if entry.kind == "person"]:
-                self._used(asked)
+        if self._said is not None:
+            self._settle_here(self._said)
+        else:
+            self._settle_recorded()
 
-    def _used(self, asked: list[str], **kept: Any) -> None:
+    def _settle_here(self, said: Said) -> None:
+        """The answer that has come here is recorded."""
+        redacts = bool(self.scope.journal.writer.redact) and said.answer is not None
+        self._used([said.name], sealing.seal(shown(self.scope, said.answer)) if redacts else None)
+
+    def _settle_recorded(self) -> None:
+        """So are those, once an execution, that another process may have left when it died."""
+        journal = self.scope.journal
+        if _RECORDED in journal.kept:
+            return
+        journal.kept[_RECORDED] = True
+        entries = journal.record.entries_below("")
+        if asked := [entry.name for _, entry in entries if entry.kind == "person"]:
+            self._used(asked)
+
+    def _used(self, asked: list[str], answer: Any = None) -> None:
         run_id = self.scope.run_id
-        launched().patiently(lambda store: store.used(run_id, asked, **kept))
+        launched().patiently(lambda store: store.used(run_id, asked, answer))
 
     def _ask(self, name: str, question: dict[str, Any]) -> Asked:
         asking = self.asking

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -12,10 +12,8 @@ import sqlalchemy as sa
 from crewai_dbos._dbos_seam.database import Database, chunks
 from crewai_dbos._requests.request import Question, Request, State, at
 from crewai_dbos._requests.table import requests
+from crewai_dbos._stored.sealing import Open
 from crewai_dbos.errors import SealedError
-
-Open = Callable[[Any], Any]
-"""Makes plain JSON of what the serializer of the application has written."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +136,8 @@ _SEALED = "What is asked is encrypted, and can't be read here."
 
 
 def request_of(row: Any, opened: Open, *, even_sealed: bool = False) -> Request:
-    """
+    """The request in a row, as everybody sees it.
+
     Raises:
         SealedError: What is asked can't be read here, and `even_sealed` is not said.
     """

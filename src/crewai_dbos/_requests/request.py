@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 Kind = Literal["approval", "review", "feedback", "question", "budget"]
 State = Literal["open", "answered", "used", "expired", "withdrawn"]
@@ -106,6 +106,10 @@ class Request:
         return {n: v.isoformat() if isinstance(v, datetime) else v for n, v in found.items()}
 
 
+@overload
+def at(milliseconds: int) -> datetime: ...
+@overload
+def at(milliseconds: int | None) -> datetime | None: ...
 def at(milliseconds: int | None) -> datetime | None:
     """A time as it is stored, milliseconds since 1970."""
     if milliseconds is None:

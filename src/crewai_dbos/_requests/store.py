@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +17,10 @@ from crewai_dbos._dbos_seam.database import Database, chunks
 from crewai_dbos._dbos_seam.parking import FOR_EVER, park, wake
 from crewai_dbos._requests import answers, reading
 from crewai_dbos._requests.answers import Answer
-from crewai_dbos._requests.reading import Open
 from crewai_dbos._requests.request import Request
 from crewai_dbos._requests.table import requests
 from crewai_dbos._stored import sealing
+from crewai_dbos._stored.sealing import Open, Seal
 from crewai_dbos._tables import migrate
 from crewai_dbos.errors import AlreadyAnswered, RequestExpired, UnknownRequest
 
@@ -182,20 +182,20 @@ class Store:
             for row in rows
         }
 
-    def used(self, run_id: str, names: Collection[str], **kept: Any) -> None:
+    def used(self, run_id: str, names: Collection[str], answer: Any = None) -> None:
         """What became of the requests of these places is recorded in the run.
 
         Args:
-            kept: What is to be kept in place of the ``answer``, as it is stored.
+            answer: What is to be kept in place of the answers, as it is stored; None if they are.
         """
         table = self._table
-        values = {name: json.dumps(value) for name, value in kept.items()}
+        kept = {} if answer is None else {"answer": json.dumps(answer)}
         with self._database.writing() as connection:
             connection.execute(
                 sa.update(table)
                 .where(table.c.run_id == run_id, table.c.name.in_(list(names)))
                 .where(table.c.state.in_(("answered", "expired")))
-                .values(state="used", **values)
+                .values(state="used", **kept)
             )
 
     def withdraw(self, request_id: str) -> None:
@@ -237,9 +237,7 @@ class Store:
 
     # A person's side -------------------------------------------------------------
 
-    def answer(
-        self, request_id: str, answer: Answer, by: str, opened: Open, sealed: Callable[[Any], Any]
-    ) -> None:
+    def answer(self, request_id: str, answer: Answer, by: str, opened: Open, sealed: Seal) -> None:
         """Answer a request, and wake the run that waits for it; all or nothing.
 
         Args:

@@ -121,13 +121,6 @@ def _left_behind_when_over(abandon: Callable[[BaseException], None]) -> Iterator
         yield
 
 
-async def carry_out_async(
-    noun: str, definition: Any, order: Any, method: Callable[..., Any]
-) -> Any:
-    """Carry out `order` in the workflow that is open here, with `method` of crewAI's class."""
-    return await kind_of(noun).aperform(definition, order, False, method)
-
-
 @contextmanager
 def joined(definition: Any, what: str, work_order: str | None) -> Iterator[Scope]:
     """The place in the open workflow in which a work order is carried out.

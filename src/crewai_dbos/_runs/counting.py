@@ -13,7 +13,7 @@ from crewai_dbos._dbos_seam.errors import DBOSWorkflowCancelledError
 from crewai_dbos._events.event import PLACES
 from crewai_dbos._journal import notes
 from crewai_dbos._journal.journal import Journal
-from crewai_dbos._journal.listening import Happening
+from crewai_dbos._journal.listening import Happening, Listener
 from crewai_dbos._secrets import known
 from crewai_dbos._signals import ControlSignal, RunCancelled, RunParked
 from crewai_dbos._stored.usage import spent_in
@@ -45,7 +45,7 @@ class AtWork:
     since: float
 
 
-class Counts:
+class Counts(Listener):
     """What the runs of this process have done since it is counted. Threads share it.
 
     By kind and outcome: the calls that were recorded. By kind: those that were answered from the
@@ -89,12 +89,6 @@ class Counts:
             yield
         finally:
             self._count(happening)
-
-    def asks(self, name: str) -> None:
-        """A request is counted with its call."""
-
-    def hears(self, name: str, text: str) -> None:
-        """So is an answer."""
 
     @contextmanager
     def of_run(self, noun: str, name: str, run_id: str) -> Iterator[None]:

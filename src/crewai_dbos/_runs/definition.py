@@ -12,7 +12,7 @@ from crewai.flow.flow import Flow
 from crewai_dbos._classes import replaced_methods
 from crewai_dbos._crewai_seam.agent import original_text
 from crewai_dbos._events.event import Events
-from crewai_dbos._journal.config import AgentOptions
+from crewai_dbos._objects.options import AgentOptions
 from crewai_dbos._people.policy import People
 from crewai_dbos._secrets import known
 from crewai_dbos._secrets.given import NONE, Given

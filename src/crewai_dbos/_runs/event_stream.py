@@ -23,7 +23,7 @@ from crewai_dbos._events.event import Fact, Key
 from crewai_dbos._events.writing import Writer, launched_writer, now_ms
 from crewai_dbos._journal.entry import Entry
 from crewai_dbos._journal.journal import Journal
-from crewai_dbos._journal.listening import Happening
+from crewai_dbos._journal.listening import Happening, Listener
 from crewai_dbos._runs.failure import FailedRun
 from crewai_dbos._runs.recorded_events import FromRecord, above, outcome, payload_of
 from crewai_dbos._secrets import known
@@ -59,7 +59,7 @@ class _Answer:
     since: float = 0.0
 
 
-class EventStream:
+class EventStream(Listener):
     """The events of one execution of a run. Threads share it.
 
     Args:

@@ -174,7 +174,7 @@ def own_run(order: Mapping[str, Any], workflow: Callable[..., Any]) -> Iterator[
         order: What is asked for.
         workflow: What it is started with.
 
-    Returns:
+    Yields:
         The id, if whoever asks only waits for the run. It was begun by the sync method and this
         is the async one, or the reverse: to DBOS these are two workflows. Or it is taken from a
         queue, of which DBOS would warn.

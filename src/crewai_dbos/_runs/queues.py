@@ -84,10 +84,10 @@ def _are_at_work(database: Database, batch_id: str) -> bool:
 def _cancel_items(database: Database, batch_id: str) -> None:
     """Cancel the items of a batch that was cancelled, and say so of each."""
     with database.writing() as connection:
-        found = stopping.standing(database, connection, batch_id, with_children=True)
+        found = stopping.runs_to_change(database, connection, batch_id, with_children=True)
         if not found or found[0].status != CANCELLED:
             return  # it was resumed
-        now = stopping.now_of(database, connection)
+        now = database.now_of(connection)
         batch = notes.cancelled(found[0].attributes)
         by, reason = (None, None) if batch is None else (batch.by, batch.reason)
         attributes = {
@@ -104,7 +104,7 @@ def _cancel_items(database: Database, batch_id: str) -> None:
 def _resume_items(database: Database, batch_id: str, queue: str) -> None:
     """Let those items go on that were cancelled with the batch, which goes on itself."""
     with database.writing() as connection:
-        for each in stopping.standing(database, connection, batch_id, with_children=True)[1:]:
+        for each in stopping.runs_to_change(database, connection, batch_id, with_children=True)[1:]:
             if each.status != CANCELLED:
                 continue
             said = notes.cancelled(each.attributes)

@@ -106,11 +106,6 @@ class Registry(Generic[D]):
             site = self._sites.get(name)
             return None if site is None else site.module
 
-    def clear(self) -> None:
-        with self._changed:
-            self._definitions.clear()
-            self._waiting.clear()
-
 
 agents: Registry[AgentDefinition] = Registry("agent", "DBOSAgent")
 crews: Registry[CrewDefinition] = Registry("crew", "DBOSCrew")

@@ -15,7 +15,7 @@ from crewai_dbos._events.event import PLACES
 from crewai_dbos._fleet import membership
 from crewai_dbos._journal import executions
 from crewai_dbos._journal.journal import Journal
-from crewai_dbos._journal.listening import Happening
+from crewai_dbos._journal.listening import Happening, Listener
 from crewai_dbos._runs.failure import FailedRun
 from crewai_dbos._secrets import known
 from crewai_dbos._stored.usage import spent_in
@@ -65,7 +65,7 @@ def of_run(noun: str, name: str, context: DBOSContext) -> AbstractContextManager
     return nullcontext() if membership.member() is None else _saying(noun, name, context)
 
 
-class _Heard:
+class _Heard(Listener):
     """What an execution has spent, and the call that has failed last. Threads share it."""
 
     def __init__(self) -> None:
@@ -86,12 +86,6 @@ class _Heard:
                 spent = sum(each.tokens.total for each in spent_in(happening.payload))
                 with self._lock:
                     self.tokens += spent
-
-    def asks(self, name: str) -> None:
-        """A request is counted with its call."""
-
-    def hears(self, name: str, text: str) -> None:
-        """So is an answer."""
 
     def place_of(self, error: BaseException) -> str:
         """Where the call is that `error`, or what has led to it, comes from; "" if unknown."""

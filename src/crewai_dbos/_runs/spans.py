@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from crewai_dbos._dbos_seam.tracing import carried, trace_of
 from crewai_dbos._events.event import CALLS, PLACES
 from crewai_dbos._journal.journal import Journal
-from crewai_dbos._journal.listening import Happening
+from crewai_dbos._journal.listening import Happening, Listener
 from crewai_dbos._stored import names
 from crewai_dbos._stored.usage import tokens_of
 
@@ -110,7 +110,7 @@ def listen(journal: Journal) -> None:
 _SPANS = "spans"
 
 
-class _Spans:
+class _Spans(Listener):
     """Makes the spans of one execution of a run. Threads share it."""
 
     def __init__(self, tracer: Tracer, run_id: str) -> None:
@@ -139,12 +139,6 @@ class _Spans:
                     self._open.pop(path, None)
                 self._count(happening)
                 _conclude(span, happening, self._is_replayed(happening))
-
-    def asks(self, name: str) -> None:
-        """A request has no span but that of its call."""
-
-    def hears(self, name: str, text: str) -> None:
-        """Nor do answers."""
 
     def _around(self, path: str) -> Span | None:
         """The span of what `path` is in, for a thread that does not know where it is."""

@@ -58,8 +58,8 @@ def show_as(view: BaseModel, other: BaseModel, **private: Any) -> None:
     object.__setattr__(view, "__pydantic_private__", own)
 
 
-def is_ordinary(what: str, definition: Any) -> bool:
-    """Whether a kickoff of `what` here is not recorded on its own.
+def prepared_to_record(what: str, definition: Any) -> bool:
+    """Whether a kickoff of `what` here is recorded on its own; makes ready for that, or warns.
 
     Args:
         definition: Its definition, which says who approves what it does, and what it may cost.
@@ -71,13 +71,17 @@ def is_ordinary(what: str, definition: Any) -> bool:
     if not is_launched():
         _check_needs_no_record(what, definition, "before DBOS.launch()")
         unrecorded.tell(what)
-        return True
+        return False
     _patches.apply(_patches.CALL)
     _patches.apply(_patches.WAIT)
-    run_scope.warn_if_in_step(what)
-    if run_scope.in_step():
-        _check_needs_no_record(what, definition, "inside a DBOS step")
-    return run_scope.in_step()
+    if not run_scope.in_step():
+        return True
+    run_scope.warn_once(
+        f"{what} runs inside a DBOS step, so its calls are not recorded one by one: after a crash "
+        "the whole step is made again. Call it from the workflow instead."
+    )
+    _check_needs_no_record(what, definition, "inside a DBOS step")
+    return False
 
 
 def _check_needs_no_record(what: str, definition: Any, where: str) -> None:

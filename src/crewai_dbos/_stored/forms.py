@@ -6,6 +6,7 @@ What is written is checked too, so that nothing is recorded that a later process
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -145,6 +146,11 @@ def check_url(cls: type) -> None:
         raise UnstorableValueError(
             f"{import_path(cls)} is made in a way of its own. Keep the URL as a text."
         )
+
+
+def is_storable(text: str) -> bool:
+    """Whether a column of a database can have `text`: no NUL, nor half of a surrogate pair."""
+    return re.search("[\0\ud800-\udfff]", text) is None
 
 
 def is_text(value: str) -> bool:

@@ -7,6 +7,7 @@ stay portable JSON, so that DBOS's tools list runs and steps.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from dbos import Serializer
@@ -16,6 +17,12 @@ from crewai_dbos._stored.forms import Json
 from crewai_dbos.errors import SealedError
 
 _TAG = "$sealed"
+
+Open = Callable[[Any], Any]
+"""Makes plain JSON of what the serializer of the application has written."""
+
+Seal = Callable[[Json], Json]
+"""Makes of plain JSON what the serializer of the application writes of it."""
 
 
 def is_wanted() -> bool:

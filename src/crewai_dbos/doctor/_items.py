@@ -24,6 +24,7 @@ from crewai_dbos._objects.tools import tool_function
 from crewai_dbos._people.policy import People
 from crewai_dbos._stored import names
 from crewai_dbos._stored.budget import Budget
+from crewai_dbos._stored.work_order import TASK_MODELS
 from crewai_dbos.doctor._report import Item
 
 ANSWERED = "answered from the record"
@@ -95,7 +96,7 @@ def of_task(
     """
     for tool in tools_of_task(task):
         yield tool_item(tool, config, owner)
-    for field in ("output_pydantic", "output_json", "response_model"):
+    for field in TASK_MODELS:
         model = getattr(task, field, None)
         if model is not None:
             name = f"{_called(model)} ({field})"

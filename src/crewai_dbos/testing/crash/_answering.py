@@ -32,7 +32,7 @@ def answering(url: str, answers: Answers) -> Iterator[list[str]]:
         url: The database, which may be made in the block.
         answers: What is said.
 
-    Returns:
+    Yields:
         What went wrong, as it does.
     """
     ended = threading.Event()
