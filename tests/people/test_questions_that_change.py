@@ -229,7 +229,7 @@ def test_one_that_is_asked_again_can_be_answered_as_long_as_at_first(desk: Desk)
         return store.ask(run_id, "ask#1", "question", {"message": "Well?"}, seconds=3600)
 
     first = asked()
-    store.withdraw(first.request_id)
+    store.withdraw(first.request_id, None)
     table = requests(database.schema)
     with database.writing() as connection:
         ten_hours = 36_000_000
@@ -249,7 +249,7 @@ def test_one_that_is_asked_again_can_be_answered_as_long_as_at_first(desk: Desk)
     renewed = asked()
     assert renewed.deadline_ms is not None
     assert renewed.deadline_ms - renewed.created_ms == 3_600_000
-    store.withdraw(first.request_id)
+    store.withdraw(first.request_id, None)
 
 
 posts: list[str] = []

@@ -14,7 +14,14 @@ from typing import Any
 import sqlalchemy as sa
 from dbos._utils import INTERNAL_QUEUE_NAME
 
-from crewai_dbos._dbos_seam.database import ALIVE, CANCELLED, ENQUEUED, Database, chunks
+from crewai_dbos._dbos_seam.database import (
+    ALIVE,
+    CANCELLED,
+    ENQUEUED,
+    PENDING,
+    Database,
+    chunks,
+)
 from crewai_dbos._dbos_seam.stored_runs import GIVEN_UP
 
 
@@ -140,17 +147,62 @@ def cancel(
             sa.update(runs)
             .where(*database.system._wf(runs, run_id))
             .where(runs.c.status.in_((*ALIVE, CANCELLED, GIVEN_UP)))
-            .values(
-                status=CANCELLED,
-                attributes=wanted,
-                owner_xid=None,
-                queue_name=None,
-                deduplication_id=None,
-                started_at_epoch_ms=None,
-                updated_at=now,
-                completed_at=now,
-            )
+            .values(attributes=wanted, **_cancelled_at(now))
         )
+
+
+def stop(
+    database: Database,
+    run_id: str,
+    owner_xid: str | None,
+    noted: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+) -> bool:
+    """Cancel a run from inside, if it is still this execution's; waits for the database.
+
+    DBOS's own cancel would stop it for whoever has taken it over.
+
+    Args:
+        run_id: The run's workflow id.
+        owner_xid: This execution.
+        noted: Makes of the attributes of the run what they are to be.
+
+    Returns:
+        Whether it was; nothing is written else.
+    """
+    runs = database.runs
+    ours = (
+        *database.system._wf(runs, run_id),
+        runs.c.status == PENDING,
+        runs.c.owner_xid == owner_xid,
+    )
+    look = sa.select(runs.c.attributes).where(*ours).with_for_update()
+
+    def work() -> bool:
+        with database.writing() as connection:
+            row = connection.execute(look).first()
+            if row is None:
+                return False
+            attributes = noted(row.attributes if isinstance(row.attributes, dict) else {})
+            change = sa.update(runs).where(*ours)
+            values = _cancelled_at(database.now_ms)
+            connection.execute(change.values(attributes=dict(attributes), **values))
+        note_cancel()
+        return True
+
+    return database.patiently(work)
+
+
+def _cancelled_at(now: Any) -> dict[str, Any]:
+    """What the row of a run has that was cancelled then."""
+    return {
+        "status": CANCELLED,
+        "owner_xid": None,
+        "queue_name": None,
+        "deduplication_id": None,
+        "started_at_epoch_ms": None,
+        "updated_at": now,
+        "completed_at": now,
+    }
 
 
 def resume(

@@ -93,5 +93,6 @@ def unwrapping_signals(scope: Scope) -> Iterator[None]:
         if ended_by is None:
             raise
         if isinstance(ended_by, (DriftError, JournalCorruptError, SealedError)):
-            notes.stop(scope.run_id, ended_by, scope.journal.writer.redact)
+            execution = scope.journal.execution
+            notes.stop(scope.run_id, execution.owner_xid, ended_by, scope.journal.writer.redact)
         raise ended_by from None

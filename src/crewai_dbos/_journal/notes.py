@@ -11,7 +11,7 @@ from typing import Any
 from dbos import DBOS, WorkflowStatus
 
 from crewai_dbos import _command_lines
-from crewai_dbos._dbos_seam import attributes
+from crewai_dbos._dbos_seam import attributes, stopping
 from crewai_dbos._dbos_seam.context import detached
 from crewai_dbos._dbos_seam.database import CANCELLED, INTERNAL_QUEUE, launched_database
 from crewai_dbos._journal.drift import onward_of
@@ -28,18 +28,34 @@ _WAYS = "__crewai_dbos_ways__"
 _ADDING = threading.Lock()
 
 
-def stop(run_id: str, error: Exception, redact: Iterable[redaction.Redact] = ()) -> None:
-    """Cancel a run that does not fit the code, and say why where its status is looked up."""
+def stop(
+    run_id: str,
+    owner_xid: str | None,
+    error: Exception,
+    redact: Iterable[redaction.Redact] = (),
+) -> None:
+    """Cancel a run that does not fit the code, and say why where its status is looked up.
+
+    Nothing is done to one that another execution has by now.
+
+    Args:
+        run_id: The run's workflow id.
+        owner_xid: By what DBOS knows this execution.
+        error: Why it stops.
+        redact: What the reason is put through.
+    """
     status = detached(DBOS.get_workflow_status, run_id)
     ways = _added_ways(run_id, error, status)
     told = str(error)
     why = redaction.shown(known.hide(told.removesuffix(ways)), redact) + ways
-    logger.error("Stopped: %s", told if told.startswith("Run ") else f"Run {run_id}: {told}")
     more = error.noted if isinstance(error, BudgetExceeded) else {}
     if (queue := _queue_of(status)) is not None:
         more = {**more, names.QUEUE: queue}  # which DBOS forgets when it cancels
-    add(run_id, {"stopped": sealing.seal(why), "error": type(error).__name__, **more})
-    detached(DBOS.cancel_workflow, run_id)
+    said = {"stopped": sealing.seal(why), "error": type(error).__name__, **more}
+    if stopping.stop(launched_database(), run_id, owner_xid, lambda found: _with(found, said)):
+        logger.error("Stopped: %s", told if told.startswith("Run ") else f"Run {run_id}: {told}")
+    else:
+        logger.info("Run %s is carried out by another execution now.", run_id)
     vars(error)[_STOPPED] = run_id
 
 
@@ -156,15 +172,16 @@ def add(run_id: str, what: Mapping[str, Any]) -> None:
 
     What is said there of a cancel stays: somebody may have cancelled the run meanwhile.
     """
-    shown = {
-        name: known.hide(value) if isinstance(value, str) else value for name, value in what.items()
-    }
-
-    def added(before: Mapping[str, Any], _: str) -> dict[str, Any]:
-        return {**before, names.ATTRIBUTE: {**said_in(before), **shown}}
-
     try:
-        attributes.change(launched_database(), run_id, added)
+        attributes.change(launched_database(), run_id, lambda before, _: _with(before, what))
     except Exception as error:
         # The run goes its way without it.
         logger.warning("Run %s: its attributes could not be written: %s", run_id, error)
+
+
+def _with(before: Mapping[str, Any], what: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes in which `what`, less its secrets, is said of the run too."""
+    shown = {
+        name: known.hide(value) if isinstance(value, str) else value for name, value in what.items()
+    }
+    return {**before, names.ATTRIBUTE: {**said_in(before), **shown}}

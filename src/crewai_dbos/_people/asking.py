@@ -183,6 +183,10 @@ class _Waiter:
             if self.asking.begun is not None:
                 self.asking.begun(self.give_up)
             outcome = self._outcome(asked, self._request(asked, opened.name, question))
+            while outcome is not None and outcome.is_withdrawn:
+                # By somebody who gave it up, of another release: nobody has said anything.
+                asked = self._ask(opened.name, question)
+                outcome = self._outcome(asked, self._request(asked, opened.name, question))
         except Exception as error:
             self._fail(error)
         if outcome is None:
@@ -267,7 +271,8 @@ class _Waiter:
             if outcome is not None:
                 return outcome
         if self._given_up:
-            launched().patiently(lambda store: store.withdraw(asked.request_id))
+            owner_xid = self.scope.journal.execution.owner_xid
+            launched().patiently(lambda store: store.withdraw(asked.request_id, owner_xid))
         return None
 
     def _request(self, asked: Asked, name: str, question: dict[str, Any]) -> Request:
@@ -363,7 +368,8 @@ class _Waiter:
 
 def stop(scope: Scope, stopped: RunStoppedError, cause: Exception | None = None) -> NoReturn:
     """Stop the run of `scope`; it can be resumed."""
-    notes.stop(scope.run_id, stopped, scope.journal.writer.redact)
+    owner_xid = scope.journal.execution.owner_xid
+    notes.stop(scope.run_id, owner_xid, stopped, scope.journal.writer.redact)
     try:
         scope.fail(stopped)
     except ControlSignal as signal:

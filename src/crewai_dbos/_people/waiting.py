@@ -127,17 +127,20 @@ class _Watcher:
                 journal.latch.note(RunSuspended("DBOS is shut down"))
         else:
             here = launched()
-            ended = here.store.ended({wait.request_id for wait in waits})
-            for wait in waits:
-                if wait.request_id in ended:
-                    wait.settle(ended[wait.request_id])
             with here.database.engine.connect() as connection:
                 rows = here.database.rows(connection, {journal.run_id for journal in journals})
             for journal in journals:
                 error = journal.execution.lost_to(rows.get(journal.run_id))
                 if error is not None:
                     journal.latch.note(error)
-                elif journal.kept.get(_MAY_PARK):
+            # What has come of a request is told to the execution that has its run.
+            ours = {wait for wait in waits if not wait.journal.latch.is_over}
+            ended = here.store.ended({wait.request_id for wait in ours})
+            for wait in ours:
+                if wait.request_id in ended:
+                    wait.settle(ended[wait.request_id])
+            for journal in {wait.journal for wait in ours}:
+                if journal.kept.get(_MAY_PARK):
                     self._park(here, journal)
         for wait in waits:
             if wait.journal.latch.is_over:

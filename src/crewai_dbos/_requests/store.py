@@ -50,11 +50,13 @@ class Outcome:
         answer: What was said, as it is stored; None if it was not answered.
         by: Who has said it.
         on_deadline: What was to become of it at its deadline, when it was asked.
+        is_withdrawn: Whether nobody waited for it any more, as somebody said.
     """
 
     answer: Any = None
     by: str | None = None
     on_deadline: str | None = None
+    is_withdrawn: bool = False
 
 
 class Store:
@@ -167,9 +169,8 @@ class Store:
     def _ended(self, request_ids: list[str]) -> dict[str, Outcome]:
         table, late = self._table, reading.is_late(self._database)
         these = table.c.request_id.in_(request_ids)
-        columns = (table.c.request_id, table.c.answer, table.c.answered_by, table.c.on_deadline)
         with self._database.engine.connect() as connection:
-            query = sa.select(*columns, late.label("late")).where(
+            query = sa.select(table, late.label("late")).where(
                 these & ((table.c.state != "open") | late)
             )
             rows = connection.execute(query).all()
@@ -178,7 +179,12 @@ class Store:
                 connection.execute(sa.update(table).where(these & late).values(state="expired"))
             return self._ended(request_ids)
         return {
-            row.request_id: Outcome(reading.loaded(row.answer), row.answered_by, row.on_deadline)
+            row.request_id: Outcome(
+                reading.loaded(row.answer),
+                row.answered_by,
+                row.on_deadline,
+                row.state == "withdrawn",
+            )
             for row in rows
         }
 
@@ -198,13 +204,21 @@ class Store:
                 .values(state="used", **kept)
             )
 
-    def withdraw(self, request_id: str) -> None:
-        """Nothing waits for the request any more."""
-        table = self._table
+    def withdraw(self, request_id: str, owner_xid: str | None) -> None:
+        """Nothing waits for the request any more, unless another execution has the run by now.
+
+        Args:
+            request_id: The request.
+            owner_xid: The execution that gives it up.
+        """
+        table, runs = self._table, self._database.runs
+        is_ours = sa.exists().where(
+            runs.c.workflow_uuid == table.c.run_id, runs.c.owner_xid == owner_xid
+        )
         with self._database.writing() as connection:
             connection.execute(
                 sa.update(table)
-                .where(table.c.request_id == request_id, table.c.state == "open")
+                .where(table.c.request_id == request_id, table.c.state == "open", is_ours)
                 .values(state="withdrawn")
             )
 

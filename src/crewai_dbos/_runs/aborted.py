@@ -61,7 +61,8 @@ def ended_by(error: BaseException, context: DBOSContext, *, outside: bool = Fals
         say_that_it_is_kept(run_id)
         return error
     told = cutter(executions.secrets_of(context))(_told(run_id, error))
-    notes.stop(run_id, RunAbortedError(executions.redacted(told, context)))
+    stopped = RunAbortedError(executions.redacted(told, context))
+    notes.stop(run_id, context.owner_xid, stopped)
     return ControlSignal(error)
 
 

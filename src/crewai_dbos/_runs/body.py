@@ -251,7 +251,7 @@ def _loaded(
         ours = isinstance(error, UnstorableValueError)
         told = str(error) if ours else f"The order of the run can't be read: {error!r}"
         stopped, cause = DriftError(f"{told.rstrip('.')}. {then}"), error
-    notes.stop(context.workflow_id, stopped)
+    notes.stop(context.workflow_id, context.owner_xid, stopped)
     raise stopped from cause
 
 
