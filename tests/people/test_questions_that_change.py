@@ -24,6 +24,7 @@ from dbos import DBOS, SetWorkflowID
 import crewai_dbos
 from crewai_dbos import DBOSFlow, People, ask, ask_async
 from crewai_dbos._dbos_seam.database import launched_database
+from crewai_dbos._journal import notes
 from crewai_dbos._requests.store import Asked, Store
 from crewai_dbos._requests.table import requests
 from crewai_dbos.control import Approve, Control, Reject, Reply
@@ -229,7 +230,6 @@ def test_one_that_is_asked_again_can_be_answered_as_long_as_at_first(desk: Desk)
         return store.ask(run_id, "ask#1", "question", {"message": "Well?"}, seconds=3600)
 
     first = asked()
-    store.withdraw(first.request_id, None)
     table = requests(database.schema)
     with database.writing() as connection:
         ten_hours = 36_000_000
@@ -237,6 +237,7 @@ def test_one_that_is_asked_again_can_be_answered_as_long_as_at_first(desk: Desk)
             sa.update(table)
             .where(table.c.run_id == run_id)
             .values(
+                state="withdrawn",
                 created_ms=table.c.created_ms - ten_hours,
                 deadline_ms=table.c.deadline_ms - ten_hours,
             )
@@ -249,7 +250,54 @@ def test_one_that_is_asked_again_can_be_answered_as_long_as_at_first(desk: Desk)
     renewed = asked()
     assert renewed.deadline_ms is not None
     assert renewed.deadline_ms - renewed.created_ms == 3_600_000
-    store.withdraw(first.request_id, None)
+
+
+def test_an_execution_that_has_lost_its_run_takes_nothing_back(serve: Serve, desk: Desk) -> None:
+    """It stood still, and another one has the run, which still waits for its answer."""
+    serve(writing(MAIL))
+    post, database = Post(), launched_database()
+    crew = office(post, People(approve_tools=["send_email"], linger=60))
+    run = crew.start({"who": "Ann"})
+    request = desk.next(run.workflow_id)
+    store = Store(database)
+    store.withdraw(request.request_id, "an earlier execution")
+    lost = RunStoppedError("It had a reason.")
+    notes.stop(run.workflow_id, "an earlier execution", lost)
+    assert desk.control.request(request.request_id).state == "open"
+    assert desk.control.run(run.workflow_id).state == "waiting"
+    desk.control.answer(request.request_id, Approve())
+    run.get_result()
+    assert len(post.sent) == 1
+
+
+def test_a_request_that_was_withdrawn_is_no_deadline_that_has_passed(
+    serve: Serve, desk: Desk
+) -> None:
+    serve(writing(MAIL))
+    post, database = Post(), launched_database()
+    people = People(
+        approve_tools=["send_email"],
+        deadline=timedelta(days=3),
+        on_deadline="approve",
+        linger=60,
+    )
+    crew = office(post, people)
+    run = crew.start({"who": "Ann"})
+    request = desk.next(run.workflow_id)
+    table = requests(database.schema)
+    with database.writing() as connection:  # as an earlier release does for one that stood still
+        its_row = table.c.request_id == request.request_id
+        connection.execute(sa.update(table).where(its_row).values(state="withdrawn", created_ms=1))
+    again = until(
+        lambda: next(
+            (each for each in desk.control.requests() if each.run_id == run.workflow_id), None
+        )
+    )
+    assert again.request_id == request.request_id
+    assert post.sent == []
+    desk.control.answer(request.request_id, Reject("not now"))
+    assert "not now" in run.get_result().raw
+    assert post.sent == []
 
 
 posts: list[str] = []
