@@ -14,7 +14,7 @@ from typing import Any
 from dbos import DBOS
 
 from crewai_dbos import _patches
-from crewai_dbos._dbos_seam import claiming, recovering
+from crewai_dbos._dbos_seam import at_work, claiming, recovering
 from crewai_dbos._dbos_seam.database import separate_database
 from crewai_dbos._dbos_seam.instance import is_constructed, is_launched
 from crewai_dbos._dbos_seam.serializer import application_serializer
@@ -227,12 +227,12 @@ class Worker:
         return left
 
     def _say_what_is_at_work(self, grace: float) -> None:
-        if at_work := recovering.runs_at_work():
+        if runs := at_work.run_ids():
             logger.warning(
                 "Worker %s stops: %d %s %g s to end.",
                 self.executor_id,
-                len(at_work),
-                "run has" if len(at_work) == 1 else "runs have",
+                len(runs),
+                "run has" if len(runs) == 1 else "runs have",
                 grace,
             )
 

@@ -13,6 +13,7 @@ from dbos import DBOS, Queue
 from dbos._sys_db import SystemDatabase
 from dbos._utils import GlobalParams
 
+from crewai_dbos._dbos_seam.at_work import run_ids as runs_at_work
 from crewai_dbos._dbos_seam.configuration import configuration, whole_configuration
 from crewai_dbos._dbos_seam.instance import (
     has_left_database,
@@ -24,7 +25,6 @@ from crewai_dbos._dbos_seam.instance import (
     system_database,
 )
 from crewai_dbos._dbos_seam.parking import listens_to
-from crewai_dbos._dbos_seam.recovering import runs_at_work
 from crewai_dbos._dbos_seam.threads import (
     on_the_loop_of_dbos,
     on_the_own_loop_of_dbos,

@@ -140,13 +140,6 @@ def _with(database: Database, attributes: Mapping[str, Any]) -> sa.ColumnElement
     return before.op("||")(sa.literal(dict(attributes), column.type))
 
 
-def runs_at_work() -> list[str]:
-    """The ids of the workflows that this process carries out now."""
-    if not is_launched():
-        return []
-    return [str(run_id) for run_id in launched_instance()._active_workflows_set.activeList()]
-
-
 def go_on(run_id: str, owner_xid: str, attributes: Mapping[str, Any]) -> bool:
     """Put a run back on its queue that this execution of it can't carry out.
 

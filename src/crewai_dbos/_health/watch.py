@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import Any
 
-from crewai_dbos._dbos_seam import recovering
+from crewai_dbos._dbos_seam import at_work, recovering
 from crewai_dbos._dbos_seam.instance import is_launched
 from crewai_dbos._fleet.membership import Membership
 from crewai_dbos._health import prometheus, telemetry
@@ -144,7 +144,7 @@ class Watch:
             for each in self._source.counts.at_work()
         ]
         known = {each["run_id"] for each in ours}
-        others = [run_id for run_id in recovering.runs_at_work() if run_id not in known]
+        others = [run_id for run_id in at_work.run_ids() if run_id not in known]
         return [*ours, *({"run_id": run_id, "kind": WORKFLOW} for run_id in others)]
 
     def _live(self, _: str) -> Page:

@@ -17,6 +17,7 @@ from types import FrameType
 from dbos import DBOS
 
 from crewai_dbos import _command_lines, _tracebacks
+from crewai_dbos._dbos_seam import recovering
 from crewai_dbos._dbos_seam.context import DBOSContext, detached
 from crewai_dbos._dbos_seam.errors import (
     DBOSBaseException,
@@ -24,8 +25,9 @@ from crewai_dbos._dbos_seam.errors import (
     DBOSWorkflowConflictIDError,
 )
 from crewai_dbos._dbos_seam.instance import is_shut_down
+from crewai_dbos._fleet import membership
 from crewai_dbos._journal import executions, notes
-from crewai_dbos._runs import unfinished
+from crewai_dbos._runs import cut_short, unfinished
 from crewai_dbos._secrets.cutting import cutter
 from crewai_dbos._signals import ControlSignal, RunCancelled, RunLeft, RunSuspended
 from crewai_dbos._threads import in_main_thread
@@ -57,13 +59,34 @@ def ended_by(error: BaseException, context: DBOSContext, *, outside: bool = Fals
     if isinstance(error, (RunSuspended, DBOSBaseException)) or is_shut_down():
         return error
     run_id = context.workflow_id
-    if outside or _ends_the_process(error):
+    if outside:
+        _goes_on_without(run_id, str(context.owner_xid))
+        return error
+    if _ends_the_process(error):
         say_that_it_is_kept(run_id)
         return error
     told = cutter(executions.secrets_of(context))(_told(run_id, error))
     stopped = RunAbortedError(executions.redacted(told, context))
     notes.stop(run_id, context.owner_xid, stopped)
     return ControlSignal(error)
+
+
+def _goes_on_without(run_id: str, owner_xid: str) -> None:
+    """Whoever waited for the run does not any more.
+
+    Nobody takes the runs of a worker that lives, so it is put on its queue. Another process may be
+    about to end, and would take it up again only to be killed in the middle of it.
+    """
+    if membership.member() is None:
+        cut_short.leave(run_id, owner_xid)
+        say_that_it_is_kept(run_id)
+    elif recovering.go_on(run_id, owner_xid, {}):
+        logger.warning(
+            "Run %s: whoever waited for it does not any more. It goes on at a worker, and what is "
+            "recorded is not done again. To give it up: DBOS.cancel_workflow(%r)",
+            run_id,
+            run_id,
+        )
 
 
 def left_to_its_row(run_id: str) -> RunLeft:
@@ -99,7 +122,8 @@ def say_that_it_is_kept(run_id: str) -> None:
     """Say how a run goes on that was cut short."""
     logger.warning(
         "Run %s was cut short, and is kept: what is recorded is not done again. It goes on at the "
-        "next DBOS.launch() of this program. To give it up: DBOS.cancel_workflow(%r)",
+        "next DBOS.launch() of this program, or when it is asked for again under its id. To give "
+        "it up: DBOS.cancel_workflow(%r)",
         run_id,
         run_id,
     )

@@ -19,7 +19,7 @@ from crewai_dbos._dbos_seam.instance import constructed_instance, is_launched, i
 from crewai_dbos._dbos_seam.waiting import destroyed
 from crewai_dbos._journal import run_scope
 from crewai_dbos._requests.request import at
-from crewai_dbos._runs import unfinished
+from crewai_dbos._runs import cut_short, unfinished
 from crewai_dbos._secrets import known
 from crewai_dbos._stored import codec, generics, names, sealing, work_order
 from crewai_dbos._threads import in_event_loop, off_the_loop
@@ -190,7 +190,7 @@ def own_run(order: Mapping[str, Any], workflow: Callable[..., Any]) -> Iterator[
         other = status.name != get_dbos_func_name(workflow)
         # What a workflow of the user's starts has to count as a step of it.
         queued = status.queue_name is not None and not run_scope.in_workflow()
-        begun = run_id if other or queued else None
+        begun = run_id if cut_short.take_up(run_id) or other or queued else None
     yield begun
     if run_id is not None:
         _refuse_foreign(run_id, order)

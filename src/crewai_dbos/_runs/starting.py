@@ -10,6 +10,7 @@ from dbos import DBOS, PortableWorkflowError, SetWorkflowID
 from pydantic import BaseModel
 
 from crewai_dbos import _patches, _tracebacks
+from crewai_dbos._dbos_seam import at_work
 from crewai_dbos._dbos_seam.context import (
     assigned_workflow_id,
     detached,
@@ -225,7 +226,7 @@ def run(
         if begun is not None:
             return RunHandle(begun, known).get_result()
         try:
-            with labels.labelled(order):
+            with labels.labelled(order), at_work.calling():
                 carried_out = _carried_out(lambda: workflow(work_order.sealed(order)))
             return _returned(carried_out, known)
         except RunLeft as left:
@@ -244,7 +245,7 @@ async def arun(
             return await RunHandle(begun, known).get_result_async()
         try:
             sealed = work_order.sealed(order)
-            with labels.labelled(order):
+            with labels.labelled(order), at_work.calling():
                 carried_out = await _acarried_out(lambda: workflow(sealed))
             return _returned(carried_out, known)
         except RunLeft as left:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
+from crewai_dbos._dbos_seam import at_work
 from crewai_dbos._dbos_seam.context import DBOSContext, open_workflow
 from crewai_dbos._journal import executions
 from crewai_dbos._journal.listening import Happening
@@ -59,6 +60,7 @@ def of_run(definition: Any, noun: str) -> Iterator[None]:
     """The block is all of a run that has a workflow of its own."""
     context = open_workflow()
     run_id = context.workflow_id
+    at_work.begin(run_id)
     counted = counting.of_run(noun, definition.name, run_id)
     said = saying.of_run(noun, definition.name, context)
     with said, counted, spans.of_run(noun, definition.name, run_id, spans.begun_in(run_id)):
@@ -75,6 +77,7 @@ async def of_async_run(definition: Any, noun: str) -> AsyncIterator[None]:
     """As `of_run`, for async code; nothing in it holds up the loop."""
     context = open_workflow()
     run_id = context.workflow_id
+    at_work.begin(run_id)
     began_in = await on_a_thread(lambda: spans.begun_in(run_id)) if spans.tracer() else None
     counted = counting.of_run(noun, definition.name, run_id)
     said = saying.of_run(noun, definition.name, context)

@@ -1,0 +1,21 @@
+"""Runs that this process has cut short, as whoever waited for one did not any more.
+
+Their rows say that this process carries them out. It takes one up again when it is asked for.
+"""
+
+from __future__ import annotations
+
+from crewai_dbos._dbos_seam import recovering
+
+_left: dict[str, str] = {}
+
+
+def leave(run_id: str, owner_xid: str) -> None:
+    """The execution `owner_xid` of a run has ended here before the run has."""
+    _left[run_id] = owner_xid
+
+
+def take_up(run_id: str) -> bool:
+    """Put a run back on its queue that was left, unless somebody has taken it up since."""
+    owner_xid = _left.pop(run_id, None)
+    return owner_xid is not None and recovering.go_on(run_id, owner_xid, {})

@@ -1,0 +1,137 @@
+"""Runs that a worker's own program kicks off, and that no queue has brought."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from crewai.flow.flow import Flow, start
+from dbos import DBOS, SetWorkflowID
+
+from crewai_dbos import DBOSFlow, Worker, step
+from crewai_dbos._dbos_seam import at_work
+from people.conftest import until
+from support.databases import sqlite_here
+from support.launching import QUICK, launched
+from support.names import unique
+
+CALLS: list[str] = []
+BEGUN, GOES_ON = threading.Event(), threading.Event()
+
+pytestmark = sqlite_here("database_url")
+
+
+@pytest.fixture(autouse=True)
+def nothing_was_called() -> Iterator[None]:
+    CALLS.clear()
+    BEGUN.clear()
+    GOES_ON.clear()
+    yield
+    GOES_ON.set()
+
+
+def call(what: str) -> str:
+    CALLS.append(what)
+    if what == "second":
+        BEGUN.set()
+        assert GOES_ON.wait(60)
+    return what
+
+
+class Calling(Flow[dict[str, Any]]):
+    @start()
+    def method(self) -> str:
+        return step(call, "first") + step(call, "second") + step(call, "third")
+
+
+class Waiting(Flow[dict[str, Any]]):
+    @start()
+    async def method(self) -> str:
+        first = step(call, "first")
+        BEGUN.set()
+        while not GOES_ON.is_set():
+            await asyncio.sleep(0.01)
+        return first + step(call, "third")
+
+
+def worker_on(url: str) -> Worker:
+    DBOS(config={**QUICK, "system_database_url": url, "log_level": "CRITICAL"})
+    return Worker(grace=60)
+
+
+@pytest.mark.parametrize("how", ["kickoff", "kickoff_async"])
+def test_a_run_that_is_called_has_the_grace_of_its_worker(
+    database_url: str, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    flow = DBOSFlow(flow_name=unique("calling"), orig_flow=Calling)
+    found: list[Any] = []
+
+    def kick_off() -> None:
+        if how == "kickoff":
+            found.append(flow.kickoff())
+        else:
+            found.append(asyncio.run(flow.kickoff_async()))
+
+    thread = threading.Thread(target=kick_off)
+    with caplog.at_level(logging.INFO, "crewai_dbos"):
+        with worker_on(database_url):
+            thread.start()
+            assert BEGUN.wait(60)
+            assert len(at_work.run_ids()) == 1
+            threading.Timer(1.5, GOES_ON.set).start()  # in the grace, which the block's end begins
+        thread.join()
+    assert found == ["firstsecondthird"]
+    assert CALLS == ["first", "second", "third"]
+    assert "1 run has 60 s to end" in caplog.text
+    assert "goes on at another worker" not in caplog.text
+
+
+def test_one_that_has_ended_is_at_work_no_more(database_url: str) -> None:
+    flow = DBOSFlow(flow_name=unique("calling"), orig_flow=Calling)
+    GOES_ON.set()
+    with launched(database_url):
+        assert flow.kickoff() == "firstsecondthird"
+        assert at_work.run_ids() == []
+
+
+@pytest.mark.parametrize("is_worker", [True, False])
+def test_one_that_nobody_waits_for_any_more_goes_on(
+    database_url: str, is_worker: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At a worker by itself; in another program when it is asked for again."""
+    flow = DBOSFlow(flow_name=unique("waiting"), orig_flow=Waiting)
+    run_id = unique("run")
+
+    async def asked() -> Any:
+        with SetWorkflowID(run_id):
+            return await flow.kickoff_async()
+
+    async def given_up() -> None:
+        asking = asyncio.create_task(asked())
+        while not BEGUN.is_set():
+            await asyncio.sleep(0.01)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+
+    def result() -> Any:
+        return asyncio.run(asyncio.wait_for(asked(), 60))
+
+    if is_worker:
+        with worker_on(database_url):
+            asyncio.run(given_up())
+            assert "It goes on at a worker" in caplog.text
+            GOES_ON.set()
+            until(lambda: DBOS.retrieve_workflow(run_id).get_status().status == "SUCCESS")
+            assert result() == "firstthird"
+    else:
+        with launched(database_url):
+            asyncio.run(given_up())
+            assert "when it is asked for again under its id" in caplog.text
+            GOES_ON.set()
+            assert result() == "firstthird"
+    assert CALLS == ["first", "third"]
