@@ -35,7 +35,8 @@ def park(
         run_id: The run's workflow id.
         owner_xid: This execution.
         until_ms: When DBOS wakes it by itself, in milliseconds since 1970.
-        queue: What it is taken from when it is woken, unless it came from another one.
+        queue: What it is taken from when it is woken, unless it came from another one. A run that
+            another one has started comes from where any number is taken from.
     """
     runs = database.runs
     left = connection.execute(
@@ -48,7 +49,11 @@ def park(
             owner_xid=None,
             started_at_epoch_ms=None,
             recovery_attempts=0,
-            queue_name=sa.case((_comes_from_a_queue(runs), runs.c.queue_name), else_=queue),
+            queue_name=sa.case(
+                (_comes_from_a_queue(runs), runs.c.queue_name),
+                (_may_be_waited_for(runs), INTERNAL_QUEUE_NAME),
+                else_=queue,
+            ),
             **_version(database, connection),
             updated_at=database.now_ms,
         )
@@ -60,6 +65,11 @@ def _comes_from_a_queue(runs: sa.Table) -> sa.ColumnElement[bool]:
     """Not from the one that recovered and resumed runs are taken from, any number at once."""
     queue = runs.c.queue_name
     return queue.is_not(None) & (queue != INTERNAL_QUEUE_NAME)
+
+
+def _may_be_waited_for(runs: sa.Table) -> sa.ColumnElement[bool]:
+    """Another run has started it, and has its place on the queue as long as it waits for this."""
+    return runs.c.parent_workflow_id.is_not(None)
 
 
 def _version(database: Database, connection: sa.Connection) -> dict[str, Any]:
