@@ -139,6 +139,46 @@ def test_a_call_is_left_while_the_others_end(database_url: str, serve: Serve) ->
     at_llm.release()
 
 
+def refused(held: threading.Event) -> None:
+    CALLS.append("refused")
+    held.wait(60)
+    raise ValueError("The order has no address.")
+
+
+@sqlite_here("database_url")
+@pytest.mark.parametrize("end", ["failed", "cancelled"])
+def test_a_run_that_ends_in_the_time_that_a_destroy_gives_it(
+    database_url: str, end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    defaults = WorkflowHandlePolling.get_result.__kwdefaults__
+    monkeypatch.setitem(defaults, "polling_interval_sec", 0.02)
+    run_id, other, may_end = unique("run"), unique("run"), threading.Event()
+
+    class Refused(Flow[dict[str, Any]]):
+        @start()
+        def one(self) -> None:
+            step(refused, may_end)
+
+    with launched(database_url), Control(database_url) as control:
+        began(other)  # until this has ended, the database is not left
+        flow = DBOSFlow(flow_name=unique("flow"), orig_flow=Refused)
+        with SetWorkflowID(run_id):
+            wait = Called(flow.start().get_result)
+        until(lambda: "refused" in CALLS)
+        ending = Called(lambda: DBOS.destroy(workflow_completion_timeout_sec=60))
+        until(is_shut_down)
+        if end == "cancelled":
+            control.cancel(run_id, by="ann")
+        may_end.set()
+        expected: Any = (
+            (ValueError, "no address") if end == "failed" else (RunCancelledError, "ann")
+        )
+        with pytest.raises(expected[0], match=expected[1]):
+            wait.result()
+        HELD.set()
+        ending.result()
+
+
 @sqlite_here("database_url")
 def test_a_wait_goes_on_with_the_next_launch(
     database_url: str, monkeypatch: pytest.MonkeyPatch

@@ -297,8 +297,9 @@ class Control:
 
         A run goes with the child runs and items that it has started, when all of them have ended
         before. One that is stopped stays, as it can be resumed, and so do workflows of your own in
-        which no agent, crew or flow has worked. An id that is deleted can be used again: a kickoff
-        under it is a new run.
+        which no agent, crew or flow has worked, and the turn that a conversation goes on from, as
+        long as a younger one stays. An id that is deleted can be used again: a kickoff under it is
+        a new run.
 
         Args:
             older_than: How long ago they have ended.

@@ -22,7 +22,9 @@ from typer.testing import CliRunner
 
 from crewai_dbos import DBOSAgent, DBOSCrew, DBOSFlow, People, ask
 from crewai_dbos._events import reading
+from crewai_dbos._events.event import Fact, Key
 from crewai_dbos._events.reading import at_work
+from crewai_dbos._events.store import Store
 from crewai_dbos.cli import app
 from crewai_dbos.control import Approve, Control, Event
 from crewai_dbos.control import Reply as Answered
@@ -489,6 +491,27 @@ def test_a_run_that_is_cancelled_while_it_waits(serve: Serve, control: Control) 
     events = list(control.events(run_id, follow=True))
     assert types(events)[-2:] == ["run.parked", "run.cancelled"]
     assert events[-1].data == {"by": "ann"}
+
+
+def test_who_follows_sees_an_end_that_is_written_when_the_events_have_just_been_read(
+    serve: Serve, control: Control
+) -> None:
+    """As that of a cancelled run: its row says so first, and its process when it hears of it."""
+
+    class Reader(Store):
+        def read(self, run_id: str, after: int, limit: int) -> Any:
+            found = super().read(run_id, after, limit)
+            self.say(run_id, "run.cancelled", {}, at_ms=1)
+            return found
+
+    serve()
+    run_id = unique("run")
+    with SetWorkflowID(run_id):
+        crew(events=False).kickoff({"what": "otters"})
+    store = Reader(control._database)
+    store.add([Fact(run_id, Key("run.started", ""), 1)])
+    events = list(reading.events(store, str, run_id, follow=True))
+    assert types(events) == ["run.started", "run.cancelled"]
 
 
 def test_nothing_is_said_of_a_run_that_leaves_no_events(control: Control, serve: Serve) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -15,6 +16,7 @@ from control.reading_runs import crew_of, ended
 from crewai_dbos import DBOSCrew, DBOSFlow, People, ask
 from crewai_dbos.control import Control, Reply
 from crewai_dbos.errors import DefinitionError
+from flows.conversation import Desk, history, replies
 from people.conftest import until
 from support.databases import both_here
 from support.names import unique
@@ -263,6 +265,46 @@ def test_more_than_are_deleted_at_once(control: Control, sql: Callable[..., Any]
     assert len(control.runs(limit=300, kind="flow")) > 250
     assert sorted(control.prune(DAY)) == sorted(copies)
     assert control.run(run_id).state == "done"
+
+
+class Frail(Desk):
+    def handle_turn(self, message: Any, **options: Any) -> Any:
+        if message == "boom":
+            raise ValueError("The service is away.")
+        return super().handle_turn(message, **options)
+
+
+@BOTH
+def test_a_conversation_goes_on_when_its_old_turns_are_deleted(
+    serve: Serve, control: Control, aged: Any, sql: Callable[..., Any]
+) -> None:
+    serve(replies)
+    desk = flow(Frail)
+    turns = [f"{desk.flow_name}/ann/{number}" for number in range(1, 5)]
+    for said in ("Hello", "Thanks", "boom", "boom"):
+        with contextlib.suppress(ValueError):
+            desk.handle_turn(said, session_id="ann")
+    aged(*turns[:3])
+    expected = [turns[0], turns[2]]
+    assert sorted(control.prune(DAY, dry_run=True)) == expected
+    assert sorted(control.prune(DAY)) == expected
+    # One that is old itself, and stays.
+    aged(turns[3])
+    sql("UPDATE {ws} SET status = 'CANCELLED' WHERE workflow_uuid = :run", run=turns[3])
+    stopped = {"crewai_dbos": {"stopped": "put it back", "error": "DriftError"}}
+    DBOS.update_workflow_attributes(turns[3], stopped, merge=True)
+    aged(turns[3])
+    assert control.prune(DAY) == []
+
+    desk.show_as(Frail())  # as a process that was started meanwhile
+    desk.handle_turn("Again", session_id="ann")
+    said = [text for role, text in history(desk) if role == "user"]
+    assert said == ["Hello", "Thanks", "Again"]
+    # This one has succeeded, so nothing begins with those before any more.
+    assert control.prune(DAY) == [turns[1]]
+    control.cancel(turns[3])
+    aged(turns[3], f"{desk.flow_name}/ann/5")
+    assert len(control.prune(DAY)) == 2
 
 
 def test_an_age_that_is_none(control: Control) -> None:

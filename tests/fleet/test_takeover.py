@@ -184,5 +184,21 @@ def test_a_lease_that_is_beaten_meanwhile_keeps_its_runs(database_url: str) -> N
         assert ours.take_over(seen) == []
 
 
+def test_leases_that_were_given_up_are_looked_at_if_runs_are_left(database_url: str) -> None:
+    with a_worker(database_url) as setting:
+        for name in ("alive", "stopped", "stopped at work"):
+            theirs = Leases(setting.database, Holder(name, name, "host:1", "tests", "v0"), 300)
+            theirs.take({"flow": ["research"]})
+            if name != "alive":
+                theirs.release()
+        setting.run_under("stopped at work", application_version="v0")
+        setting.run_under("stopped")  # of another version
+        ours = Leases(setting.database, Holder("w1", "t", "host:1", "tests", "v0"), 300)
+        assert {each.holder.executor_id: each.definitions for each in ours.of_peers()} == {
+            "alive": {"flow": ["research"]},
+            "stopped at work": {},
+        }
+
+
 def _of(holder: Holder) -> tuple[str, str]:
     return holder.application, holder.version

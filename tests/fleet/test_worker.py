@@ -20,7 +20,7 @@ from crewai_dbos._crewai_seam.telemetry import TELEMETRY
 from crewai_dbos._dbos_seam.database import launched_database
 from crewai_dbos._dbos_seam.instance import is_constructed
 from crewai_dbos._fleet import membership
-from crewai_dbos._fleet.leases import Holder, Leases
+from crewai_dbos._fleet.leases import Definitions, Holder, Leases
 from crewai_dbos._fleet.table import workers
 from crewai_dbos.control import Control
 from crewai_dbos.errors import DefinitionError, NotLaunchedError
@@ -201,6 +201,23 @@ def test_a_worker_whose_dbos_is_destroyed_gives_its_lease_up(database_url: str) 
         DBOS.destroy()
         until(lambda: [each.age for each in control.workers()] == [None])
         assert control.workers()[0].executor_id == worker.executor_id
+
+
+@sqlite_here("database_url")
+def test_a_dbos_that_is_destroyed_in_the_middle_of_a_beat_is_no_error(
+    database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def destroyed() -> Definitions:
+        DBOS.destroy()
+        return {}
+
+    construct(database_url)
+    with Worker(lease=1, grace=0), Control(database_url) as control:
+        member = membership.member()
+        assert member is not None
+        member.definitions = destroyed
+        until(lambda: [each.age for each in control.workers()] == [None])
+    assert [each for each in caplog.records if each.levelname == "ERROR"] == []
 
 
 def test_runs_under_a_program_that_was_no_worker_are_told_of(

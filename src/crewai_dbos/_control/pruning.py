@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from crewai_dbos._control.states import standing
 from crewai_dbos._dbos_seam import deleting, stored_runs
 from crewai_dbos._dbos_seam.database import Database, chunks
-from crewai_dbos._dbos_seam.stored_runs import ENDED, StoredRun
+from crewai_dbos._dbos_seam.stored_runs import ENDED, SUCCESS, StoredRun
 from crewai_dbos._events.store import Store as EventStore
 from crewai_dbos._requests.store import Store
 from crewai_dbos._stored import names
@@ -52,13 +52,16 @@ class Pruning:
             raise DefinitionError(f"older_than is no time that has passed: {older_than}")
         gone: list[str] = []
         after: StoredRun | None = None
+        talks: dict[str, bool] | None = None
         while True:
             with self.database.engine.connect() as connection:
                 before = self.database.now_of(connection) - int(older_than.total_seconds() * 1000)
                 roots = self._roots(connection, before, after)
                 held = self._held(connection)
+                if talks is None:
+                    talks = self._talks(connection, before)
                 trees = [self._tree(connection, root) for root in roots]
-                old = [t for t in trees if self._may_go(connection, t, before, held)]
+                old = [t for t in trees if self._goes(connection, t, before, held, talks)]
             for tree in old:
                 gone += [run.run_id for run in tree] if dry_run else self._delete(tree)
             if len(roots) < _AT_ONCE:
@@ -92,6 +95,38 @@ class Pruning:
     def _held(self, connection: sa.Connection) -> set[str]:
         """What open forks have taken over from the runs that they are forks of."""
         return deleting.children_of_open_forks(self.database, connection)
+
+    def _talks(self, connection: sa.Connection, before: int) -> dict[str, bool]:
+        """The conversations of which a turn stays that has not ended before.
+
+        Returns:
+            Of each, by what the ids of its turns begin with, whether one that stays has succeeded.
+        """
+        found: dict[str, bool] = {}
+        flows = names.WORKFLOWS_OF["flow"]
+        for run_id, status in deleting.not_ended_before(self.database, connection, before, flows):
+            if (talk := names.session_of(run_id)) is not None:
+                found[talk] = found.get(talk, False) or status == SUCCESS
+        return found
+
+    def _goes(
+        self,
+        connection: sa.Connection,
+        tree: Sequence[StoredRun],
+        before: int,
+        held: set[str],
+        talks: dict[str, bool],
+    ) -> bool:
+        """Whether `tree` is deleted. Asked of the newest first; `talks` is told of what stays."""
+        turn, goes = tree[0], self._may_go(connection, tree, before, held)
+        talk = names.session_of(turn.run_id)
+        if talk is None or turn.name not in names.WORKFLOWS_OF["flow"]:
+            return goes
+        # The next turn begins with what the last that has succeeded ended with.
+        if goes and (turn.status != SUCCESS or talks.get(talk, True)):
+            return True
+        talks[talk] = talks.get(talk, False) or turn.status == SUCCESS
+        return False
 
     def _may_go(
         self, connection: sa.Connection, tree: Sequence[StoredRun], before: int, held: set[str]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import sqlalchemy as sa
 
 from crewai_dbos._dbos_seam.database import ALIVE, CANCELLED, Database, chunks
-from crewai_dbos._dbos_seam.stored_runs import ENDED, GIVEN_UP, Condition, has_status
+from crewai_dbos._dbos_seam.stored_runs import ENDED, GIVEN_UP, Condition, has_status, is_called
 
 
 def ended_before(database: Database, milliseconds: int) -> Condition:
@@ -15,6 +15,20 @@ def ended_before(database: Database, milliseconds: int) -> Condition:
     table = database.runs.c
     ended = sa.func.coalesce(table.completed_at, table.updated_at)
     return has_status(database, ENDED) & (ended < milliseconds)
+
+
+def not_ended_before(
+    database: Database, connection: sa.Connection, milliseconds: int, called: Iterable[str]
+) -> Iterator[tuple[str, str]]:
+    """Ids and statuses of the runs of these workflows that have not, whose ids have a slash."""
+    table = database.runs.c
+    query = sa.select(table.workflow_uuid, table.status).where(
+        is_called(database, called),
+        table.workflow_uuid.contains("/"),
+        ~ended_before(database, milliseconds),
+    )
+    for run_id, status in connection.execute(query):
+        yield str(run_id), str(status)
 
 
 def delete_ended(database: Database, connection: sa.Connection, run_ids: list[str]) -> bool:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from dbos._sys_db import WorkflowStatusString
 from sqlalchemy.dialects.postgresql import JSONB
 
-from crewai_dbos._dbos_seam.database import CANCELLED, Database
+from crewai_dbos._dbos_seam.database import CANCELLED, DELAYED, Database
 
 SUCCESS = WorkflowStatusString.SUCCESS.value
 ERROR = WorkflowStatusString.ERROR.value
@@ -148,8 +148,14 @@ def begins_with(database: Database, prefix: str) -> Condition:
 
 
 def has_status(database: Database, statuses: Iterable[str]) -> Condition:
-    found: Condition = database.runs.c.status.in_(list(statuses))
-    return found
+    """Whether it has one of these.
+
+    One index of DBOS has the runs that are delayed, another those that are pending or enqueued:
+    Postgres takes both only if they are asked for apart.
+    """
+    status, wanted = database.runs.c.status, list(statuses)
+    others = status.in_([each for each in wanted if each != DELAYED])
+    return sa.or_(others, status == DELAYED) if DELAYED in wanted else others
 
 
 def is_of_version(database: Database, version: str) -> Condition:

@@ -78,14 +78,16 @@ class _Pages:
         self.wait = 0.0
 
     def next(self) -> list[Event]:
-        # Looked at before the events: what was written before its end is read after it.
+        # Looked at before the events: what was written before its end is read after it, and the
+        # last event, which somebody may write when the run has long ended, after it is seen.
         has_ended = self._follow and not self._store.is_alive(self._run_id)
+        is_told = has_ended and self._is_told()
         found = [
             _event(row, self._open) for row in self._store.read(self._run_id, self._after, PAGE)
         ]
         self._after = found[-1].seq if found else self._after
         full = len(found) == PAGE
-        self.are_over = not full and (not self._follow or (has_ended and self._is_told()))
+        self.are_over = not full and (not self._follow or is_told)
         self.wait = 0.0 if full or self.are_over else POLLING
         if not has_ended:
             self._until = None

@@ -165,12 +165,22 @@ class Leases:
         return self.take(definitions) is None
 
     def of_peers(self) -> list[Lease]:
-        """The leases of other workers of our application and version."""
-        columns = self._table.c
-        query = sa.select(self._table).where(
+        """The leases of other workers of our application and version.
+
+        Of those that were given up, which are kept for a day, only such under which runs are at
+        work; what they had is left out.
+        """
+        columns, runs = self._table.c, self._database.runs
+        is_held = columns.beat_ms > 0
+        at_work = sa.select(runs.c.executor_id).where(*self._at_work(self.holder))
+        query = sa.select(
+            *(column for column in columns if column is not columns.definitions),
+            sa.case((is_held, columns.definitions), else_="{}").label("definitions"),
+        ).where(
             columns.executor_id != self.holder.executor_id,
             columns.application == self.holder.application,
             columns.version == self.holder.version,
+            sa.or_(is_held, columns.executor_id.in_(at_work)),
         )
         with self._transaction() as connection:
             return [_lease(row) for row in connection.execute(query)]

@@ -240,14 +240,18 @@ class Membership:
         try:
             yield
         except (SQLAlchemyError, TimeoutError) as error:
-            logger.warning(
-                "Worker %s can't %s (%s); tried again.",
-                self.leases.holder.executor_id,
-                what,
-                type(error).__name__,
-            )
+            if not self._over.is_set():
+                logger.warning(
+                    "Worker %s can't %s (%s); tried again.",
+                    self.leases.holder.executor_id,
+                    what,
+                    type(error).__name__,
+                )
         except Exception:
-            logger.exception("Worker %s: tried again.", self.leases.holder.executor_id)
+            # What asks DBOS for something fails where that is destroyed in this very moment.
+            is_destroyed = self._is_launched and not is_launched()
+            if not (is_destroyed or self._over.is_set()):
+                logger.exception("Worker %s: tried again.", self.leases.holder.executor_id)
 
     def _pause(self) -> float:
         """Seconds until the next beat and look at the others: enough for the shortest lease."""

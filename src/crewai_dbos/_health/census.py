@@ -102,7 +102,7 @@ _OPEN = (Outline("", "", "", "open", None, 0),)
 def _query(database: Database, application: str) -> sa.Select[Any]:
     table = database.runs.c
     is_theirs = (
-        table.status.in_(ALIVE),
+        stored_runs.has_status(database, ALIVE),
         sa.or_(table.application_name == application, table.application_name.is_(None)),
     )
     has_open = requests.has_open(database, table.workflow_uuid)

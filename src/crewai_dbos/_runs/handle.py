@@ -13,9 +13,15 @@ from dbos import error as dbos_errors
 
 from crewai_dbos import _command_lines, _patches
 from crewai_dbos._dbos_seam.context import assigned_workflow_id, detached
-from crewai_dbos._dbos_seam.database import Database, database_of, launched_database
+from crewai_dbos._dbos_seam.database import ALIVE, Database, database_of, launched_database
 from crewai_dbos._dbos_seam.decorated import get_dbos_func_name
-from crewai_dbos._dbos_seam.instance import constructed_instance, is_launched, is_shut_down
+from crewai_dbos._dbos_seam.instance import (
+    constructed_instance,
+    has_left_database,
+    is_launched,
+    is_shut_down,
+)
+from crewai_dbos._dbos_seam.stored_runs import SUCCESS
 from crewai_dbos._dbos_seam.waiting import destroyed
 from crewai_dbos._journal import run_scope
 from crewai_dbos._requests.request import at
@@ -129,13 +135,30 @@ class RunHandle:
                 if self._client is None and (
                     is_shut_down() or begun_with is not constructed_instance()
                 ):
+                    if (ended := self._ended_meanwhile(error, begun_with)) is not None:
+                        raise ended from None
                     # In a workflow it would count as a step of an execution that is another's now.
                     if is_shut_down() or run_scope.in_workflow():
                         raise destroyed(self.workflow_id) from None
                     continue
-                raise unfinished.as_raised(
-                    self.workflow_id, error, self._status, self._database
-                ) from None
+                raise self._as_raised(error) from None
+
+    def _ended_meanwhile(self, error: Exception, begun_with: DBOS | None) -> Exception | None:
+        """What a caller gets of `error` if the run has ended in the time that a destroy gives it.
+
+        None if it has not, or if nobody can tell any more.
+        """
+        if begun_with is not constructed_instance() or has_left_database():
+            return None
+        try:
+            raised, status = self._as_raised(error), self._status()
+        except Exception:  # the database was left just now
+            return None
+        # The error of a run that has a result is one of the destroy.
+        return None if status is not None and status.status in (*ALIVE, SUCCESS) else raised
+
+    def _as_raised(self, error: Exception) -> Exception:
+        return unfinished.as_raised(self.workflow_id, error, self._status, self._database)
 
     def _database(self) -> Database:
         return launched_database() if self._client is None else database_of(self._client)

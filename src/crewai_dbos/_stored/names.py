@@ -218,6 +218,12 @@ def session(flow_name: str, session_id: str) -> str:
     return f"{escaped(flow_name)}/{escaped(session_id)}/"
 
 
+def session_of(run_id: str) -> str | None:
+    """The same of the id of a turn; None if it can be that of none."""
+    begin, _, number = run_id.rpartition("/")
+    return f"{begin}/" if number.isdigit() and begin.count("/") == 1 else None
+
+
 def resume_queue(application: str | None) -> str:
     """What the runs of an application are taken from that have waited for a person."""
     return f"crewai_dbos.resume.{application}" if application else "crewai_dbos.resume"
