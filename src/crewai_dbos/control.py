@@ -34,6 +34,7 @@ from crewai_dbos._control.run import Run as Run
 from crewai_dbos._control.run import State as State
 from crewai_dbos._control.taken_over import is_taken_over
 from crewai_dbos._control.workers import WorkerInfo as WorkerInfo
+from crewai_dbos._dbos_seam import attributes
 from crewai_dbos._dbos_seam.rows import RecordedRow, recorded_rows
 from crewai_dbos._events import reading
 from crewai_dbos._events.event import RUN_CANCELLED
@@ -822,9 +823,16 @@ class Control:
                 control.raise_budget(run_id, tokens=400_000)
                 DBOS.resume_workflow(run_id)
         """
-        attributes = self._reader.row(run_id).attributes
-        raised = cost.raised(run_id, attributes, {"tokens": tokens, "usd": usd})
-        self._client.update_workflow_attributes(run_id, raised, merge=True)
+        self._check_run(run_id)
+        wanted = {"tokens": tokens, "usd": usd}
+        cost.raised(
+            run_id, self._reader.row(run_id).attributes, wanted
+        )  # before anything is locked
+        attributes.change(
+            self._database,
+            run_id,
+            lambda found, _: {**found, **cost.raised(run_id, found, wanted)},
+        )
 
     def _opened(self, stored: Any) -> Any:
         return sealing.opened(stored, self._serializer)
