@@ -13,6 +13,8 @@ import sqlalchemy as sa
 from crewai_dbos._dbos_seam import recovering
 from crewai_dbos._dbos_seam.database import PENDING, Database, close
 from crewai_dbos._fleet.table import workers
+from crewai_dbos._stored import names
+from crewai_dbos._stored.cancelled import said_in
 from crewai_dbos._stored.handed_on import HandedOn
 from crewai_dbos._tables import migrate
 
@@ -240,6 +242,26 @@ class Leases:
         is_ours = columns.application == self.holder.application
         with self._transaction() as connection:
             connection.execute(sa.delete(self._table).where(is_ours, is_old, ~has_runs))
+
+    def claimed(self) -> list[tuple[str, str]]:
+        """The ids of the agents', crews' and flows' runs that are under our lease.
+
+        Returns:
+            Each with that of its execution, without those that wait here for their definition.
+        """
+        runs = self._database.runs
+        query = sa.select(runs.c.workflow_uuid, runs.c.owner_xid, runs.c.attributes).where(
+            *self._at_work(self.holder),
+            runs.c.executor_id == self.holder.executor_id,
+            runs.c.name.in_(names.WORKFLOWS),
+            runs.c.owner_xid.is_not(None),
+        )
+        with self._transaction() as connection:
+            return [
+                (str(run_id), str(owner_xid))
+                for run_id, owner_xid, attributes in connection.execute(query)
+                if "waiting" not in said_in(attributes if isinstance(attributes, dict) else {})
+            ]
 
     def unended(self) -> list[str]:
         """The ids of the runs that are under our lease; none if it is not ours any more."""

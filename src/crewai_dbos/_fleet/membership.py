@@ -14,12 +14,14 @@ from functools import partial
 from sqlalchemy.exc import SQLAlchemyError
 
 from crewai_dbos import _clock
+from crewai_dbos._dbos_seam import at_work, recovering
 from crewai_dbos._dbos_seam.database import Database
 from crewai_dbos._dbos_seam.instance import is_launched
 from crewai_dbos._fleet.bounded import within
 from crewai_dbos._fleet.eligibility import Claims, Left
 from crewai_dbos._fleet.leases import Definitions, Holder, Lease, Leases
 from crewai_dbos._fleet.silence import Silence
+from crewai_dbos._fleet.unattended import Unattended
 
 logger = logging.getLogger("crewai_dbos")
 
@@ -60,6 +62,7 @@ class Membership:
     beaten: Callable[[float], None]
     taken_over: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(REASONS, 0)))
     _silence: Silence = field(default_factory=Silence)
+    _unattended: Unattended = field(init=False)
     _alive: list[Lease] = field(default_factory=list)
     _over: threading.Event = field(default_factory=threading.Event)
     _written: float = 0.0
@@ -71,6 +74,9 @@ class Membership:
     _threads: list[threading.Thread] = field(default_factory=list)
     _beating: threading.Thread | None = None
     _turned: float = field(default_factory=_clock.seconds)
+
+    def __post_init__(self) -> None:
+        self._unattended = Unattended(self.seconds)
 
     def begin(self) -> Lease | None:
         """Take our lease and keep it. After that DBOS may be launched.
@@ -221,6 +227,8 @@ class Membership:
                     with self._trying(f"take over from {lease.holder.executor_id}"):
                         within(self.seconds, partial(self._take_over_from, lease))
                 self._say_what_is_left()
+            with self._trying("look after its own runs"):
+                self._put_back_what_is_unattended()
             if _clock.seconds() - cleared > _CLEARED_AFTER:
                 cleared = _clock.seconds()
                 with self._trying("clear old leases"):
@@ -278,6 +286,16 @@ class Membership:
                 listed(found),
             )
             self.taken_over[HANDED_OVER if lease.is_released else LEASE_EXPIRED] += len(found)
+
+    def _put_back_what_is_unattended(self) -> None:
+        claimed = within(self.seconds / 2, self.leases.claimed)
+        for run_id, owner_xid in self._unattended.due(claimed, at_work.run_ids(), _clock.seconds()):
+            if recovering.go_on(run_id, owner_xid, {}):
+                logger.warning(
+                    "Run %s was taken from a queue, and nothing here carries it out: it is put "
+                    "back. The database may have been away at that moment.",
+                    run_id,
+                )
 
     def _say_what_nobody_takes_over(self) -> None:
         for executor_id, count in within(self.seconds / 2, self.leases.without_lease).items():

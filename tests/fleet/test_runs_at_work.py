@@ -1,4 +1,4 @@
-"""Runs that a worker's own program kicks off, and that no queue has brought."""
+"""Which runs a worker carries out: also those that are called, and none that it has lost."""
 
 from __future__ import annotations
 
@@ -11,9 +11,13 @@ from typing import Any
 import pytest
 from crewai.flow.flow import Flow, start
 from dbos import DBOS, SetWorkflowID
+from dbos._sys_db import SystemDatabase
+from sqlalchemy.exc import OperationalError
 
 from crewai_dbos import DBOSFlow, Worker, step
 from crewai_dbos._dbos_seam import at_work
+from crewai_dbos._fleet.leases import Leases
+from crewai_dbos.control import Control
 from people.conftest import until
 from support.databases import sqlite_here
 from support.launching import QUICK, launched
@@ -134,4 +138,44 @@ def test_one_that_nobody_waits_for_any_more_goes_on(
             assert "when it is asked for again under its id" in caplog.text
             GOES_ON.set()
             assert result() == "firstthird"
+    assert CALLS == ["first", "third"]
+
+
+class Once(Flow[dict[str, Any]]):
+    @start()
+    def method(self) -> str:
+        return step(call, "first")
+
+
+def test_a_claim_whose_answer_was_lost_is_made_again(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The database has committed it and failed over: DBOS does not know what it has taken."""
+    flow = DBOSFlow(flow_name=unique("once"), orig_flow=Once)
+    claim, lost = SystemDatabase.start_queued_workflows, []
+
+    def losing(database: Any, *args: Any, **kwargs: Any) -> Any:
+        found = claim(database, *args, **kwargs)
+        if found[0] and not lost:
+            lost.append(found[0])
+            raise OperationalError("COMMIT", {}, Exception("server closed the connection"))
+        return found
+
+    monkeypatch.setattr(SystemDatabase, "start_queued_workflows", losing)
+    DBOS(config={**QUICK, "system_database_url": database_url, "log_level": "CRITICAL"})
+    with Worker(lease=2, grace=0), Control(database_url) as control:
+        run_id = control.kickoff(flow.flow_name, {})
+        until(lambda: control.run(run_id).state == "done")
+        assert lost
+        assert "nothing here carries it out" in caplog.text
+        # One that works for longer than the lease is left alone.
+        slow = DBOSFlow(flow_name=unique("waiting"), orig_flow=Waiting)
+        CALLS.clear()
+        run = slow.start({})
+        assert BEGUN.wait(60)
+        looks, leases = [], Leases.claimed
+        monkeypatch.setattr(Leases, "claimed", lambda self: looks.append(1) or leases(self))
+        until(lambda: len(looks) > 14)
+        GOES_ON.set()
+        assert run.get_result() == "firstthird"
     assert CALLS == ["first", "third"]
