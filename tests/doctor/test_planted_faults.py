@@ -761,6 +761,25 @@ x = DBOSCrew(crew_name="whole", orig_crew=Crew(agents=[a], tasks=[t]))
         ("2 tools of task 1", "'send'"),
     ),
     Fault(
+        "one_tool_of_two_agents_of_one_role",
+        """
+from crewai_dbos import DBOSCrew
+
+a, b = clerk(), clerk()
+x = DBOSCrew(crew_name="whole", orig_crew=Crew(agents=[a, b], tasks=[job(a), job(b)]))
+""",
+    ),
+    Fault(
+        "one_tool_of_two_tasks_of_one_name",
+        """
+from crewai_dbos import DBOSCrew
+
+a = clerk(tools=[])
+tasks = [job(a, name="draft", tools=[send]), job(a, name="draft", tools=[send])]
+x = DBOSCrew(crew_name="whole", orig_crew=Crew(agents=[a], tasks=tasks))
+""",
+    ),
+    Fault(
         "undecorated_tool_of_a_task",
         """
 @tool

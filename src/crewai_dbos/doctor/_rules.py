@@ -46,12 +46,13 @@ def secret(subject: Subject) -> Iterator[Finding]:
 
 
 def same_tool_name(subject: Subject) -> Iterator[Finding]:
+    # Two agents of one role may have the same tool, and so may two tasks of one name.
     counted = Counter(
-        (item.owner, sanitize_tool_name(item.name))
+        (id(item.holder), item.owner, sanitize_tool_name(item.name))
         for item in subject.items
         if item.kind == "tool" and item.live is not None
     )
-    for (owner, name), count in counted.items():
+    for (_, owner, name), count in counted.items():
         if count > 1:
             yield found(
                 "same-tool-name",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
@@ -77,13 +77,15 @@ def read(what: Any, module: ModuleType | None) -> Subject:
     items: list[Item] = []
     texts: list[Text] = []
     for agent in members:
-        items += _items.of_agent(agent, _tool_step_config(agent, crew), _called(agent))
+        of_agent = _items.of_agent(agent, _tool_step_config(agent, crew), _called(agent))
+        items += (replace(item, holder=agent) for item in of_agent)
         texts += _texts.of_agent(agent, _called(agent))
     for number, task in enumerate(tasks, 1):
         owner = f"task {task.name!r}" if task.name else f"task {number}"
         config = _tool_step_config(task.agent, crew)
         durable = crew is not None or _definition(task.agent) is not None
-        items += _items.of_task(task, owner, config, durable=crew is not None, asks=durable)
+        of_task = _items.of_task(task, owner, config, durable=crew is not None, asks=durable)
+        items += (replace(item, holder=task) for item in of_task)
         texts += _texts.of_task(task, owner, durable=crew is not None)
     if isinstance(what, Crew):
         items += _items.of_crew(what, durable=crew is not None)
