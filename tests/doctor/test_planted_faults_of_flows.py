@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from doctor.conftest import Run
+from doctor.conftest import Run, report
 from doctor.planted import Fault, check
 
 HEAD = """
@@ -657,3 +657,37 @@ def test_functions_of_other_modules_of_the_project_are_read(
     fault = effects("across_modules", body, "requests.post (line 4 of add in cards)")
     module(fault.name, HEAD + "import boards\n" + fault.source)
     check(fault, doctor(f"{fault.name}:x", "--json"))
+
+
+@pytest.mark.parametrize(
+    ("body", "rule", "fix"),
+    [
+        ("requests.post('https://a.test')", "unrecorded-effect", "Put it into a function of yours"),
+        ("open('a', 'w')", "unrecorded-effect", "If that matters, put it into a function of yours"),
+        (
+            "return time.time()",
+            "unrecorded-value",
+            "Use crewai_dbos.now(), random() or uuid4(), or",
+        ),
+        ("return input()", "unrecorded-question", "Use self.ask(...), or put it into a function"),
+    ],
+)
+def test_the_fix_is_one_that_works(
+    body: str, rule: str, fix: str, module: Callable[[str, str], None], doctor: Run
+) -> None:
+    """What `requests.post` returns can't be recorded, and what `step` returns can't be awaited."""
+    is_sync = one_method(body)
+    given = {}
+    for name, source in (("fixed", is_sync), ("afixed", is_sync.replace("def w", "async def w"))):
+        module(f"{name}_{rule[11:]}_{len(body)}", HEAD + source.replace("One", name))
+        (found,) = report(doctor(f"{name}_{rule[11:]}_{len(body)}:x", "--json"))["findings"]
+        assert found["rule"] == rule
+        given[name] = found["fix"]
+    assert given["fixed"].startswith(fix)
+    assert given["fixed"].endswith(
+        "that returns plain data, and call crewai_dbos.step(that_function, ...)."
+    )
+    assert given["afixed"] == (
+        given["fixed"][:-1]
+        + " without await, or await asyncio.to_thread(crewai_dbos.step, that_function, ...)."
+    )
