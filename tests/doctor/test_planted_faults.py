@@ -838,7 +838,15 @@ x = Crew(agents=[a], tasks=[job(a, tools=[search])])
         "a = clerk()\nx = Crew(agents=[a], tasks=[job(a)])",
         "not-durable",
         "warning",
-        ("Agent 'Clerk'",),
+        ("The crew is no DBOSCrew",),
+    ),
+    Fault(
+        "partly_durable_crew",
+        "a, b = clerk(), durable('partly_durable_crew')\n"
+        "x = Crew(agents=[a, b], tasks=[job(a), job(b)])",
+        "not-durable",
+        "warning",
+        ("Agent 'Clerk' is no DBOSAgent",),
     ),
     Fault(
         "durable_crew",
