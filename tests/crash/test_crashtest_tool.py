@@ -105,7 +105,31 @@ def test_effects_that_nobody_reports_and_tools_that_are_not_recorded() -> None:
     assert "Not recorded, so made again in every run that goes on: send_letter." in told
     data = report.as_data([verdict])
     assert (data["effects_reported"], data["unrecorded_tools"]) == (False, ["send_letter"])
+    assert " completed recorded calls 0 were made again." in told
     assert "DBOS launched" not in log, "what goes well is no part of a report"
+
+
+def test_a_test_that_passes_warns_of_what_it_does_not_show(tmp_path: Path) -> None:
+    mark = '@pytest.mark.crash_matrix("{}", {{"messages": "Tell."}}, model="{}", positions=1)'
+    reply = 'from crash import models\nsilent = models.letters(["Ann"])\n'
+    (tmp_path / "scripted.py").write_text(reply)
+    for name, target in (
+        ("silent", "crash.silent:agent"),
+        ("told", "crash.application:native_postman"),
+    ):
+        model = "scripted:silent" if name == "silent" else "crash.models:ann_and_bob"
+        lines = ["import pytest", mark.format(target, model), f"def test_{name}(crash_run):"]
+        lines += ["    assert crash_run.ok, str(crash_run)"]
+        (tmp_path / f"test_{name}.py").write_text("\n".join(lines))
+    options = ["-q", "-p", "no:cacheprovider"]
+    ran = python("-m", "pytest", *options, folder=tmp_path, timeout=280, crash_tests=True)
+    assert "2 passed" in ran.stdout, ran.stdout + ran.stderr
+    warned = " ".join(ran.stdout.split())
+    for said in (
+        "UserWarning: Not recorded, so made again in every run that goes on: send_letter.",
+        "UserWarning: No effects were reported: put report_effect into your tools",
+    ):
+        assert warned.count(said) == 1, ran.stdout
 
 
 def test_the_ids_of_tasks_may_differ() -> None:
