@@ -59,8 +59,10 @@ def read(what: Any, module: ModuleType | None) -> Subject:
     if is_flow(what):
         return _of_flow(what, module)
     if isinstance(what, Crew):
-        everyone = [*what.agents, *filter(None, [what.manager_agent])]
         tasks = list(what.tasks)
+        # A task may have an agent that the crew does not name.
+        named = (*what.agents, what.manager_agent, *(task.agent for task in tasks))
+        everyone = list({id(agent): agent for agent in named if agent is not None}.values())
         title = f"Crew {what.name!r}"
     elif isinstance(what, Agent):
         everyone = [what]
