@@ -308,6 +308,7 @@ x = durable("plain_handler")
         "replayed",
         "hint",
         ("handler", "told"),
+        fix="Decorate it with @DBOS.step() if it must not.",
     ),
     Fault(
         "plain_hook",
@@ -320,6 +321,7 @@ x = durable("plain_hook")
         "replayed",
         "hint",
         ("hook", "allow"),
+        fix="unless it changes what it is given: a recorded call does not make that change again.",
     ),
     Fault(
         "recorded_code",
@@ -868,6 +870,24 @@ x = DBOSCrew(
     crew_name="whole", orig_crew=Crew(agents=[a], tasks=[t], step_callback=print, planning=True)
 )
 """,
+    ),
+    Fault(
+        "agent_that_only_a_task_names",
+        """
+from crewai_dbos import DBOSCrew
+
+@tool
+def search(query: str) -> str:
+    "Search."
+    return query
+
+a = clerk(role="Outsider", tools=[search])
+tasks = [job(clerk()), job(a), job(a)]
+x = DBOSCrew(crew_name="w", orig_crew=Crew(agents=[], tasks=tasks), tool_step_config=None)
+""",
+        "undecorated-tool",
+        "warning",
+        ("'search' of agent 'Outsider'",),
     ),
     Fault(
         "whole_crew_without_its_tools",
