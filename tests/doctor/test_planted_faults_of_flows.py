@@ -72,6 +72,9 @@ def sound(name: str, body: str, extra: str = "", decorator: str = "") -> Fault:
     return Fault(name, one_method(body, extra, decorator))
 
 
+NUMPY = "import numpy as np"
+SQLITE = "import sqlite3"
+
 FAULTS = [
     Fault(
         "console",
@@ -170,6 +173,10 @@ x = durable(Sound)
     values(
         "in_a_function_inside", "def stamp():\n    return time.time()\nreturn stamp()", "time.time"
     ),
+    values("text_of_the_clock", "return time.strftime('%d.%m.')", "time.strftime"),
+    values("parts_of_the_clock", "return time.localtime().tm_hour", "time.localtime"),
+    values("dice_of_numpy", "return float(np.random.rand())", "np.random.rand", NUMPY),
+    values("unseeded_of_numpy", "return np.random.default_rng()", "np.random.default", NUMPY),
     values("in_a_lambda", "stamp = lambda: time.time()\nreturn stamp()", "time.time"),
     values(
         "of_a_class",
@@ -209,6 +216,10 @@ def uuid4(): return "fixed"
     sound("an_argument", "def later(time): return time.time()\nreturn later(self.state)"),
     sound("a_local_name", "random = self.state\nreturn random.choice([1])"),
     sound("a_generator_of_its_own", "return random.Random(self.state.topic).choice([1, 2])"),
+    sound("a_time_of_ones_own", "return time.strftime('%Y', time.gmtime(0)), time.ctime(1)"),
+    sound("seeded_of_numpy", "return np.random.default_rng(7).random()", NUMPY),
+    sound("unlinked_if_it_is_there", "Path('a').unlink(missing_ok=True)"),
+    sound("replaced_in_a_text", "return self.state.text.replace('a', 'b')"),
     sound("measured", "began = datetime.datetime.now()\nprint(datetime.datetime.now() - began)"),
     sound("recorded_value", "return crewai_dbos.step(random.choice, [1, 2])"),
     sound("method_that_is_a_step", "return time.time()", decorator="@DBOS.step()"),
@@ -240,6 +251,14 @@ def uuid4(): return "fixed"
         "import aiohttp\nreturn aiohttp.ClientSession().post('https://a.test')",
         "aiohttp.ClientSession().post",
     ),
+    effects("database", "sqlite3.connect('a.db').execute('...')", "sqlite3.connect", SQLITE),
+    effects("postgres", "import psycopg\npsycopg.connect('a').execute('...')", "psycopg.connect"),
+    effects("moved", "import shutil\nshutil.move('a', 'b')", "shutil.move"),
+    effects("emptied", "import shutil\nshutil.rmtree('a')", "shutil.rmtree"),
+    effects("removed", "import os\nos.remove('a')", "os.remove"),
+    effects("renamed", "Path('a').rename('b')", "rename"),
+    effects("unlinked", "Path('a').unlink()", "unlink"),
+    effects("copied", "import shutil\nshutil.copy('a', 'b')", "shutil.copy", severity="hint"),
     effects("appended", "with open('log', 'a') as log:\n    log.write('x')", "open"),
     effects("made_new", "Path('log').open(mode='x').close()", "open"),
     effects("changed", "with open('log', 'r+') as log:\n    log.write('x')", "open"),
