@@ -89,6 +89,21 @@ def test_a_second_undisturbed_run_that_fails_is_no_difference(tmp_path: Path) ->
             test.run(during)
 
 
+def test_what_is_left_behind_does_not_hide_why_a_run_failed(tmp_path: Path) -> None:
+    inputs = {"inputs": {"begun": str(tmp_path / "begun"), "fails": 3}}
+    left = "crash.stateful:left_by_what_has_not_failed"
+    ignore = ["state.process"]
+    with CrashTest("crash.stateful:unsteady", inputs, left_behind=left, ignore=ignore) as test:
+        during = next(position for position in test.positions() if position.moment == "during")
+        verdict = test.run(during)
+    result, left_behind, *_ = verdict.problems
+    assert result.startswith("result is")
+    assert "no room left" in result
+    assert left_behind == (
+        'left_behind is "FileNotFoundError: no letters", undisturbed "letters"'
+    ), verdict.problems
+
+
 def test_effects_that_nobody_reports_and_tools_that_are_not_recorded() -> None:
     script = models.letters(["Ann"])
     with CrashTest("crash.silent:agent", {"messages": ASK}, model=script) as test:
@@ -264,6 +279,9 @@ def test_arguments_that_can_mean_nothing(tmp_path: Path) -> None:
         "is called, and wait for it. When it returned, that run was never started",
         "apart:without_waiting": "and wait for it. When it returned, that run was PENDING",
         "good:agent --inputs @nowhere.json": "--inputs can't be read: [Errno 2] No such file",
+        'crash.stateful:flow --inputs {"topic":"x"}': "These are not the arguments of its "
+        "kickoff: got an unexpected keyword argument 'topic'. "
+        'Perhaps you mean: {"inputs": {"topic": "x"}}',
         "good:agent --inputs [1]": "--inputs is a JSON object, as",
         "good:agent --database mysql://nowhere": "The database is sqlite or postgresql://",
         "good:agent --database postgresql://nobody@127.0.0.1:1/x": "can't be used: connection",
