@@ -5,7 +5,9 @@
         assert crash_run.ok, str(crash_run)
 
 The arguments of the mark are those of `CrashTest`, and ``positions=`` and ``seed=`` for a sample.
-If the run fails without any crash, the one test is ``[undisturbed]`` and fails with the reason.
+A test that passes warns of what it does not show: tools that are not recorded, effects that are not
+reported. If the run fails without any crash, the one test is ``[undisturbed]`` and fails with the
+reason.
 The positions of the next tests are worked on while one is looked at, as a recovery mostly waits;
 under pytest-xdist each worker works on its own test only.
 
@@ -16,6 +18,7 @@ for something of it.
 
 from __future__ import annotations
 
+import warnings
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,7 +98,12 @@ def crash_run(request: pytest.FixtureRequest) -> Verdict:
     """What became of the run that was killed at this test's position."""
     if isinstance(request.param, Exception):
         pytest.fail(str(request.param), pytrace=False)
-    return request.config.stash[_runs].verdict(*request.param)
+    verdict = request.config.stash[_runs].verdict(*request.param)
+    from crewai_dbos.testing.crash.report import not_shown
+
+    for sentence in not_shown([verdict]):
+        warnings.warn(sentence, stacklevel=1)  # a test that passes says nothing of it
+    return verdict
 
 
 class _Runs:

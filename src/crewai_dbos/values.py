@@ -68,14 +68,18 @@ def step(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     arguments. Of an object without a ``__repr__`` or ``__str__`` only the class counts: pass what
     differs as a text or a number.
 
+    It is called without ``await``, in async code too, where nothing else goes on meanwhile. There
+    ``await asyncio.to_thread(step, function, ...)`` does the same on a thread.
+
     Args:
-        function: Sync or async; an async one is waited for. Its name is stored with the run.
+        function: Sync or async; an async one is waited for here. Its name is stored with the run.
         args: Its arguments.
         kwargs: Its arguments by name. For retries decorate `function` with ``@DBOS.step(...)``
             instead.
 
     Returns:
-        A copy of what it returned, which has to have a JSON form.
+        A copy of what it returned, which has to have a JSON form: of an HTTP request its text or
+        its status, and not the response.
 
     Raises:
         UnstorableValueError: What it returned has none.

@@ -89,6 +89,21 @@ def test_a_second_undisturbed_run_that_fails_is_no_difference(tmp_path: Path) ->
             test.run(during)
 
 
+def test_what_is_left_behind_does_not_hide_why_a_run_failed(tmp_path: Path) -> None:
+    inputs = {"inputs": {"begun": str(tmp_path / "begun"), "fails": 3}}
+    left = "crash.stateful:left_by_what_has_not_failed"
+    ignore = ["state.process"]
+    with CrashTest("crash.stateful:unsteady", inputs, left_behind=left, ignore=ignore) as test:
+        during = next(position for position in test.positions() if position.moment == "during")
+        verdict = test.run(during)
+    result, left_behind, *_ = verdict.problems
+    assert result.startswith("result is")
+    assert "no room left" in result
+    assert left_behind == (
+        'left_behind is "FileNotFoundError: no letters", undisturbed "letters"'
+    ), verdict.problems
+
+
 def test_effects_that_nobody_reports_and_tools_that_are_not_recorded() -> None:
     script = models.letters(["Ann"])
     with CrashTest("crash.silent:agent", {"messages": ASK}, model=script) as test:
@@ -105,7 +120,31 @@ def test_effects_that_nobody_reports_and_tools_that_are_not_recorded() -> None:
     assert "Not recorded, so made again in every run that goes on: send_letter." in told
     data = report.as_data([verdict])
     assert (data["effects_reported"], data["unrecorded_tools"]) == (False, ["send_letter"])
+    assert " completed recorded calls 0 were made again." in told
     assert "DBOS launched" not in log, "what goes well is no part of a report"
+
+
+def test_a_test_that_passes_warns_of_what_it_does_not_show(tmp_path: Path) -> None:
+    mark = '@pytest.mark.crash_matrix("{}", {{"messages": "Tell."}}, model="{}", positions=1)'
+    reply = 'from crash import models\nsilent = models.letters(["Ann"])\n'
+    (tmp_path / "scripted.py").write_text(reply)
+    for name, target in (
+        ("silent", "crash.silent:agent"),
+        ("told", "crash.application:native_postman"),
+    ):
+        model = "scripted:silent" if name == "silent" else "crash.models:ann_and_bob"
+        lines = ["import pytest", mark.format(target, model), f"def test_{name}(crash_run):"]
+        lines += ["    assert crash_run.ok, str(crash_run)"]
+        (tmp_path / f"test_{name}.py").write_text("\n".join(lines))
+    options = ["-q", "-p", "no:cacheprovider"]
+    ran = python("-m", "pytest", *options, folder=tmp_path, timeout=280, crash_tests=True)
+    assert "2 passed" in ran.stdout, ran.stdout + ran.stderr
+    warned = " ".join(ran.stdout.split())
+    for said in (
+        "UserWarning: Not recorded, so made again in every run that goes on: send_letter.",
+        "UserWarning: No effects were reported: put report_effect into your tools",
+    ):
+        assert warned.count(said) == 1, ran.stdout
 
 
 def test_the_ids_of_tasks_may_differ() -> None:
@@ -240,6 +279,9 @@ def test_arguments_that_can_mean_nothing(tmp_path: Path) -> None:
         "is called, and wait for it. When it returned, that run was never started",
         "apart:without_waiting": "and wait for it. When it returned, that run was PENDING",
         "good:agent --inputs @nowhere.json": "--inputs can't be read: [Errno 2] No such file",
+        'crash.stateful:flow --inputs {"topic":"x"}': "These are not the arguments of its "
+        "kickoff: got an unexpected keyword argument 'topic'. "
+        'Perhaps you mean: {"inputs": {"topic": "x"}}',
         "good:agent --inputs [1]": "--inputs is a JSON object, as",
         "good:agent --database mysql://nowhere": "The database is sqlite or postgresql://",
         "good:agent --database postgresql://nobody@127.0.0.1:1/x": "can't be used: connection",

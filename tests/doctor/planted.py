@@ -21,6 +21,7 @@ class Fault:
         severity: Of the finding.
         says: Parts of what it says.
         env: The environment.
+        fix: Part of its fix.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Fault:
     severity: str = ""
     says: tuple[str, ...] = ()
     env: dict[str, str] = field(default_factory=dict)
+    fix: str = ""
 
 
 def check(fault: Fault, result: Result) -> None:
@@ -38,5 +40,6 @@ def check(fault: Fault, result: Result) -> None:
     assert [(finding["rule"], finding["severity"]) for finding in found] == expected
     for part in fault.says:
         assert part in found[0]["what"]
+    assert not fault.fix or fault.fix in found[0]["fix"]
     assert all(value not in result.output for value in fault.env.values() if len(value) > 9)
     assert result.exit_code == (1 if fault.severity == "error" else 0)

@@ -158,10 +158,16 @@ def test_the_examples(
     ("path", "says"),
     [
         ("", "'' is not an import path. It is a module, or module:object: app, or app:agent."),
-        ("named", "named makes no DBOSAgent, DBOSCrew or DBOSFlow. It has: agent."),
+        ("named", "named makes no DBOSAgent, DBOSCrew or DBOSFlow. It has: agent. Name what"),
         ("named:", "'named:' is not an import path."),
         ("named:agnt", "named has no 'agnt'. It has: agent."),
-        ("named:make", "named:make is a function, not an agent, a crew or a flow. It has: agent."),
+        ("named:make", "named:make is a function, not an agent, a crew or a flow. If it builds a"),
+        ("named:odd", "named:odd is a Odd, not an agent, a crew or a flow. It has: agent."),
+        ("inside.there:crew", "There is no module 'inside.there' here or installed.\n"),
+        (
+            "below.it:crew",
+            "There is no module 'below' here or installed. Its file is: src/below/it",
+        ),
         ("broken:agent", "Importing broken failed: ZeroDivisionError: division by zero"),
         ("needs:agent", "Importing needs failed: ModuleNotFoundError: No module named 'nobodys'"),
         ("leaves:agent", "Importing leaves failed: SystemExit: 3"),
@@ -196,6 +202,8 @@ def test_a_path_that_leads_nowhere_is_one_line(
     module("not-a-name", "")
     (tmp_path / "inside").mkdir()
     module("inside/json", "")
+    (tmp_path / "src" / "below").mkdir(parents=True)
+    module("src/below/it", "")
     module("broken", "1 / 0")
     module("needs", "import nobodys")
     module("leaves", "raise SystemExit(3)")
@@ -321,7 +329,8 @@ def test_a_module_without_a_definition_is_not_passed_over(
         result = doctor(*given, "--json")
         assert (result.exit_code, result.stdout) == (2, ""), given
         assert result.stderr == (
-            "empty makes no DBOSAgent, DBOSCrew or DBOSFlow. Name the module that does.\n"
+            "empty makes no DBOSAgent, DBOSCrew or DBOSFlow. Name the module that does, or an "
+            "agent, a crew or a flow: empty:name.\n"
         )
         sys.modules.pop("empty")
     for given in (["imports"], ["some", "imports"], ["some", "takes"], ["some", "by_function"]):
@@ -353,3 +362,105 @@ def test_a_module_by_its_file(
     finally:
         for name in ("shop", "shop.app"):
             sys.modules.pop(name, None)
+
+
+BEFORE_IT_IS_DURABLE = """
+from __future__ import annotations
+from crewai import Agent, Crew, Task
+from crewai.project import CrewBase, agent, crew, task
+from crewai.tools import tool
+
+@tool
+def search(query: str) -> str:
+    "Search."
+    return query
+
+def build() -> Crew:
+    a = Agent(role="r", goal="g", backstory="b", llm="openai/gpt-4o-mini", tools=[search])
+    t = Task(description="d", expected_output="e", agent=a, callback=print, human_input=True)
+    return Crew(agents=[a], tasks=[t], planning=True, planning_llm="openai/gpt-4o-mini")
+
+plain = build()
+
+@CrewBase
+class Newsdesk:
+    agents_config = {}
+    tasks_config = {}
+
+    @agent
+    def clerk(self) -> Agent:
+        return build().agents[0]
+
+    @task
+    def job(self) -> Task:
+        t = build().tasks[0]
+        t.agent = self.clerk()
+        return t
+
+    @crew
+    def crew(self) -> Crew:
+        return build()
+
+def main():
+    raise SystemExit("the program has run")
+
+def needs(name) -> Crew:
+    return build()
+
+def fails() -> Crew:
+    return build().nothing
+
+def bound() -> Crew:
+    return DBOSCrew(crew_name="", orig_crew=build)
+
+from crewai_dbos import DBOSCrew
+"""
+
+
+def test_a_crew_before_it_is_durable(module: Callable[[str, str], None], doctor: Run) -> None:
+    """It is told of the one line that records all of it, and of nothing that this line mends."""
+    module("before", BEFORE_IT_IS_DURABLE)
+    for target in ("before:plain", "before:build", "before:Newsdesk"):
+        result = doctor(target, "--json")
+        given = report(result)
+        assert (result.exit_code, given["subject"].partition(", ")[2]) == (
+            0,
+            "not durable; what a DBOSCrew around it would record",
+        )
+        assert [item["seam"] for item in given["items"]] == [
+            *("llm", "tool:search(...)", "callback", "request", "planner.llm")
+        ], target
+        assert rules(given) == [("not-durable", "warning"), ("waits-for-people", "hint")]
+        assert given["findings"][0]["fix"].startswith(
+            "Wrap it: DBOSCrew(crew_name=..., orig_crew=...)"
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        (":main", "If it builds a crew, make durable = DBOSCrew(crew_name=..., orig_crew=main)"),
+        (":fails", "Calling unmade:fails failed: AttributeError: 'Crew' object has no attribute"),
+        ("", "It has: build, plain, Newsdesk, needs, fails, bound. Name what to look at: unmade:"),
+    ],
+)
+def test_what_makes_no_crew(
+    name: str, says: str, module: Callable[[str, str], None], doctor: Run
+) -> None:
+    """A function that does not say that it returns a crew is not called: it may be the program."""
+    module("unmade", BEFORE_IT_IS_DURABLE)
+    result = doctor(f"unmade{name}")
+    assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+    assert says in result.stderr
+
+
+def test_a_function_that_can_make_no_crew_is_a_finding(
+    module: Callable[[str, str], None], doctor: Run
+) -> None:
+    module("refused", BEFORE_IT_IS_DURABLE)
+    for name, says in (("needs", "called without arguments"), ("bound", "crew_name must be")):
+        result = doctor(f"refused:{name}", "--json")
+        assert result.exit_code == 1
+        (finding,) = report(result)["findings"]
+        assert finding["rule"] == "definition"
+        assert says in finding["what"]

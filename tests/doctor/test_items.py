@@ -251,7 +251,8 @@ def test_an_agent_of_another_library_in_a_crew() -> None:
 
     adapter = Adapter(role="Visitor", goal="g", backstory="b")
     task = Task(description="Do it.", expected_output="A text.", agent=adapter)
-    (finding,) = inspect(Crew(agents=[adapter], tasks=[task])).findings
+    of_crew, finding = inspect(Crew(agents=[adapter], tasks=[task])).findings
+    assert of_crew.what == "The crew is no DBOSCrew, so nothing of it is recorded."
     assert (finding.rule, finding.what) == (
         "not-durable",
         "Agent 'Visitor' is no DBOSAgent, so nothing of it is recorded.",

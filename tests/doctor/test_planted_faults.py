@@ -308,6 +308,7 @@ x = durable("plain_handler")
         "replayed",
         "hint",
         ("handler", "told"),
+        fix="Decorate it with @DBOS.step() if it must not.",
     ),
     Fault(
         "plain_hook",
@@ -320,6 +321,7 @@ x = durable("plain_hook")
         "replayed",
         "hint",
         ("hook", "allow"),
+        fix="unless it changes what it is given: a recorded call does not make that change again.",
     ),
     Fault(
         "recorded_code",
@@ -761,6 +763,25 @@ x = DBOSCrew(crew_name="whole", orig_crew=Crew(agents=[a], tasks=[t]))
         ("2 tools of task 1", "'send'"),
     ),
     Fault(
+        "one_tool_of_two_agents_of_one_role",
+        """
+from crewai_dbos import DBOSCrew
+
+a, b = clerk(), clerk()
+x = DBOSCrew(crew_name="whole", orig_crew=Crew(agents=[a, b], tasks=[job(a), job(b)]))
+""",
+    ),
+    Fault(
+        "one_tool_of_two_tasks_of_one_name",
+        """
+from crewai_dbos import DBOSCrew
+
+a = clerk(tools=[])
+tasks = [job(a, name="draft", tools=[send]), job(a, name="draft", tools=[send])]
+x = DBOSCrew(crew_name="whole", orig_crew=Crew(agents=[a], tasks=tasks))
+""",
+    ),
+    Fault(
         "undecorated_tool_of_a_task",
         """
 @tool
@@ -819,7 +840,15 @@ x = Crew(agents=[a], tasks=[job(a, tools=[search])])
         "a = clerk()\nx = Crew(agents=[a], tasks=[job(a)])",
         "not-durable",
         "warning",
-        ("Agent 'Clerk'",),
+        ("The crew is no DBOSCrew",),
+    ),
+    Fault(
+        "partly_durable_crew",
+        "a, b = clerk(), durable('partly_durable_crew')\n"
+        "x = Crew(agents=[a, b], tasks=[job(a), job(b)])",
+        "not-durable",
+        "warning",
+        ("Agent 'Clerk' is no DBOSAgent",),
     ),
     Fault(
         "durable_crew",
@@ -841,6 +870,24 @@ x = DBOSCrew(
     crew_name="whole", orig_crew=Crew(agents=[a], tasks=[t], step_callback=print, planning=True)
 )
 """,
+    ),
+    Fault(
+        "agent_that_only_a_task_names",
+        """
+from crewai_dbos import DBOSCrew
+
+@tool
+def search(query: str) -> str:
+    "Search."
+    return query
+
+a = clerk(role="Outsider", tools=[search])
+tasks = [job(clerk()), job(a), job(a)]
+x = DBOSCrew(crew_name="w", orig_crew=Crew(agents=[], tasks=tasks), tool_step_config=None)
+""",
+        "undecorated-tool",
+        "warning",
+        ("'search' of agent 'Outsider'",),
     ),
     Fault(
         "whole_crew_without_its_tools",

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from doctor.conftest import Run
+from doctor.conftest import Run, report
 from doctor.planted import Fault, check
 
 HEAD = """
@@ -71,6 +71,9 @@ def effects(name: str, body: str, says: str, extra: str = "", severity: str = "w
 def sound(name: str, body: str, extra: str = "", decorator: str = "") -> Fault:
     return Fault(name, one_method(body, extra, decorator))
 
+
+NUMPY = "import numpy as np"
+SQLITE = "import sqlite3"
 
 FAULTS = [
     Fault(
@@ -170,6 +173,10 @@ x = durable(Sound)
     values(
         "in_a_function_inside", "def stamp():\n    return time.time()\nreturn stamp()", "time.time"
     ),
+    values("text_of_the_clock", "return time.strftime('%d.%m.')", "time.strftime"),
+    values("parts_of_the_clock", "return time.localtime().tm_hour", "time.localtime"),
+    values("dice_of_numpy", "return float(np.random.rand())", "np.random.rand", NUMPY),
+    values("unseeded_of_numpy", "return np.random.default_rng()", "np.random.default", NUMPY),
     values("in_a_lambda", "stamp = lambda: time.time()\nreturn stamp()", "time.time"),
     values(
         "of_a_class",
@@ -209,6 +216,10 @@ def uuid4(): return "fixed"
     sound("an_argument", "def later(time): return time.time()\nreturn later(self.state)"),
     sound("a_local_name", "random = self.state\nreturn random.choice([1])"),
     sound("a_generator_of_its_own", "return random.Random(self.state.topic).choice([1, 2])"),
+    sound("a_time_of_ones_own", "return time.strftime('%Y', time.gmtime(0)), time.ctime(1)"),
+    sound("seeded_of_numpy", "return np.random.default_rng(7).random()", NUMPY),
+    sound("unlinked_if_it_is_there", "Path('a').unlink(missing_ok=True)"),
+    sound("replaced_in_a_text", "return self.state.text.replace('a', 'b')"),
     sound("measured", "began = datetime.datetime.now()\nprint(datetime.datetime.now() - began)"),
     sound("recorded_value", "return crewai_dbos.step(random.choice, [1, 2])"),
     sound("method_that_is_a_step", "return time.time()", decorator="@DBOS.step()"),
@@ -240,6 +251,14 @@ def uuid4(): return "fixed"
         "import aiohttp\nreturn aiohttp.ClientSession().post('https://a.test')",
         "aiohttp.ClientSession().post",
     ),
+    effects("database", "sqlite3.connect('a.db').execute('...')", "sqlite3.connect", SQLITE),
+    effects("postgres", "import psycopg\npsycopg.connect('a').execute('...')", "psycopg.connect"),
+    effects("moved", "import shutil\nshutil.move('a', 'b')", "shutil.move"),
+    effects("emptied", "import shutil\nshutil.rmtree('a')", "shutil.rmtree"),
+    effects("removed", "import os\nos.remove('a')", "os.remove"),
+    effects("renamed", "Path('a').rename('b')", "rename"),
+    effects("unlinked", "Path('a').unlink()", "unlink"),
+    effects("copied", "import shutil\nshutil.copy('a', 'b')", "shutil.copy", severity="hint"),
     effects("appended", "with open('log', 'a') as log:\n    log.write('x')", "open"),
     effects("made_new", "Path('log').open(mode='x').close()", "open"),
     effects("changed", "with open('log', 'r+') as log:\n    log.write('x')", "open"),
@@ -657,3 +676,37 @@ def test_functions_of_other_modules_of_the_project_are_read(
     fault = effects("across_modules", body, "requests.post (line 4 of add in cards)")
     module(fault.name, HEAD + "import boards\n" + fault.source)
     check(fault, doctor(f"{fault.name}:x", "--json"))
+
+
+@pytest.mark.parametrize(
+    ("body", "rule", "fix"),
+    [
+        ("requests.post('https://a.test')", "unrecorded-effect", "Put it into a function of yours"),
+        ("open('a', 'w')", "unrecorded-effect", "If that matters, put it into a function of yours"),
+        (
+            "return time.time()",
+            "unrecorded-value",
+            "Use crewai_dbos.now(), random() or uuid4(), or",
+        ),
+        ("return input()", "unrecorded-question", "Use self.ask(...), or put it into a function"),
+    ],
+)
+def test_the_fix_is_one_that_works(
+    body: str, rule: str, fix: str, module: Callable[[str, str], None], doctor: Run
+) -> None:
+    """What `requests.post` returns can't be recorded, and what `step` returns can't be awaited."""
+    is_sync = one_method(body)
+    given = {}
+    for name, source in (("fixed", is_sync), ("afixed", is_sync.replace("def w", "async def w"))):
+        module(f"{name}_{rule[11:]}_{len(body)}", HEAD + source.replace("One", name))
+        (found,) = report(doctor(f"{name}_{rule[11:]}_{len(body)}:x", "--json"))["findings"]
+        assert found["rule"] == rule
+        given[name] = found["fix"]
+    assert given["fixed"].startswith(fix)
+    assert given["fixed"].endswith(
+        "that returns plain data, and call crewai_dbos.step(that_function, ...)."
+    )
+    assert given["afixed"] == (
+        given["fixed"][:-1]
+        + " without await, or await asyncio.to_thread(crewai_dbos.step, that_function, ...)."
+    )

@@ -18,6 +18,11 @@ _CLOCK = {
     *("datetime.datetime.now", "datetime.datetime.utcnow", "datetime.datetime.today"),
     "datetime.date.today",
 }
+_CLOCK_WITHOUT_A_TIME = {
+    "time.strftime": 1,
+    **dict.fromkeys(("time.localtime", "time.gmtime", "time.ctime", "time.asctime"), 0),
+}
+"""How many arguments they have at most where they ask the clock."""
 _CHANCE = {
     *("uuid.uuid1", "uuid.uuid4", "posix.urandom", "nt.urandom"),
     *("secrets.choice", "secrets.randbelow", "secrets.randbits"),
@@ -31,7 +36,17 @@ _CHANCE = {
             *("vonmisesvariate", "weibullvariate"),
         )
     ),
+    *(
+        f"numpy.random.{name}"
+        for name in (
+            *("rand", "randn", "randint", "random", "random_sample", "choice", "bytes"),
+            *("shuffle", "permutation", "uniform", "normal", "standard_normal", "poisson"),
+            *("beta", "binomial", "exponential", "gamma", "lognormal", "multinomial"),
+        )
+    ),
 }
+_GENERATORS = {"random.Random", "numpy.random.default_rng", "numpy.random.mtrand.RandomState"}
+"""Chance, if nothing is given to seed them."""
 
 _VERBS = ("get", "post", "put", "patch", "delete", "head", "options", "request")
 _CLIENTS = (
@@ -52,12 +67,30 @@ _EFFECTS = {
             *("getoutput", "getstatusoutput"),
         )
     ),
+    *("sqlite3.connect", "psycopg2.connect", "psycopg.connect"),
+    *(f"psycopg.{name}.connect" for name in ("Connection", "AsyncConnection")),
+    *(
+        f"{system}.{name}"
+        for system in ("posix", "nt")
+        for name in ("remove", "unlink", "rename", "replace", "rmdir")
+    ),
+    *("os.removedirs", "os.renames", "shutil.move", "shutil.rmtree", "shutil.copytree"),
+    *(f"pathlib.Path.{name}" for name in ("unlink", "rename", "replace", "rmdir")),
 }
+_UNLESS = {
+    "pathlib.Path.unlink": "missing_ok",
+    "shutil.rmtree": "ignore_errors",
+    "shutil.copytree": "dirs_exist_ok",
+}
+"""Effects that may as well be done again, if this is True."""
 _ASKING = {
     *("builtins.input", "getpass.unix_getpass", "getpass.win_getpass"),
     *("click.termui.prompt", "click.termui.confirm", "rich.prompt.PromptBase.ask"),
 }
-_OVERWRITING = {"pathlib.Path.write_text", "pathlib.Path.write_bytes"}
+_OVERWRITING = {
+    *("pathlib.Path.write_text", "pathlib.Path.write_bytes"),
+    *("shutil.copy", "shutil.copy2", "shutil.copyfile"),
+}
 _OPENING = {"open": 1, "pathlib.Path.open": 0}
 """Where the mode stands."""
 
@@ -68,10 +101,11 @@ def of_code(code: Code) -> Iterator[tuple[Kind, ast.Call]]:
         name = code.called(call)
         if name in _CLOCK and _measures(code, call):
             continue
-        if name in _CLOCK or name in _CHANCE or _is_chance(code, call, name):
+        if name in _CLOCK or _asks_the_clock(call, name) or _is_chance(code, call, name):
             yield "value", call
         elif name in _EFFECTS:
-            yield "effect", call
+            if not _is_true(code, call, _UNLESS.get(name)):
+                yield "effect", call
         elif name in _ASKING:
             yield "question", call
         elif name in _OVERWRITING:
@@ -84,15 +118,25 @@ def of_code(code: Code) -> Iterator[tuple[Kind, ast.Call]]:
                 yield "overwrite", call
 
 
+def _asks_the_clock(call: ast.Call, name: str | None) -> bool:
+    return name in _CLOCK_WITHOUT_A_TIME and len(call.args) <= _CLOCK_WITHOUT_A_TIME[name]
+
+
 def _is_chance(code: Code, call: ast.Call, name: str | None) -> bool:
-    """Whether a generator is made that nobody seeded, or one is asked that other runs ask too."""
-    if name == "random.SystemRandom":
+    """Whether chance is asked: a generator that is made and not seeded, or that all runs share."""
+    if name in _CHANCE or name == "random.SystemRandom":
         return True
-    if name == "random.Random":
+    if name in _GENERATORS:
         return not (call.args or call.keywords)
     if not isinstance(call.func, ast.Attribute) or call.func.attr == "seed":
         return False
     return isinstance(code.resolve(call.func.value), random.Random)
+
+
+def _is_true(code: Code, call: ast.Call, option: str | None) -> bool:
+    """Whether an option is written there as True."""
+    given = (keyword.value for keyword in call.keywords if keyword.arg == option)
+    return option is not None and any(list(code.constants(value)) == [True] for value in given)
 
 
 def _modes(code: Code, call: ast.Call, place: int) -> list[str]:

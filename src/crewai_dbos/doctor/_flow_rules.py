@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 from collections.abc import Iterable, Iterator
 from enum import Enum
@@ -18,47 +19,48 @@ from crewai_dbos.doctor._subject import Subject
 from crewai_dbos.errors import UnstorableValueError
 
 _SECRETS = (SecretBytes, SecretStr)
-_STEP = "or call it with crewai_dbos.step(function, ...)."
+_STEP = "put it into a function of yours that returns plain data, and call crewai_dbos.step"
+_IN_ASYNC = " without await, or await asyncio.to_thread(crewai_dbos.step, that_function, ...)"
 
 
 def unrecorded_value(subject: Subject) -> Iterator[Finding]:
-    for method, calls in _calls(subject.flow, "value"):
+    for method, calls, step in _calls(subject.flow, "value"):
         yield found(
             "unrecorded-value",
             "warning",
             f"Method {method!r} itself calls {calls}. If a crash cuts the method short, it runs "
             "again and gets another value.",
-            f"Use crewai_dbos.now(), random() or uuid4(), {_STEP}",
+            f"Use crewai_dbos.now(), random() or uuid4(), or {step}",
         )
 
 
 def unrecorded_effect(subject: Subject) -> Iterator[Finding]:
-    for method, calls in _calls(subject.flow, "effect"):
+    for method, calls, step in _calls(subject.flow, "effect"):
         yield found(
             "unrecorded-effect",
             "warning",
             f"Method {method!r} itself calls {calls}. If a crash cuts the method short, that is "
             "done again.",
-            f"Put it into a tool or a @DBOS.step() function, {_STEP}",
+            f"P{step[1:]}",
         )
-    for method, calls in _calls(subject.flow, "overwrite"):
+    for method, calls, step in _calls(subject.flow, "overwrite"):
         yield found(
             "unrecorded-effect",
             "hint",
             f"Method {method!r} itself writes a file: {calls}. If a crash cuts the method short, "
             "the file is written again.",
-            f"If that matters, put it into a tool or a @DBOS.step() function, {_STEP}",
+            f"If that matters, {step}",
         )
 
 
 def unrecorded_question(subject: Subject) -> Iterator[Finding]:
-    for method, calls in _calls(subject.flow, "question"):
+    for method, calls, step in _calls(subject.flow, "question"):
         yield found(
             "unrecorded-question",
             "warning",
             f"Method {method!r} itself calls {calls}. If a crash cuts the method short, the person "
             "is asked again.",
-            f"Use self.ask(...), {_STEP}",
+            f"Use self.ask(...), or {step}",
         )
 
 
@@ -183,17 +185,17 @@ FLOW_RULES = (
 )
 
 
-def _calls(flow: FlowParts | None, kind: _effects.Kind) -> Iterator[tuple[str, str]]:
-    """Methods with calls of this kind, and these as text."""
+def _calls(flow: FlowParts | None, kind: _effects.Kind) -> Iterator[tuple[str, str, str]]:
+    """Methods with calls of this kind, these as text, and how they are recorded there."""
     for method, codes in flow.codes.items() if flow is not None else ():
-        calls = [
-            code.place(call, codes[0])
-            for code in codes
-            for of, call in _effects.of_code(code)
-            if of == kind
+        found = [
+            (code, call) for code in codes for of, call in _effects.of_code(code) if of == kind
         ]
-        if calls:
-            yield method, ", ".join(calls)
+        if found:
+            calls = ", ".join(code.place(call, codes[0]) for code, call in found)
+            is_async = any(isinstance(code.tree, ast.AsyncFunctionDef) for code, _ in found)
+            step = f"{_STEP}(that_function, ...){_IN_ASYNC if is_async else ''}."
+            yield method, calls, step
 
 
 def _reachable(annotations: Iterable[Any], *, through_dataclasses: bool = True) -> Iterator[type]:

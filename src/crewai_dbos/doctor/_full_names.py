@@ -39,13 +39,21 @@ def full_name(value: Any) -> str | None:
         return None
     of = getattr(value, "__self__", None)
     if of is not None and not isinstance(of, (ModuleType, type)):
-        owner = _GENERATORS.get(id(of))
+        owner = "numpy.random" if _is_of_numpy(of) else _GENERATORS.get(id(of))
         return None if owner is None else f"{owner}.{value.__name__}"
     module = (getattr(of, "__module__", None) if isinstance(of, type) else None) or getattr(
         value, "__module__", None
     )
+    if module == "_sqlite3":
+        module = "sqlite3"
     path = f"{module}.{value.__qualname__}".split(".")
     return ".".join(part for part in path if not part.startswith("_"))
+
+
+def _is_of_numpy(value: Any) -> bool:
+    """Whether this is the generator that the functions of ``numpy.random`` are methods of."""
+    module = sys.modules.get("numpy.random")
+    return module is not None and value is getattr(vars(module).get("rand"), "__self__", None)
 
 
 def class_name(value: Any) -> str | None:

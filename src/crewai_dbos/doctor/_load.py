@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
 import os
 import sys
 import traceback
 from collections.abc import Iterator
 from types import FunctionType, ModuleType
-from typing import Any
+from typing import Any, get_type_hints
 
 from crewai import Agent, Crew
 
 from crewai_dbos import _import_path
 from crewai_dbos._import_path import NotFoundError
+from crewai_dbos._objects import hooks_of_crews
+from crewai_dbos._runs.definition import build_crew
 from crewai_dbos._runs.registry import REGISTRIES, definitions
 from crewai_dbos._secrets import known
 from crewai_dbos.doctor._flow import is_flow
@@ -36,7 +39,8 @@ class BrokenDefinition(Exception):
 def load(path: str) -> tuple[list[Any], ModuleType]:
     """The agent, crew or flow at ``module:object`` and its module.
 
-    Of a module alone all that a worker carries out which is given it.
+    A ``@CrewBase`` class, or a function that is annotated to return a `Crew`, is called for one, as
+    a `DBOSCrew` calls it. Of a module alone all that a worker carries out which is given it.
 
     Raises:
         NotFoundError: There is none.
@@ -51,12 +55,20 @@ def load(path: str) -> tuple[list[Any], ModuleType]:
         if error.__cause__ is not None and _is_about_a_definition(error.__cause__):
             raise BrokenDefinition(_finding(error.__cause__)) from error
         # Of what the module raised.
-        raise NotFoundError(known.hide(str(error))) from error.__cause__
+        raise NotFoundError(known.hide(f"{error}{_below_src(path)}")) from error.__cause__
     _, colon, name = path.partition(":")
     if not colon:
         if definitions() == before and not _holds_some(module):
             raise NotFoundError(_none_in(path, module))
         return _defined(), module
+    if _builds_a_crew(found):
+        return [_built(path, found)], module
+    if inspect.isfunction(found):
+        raise NotFoundError(
+            f"{path} is a function, not an agent, a crew or a flow. If it builds a crew, make "
+            f"durable = DBOSCrew(crew_name=..., orig_crew={name}) and name that, or annotate it: "
+            f"-> Crew. {_offer(module, name)}"
+        )
     if not _is_readable(found):
         what = type(found).__name__
         raise NotFoundError(
@@ -107,7 +119,30 @@ def _known_to(module: ModuleType) -> Iterator[ModuleType]:
 def _none_in(path: str, module: ModuleType) -> str:
     told = f"{path} makes no DBOSAgent, DBOSCrew or DBOSFlow."
     plain = _readable_in(module)
-    return f"{told} It has: {', '.join(plain)}." if plain else f"{told} Name the module that does."
+    if not plain:
+        return f"{told} Name the module that does, or an agent, a crew or a flow: {path}:name."
+    return f"{told} It has: {', '.join(plain)}. Name what to look at: {path}:{plain[0]}."
+
+
+def _below_src(path: str) -> str:
+    """Where the module's file is, if that is in the folder ``src``, from which nothing imports."""
+    where, colon, name = path.partition(":")
+    stem = os.path.join("src", *where.split("."))
+    for file in (f"{stem}.py", os.path.join(stem, "__init__.py")):
+        if os.path.isfile(file) and where not in sys.modules:
+            return f" Its file is: {file}{colon}{name}"
+    return ""
+
+
+def _built(path: str, source: Any) -> Crew:
+    try:
+        with _quietly(), hooks_of_crews.defined():
+            return build_crew(source)
+    except DefinitionError as error:
+        raise BrokenDefinition(_finding(error)) from error
+    except Exception as error:
+        why = " ".join(f"{type(error).__name__}: {error}".split())
+        raise NotFoundError(known.hide(f"Calling {path} failed: {why}")) from error
 
 
 def _check(flow: Any) -> None:
@@ -155,4 +190,20 @@ def _readable_in(module: ModuleType) -> list[str]:
 
 
 def _is_readable(value: Any) -> bool:
-    return isinstance(value, (Agent, Crew)) or is_flow(value)
+    return isinstance(value, (Agent, Crew)) or is_flow(value) or _builds_a_crew(value)
+
+
+def _builds_a_crew(value: Any) -> bool:
+    """Whether this is a ``@CrewBase`` class, or a function that says that it returns a crew.
+
+    No other function is called: it may be the program.
+    """
+    if isinstance(value, type):
+        return vars(value).get("is_crew_class") is True
+    if not inspect.isfunction(value):
+        return False
+    try:
+        returned = get_type_hints(value).get("return")
+    except Exception:  # a name that is only there for a type checker
+        return False
+    return isinstance(returned, type) and issubclass(returned, Crew)

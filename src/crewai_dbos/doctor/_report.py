@@ -22,6 +22,7 @@ class Item:
         seam: What records it, mostly the name of its journal entries; None if nothing does.
         recovery: What happens to its finished calls when a run is recovered.
         live: The object itself.
+        holder: The object that has it, where several of one kind can be called as its `owner` is.
     """
 
     kind: str
@@ -30,6 +31,7 @@ class Item:
     seam: str | None
     recovery: str
     live: Any = field(default=None, repr=False, compare=False)
+    holder: Any = field(default=None, repr=False, compare=False)
 
     @property
     def recorded(self) -> bool:

@@ -46,12 +46,13 @@ def secret(subject: Subject) -> Iterator[Finding]:
 
 
 def same_tool_name(subject: Subject) -> Iterator[Finding]:
+    # Two agents of one role may have the same tool, and so may two tasks of one name.
     counted = Counter(
-        (item.owner, sanitize_tool_name(item.name))
+        (id(item.holder), item.owner, sanitize_tool_name(item.name))
         for item in subject.items
         if item.kind == "tool" and item.live is not None
     )
-    for (owner, name), count in counted.items():
+    for (_, owner, name), count in counted.items():
         if count > 1:
             yield found(
                 "same-tool-name",
@@ -228,12 +229,18 @@ def crew_alone(subject: Subject) -> Iterator[Finding]:
 def replayed(subject: Subject) -> Iterator[Finding]:
     for item in subject.items:
         if item.kind in _FUNCTIONS and not item.recorded and not captured_state(item.live):
+            fix = "Decorate it with @DBOS.step() if it must not"
+            if item.kind == "hook":
+                fix += (
+                    ", unless it changes what it is given: a recorded call does not make that "
+                    "change again. Record only the effect inside it"
+                )
             yield found(
                 "replayed",
                 "hint",
                 f"The {item.kind} {item.name} of {item.owner} is not recorded: it runs again when "
                 "a run is replayed.",
-                "Decorate it with @DBOS.step() if it must not.",
+                f"{fix}.",
             )
 
 

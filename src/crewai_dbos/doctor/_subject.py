@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
@@ -13,9 +13,9 @@ from crewai.agents.agent_builder.base_agent import BaseAgent
 from crewai.flow.flow import Flow
 
 from crewai_dbos._classes import replaced_methods
-from crewai_dbos._journal.config import ToolStepConfig
+from crewai_dbos._journal.config import StepConfig, ToolStepConfig
 from crewai_dbos._runs.definition import AgentDefinition, CrewDefinition, parts_of
-from crewai_dbos._runs.registry import agents, flows
+from crewai_dbos._runs.registry import agents, crews, flows
 from crewai_dbos.doctor import _application, _flow, _flow_items, _items, _texts
 from crewai_dbos.doctor._application import Application
 from crewai_dbos.doctor._flow import FlowParts, is_flow
@@ -59,8 +59,10 @@ def read(what: Any, module: ModuleType | None) -> Subject:
     if is_flow(what):
         return _of_flow(what, module)
     if isinstance(what, Crew):
-        everyone = [*what.agents, *filter(None, [what.manager_agent])]
         tasks = list(what.tasks)
+        # A task may have an agent that the crew does not name.
+        named = (*what.agents, what.manager_agent, *(task.agent for task in tasks))
+        everyone = list({id(agent): agent for agent in named if agent is not None}.values())
         title = f"Crew {what.name!r}"
     elif isinstance(what, Agent):
         everyone = [what]
@@ -68,25 +70,33 @@ def read(what: Any, module: ModuleType | None) -> Subject:
         title = _title(what)
     else:
         raise TypeError(f"The doctor reads an agent, a crew or a flow, not {type(what).__name__}")
-    whole = getattr(what, "_definition", None)
-    crew = whole if isinstance(whole, CrewDefinition) else None
+    definition = getattr(what, "_definition", None)
+    crew = definition if isinstance(definition, CrewDefinition) else None
     if crew is not None:
         title = f"DBOSCrew {crew.name!r}"
+    # Of a crew that has nothing durable yet, as a DBOSCrew around it would be.
+    alone = isinstance(what, Crew) and crew is None and not any(map(_definition, everyone))
+    if alone:
+        title += ", not durable; what a DBOSCrew around it would record"
+    whole = crew is not None or alone
     members = [agent for agent in everyone if isinstance(agent, Agent)]
     adapters = [agent for agent in everyone if not isinstance(agent, Agent)]
     items: list[Item] = []
     texts: list[Text] = []
     for agent in members:
-        items += _items.of_agent(agent, _tool_step_config(agent, crew), _called(agent))
+        config = StepConfig() if alone else _tool_step_config(agent, crew)
+        of_agent = _items.of_agent(agent, config, _called(agent))
+        items += (replace(item, holder=agent) for item in of_agent)
         texts += _texts.of_agent(agent, _called(agent))
     for number, task in enumerate(tasks, 1):
         owner = f"task {task.name!r}" if task.name else f"task {number}"
-        config = _tool_step_config(task.agent, crew)
-        durable = crew is not None or _definition(task.agent) is not None
-        items += _items.of_task(task, owner, config, durable=crew is not None, asks=durable)
-        texts += _texts.of_task(task, owner, durable=crew is not None)
+        config = StepConfig() if alone else _tool_step_config(task.agent, crew)
+        asks = whole or _definition(task.agent) is not None
+        of_task = _items.of_task(task, owner, config, durable=whole, asks=asks)
+        items += (replace(item, holder=task) for item in of_task)
+        texts += _texts.of_task(task, owner, durable=whole)
     if isinstance(what, Crew):
-        items += _items.of_crew(what, durable=crew is not None)
+        items += _items.of_crew(what, durable=whole)
         texts += _texts.of_crew(what)
     people = [each for each in (crew, *map(_definition, members)) if each is not None]
     for each in people:
@@ -98,10 +108,11 @@ def read(what: Any, module: ModuleType | None) -> Subject:
         items=tuple(items),
         texts=tuple(texts),
         plain=(
+            *([("the crew is no DBOSCrew", _wrapping_crew(what))] if alone else ()),
             *(
                 (f"{_called(agent)} is no DBOSAgent", _wrapping(agent))
                 for agent in members
-                if crew is None and not _definition(agent)
+                if not whole and not _definition(agent)
             ),
             *(
                 (f"agent {agent.role.strip()!r} is no DBOSAgent", _replacing(agent))
@@ -212,6 +223,17 @@ def _wrapping(agent: Agent) -> str:
             return f"Use the DBOSAgent {name!r}, which is around it."
     return (
         "Wrap it: DBOSAgent(agent_name=..., orig_agent=agent). The table shows what that records."
+    )
+
+
+def _wrapping_crew(crew: Any) -> str:
+    for name in crews.names():
+        definition = crews.find(name)
+        if definition is not None and definition.source is crew:
+            return f"Use the DBOSCrew {name!r}, which is around it."
+    return (
+        "Wrap it: DBOSCrew(crew_name=..., orig_crew=...), with the crew, the function that builds "
+        "it or its @CrewBase class. The table shows what that records."
     )
 
 

@@ -116,7 +116,16 @@ def _begun(target: Any, inputs: dict[str, Any], asynchronous: bool) -> Any:
     from crewai.flow.flow import Flow
 
     if isinstance(target, (Crew, Flow)):
-        return _finished((target.akickoff if asynchronous else target.kickoff)(**inputs))
+        kickoff = target.akickoff if asynchronous else target.kickoff
+        try:
+            inspect.signature(kickoff).bind(**inputs)
+        except TypeError as error:
+            meant = f" Perhaps you mean: {json.dumps({'inputs': inputs})}"
+            raise CrashTestError(
+                f"These are not the arguments of its kickoff: {error}."
+                f"{'' if 'inputs' in inputs else meant}"
+            ) from None
+        return _finished(kickoff(**inputs))
     if isinstance(target, Agent):
         if "description" in inputs:
             task = Task(**inputs)
@@ -146,18 +155,26 @@ def _ended(
     note = ((status.attributes if status else None) or {}).get(names.ATTRIBUTE, {})
     ended: dict[str, Any] = {"status": found, "stopped": note.get("stopped", "")}
     if order["left_behind"]:
-        left = _import_path.load(order["left_behind"])()
         try:
-            ended["left behind"] = json.loads(json.dumps(left))
-        except (TypeError, ValueError) as why:
-            raise CrashTestError(
-                f"What {order['left_behind']} returns has to be JSON data: {why}"
-            ) from None
+            ended["left behind"] = _left_behind(order["left_behind"])
+        except Exception as why:
+            if error is None:
+                raise
+            # What a run that failed has left may be no whole thing: why it failed tells more.
+            ended["left behind"] = f"{type(why).__name__}: {why}"
     if (state := _state(target, order["inputs"])) is not None:
         ended["state"] = state
     if error is not None:
         return {**ended, "error": f"{type(error).__name__}: {error}"}
     return {**ended, "answer": _plain(answer)}
+
+
+def _left_behind(path: str) -> Any:
+    left = _import_path.load(path)()
+    try:
+        return json.loads(json.dumps(left))
+    except (TypeError, ValueError) as why:
+        raise CrashTestError(f"What {path} returns has to be JSON data: {why}") from None
 
 
 def _state(target: Any, inputs: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -61,16 +61,21 @@ def show(verdicts: Sequence[Verdict], console: Console) -> None:
     data = as_data(verdicts)
     console.print(
         f"{data['survived']} of {data['positions']} survived. Of {data['completed']} completed "
-        f"calls {data['repeated']} were made again."
+        f"recorded calls {data['repeated']} were made again."
     )
-    if unrecorded := data["unrecorded_tools"]:
-        console.print(
+    for sentence in not_shown(verdicts):
+        console.print(sentence, markup=False)
+
+
+def not_shown(verdicts: Sequence[Verdict]) -> Iterator[str]:
+    """What these verdicts say nothing of, though each may be one of a run that survived."""
+    if unrecorded := _unrecorded_tools(verdicts):
+        yield (
             f"Not recorded, so made again in every run that goes on: {', '.join(unrecorded)}. "
-            "Decorate them with @DBOS.step().",
-            markup=False,
+            "Decorate them with @DBOS.step()."
         )
-    if verdicts and not data["effects_reported"]:
-        console.print(
+    if verdicts and not _are_reported(verdicts):
+        yield (
             "No effects were reported: put report_effect into your tools, or this says nothing of "
             "what they do."
         )
