@@ -17,6 +17,7 @@ from dbos._outcome import NoResult
 from dbos._sys_db import SystemDatabase
 
 from crewai_dbos._dbos_seam.context import current_context
+from crewai_dbos._dbos_seam.instance import constructed_instance, is_shut_down
 from crewai_dbos._signals import RunSuspended
 from crewai_dbos._threads import on_a_thread
 from crewai_dbos.errors import NotLaunchedError
@@ -34,7 +35,7 @@ def ending_with_dbos(wait: Callable[..., Any]) -> Callable[..., Any]:
                 found = await on_a_thread(functools.partial(_found, self, workflow_id, options))
                 if not isinstance(found, NoResult):
                     return found
-                await asyncio.sleep(polling_interval)
+                await asyncio.sleep(_pause(self, polling_interval))
 
         return await_async
 
@@ -46,9 +47,22 @@ def ending_with_dbos(wait: Callable[..., Any]) -> Callable[..., Any]:
             found = _found(self, workflow_id, options)
             if not isinstance(found, NoResult):
                 return found
-            time.sleep(polling_interval)
+            time.sleep(_pause(self, polling_interval))
 
     return await_result
+
+
+def _pause(system: SystemDatabase, polling_interval: float) -> float:
+    """Seconds until the next look: few while DBOS gives runs time to end.
+
+    It looks itself each second whether they have, and then leaves the database.
+    """
+    instance = constructed_instance()
+    is_ours = instance is not None and instance._sys_db_field is system
+    return min(polling_interval, _SOON) if is_ours and is_shut_down() else polling_interval
+
+
+_SOON = 0.2
 
 
 def _found(system: SystemDatabase, workflow_id: str, options: dict[str, Any]) -> Any:
