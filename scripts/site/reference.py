@@ -26,7 +26,7 @@ REFERENCE = {
         "",
         (
             *("DBOSAgent", "DBOSCrew", "DBOSFlow", "DBOSLLM", "RunHandle", "StepConfig"),
-            *("DBOSAgentExecutor", "allow_unrecorded"),
+            *("DBOSAgentExecutor", "allow_unrecorded", "refuse_unrecorded"),
         ),
     ),
     "inside-runs": (

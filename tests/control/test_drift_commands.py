@@ -14,6 +14,7 @@ from itertools import product
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from crewai import Crew, Process, Task
 from crewai.flow.conversational import ConversationConfig
 from crewai.flow.flow import Flow, listen, router, start
@@ -890,8 +891,11 @@ def test_threads_that_stop_for_the_same_error(serve: Serve) -> None:
     for _ in range(3):
         run = unique("run")
         begin(calling("a"), run, follow_plainly).get_result()
-        DBOS.rewind_workflow(run, start_step=99)
-        DBOS.retrieve_workflow(run).get_result()
+        database = launched_database()
+        with database.engine.begin() as connection:  # as it is while threads of it are at work
+            its_row = database.runs.c.workflow_uuid == run
+            at_work = {"status": "PENDING", "owner_xid": "ours", "completed_at": None}
+            connection.execute(sa.update(database.runs).where(its_row).values(**at_work))
         error = drift(f"Run {run}: it does not fit.", Onward())
         together = threading.Barrier(4)
 
@@ -900,7 +904,7 @@ def test_threads_that_stop_for_the_same_error(serve: Serve) -> None:
             return text
 
         with ThreadPoolExecutor(4) as threads:
-            stops = [threads.submit(notes.stop, run, error, [at_once]) for _ in range(4)]
+            stops = [threads.submit(notes.stop, run, "ours", error, [at_once]) for _ in range(4)]
         assert [each.result() for each in stops] == [None] * 4
         status = DBOS.get_workflow_status(run)
         assert status is not None
