@@ -46,6 +46,10 @@ def durable(config: Any = None, **options: Any) -> DBOSAgent:
     )
 
 
+def _headers() -> dict[str, str]:
+    return {"Idempotency-Key": crewai_dbos.idempotency_key()}
+
+
 def rows(what: Any, *kinds: str) -> list[Row]:
     return [
         (item.kind, item.name, item.seam, item.recovery)
@@ -319,5 +323,31 @@ def test_tools_whose_effect_a_crash_may_double() -> None:
         """Pay."""
         return str(cents)
 
-    agent = durable(tools=[plain, recorded, keyed, workflow, WithKey()])
+    @tool
+    @DBOS.step()
+    def nested(cents: int) -> str:
+        """Pay."""
+
+        def send() -> str:
+            return crewai_dbos.idempotency_key()
+
+        return send()
+
+    @tool
+    def helped(cents: int) -> str:
+        """Pay."""
+        return _headers()["Idempotency-Key"]
+
+    agent = durable(tools=[plain, recorded, keyed, workflow, WithKey(), nested, helped])
     assert made_twice(inspect(agent).items) == ["plain", "recorded"]
+
+
+def test_a_server_of_which_no_tool_is_recorded() -> None:
+    @tool
+    def plain(cents: int) -> str:
+        """Pay."""
+        return str(cents)
+
+    server = MCPServerStdio(command="python", args=["server.py"])
+    agent = durable({"plain": None}, mcps=[server], tools=[plain])
+    assert rows(agent, "tool")[-1] == ("tool", "tools of python", None, AGAIN)

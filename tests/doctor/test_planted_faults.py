@@ -298,6 +298,40 @@ x = durable("guardrail_of_constants", guardrail=at_most(80))
 """,
     ),
     Fault(
+        "guardrail_of_other_constants",
+        """
+import asyncio
+import datetime
+import threading
+import zoneinfo
+from pydantic import ConfigDict
+
+class Limits(BaseModel):
+    model_config = ConfigDict(frozen=True)
+    length: int = 80
+
+def make():
+    zone, utc, limits = zoneinfo.ZoneInfo("Asia/Tokyo"), datetime.timezone.utc, Limits()
+    lock, again, waits = threading.Lock(), threading.RLock(), asyncio.Lock()
+    return lambda output: ((zone, utc, limits, lock, again, waits), output)
+
+x = durable("guardrail_of_other_constants", guardrail=make())
+""",
+    ),
+    Fault(
+        "guardrail_with_a_model_that_changes",
+        """
+def make():
+    reply = Reply(text="a")
+    return lambda output: (reply, output)
+
+x = durable("guardrail_with_a_model_that_changes", guardrail=make())
+""",
+        "changing-state",
+        "warning",
+        ("reply (Reply)",),
+    ),
+    Fault(
         "plain_handler",
         """
 @crewai_event_bus.on(ToolUsageFinishedEvent)
@@ -499,6 +533,9 @@ class Latest:
     agents: list
     tasks: list
 
+    def __init__(self):
+        self.said = []
+
     @before_kickoff
     def begin(self, inputs):
         return inputs
@@ -509,7 +546,7 @@ class Latest:
 
     @task
     def job(self):
-        return job(self.clerk())
+        return job(self.clerk(), callback=lambda output: self.said.append(output.raw))
 
     @crew
     def crew(self):

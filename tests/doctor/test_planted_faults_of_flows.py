@@ -74,6 +74,8 @@ def sound(name: str, body: str, extra: str = "", decorator: str = "") -> Fault:
 
 NUMPY = "import numpy as np"
 SQLITE = "import sqlite3"
+LOG = "import logging\nlog = logging.getLogger('flow')"
+KEEP = "def keep(value): return value"
 
 FAULTS = [
     Fault(
@@ -177,6 +179,9 @@ x = durable(Sound)
     values("parts_of_the_clock", "return time.localtime().tm_hour", "time.localtime"),
     values("dice_of_numpy", "return float(np.random.rand())", "np.random.rand", NUMPY),
     values("unseeded_of_numpy", "return np.random.default_rng()", "np.random.default", NUMPY),
+    values("printed_and_kept", "print(keep(time.time()))", "time.time", KEEP),
+    values("printed_to_a_file", "print(time.time(), file=self.state)", "time.time"),
+    values("named_in_a_line", "print(now := time.time())\nreturn now", "time.time"),
     values("in_a_lambda", "stamp = lambda: time.time()\nreturn stamp()", "time.time"),
     values(
         "of_a_class",
@@ -216,6 +221,10 @@ def uuid4(): return "fixed"
     sound("an_argument", "def later(time): return time.time()\nreturn later(self.state)"),
     sound("a_local_name", "random = self.state\nreturn random.choice([1])"),
     sound("a_generator_of_its_own", "return random.Random(self.state.topic).choice([1, 2])"),
+    sound("printed", "print('at', datetime.datetime.now(), f'{time.time():.0f}', sep=' ')"),
+    sound("logged", "log.info(f'{datetime.datetime.now().isoformat()}')", LOG),
+    sound("logged_by_a_local", "import logging\nlogging.getLogger('a').info('%s', uuid.uuid4())"),
+    sound("waited", "time.sleep(1 + random.uniform(0, 1))"),
     sound("a_time_of_ones_own", "return time.strftime('%Y', time.gmtime(0)), time.ctime(1)"),
     sound("seeded_of_numpy", "return np.random.default_rng(7).random()", NUMPY),
     sound("unlinked_if_it_is_there", "Path('a').unlink(missing_ok=True)"),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
 import logging
 import re
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import is_dataclass
-from datetime import date, time, timedelta
+from datetime import date, time, timedelta, tzinfo
 from decimal import Decimal
 from enum import Enum
 from pathlib import PurePath
@@ -17,12 +19,15 @@ from typing import Any, cast
 from uuid import UUID
 
 from crewai.events import BaseEventListener
+from pydantic import BaseModel
 
 from crewai_dbos._functions import closure_of
 
 _CONSTANT = (
     *(type(None), str, bytes, int, float, complex, type, ModuleType),
-    *(Enum, re.Pattern, PurePath, date, time, timedelta, Decimal, UUID),
+    *(Enum, re.Pattern, PurePath, date, time, timedelta, tzinfo, Decimal, UUID),
+    # Nobody holds one in a fresh process.
+    *(type(threading.Lock()), type(threading.RLock()), asyncio.Lock),
     # A logger's state is no run's, and a listener is how crewAI wants handlers to be written.
     *(logging.Logger, BaseEventListener),
 )
@@ -64,4 +69,13 @@ def _is_constant(value: Any) -> bool:
         return all(map(_is_constant, value))
     if isinstance(value, _CONSTANT) or inspect.isroutine(value):
         return True
+    if isinstance(value, BaseModel):
+        return bool(value.model_config.get("frozen"))
+    if is_crew_base(type(value)):  # its attributes are stored with the calls of its crew
+        return True
     return is_dataclass(value) and bool(cast(Any, value).__dataclass_params__.frozen)
+
+
+def is_crew_base(value: Any) -> bool:
+    """Whether this is a class decorated with ``@CrewBase``."""
+    return isinstance(value, type) and vars(value).get("is_crew_class") is True

@@ -48,6 +48,21 @@ _CHANCE = {
 _GENERATORS = {"random.Random", "numpy.random.default_rng", "numpy.random.mtrand.RandomState"}
 """Chance, if nothing is given to seed them."""
 
+_TELLING = {
+    *("builtins.print", "time.sleep", "asyncio.tasks.sleep"),
+    *(
+        f"{logger}.{level}"
+        for logger in ("logging", "logging.Logger", "logging.getLogger")
+        for level in ("debug", "info", "warning", "error", "exception", "critical", "log")
+    ),
+}
+"""What a value may go into with which nothing is done."""
+_TEXTS = {"builtins.str", "builtins.repr", "builtins.format", "builtins.round", "builtins.int"}
+_PARTS = (
+    *(ast.Attribute, ast.BinOp, ast.UnaryOp, ast.FormattedValue, ast.JoinedStr, ast.keyword),
+    *(ast.Tuple, ast.List, ast.Subscript),
+)
+
 _VERBS = ("get", "post", "put", "patch", "delete", "head", "options", "request")
 _CLIENTS = (
     *("requests.api", "requests.Session", "requests.sessions.Session", "requests"),
@@ -102,7 +117,8 @@ def of_code(code: Code) -> Iterator[tuple[Kind, ast.Call]]:
         if name in _CLOCK and _measures(code, call):
             continue
         if name in _CLOCK or _asks_the_clock(call, name) or _is_chance(code, call, name):
-            yield "value", call
+            if not _is_only_told(code, call):
+                yield "value", call
         elif name in _EFFECTS:
             if not _is_true(code, call, _UNLESS.get(name)):
                 yield "effect", call
@@ -145,6 +161,22 @@ def _modes(code: Code, call: ast.Call, place: int) -> list[str]:
     given = named or call.args[place : place + 1]
     known = (mode for node in given for mode in code.constants(node))
     return [mode for mode in known if isinstance(mode, str)]
+
+
+def _is_only_told(code: Code, call: ast.Call) -> bool:
+    """Whether the value goes into a line of output or a pause, and nowhere else."""
+    node: ast.AST = call
+    while (parent := code.parents.get(node)) is not None:
+        if isinstance(parent, ast.Call) and node is not parent.func:
+            name = code.called(parent)
+            if name in _TELLING:
+                return not any(keyword.arg == "file" for keyword in parent.keywords)
+            if name not in _TEXTS:
+                return False
+        elif not isinstance(parent, (ast.Call, *_PARTS)):
+            return False
+        node = parent
+    return False
 
 
 def _measures(code: Code, call: ast.Call) -> bool:

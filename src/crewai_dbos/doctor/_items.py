@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Iterator
+from types import CodeType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,6 +27,7 @@ from crewai_dbos._stored import names
 from crewai_dbos._stored.budget import Budget
 from crewai_dbos._stored.work_order import TASK_MODELS
 from crewai_dbos.doctor._report import Item
+from crewai_dbos.doctor._sources import Sources, followed
 
 ANSWERED = "answered from the record"
 AGAIN = "called again"
@@ -238,7 +240,24 @@ def made_twice(items: Iterable[Item]) -> list[str]:
 def _has_key(tool: Any) -> bool:
     function = inspect.unwrap(tool_function(tool)) if isinstance(tool, BaseTool) else None
     function = getattr(function, "__func__", function)  # of a method
-    return inspect.isfunction(function) and "idempotency_key" in function.__code__.co_names
+    if not inspect.isfunction(function):
+        return False
+    source = Sources()
+    own = source.code_of(function)
+    called = [] if own is None else followed(own, source.code_of)
+    return any(
+        "idempotency_key" in code.co_names
+        for each in (function, *(code.function for code in called))
+        for code in _code_in(each.__code__)
+    )
+
+
+def _code_in(code: CodeType) -> Iterator[CodeType]:
+    """`code`, and that of the functions in it."""
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _code_in(constant)
 
 
 def _tools_of(server: str, config: ToolStepConfig, owner: str) -> Item:
@@ -249,6 +268,8 @@ def _tools_of(server: str, config: ToolStepConfig, owner: str) -> Item:
     if isinstance(config, StepConfig):
         return Item("tool", name, owner, "tool:name(...)", ANSWERED)
     named = ", ".join(sorted(tool for tool, chosen in config.items() if chosen is not None))
+    if not named:
+        return Item("tool", name, owner, None, AGAIN)
     return Item("tool", name, owner, f"tool:name(...) of {named}", f"{ANSWERED}; others {AGAIN}")
 
 

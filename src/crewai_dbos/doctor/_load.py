@@ -20,6 +20,7 @@ from crewai_dbos._objects import hooks_of_crews
 from crewai_dbos._runs.definition import build_crew
 from crewai_dbos._runs.registry import REGISTRIES, definitions
 from crewai_dbos._secrets import known
+from crewai_dbos.doctor._captured import is_crew_base
 from crewai_dbos.doctor._flow import is_flow
 from crewai_dbos.doctor._report import Finding
 from crewai_dbos.errors import DefinitionError
@@ -198,8 +199,8 @@ def _builds_a_crew(value: Any) -> bool:
 
     No other function is called: it may be the program.
     """
-    if isinstance(value, type):
-        return vars(value).get("is_crew_class") is True
+    if is_crew_base(value):
+        return True
     if not inspect.isfunction(value):
         return False
     try:
