@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +126,10 @@ def test_effects_that_nobody_reports_and_tools_that_are_not_recorded() -> None:
     assert "DBOS launched" not in log, "what goes well is no part of a report"
 
 
+HERE = {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
+"""What a program is started with that imports the tests' own modules."""
+
+
 def test_a_test_that_passes_warns_of_what_it_does_not_show(tmp_path: Path) -> None:
     mark = '@pytest.mark.crash_matrix("{}", {{"messages": "Tell."}}, model="{}", positions=1)'
     reply = 'from crash import models\nsilent = models.letters(["Ann"])\n'
@@ -137,7 +143,7 @@ def test_a_test_that_passes_warns_of_what_it_does_not_show(tmp_path: Path) -> No
         lines += ["    assert crash_run.ok, str(crash_run)"]
         (tmp_path / f"test_{name}.py").write_text("\n".join(lines))
     options = ["-q", "-p", "no:cacheprovider"]
-    ran = python("-m", "pytest", *options, folder=tmp_path, timeout=280, crash_tests=True)
+    ran = python("-m", "pytest", *options, folder=tmp_path, env=HERE, timeout=280, crash_tests=True)
     assert "2 passed" in ran.stdout, ran.stdout + ran.stderr
     warned = " ".join(ran.stdout.split())
     for said in (
@@ -295,7 +301,7 @@ def test_arguments_that_can_mean_nothing(tmp_path: Path) -> None:
         "ended = [CliRunner().invoke(app, ['crashtest', *a.split()]) for a in sys.argv[1:]]\n"
         "print(json.dumps([(each.exit_code, each.stderr) for each in ended]))"
     )
-    ran = python("-c", program, *wrong, folder=tmp_path, timeout=280, crash_tests=True)
+    ran = python("-c", program, *wrong, folder=tmp_path, env=HERE, timeout=280, crash_tests=True)
     assert ran.returncode == 0, ran.stderr
     for (code, said), told in zip(json.loads(ran.stdout), wrong.values(), strict=True):
         assert code == 2, said

@@ -141,6 +141,31 @@ def test_one_that_nobody_waits_for_any_more_goes_on(
     assert CALLS == ["first", "third"]
 
 
+class Interrupted(Flow[dict[str, Any]]):
+    @start()
+    def method(self) -> str:
+        first = step(call, "first")
+        if not BEGUN.is_set():
+            BEGUN.set()
+            raise KeyboardInterrupt
+        return first + step(call, "third")
+
+
+def test_one_that_ctrl_c_has_ended_goes_on_when_it_is_asked_for_again(
+    database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As in a notebook, whose process lives on."""
+    flow = DBOSFlow(flow_name=unique("interrupted"), orig_flow=Interrupted)
+    run_id = unique("run")
+    with launched(database_url):
+        with SetWorkflowID(run_id), pytest.raises(KeyboardInterrupt):
+            flow.kickoff()
+        assert "when it is asked for again under its id" in caplog.text
+        with SetWorkflowID(run_id):
+            assert flow.kickoff() == "firstthird"
+    assert CALLS == ["first", "third"]
+
+
 class Once(Flow[dict[str, Any]]):
     @start()
     def method(self) -> str:

@@ -52,14 +52,13 @@ class Pruning:
             raise DefinitionError(f"older_than is no time that has passed: {older_than}")
         gone: list[str] = []
         after: StoredRun | None = None
-        talks: dict[str, bool] | None = None
+        with self.database.engine.connect() as connection:
+            before = self.database.now_of(connection) - int(older_than.total_seconds() * 1000)
+            talks = self._talks(connection, before)
         while True:
             with self.database.engine.connect() as connection:
-                before = self.database.now_of(connection) - int(older_than.total_seconds() * 1000)
                 roots = self._roots(connection, before, after)
                 held = self._held(connection)
-                if talks is None:
-                    talks = self._talks(connection, before)
                 trees = [self._tree(connection, root) for root in roots]
                 old = [t for t in trees if self._goes(connection, t, before, held, talks)]
             for tree in old:

@@ -23,6 +23,11 @@ def run_ids() -> list[str]:
     return [str(run_id) for run_id in launched_instance()._active_workflows_set.activeList()]
 
 
+def is_full() -> bool:
+    """Whether runs that were started or claimed wait for a thread, of which DBOS may have few."""
+    return is_launched() and launched_instance()._executor._work_queue.qsize() > 0
+
+
 class _Call:
     """What a call of a workflow carries out, as long as it does."""
 

@@ -140,17 +140,20 @@ def _with(database: Database, attributes: Mapping[str, Any]) -> sa.ColumnElement
     return before.op("||")(sa.literal(dict(attributes), column.type))
 
 
-def go_on(run_id: str, owner_xid: str, attributes: Mapping[str, Any]) -> bool:
+def go_on(
+    run_id: str, owner_xid: str, attributes: Mapping[str, Any], *, counts: bool = False
+) -> bool:
     """Put a run back on its queue that this execution of it can't carry out.
 
-    DBOS counts how often a run was taken from a queue, to give one up that ends its processes. This
-    is none of these times, nor is a time limit of the run's used up that began with this execution.
-    It waits for a database that is away.
+    A time limit of the run's that began with this execution is not used up. It waits for a database
+    that is away.
 
     Args:
         run_id: The run's workflow id.
         owner_xid: This execution.
         attributes: What its workflow has from now on beside its own attributes.
+        counts: Whether this execution is one of the times that DBOS counts, to give up a run that
+            is taken again and again.
 
     Returns:
         Whether it was still this execution's: it stays with whoever has taken it, or cancelled it.
@@ -161,7 +164,7 @@ def go_on(run_id: str, owner_xid: str, attributes: Mapping[str, Any]) -> bool:
 
     def given() -> bool:
         with database.writing() as connection:
-            return _put_back(database, connection, run_id, owner_xid, attributes)
+            return _put_back(database, connection, run_id, owner_xid, attributes, counts)
 
     return database.patiently(given)
 
@@ -176,6 +179,7 @@ def _put_back(
     run_id: str,
     owner_xid: str,
     attributes: Mapping[str, Any],
+    counts: bool,
 ) -> bool:
     runs = database.runs
     its_row = database.system._wf(runs, run_id)
@@ -188,7 +192,8 @@ def _put_back(
             workflow_deadline_epoch_ms=_deadline_before(runs),
             started_at_epoch_ms=None,
             recovery_attempts=sa.case(
-                (runs.c.recovery_attempts > 0, runs.c.recovery_attempts - 1), else_=0
+                (runs.c.recovery_attempts > 0, runs.c.recovery_attempts - (0 if counts else 1)),
+                else_=0,
             ),
             queue_name=sa.func.coalesce(runs.c.queue_name, INTERNAL_QUEUE_NAME),
             updated_at=database.now_ms,

@@ -186,10 +186,12 @@ def stop(
             change = sa.update(runs).where(*ours)
             values = _cancelled_at(database.now_ms)
             connection.execute(change.values(attributes=dict(attributes), **values))
-        note_cancel()
         return True
 
-    return database.patiently(work)
+    try:
+        return database.patiently(work)
+    finally:
+        note_cancel()
 
 
 def _cancelled_at(now: Any) -> dict[str, Any]:

@@ -289,8 +289,10 @@ class Membership:
 
     def _put_back_what_is_unattended(self) -> None:
         claimed = within(self.seconds / 2, self.leases.claimed)
+        if at_work.is_full():  # what was claimed waits for a thread
+            claimed = []
         for run_id, owner_xid in self._unattended.due(claimed, at_work.run_ids(), _clock.seconds()):
-            if recovering.go_on(run_id, owner_xid, {}):
+            if recovering.go_on(run_id, owner_xid, {}, counts=True):
                 logger.warning(
                     "Run %s was taken from a queue, and nothing here carries it out: it is put "
                     "back. The database may have been away at that moment.",

@@ -52,11 +52,20 @@ def stop(
     if (queue := _queue_of(status)) is not None:
         more = {**more, names.QUEUE: queue}  # which DBOS forgets when it cancels
     said = {"stopped": sealing.seal(why), "error": type(error).__name__, **more}
-    if stopping.stop(launched_database(), run_id, owner_xid, lambda found: _with(found, said)):
+    is_ours = stopping.stop(launched_database(), run_id, owner_xid, lambda old: _with(old, said))
+    if is_ours or _is_so_stopped(run_id, said):
         logger.error("Stopped: %s", told if told.startswith("Run ") else f"Run {run_id}: {told}")
     else:
-        logger.info("Run %s is carried out by another execution now.", run_id)
+        logger.info("Run %s was cancelled, or is carried out by another execution now.", run_id)
     vars(error)[_STOPPED] = run_id
+
+
+def _is_so_stopped(run_id: str, said: Mapping[str, Any]) -> bool:
+    """Whether another thread has stopped it so, or this one, which the database did not answer."""
+    status = detached(DBOS.get_workflow_status, run_id)
+    found = None if status is None else said_in(status.attributes)
+    written = said_in(_with({}, said))["stopped"]
+    return found is not None and found.get("stopped") == written
 
 
 def _added_ways(run_id: str, error: Exception, status: WorkflowStatus | None) -> str:

@@ -179,14 +179,11 @@ class _Waiter:
             opened = open_call()
             assert opened is not None
             question = self.asking.question.shown_through(lambda data: shown(self.scope, data))
-            asked = self._ask(opened.name, question)
-            if self.asking.begun is not None:
-                self.asking.begun(self.give_up)
-            outcome = self._outcome(asked, self._request(asked, opened.name, question))
+            outcome = self._asked(opened.name, question)
             while outcome is not None and outcome.is_withdrawn:
-                # By somebody who gave it up, of another release: nobody has said anything.
-                asked = self._ask(opened.name, question)
-                outcome = self._outcome(asked, self._request(asked, opened.name, question))
+                # Nobody has said anything. Perhaps the run is another execution's, which asks.
+                self.scope.journal.execution.check(surely=True)
+                outcome = self._asked(opened.name, question)
         except Exception as error:
             self._fail(error)
         if outcome is None:
@@ -229,6 +226,13 @@ class _Waiter:
     def _used(self, asked: list[str], answer: Any = None) -> None:
         run_id = self.scope.run_id
         launched().patiently(lambda store: store.used(run_id, asked, answer))
+
+    def _asked(self, name: str, question: dict[str, Any]) -> Outcome | None:
+        """How the request ends; None if nobody waits for it any more."""
+        asked = self._ask(name, question)
+        if self.asking.begun is not None:
+            self.asking.begun(self.give_up)
+        return self._outcome(asked, self._request(asked, name, question))
 
     def _ask(self, name: str, question: dict[str, Any]) -> Asked:
         asking = self.asking

@@ -17,7 +17,6 @@ from types import FrameType
 from dbos import DBOS
 
 from crewai_dbos import _command_lines, _tracebacks
-from crewai_dbos._dbos_seam import recovering
 from crewai_dbos._dbos_seam.context import DBOSContext, detached
 from crewai_dbos._dbos_seam.errors import (
     DBOSBaseException,
@@ -59,11 +58,12 @@ def ended_by(error: BaseException, context: DBOSContext, *, outside: bool = Fals
     if isinstance(error, (RunSuspended, DBOSBaseException)) or is_shut_down():
         return error
     run_id = context.workflow_id
-    if outside:
-        _goes_on_without(run_id, str(context.owner_xid))
-        return error
-    if _ends_the_process(error):
-        say_that_it_is_kept(run_id)
+    if outside or _ends_the_process(error):
+        cut_short.leave(run_id, str(context.owner_xid))
+        if outside and membership.member() is not None:
+            _goes_on_here(run_id)
+        else:
+            say_that_it_is_kept(run_id, ", or when it is asked for again under its id")
         return error
     told = cutter(executions.secrets_of(context))(_told(run_id, error))
     stopped = RunAbortedError(executions.redacted(told, context))
@@ -71,22 +71,18 @@ def ended_by(error: BaseException, context: DBOSContext, *, outside: bool = Fals
     return ControlSignal(error)
 
 
-def _goes_on_without(run_id: str, owner_xid: str) -> None:
-    """Whoever waited for the run does not any more.
+def _goes_on_here(run_id: str) -> None:
+    """Have a run go on that nobody waits for any more: nobody takes those of a worker that lives.
 
-    Nobody takes the runs of a worker that lives, so it is put on its queue. Another process may be
-    about to end, and would take it up again only to be killed in the middle of it.
+    Another process may be about to end, and would take it up again only to be killed in the middle.
     """
-    if membership.member() is None:
-        cut_short.leave(run_id, owner_xid)
-        say_that_it_is_kept(run_id)
-    elif recovering.go_on(run_id, owner_xid, {}):
-        logger.warning(
-            "Run %s: whoever waited for it does not any more. It goes on at a worker, and what is "
-            "recorded is not done again. To give it up: DBOS.cancel_workflow(%r)",
-            run_id,
-            run_id,
-        )
+    cut_short.take_up_soon(run_id)
+    logger.warning(
+        "Run %s: whoever waited for it does not any more. It goes on at a worker, and what is "
+        "recorded is not done again. To give it up: DBOS.cancel_workflow(%r)",
+        run_id,
+        run_id,
+    )
 
 
 def left_to_its_row(run_id: str) -> RunLeft:
@@ -118,13 +114,18 @@ def saying_that_it_is_kept(run_id: str) -> Iterator[None]:
         raise
 
 
-def say_that_it_is_kept(run_id: str) -> None:
-    """Say how a run goes on that was cut short."""
+def say_that_it_is_kept(run_id: str, or_when: str = "") -> None:
+    """Say how a run goes on that was cut short.
+
+    Args:
+        run_id: Its workflow id.
+        or_when: When else, as the rest of a sentence.
+    """
     logger.warning(
         "Run %s was cut short, and is kept: what is recorded is not done again. It goes on at the "
-        "next DBOS.launch() of this program, or when it is asked for again under its id. To give "
-        "it up: DBOS.cancel_workflow(%r)",
+        "next DBOS.launch() of this program%s. To give it up: DBOS.cancel_workflow(%r)",
         run_id,
+        or_when,
         run_id,
     )
 

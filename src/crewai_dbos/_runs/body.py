@@ -69,6 +69,13 @@ def run(noun: str, stored: Mapping[str, Any]) -> Any:
 
 async def arun(noun: str, stored: Mapping[str, Any]) -> Any:
     """As `run`, on an event loop of its own; see `off_the_loop_of_dbos`."""
+    try:
+        return await _arun(noun, stored)
+    except asyncio.CancelledError as error:  # while a thread worked for it, before or after
+        raise ControlSignal(aborted.ended_by(error, open_workflow(), outside=True)) from error
+
+
+async def _arun(noun: str, stored: Mapping[str, Any]) -> Any:
     definition, kind = await on_a_thread(lambda: _definition_of(noun, stored))
 
     async def work() -> Any:

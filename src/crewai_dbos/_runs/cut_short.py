@@ -5,7 +5,10 @@ Their rows say that this process carries them out. It takes one up again when it
 
 from __future__ import annotations
 
+import contextlib
+
 from crewai_dbos._dbos_seam import recovering
+from crewai_dbos._threads import start_thread
 
 _left: dict[str, str] = {}
 
@@ -16,6 +19,19 @@ def leave(run_id: str, owner_xid: str) -> None:
 
 
 def take_up(run_id: str) -> bool:
-    """Put a run back on its queue that was left, unless somebody has taken it up since."""
+    """Put a run back on its queue that was left, unless somebody has taken it up since.
+
+    Waits for a database that is away.
+    """
     owner_xid = _left.pop(run_id, None)
     return owner_xid is not None and recovering.go_on(run_id, owner_xid, {})
+
+
+def take_up_soon(run_id: str) -> None:
+    """The same, by a thread. If it fails, a worker does so after a lease."""
+
+    def work() -> None:
+        with contextlib.suppress(Exception):
+            take_up(run_id)
+
+    start_thread(work)

@@ -200,7 +200,7 @@ def own_run(order: Mapping[str, Any], workflow: Callable[..., Any]) -> Iterator[
     Yields:
         The id, if whoever asks only waits for the run. It was begun by the sync method and this
         is the async one, or the reverse: to DBOS these are two workflows. Or it is taken from a
-        queue, of which DBOS would warn.
+        queue, of which DBOS would warn, as one is put there that was cut short in this process.
 
     Raises:
         RunConflictError: The id belongs to a run of something else. Its result is not returned.
@@ -211,9 +211,9 @@ def own_run(order: Mapping[str, Any], workflow: Callable[..., Any]) -> Iterator[
     if run_id is not None and (status := _refuse_foreign(run_id, order)) is not None:
         _warn_of_failure(status, order)
         other = status.name != get_dbos_func_name(workflow)
+        queued = cut_short.take_up(run_id) or status.queue_name is not None
         # What a workflow of the user's starts has to count as a step of it.
-        queued = status.queue_name is not None and not run_scope.in_workflow()
-        begun = run_id if cut_short.take_up(run_id) or other or queued else None
+        begun = run_id if other or (queued and not run_scope.in_workflow()) else None
     yield begun
     if run_id is not None:
         _refuse_foreign(run_id, order)
