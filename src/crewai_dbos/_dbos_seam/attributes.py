@@ -13,8 +13,12 @@ Attributes = Mapping[str, Any]
 
 
 def change(
-    database: Database, run_id: str, changed: Callable[[Attributes, str], Attributes | None]
-) -> None:
+    database: Database,
+    run_id: str,
+    changed: Callable[[Attributes, str], Attributes | None],
+    *which: sa.ColumnElement[bool],
+    also: Mapping[str, Any] | None = None,
+) -> bool:
     """Have the attributes of a run be what `changed` makes of them; nobody writes them in between.
 
     DBOS replaces them, or merges whole top-level keys, and what somebody else wrote since one
@@ -23,22 +27,25 @@ def change(
     Args:
         changed: Is given the attributes and the status of the run, and returns the new attributes,
             or None where they are to stay. Called again if the database was away.
+        which: Conditions on the row of the run, if it is to be left alone otherwise.
+        also: What else of the row changes with them, by column.
+
+    Returns:
+        Whether there is such a row.
     """
     runs = database.runs
-    its_row = database.system._wf(runs, run_id)
+    its_row = (*database.system._wf(runs, run_id), *which)
     look = sa.select(runs.c.attributes, runs.c.status).where(*its_row).with_for_update()
 
-    def work() -> None:
+    def work() -> bool:
         with database.writing() as connection:
             row = connection.execute(look).first()
             if row is None:
-                return
+                return False
             wanted = changed(row.attributes if isinstance(row.attributes, dict) else {}, row.status)
             if wanted is not None:
-                connection.execute(
-                    sa.update(runs)
-                    .where(*its_row)
-                    .values(attributes=dict(wanted), updated_at=database.now_ms)
-                )
+                values = {"updated_at": database.now_ms, **(also or {}), "attributes": dict(wanted)}
+                connection.execute(sa.update(runs).where(*its_row).values(**values))
+        return True
 
-    database.patiently(work)
+    return database.patiently(work)

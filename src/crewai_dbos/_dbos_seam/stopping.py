@@ -14,6 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 from dbos._utils import INTERNAL_QUEUE_NAME
 
+from crewai_dbos._dbos_seam.attributes import change
 from crewai_dbos._dbos_seam.database import (
     ALIVE,
     CANCELLED,
@@ -170,26 +171,10 @@ def stop(
         Whether it was; nothing is written else.
     """
     runs = database.runs
-    ours = (
-        *database.system._wf(runs, run_id),
-        runs.c.status == PENDING,
-        runs.c.owner_xid == owner_xid,
-    )
-    look = sa.select(runs.c.attributes).where(*ours).with_for_update()
-
-    def work() -> bool:
-        with database.writing() as connection:
-            row = connection.execute(look).first()
-            if row is None:
-                return False
-            attributes = noted(row.attributes if isinstance(row.attributes, dict) else {})
-            change = sa.update(runs).where(*ours)
-            values = _cancelled_at(database.now_ms)
-            connection.execute(change.values(attributes=dict(attributes), **values))
-        return True
-
+    is_ours = (runs.c.status == PENDING, runs.c.owner_xid == owner_xid)
+    cancelled = _cancelled_at(database.now_ms)
     try:
-        return database.patiently(work)
+        return change(database, run_id, lambda found, _: noted(found), *is_ours, also=cancelled)
     finally:
         note_cancel()
 

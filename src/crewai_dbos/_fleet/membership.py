@@ -62,7 +62,7 @@ class Membership:
     beaten: Callable[[float], None]
     taken_over: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(REASONS, 0)))
     _silence: Silence = field(default_factory=Silence)
-    _unattended: Unattended = field(init=False)
+    _unattended: Unattended = field(default_factory=Unattended)
     _alive: list[Lease] = field(default_factory=list)
     _over: threading.Event = field(default_factory=threading.Event)
     _written: float = 0.0
@@ -74,9 +74,6 @@ class Membership:
     _threads: list[threading.Thread] = field(default_factory=list)
     _beating: threading.Thread | None = None
     _turned: float = field(default_factory=_clock.seconds)
-
-    def __post_init__(self) -> None:
-        self._unattended = Unattended(self.seconds)
 
     def begin(self) -> Lease | None:
         """Take our lease and keep it. After that DBOS may be launched.
@@ -291,7 +288,8 @@ class Membership:
         claimed = within(self.seconds / 2, self.leases.claimed)
         if at_work.is_full():  # what was claimed waits for a thread
             claimed = []
-        for run_id, owner_xid in self._unattended.due(claimed, at_work.run_ids(), _clock.seconds()):
+        due = self._unattended.due(claimed, at_work.run_ids(), _clock.seconds(), self.seconds)
+        for run_id, owner_xid in due:
             if recovering.go_on(run_id, owner_xid, {}, counts=True):
                 logger.warning(
                     "Run %s was taken from a queue, and nothing here carries it out: it is put "

@@ -13,18 +13,13 @@ Execution = tuple[str, str]
 
 
 class Unattended:
-    """Since when runs have been unattended, by the clock of this process.
+    """Since when runs have been unattended, by the clock of this process."""
 
-    Args:
-        seconds: After how long a run is put back: a claim takes a moment to be carried out.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
+    def __init__(self) -> None:
         self._since: dict[Execution, float] = {}
 
     def due(
-        self, claimed: Iterable[Execution], at_work: Collection[str], now: float
+        self, claimed: Iterable[Execution], at_work: Collection[str], now: float, seconds: float
     ) -> list[Execution]:
         """Those that are to be put back.
 
@@ -32,8 +27,9 @@ class Unattended:
             claimed: Under our lease, looked up before `at_work`.
             at_work: The ids of the runs that are carried out here.
             now: Seconds.
+            seconds: After how many a run is put back: a claim takes a moment to be carried out.
         """
         self._since = {
             each: self._since.get(each, now) for each in claimed if each[0] not in at_work
         }
-        return [each for each, since in self._since.items() if now - since >= self._seconds]
+        return [each for each, since in self._since.items() if now - since >= seconds]
