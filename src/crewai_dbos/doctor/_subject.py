@@ -15,7 +15,7 @@ from crewai.flow.flow import Flow
 from crewai_dbos._classes import replaced_methods
 from crewai_dbos._journal.config import StepConfig, ToolStepConfig
 from crewai_dbos._runs.definition import AgentDefinition, CrewDefinition, parts_of
-from crewai_dbos._runs.registry import agents, crews, flows
+from crewai_dbos._runs.registry import Registry, agents, crews, flows
 from crewai_dbos.doctor import _application, _flow, _flow_items, _items, _texts
 from crewai_dbos.doctor._application import Application
 from crewai_dbos.doctor._flow import FlowParts, is_flow
@@ -216,22 +216,23 @@ def _title(agent: Agent) -> str:
     return f"Agent {agent.role.strip()!r}, not durable; what a DBOSAgent around it would record"
 
 
+def _around(registry: Registry[Any], what: Any) -> str | None:
+    """That there is a durable object around `what`, if there is."""
+    for name in registry.names():
+        definition = registry.find(name)
+        if definition is not None and definition.source is what:
+            return f"Use the {registry.cls} {name!r}, which is around it."
+    return None
+
+
 def _wrapping(agent: Agent) -> str:
-    for name in agents.names():
-        definition = agents.find(name)
-        if definition is not None and definition.source is agent:
-            return f"Use the DBOSAgent {name!r}, which is around it."
-    return (
+    return _around(agents, agent) or (
         "Wrap it: DBOSAgent(agent_name=..., orig_agent=agent). The table shows what that records."
     )
 
 
 def _wrapping_crew(crew: Any) -> str:
-    for name in crews.names():
-        definition = crews.find(name)
-        if definition is not None and definition.source is crew:
-            return f"Use the DBOSCrew {name!r}, which is around it."
-    return (
+    return _around(crews, crew) or (
         "Wrap it: DBOSCrew(crew_name=..., orig_crew=...), with the crew, the function that builds "
         "it or its @CrewBase class. The table shows what that records."
     )
