@@ -33,6 +33,7 @@ from people.conftest import until
 from support.launching import launched
 from support.postgres import Postgres
 from support.runs import Work, begin, entries, finish, result, run_id
+from support.statements import heard
 
 work = Work()
 
@@ -50,12 +51,11 @@ def one_call() -> Any:
 def test_runs_side_by_side_record_on_it(url: str) -> None:
     used: set[int] = set()
 
-    def executed(_: Any, cursor: Any, statement: str, *__: Any) -> None:
+    def executed(connection: Any, statement: str) -> None:
         if "operation_outputs" in statement and statement.startswith("INSERT"):
-            used.add(id(cursor.connection))
+            used.add(id(connection))
 
-    with launched(url):
-        sa.event.listen(engine(), "before_cursor_execute", executed)
+    with heard(executed), launched(url):
         runs = [run_id() for _ in range(16)]
         for handle in [begin(one_call, run) for run in runs]:
             result(handle)

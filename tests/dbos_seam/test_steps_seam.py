@@ -29,12 +29,12 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from crewai_dbos._dbos_seam import recording
 from crewai_dbos._dbos_seam.context import current_context
 from crewai_dbos._dbos_seam.database import launched_database
-from crewai_dbos._dbos_seam.instance import engine
 from crewai_dbos._dbos_seam.recording import StepRow, record
 from crewai_dbos._dbos_seam.steps import arun_new_step, run_new_step
 from support.launching import launched
 from support.postgres import Postgres
 from support.runs import afollow, finish, fork, run_id, steps
+from support.statements import heard
 
 QUICK: StepOptions = {
     "name": "step",
@@ -112,24 +112,18 @@ def without_ids(found: list[list[Any]]) -> list[Any]:
 
 def test_a_step_is_one_statement(either_url: str) -> None:
     made: dict[str, list[str]] = {}
+    here: dict[int, list[str]] = {}  # DBOS looks at its queues on other threads
 
-    def counted(name: str, function: Callable[[], Any]) -> None:
-        begun, here = [], threading.get_ident()
-
-        def executed(_: Any, __: Any, statement: str, *___: Any) -> None:
-            if threading.get_ident() == here:  # DBOS looks at its queues on others
-                begun.append(statement)
-
-        sa.event.listen(engine(), "before_cursor_execute", executed)
-        function()
-        sa.event.remove(engine(), "before_cursor_execute", executed)
-        made[name] = begun
+    def executed(_: Any, statement: str) -> None:
+        here.get(threading.get_ident(), []).append(statement)
 
     def plan() -> None:
         for make in (of_dbos, ours):
-            counted(make.__name__, lambda make=make: make({"name": "step"}, lambda: 1))
+            here[threading.get_ident()] = made[make.__name__] = []
+            make({"name": "step"}, lambda: 1)
+        here.clear()
 
-    with launched(either_url):
+    with heard(executed), launched(either_url):
         finish(lambda: ours({"name": "first"}, lambda: 1), run_id())  # which asks for the file
         finish(plan, run_id())
     assert len(made["of_dbos"]) == 4

@@ -13,6 +13,7 @@ import functools
 import re
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -108,12 +109,21 @@ class _Statement:
     kept: KeptConnection | None
 
     def writes(self, engine: sa.Engine, row: StepRow) -> bool:
-        """Write `row`. Returns whether it is there now; if not, nothing was written."""
+        """Write `row`. Returns whether it is known to be there now."""
         parameters = {**self.constants, **vars(row)}
-        with self.kept.turn() if self.kept else at_once(engine) as connection:
-            # SQLite commits when all that it returns has been read, and says then if it can't.
-            ended_ms = connection.exec_driver_sql(self.text, parameters).scalar()
-        return ended_ms is not None and int(ended_ms) == row.ended_ms
+        assert engine.dialect.dbapi is not None
+        try:
+            with (
+                self.kept.turn() if self.kept else at_once(engine) as connection,
+                # The driver's: SQLAlchemy takes longer to make a result than SQLite to insert.
+                closing(connection.connection.cursor()) as cursor,
+            ):
+                cursor.execute(self.text, parameters)
+                # SQLite commits when all has been read, and says then if it can't.
+                found = cursor.fetchall()
+        except engine.dialect.dbapi.Error:
+            return False
+        return [ended_ms for (ended_ms,) in found] == [row.ended_ms]
 
     def close(self) -> None:
         if self.kept is not None:
