@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from types import MethodType
 from typing import TYPE_CHECKING, Any, cast
 
 from crewai.flow.flow import Flow
@@ -115,16 +116,18 @@ class _RunFlow(_Base):
         run_scope.record(call, lambda: save(method_name))
 
     def __getattribute__(self, name: str) -> Any:
+        # The engine asks for attributes of its own a hundred times for each method, and for most of
+        # them pydantic looks where it keeps them only after what takes five times as long.
+        if name in PRIVATE_TO_CREWAI and name in (private := own_private(self)):
+            return private[name]
         value = super().__getattribute__(name)
-        # The engine asks for attributes of its own a hundred times for each method.
-        if name not in OF_NO_METHOD and not name.startswith("__"):
+        if name in OF_NO_METHOD or name.startswith("__"):
+            return value
+        if type(value) is not MethodType or value.__self__ is not self:
             touch_attribute(self, name, value)
         return value
 
     def __getattr__(self, name: str) -> Any:
-        # pydantic looks there too, but only after what takes five times as long.
-        if name in PRIVATE_TO_CREWAI and name in (private := own_private(self)):
-            return private[name]
         # Which pydantic hides from type checkers.
         value = cast(Any, super()).__getattr__(name)
         touch_attribute(self, name, value)

@@ -138,8 +138,11 @@ class RunObjects:
                 return tool  # what the coworker does is recorded call by call
             if is_durable(tool):
                 return tool
-            self.scope.look_for_secrets(tool)
-            make = lambda: durable_tool(tool, config, self.scope)  # noqa: E731
+
+            def make() -> BaseTool:
+                self.scope.look_for_secrets(tool)
+                return durable_tool(tool, config, self.scope)
+
             return self._once(tool, ("tool", id(config)), make)  # type: ignore[no-any-return]
 
         return [durable(tool) for tool in tools]
