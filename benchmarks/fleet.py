@@ -192,6 +192,7 @@ def process(
 
 def _serve() -> None:
     say = saying()
+    import psycopg
     import sqlalchemy as sa
     from dbos import DBOS
 
@@ -226,9 +227,14 @@ def _serve() -> None:
     DBOS.listen_queues(os.environ[LISTENS].split(","))
     made = [0]
 
-    @sa.event.listens_for(sa.Engine, "before_cursor_execute")
-    def count(*_: Any) -> None:
-        made[0] += 1
+    class Counting(psycopg.Cursor[Any]):
+        def execute(self, query: Any, *args: Any, **kwargs: Any) -> Any:
+            made[0] += query != ";"  # by which a pool asks whether a connection is still there
+            return super().execute(query, *args, **kwargs)
+
+    @sa.event.listens_for(sa.Engine, "connect")
+    def opened(connection: Any, _: Any) -> None:
+        connection.cursor_factory = Counting
 
     def ended() -> int:
         runs = launched_database().runs

@@ -7,7 +7,7 @@ import gc
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +15,7 @@ from queue import Queue
 from typing import Any
 from weakref import ref
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from dbos import DBOS
@@ -540,3 +541,42 @@ def test_a_destroyed_dbos_leaves_no_connection_to_the_server(server_url: str) ->
         finish(one_call, run_id())
         assert backends(server)
     until(lambda: not backends(server))  # they end when it has seen that nobody is there
+
+
+def record_with(url: str, hear: Callable[[Any, str], None]) -> None:
+    """Record a step that nobody has the run of; `hear` is called before it is inserted."""
+
+    def before(connection: Any, statement: str) -> None:
+        if statement.startswith("INSERT INTO") and "operation_outputs" in statement:
+            hear(connection, statement)
+
+    with heard(before):
+        system = created(url)
+        try:
+            record(system, StepRow("no run", "nobody", 1, "a#1", "{}", "portable_json", 1, 2))
+        finally:
+            system.destroy()
+
+
+def test_an_interrupt_while_a_server_does_not_answer(server_url: str) -> None:
+    """The driver has given the connection up. Whoever stops the program stops it."""
+
+    def interrupted(connection: Any, _: str) -> None:
+        connection.pgconn.finish()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        record_with(server_url, interrupted)
+
+
+def test_a_record_that_was_cancelled_is_not_tried_again(server_url: str) -> None:
+    """As DBOS does it: who has cancelled the statement would have to do it again."""
+    tried = []
+
+    def cancelled(_: Any, statement: str) -> None:
+        tried.append(statement)
+        raise psycopg.errors.QueryCanceled("canceling statement due to statement timeout")
+
+    with pytest.raises(sa.exc.OperationalError, match="statement timeout"):
+        record_with(server_url, cancelled)
+    assert len(tried) == 1

@@ -12,8 +12,8 @@ from __future__ import annotations
 import functools
 import re
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -22,6 +22,7 @@ import sqlalchemy as sa
 from dbos._schemas import SCHEMA_PLACEHOLDER
 from dbos._sys_db import SystemDatabase, db_retry
 from sqlalchemy.dialects import sqlite
+from sqlalchemy.exc import DBAPIError
 
 from crewai_dbos._dbos_seam.kept_connection import KeptConnection, at_once, can_be_kept
 
@@ -109,25 +110,43 @@ class _Statement:
     kept: KeptConnection | None
 
     def writes(self, engine: sa.Engine, row: StepRow) -> bool:
-        """Write `row`. Returns whether it is known to be there now."""
+        """Write `row`. Returns whether it is there now; if not, nothing was written."""
         parameters = {**self.constants, **vars(row)}
-        assert engine.dialect.dbapi is not None
-        try:
-            with (
-                self.kept.turn() if self.kept else at_once(engine) as connection,
-                # The driver's: SQLAlchemy takes longer to make a result than SQLite to insert.
-                closing(connection.connection.cursor()) as cursor,
-            ):
-                cursor.execute(self.text, parameters)
-                # SQLite commits when all has been read, and says then if it can't.
-                found = cursor.fetchall()
-        except engine.dialect.dbapi.Error:
-            return False
+        with (
+            self.kept.turn() if self.kept else at_once(engine) as connection,
+            # SQLAlchemy takes longer to make a result than SQLite to insert.
+            _cursor_of_driver(connection, self.text) as cursor,
+        ):
+            cursor.execute(self.text, parameters)
+            # SQLite commits when all has been read, and says then if it can't.
+            found = cursor.fetchall()
         return [ended_ms for (ended_ms,) in found] == [row.ended_ms]
 
     def close(self) -> None:
         if self.kept is not None:
             self.kept.close()
+
+
+@contextmanager
+def _cursor_of_driver(connection: sa.Connection, statement: str) -> Iterator[Any]:
+    """The driver's own cursor, for `statement`: what goes wrong there ends as SQLAlchemy has it."""
+    dialect, opened = connection.dialect, connection.connection.dbapi_connection
+    assert opened is not None
+    try:
+        with closing(opened.cursor()) as cursor:
+            yield cursor
+    except dialect.loaded_dbapi.Error as error:
+        is_lost = dialect.is_disconnect(error, connection.connection, None)
+        if is_lost:
+            connection.invalidate(error)
+        raise DBAPIError.instance(
+            statement, None, error, dialect.loaded_dbapi.Error, connection_invalidated=is_lost
+        ) from error
+    except BaseException as error:
+        # A server may still be at work on it, and is not to be asked to undo that.
+        if dialect.name != "sqlite":
+            connection.invalidate(error)
+        raise
 
 
 class _Building:

@@ -14,7 +14,12 @@ from crewai_dbos._crewai_seam.flow import definition_of
 from crewai_dbos._flows import feedback, people
 from crewai_dbos._flows.methods import MethodRun, executing
 from crewai_dbos._flows.progress import FlowRun, depth
-from crewai_dbos._flows.state.fields import OF_NO_METHOD, PRIVATE_TO_CREWAI, own_private
+from crewai_dbos._flows.state.fields import (
+    OF_NO_METHOD,
+    PRIVATE_TO_CREWAI,
+    own_dict,
+    own_private,
+)
 from crewai_dbos._flows.state.tracking import touch_attribute
 from crewai_dbos._journal import run_scope
 from crewai_dbos._journal.call import Call
@@ -25,6 +30,8 @@ from crewai_dbos._setting import setting
 from crewai_dbos._stored import names
 
 _RUN = "_crewai_dbos_run"
+_ONLY_PRIVATE = "_crewai_dbos_only_private"
+"""The private attributes of crewAI's that the flow's classes have nothing of."""
 
 _execution: RunVar[MethodRun | None] = RunVar("crewai_dbos_method", default=None)
 
@@ -116,10 +123,12 @@ class _RunFlow(_Base):
         run_scope.record(call, lambda: save(method_name))
 
     def __getattribute__(self, name: str) -> Any:
-        # The engine asks for attributes of its own a hundred times for each method, and for most of
-        # them pydantic looks where it keeps them only after what takes five times as long.
-        if name in PRIVATE_TO_CREWAI and name in (private := own_private(self)):
-            return private[name]
+        # The engine asks for attributes of its own a hundred times for each method. Where pydantic
+        # keeps most of them it looks only after what takes five times as long.
+        if name in PRIVATE_TO_CREWAI:
+            own, private = own_dict(self), own_private(self)
+            if name in private and name not in own and name in own.get(_ONLY_PRIVATE, ()):
+                return private[name]
         value = super().__getattribute__(name)
         if name in OF_NO_METHOD or name.startswith("__"):
             return value
@@ -147,6 +156,15 @@ def _run_of(flow: Any) -> FlowRun:
     return run
 
 
+def _only_private(flow: Flow[Any]) -> frozenset[str]:
+    """What `_ONLY_PRIVATE` says of `flow`; nothing if the user's class looks itself."""
+    bases = [vars(base) for base in original_class(type(flow)).__mro__[:-1]]
+    if any("__getattribute__" in base for base in bases):
+        return frozenset()
+    private = PRIVATE_TO_CREWAI & own_private(flow).keys()
+    return frozenset(name for name in private if not any(name in base for base in bases))
+
+
 def flow_of_run(
     flow: Flow[Any], scope: Scope, options: AgentOptions
 ) -> tuple[Flow[Any], AbstractContextManager[None]]:
@@ -158,6 +176,7 @@ def flow_of_run(
     run = FlowRun(flow, scope, options)
     flow.__class__ = durable_class(_RunFlow, type(flow))
     flow.__dict__[_RUN] = run
+    flow.__dict__[_ONLY_PRIVATE] = _only_private(flow)
     run.before = {name: flow.__dict__[name] for name in ("memory", "stream")}
     flow.stream = False
     if flow.memory is not None:
@@ -170,5 +189,5 @@ def finish(flow: Flow[Any]) -> None:
     run = _run_of(flow)
     run.end()
     flow.__class__ = original_class(type(flow))
-    del flow.__dict__[_RUN]
+    del flow.__dict__[_RUN], flow.__dict__[_ONLY_PRIVATE]
     flow.__dict__.update(run.before)

@@ -54,7 +54,7 @@ def secrets_in(what: Any, seen: dict[int, Any] | None = None) -> Iterator[Found]
     """The secrets in `what`, a definition or any part of one.
 
     Args:
-        seen: Models and classes that were looked at before, by their ids; those met here are added.
+        seen: Models that were looked at before, by their ids; those met here are added.
     """
     search = _Search({} if seen is None else seen)
     search.add(_Place(what))
@@ -154,7 +154,6 @@ class _Search:
         elif isinstance(value, FunctionType):
             yield from (_Place(v, n, owner) for n, v, owner in inside.of_function(value))
         elif isinstance(value, type):
-            self._seen[id(value)] = value
             yield from (_Place(v, n, owner) for n, v, owner in inside.of_class(value))
         elif inside.is_url(value):
             yield place._replace(value=str(value))

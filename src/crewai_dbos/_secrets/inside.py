@@ -47,7 +47,7 @@ _HTTP = frozenset({"aiohttp", "httpx", "httpx2", "multidict", "requests", "starl
 
 
 def of_object(value: Any) -> Iterator[Member]:
-    """The attributes of an object, private ones too, and its class."""
+    """The attributes of an object, private ones too, and those of its class if it is the user's."""
     cls = type(value)
     if _is_passed_over(cls.__module__):
         return
@@ -55,7 +55,7 @@ def of_object(value: Any) -> Iterator[Member]:
     owner = f"the LLM {fields['model']!r}" if "llm_type" in fields else cls.__name__
     for name, item in fields.items():
         yield Member(name, item, owner)
-    yield Member("its class", cls, owner)
+    yield from of_class(cls)
 
 
 def of_class(cls: type) -> Iterator[Member]:
