@@ -146,11 +146,19 @@ async def on_a_loop_of_its_own(
             return await asyncio.shield(ended.future)
     except asyncio.CancelledError:
         cancelled.set()
-        loop, task = await asyncio.wrap_future(started)
-        with contextlib.suppress(RuntimeError):  # it has ended meanwhile
-            loop.call_soon_threadsafe(task.cancel)
-        await asyncio.wait({ended.future})
+        started.add_done_callback(_cancel)
+        # anyio cancels again and again until the call has ended, which it has not before its work.
+        while not ended.future.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait({ended.future})
         raise
+
+
+def _cancel(started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]]) -> None:
+    """Cancel a task that has started on the loop of another thread."""
+    loop, task = started.result()
+    with contextlib.suppress(RuntimeError):  # it has ended meanwhile
+        loop.call_soon_threadsafe(task.cancel)
 
 
 class _Ended(Generic[T]):

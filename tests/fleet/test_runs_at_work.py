@@ -141,6 +141,35 @@ def test_one_that_nobody_waits_for_any_more_goes_on(
     assert CALLS == ["first", "third"]
 
 
+def test_a_caller_that_is_cancelled_again_and_again_waits_for_the_call_in_flight(
+    database_url: str,
+) -> None:
+    """As anyio cancels it. Else a worker would make the call beside the one that is being made."""
+    flow = DBOSFlow(flow_name=unique("calling"), orig_flow=Calling)
+    run_id = unique("run")
+
+    async def asked() -> Any:
+        with SetWorkflowID(run_id):
+            return await flow.kickoff_async()
+
+    async def given_up() -> None:
+        asking = asyncio.create_task(asked())
+        while not BEGUN.is_set():
+            await asyncio.sleep(0.01)
+        for _ in range(100):
+            asking.cancel()
+            await asyncio.sleep(0)
+        assert not asking.done()
+        GOES_ON.set()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+
+    with worker_on(database_url):
+        asyncio.run(given_up())
+        until(lambda: DBOS.retrieve_workflow(run_id).get_status().status == "SUCCESS")
+    assert CALLS == ["first", "second", "third"]
+
+
 class Interrupted(Flow[dict[str, Any]]):
     @start()
     def method(self) -> str:

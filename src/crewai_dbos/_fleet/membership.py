@@ -290,7 +290,8 @@ class Membership:
             claimed = []
         due = self._unattended.due(claimed, at_work.run_ids(), _clock.seconds(), self.seconds)
         for run_id, owner_xid in due:
-            if recovering.go_on(run_id, owner_xid, {}, counts=True):
+            put_back = partial(recovering.go_on, run_id, owner_xid, {}, counts=True)
+            if within(self.seconds, put_back):
                 logger.warning(
                     "Run %s was taken from a queue, and nothing here carries it out: it is put "
                     "back. The database may have been away at that moment.",

@@ -1,6 +1,7 @@
 """Runs that this process has cut short, as whoever waited for one did not any more.
 
-Their rows say that this process carries them out. It takes one up again when it is asked for.
+Their rows say that this process carries them out. It takes one up again when it is asked for, or
+at once if there is a worker here.
 """
 
 from __future__ import annotations
@@ -23,8 +24,14 @@ def take_up(run_id: str) -> bool:
 
     Waits for a database that is away.
     """
-    owner_xid = _left.pop(run_id, None)
-    return owner_xid is not None and recovering.go_on(run_id, owner_xid, {})
+    owner_xid = _left.get(run_id)
+    if owner_xid is None:
+        return False
+    goes_on = recovering.go_on(run_id, owner_xid, {})
+    # Not before: who is interrupted while the database is away asks for it once more.
+    if _left.get(run_id) == owner_xid:
+        _left.pop(run_id, None)
+    return goes_on
 
 
 def take_up_soon(run_id: str) -> None:
