@@ -344,7 +344,7 @@ def test_one_that_does_not_fit_says_how_it_is_moved_back(
     back = f"Under the one before it goes on (crewai-dbos runs move {run_id} --version {OLD})"
     with pytest.raises(DriftError, match=re.escape(back)):
         crew.retrieve(run_id).get_result()
-    assert back in caplog.text
+    until(lambda: back in caplog.text)  # told when it has been written
     assert back in str(control.run(run_id).reason)
     assert len(server.requests) == 2, "and no call was made"
     assert "already" in control.move(run_id).kept[run_id]
