@@ -102,6 +102,19 @@ def test_one_that_has_ended_is_at_work_no_more(database_url: str) -> None:
         assert at_work.run_ids() == []
 
 
+async def asked(flow: DBOSFlow, run_id: str) -> Any:
+    with SetWorkflowID(run_id):
+        return await flow.kickoff_async()
+
+
+async def begun(flow: DBOSFlow, run_id: str) -> asyncio.Task[Any]:
+    """Who asks for a run, which is at work now."""
+    asking = asyncio.create_task(asked(flow, run_id))
+    while not BEGUN.is_set():
+        await asyncio.sleep(0.01)
+    return asking
+
+
 @pytest.mark.parametrize("is_worker", [True, False])
 def test_one_that_nobody_waits_for_any_more_goes_on(
     database_url: str, is_worker: bool, caplog: pytest.LogCaptureFixture
@@ -110,20 +123,14 @@ def test_one_that_nobody_waits_for_any_more_goes_on(
     flow = DBOSFlow(flow_name=unique("waiting"), orig_flow=Waiting)
     run_id = unique("run")
 
-    async def asked() -> Any:
-        with SetWorkflowID(run_id):
-            return await flow.kickoff_async()
-
     async def given_up() -> None:
-        asking = asyncio.create_task(asked())
-        while not BEGUN.is_set():
-            await asyncio.sleep(0.01)
+        asking = await begun(flow, run_id)
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asking
 
     def result() -> Any:
-        return asyncio.run(asyncio.wait_for(asked(), 60))
+        return asyncio.run(asyncio.wait_for(asked(flow, run_id), 60))
 
     if is_worker:
         with worker_on(database_url):
@@ -148,14 +155,8 @@ def test_a_caller_that_is_cancelled_again_and_again_waits_for_the_call_in_flight
     flow = DBOSFlow(flow_name=unique("calling"), orig_flow=Calling)
     run_id = unique("run")
 
-    async def asked() -> Any:
-        with SetWorkflowID(run_id):
-            return await flow.kickoff_async()
-
     async def given_up() -> None:
-        asking = asyncio.create_task(asked())
-        while not BEGUN.is_set():
-            await asyncio.sleep(0.01)
+        asking = await begun(flow, run_id)
         for _ in range(100):
             asking.cancel()
             await asyncio.sleep(0)
